@@ -1,0 +1,62 @@
+"""The command line: parse, call, print. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from sslfeat import __version__
+from sslfeat.cli.console import note, say
+from sslfeat.cli.exits import ERROR
+from sslfeat.cli.train import train
+from sslfeat.errors import InterruptedRun, SslfeatError
+
+app = typer.Typer(
+    name="sslfeat",
+    help="A folder of unlabelled pictures becomes an image encoder: train, export, embed, probe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (train,):
+    app.command(no_args_is_help=True)(command)
+debug = False
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_traceback: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    global debug
+    debug = show_traceback
+
+
+def main() -> None:
+    """Run the command line; the exit code says how it went (see ``exits.py``)."""
+    try:
+        app()
+    except InterruptedRun as error:
+        note(str(error))
+        sys.exit(128 + error.signum)
+    except SslfeatError as error:
+        if debug:
+            raise
+        note(f"error: {error}")
+        sys.exit(ERROR)
+    except KeyboardInterrupt:
+        note("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ERROR)

@@ -1,0 +1,113 @@
+"""Training pictures: decoded once to small uint8 squares, then drawn from memory batch by batch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sslfeat.encoder import available_cores
+from sslfeat.errors import ImageError, TrainingError
+from sslfeat.images import Preprocess, decode
+from sslfeat.inputs import Input
+from sslfeat.pipeline import batched
+
+MEMORY_LIMIT = 4 << 30  # bytes of pixels kept in memory; more are kept in a file of the run folder
+PIXELS_NAME = "pixels.cache"
+SIZES = (32, 64, 96, 128, 160, 224)
+SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """``pixels`` uint8 (N, S, S, 3) of the readable inputs; ``failures`` are (path, reason) of the others."""
+
+    pixels: npt.NDArray[np.uint8]
+    failures: tuple[tuple[str, str], ...]
+
+
+def load_pictures(
+    inputs: Sequence[Input], image_size: int, cache_folder: Path, advance: Callable[[int], None] = lambda count: None
+) -> Pictures:
+    """Decode every input at ``image_size`` px, in order, with the preprocessing that serving uses.
+
+    ``advance`` is told how many inputs each step dealt with. Raises TrainingError if fewer than two are readable.
+    """
+    preprocess = Preprocess(resize=image_size, size=image_size)
+    shape = (len(inputs), image_size, image_size, 3)
+    pixels: npt.NDArray[np.uint8]
+    if int(np.prod(shape)) <= MEMORY_LIMIT:
+        pixels = np.empty(shape, np.uint8)
+    else:
+        pixels = np.memmap(cache_folder / PIXELS_NAME, np.uint8, "w+", shape=shape)
+    failures: list[tuple[str, str]] = []
+    kept = 0
+
+    def attempt(item: Input) -> npt.NDArray[np.uint8] | str:
+        try:
+            return decode(item.raw, preprocess).pixels
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for chunk in batched(inputs, 1024):
+            for item, result in zip(chunk, pool.map(attempt, chunk), strict=True):
+                if isinstance(result, str):
+                    failures.append((item.name, result))
+                else:
+                    pixels[kept] = result
+                    kept += 1
+            advance(len(chunk))
+    if kept < 2:
+        raise TrainingError(f"{kept} of {len(inputs)} pictures are readable; training needs at least 2")
+    return Pictures(pixels[:kept], tuple(failures))
+
+
+def typical_size(inputs: Sequence[Input]) -> int:
+    """The largest of SIZES that most pictures fill: from the median shorter side of a sample."""
+    shorter: list[int] = []
+    for item in inputs[:: max(1, len(inputs) // SAMPLE)]:
+        try:
+            with Image.open(item.raw.decode("utf-8", "surrogateescape")) as image:
+                shorter.append(min(image.size))
+        except (OSError, ValueError, SyntaxError):  # a broken file is counted when it is decoded
+            continue
+    if not shorter:
+        raise TrainingError("none of the pictures can be opened")
+    median = statistics.median(shorter)
+    return max((size for size in SIZES if size <= median), default=SIZES[0])
+
+
+class Order:
+    """Which pictures make up step ``step``: a fresh permutation each epoch, a function of the seed alone.
+
+    An incomplete batch at an epoch's end is dropped (batch normalisation and contrast need full ones).
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.steps_per_epoch = count // batch_size
+        self._count, self._batch_size, self._seed = count, batch_size, seed
+        self._epoch, self._permutation = -1, np.empty(0, np.int64)
+
+    def indices(self, step: int) -> npt.NDArray[np.int64]:
+        """Sorted picture numbers (batch_size,) of this step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._permutation = np.random.default_rng([self._seed, epoch]).permutation(self._count)
+        start = position * self._batch_size
+        return np.sort(self._permutation[start : start + self._batch_size])  # sorted: kinder to a file on disk
+
+
+def to_batch(pixels: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """Those pictures as uint8 (B, 3, S, S) on the device, in channels-last memory order."""
+    batch = torch.from_numpy(pixels[indices])
+    return batch.to(device, non_blocking=True).permute(0, 3, 1, 2)

@@ -1,0 +1,66 @@
+"""The part of a run that is kept: input transform and encoder, from a training run or at random initialisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.backbones import Backbone, build_backbone
+from sslfeat.models.checkpoint import ENCODER_NAME, read_tensors, write_tensors
+from sslfeat.models.config import CONFIG_NAME, TrainConfig, load_config
+from sslfeat.models.method import Method, Normalize, find_method, make_config
+
+
+class FrozenEncoder(nn.Module):
+    """Pictures as they are stored, uint8 (N, S, S, 3), to embeddings, float32 (N, D); this is what gets exported."""
+
+    def __init__(self, input_transform: nn.Module, encoder: Backbone) -> None:
+        super().__init__()
+        self.input_transform = input_transform
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255
+        embedding: Tensor = self.encoder(self.input_transform(pixels))
+        return embedding
+
+
+def build_method(config: TrainConfig) -> Method:
+    """The method a config names, around its backbone, initialised from its seed."""
+    kind = find_method(config.method)
+    options = make_config(kind, config.options)
+    torch.manual_seed(config.seed)
+    return kind(build_backbone(str(config.backbone), int(config.image_size or 0)), options)
+
+
+def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:
+    """Write the weights that will be exported, without the heads."""
+    kept = FrozenEncoder(method.input_transform, method.encoder)  # shares the method's weights, changes no mode
+    write_tensors(path, kept.state_dict(), meta)
+
+
+def load_run(run: Path) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
+    """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``)."""
+    config = load_config(run / CONFIG_NAME)
+    method = build_method(config)
+    encoder = FrozenEncoder(method.input_transform, method.encoder)
+    tensors, meta = read_tensors(run / ENCODER_NAME)
+    try:
+        encoder.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: {error}") from error
+    return _freeze(encoder), config, meta
+
+
+def random_encoder(backbone: str, image_size: int, seed: int) -> FrozenEncoder:
+    """The untrained encoder that every figure should stand beside."""
+    torch.manual_seed(seed)
+    return _freeze(FrozenEncoder(Normalize(), build_backbone(backbone, image_size)))
+
+
+def _freeze(encoder: FrozenEncoder) -> FrozenEncoder:
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,157 @@
+"""What a pretext method is, and where methods are found.
+
+A method is one file: a frozen ``Config``, heads, ``views`` and ``loss``, registered under a name. Files in
+``models/methods`` are found by their name, ``rotation`` in ``rotation.py``; a file anywhere else by its path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sslfeat.errors import TrainingError
+from sslfeat.models import methods as builtin
+from sslfeat.models.backbones import Backbone
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Figures = dict[str, Tensor | float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The optimiser settings that suit a method, unless the user says otherwise: AdamW, cosine decay, warm-up."""
+
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+
+
+class Normalize(nn.Module):
+    """Pixels (N, 3, H, W) in [0, 1] to zero mean and unit variance on ImageNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean) / self.std
+
+
+class Method(nn.Module):
+    """A pretext task around an encoder. Subclasses define ``views`` and ``loss``, and heads in ``__init__``.
+
+    Only ``input_transform`` and ``encoder`` are exported. ``input_transform`` brings pixels (N, 3, S, S) in [0, 1]
+    to what the encoder was trained on; a method that feeds it anything else (grey only, say) replaces it.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """A method's own options; each field needs a default."""
+
+    recipe: ClassVar[Recipe] = Recipe()
+
+    def __init__(self, encoder: Backbone, config: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = config
+        self.input_transform: nn.Module = Normalize()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (N, 3, S, S) in [0, 1] to features (N, dim)."""
+        features: Tensor = self.encoder(self.input_transform(pixels))
+        return features
+
+    def views(self, batch: Tensor, generator: torch.Generator) -> Any:
+        """What the loss needs of a batch of pictures, uint8 (N, 3, S, S), drawn on the batch's device."""
+        raise TypeError(f"{type(self).__name__} defines no views")
+
+    def loss(self, views: Any) -> tuple[Tensor, Figures]:
+        """The scalar to minimise, and figures to log; ``accuracy`` and ``chance`` are shown side by side."""
+        raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
+        """One training step's loss: ``loss(views(batch))``; pictures keep full precision whatever the network uses."""
+        with torch.autocast(batch.device.type, enabled=False):
+            views = self.views(batch, generator)
+        return self.loss(views)
+
+    def on_cycle(self, pixels: Any) -> None:
+        """Called before every pass over the data with all of it, array-like uint8 (N, S, S, 3)."""
+
+
+M = TypeVar("M", bound=type[Method])
+_registry: dict[str, type[Method]] = {}
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Class decorator: make a method known by ``name``."""
+
+    def add(method: M) -> M:
+        known = _registry.get(name)
+        if known is not None and known.__qualname__ != method.__qualname__:
+            raise TrainingError(f"two methods are called {name!r}: {known.__qualname__} and {method.__qualname__}")
+        _registry[name] = method
+        return method
+
+    return add
+
+
+def method_names() -> list[str]:
+    """Names of the methods that come with sslfeat."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(builtin.__path__))
+
+
+def find_method(name: str) -> type[Method]:
+    """The method called ``name``, or the one that the Python file ``name`` registers. Raises TrainingError."""
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    if name not in _registry and name in method_names():
+        importlib.import_module(f"{builtin.__name__}.{name.replace('-', '_')}")
+    if name not in _registry:
+        known = ", ".join(sorted({*method_names(), *_registry}))
+        raise TrainingError(f"unknown method {name!r}: one of {known}, or the path of a .py file that registers one")
+    return _registry[name]
+
+
+def make_config(method: type[Method], options: Mapping[str, Any]) -> Any:
+    """The method's ``Config`` with ``options`` set; text is converted to the field's type. Raises TrainingError."""
+    fields = {field.name: field for field in dataclasses.fields(method.Config)}
+    unknown = sorted(set(options) - set(fields))
+    if unknown:
+        raise TrainingError(f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}")
+    return method.Config(**{name: _convert(name, value, fields[name].default) for name, value in options.items()})
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    kind = type(default)
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "false": False}[value.lower()]
+        return kind(value)
+    except (KeyError, TypeError, ValueError):
+        raise TrainingError(f"option {name} is {value!r}: it takes a {kind.__name__}, such as {default!r}") from None
+
+
+def _from_file(path: Path) -> type[Method]:
+    if not path.is_file():
+        raise TrainingError(f"{path} does not exist: a method is a name or a Python file that registers one")
+    before = dict(_registry)
+    spec = importlib.util.spec_from_file_location(f"sslfeat_method_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise TrainingError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    added = [method for name, method in _registry.items() if before.get(name) is not method]
+    if len(added) != 1:
+        raise TrainingError(f"{path} registers {len(added)} methods: decorate exactly one class with @register(name)")
+    return added[0]

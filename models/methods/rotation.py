@@ -1,0 +1,57 @@
+"""Rotation (Gidaris, Singh, Komodakis 2018, "Unsupervised Representation Learning by Predicting Image Rotations").
+
+Task: say by which of 0, 90, 180, 270 degrees a picture was turned; chance is 1/4. All four turns of every picture are in
+one batch (section 3.1 of the paper: better than one turn a picture). Quarter turns resample no pixel, so they leave no
+low-level trace. Known shortcuts: marks fixed to the frame (a watermark, a border, a horizon line) give the turn away.
+Crops and mirrors are drawn before the turn to weaken them; ``crop=false`` opens that shortcut again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sslfeat.models.augment import random_flip, random_resized_crop, rotate_quarter, to_float
+from sslfeat.models.backbones import Backbone
+from sslfeat.models.method import Figures, Method, Recipe, register
+
+TURNS = 4
+
+
+@register("rotation")
+class Rotation(Method):
+    """Views (4N, 3, S, S) with their turns (4N,); cross-entropy over the four turns."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """``crop``: draw random crops of at least ``min_area`` of the picture before turning it."""
+
+        crop: bool = True
+        min_area: float = 0.5
+
+    recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
+    config: Config
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.head = nn.Linear(encoder.dim, TURNS)
+
+    def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pictures uint8 (N, 3, S, S) to views float (4N, 3, S, S), turn by turn, and their turns int64 (4N,)."""
+        pictures = to_float(batch)
+        if self.config.crop:
+            pictures = random_resized_crop(pictures, generator, scale=(self.config.min_area, 1.0))
+        else:
+            pictures = random_flip(pictures, generator)
+        turns = torch.arange(TURNS, device=batch.device).repeat_interleave(len(batch))
+        return torch.cat([rotate_quarter(pictures, turn) for turn in range(TURNS)]), turns
+
+    def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
+        """Mean cross-entropy in nats; ``accuracy`` is the share of turns recognised."""
+        pictures, turns = views
+        logits = self.head(self.encode(pictures))
+        accuracy = (logits.detach().argmax(1) == turns).float().mean()
+        return functional.cross_entropy(logits, turns), {"accuracy": accuracy, "chance": 1 / TURNS}

@@ -1,0 +1,22 @@
+"""sslfeat: image encoders learned without labels, served without torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sslfeat.card import Card as Card
+    from sslfeat.encoder import Encoder as Encoder
+
+__version__ = "0.1.0"
+__all__ = ["Card", "Encoder", "__version__"]
+
+_LAZY = {"Card": "sslfeat.card", "Encoder": "sslfeat.encoder"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for, when it is asked for: ``sslfeat --help`` needs none of it."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'sslfeat' has no attribute {name!r}")

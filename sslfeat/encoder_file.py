@@ -1,0 +1,130 @@
+"""Reading an encoder file without trusting it: size, structure, operators, inputs, outputs and card are checked first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from sslfeat.card import CARD_KEY, Card
+from sslfeat.errors import EncoderFileError
+
+MAX_BYTES = 2 << 30  # protobuf's own limit
+STANDARD_DOMAINS = ("", "ai.onnx")
+INPUT_NAME, OUTPUT_NAME = "image", "embedding"
+
+
+@dataclass(frozen=True)
+class EncoderFile:
+    """A checked encoder: its bytes as they were hashed, their sha256, and the card."""
+
+    data: bytes
+    fingerprint: str
+    card: Card
+
+
+def read_encoder_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> EncoderFile:
+    """Read and check an encoder file. Raises EncoderFileError naming the file and the fault."""
+    try:
+        return check_encoder(_read(Path(path), max_bytes))
+    except EncoderFileError as error:
+        raise EncoderFileError(f"{os.fspath(path)}: {error}") from error
+
+
+def check_encoder(data: bytes) -> EncoderFile:
+    """Check an encoder's bytes against the contract: uint8 (N, S, S, 3) in, float32 (N, D) out, weights inline."""
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError) as error:  # ValueError: bytes that are not UTF-8 in a text field
+        raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
+    if not model.graph.node or not model.graph.output:
+        raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
+    _refuse_external_data(model)
+    _refuse_foreign_operators(model)
+    cards = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
+    if len(cards) != 1:
+        raise EncoderFileError("it carries no sslfeat card: make encoder files with 'sslfeat export'")
+    card = Card.from_json(cards[0])
+    size = card.preprocess.size
+    uint8, float32 = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+    _check_ports("input", model.graph.input, INPUT_NAME, uint8, (None, size, size, 3))
+    _check_ports("output", model.graph.output, OUTPUT_NAME, float32, (None, card.dim))
+    return EncoderFile(data, hashlib.sha256(data).hexdigest(), card)
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        if not path.is_file():
+            raise EncoderFileError("no such file")
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise EncoderFileError(f"too large: {size} bytes, the limit is {max_bytes}")
+        return path.read_bytes()
+    except OSError as error:
+        raise EncoderFileError(f"cannot be read: {error.strerror}") from error
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and every graph nested in its nodes' attributes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            nested = [attribute.g] if attribute.HasField("g") else []
+            for inner in [*nested, *attribute.graphs]:
+                yield from _graphs(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse_tensors = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in [*sparse_tensors, *attribute.sparse_tensors]:
+                yield from (sparse.values, sparse.indices)
+
+
+def _refuse_external_data(model: onnx.ModelProto) -> None:
+    for graph in _graphs(model.graph):
+        for tensor in _tensors(graph):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+                raise EncoderFileError(f"external data: the tensor {tensor.name!r} points to another file")
+
+
+def _refuse_foreign_operators(model: onnx.ModelProto) -> None:
+    domains = {entry.domain for entry in model.opset_import}
+    domains |= {node.domain for graph in _graphs(model.graph) for node in graph.node}
+    foreign = sorted(domains.difference(STANDARD_DOMAINS))
+    if foreign:
+        raise EncoderFileError(f"foreign operator domain {', '.join(foreign)}: only standard ONNX operators are run")
+    if model.functions or model.training_info:
+        raise EncoderFileError("it defines functions or training graphs: only a plain graph is run")
+
+
+def _check_ports(
+    kind: str,
+    ports: Iterable[onnx.ValueInfoProto],
+    name: str,
+    element: int,
+    shape: tuple[int | None, ...],
+) -> None:
+    """One port, of this name, element type and shape; None stands for a dynamic axis."""
+    found = [(port.name, port.type.tensor_type.elem_type, _shape(port)) for port in ports]
+    if found != [(name, element, shape)]:
+        seen = ", ".join(f"{port} {onnx.TensorProto.DataType.Name(kind)} {dims}" for port, kind, dims in found)
+        wanted = f"{name} {onnx.TensorProto.DataType.Name(element)} {shape}"
+        raise EncoderFileError(f"wrong {kind}s: {seen or 'none'}; an encoder has exactly {wanted} (None: dynamic)")
+
+
+def _shape(port: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    dims = port.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)

@@ -1,0 +1,67 @@
+"""Every error that sslfeat raises on purpose. Each says what, which path or value, and what to do.
+
+SslfeatError
+├── InputError        what was asked for is not there or makes no sense
+├── ImageError        one picture cannot be used (the run goes on without it)
+├── EncoderFileError  an encoder file is refused
+├── ProviderError     the execution provider asked for cannot run here
+├── FeaturesError     a features folder is busy, damaged, or made by another run
+├── TrainingError     a training run cannot start, resume, or go on
+├── ExportError       an encoder could not be exported
+│   └── ParityError   the exported file does not give the torch encoder's features
+├── MissingExtraError a part of sslfeat needs packages that are not installed
+└── InterruptedRun    a signal stopped the work; what was committed stays
+"""
+
+from __future__ import annotations
+
+
+class SslfeatError(Exception):
+    """Root of the tree: ``except SslfeatError`` catches all that sslfeat raises on purpose."""
+
+
+class InputError(SslfeatError):
+    """Images, options or names that were asked for do not exist or contradict each other."""
+
+
+class ImageError(SslfeatError):
+    """One picture cannot be read. ``str(error)`` is the reason, without the path, the same on every run."""
+
+
+class EncoderFileError(SslfeatError):
+    """An encoder file is damaged, hostile, or breaks the encoder contract."""
+
+
+class ProviderError(SslfeatError):
+    """The execution provider that was asked for does not work on this machine."""
+
+
+class FeaturesError(SslfeatError):
+    """A features folder is locked by another writer, damaged, or belongs to a different run."""
+
+
+class TrainingError(SslfeatError):
+    """A training run cannot start, resume, or go on."""
+
+
+class ExportError(SslfeatError):
+    """An encoder could not be exported."""
+
+
+class ParityError(ExportError):
+    """The exported file's features differ from the torch encoder's by more than the tolerance."""
+
+
+class MissingExtraError(SslfeatError):
+    """A command needs packages of an extra that is not installed."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(f"this needs the package {package!r}: pip install 'sslfeat[{extra}]'")
+
+
+class InterruptedRun(SslfeatError):
+    """Work was stopped by a signal; run the same command again to go on."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum

@@ -1,0 +1,21 @@
+"""failures.csv: the pictures that could not be used, one line each, and why."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from sslfeat import store
+
+FAILURES_NAME = "failures.csv"
+
+
+def write_failures(folder: Path, failures: Iterable[tuple[str, str]]) -> None:
+    """Write (path, reason) rows to ``folder/failures.csv``; a folder without failures gets the header alone."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "reason"))
+    writer.writerows(failures)
+    store.write_atomic(folder / FAILURES_NAME, text.getvalue().encode())

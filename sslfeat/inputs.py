@@ -1,0 +1,120 @@
+"""Which pictures are meant: folders, globs, files and lists become one sorted list of inputs."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslfeat.errors import InputError
+
+ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .tif .tiff .webp .avif .jp2 .j2k .jpx .ppm .pgm .pbm .pnm .ico".split()
+)
+UNREADABLE = -1  # the depth of a folder that could not be listed
+LIST_ENDINGS = frozenset((".txt", ".lst"))
+
+
+@dataclass(frozen=True, order=True)
+class Input:
+    """One picture to read. ``raw`` is the path's bytes, the only faithful name; ``label`` its class, if any."""
+
+    raw: bytes
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The path as text; bytes that are not UTF-8 appear as ``\\xNN``."""
+        return self.raw.decode("utf-8", "backslashreplace")
+
+
+def find_inputs(specs: Sequence[str | os.PathLike[str]], labels: str = "auto") -> list[Input]:
+    """All pictures that ``specs`` name, without repeats, sorted by the bytes of their paths.
+
+    A spec is a folder (searched recursively; hidden names and other endings are passed over), a picture, a glob
+    pattern, a ``.txt``/``.lst`` list (one path a line, or separated by NUL), or ``-`` for a list on standard input.
+    ``labels`` is ``auto`` (class folders if the folders look like classes), ``folder`` (always the parent folder's
+    name) or ``none``. Raises InputError if a spec names nothing.
+    """
+    if labels not in ("auto", "folder", "none"):
+        raise InputError(f"labels can be auto, folder or none, not {labels!r}")
+    depths: dict[bytes, int] = {}  # path -> folders between it and the spec that named it
+    for spec in specs:
+        for raw, depth in _expand(os.fspath(spec)):
+            depths.setdefault(raw, depth)
+    if not depths:
+        raise InputError(f"no pictures in {', '.join(map(str, specs))}: files ending in {' '.join(sorted(ENDINGS))}")
+    paths = sorted(depths)
+    if labels == "none" or (labels == "auto" and not _look_like_classes(depths)):
+        return [Input(path) for path in paths]
+    return [Input(path, os.path.basename(os.path.dirname(path)).decode("utf-8", "backslashreplace")) for path in paths]
+
+
+def digest(inputs: Iterable[Input]) -> str:
+    """sha256 over the ordered paths and labels: two runs over the same list have the same digest."""
+    sha = hashlib.sha256()
+    for item in inputs:
+        sha.update(item.raw + b"\0" + (item.label or "").encode() + b"\0")
+    return sha.hexdigest()
+
+
+def _expand(spec: str) -> Iterator[tuple[bytes, int]]:
+    if spec == "-":
+        yield from _read_list(sys.stdin.buffer.read())
+    elif os.path.isdir(spec):
+        yield from _walk(os.fsencode(spec))
+    elif os.path.lexists(spec):
+        if os.path.splitext(spec)[1].lower() in LIST_ENDINGS:
+            yield from _read_list(Path(spec).read_bytes())
+        else:
+            yield os.fsencode(spec), 0
+    elif glob.has_magic(spec):
+        matches = glob.glob(spec, recursive=True)
+        if not matches:
+            raise InputError(f"no file matches {spec}")
+        for match in matches:
+            if os.path.isfile(match) and _is_picture(os.fsencode(os.path.basename(match))):
+                yield os.fsencode(match), 0
+    else:
+        raise InputError(f"{spec} does not exist: give a folder, a picture, a quoted glob, or a .txt list")
+
+
+def _read_list(data: bytes) -> Iterator[tuple[bytes, int]]:
+    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+    return ((line, 0) for line in lines if line.strip())
+
+
+def _walk(root: bytes) -> Iterator[tuple[bytes, int]]:
+    """Pictures below ``root`` with their depth; folder links are followed, each real folder once."""
+    seen: set[tuple[int, int]] = set()
+    unreadable: list[bytes] = []
+    for folder, subfolders, files in os.walk(
+        root, followlinks=True, onerror=lambda error: unreadable.append(error.filename)
+    ):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(b"."))
+        relative = os.path.relpath(folder, root)
+        depth = 0 if relative == b"." else relative.count(os.sep.encode()) + 1
+        yield from ((os.path.join(folder, name), depth) for name in files if _is_picture(name))
+    yield from ((folder, UNREADABLE) for folder in unreadable)  # becomes a line in failures.csv
+
+
+def _is_picture(name: bytes) -> bool:
+    return not name.startswith(b".") and os.path.splitext(name)[1].decode("latin-1").lower() in ENDINGS
+
+
+def _look_like_classes(depths: dict[bytes, int]) -> bool:
+    """Folders are classes if all pictures lie equally deep, in two or more folders of two or more pictures each on average."""
+    pictures = {path: depth for path, depth in depths.items() if depth != UNREADABLE}
+    if 0 in pictures.values() or len(set(pictures.values())) != 1:
+        return False
+    names = {os.path.basename(os.path.dirname(path)) for path in pictures}
+    return len(names) >= 2 and len(pictures) >= 2 * len(names)
