@@ -11,6 +11,10 @@ import typer
 from sslfeat import __version__
 from sslfeat.cli.console import note, say
 from sslfeat.cli.exits import ERROR
+from sslfeat.cli.embed import embed
+from sslfeat.cli.export import export
+from sslfeat.cli.inspect import info, methods, models, verify
+from sslfeat.cli.samples import samples
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError
 
@@ -22,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train,):
-    app.command(no_args_is_help=True)(command)
+for command in (train, export, embed, info, verify, models, methods, samples):
+    app.command(no_args_is_help=command not in (models, methods, samples))(command)
 debug = False
 
 

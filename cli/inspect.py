@@ -1,0 +1,121 @@
+"""``sslfeat info``, ``verify``, ``models`` and ``methods``: look at what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.exits import ERROR, needs
+from sslfeat.errors import InputError
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def info(
+    path: Annotated[str, typer.Argument(help="encoder file or name, training run, or features folder")], as_json: Json = False
+) -> None:
+    """Print the card of an encoder, or what is known of a training run or a features folder."""
+    described = _describe(path)
+    if as_json:
+        say_json(described)
+    else:
+        _print(described)
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="features folder")],
+    sources: Annotated[bool, typer.Option("--sources", help="read the pictures again too")] = False,
+) -> None:
+    """Rehash a features folder; every fault is named."""
+    from sslfeat.features import verify as faults
+
+    found = list(faults(folder, sources))
+    for fault in found:
+        note(fault)
+    if found:
+        raise typer.Exit(ERROR)
+    say(f"{folder}: whole and unaltered")
+
+
+def models(as_json: Json = False) -> None:
+    """List the encoders that come with sslfeat."""
+    from sslfeat.encoder_file import read_encoder_file
+    from sslfeat.zoo import names, resolve
+
+    files = {name: read_encoder_file(resolve(name)) for name in names()}
+    if as_json:
+        say_json([_encoder(file) for file in files.values()])
+        return
+    for name, file in files.items():
+        card = file.card
+        say(f"{name}  {card.dim}-d, {card.preprocess.size} px, {len(file.data) / 1e6:.1f} MB")
+        say(f"    {card.method} {card.backbone}, trained on {card.training_data.name}; licence: {card.licence}")
+
+
+def methods() -> None:
+    """List the pretext methods and their options."""
+    with needs("train"):
+        from sslfeat.models.method import find_method, method_names
+    import dataclasses
+
+    for name in method_names():
+        method = find_method(name)
+        options = ", ".join(f"{field.name}={field.default}" for field in dataclasses.fields(method.Config))
+        summary = (method.__doc__ or "").strip().split("\n")[0]
+        say(f"{name}: {summary}\n    --set {options or '(no options)'}")
+
+
+def _describe(path: str) -> dict[str, Any]:
+    from sslfeat.features import RUN_NAME
+
+    folder = Path(path)
+    if (folder / RUN_NAME).is_file():
+        return _features(folder)
+    if (folder / "config.yaml").is_file():
+        return _run(folder)
+    if folder.is_dir():
+        raise InputError(f"{path} is neither a features folder ({RUN_NAME}) nor a training run (config.yaml)")
+    from sslfeat.encoder_file import read_encoder_file
+    from sslfeat.zoo import resolve
+
+    return _encoder(read_encoder_file(resolve(path)))
+
+
+def _encoder(file: Any) -> dict[str, Any]:
+    return {**json.loads(file.card.to_json()), "fingerprint": file.fingerprint, "bytes": len(file.data)}
+
+
+def _features(folder: Path) -> dict[str, Any]:
+    from sslfeat.features import part_count, read_commit, read_run
+
+    run = read_run(folder)
+    commits = [commit for number in range(part_count(run)) if (commit := read_commit(folder, number))]
+    counts = {
+        "parts": f"{len(commits)}/{part_count(run)}",
+        "rows": sum(commit.rows for commit in commits),
+        "failures": sum(len(commit.failures) for commit in commits),
+    }
+    return {**run, **counts}
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    with needs("train"):
+        import yaml
+    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
+    metrics = folder / "metrics.csv"
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=False)) if len(lines) > 1 else {}
+    return {"config": config, "last": last, "exportable": (folder / "encoder.safetensors").is_file()}
+
+
+def _print(value: dict[str, Any], indent: str = "") -> None:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            say(f"{indent}{name}:")
+            _print(item, indent + "  ")
+        else:
+            say(f"{indent}{name}: {item}")

@@ -1,0 +1,113 @@
+"""Proof that the exported file gives the torch encoder's features, from picture file to embedding.
+
+The two sides share nothing but the picture: torchvision's resize and crop of the whole picture feed torch, sslfeat's
+pipeline feeds onnxruntime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+from sslfeat.card import Parity
+from sslfeat.encoder import Encoder
+from sslfeat.encoder_file import EncoderFile
+from sslfeat.errors import ExportError, ParityError
+from sslfeat.images import Preprocess, to_rgb
+from sslfeat.models.frozen import FrozenEncoder
+
+BATCH_SIZES = (1, 3, 8)
+MAX_ABS_DIFF = 1e-4  # times the largest component
+MIN_COSINE = 0.99999
+NEIGHBOURS = 10
+PICTURES = 64
+
+
+def check_parity(encoder: FrozenEncoder, file: EncoderFile, pictures: Sequence[bytes], source: str) -> Parity:
+    """Compare ``file`` in onnxruntime with ``encoder`` in torch on picture files, at batch sizes 1, 3 and 8.
+
+    Both run on the CPU in one thread, so that the figures repeat exactly. Raises ParityError naming the figure beyond
+    its tolerance, ExportError if there are fewer pictures than the largest batch.
+    """
+    if len(pictures) < max(BATCH_SIZES):
+        raise ExportError(f"{len(pictures)} readable pictures: the parity check needs at least {max(BATCH_SIZES)}")
+    wanted = _torch_embeddings(encoder, pictures, file.card.preprocess)
+    runtime = Encoder(file, provider="cpu", threads=1)
+    found = [np.stack(list(runtime.embed(pictures, batch_size=size))) for size in BATCH_SIZES]
+    if not all(np.isfinite(values).all() for values in (wanted, *found)):
+        raise ParityError("some embeddings are not finite: the training has diverged")
+    worst = max(found, key=lambda values: float(np.abs(values - wanted).max()))
+    parity = Parity(
+        images=len(pictures),
+        source=source,
+        batch_sizes=BATCH_SIZES,
+        max_abs_diff=_rounded(float(np.abs(worst - wanted).max())),
+        scale=_rounded(float(np.abs(wanted).max())),
+        min_cosine=round(min(float(_cosines(values, wanted).min()) for values in found), 9),
+        neighbour_overlap=round(min(_overlap(values, wanted) for values in found), 6),
+    )
+    _judge(parity)
+    return parity
+
+
+def _judge(parity: Parity) -> None:
+    limit = MAX_ABS_DIFF * parity.scale
+    if parity.max_abs_diff > limit:
+        raise ParityError(f"max abs diff {parity.max_abs_diff:.3g} exceeds {limit:.3g}: nothing was written")
+    if parity.min_cosine < MIN_COSINE:
+        raise ParityError(f"cosine {parity.min_cosine:.9f} is below {MIN_COSINE}: nothing was written")
+
+
+def reference_pixels(path: bytes | str | Path, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    """The plain way to the encoder's input, uint8 (S, S, 3): resize the whole upright picture, then crop its centre."""
+    with Image.open(path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path) as image:
+        upright = to_rgb(ImageOps.exif_transpose(image))
+    resized = transforms.resize(upright, preprocess.resize, InterpolationMode(preprocess.filter), antialias=True)
+    return np.array(transforms.center_crop(resized, preprocess.size))
+
+
+def _torch_embeddings(
+    encoder: FrozenEncoder, pictures: Sequence[bytes], preprocess: Preprocess
+) -> npt.NDArray[np.float32]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            rows = [encoder(torch.from_numpy(reference_pixels(path, preprocess))[None])[0] for path in pictures]
+        embeddings: npt.NDArray[np.float32] = torch.stack(rows).numpy()
+        return embeddings
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    cosines: npt.NDArray[np.float64] = (x * y).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return cosines
+
+
+def _overlap(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    k = min(NEIGHBOURS, len(a) - 1)
+    pairs = zip(_nearest(a, k), _nearest(b, k), strict=True)
+    return float(np.mean([len(set(x) & set(y)) / k for x, y in pairs]))
+
+
+def _nearest(embeddings: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-30)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest: npt.NDArray[np.int64] = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return nearest
+
+
+def _rounded(value: float) -> float:
+    """Three significant digits."""
+    return float(f"{value:.3g}")

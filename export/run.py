@@ -1,0 +1,133 @@
+"""From a training run, or a random initialisation, to a verified encoder file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from sslfeat import __version__, store
+from sslfeat.card import Card, Parity, TrainingData
+from sslfeat.encoder_file import EncoderFile, check_encoder
+from sslfeat.errors import ExportError, ImageError
+from sslfeat.export.onnx_file import to_bytes, to_onnx
+from sslfeat.export.parity import PICTURES, check_parity
+from sslfeat.images import Preprocess, decode
+from sslfeat.inputs import find_inputs
+from sslfeat.models.frozen import FrozenEncoder, load_run, random_encoder
+from sslfeat.samples import draw_samples
+
+UNKNOWN_LICENCE = "not stated"
+NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
+DRAWN = "drawn by sslfeat"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the card says that no run knows: the encoder's name, the data's name and licence, the weights' licence."""
+
+    name: str | None = None
+    data_name: str | None = None
+    data_licence: str = UNKNOWN_LICENCE
+    licence: str = UNKNOWN_LICENCE
+
+
+def export_run(run: Path, out: Path, labels: Labels, images: Sequence[str] = (), overwrite: bool = False) -> EncoderFile:
+    """Export the encoder of a training run to ``out``, checked on ``images`` (default: the run's own pictures).
+
+    Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
+    """
+    encoder, config, meta = load_run(run)
+    specs = tuple(images) or config.images
+    if not images and not all(os.path.exists(spec) for spec in specs):
+        raise ExportError(f"the pictures of {run} are gone: name some for the parity check with --images")
+    size = int(config.image_size or 0)
+    card = Card(
+        name=labels.name or out.stem,
+        method=Path(config.method).stem,
+        backbone=str(config.backbone),
+        dim=encoder.encoder.dim,
+        preprocess=Preprocess(resize=size, size=size),
+        training_data=TrainingData(labels.data_name or "not stated", int(meta["images"]), labels.data_licence),
+        licence=labels.licence,
+        config_sha256=config.sha256(),
+        versions=_versions(),
+        parity=NO_PARITY,
+    )
+    pictures = _readable(specs, card.preprocess)
+    return _export(encoder, card, pictures, "given" if images else "training pictures", out, overwrite)
+
+
+def export_random(
+    backbone: str, image_size: int, seed: int, out: Path, images: Sequence[str] = (), overwrite: bool = False
+) -> EncoderFile:
+    """Export a backbone at random initialisation: the baseline for every trained encoder of its shape.
+
+    Without ``images`` the parity check runs on pictures that sslfeat draws, and the card says so.
+    """
+    encoder = random_encoder(backbone, image_size, seed)
+    card = Card(
+        name=out.stem,
+        method="random-init",
+        backbone=backbone,
+        dim=encoder.encoder.dim,
+        preprocess=Preprocess(resize=image_size, size=image_size),
+        training_data=TrainingData("none", 0, "none"),
+        licence=UNKNOWN_LICENCE,
+        config_sha256=hashlib.sha256(f"{backbone} {image_size} {seed}".encode()).hexdigest(),
+        versions=_versions(),
+        parity=NO_PARITY,
+    )
+    if images:
+        return _export(encoder, card, _readable(images, card.preprocess), "given", out, overwrite)
+    with _drawn() as pictures:
+        return _export(encoder, card, pictures, DRAWN, out, overwrite)
+
+
+def _export(
+    encoder: FrozenEncoder, card: Card, pictures: list[bytes], source: str, out: Path, overwrite: bool
+) -> EncoderFile:
+    """Export, check, and only then write."""
+    if out.exists() and not overwrite:
+        raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")
+    if not out.parent.is_dir():
+        raise ExportError(f"the folder {out.parent} does not exist")
+    model = to_onnx(encoder, card.preprocess.size)
+    parity = check_parity(encoder, check_encoder(to_bytes(model, card)), pictures, source)
+    file = check_encoder(to_bytes(model, dataclasses.replace(card, parity=parity)))
+    try:
+        store.write_atomic(out, file.data)
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error.strerror}") from error
+    return file
+
+
+def _readable(specs: Sequence[str], preprocess: Preprocess) -> list[bytes]:
+    """Up to PICTURES readable pictures, spread evenly over the sorted inputs."""
+    inputs = find_inputs(specs, labels="none")
+    spread = [inputs[i * len(inputs) // (2 * PICTURES)] for i in range(2 * PICTURES)]
+    kept: list[bytes] = []
+    for raw in dict.fromkeys(item.raw for item in spread):
+        with contextlib.suppress(ImageError):
+            decode(raw, preprocess)
+            kept.append(raw)
+        if len(kept) == PICTURES:
+            break
+    return kept
+
+
+@contextlib.contextmanager
+def _drawn() -> Iterator[list[bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        draw_samples(Path(folder), PICTURES)
+        yield [item.raw for item in find_inputs([folder], labels="none")]
+
+
+def _versions() -> dict[str, str]:
+    return {"sslfeat": __version__, **{package: version(package) for package in ("torch", "onnx", "onnxscript")}}
