@@ -10,10 +10,11 @@ import typer
 
 from sslfeat import __version__
 from sslfeat.cli.console import note, say
-from sslfeat.cli.exits import ERROR
 from sslfeat.cli.embed import embed
+from sslfeat.cli.exits import ERROR
 from sslfeat.cli.export import export
 from sslfeat.cli.inspect import info, methods, models, verify
+from sslfeat.cli.probe import probe
 from sslfeat.cli.samples import samples
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, export, embed, info, verify, models, methods, samples):
+for command in (train, export, embed, probe, info, verify, models, methods, samples):
     app.command(no_args_is_help=command not in (models, methods, samples))(command)
 debug = False
 
@@ -40,7 +41,9 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     show_traceback: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
     global debug
     debug = show_traceback

@@ -13,7 +13,9 @@ from sslfeat.cli.exits import BAD_INPUTS, ERROR
 
 
 def embed(
-    images: Annotated[list[str], typer.Argument(help="folders, pictures, quoted globs, .txt lists, - for standard input")],
+    images: Annotated[
+        list[str], typer.Argument(help="folders, pictures, quoted globs, .txt lists, - for standard input")
+    ],
     out: Annotated[Path, typer.Option(help="features folder")] = Path("features"),
     encoder: Annotated[str | None, typer.Option(help="encoder file, or a name from 'sslfeat models'")] = None,
     batch_size: Annotated[int, typer.Option(help="pictures per inference")] = 32,

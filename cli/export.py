@@ -15,10 +15,14 @@ from sslfeat.errors import InputError
 def export(
     run: Annotated[Path | None, typer.Argument(help="run folder of 'sslfeat train'")] = None,
     out: Annotated[Path, typer.Option(help="encoder file to write")] = Path("encoder.onnx"),
-    random_init: Annotated[str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")] = None,
+    random_init: Annotated[
+        str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
+    ] = None,
     image_size: Annotated[int | None, typer.Option(help="px, with --random-init")] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
-    images: Annotated[list[str] | None, typer.Option(help="pictures for the parity check; default: the run's own")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help="pictures for the parity check; default: the run's own")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="name on the card; default: the file's")] = None,
     data_name: Annotated[str | None, typer.Option(help="name of the training data on the card")] = None,
     data_licence: Annotated[str, typer.Option(help="licence of the training data on the card")] = "not stated",

@@ -16,7 +16,8 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def info(
-    path: Annotated[str, typer.Argument(help="encoder file or name, training run, or features folder")], as_json: Json = False
+    path: Annotated[str, typer.Argument(help="encoder file or name, training run, or features folder")],
+    as_json: Json = False,
 ) -> None:
     """Print the card of an encoder, or what is known of a training run or a features folder."""
     described = _describe(path)

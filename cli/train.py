@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    method: Annotated[str | None, typer.Argument(help="rotation, simclr, or a .py file that registers a method")] = None,
+    method: Annotated[
+        str | None, typer.Argument(help="rotation, simclr, or a .py file that registers a method")
+    ] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, pictures, quoted globs, .txt lists")] = None,
     out: Annotated[Path, typer.Option(help="run folder")] = Path("run"),
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, ..., vit_tiny, vit_s_16, ...")] = None,
@@ -32,8 +34,12 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="32-true or bf16-mixed; default: bf16 on a GPU that has it")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="option of the method, as name=value; repeatable")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="32-true or bf16-mixed; default: bf16 on a GPU that has it")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="option of the method, as name=value; repeatable")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     checkpoint_steps: Annotated[int | None, typer.Option(help="default: a checkpoint a minute")] = None,
@@ -54,14 +60,24 @@ def train(
             method=method,
             images=tuple(os.path.abspath(spec) for spec in images),
             options=_options(set_ or []),
-            **{"backbone": backbone, "image_size": image_size, "batch_size": batch_size, "steps": steps, "epochs": epochs},
-            **{"minutes": minutes, "lr": lr, "weight_decay": weight_decay, "seed": seed},
-            **{"accelerator": accelerator, "precision": precision},
+            backbone=backbone,
+            image_size=image_size,
+            batch_size=batch_size,
+            steps=steps,
+            epochs=epochs,
+            minutes=minutes,
+            lr=lr,
+            weight_decay=weight_decay,
+            seed=seed,
+            accelerator=accelerator,
+            precision=precision,
         )
     _train(run, settings, out, resume, checkpoint_steps, strict)
 
 
-def _train(run: Any, settings: TrainConfig, out: Path, resume: bool, checkpoint_steps: int | None, strict: bool) -> None:
+def _train(
+    run: Any, settings: TrainConfig, out: Path, resume: bool, checkpoint_steps: int | None, strict: bool
+) -> None:
     from sslfeat.models.train import Reporter
 
     start = time.monotonic()

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
@@ -56,13 +57,15 @@ def to_bytes(model: onnx.ModelProto, card: Card) -> bytes:
     """The model with its card, serialised the same way every time."""
     del model.metadata_props[:]
     model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    return model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _anonymise(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes: stack traces with source paths, and names of classes, on every part of the graph."""
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+    parts: list[Any] = [model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output]
+    for part in parts:
         del part.metadata_props[:]
         part.doc_string = ""
     model.producer_name, model.producer_version = "sslfeat", ""
@@ -78,7 +81,11 @@ def _quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

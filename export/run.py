@@ -38,7 +38,9 @@ class Labels:
     licence: str = UNKNOWN_LICENCE
 
 
-def export_run(run: Path, out: Path, labels: Labels, images: Sequence[str] = (), overwrite: bool = False) -> EncoderFile:
+def export_run(
+    run: Path, out: Path, labels: Labels, images: Sequence[str] = (), overwrite: bool = False
+) -> EncoderFile:
     """Export the encoder of a training run to ``out``, checked on ``images`` (default: the run's own pictures).
 
     Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.

@@ -49,7 +49,10 @@ def random_resized_crop(
     if flip:
         theta[:, 0, 0] *= torch.where(uniform((n,), 0, 1, generator) < 0.5, -1.0, 1.0)
     grid = functional.affine_grid(theta, list(pictures.shape), align_corners=False)
-    return functional.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    cropped: Tensor = functional.grid_sample(
+        pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return cropped
 
 
 def random_flip(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,7 +91,8 @@ def color_jitter(
     mean_gray = torch.einsum("c,nchw->n", luma, pictures) / (pictures.shape[2] * pictures.shape[3])
     offset = torch.where(jitter, brightness * (1 - contrast) * mean_gray, 0.0)
     flat = pictures.flatten(2)
-    return torch.baddbmm(offset.view(n, 1, 1), matrix, flat).view(pictures.shape).clamp_(0, 1)
+    recolored: Tensor = torch.baddbmm(offset.view(n, 1, 1), matrix, flat).view(pictures.shape)
+    return recolored.clamp_(0, 1)
 
 
 def rotate_quarter(pictures: Tensor, quarters: int) -> Tensor:

@@ -99,9 +99,9 @@ def _resnet(name: str, image_size: int) -> Backbone:
         stride = 1 if image_size <= SMALL else 2
         body.conv1 = nn.Conv2d(3, body.conv1.out_channels, 3, stride, 1, bias=False)
         nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-        body.maxpool = nn.Identity()  # type: ignore[assignment]
+        body.maxpool = nn.Identity()
     dim = body.fc.in_features
-    body.fc = nn.Identity()  # type: ignore[assignment]
+    body.fc = nn.Identity()
     return Backbone(body, dim, image_size)
 
 
@@ -109,8 +109,6 @@ def _vit(name: str, shape: ViTShape, image_size: int) -> Backbone:
     patch = shape.patch if image_size >= 128 else max(2, image_size // 8)
     if image_size % patch:
         raise TrainingError(f"{name} cuts patches of {patch} px: choose an --image-size that is a multiple of {patch}")
-    body = VisionTransformer(
-        image_size, patch, shape.layers, shape.heads, shape.width, 4 * shape.width, num_classes=1
-    )
-    body.heads = nn.Identity()  # type: ignore[assignment]
+    body = VisionTransformer(image_size, patch, shape.layers, shape.heads, shape.width, 4 * shape.width, num_classes=1)
+    body.heads = nn.Identity()
     return Backbone(body, shape.width, image_size)

@@ -39,7 +39,9 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
         module.load_state_dict(weights)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Any]] = {}
-        entries = {name.removeprefix("optimizer."): value for name, value in tensors.items() if name.startswith("optimizer.")}
+        entries = {
+            name.removeprefix("optimizer."): value for name, value in tensors.items() if name.startswith("optimizer.")
+        }
         for key, value in {**entries, **meta["optimizer"]}.items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = _like(value, parameters[int(index)])

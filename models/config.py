@@ -16,6 +16,8 @@ from sslfeat.errors import TrainingError
 from sslfeat.models.method import Recipe
 
 CONFIG_NAME = "config.yaml"
+LEAST = {"image_size": 8, "batch_size": 2, "lr": 0, "weight_decay": 0, "seed": 0, "steps": 0, "epochs": 0, "minutes": 0}
+ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed")}
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,11 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
 
     Raises TrainingError for values that cannot work.
     """
-    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
-    image_size = config.image_size or (typical_size if gpu else min(typical_size, 96))
-    batch_size = config.batch_size or max(2, min(recipe.batch_size, count // 4))
-    budget = {"steps": config.steps, "epochs": config.epochs, "minutes": config.minutes}
-    if not any(value is not None for value in budget.values()):
-        budget["epochs" if gpu else "minutes"] = 100 if gpu else 30
+    gpu = uses_gpu(config)
+    image_size = config.image_size
+    if image_size is None:
+        image_size = typical_size if gpu else min(typical_size, 96)
+    batch_size = max(2, min(recipe.batch_size, count // 4)) if config.batch_size is None else config.batch_size
     filled = dataclasses.replace(
         config,
         backbone=config.backbone or ("resnet18" if gpu else "resnet10"),
@@ -82,15 +83,35 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
         lr=recipe.lr if config.lr is None else config.lr,
         weight_decay=recipe.weight_decay if config.weight_decay is None else config.weight_decay,
         precision=config.precision or ("bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"),
-        **budget,
     )
-    for name, least in {"image_size": 8, "batch_size": 2, "lr": 0, "weight_decay": 0, "seed": 0, **dict.fromkeys(budget, 0)}.items():
-        value = getattr(filled, name)
+    filled = _with_budget(filled, gpu)
+    _check_values(filled, count)
+    return filled
+
+
+def uses_gpu(config: TrainConfig) -> bool:
+    """Whether the run takes the GPU: if there is one and ``accelerator`` is not ``cpu``."""
+    return torch.cuda.is_available() and config.accelerator != "cpu"
+
+
+def _check_values(config: TrainConfig, count: int) -> None:
+    for name, least in LEAST.items():
+        value = getattr(config, name)
         if value is not None and value < least:
             raise TrainingError(f"{name} is {value}: it must be at least {least}")
-    if batch_size > count:
-        raise TrainingError(f"batch_size {batch_size} is more than the {count} pictures: choose a smaller --batch-size")
-    return filled
+    for name, allowed in ALLOWED.items():
+        if getattr(config, name) not in allowed:
+            raise TrainingError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
+    if int(config.batch_size or 0) > count:
+        raise TrainingError(f"batch_size {config.batch_size} is more than the {count} pictures: choose a smaller one")
+
+
+def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
+    if config.steps is not None or config.epochs is not None or config.minutes is not None:
+        return config
+    return dataclasses.replace(config, epochs=100) if gpu else dataclasses.replace(config, minutes=30)
 
 
 def check_same(asked: TrainConfig, kept: TrainConfig, run: Path) -> None:

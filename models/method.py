@@ -38,6 +38,9 @@ class Recipe:
 class Normalize(nn.Module):
     """Pixels (N, 3, H, W) in [0, 1] to zero mean and unit variance on ImageNet."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
@@ -128,7 +131,9 @@ def make_config(method: type[Method], options: Mapping[str, Any]) -> Any:
     fields = {field.name: field for field in dataclasses.fields(method.Config)}
     unknown = sorted(set(options) - set(fields))
     if unknown:
-        raise TrainingError(f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}")
+        raise TrainingError(
+            f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}"
+        )
     return method.Config(**{name: _convert(name, value, fields[name].default) for name, value in options.items()})
 
 

@@ -100,8 +100,9 @@ def _run(
     checkpoint_steps: int | None,
 ) -> int:
     """The loop. Everything before it is preparation, everything in it happens once a step."""
-    fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    module = build_method(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    accelerator = "cuda" if configs.uses_gpu(config) else "cpu"
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    module = build_method(config).to(memory_format=torch.channels_last)
     method, optimizer = fabric.setup(module, _optimizer(module, config))
     order = Order(len(pictures.pixels), int(config.batch_size or 1), config.seed)
     generator = torch.Generator(fabric.device)
@@ -136,7 +137,9 @@ def _run(
                 save()
                 saved_at = time.monotonic()
             if stop.signum:
-                raise InterruptedRun(stop.signum, f"interrupted at step {step}: go on with the same command and --resume")
+                raise InterruptedRun(
+                    stop.signum, f"interrupted at step {step}: go on with the same command and --resume"
+                )
         save()
     finally:
         log.close()

@@ -73,7 +73,9 @@ def embed_to_folder(
                 outcomes: list[Batch] = []
                 for batch in itertools.islice(stream, len(part)):
                     if stop.signum:
-                        raise InterruptedRun(stop.signum, f"interrupted; {out} keeps {done} inputs: run it again to go on")
+                        raise InterruptedRun(
+                            stop.signum, f"interrupted; {out} keeps {done} inputs: run it again to go on"
+                        )
                     outcomes.append(batch)
                     done += len(batch.outcomes)
                     failed += sum(not isinstance(outcome, Embedded) for outcome in batch.outcomes)
@@ -119,7 +121,11 @@ def _describe(encoder: Encoder, inputs: Sequence[Input], batch_size: int, part_s
     return {
         "format": FORMAT,
         "encoder": {"fingerprint": encoder.fingerprint, "card": json.loads(encoder.card.to_json())},
-        "inputs": {"count": len(inputs), "sha256": digest(inputs), "labelled": any(i.label is not None for i in inputs)},
+        "inputs": {
+            "count": len(inputs),
+            "sha256": digest(inputs),
+            "labelled": any(i.label is not None for i in inputs),
+        },
         "part_size": part_size,
         "batch_size": batch_size,
         "provider": encoder.provider,

@@ -74,7 +74,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
         found = value["format"]
     except OSError as error:
-        raise FeaturesError(f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})") from error
+        raise FeaturesError(
+            f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise FeaturesError(f"{path} is damaged: embed the images again with --overwrite") from error
     if found != FORMAT:

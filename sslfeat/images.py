@@ -85,7 +85,9 @@ def decode(source: Source, preprocess: Preprocess) -> Decoded:
         raise
     except MemoryError as error:
         raise ImageError("not enough memory to decode it") from error
-    except Exception as error:  # codecs raise almost anything on damaged data: ValueError, SyntaxError, struct.error, ...
+    except (
+        Exception
+    ) as error:  # codecs raise almost anything on damaged data: ValueError, SyntaxError, struct.error, ...
         raise ImageError(_reason(error)) from error
     return Decoded(pixels, upright.width, upright.height, digest)
 

@@ -12,9 +12,24 @@ from pathlib import Path
 
 from sslfeat.errors import InputError
 
-ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .tif .tiff .webp .avif .jp2 .j2k .jpx .ppm .pgm .pbm .pnm .ico".split()
+JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx")
+OTHER_ENDINGS = (
+    ".png",
+    ".apng",
+    ".gif",
+    ".bmp",
+    ".dib",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".avif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".ico",
 )
+ENDINGS = frozenset((*JPEG_ENDINGS, *OTHER_ENDINGS))
 UNREADABLE = -1  # the depth of a folder that could not be listed
 LIST_ENDINGS = frozenset((".txt", ".lst"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -57,7 +57,7 @@ class Batch:
     outcomes: Sequence[Embedded | Failed]
 
 
-def embed_batches(encoder: Runs, batches: Iterable[Sequence[Source]], workers: int) -> Iterator[Batch]:
+def embed_batches(encoder: Runs, batches: Iterable[Sequence[Source]], workers: int) -> Generator[Batch]:
     """Decode and embed batch after batch with ``workers`` decoding threads; failures stay in their place."""
     with ThreadPoolExecutor(workers, thread_name_prefix="sslfeat-decode") as pool:
         pending: deque[tuple[Sequence[Source], list[Future[Decoded]]]] = deque()

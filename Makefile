@@ -1,0 +1,37 @@
+# make demo [IMAGES=folder]   install, then embed a folder of pictures (drawn ones if none is given)
+# make test                   install with everything, then run the tests
+# make check                  lint and types, as CI does
+# make wheel-check            build the wheel and use it in a fresh environment without torch
+
+PYTHON ?= python3
+IMAGES ?= demo/samples
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check wheel-check
+
+demo: $(VENV)/.runtime
+	@if [ "$(IMAGES)" = demo/samples ] && [ ! -d demo/samples ]; then $(BIN)/sslfeat samples --out demo/samples; fi
+	$(BIN)/sslfeat embed "$(IMAGES)" --out demo/features --overwrite
+	$(BIN)/sslfeat verify demo/features
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel-check: $(VENV)/.dev
+	PYTHON=$(BIN)/python bash .ci/wheel-check
+
+$(VENV)/.runtime: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e '.[dev]'
+	@touch $@ $(VENV)/.runtime
