@@ -91,8 +91,8 @@ def color_jitter(
     mean_gray = torch.einsum("c,nchw->n", luma, pictures) / (pictures.shape[2] * pictures.shape[3])
     offset = torch.where(jitter, brightness * (1 - contrast) * mean_gray, 0.0)
     flat = pictures.flatten(2)
-    recolored: Tensor = torch.baddbmm(offset.view(n, 1, 1), matrix, flat).view(pictures.shape)
-    return recolored.clamp_(0, 1)
+    recolored: Tensor = torch.baddbmm(offset.view(n, 1, 1), matrix, flat).view(pictures.shape).clamp_(0, 1)
+    return recolored
 
 
 def rotate_quarter(pictures: Tensor, quarters: int) -> Tensor:

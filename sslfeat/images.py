@@ -24,7 +24,7 @@ from sslfeat.errors import ImageError
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Source: TypeAlias = "str | bytes | os.PathLike[str] | Pixels | Image.Image"
 
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO")
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -34,6 +34,8 @@ FILTERS = {
 MAX_PIXELS = 178_956_970  # twice Pillow's warning level: 512 MiB as RGB
 MAX_FILE_BYTES = 1 << 30
 STRIP = 16
+
+Image.init()  # without it, Pillow knows only its commonest formats, and the allow-list would fail on the others
 
 # Pillow warns at half the limit that it enforces; here the limit alone counts, and decoding threads cannot scope a filter.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -1,0 +1,231 @@
+"""The embedding job: rows, failures, resume, refusals, and being killed at any moment."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from sslfeat import store
+from sslfeat.embed import Summary, embed_to_folder
+from sslfeat.encoder import Encoder
+from sslfeat.errors import FeaturesError
+from sslfeat.features import Features, part_path, verify
+from sslfeat.inputs import find_inputs
+from tests.conftest import contents, sslfeat, tiny_card, write_tiny
+
+
+def run(tiny: Path, images: Path, out: Path, part_size: int = 7, **options: bool) -> Summary:
+    encoder = Encoder.load(tiny, "cpu", 1)
+    return embed_to_folder(encoder, find_inputs([images]), out, batch_size=3, part_size=part_size, **options)
+
+
+def test_rows_are_what_the_encoder_gives(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    summary = run(tiny, pictures, tmp_path / "f")
+    assert (summary.embedded, summary.failed, summary.resumed) == (40, 0, 0)
+    features = Features.load(tmp_path / "f")
+    paths = sorted(str(path) for path in pictures.rglob("*.jpg"))
+    assert features.paths == paths
+    assert features.labels == [Path(path).parent.name for path in paths]
+    direct = np.stack(list(Encoder.load(tiny, "cpu").embed(paths)))
+    np.testing.assert_allclose(features.embeddings, direct, atol=1e-6)
+    assert features.embeddings.dtype == np.float32
+    assert list(verify(tmp_path / "f", sources=True)) == []
+
+
+def test_pandas_reads_a_part_as_it_stands(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    run(tiny, pictures, tmp_path / "f")
+    frame = pd.read_parquet(tmp_path / "f" / "part-00001.parquet")
+    assert list(frame.columns) == ["path", "sha256", "width", "height", "label", "embedding"]
+    with Image.open(frame["path"][0]) as image:
+        assert (frame["width"][0], frame["height"][0]) == image.size
+    assert len(frame) == 7
+    assert frame["embedding"][0].shape == (tiny_card().dim,)
+    assert str(pq.read_schema(tmp_path / "f" / "part-00001.parquet").field("embedding").type).startswith(
+        "fixed_size_list"
+    )
+
+
+def test_bad_pictures_are_listed_and_the_rest_is_done(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    images = tmp_path / "pictures with space"
+    shutil.copytree(pictures, images)
+    (images / "circles" / "empty.jpg").touch()
+    (images / "circles" / "text.png").write_text("not a picture")
+    whole = (images / "circles" / "circles-0000.jpg").read_bytes()
+    (images / "squares" / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    strange = os.fsencode(images / "squares") + b"/new\nline \xff.jpg"
+    Path(os.fsdecode(strange)).write_bytes(whole)
+    finished = sslfeat("embed", images, "--encoder", tiny, "--out", tmp_path / "f", "--json")
+    assert finished.returncode == 3, finished.stderr
+    assert json.loads(finished.stdout)["failed"] == 3
+    with (tmp_path / "f" / "failures.csv").open(newline="") as file:
+        failures = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert set(failures) == {"empty.jpg", "text.png", "half.jpg"}
+    assert "empty" in failures["empty.jpg"]
+    assert "truncated" in failures["half.jpg"]
+    assert str(images / "squares") + "/new\nline \\xff.jpg" in Features.load(tmp_path / "f").paths
+    assert sslfeat("verify", tmp_path / "f").returncode == 0
+    assert sslfeat("embed", images, "--encoder", tiny, "--out", tmp_path / "f", "--strict").returncode == 1
+
+
+def test_a_finished_folder_is_left_alone(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    run(tiny, pictures, tmp_path / "f")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").glob("part-*")}
+    assert run(tiny, pictures, tmp_path / "f").resumed == 40
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "f").glob("part-*")}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "record", "orphan"])
+def test_a_damaged_part_is_made_again(tiny: Path, pictures: Path, tmp_path: Path, damage: str) -> None:
+    run(tiny, pictures, tmp_path / "f")
+    good = contents(tmp_path / "f")
+    part, record = part_path(tmp_path / "f", 2), tmp_path / "f" / "part-00002.json"
+    if damage == "flip":
+        data = bytearray(part.read_bytes())
+        data[100] ^= 1
+        part.write_bytes(data)
+    elif damage == "cut":
+        part.write_bytes(part.read_bytes()[:-10])
+    elif damage == "missing":
+        part.unlink()
+    elif damage == "record":
+        record.write_bytes(b"{")
+    else:
+        record.unlink()
+    assert any("part-00002" in fault for fault in verify(tmp_path / "f"))
+    with pytest.raises(FeaturesError, match="part-00002"):
+        Features.load(tmp_path / "f")
+    assert run(tiny, pictures, tmp_path / "f").resumed == 33
+    assert contents(tmp_path / "f") == good
+
+
+def test_verify_names_a_changed_source(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(pictures, images)
+    run(tiny, images, tmp_path / "f")
+    changed = images / "stripes" / "stripes-0001.jpg"
+    changed.write_bytes(changed.read_bytes() + b"x")
+    (images / "stripes" / "stripes-0002.jpg").unlink()
+    assert list(verify(tmp_path / "f")) == []
+    faults = list(verify(tmp_path / "f", sources=True))
+    assert len(faults) == 2
+    assert "stripes-0001" in faults[0]
+
+
+def test_another_run_is_refused_by_the_field_that_differs(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    run(tiny, pictures, tmp_path / "f")
+    other = write_tiny(tmp_path / "other.onnx", seed=1)
+    with pytest.raises(FeaturesError, match=r"encoder\."):
+        run(other, pictures, tmp_path / "f")
+    with pytest.raises(FeaturesError, match=r"inputs\.count = 40, now it is 10"):
+        run(tiny, pictures / "circles", tmp_path / "f")
+    with pytest.raises(FeaturesError, match="part_size"):
+        run(tiny, pictures, tmp_path / "f", part_size=8)
+    assert run(other, pictures, tmp_path / "f", overwrite=True).embedded == 40
+    assert list(verify(tmp_path / "f")) == []
+
+
+def test_a_folder_with_other_files_is_not_touched(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "thesis.tex").write_text("years")
+    with pytest.raises(FeaturesError, match=r"thesis\.tex"):
+        run(tiny, pictures, tmp_path / "f", overwrite=True)
+
+
+def test_a_second_writer_is_kept_out(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    with FileLock(tmp_path / "f" / store.LOCK_NAME), pytest.raises(FeaturesError, match="another process"):
+        run(tiny, pictures, tmp_path / "f")
+
+
+def test_no_machine_dependent_text_in_reasons(tiny: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = random.Random(0)
+    for index in range(20):
+        (images / f"{index}.jpg").write_bytes(rng.randbytes(200))
+    for out in ("a", "b"):
+        run(tiny, images, tmp_path / out)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def start(tiny: Path, images: Path, out: Path) -> subprocess.Popen[bytes]:
+    code = "from sslfeat.cli.app import main; main()"
+    options = ["--encoder", tiny, "--out", out, "--batch-size", "4", "--part-size", "40", "--threads", "1"]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "embed", images, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def many(pictures: Path, folder: Path, copies: int) -> Path:
+    """``copies`` links to each drawn picture, and a broken file among every forty."""
+    for number in range(copies):
+        for path in pictures.rglob("*.jpg"):
+            target = folder / path.parent.name / f"{number:03d}-{path.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(path)
+        (folder / "circles" / f"{number:03d}-broken.jpg").write_bytes(b"\xff\xd8 broken")
+    return folder
+
+
+def test_killed_at_random_moments_the_folder_is_the_same(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    images = many(pictures, tmp_path / "images", 40)
+    began = time.monotonic()
+    whole = start(tiny, images, tmp_path / "whole")
+    whole.communicate()
+    seconds = time.monotonic() - began
+    assert whole.returncode == 3
+    wanted = contents(tmp_path / "whole")
+    rng = random.Random(1)
+    killed = resumed = 0
+    for round_number in range(20):
+        out = tmp_path / f"round-{round_number}"
+        for _ in range(2):
+            process = start(tiny, images, out)
+            time.sleep(rng.uniform(0.15, 1.0) * seconds)
+            process.kill()
+            process.communicate()
+            killed += process.returncode == -signal.SIGKILL
+            resumed += any(out.glob("part-*.json")) and not (out / "failures.csv").exists()
+            if process.returncode != -signal.SIGKILL:
+                break
+        last = start(tiny, images, out)
+        last.communicate()
+        assert last.returncode == 3
+        assert contents(out) == wanted, f"round {round_number}"
+        shutil.rmtree(out)
+    assert killed >= 20, killed
+    assert resumed >= 5, f"only {resumed} kills fell between the first commit and the end"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_goes_on(
+    tiny: Path, pictures: Path, tmp_path: Path, signum: signal.Signals
+) -> None:
+    images = many(pictures, tmp_path / "images", 60)
+    process = start(tiny, images, tmp_path / "f")
+    while not any((tmp_path / "f").glob("part-*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signum)
+    stderr = process.communicate(timeout=20)[1]
+    assert process.returncode == 128 + signum, stderr
+    assert b"run it again" in stderr
+    again = start(tiny, images, tmp_path / "f")
+    again.communicate()
+    assert again.returncode == 3
+    assert list(verify(tmp_path / "f")) == []

@@ -1,0 +1,102 @@
+"""The layout: packages complete, rooms real, one direction of imports, a light command line."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("cli", "export", "models")
+MAY_IMPORT = {
+    "sslfeat": {"sslfeat"},
+    "models": {"sslfeat", "models"},
+    "export": {"sslfeat", "models", "export"},
+    "cli": {"sslfeat", "models", "export", "cli"},
+}
+
+
+def modules(room: str) -> list[Path]:
+    return [path for path in sorted((ROOT / room).rglob("*.py")) if path.relative_to(ROOT / room).parts[0] not in ROOMS]
+
+
+def test_the_packages_list_names_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {"sslfeat"}
+    for room in ROOMS:
+        found |= {f"sslfeat.{'.'.join(p.parent.relative_to(ROOT).parts)}" for p in (ROOT / room).rglob("__init__.py")}
+    assert set(settings["packages"]) == found
+    assert settings["package-dir"] == {f"sslfeat.{room}": room for room in ROOMS}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_rooms_are_links_inside_the_package(room: str) -> None:
+    link = ROOT / "sslfeat" / room
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../{room}"
+
+
+@pytest.mark.parametrize("room", ["sslfeat", *ROOMS])
+def test_imports_go_one_way_and_are_absolute(room: str) -> None:
+    assert modules(room)
+    for path in modules(room):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names = [node.module or ""]
+                if node.module == "sslfeat":
+                    names = [f"sslfeat.{alias.name}" for alias in node.names]
+            for name in names:
+                parts = name.split(".")
+                home = parts[1] if parts[0] == "sslfeat" and len(parts) > 1 and parts[1] in ROOMS else parts[0]
+                if parts[0] == "sslfeat":
+                    assert home in MAY_IMPORT[room], f"{path} imports {name}"
+                if room == "sslfeat":
+                    assert parts[0] not in ("torch", "torchvision", "lightning_fabric"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sslfeat",
+        "import sslfeat.cli.app",
+        "import sslfeat, sslfeat.embed, sslfeat.probe; sslfeat.Encoder",
+        "from sslfeat.models import __path__",
+    ],
+)
+def test_torch_is_not_loaded(code: str) -> None:
+    check = f"{code}; import sys; bad = {{'torch', 'torchvision'}} & set(sys.modules); assert not bad, bad"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    heavy = {"numpy", "onnx", "onnxruntime", "pyarrow", "faiss", "PIL", "sklearn", "rich"}
+    check = f"import sslfeat.cli.app, sys; bad = {heavy} & set(sys.modules); assert not bad, bad"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_the_public_names_exist() -> None:
+    import sslfeat
+
+    assert sslfeat.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for name in sslfeat.__all__:
+        assert getattr(sslfeat, name) is not None
+    with pytest.raises(AttributeError):
+        sslfeat.nothing_of_this_name  # noqa: B018
+
+
+def test_files_and_functions_stay_short() -> None:
+    for room in ("sslfeat", *ROOMS):
+        for path in modules(room):
+            text = path.read_text()
+            assert text.count("\n") <= 300, path
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    assert (node.end_lineno or 0) - node.lineno < 65, f"{path}: {node.name}"

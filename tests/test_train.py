@@ -1,0 +1,234 @@
+"""Training: resume to the same weights, methods from outside, refusals, what a run folder holds."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.checkpoint import load_checkpoint, read_tensors
+from sslfeat.models.config import TrainConfig, load_config
+from sslfeat.models.data import Order
+from sslfeat.models.train import Progress, Reporter, train
+from tests.conftest import sslfeat
+
+TINY_RUN = ("--backbone", "resnet10_w4", "--image-size", "32", "--batch-size", "8", "--accelerator", "cpu")
+TOY = '''
+"""A toy: say whether a picture was turned upside down."""
+import torch
+from torch import nn
+from torch.nn import functional
+from sslfeat.models.augment import random_flip, to_float
+from sslfeat.models.method import Method, register
+
+
+@register("upside-down")
+class UpsideDown(Method):
+    def __init__(self, encoder, config):
+        super().__init__(encoder, config)
+        self.head = nn.Linear(encoder.dim, 2)
+
+    def views(self, batch, generator):
+        pictures = random_flip(to_float(batch), generator)
+        return torch.cat([pictures, pictures.flip(2)]), torch.arange(2).repeat_interleave(len(batch))
+
+    def loss(self, views):
+        pictures, turned = views
+        logits = self.head(self.encode(pictures))
+        return functional.cross_entropy(logits, turned), {"accuracy": (logits.argmax(1) == turned).float().mean(), "chance": 0.5}
+'''
+
+
+@pytest.fixture(scope="module")
+def config(pictures: Path) -> TrainConfig:
+    return TrainConfig(
+        "simclr", (str(pictures),), "resnet10_w4", image_size=32, batch_size=8, steps=12, accelerator="cpu"
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = load_file(run / "encoder.safetensors")
+    return loaded
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class StopAt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["rotation", "simclr"])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    config: TrainConfig, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, method=method)
+    train(config, tmp_path / "whole")
+    from sslfeat.models import train as module
+
+    real, calls = module.to_batch, 0
+
+    def dies(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise StopAt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "to_batch", dies)
+    with pytest.raises(StopAt):
+        train(config, tmp_path / "broken", checkpoint_steps=3)
+    monkeypatch.undo()
+    assert read_tensors(tmp_path / "broken" / "last.ckpt")[1]["progress"]["step"] == 6
+    train(config, tmp_path / "broken", resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    train(dataclasses.replace(config, seed=1), tmp_path / "other")
+    assert not same(weights(tmp_path / "whole"), weights(tmp_path / "other"))
+
+
+def start(pictures: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    code = "from sslfeat.cli.app import main; main()"
+    settings = [*TINY_RUN, "--steps", "120", "--checkpoint-steps", "5"]
+    command = [sys.executable, "-c", code, "train", "rotation", str(pictures), "--out", str(out), *settings, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_killed_or_interrupted_by_the_command_line(pictures: Path, tmp_path: Path, signum: signal.Signals) -> None:
+    start(pictures, tmp_path / "whole").communicate()
+    process = start(pictures, tmp_path / "cut")
+    while not (tmp_path / "cut" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signum)
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode == (130 if signum == signal.SIGINT else -signum), stderr
+    assert signum == signal.SIGKILL or "--resume" in stderr
+    refused = start(pictures, tmp_path / "cut")  # a run is never overwritten unasked
+    assert "already holds a run" in refused.communicate()[1]
+    assert refused.returncode == 1
+    again = start(pictures, tmp_path / "cut", "--resume")
+    assert again.communicate()[1] is not None
+    assert again.returncode == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    with (tmp_path / "cut" / "metrics.csv").open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(20, 121, 20))
+
+
+def test_the_run_folder_holds_what_reproduces_it(config: TrainConfig, tmp_path: Path) -> None:
+    result = train(dataclasses.replace(config, epochs=8, steps=None), tmp_path / "run")
+    assert result.steps == 40
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "metrics.csv", "last.ckpt", "encoder.safetensors", "failures.csv"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    again = sslfeat("train", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
+    assert load_config(tmp_path / "run" / "config.yaml") == load_config(tmp_path / "again" / "config.yaml")
+
+
+def test_a_method_file_from_outside_trains_and_exports(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    trained = sslfeat("train", tmp_path / "toy.py", pictures, "--out", tmp_path / "run", *TINY_RUN, "--steps", "40")
+    assert trained.returncode == 0, trained.stderr
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["chance"]) == 0.5
+    exported = sslfeat("export", tmp_path / "run", "--out", tmp_path / "toy.onnx")
+    assert exported.returncode == 0, exported.stderr
+    assert str(tmp_path).encode() not in (tmp_path / "toy.onnx").read_bytes()
+
+
+def test_rotation_learns_on_drawn_pictures(config: TrainConfig, tmp_path: Path) -> None:
+    """Frame-fixed gradients make the turn easy: the loss must fall well below chance level ln 4."""
+    from PIL import Image
+
+    (tmp_path / "ramps").mkdir()
+    for index in range(32):
+        ramp = Image.linear_gradient("L").resize((32, 32)).point(lambda value, shift=index: (value + 2 * shift) // 2)
+        ramp.convert("RGB").save(tmp_path / "ramps" / f"{index}.png")
+    seen: list[Progress] = []
+    settings = dataclasses.replace(config, method="rotation", images=(str(tmp_path / "ramps"),), steps=100)
+    train(settings, tmp_path / "run", reporter=Reporter(training=seen.append))
+    assert seen[-1].figures["accuracy"] > 0.9
+    assert seen[-1].figures["loss"] < 0.5
+
+
+def test_bad_pictures_are_listed_and_the_rest_is_trained_on(pictures: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(pictures, images)
+    (images / "broken.jpg").write_bytes(b"broken")
+    finished = sslfeat("train", "rotation", images, "--out", tmp_path / "run", *TINY_RUN, "--steps", "2")
+    assert finished.returncode == 3, finished.stderr
+    assert "broken.jpg" in (tmp_path / "run" / "failures.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"batch_size": 41}, "more than the 40 pictures"),
+        ({"batch_size": 1}, "batch_size is 1"),
+        ({"backbone": "resnet11"}, "unknown backbone"),
+        ({"precision": "16"}, "precision is '16'"),
+        ({"accelerator": "tpu"}, "accelerator is 'tpu'"),
+        ({"options": {"temperature": "x"}}, "temperature"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"lr": 1e30, "steps": 400}, "the loss is"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    config: TrainConfig, tmp_path: Path, change: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(TrainingError, match=fault):
+        train(dataclasses.replace(config, **change), tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_resuming_with_other_settings_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    train(config, tmp_path / "run")
+    with pytest.raises(TrainingError, match="batch_size = 8, now it is 16"):
+        train(dataclasses.replace(config, batch_size=16), tmp_path / "run", resume=True)
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(config, tmp_path / "run")
+
+
+def test_a_pickle_is_no_checkpoint(config: TrainConfig, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (canary,)
+
+    torch.save(Bomb(), tmp_path / "evil.ckpt")
+    module = torch.nn.Linear(1, 1)
+    with pytest.raises(TrainingError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "evil.ckpt", module, torch.optim.AdamW(module.parameters()))
+    assert not canary.exists()
+
+
+def test_a_task_at_chance_is_said(config: TrainConfig, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = dataclasses.replace(config, method="rotation", lr=0.0, steps=100)
+    train(settings, tmp_path / "run", reporter=Reporter(warn=said.append))
+    assert len(said) == 1
+    assert "chance" in said[0]
+
+
+def test_an_epoch_visits_every_picture_once_and_epochs_differ() -> None:
+    order = Order(40, 8, seed=0)
+    epochs = [[index for step in range(5) for index in order.indices(5 * epoch + step)] for epoch in range(2)]
+    assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert list(Order(40, 8, seed=0).indices(7)) == list(order.indices(7))
+    assert list(Order(40, 8, seed=1).indices(7)) != list(order.indices(7))
