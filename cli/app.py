@@ -61,9 +61,14 @@ def main() -> None:
             raise
         note(f"error: {error}")
         sys.exit(ERROR)
-    except KeyboardInterrupt:
-        note("interrupted")
-        sys.exit(130)
     except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ERROR)
+    except OSError as error:  # a full disk, a folder without permission
+        if debug:
+            raise
+        note(f"error: {error.strerror or error}: {error.filename or 'no file is named'}")
+        sys.exit(ERROR)
+    except KeyboardInterrupt:
+        note("interrupted")
+        sys.exit(130)

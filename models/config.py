@@ -58,11 +58,16 @@ def load_config(path: Path) -> TrainConfig:
     """Read a config.yaml. Raises TrainingError naming the file and what is wrong in it."""
     try:
         values = yaml.safe_load(path.read_text())
-        return TrainConfig(**{**values, "images": tuple(values["images"])})
+        config = TrainConfig(**{**values, "images": tuple(values["images"])})
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is not a training config: {error}") from error
+    for name in (*LEAST, "options"):
+        value = getattr(config, name)
+        if value is not None and not isinstance(value, dict if name == "options" else (int, float)):
+            raise TrainingError(f"{path}: {name} is {value!r}")
+    return config
 
 
 def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size: int) -> TrainConfig:

@@ -85,7 +85,7 @@ def train(
     config = dataclasses.replace(config, inputs_sha256=digest(inputs))
     with store.exclusive(out, TrainingError), signals.deferred() as stop:
         _open_run(config, out, resume)
-        with _pictures(config, inputs, out, reporter) as pictures:
+        with _pictures(config, inputs, out, reporter, stop) as pictures:
             steps = _run(config, out, pictures, reporter, stop, checkpoint_steps)
         write_failures(out, pictures.failures)
     return Result(out, steps, pictures.failures)
@@ -159,13 +159,19 @@ def _open_run(config: TrainConfig, out: Path, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def _pictures(config: TrainConfig, inputs: list[Input], out: Path, reporter: Reporter) -> Iterator[Pictures]:
+def _pictures(
+    config: TrainConfig, inputs: list[Input], out: Path, reporter: Reporter, stop: signals.Stop
+) -> Iterator[Pictures]:
     done = 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
         reporter.loading(done, len(inputs))
+        if stop.signum:
+            raise InterruptedRun(
+                stop.signum, "interrupted while reading pictures: go on with the same command and --resume"
+            )
 
     try:
         pictures = load_pictures(inputs, int(config.image_size or 0), out, advance)

@@ -1,0 +1,129 @@
+"""Manners of the command line: exit codes, one-line errors, help, the shipped encoders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslfeat.encoder import Encoder
+from sslfeat.encoder_file import read_encoder_file
+from sslfeat.errors import EncoderFileError, ImageError, ProviderError
+from sslfeat.zoo import DEFAULT, names, resolve
+from tests.conftest import sslfeat
+
+COMMANDS = ("train", "export", "embed", "probe", "info", "verify", "models", "methods", "samples")
+
+
+def test_help_of_everything() -> None:
+    listing = sslfeat("--help")
+    assert listing.returncode == 0
+    for command in COMMANDS:
+        assert command in listing.stdout
+        assert sslfeat(command, "--help").returncode == 0
+
+
+def test_version() -> None:
+    from sslfeat import __version__
+
+    assert sslfeat("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("embed", "no/such/folder"), 1, "no/such/folder does not exist"),
+        (("embed", "."), 1, "no pictures in ."),
+        (("embed", "--batch-size", "many", "."), 2, "many"),
+        (("frobnicate",), 2, "frobnicate"),
+        (("embed", ".", "--no-such-option"), 2, "no-such-option"),
+        (("info", "nothing.onnx"), 1, "neither a file nor a shipped encoder"),
+        (("info", "."), 1, "neither a features folder"),
+        (("verify", "."), 1, "not a features folder"),
+        (("train", "simclr"), 1, "a method and images are needed"),
+        (("train", "simclp", "pictures"), 1, "pictures does not exist"),
+        (("export",), 2, "Usage"),
+        (("probe", "."), 1, "not a features folder"),
+    ],
+)
+def test_exit_codes_and_messages(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    finished = sslfeat(*arguments, cwd=tmp_path)
+    assert finished.returncode == code, finished.stderr
+    assert said in finished.stderr + finished.stdout
+    assert "Traceback" not in finished.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    finished = sslfeat("--debug", "embed", "nowhere", cwd=tmp_path)
+    assert finished.returncode == 1
+    assert "Traceback" in finished.stderr
+
+
+def test_a_list_on_standard_input(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    paths = sorted(map(str, pictures.rglob("*.jpg")))[:5]
+    listed = "\n".join([*paths, "missing.jpg"])
+    finished = sslfeat("embed", "-", "--encoder", tiny, "--out", tmp_path / "f", "--json", text=listed)
+    assert finished.returncode == 3, finished.stderr
+    assert json.loads(finished.stdout)["embedded"] == 5
+    assert "missing.jpg" in (tmp_path / "f" / "failures.csv").read_text()
+
+
+def test_a_closed_standard_output_is_no_traceback(pictures: Path) -> None:
+    code = "from sslfeat.cli.app import main; main()"
+    command = f"{sys.executable} -c '{code}' info {DEFAULT} | head -c 1 > /dev/null"
+    finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in finished.stderr
+
+
+def test_the_default_encoder_is_shipped_small_and_honest(pictures: Path) -> None:
+    assert DEFAULT in names()
+    for name in names():
+        file = read_encoder_file(resolve(name))
+        assert file.card.name == name
+        assert len(file.data) <= 10_000_000
+        assert file.card.training_data.name != "not stated"
+        assert file.card.parity.images >= 8
+        assert file.card.parity.max_abs_diff <= 1e-4 * file.card.parity.scale
+    listed = json.loads(sslfeat("models", "--json").stdout)
+    assert [item["name"] for item in listed] == names()
+    encoder = Encoder.load(DEFAULT, "cpu")
+    rows = np.stack(list(encoder.embed(sorted(pictures.rglob("*.jpg")))))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    similarity = unit @ unit.T - 2 * np.eye(len(rows))
+    same = similarity.argmax(1) // 10 == np.arange(len(rows)) // 10
+    assert same.mean() > 0.4  # neighbours of a drawn shape are of its kind far more often than the chance 9/39
+
+
+def test_encoder_api(tiny: Path, pictures: Path) -> None:
+    encoder = Encoder.load(tiny)
+    assert encoder.provider in ("cpu", "cuda")
+    assert len(encoder.fingerprint) == 64
+    path = next(pictures.rglob("*.jpg"))
+    from PIL import Image
+
+    with Image.open(path) as image:
+        rows = list(encoder.embed([path, str(path), np.asarray(image), image]))
+        (single,) = encoder.embed(image)
+    assert all(row.shape == (encoder.dim,) and row.dtype == np.float32 for row in rows)
+    for row in (*rows, single):
+        np.testing.assert_allclose(row, rows[0], atol=1e-6)
+    batch = np.zeros((5, 20, 30, 3), np.uint8)
+    assert len(list(encoder.embed(batch, batch_size=2))) == 5
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        list(encoder.embed([path, "missing.jpg"]))
+    assert list(encoder.embed([])) == []
+
+
+def test_providers_are_honoured_or_refused(tiny: Path) -> None:
+    with pytest.raises(ProviderError, match="unknown"):
+        Encoder.load(tiny, "npu")
+    with pytest.raises(EncoderFileError, match="neither a file nor a shipped encoder"):
+        Encoder.load("resnet-of-my-dreams")
+    try:
+        assert Encoder.load(tiny, "cuda").provider == "cuda"
+    except ProviderError as error:
+        assert "cuda" in str(error)
