@@ -34,16 +34,21 @@ def progress(total: float, unit: str) -> Iterator[Callable[[float, str], None]]:
         with _bar(total) as show:
             yield show
         return
-    start = last = time.monotonic()
+    last = time.monotonic()
+    first: tuple[float, float] | None = None  # when and where the work began: a resumed run does not begin at 0
 
     def show_plain(done: float, detail: str) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
+        if first is None and done > 0:
+            first = (now, done)
         if now - last < PLAIN_SECONDS and done < total:
             return
         last = now
-        left = (now - start) * (total - done) / done if done else 0.0
-        note(f"{100 * done / total:5.1f}% {unit}  {detail}  ETA {left:.0f} s")
+        eta = ""
+        if first and done > first[1]:
+            eta = f"  ETA {(now - first[0]) * (total - done) / (done - first[1]):.0f} s"
+        note(f"{100 * done / total:5.1f}% {unit}  {detail}{eta}")
 
     yield show_plain
 

@@ -107,4 +107,5 @@ def _hue_rotation(turn: Tensor) -> Tensor:
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1] = rotation[:, 2, 2] = turn.cos()
     rotation[:, 1, 2], rotation[:, 2, 1] = -turn.sin(), turn.sin()
-    return torch.linalg.inv(forward) @ rotation @ forward
+    matrices: Tensor = torch.linalg.inv(forward) @ rotation @ forward
+    return matrices

@@ -47,7 +47,9 @@ def check_encoder(data: bytes) -> EncoderFile:
     _refuse_external_data(model)
     _refuse_foreign_operators(model)
     cards = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
-    if len(cards) != 1:
+    if len(cards) > 1:
+        raise EncoderFileError(f"it carries {len(cards)} cards: which one holds cannot be told")
+    if not cards:
         raise EncoderFileError("it carries no sslfeat card: make encoder files with 'sslfeat export'")
     card = Card.from_json(cards[0])
     size = card.preprocess.size
@@ -120,11 +122,16 @@ def _check_ports(
     """One port, of this name, element type and shape; None stands for a dynamic axis."""
     found = [(port.name, port.type.tensor_type.elem_type, _shape(port)) for port in ports]
     if found != [(name, element, shape)]:
-        seen = ", ".join(f"{port} {onnx.TensorProto.DataType.Name(kind)} {dims}" for port, kind, dims in found)
-        wanted = f"{name} {onnx.TensorProto.DataType.Name(element)} {shape}"
+        seen = ", ".join(f"{port} {_type_name(kind)} {dims}" for port, kind, dims in found)
+        wanted = f"{name} {_type_name(element)} {shape}"
         raise EncoderFileError(f"wrong {kind}s: {seen or 'none'}; an encoder has exactly {wanted} (None: dynamic)")
 
 
 def _shape(port: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     dims = port.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _type_name(element: int) -> str:
+    known = element in onnx.TensorProto.DataType.values()
+    return onnx.TensorProto.DataType.Name(element) if known else f"type {element}"

@@ -38,7 +38,7 @@ def test_version() -> None:
     [
         (("embed", "no/such/folder"), 1, "no/such/folder does not exist"),
         (("embed", "."), 1, "no pictures in ."),
-        (("embed", "--batch-size", "many", "."), 2, "many"),
+        (("embed", "--batch-size", "many", "."), 2, "--batch-size"),
         (("frobnicate",), 2, "frobnicate"),
         (("embed", ".", "--no-such-option"), 2, "no-such-option"),
         (("info", "nothing.onnx"), 1, "neither a file nor a shipped encoder"),

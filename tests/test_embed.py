@@ -29,9 +29,9 @@ from sslfeat.inputs import find_inputs
 from tests.conftest import contents, sslfeat, tiny_card, write_tiny
 
 
-def run(tiny: Path, images: Path, out: Path, part_size: int = 7, **options: bool) -> Summary:
+def run(tiny: Path, images: Path, out: Path, part_size: int = 7, overwrite: bool = False) -> Summary:
     encoder = Encoder.load(tiny, "cpu", 1)
-    return embed_to_folder(encoder, find_inputs([images]), out, batch_size=3, part_size=part_size, **options)
+    return embed_to_folder(encoder, find_inputs([images]), out, batch_size=3, part_size=part_size, overwrite=overwrite)
 
 
 def test_rows_are_what_the_encoder_gives(tiny: Path, pictures: Path, tmp_path: Path) -> None:
@@ -165,7 +165,18 @@ def test_no_machine_dependent_text_in_reasons(tiny: Path, tmp_path: Path) -> Non
 
 def start(tiny: Path, images: Path, out: Path) -> subprocess.Popen[bytes]:
     code = "from sslfeat.cli.app import main; main()"
-    options = ["--encoder", tiny, "--out", out, "--batch-size", "4", "--part-size", "40", "--threads", "1"]
+    options: list[str | Path] = [
+        "--encoder",
+        tiny,
+        "--out",
+        out,
+        "--batch-size",
+        "4",
+        "--part-size",
+        "40",
+        "--threads",
+        "1",
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", code, "embed", images, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -36,10 +36,10 @@ def test_separable_and_random_features() -> None:
     assert easy.knn[20].top1 == 1
     assert easy.majority == pytest.approx(1 / 3)
     rng = np.random.default_rng(0)
-    noise = [
+    train, test = (
         probe.Labelled(rng.normal(size=(300, 16)).astype(np.float32), [f"c{i % 3}" for i in range(300)]) for _ in "ab"
-    ]
-    assert 0.2 < probe.probe(*noise).linear.top1 < 0.47
+    )
+    assert 0.2 < probe.probe(train, test).linear.top1 < 0.47
 
 
 def test_linear_probe_is_the_best_of_scikit_learns_on_validation() -> None:

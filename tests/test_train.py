@@ -75,9 +75,9 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 ) -> None:
     config = dataclasses.replace(config, method=method)
     train(config, tmp_path / "whole")
-    from sslfeat.models import train as module
+    from sslfeat.models import data
 
-    real, calls = module.to_batch, 0
+    real, calls = data.to_batch, 0
 
     def dies(*arguments: object) -> torch.Tensor:
         nonlocal calls
@@ -86,7 +86,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
             raise StopAt
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "to_batch", dies)
+    monkeypatch.setattr("sslfeat.models.train.to_batch", dies)
     with pytest.raises(StopAt):
         train(config, tmp_path / "broken", checkpoint_steps=3)
     monkeypatch.undo()

@@ -1,0 +1,250 @@
+"""Hostile and damaged encoder files: each refused by the name of its fault, before anything in it is run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sslfeat import Encoder
+from sslfeat.card import CARD_KEY, Card
+from sslfeat.encoder_file import check_encoder, read_encoder_file
+from sslfeat.errors import EncoderFileError
+from tests.conftest import TINY_DIM, TINY_SIZE, tiny_card, tiny_model
+
+
+def signed(model: onnx.ModelProto, card: str | None = None) -> bytes:
+    model.metadata_props.add(key=CARD_KEY, value=card or tiny_card().to_json())
+    return model.SerializeToString()
+
+
+def external(tensor: TensorProto) -> TensorProto:
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return tensor
+
+
+def external_weights(model: onnx.ModelProto) -> None:
+    external(model.graph.initializer[0])
+
+
+def external_in_attribute(model: onnx.ModelProto) -> None:
+    tensor = external(numpy_helper.from_array(np.zeros(4, np.float32), "hidden"))
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+
+
+def external_in_branch(model: onnx.ModelProto) -> None:
+    tensor = external(numpy_helper.from_array(np.zeros(4, np.float32), "hidden"))
+    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [4])
+    branch = helper.make_graph([helper.make_node("Constant", [], ["out"], value=tensor)], "branch", [], [output])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "condition"))
+    model.graph.node.append(helper.make_node("If", ["condition"], ["x"], then_branch=branch, else_branch=branch))
+
+
+def external_sparse(model: onnx.ModelProto) -> None:
+    sparse = model.graph.sparse_initializer.add()
+    sparse.values.CopyFrom(external(numpy_helper.from_array(np.zeros(2, np.float32), "sparse")))
+
+
+def foreign_node(model: onnx.ModelProto) -> None:
+    model.graph.node[3].domain = "com.microsoft"
+
+
+def foreign_import(model: onnx.ModelProto) -> None:
+    model.opset_import.add(domain="my.ops", version=1)
+
+
+def functions(model: onnx.ModelProto) -> None:
+    model.functions.add(name="f", domain="")
+
+
+def training(model: onnx.ModelProto) -> None:
+    model.training_info.add()
+
+
+def set_input(name: str = "image", kind: int = TensorProto.UINT8, shape: Any = ("n", TINY_SIZE, TINY_SIZE, 3)) -> Any:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.input[0].CopyFrom(helper.make_tensor_value_info(name, kind, list(shape)))
+
+    return change
+
+
+def set_output(name: str = "embedding", kind: int = TensorProto.FLOAT, shape: Any = ("n", TINY_DIM)) -> Any:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info(name, kind, list(shape)))
+
+    return change
+
+
+def second_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+
+
+def second_output(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("maps", TensorProto.FLOAT, None))
+
+
+def no_nodes(model: onnx.ModelProto) -> None:
+    del model.graph.node[:]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (external_weights, "external data: the tensor 'weight'"),
+        (external_in_attribute, "external data: the tensor 'hidden'"),
+        (external_in_branch, "external data: the tensor 'hidden'"),
+        (external_sparse, "external data: the tensor 'sparse'"),
+        (foreign_node, "foreign operator domain com.microsoft"),
+        (foreign_import, "foreign operator domain my.ops"),
+        (functions, "functions or training graphs"),
+        (training, "functions or training graphs"),
+        (set_input(name="pixel_values"), "wrong inputs: pixel_values UINT8"),
+        (set_input(kind=TensorProto.FLOAT), "wrong inputs: image FLOAT"),
+        (set_input(shape=("n", 3, TINY_SIZE, TINY_SIZE)), "wrong inputs"),
+        (set_input(shape=(1, TINY_SIZE, TINY_SIZE, 3)), "wrong inputs"),
+        (set_input(shape=("n", 32, 32, 3)), "wrong inputs"),
+        (set_output(name="features"), "wrong outputs: features"),
+        (set_output(kind=TensorProto.FLOAT16), "wrong outputs: embedding FLOAT16"),
+        (set_output(shape=("n", 9)), "wrong outputs"),
+        (set_output(shape=("n", TINY_DIM, 1, 1)), "wrong outputs"),
+        (second_input, "wrong inputs"),
+        (second_output, "wrong outputs"),
+        (no_nodes, "not an ONNX model with a graph"),
+    ],
+)
+def test_each_fault_is_refused_by_name(change: Callable[[onnx.ModelProto], None], fault: str, tmp_path: Path) -> None:
+    model = tiny_model()
+    change(model)
+    path = tmp_path / "hostile.onnx"
+    path.write_bytes(signed(model))
+    with pytest.raises(EncoderFileError) as raised:
+        Encoder.load(path)
+    assert fault in str(raised.value)
+    assert str(path) in str(raised.value)
+
+
+def test_the_unchanged_file_is_accepted() -> None:
+    """What the hostile ones are made from is not refused for some other reason."""
+    assert check_encoder(signed(tiny_model())).card.dim == TINY_DIM
+
+
+def altered(**fields: Any) -> str:
+    return json.dumps({**json.loads(tiny_card().to_json()), **fields})
+
+
+@pytest.mark.parametrize(
+    ("card", "fault"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not a JSON object"),
+        (altered(format=2), "upgrade sslfeat"),
+        (altered(dim="8"), "card.dim is '8', not a int"),
+        (altered(dim=True), "card.dim is True"),
+        (altered(surprise=1), "surprise"),
+        (altered(preprocess={"resize": 16}), "card.preprocess"),
+        (
+            altered(preprocess={**dataclasses.asdict(tiny_card().preprocess), "filter": "nearest"}),
+            "filter is 'nearest'",
+        ),
+        (altered(preprocess={**dataclasses.asdict(tiny_card().preprocess), "resize": 10**9}), "resize 1000000000"),
+        (altered(preprocess={**dataclasses.asdict(tiny_card().preprocess), "size": 0}), "size 0"),
+        (altered(dim=9), "wrong outputs"),
+    ],
+)
+def test_cards_that_do_not_hold(card: str, fault: str) -> None:
+    with pytest.raises(EncoderFileError) as raised:
+        check_encoder(signed(tiny_model(), card))
+    assert fault in str(raised.value)
+
+
+def test_no_card_and_two_cards() -> None:
+    with pytest.raises(EncoderFileError, match="no sslfeat card"):
+        check_encoder(tiny_model().SerializeToString())
+    model = tiny_model()
+    signed(model)
+    with pytest.raises(EncoderFileError, match="2 cards"):
+        check_encoder(signed(model))
+
+
+def test_a_card_survives_its_text() -> None:
+    card = dataclasses.replace(tiny_card(), name="Büro 写真", versions={"torch": "2"})
+    assert Card.from_json(card.to_json()) == card
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"not onnx at all", pickle.dumps({"a": [1, 2]}), b"PK\x03\x04" * 9])
+def test_other_files_are_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(data)
+    with pytest.raises(EncoderFileError, match=r"x\.onnx: not an ONNX"):
+        read_encoder_file(tmp_path / "x.onnx")
+
+
+def test_too_large_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.truncate(3 << 30)  # sparse: takes no room
+    with pytest.raises(EncoderFileError, match="too large: 3221225472 bytes"):
+        read_encoder_file(path)
+    with pytest.raises(EncoderFileError, match="no such file"):
+        read_encoder_file(tmp_path)
+
+
+def test_truncated_at_any_length() -> None:
+    data = signed(tiny_model())
+    for length in range(0, len(data), 7):
+        with pytest.raises(EncoderFileError):
+            check_encoder(data[:length])
+
+
+def test_damage_anywhere_is_refused_or_still_runs() -> None:
+    """A flipped byte in a weight is another encoder, with another fingerprint; nothing else may come out."""
+    whole = signed(tiny_model())
+    rng = np.random.default_rng(0)
+    fingerprint = check_encoder(whole).fingerprint
+    for _ in range(300):
+        data = bytearray(whole)
+        for where in rng.integers(0, len(data), 3):
+            data[where] ^= int(rng.integers(1, 256))
+        try:
+            assert check_encoder(bytes(data)).fingerprint != fingerprint
+        except EncoderFileError:
+            continue
+
+
+def test_a_graph_that_asks_for_terabytes_ends_as_an_error(tmp_path: Path) -> None:
+    """It passes every check of form; it must fail where it is run, as one line and not as a dead machine."""
+    model = tiny_model()
+    shape = numpy_helper.from_array(np.array([1 << 40]), "huge")
+    model.graph.initializer.append(shape)
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    del model.graph.node[4]
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["active", "axes"], ["mean"], keepdims=0),
+            helper.make_node("ConstantOfShape", ["huge"], ["terabytes"], value=one),
+            helper.make_node("ReduceMax", ["terabytes"], ["top"], keepdims=0),
+            helper.make_node("Mul", ["mean", "top"], ["embedding"]),
+        ]
+    )
+    path = tmp_path / "huge.onnx"
+    path.write_bytes(signed(model))
+    code = (
+        "import sys, numpy as np\n"
+        "from sslfeat import Encoder\nfrom sslfeat.errors import SslfeatError\n"
+        "try:\n    list(Encoder.load(sys.argv[1], 'cpu').embed(np.zeros((2, 16, 16, 3), np.uint8)))\n"
+        "except SslfeatError as error:\n    print('refused:', error)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120)
+    assert finished.stdout.startswith("refused:"), finished.stderr
