@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sslfeat.encoder import available_cores
 from sslfeat.errors import ImageError, TrainingError
-from sslfeat.images import Preprocess, decode
+from sslfeat.images import Preprocess, decode, read_size
 from sslfeat.inputs import Input
 from sslfeat.pipeline import batched
 
@@ -76,9 +75,8 @@ def typical_size(inputs: Sequence[Input]) -> int:
     shorter: list[int] = []
     for item in inputs[:: max(1, len(inputs) // SAMPLE)]:
         try:
-            with Image.open(item.raw.decode("utf-8", "surrogateescape")) as image:
-                shorter.append(min(image.size))
-        except (OSError, ValueError, SyntaxError):  # a broken file is counted when it is decoded
+            shorter.append(min(read_size(item.raw)))
+        except ImageError:  # a broken file is counted when it is decoded
             continue
     if not shorter:
         raise TrainingError("none of the pictures can be opened")

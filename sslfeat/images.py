@@ -94,6 +94,16 @@ def decode(source: Source, preprocess: Preprocess) -> Decoded:
     return Decoded(pixels, upright.width, upright.height, digest)
 
 
+def read_size(path: str | bytes | os.PathLike[str]) -> tuple[int, int]:
+    """Stored width and height of a picture file in px, without decoding it. Raises ImageError."""
+    try:
+        return _open(_read(path)).size
+    except ImageError:
+        raise
+    except Exception as error:  # as in decode
+        raise ImageError(_reason(error)) from error
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """The upright picture as 8-bit RGB: first frame, 16 bits scaled (not clipped), alpha over white, CMYK converted."""
     image = ImageOps.exif_transpose(image)
