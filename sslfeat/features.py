@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from sslfeat import store
 from sslfeat.errors import FeaturesError
 from sslfeat.failures import FAILURES_NAME
+from sslfeat.inputs import possible_paths
 
 FORMAT = 1
 RUN_NAME = "run.json"
@@ -155,8 +157,10 @@ def _read_failures(folder: Path) -> list[list[str]] | None:
 
 def _changed_sources(table: pa.Table) -> Iterator[str]:
     for path, sha256 in zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True):
+        candidates = [Path(os.fsdecode(raw)) for raw in possible_paths(path)]
         try:
-            if store.sha256_file(Path(path)) != sha256:
+            found = [candidate for candidate in candidates if os.path.lexists(candidate)] or candidates[:1]
+            if sha256 not in map(store.sha256_file, found):
                 yield f"{path}: changed since it was embedded"
         except OSError as error:
             yield f"{path}: {error.strerror}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,12 @@ class Input:
     def name(self) -> str:
         """The path as text; bytes that are not UTF-8 appear as ``\\xNN``."""
         return self.raw.decode("utf-8", "backslashreplace")
+
+
+def possible_paths(name: str) -> list[bytes]:
+    """The paths that ``Input.name`` may stand for: as written, and with each ``\\xNN`` taken as a byte."""
+    written = name.encode()
+    return [written, re.sub(rb"\\x([89a-f][0-9a-f])", lambda escape: bytes.fromhex(escape[1].decode()), written)]
 
 
 def find_inputs(specs: Sequence[str | os.PathLike[str]], labels: str = "auto") -> list[Input]:

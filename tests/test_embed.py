@@ -116,6 +116,8 @@ def test_a_damaged_part_is_made_again(tiny: Path, pictures: Path, tmp_path: Path
 def test_verify_names_a_changed_source(tiny: Path, pictures: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(pictures, images)
+    odd_name = os.fsencode(images) + (b"/caf\xe9 \\x41.jpg" if sys.platform == "linux" else b"/plain.jpg")
+    shutil.copy(images / "stripes" / "stripes-0001.jpg", os.fsdecode(odd_name))
     run(tiny, images, tmp_path / "f")
     changed = images / "stripes" / "stripes-0001.jpg"
     changed.write_bytes(changed.read_bytes() + b"x")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from sslfeat.errors import InputError
-from sslfeat.inputs import Input, digest, find_inputs
+from sslfeat.inputs import Input, digest, find_inputs, possible_paths
 
 
 def make(folder: Path, *names: str | bytes) -> None:
@@ -81,6 +81,7 @@ def test_names_that_are_not_utf8_or_hold_newlines(tmp_path: Path) -> None:
     assert items[0].name.endswith("caf\\xe9.jpg")
     for item in items:
         assert os.path.exists(item.raw)
+        assert item.raw in possible_paths(item.name)
 
 
 def test_folder_links_are_followed_and_loops_end(tmp_path: Path) -> None:
