@@ -18,6 +18,7 @@ def export(
     random_init: Annotated[
         str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
     ] = None,
+    layer: Annotated[str | None, typer.Option(help="take the features here, e.g. layer3; default: the last")] = None,
     image_size: Annotated[int | None, typer.Option(help="px, with --random-init")] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
     images: Annotated[
@@ -42,7 +43,7 @@ def export(
     if random_init is not None and image_size is not None:
         file = export_random(random_init, image_size, seed, out, images or (), overwrite)
     elif run is not None:
-        file = export_run(run, out, Labels(name, data_name, data_licence, licence), images or (), overwrite)
+        file = export_run(run, out, Labels(name, data_name, data_licence, licence), images or (), overwrite, layer)
     parity = file.card.parity
     figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
     figures |= {"min_cosine": parity.min_cosine, "neighbour_overlap": parity.neighbour_overlap}

@@ -39,13 +39,20 @@ class Labels:
 
 
 def export_run(
-    run: Path, out: Path, labels: Labels, images: Sequence[str] = (), overwrite: bool = False
+    run: Path,
+    out: Path,
+    labels: Labels,
+    images: Sequence[str] = (),
+    overwrite: bool = False,
+    layer: str | None = None,
 ) -> EncoderFile:
     """Export the encoder of a training run to ``out``, checked on ``images`` (default: the run's own pictures).
 
+    ``layer`` takes the features elsewhere than at the backbone's end.
+
     Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
     """
-    encoder, config, meta = load_run(run)
+    encoder, config, meta = load_run(run, layer)
     specs = tuple(images) or config.images
     if not images and not all(os.path.exists(spec) for spec in specs):
         raise ExportError(f"the pictures of {run} are gone: name some for the parity check with --images")
@@ -54,7 +61,8 @@ def export_run(
         name=labels.name or out.stem,
         method=Path(config.method).stem,
         backbone=str(config.backbone),
-        dim=encoder.encoder.dim,
+        layer=encoder.layer,
+        dim=encoder.dim,
         preprocess=Preprocess(resize=size, size=size),
         training_data=TrainingData(labels.data_name or "not stated", int(meta["images"]), labels.data_licence),
         licence=labels.licence,
@@ -78,7 +86,8 @@ def export_random(
         name=out.stem,
         method="random-init",
         backbone=backbone,
-        dim=encoder.encoder.dim,
+        layer=encoder.layer,
+        dim=encoder.dim,
         preprocess=Preprocess(resize=image_size, size=image_size),
         training_data=TrainingData("none", 0, "none"),
         licence=UNKNOWN_LICENCE,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.models.vision_transformer import VisionTransformer
+from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
 from sslfeat.errors import TrainingError
 
@@ -37,17 +38,106 @@ NAMES = ("resnet10", *RESNETS, *VITS)
 
 
 class Backbone(nn.Module):
-    """Images (N, 3, S, S), normalised, to features (N, dim)."""
+    """Images (N, 3, S, S), normalised, to features (N, dim).
 
-    def __init__(self, body: nn.Module, dim: int, image_size: int) -> None:
+    ``layers`` names the places where features can be taken, first to last, and ``dims`` their channels; the last is
+    the default everywhere.
+    """
+
+    def __init__(self, image_size: int, dims: dict[str, int]) -> None:
         super().__init__()
-        self.body = body
-        self.dim = dim
         self.image_size = image_size
+        self.dims = dims
 
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.body(images)
-        return features
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self.dims)
+
+    @property
+    def dim(self) -> int:
+        return self.dims[self.layers[-1]]
+
+    def depth(self, layer: str | None) -> int:
+        """How many layers lead up to and include ``layer``. Raises TrainingError for a name that does not exist."""
+        if layer is None:
+            return len(self.layers)
+        if layer not in self.dims:
+            raise TrainingError(f"there is no layer {layer!r}: it can be {', '.join(self.layers)}")
+        return self.layers.index(layer) + 1
+
+    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        """Feature maps (N, C, h, w) of a layer, C as in ``dims``."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
+        """Pooled features (N, C) of a layer."""
+        raise NotImplementedError
+
+
+class ConvBackbone(Backbone):
+    """A ResNet, or anything with its parts. Takes images of any size; features are means over the maps."""
+
+    def __init__(self, body: nn.Module, image_size: int, dims: dict[str, int]) -> None:
+        super().__init__(image_size, dims)
+        self.body = body
+
+    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        body = self.body
+        maps: Tensor = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # type: ignore[operator]
+        for name in self.layers[: self.depth(layer)]:
+            maps = getattr(body, name)(maps)
+        return maps
+
+    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
+        return self.maps(images, layer).mean((2, 3))
+
+
+class ViTBackbone(Backbone):
+    """torchvision's VisionTransformer, taken apart so that methods can drop, mask and order its tokens.
+
+    Features are the class token's; a method that gives the class token nothing to do sets ``class_token = False``,
+    and they are means over the patch tokens.
+    """
+
+    def __init__(self, body: VisionTransformer, image_size: int) -> None:
+        super().__init__(image_size, {f"block{n + 1}": body.hidden_dim for n in range(len(body.encoder.layers))})
+        self.body = body
+        self.class_token = True
+        self.patch: int = body.patch_size
+        self.grid: int = image_size // body.patch_size
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patch tokens (N, grid x grid, dim) in raster order, with their positions added."""
+        patches: Tensor = self.body._process_input(images)
+        positions: Tensor = self.body.encoder.pos_embedding[:, 1:]
+        return patches + positions
+
+    def transform(self, tokens: Tensor, mask: Tensor | None = None, layer: str | None = None) -> Tensor:
+        """Tokens (N, T, dim) through the blocks, and at the end through the final normalisation.
+
+        ``mask`` is bool (T, T) or (N x heads, T, T), True where a token must not look.
+        """
+        depth = self.depth(layer)
+        for block in list(self.body.encoder.layers)[:depth]:
+            tokens = _masked_block(block, tokens, mask)
+        if depth == len(self.layers):
+            tokens = self.body.encoder.ln(tokens)
+        return tokens
+
+    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        tokens = self._run(images, layer)[:, int(self.class_token) :]
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, self.grid, self.grid)
+
+    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
+        tokens = self._run(images, layer)
+        return tokens[:, 0] if self.class_token else tokens.mean(1)
+
+    def _run(self, images: Tensor, layer: str | None) -> Tensor:
+        tokens = self.embed(images)
+        if self.class_token:
+            first = self.body.class_token + self.body.encoder.pos_embedding[:, :1]
+            tokens = torch.cat([first.expand(tokens.shape[0], -1, -1), tokens], 1)
+        return self.transform(tokens, layer=layer)
 
 
 def build_backbone(name: str, image_size: int) -> Backbone:
@@ -59,7 +149,7 @@ def build_backbone(name: str, image_size: int) -> Backbone:
     narrow = re.fullmatch(r"resnet10(?:_w([1-9]\d{0,3}))?", name)
     if narrow:
         width = int(narrow[1] or 48)
-        return Backbone(_resnet10(width, image_size), 8 * width, image_size)
+        return ConvBackbone(NarrowResNet(width, image_size), image_size, _stage_dims(8 * width))
     if name in RESNETS:
         return _resnet(name, image_size)
     if name in VITS:
@@ -67,31 +157,50 @@ def build_backbone(name: str, image_size: int) -> Backbone:
     raise TrainingError(f"unknown backbone {name!r}: one of {', '.join(NAMES)}, or resnet10_wN for a width of N")
 
 
-def _resnet10(width: int, image_size: int) -> nn.Module:
+def need_conv(encoder: Backbone, method: str) -> ConvBackbone:
+    """The encoder, if it takes images of any size. Raises TrainingError for a ViT."""
+    if not isinstance(encoder, ConvBackbone):
+        raise TrainingError(f"{method} shows the encoder parts of pictures: choose a ResNet (--backbone resnet10, ...)")
+    return encoder
+
+
+def need_vit(encoder: Backbone, method: str) -> ViTBackbone:
+    """The encoder, if it is made of tokens. Raises TrainingError for a ResNet."""
+    if not isinstance(encoder, ViTBackbone):
+        raise TrainingError(f"{method} works on patch tokens: choose a ViT (--backbone {', '.join(VITS)})")
+    return encoder
+
+
+class NarrowResNet(nn.Module):
     """One basic block a stage, and half the resolution of a standard ResNet's small-image stem: made for CPUs."""
-    channels = [width, 2 * width, 4 * width, 8 * width]
-    blocks: list[nn.Module] = []
-    for index, out in enumerate(channels):
-        previous, stride = (width, 1) if index == 0 else (channels[index - 1], 2)
-        shortcut = None
-        if index:
-            shortcut = nn.Sequential(nn.Conv2d(previous, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-        blocks.append(BasicBlock(previous, out, stride, shortcut))
-    stem: list[nn.Module] = [
-        nn.Conv2d(3, width, 3 if image_size <= MEDIUM else 7, 2, 1 if image_size <= MEDIUM else 3, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    ]
-    if image_size > SMALL:
-        stem.append(nn.MaxPool2d(3, 2, 1))
-    body = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    for module in body.modules():  # the initialisation of torchvision's ResNets
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return body
+
+    def __init__(self, width: int, image_size: int) -> None:
+        super().__init__()
+        kernel, padding = (3, 1) if image_size <= MEDIUM else (7, 3)
+        self.conv1 = nn.Conv2d(3, width, kernel, 2, padding, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if image_size > SMALL else nn.Identity()
+        self.layer1 = BasicBlock(width, width)
+        self.layer2 = _widening_block(width)
+        self.layer3 = _widening_block(2 * width)
+        self.layer4 = _widening_block(4 * width)
+        for module in self.modules():  # the initialisation of torchvision's ResNets
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _resnet(name: str, image_size: int) -> Backbone:
+def _widening_block(width: int) -> BasicBlock:
+    """Twice the channels at half the resolution."""
+    shortcut = nn.Sequential(nn.Conv2d(width, 2 * width, 1, 2, bias=False), nn.BatchNorm2d(2 * width))
+    return BasicBlock(width, 2 * width, 2, shortcut)
+
+
+def _stage_dims(last: int) -> dict[str, int]:
+    return {f"layer{n}": last >> (4 - n) for n in range(1, 5)}
+
+
+def _resnet(name: str, image_size: int) -> ConvBackbone:
     body = models.get_model(name, weights=None)
     if not isinstance(body, ResNet):
         raise TrainingError(f"torchvision's {name} is not a ResNet")
@@ -102,13 +211,22 @@ def _resnet(name: str, image_size: int) -> Backbone:
         body.maxpool = nn.Identity()
     dim = body.fc.in_features
     body.fc = nn.Identity()
-    return Backbone(body, dim, image_size)
+    return ConvBackbone(body, image_size, _stage_dims(dim))
 
 
-def _vit(name: str, shape: ViTShape, image_size: int) -> Backbone:
+def _vit(name: str, shape: ViTShape, image_size: int) -> ViTBackbone:
     patch = shape.patch if image_size >= 128 else max(2, image_size // 8)
     if image_size % patch:
         raise TrainingError(f"{name} cuts patches of {patch} px: choose an --image-size that is a multiple of {patch}")
     body = VisionTransformer(image_size, patch, shape.layers, shape.heads, shape.width, 4 * shape.width, num_classes=1)
     body.heads = nn.Identity()
-    return Backbone(body, shape.width, image_size)
+    return ViTBackbone(body, image_size)
+
+
+def _masked_block(block: EncoderBlock, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """torchvision's block, which has no way in for an attention mask."""
+    normed = block.ln_1(tokens)
+    attended, _ = block.self_attention(normed, normed, normed, need_weights=False, attn_mask=mask)
+    tokens = tokens + block.dropout(attended)
+    mixed: Tensor = tokens + block.mlp(block.ln_2(tokens))
+    return mixed

@@ -16,7 +16,8 @@ from sslfeat.errors import TrainingError
 from sslfeat.models.method import Recipe
 
 CONFIG_NAME = "config.yaml"
-LEAST = {"image_size": 8, "batch_size": 2, "lr": 0, "weight_decay": 0, "seed": 0, "steps": 0, "epochs": 0, "minutes": 0}
+ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes")
+LEAST = {"image_size": 8, "batch_size": 2, "accumulate": 1, **dict.fromkeys(ZERO_OR_MORE, 0)}
 ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed")}
 
 
@@ -25,7 +26,8 @@ class TrainConfig:
     """A run's settings. ``None`` means: chosen from the data and the machine by ``with_defaults``.
 
     The run ends at the first of ``steps``, ``epochs`` and ``minutes`` (of training, after loading) that is reached.
-    ``inputs_sha256`` is the digest of the list of pictures.
+    ``accumulate`` splits each batch into so many pieces, ``compile`` names a torch.compile backend, ``probe_data`` a
+    labelled folder to judge by while training. ``inputs_sha256`` is the digest of the list of pictures.
     """
 
     method: str
@@ -41,6 +43,9 @@ class TrainConfig:
     seed: int = 0
     accelerator: str = "auto"
     precision: str | None = None
+    accumulate: int = 1
+    compile: str | None = None
+    probe_data: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     inputs_sha256: str | None = None
 
@@ -82,7 +87,7 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
     batch_size = max(2, min(recipe.batch_size, count // 4)) if config.batch_size is None else config.batch_size
     filled = dataclasses.replace(
         config,
-        backbone=config.backbone or ("resnet18" if gpu else "resnet10"),
+        backbone=config.backbone or recipe.backbones[gpu],
         image_size=image_size,
         batch_size=batch_size,
         lr=recipe.lr if config.lr is None else config.lr,
@@ -109,6 +114,10 @@ def _check_values(config: TrainConfig, count: int) -> None:
             raise TrainingError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise TrainingError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
+    if int(config.batch_size or 0) < 2 * config.accumulate:
+        raise TrainingError(
+            f"accumulate {config.accumulate}: pieces of batch_size {config.batch_size} need 2 pictures each"
+        )
     if int(config.batch_size or 0) > count:
         raise TrainingError(f"batch_size {config.batch_size} is more than the {count} pictures: choose a smaller one")
 

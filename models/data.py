@@ -27,9 +27,10 @@ SAMPLE = 200
 
 @dataclass(frozen=True)
 class Pictures:
-    """``pixels`` uint8 (N, S, S, 3) of the readable inputs; ``failures`` are (path, reason) of the others."""
+    """``pixels`` uint8 (N, S, S, 3) of the readable ``inputs``; ``failures`` are (path, reason) of the others."""
 
     pixels: npt.NDArray[np.uint8]
+    inputs: tuple[Input, ...]
     failures: tuple[tuple[str, str], ...]
 
 
@@ -48,7 +49,7 @@ def load_pictures(
     else:
         pixels = np.memmap(cache_folder / PIXELS_NAME, np.uint8, "w+", shape=shape)
     failures: list[tuple[str, str]] = []
-    kept = 0
+    readable: list[Input] = []
 
     def attempt(item: Input) -> npt.NDArray[np.uint8] | str:
         try:
@@ -62,12 +63,12 @@ def load_pictures(
                 if isinstance(result, str):
                     failures.append((item.name, result))
                 else:
-                    pixels[kept] = result
-                    kept += 1
+                    pixels[len(readable)] = result
+                    readable.append(item)
             advance(len(chunk))
-    if kept < 2:
-        raise TrainingError(f"{kept} of {len(inputs)} pictures are readable; training needs at least 2")
-    return Pictures(pixels[:kept], tuple(failures))
+    if len(readable) < 2:
+        raise TrainingError(f"{len(readable)} of {len(inputs)} pictures are readable; training needs at least 2")
+    return Pictures(pixels[: len(readable)], tuple(readable), tuple(failures))
 
 
 def typical_size(inputs: Sequence[Input]) -> int:

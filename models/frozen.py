@@ -18,14 +18,16 @@ from sslfeat.models.method import Method, Normalize, find_method, make_config
 class FrozenEncoder(nn.Module):
     """Pictures as they are stored, uint8 (N, S, S, 3), to embeddings, float32 (N, D); this is what gets exported."""
 
-    def __init__(self, input_transform: nn.Module, encoder: Backbone) -> None:
+    def __init__(self, input_transform: nn.Module, encoder: Backbone, layer: str | None = None) -> None:
         super().__init__()
+        self.layer = encoder.layers[encoder.depth(layer) - 1]
+        self.dim = encoder.dims[self.layer]
         self.input_transform = input_transform
         self.encoder = encoder
 
     def forward(self, image: Tensor) -> Tensor:
         pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255
-        embedding: Tensor = self.encoder(self.input_transform(pixels))
+        embedding: Tensor = self.encoder(self.input_transform(pixels), self.layer)
         return embedding
 
 
@@ -34,7 +36,7 @@ def build_method(config: TrainConfig) -> Method:
     kind = find_method(config.method)
     options = make_config(kind, config.options)
     torch.manual_seed(config.seed)
-    return kind(build_backbone(str(config.backbone), int(config.image_size or 0)), options)
+    return kind(kind.build_encoder(str(config.backbone), int(config.image_size or 0), options), options)
 
 
 def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:
@@ -43,11 +45,14 @@ def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:
     write_tensors(path, kept.state_dict(), meta)
 
 
-def load_run(run: Path) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
-    """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``)."""
+def load_run(run: Path, layer: str | None = None) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
+    """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``).
+
+    ``layer`` takes the features elsewhere than at the end; for rotation and counting the middle is often better.
+    """
     config = load_config(run / CONFIG_NAME)
     method = build_method(config)
-    encoder = FrozenEncoder(method.input_transform, method.encoder)
+    encoder = FrozenEncoder(method.input_transform, method.encoder, layer)
     tensors, meta = read_tensors(run / ENCODER_NAME)
     try:
         encoder.load_state_dict(tensors)

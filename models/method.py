@@ -10,29 +10,46 @@ import dataclasses
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from sslfeat.errors import TrainingError
 from sslfeat.models import methods as builtin
-from sslfeat.models.backbones import Backbone
+from sslfeat.models.backbones import Backbone, build_backbone
+from sslfeat.models.data import Pictures
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Figures = dict[str, Tensor | float]
 
 
 @dataclass(frozen=True)
+class About:
+    """For ``sslfeat methods``: the paper, the idea in one line, and the figures it published."""
+
+    paper: str
+    idea: str
+    published: str
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """The optimiser settings that suit a method, unless the user says otherwise: AdamW, cosine decay, warm-up."""
+    """What suits a method unless the user says otherwise, for AdamW with warm-up and cosine decay.
+
+    ``backbones`` are the defaults on a CPU and on a GPU; ``betas`` are AdamW's.
+    """
 
     batch_size: int = 128
     lr: float = 1e-3
     weight_decay: float = 1e-4
+    backbones: tuple[str, str] = ("resnet10", "resnet18")
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class Normalize(nn.Module):
@@ -50,8 +67,14 @@ class Normalize(nn.Module):
         return (pixels - self.mean) / self.std
 
 
+VIT_BACKBONES = ("vit_tiny", "vit_s_16")
+Indices = npt.NDArray[np.int64]
+
+
 class Method(nn.Module):
     """A pretext task around an encoder. Subclasses define ``views`` and ``loss``, and heads in ``__init__``.
+
+    The other hooks have defaults that do nothing; the training loop says when each is called.
 
     Only ``input_transform`` and ``encoder`` are exported. ``input_transform`` brings pixels (N, 3, S, S) in [0, 1]
     to what the encoder was trained on; a method that feeds it anything else (grey only, say) replaces it.
@@ -62,12 +85,38 @@ class Method(nn.Module):
         """A method's own options; each field needs a default."""
 
     recipe: ClassVar[Recipe] = Recipe()
+    about: ClassVar[About] = About("not stated", "not stated", "none")
 
     def __init__(self, encoder: Backbone, config: Any) -> None:
         super().__init__()
         self.encoder = encoder
         self.config = config
         self.input_transform: nn.Module = Normalize()
+
+    @classmethod
+    def build_encoder(cls, backbone: str, image_size: int, config: Any) -> Backbone:
+        """The encoder that ``__init__`` is given; a method whose encoder is no usual backbone makes its own."""
+        return build_backbone(backbone, image_size)
+
+    def prepare(self, pictures: Pictures) -> None:
+        """Called once, before the first step and before a checkpoint is restored, with all the data.
+
+        The place for codebooks, priors and buffers as long as the data. What it computes must follow from the data and
+        the config alone, so that a resumed run computes it again; buffers it sets are restored from the checkpoint.
+        """
+
+    def cycle_steps(self, steps_per_epoch: int) -> int:
+        """How many steps lie between two calls of ``on_cycle``."""
+        return steps_per_epoch
+
+    def on_cycle(self, pictures: Pictures, generator: torch.Generator) -> Iterable[nn.Parameter]:
+        """Called before step 0 and after every cycle. Returns the parameters that start afresh: the optimiser forgets
+        what it knew about them."""
+        return ()
+
+    def choose(self, indices: Indices, generator: torch.Generator) -> Indices:
+        """The picture numbers (B,) of the next batch, given those drawn: a method may prefer others, or note them."""
+        return indices
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, S, S) in [0, 1] to features (N, dim)."""
@@ -79,7 +128,11 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no views")
 
     def loss(self, views: Any) -> tuple[Tensor, Figures]:
-        """The scalar to minimise, and figures to log; ``accuracy`` and ``chance`` are shown side by side."""
+        """The scalar to minimise, and figures to log.
+
+        ``accuracy`` and ``chance`` are shown side by side, and so are ``error`` and ``trivial``, the same error of a
+        predictor that learned nothing; a run that stays at chance or at the trivial error is warned about.
+        """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
@@ -88,8 +141,16 @@ class Method(nn.Module):
             views = self.views(batch, generator)
         return self.loss(views)
 
-    def on_cycle(self, pixels: Any) -> None:
-        """Called before every pass over the data with all of it, array-like uint8 (N, S, S, 3)."""
+    def complaint(self, figures: dict[str, float]) -> str | None:
+        """What is wrong, judged by the logged figures, in the method's own terms (dead units, empty clusters)."""
+        return None
+
+    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor | None:
+        """A picture (3, H, W) in [0, 1] of what the method sees and predicts for a few of ``batch``, or nothing.
+
+        Called in evaluation mode and without gradients; batch is uint8 (N, 3, S, S), N at most 8.
+        """
+        return None
 
 
 M = TypeVar("M", bound=type[Method])

@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
 from sslfeat import store
@@ -32,8 +34,16 @@ class RunLog:
         with self._path.open("ab" if not self._fresh else "wb") as file:
             file.write(_to_csv([row], header=self._fresh))
         self._fresh = False
+        self.curves(step, figures)
+
+    def curves(self, step: int, figures: dict[str, float]) -> None:
+        """One point of each curve in TensorBoard."""
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
+
+    def picture(self, step: int, pixels: npt.NDArray[np.uint8]) -> None:
+        """A picture (H, W, 3) in TensorBoard."""
+        self._board.add_image("preview", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush the curves."""

@@ -43,11 +43,15 @@ class Parity:
 
 @dataclass(frozen=True)
 class Card:
-    """Travels inside the encoder file, as JSON under the metadata key ``sslfeat.card``."""
+    """Travels inside the encoder file, as JSON under the metadata key ``sslfeat.card``.
+
+    ``layer`` is where in the backbone the features are taken.
+    """
 
     name: str
     method: str
     backbone: str
+    layer: str
     dim: int
     preprocess: Preprocess
     training_data: TrainingData

@@ -27,6 +27,7 @@ def tiny_card(name: str = "tiny") -> Card:
         name=name,
         method="random-init",
         backbone="one convolution",
+        layer="conv",
         dim=TINY_DIM,
         preprocess=Preprocess(resize=TINY_SIZE, size=TINY_SIZE),
         training_data=TrainingData("none", 0, "none"),

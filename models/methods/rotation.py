@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sslfeat.models.augment import random_flip, random_resized_crop, rotate_quarter, to_float
 from sslfeat.models.backbones import Backbone
-from sslfeat.models.method import Figures, Method, Recipe, register
+from sslfeat.models.method import About, Figures, Method, Recipe, register
 
 TURNS = 4
 
@@ -33,6 +33,11 @@ class Rotation(Method):
         min_area: float = 0.5
 
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
+    about = About(
+        "Gidaris, Singh, Komodakis 2018",
+        "say by which quarter turn a picture was turned",
+        "ImageNet linear (AlexNet conv3/conv5) 38.7/36.5, VOC07 73.0; CIFAR-10 (NIN block 2, non-linear) 89.1",
+    )
     config: Config
 
     def __init__(self, encoder: Backbone, config: Config) -> None:

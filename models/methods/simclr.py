@@ -17,7 +17,7 @@ from torch.nn import functional
 from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.heads import mlp
-from sslfeat.models.method import Figures, Method, Recipe, register
+from sslfeat.models.method import About, Figures, Method, Recipe, register
 
 
 @register("simclr")
@@ -35,6 +35,11 @@ class SimCLR(Method):
         projection_dim: int = 128
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
+    about = About(
+        "Chen, Kornblith, Norouzi, Hinton 2020",
+        "find the other view of the same picture in the batch",
+        "ImageNet linear (ResNet-50, 800 epochs) 69.7; CIFAR-10 (ResNet-18, 1000 epochs) 90.7",
+    )
     config: Config
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
