@@ -7,13 +7,15 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from sslfeat import __version__
 from sslfeat.cli.console import note, say
 from sslfeat.cli.embed import embed
 from sslfeat.cli.exits import ERROR
 from sslfeat.cli.export import export
-from sslfeat.cli.inspect import info, methods, models, verify
+from sslfeat.cli.inspect import info, models, verify
+from sslfeat.cli.methods import TrainCommand, methods
 from sslfeat.cli.probe import probe
 from sslfeat.cli.samples import samples
 from sslfeat.cli.train import train
@@ -28,7 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (train, export, embed, probe, info, verify, models, methods, samples):
-    app.command(no_args_is_help=command not in (models, methods, samples))(command)
+    kind = TrainCommand if command is train else TyperCommand
+    app.command(cls=kind, no_args_is_help=command not in (models, methods, samples))(command)
 debug = False
 
 

@@ -1,4 +1,4 @@
-"""``sslfeat info``, ``verify``, ``models`` and ``methods``: look at what is there."""
+"""``sslfeat info``, ``verify`` and ``models``: look at what is there."""
 
 from __future__ import annotations
 
@@ -55,19 +55,6 @@ def models(as_json: Json = False) -> None:
         card = file.card
         say(f"{name}  {card.dim}-d, {card.preprocess.size} px, {len(file.data) / 1e6:.1f} MB")
         say(f"    {card.method} {card.backbone}, trained on {card.training_data.name}; licence: {card.licence}")
-
-
-def methods() -> None:
-    """List the pretext methods and their options."""
-    with needs("train"):
-        from sslfeat.models.method import find_method, method_names
-    import dataclasses
-
-    for name in method_names():
-        method = find_method(name)
-        options = ", ".join(f"{field.name}={field.default}" for field in dataclasses.fields(method.Config))
-        summary = (method.__doc__ or "").strip().split("\n")[0]
-        say(f"{name}: {summary}\n    --set {options or '(no options)'}")
 
 
 def _describe(path: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from sslfeat.cli.console import note, progress, say
 from sslfeat.cli.exits import BAD_INPUTS, needs
 from sslfeat.errors import InputError
 
+PAIRS = (("accuracy", "chance"), ("error", "trivial"))  # figures that mean little without the other
+
 if TYPE_CHECKING:
     from sslfeat.models.config import TrainConfig
     from sslfeat.models.train import Progress
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 def train(
     method: Annotated[
-        str | None, typer.Argument(help="rotation, simclr, or a .py file that registers a method")
+        str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file that registers one")
     ] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, pictures, quoted globs, .txt lists")] = None,
     out: Annotated[Path, typer.Option(help="run folder")] = Path("run"),
@@ -37,6 +39,13 @@ def train(
     precision: Annotated[
         str | None, typer.Option(help="32-true or bf16-mixed; default: bf16 on a GPU that has it")
     ] = None,
+    accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
+    compile_: Annotated[
+        str | None, typer.Option("--compile", metavar="BACKEND", help="torch.compile the loss: inductor, ...")
+    ] = None,
+    probe_data: Annotated[
+        str | None, typer.Option(help="class folders to judge by while training, with kNN and a linear probe")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="option of the method, as name=value; repeatable")
     ] = None,
@@ -45,7 +54,11 @@ def train(
     checkpoint_steps: Annotated[int | None, typer.Option(help="default: a checkpoint a minute")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")] = False,
 ) -> None:
-    """Train an encoder without labels; the budget is --steps, --epochs or --minutes (default: knows the machine)."""
+    """Train an encoder without labels; the budget is --steps, --epochs or --minutes (default: knows the machine).
+
+    'sslfeat train METHOD --help' explains the method and its options. Several GPUs: torchrun --nproc-per-node=4
+    --no-python sslfeat train ...
+    """
     with needs("train"):
         from sslfeat.models.config import TrainConfig, load_config
         from sslfeat.models.train import train as run
@@ -71,6 +84,9 @@ def train(
             seed=seed,
             accelerator=accelerator,
             precision=precision,
+            accumulate=accumulate,
+            compile=compile_,
+            probe_data=os.path.abspath(probe_data) if probe_data else None,
         )
     _train(run, settings, out, resume, checkpoint_steps, strict)
 
@@ -78,6 +94,7 @@ def train(
 def _train(
     run: Any, settings: TrainConfig, out: Path, resume: bool, checkpoint_steps: int | None, strict: bool
 ) -> None:
+    from sslfeat.models.setup import leads
     from sslfeat.models.train import Reporter
 
     start = time.monotonic()
@@ -89,9 +106,13 @@ def _train(
         def training(now: Progress) -> None:
             show(now.share, describe(now))
 
-        result = run(
-            settings, out, resume=resume, reporter=Reporter(loading, training, note), checkpoint_steps=checkpoint_steps
-        )
+        def look(step: int, figures: dict[str, float]) -> None:
+            note(f"look at step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()))
+
+        reporter = Reporter(loading, training, note, look)
+        result = run(settings, out, resume=resume, reporter=reporter, checkpoint_steps=checkpoint_steps)
+    if not leads():
+        return
     say(f"{result.run}: {result.steps} steps in {time.monotonic() - start:.0f} s")
     say(f"next: sslfeat export {result.run} --out encoder.onnx")
     if result.failures:
@@ -100,13 +121,14 @@ def _train(
 
 
 def describe(now: Progress) -> str:
-    """One line: pictures a second, loss, and the pretext accuracy beside its chance level."""
+    """One line: pictures a second, loss, accuracy beside its chance level, error beside the trivial predictor's."""
     figures = dict(now.figures)
-    accuracy, chance = figures.pop("accuracy", None), figures.pop("chance", None)
+    pairs = [(name, figures.pop(name, None), beside, figures.pop(beside, None)) for name, beside in PAIRS]
     parts = [f"step {now.step}", f"{now.images_per_second:.0f} images/s"]
     parts += [f"{name} {value:.4g}" for name, value in figures.items()]
-    if accuracy is not None:
-        parts.append(f"accuracy {accuracy:.3f}" + (f" (chance {chance:.3f})" if chance is not None else ""))
+    for name, value, beside, reference in pairs:
+        if value is not None:
+            parts.append(f"{name} {value:.3f}" + (f" ({beside} {reference:.3f})" if reference is not None else ""))
     return "  ".join(parts)
 
 

@@ -14,6 +14,11 @@ from sslfeat.models.config import TrainConfig
 from sslfeat.models.method import Method
 
 
+def leads() -> bool:
+    """Whether this process speaks and writes: the only one, or the first of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def make_fabric(config: TrainConfig) -> Fabric:
     """One process, or those that torchrun started."""
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from sslfeat.models.frozen import build_method, save_encoder
 from sslfeat.models.meter import Complaints, Meter
 from sslfeat.models.method import Figures, find_method
 from sslfeat.models.runlog import RunLog
-from sslfeat.models.setup import make_fabric, make_optimizer, seed_step
+from sslfeat.models.setup import leads, make_fabric, make_optimizer, seed_step
 from sslfeat.models.watch import Watch, collapse, load_probe_set
 
 LOG_EVERY = 20  # steps
@@ -83,7 +82,7 @@ def train(
     when torchrun starts them. Raises SslfeatError; InterruptedRun after a SIGINT or SIGTERM, once the checkpoint is
     safe.
     """
-    leader = int(os.environ.get("RANK", "0")) == 0  # torchrun's; the others compute and write nothing
+    leader = leads()
     reporter = reporter if reporter and leader else Reporter()
     inputs = find_inputs(config.images, labels="none")
     config = configs.with_defaults(config, find_method(config.method).recipe, len(inputs), typical_size(inputs))

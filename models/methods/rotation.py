@@ -27,7 +27,7 @@ class Rotation(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """``crop``: draw random crops of at least ``min_area`` of the picture before turning it."""
+        """``crop``: draw random crops of at least ``min_area`` of the picture before turning it (paper, CIFAR-10: none)."""
 
         crop: bool = True
         min_area: float = 0.5

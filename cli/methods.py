@@ -1,0 +1,78 @@
+"""``sslfeat methods``, and the part of ``sslfeat train METHOD --help`` that belongs to the method."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from sslfeat.cli.console import say, say_json
+from sslfeat.cli.exits import needs
+from sslfeat.errors import SslfeatError
+
+METHOD_KEY = "sslfeat.method"
+
+
+def methods(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """List the pretext methods: the idea, the paper and what it published. Options: sslfeat train METHOD --help."""
+    with needs("train"):
+        from sslfeat.models.method import find_method, method_names
+    listed = {name: find_method(name) for name in method_names()}
+    if as_json:
+        say_json(
+            [
+                {"name": name, **dataclasses.asdict(kind.about), "options": _options(kind)}
+                for name, kind in listed.items()
+            ]
+        )
+        return
+    for name, kind in listed.items():
+        about = kind.about
+        say(f"{name}: {about.idea}\n    {about.paper}\n    published: {about.published}")
+
+
+def method_help(name: str) -> str:
+    """What ``sslfeat train NAME --help`` says about the method itself. Raises TrainingError for an unknown name."""
+    with needs("train"):
+        from sslfeat.models.method import find_method
+    kind = find_method(name)
+    about, recipe = kind.about, kind.recipe
+    module = inspect.getdoc(inspect.getmodule(kind)) or ""
+    lines = [
+        f"Method {name}: {about.idea}.",
+        f"  {about.paper}. Published: {about.published}.",
+        f"  Defaults: batch size {recipe.batch_size}, lr {recipe.lr:g}, weight decay {recipe.weight_decay:g}, "
+        f"backbone {recipe.backbones[0]} on a CPU and {recipe.backbones[1]} on a GPU.",
+        "",
+        *("  " + line for line in module.splitlines()),
+        "",
+        "Options of the method, given as --set NAME=VALUE:",
+        *("  " + line for line in (inspect.getdoc(kind.Config) or "").splitlines()),
+        *(f"  {option}  [default: {default}]" for option, default in _options(kind).items()),
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class TrainCommand(TyperCommand):
+    """``sslfeat train``, whose help also speaks of the method named on the command line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[METHOD_KEY] = args[0] if args and not args[0].startswith("-") else None
+        return super().parse_args(ctx, args)
+
+    def get_help(self, ctx: Any) -> str:
+        text = super().get_help(ctx)
+        name = ctx.meta.get(METHOD_KEY)
+        if name is None:
+            return text
+        try:
+            return f"{text}\n\n{method_help(name)}"
+        except SslfeatError as error:
+            return f"{text}\n\n{error}"
+
+
+def _options(kind: Any) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(kind.Config)}

@@ -1,0 +1,125 @@
+"""Batches in pieces, several processes, bf16 and compilation: the same training, arranged otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.config import TrainConfig
+from sslfeat.models.train import Progress, Reporter, train
+
+PLAIN_METHOD = '''
+import torch
+from torch import nn
+from torch.nn import functional
+from sslfeat.models.augment import to_float
+from sslfeat.models.method import Method, register
+
+
+@register("brightness")
+class Brightness(Method):
+    """No randomness, no batch statistics: the gradient of a batch is the mean of its pieces' gradients."""
+
+    def __init__(self, encoder, config):
+        super().__init__(encoder, config)
+        self.head = nn.Linear(encoder.dim, 1)
+
+    def views(self, batch, generator):
+        return to_float(batch)
+
+    def loss(self, views):
+        return functional.mse_loss(self.head(self.encode(views))[:, 0], views.mean((1, 2, 3))), {}
+'''
+
+
+@pytest.fixture
+def config(pictures: Path, tmp_path: Path) -> TrainConfig:
+    (tmp_path / "brightness.py").write_text(PLAIN_METHOD)
+    return TrainConfig(
+        str(tmp_path / "brightness.py"), (str(pictures),), "vit_tiny", 32, batch_size=8, steps=3, accelerator="cpu"
+    )
+
+
+def difference(a: Path, b: Path, begin: Path) -> float:
+    """How far two runs ended from each other, as a share of the way that the first came from ``begin``.
+
+    Single weights say little: Adam takes a full step along the sign of a gradient that is zero but for rounding.
+    """
+    x, y, start = (load_file(run / "encoder.safetensors") for run in (a, b, begin))
+    assert x.keys() == y.keys() == start.keys()
+    apart, way = (sum(float(((x[n] - z[n]).double() ** 2).sum()) for n in x) ** 0.5 for z in (y, start))
+    assert way > 0
+    return float(apart / way)
+
+
+def test_pieces_of_a_batch_add_up_to_the_batch(config: TrainConfig, tmp_path: Path) -> None:
+    train(dataclasses.replace(config, steps=0), tmp_path / "begin")
+    train(config, tmp_path / "whole")
+    train(dataclasses.replace(config, accumulate=4), tmp_path / "pieces")
+    train(dataclasses.replace(config, lr=2e-3), tmp_path / "other")
+    assert difference(tmp_path / "whole", tmp_path / "pieces", tmp_path / "begin") < 0.02
+    assert difference(tmp_path / "whole", tmp_path / "other", tmp_path / "begin") > 0.2
+
+
+def test_pieces_need_two_pictures(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="accumulate 5"):
+        train(dataclasses.replace(config, accumulate=5), tmp_path / "run")
+
+
+def test_two_processes_train_as_one(config: TrainConfig, tmp_path: Path) -> None:
+    """torchrun with gloo: the weights are those of one process on the whole batch, and one process writes."""
+    train(dataclasses.replace(config, steps=0), tmp_path / "begin")
+    train(config, tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    options = [
+        "--backbone",
+        "vit_tiny",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "8",
+        "--steps",
+        "3",
+        "--accelerator",
+        "cpu",
+    ]
+    program = [sys.executable, "-c", "from sslfeat.cli.app import main; main()"]
+    finished = subprocess.run(
+        [*command, *program, "train", config.method, *config.images, "--out", str(tmp_path / "two"), *options],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("3 steps") == 1
+    assert difference(tmp_path / "one", tmp_path / "two", tmp_path / "begin") < 0.02
+
+
+def test_bf16_learns(config: TrainConfig, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    settings = dataclasses.replace(config, method="rotation", backbone="resnet10_w4", steps=20, precision="bf16-mixed")
+    train(settings, tmp_path / "run", reporter=Reporter(training=seen.append))
+    assert 0 < seen[-1].figures["loss"] < 3
+    assert all(
+        tensor.dtype != torch.bfloat16 for tensor in load_file(tmp_path / "run" / "encoder.safetensors").values()
+    )
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_run_is_the_run(config: TrainConfig, tmp_path: Path, backend: str) -> None:
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("inductor compiles with g++, which is not installed")
+    train(dataclasses.replace(config, steps=0), tmp_path / "begin")
+    train(config, tmp_path / "plain")
+    train(dataclasses.replace(config, compile=backend), tmp_path / "compiled")
+    assert difference(tmp_path / "plain", tmp_path / "compiled", tmp_path / "begin") < 0.02
