@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -54,21 +54,14 @@ def train(
     checkpoint_steps: Annotated[int | None, typer.Option(help="default: a checkpoint a minute")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")] = False,
 ) -> None:
-    """Train an encoder without labels; the budget is --steps, --epochs or --minutes (default: knows the machine).
-
-    'sslfeat train METHOD --help' explains the method and its options. Several GPUs: torchrun --nproc-per-node=4
-    --no-python sslfeat train ...
-    """
+    """Train an encoder without labels. METHOD --help explains the method. Several GPUs: torchrun --no-python sslfeat."""
     with needs("train"):
-        from sslfeat.models.config import TrainConfig, load_config
-        from sslfeat.models.train import train as run
+        from sslfeat.models.config import TrainConfig
     if config is not None:
-        if method or images:
-            raise InputError("--config already names the method and the images: leave them out")
-        settings = load_config(config)
+        settings = _repeat(config, bool(method or images))
+    elif not method or not images:
+        raise InputError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
     else:
-        if not method or not images:
-            raise InputError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
         settings = TrainConfig(
             method=method,
             images=tuple(os.path.abspath(spec) for spec in images),
@@ -88,14 +81,22 @@ def train(
             compile=compile_,
             probe_data=os.path.abspath(probe_data) if probe_data else None,
         )
-    _train(run, settings, out, resume, checkpoint_steps, strict)
+    _train(settings, out, resume, checkpoint_steps, strict)
 
 
-def _train(
-    run: Any, settings: TrainConfig, out: Path, resume: bool, checkpoint_steps: int | None, strict: bool
-) -> None:
+def _repeat(config: Path, named: bool) -> TrainConfig:
+    """The settings of an earlier run."""
+    from sslfeat.models.config import load_config
+
+    if named:
+        raise InputError("--config already names the method and the images: leave them out")
+    return load_config(config)
+
+
+def _train(settings: TrainConfig, out: Path, resume: bool, checkpoint_steps: int | None, strict: bool) -> None:
     from sslfeat.models.setup import leads
     from sslfeat.models.train import Reporter
+    from sslfeat.models.train import train as run
 
     start = time.monotonic()
     with progress(1.0, "trained") as show:
