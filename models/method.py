@@ -86,6 +86,8 @@ class Method(nn.Module):
 
     recipe: ClassVar[Recipe] = Recipe()
     about: ClassVar[About] = About("not stated", "not stated", "none")
+    numbers: Tensor | None = None
+    """Which pictures the batch at hand holds, int64 (N,): for methods that keep something of every picture."""
 
     def __init__(self, encoder: Backbone, config: Any) -> None:
         super().__init__()
@@ -115,7 +117,7 @@ class Method(nn.Module):
         return ()
 
     def choose(self, indices: Indices, generator: torch.Generator) -> Indices:
-        """The picture numbers (B,) of the next batch, given those drawn: a method may prefer others, or note them."""
+        """The picture numbers (B,) of the next batch, given those drawn: a method may prefer others."""
         return indices
 
     def encode(self, pixels: Tensor) -> Tensor:

@@ -166,7 +166,9 @@ class _Run:
         share = indices[fabric.global_rank :: fabric.world_size]
         sums: Figures = {}
         for piece in range(pieces):
-            batch = to_batch(self.pictures.pixels, share[piece::pieces], fabric.device)
+            numbers = share[piece::pieces]
+            self.module.numbers = torch.from_numpy(numbers).to(fabric.device)
+            batch = to_batch(self.pictures.pixels, numbers, fabric.device)
             with fabric.no_backward_sync(self.method, enabled=piece < pieces - 1):
                 loss, figures = self.method(batch, generator)
                 fabric.backward(loss / pieces)

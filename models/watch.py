@@ -22,7 +22,7 @@ from torch import Tensor
 from sslfeat import store
 from sslfeat.errors import TrainingError
 from sslfeat.inputs import find_inputs
-from sslfeat.models.data import Pictures, load_pictures
+from sslfeat.models.data import Pictures, load_pictures, to_batch
 from sslfeat.models.method import Method
 from sslfeat.models.runlog import RunLog
 
@@ -146,8 +146,10 @@ class Watch:
 
     def __init__(self, run: Path, method: Method, pictures: Pictures, probe_set: ProbeSet | None, log: RunLog) -> None:
         self._run, self._method, self._probe_set, self._log = run, method, probe_set, log
-        count = len(pictures.pixels)
-        self._sample = pictures.pixels[np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)]
+        self._pixels, count = pictures.pixels, len(pictures.pixels)
+        numbers = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
+        self._sample = pictures.pixels[numbers]
+        self._previewed = torch.from_numpy(numbers[:: max(1, len(numbers) // PREVIEWED)][:PREVIEWED])
         self._looked: int | None = None
 
     def due(self, step: int, share: float) -> bool:
@@ -164,7 +166,8 @@ class Watch:
             figures |= probe_figures(features_of(self._method, self._probe_set.pixels, device), self._probe_set.labels)
         append_row(self._run, step, figures)
         self._log.curves(step, {f"watch/{name}": value for name, value in figures.items()})
-        batch = torch.from_numpy(self._sample[:PREVIEWED]).to(device).permute(0, 3, 1, 2)
+        batch = to_batch(self._pixels, self._previewed.numpy(), device)
+        self._method.numbers = self._previewed.to(device)
         with looking(self._method):
             picture = self._method.preview(batch, torch.Generator(device).manual_seed(seed))
         if picture is not None:

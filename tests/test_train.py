@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from sslfeat.errors import TrainingError
-from sslfeat.models.checkpoint import load_checkpoint, read_tensors
+from sslfeat.models.checkpoint import load_checkpoint
 from sslfeat.models.config import TrainConfig, load_config
 from sslfeat.models.data import Order
 from sslfeat.models.train import Progress, Reporter, train
@@ -63,38 +63,6 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-class StopAt(Exception):
-    pass
-
-
-@pytest.mark.parametrize("method", ["rotation", "simclr"])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    config: TrainConfig, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = dataclasses.replace(config, method=method)
-    train(config, tmp_path / "whole")
-    from sslfeat.models import data
-
-    real, calls = data.to_batch, 0
-
-    def dies(*arguments: object) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            raise StopAt
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("sslfeat.models.train.to_batch", dies)
-    with pytest.raises(StopAt):
-        train(config, tmp_path / "broken", checkpoint_steps=3)
-    monkeypatch.undo()
-    assert read_tensors(tmp_path / "broken" / "last.ckpt")[1]["progress"]["step"] == 6
-    train(config, tmp_path / "broken", resume=True)
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
-    train(dataclasses.replace(config, seed=1), tmp_path / "other")
-    assert not same(weights(tmp_path / "whole"), weights(tmp_path / "other"))
 
 
 def start(pictures: Path, out: Path, *options: str) -> subprocess.Popen[str]:

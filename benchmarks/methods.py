@@ -1,0 +1,201 @@
+"""Every method for the same budget on the same pictures, judged by the same probe, beside its untrained encoder.
+
+    python benchmarks/methods.py DATA WORK --minutes 15 [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
+
+DATA holds train/CLASS/* and test/CLASS/*. Each encoder is trained, exported, embedded and probed by the command line.
+A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Writes WORK/methods.json,
+WORK/methods.md and WORK/methods.png: accuracy over the untrained encoder, and pictures a second in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+GOALS = {
+    **dict.fromkeys(["barlow", "deepcluster", "rotation"], 10.0),
+    **dict.fromkeys(["colorization", "context", "counting", "desa", "inpainting", "jigsaw", "patch2vec"], 4.0),
+    "simclr": 15.0,
+    "common-fate": 2.0,
+}
+TRIVIAL_GOALS = {"mae": 0.85, "autoregressive": 0.85, "beit": 0.85}  # of the trivial predictor's error
+TOKENS = ("mae", "autoregressive", "beit")
+OWN_BASELINE = "patch2vec"  # has no backbone to leave untrained: its codebook with vectors at random
+
+
+def cli(*arguments: object) -> str:
+    """Run one command line and return what it printed; any failure ends the benchmark."""
+    words = [str(argument) for argument in arguments]
+    print("$ sslfeat", shlex.join(words), flush=True)
+    command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *words]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def judge(encoder: Path, data: Path) -> dict[str, Any]:
+    """Linear and kNN accuracy of an exported encoder, in percent."""
+    folders = [encoder.with_suffix(f".{part}") for part in ("train", "test")]
+    for folder, part in zip(folders, ("train", "test"), strict=True):
+        cli("embed", data / part, "--encoder", encoder, "--out", folder, "--batch-size", 64)
+    found = json.loads(cli("probe", *folders, "--json"))
+    return {
+        "linear": 100 * found["linear"]["top1"],
+        "interval": [100 * found["linear"][end] for end in ("low", "high")],
+        "knn": 100 * found["knn"]["20"]["top1"],
+    }
+
+
+def learning(run: Path) -> dict[str, float]:
+    """Steps, pictures a second (median), and the pretext figures at the end (mean of the last ten readings)."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    pretext = [name for name in ("accuracy", "chance", "error", "trivial") if name in rows[-1]]
+    return {
+        "steps": float(rows[-1]["step"]),
+        "images_per_second": statistics.median(float(row["images_per_second"]) for row in rows),
+        **{name: statistics.fmean(float(row[name]) for row in rows[-10:]) for name in pretext},
+    }
+
+
+def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train, export and judge one method; what is there already is taken."""
+    name = f"{method}-seed{seed}"
+    run, encoder = options.work / name, options.work / f"{name}.onnx"
+    done = options.work / f"{name}.json"
+    if done.exists():
+        found: dict[str, Any] = json.loads(done.read_text())
+        return found
+    if not encoder.exists():
+        resume = ["--resume"] if (run / "config.yaml").exists() else []
+        size = ["--image-size", options.image_size, "--seed", seed, *resume, *backbone_of(method, options)]
+        cli("train", method, options.data / "train", "--out", run, "--minutes", options.minutes, *size)
+        cli("export", run, "--out", encoder)
+    found = {**judge(encoder, options.data), **learning(run)}
+    done.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def backbone_of(method: str, options: argparse.Namespace) -> list[str]:
+    """The option that names the backbone, of one size for all of a kind."""
+    return (
+        []
+        if method == OWN_BASELINE
+        else ["--backbone", options.token_backbone if method in TOKENS else options.backbone]
+    )
+
+
+def untrained(method: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The same network at random initialisation."""
+    if method == OWN_BASELINE:
+        name = f"untrained-{OWN_BASELINE}-seed{seed}"
+    else:
+        name = f"untrained-{backbone_of(method, options)[1]}-seed{seed}"
+    encoder, done = options.work / f"{name}.onnx", options.work / f"{name}.json"
+    if done.exists():
+        found: dict[str, Any] = json.loads(done.read_text())
+        return found
+    if not encoder.exists():
+        size = ["--image-size", options.image_size, "--seed", seed]
+        if method == OWN_BASELINE:
+            run = options.work / name
+            cli("train", method, options.data / "train", "--out", run, "--steps", 1, "--lr", 1e-12, *size)
+            cli("export", run, "--out", encoder)
+        else:
+            pictures = ["--images", options.data / "test", "--out", encoder]
+            cli("export", "--random-init", backbone_of(method, options)[1], *size, *pictures)
+    found = judge(encoder, options.data)
+    done.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def summary(method: str, seeds: list[dict[str, Any]], bases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and the spread of the gain."""
+    gains = [found["linear"] - base["linear"] for found, base in zip(seeds, bases, strict=True)]
+    mean = {key: statistics.fmean(found[key] for found in seeds) for key in seeds[0] if key != "interval"}
+    return {
+        "method": method,
+        "seeds": len(seeds),
+        **mean,
+        "untrained_linear": statistics.fmean(base["linear"] for base in bases),
+        "untrained_knn": statistics.fmean(base["knn"] for base in bases),
+        "gain": statistics.fmean(gains),
+        "gain_spread": statistics.stdev(gains) if len(gains) > 1 else None,
+        "goal": GOALS.get(method),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The results as markdown, best gain first."""
+    lines = [
+        "| method | linear | untrained | gain | goal | kNN 20 | pretext task | images/s | steps |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: -row["gain"]):
+        spread = f" ± {row['gain_spread']:.1f}" if row["gain_spread"] is not None else ""
+        goal = f"{row['goal']:+.0f}" if row["goal"] else "–"
+        pretext = (
+            f"error {row['error']:.3f}, trivial {row['trivial']:.3f}"
+            if "error" in row
+            else f"accuracy {row['accuracy']:.3f}, chance {row['chance']:.3f}"
+        )
+        lines.append(
+            f"| {row['method']} | {row['linear']:.1f} | {row['untrained_linear']:.1f} | {row['gain']:+.1f}{spread} "
+            f"| {goal} | {row['knn']:.1f} | {pretext} | {row['images_per_second']:.0f} | {row['steps']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Gains as bars, with the goals as marks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = sorted(rows, key=lambda row: row["gain"])
+    figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(rows) + 1.5), layout="constrained")
+    axes.barh(
+        [row["method"] for row in rows], [row["gain"] for row in rows], xerr=[row["gain_spread"] or 0 for row in rows]
+    )
+    for place, row in enumerate(rows):
+        if row["goal"]:
+            axes.plot([row["goal"]] * 2, [place - 0.4, place + 0.4], color="black")
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_xlabel("points of linear accuracy over the untrained encoder (black: goal)")
+    axes.set_title(title)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    from sslfeat.models.method import method_names
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--methods", nargs="+", default=method_names())
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--backbone", default="resnet10")
+    parser.add_argument("--token-backbone", default="vit_tiny")
+    parser.add_argument("--image-size", type=int, default=32)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for method in options.methods:
+        found = [train_one(method, seed, options) for seed in options.seeds]
+        rows.append(summary(method, found, [untrained(method, seed, options) for seed in options.seeds]))
+        budget = f"{options.data.name}, {options.image_size} px, {options.minutes:g} minutes each"
+        (options.work / "methods.json").write_text(json.dumps({"budget": budget, "rows": rows}, indent=1) + "\n")
+        (options.work / "methods.md").write_text(table(rows))
+    plot(rows, options.work / "methods.png", budget)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

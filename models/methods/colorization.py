@@ -1,0 +1,150 @@
+"""Colourisation (Zhang, Isola, Efros 2016, "Colorful Image Colorization").
+
+Task: from the lightness of a picture, tell its colours. The encoder sees L of CIE Lab, in training, evaluation and the
+exported graph; a decoder predicts, on (N, Q, G, G) with G = S/2 (S/4 from 64 px), how likely each of Q bins of the ab
+plane is (section 2.1), against the five nearest bins of the true colour (section 2.2). Known shortcut: playing safe. A
+squared error is lowest for the mean of all plausible colours, which is grey (``loss=l2`` opens it, docs/l2.md), and
+most pixels of any data are nearly grey, so rare colours weigh more (equation 4; ``uniform=1`` opens that).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.augment import random_resized_crop, to_float
+from sslfeat.models.backbones import Backbone
+from sslfeat.models.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
+from sslfeat.models.data import Pictures
+from sslfeat.models.decoder import Decoder, pool_patches, tile
+from sslfeat.models.method import About, Figures, Method, Recipe, register
+
+PRIOR_SAMPLE = 1000  # pictures that the prior is computed from
+AB_SCALE = 50.0  # ab is divided by it for the squared error
+LEAST_CHROMA = 2.0  # mean chroma below which the data is as good as grey (1 is invisible)
+
+
+@register("colorization")
+class Colorization(Method):
+    """Predict ab from L; rebalanced cross-entropy over bins, or squared error to see what is wrong with it."""
+
+    prior: Tensor
+    bins: Tensor
+
+    @dataclass(frozen=True)
+    class Config:
+        """``loss``: ``ce`` or ``l2``. ``grid``: side of an ab bin, 0 for 20 below 64 px and the paper's 10 from there.
+        ``uniform``: share of the uniform distribution in the weights (paper: .5; 1 turns rebalancing off).
+        ``temperature`` of the annealed mean that colours are read off with (paper: .38). ``min_area``: smallest crop.
+        """
+
+        loss: str = "ce"
+        grid: int = 0
+        uniform: float = 0.5
+        temperature: float = 0.38
+        min_area: float = 0.5
+
+    recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
+    about = About(
+        "Zhang, Isola, Efros 2016",
+        "tell the colours of a picture from its lightness",
+        "ImageNet linear (AlexNet conv3/conv5) 30.4/30.3, VOC07 65.6",
+    )
+    config: Config
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        if config.loss not in ("ce", "l2"):
+            raise TrainingError(f"loss is {config.loss!r}: it can be ce or l2")
+        if config.grid < 0 or config.temperature <= 0 or not 0 < config.uniform <= 1:
+            raise TrainingError("grid is at least 1 (0: chosen by size), temperature above 0, uniform in (0, 1]")
+        pool_patches(encoder)
+        size = encoder.image_size
+        self.input_transform = Lightness()
+        self.grid = config.grid or (20 if size < 64 else 10)
+        self.side = size // 2 if size < 64 else size // 4
+        bins = ab_bins(self.grid)
+        self.register_buffer("bins", bins, persistent=False)
+        self.register_buffer("prior", torch.full((len(bins),), 1 / len(bins)))
+        self.decoder = Decoder(encoder, len(bins) if config.loss == "ce" else 2, self.side)
+
+    def prepare(self, pictures: Pictures) -> None:
+        """The prior (Q,): how often each bin is met, softly encoded, in an even sample of the pictures."""
+        counts, count = torch.zeros(len(self.bins), dtype=torch.float64), len(pictures.pixels)
+        for start in np.array_split(np.linspace(0, count - 1, min(PRIOR_SAMPLE, count)).astype(int), 10):
+            if len(start):
+                batch = torch.from_numpy(pictures.pixels[start]).permute(0, 3, 1, 2)
+                nearest, shares = self.encode_colors(self.targets(to_float(batch)))
+                counts.index_add_(0, nearest.flatten(), shares.flatten().double())
+        self.prior = (counts / counts.sum()).float().to(self.prior.device)
+
+    def targets(self, pictures: Tensor) -> Tensor:
+        """True colours, ab (N, 2, G, G), of pictures (N, 3, S, S) in [0, 1]: means over the places' pixels."""
+        return functional.adaptive_avg_pool2d(rgb_to_lab(pictures)[:, 1:], self.side)
+
+    def encode_colors(self, ab: Tensor) -> tuple[Tensor, Tensor]:
+        """Nearest bins (N x G x G, 5) of every place and their shares; sigma 5 at the paper's grid of 10."""
+        return soft_encode(ab.permute(0, 2, 3, 1).reshape(-1, 2), self.bins, self.grid / 2)
+
+    def weights(self) -> Tensor:
+        """Weight (Q,) of a pixel by its nearest bin: 1 / ((1 - uniform) prior + uniform / Q), 1 on average."""
+        weights = 1 / ((1 - self.config.uniform) * self.prior + self.config.uniform / len(self.bins))
+        return weights / (self.prior * weights).sum()
+
+    def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pictures uint8 (N, 3, S, S) to crops float (N, 3, S, S) and their colours (N, 2, G, G)."""
+        crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
+        return crops, self.targets(crops)
+
+    def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
+        """Rebalanced cross-entropy in nats, or the squared error.
+
+        ``error`` is the loss itself and ``trivial`` that of one guess for all pixels: the prior, as the weights see it,
+        or its mean colour. ``chroma`` is the mean distance of predicted colours from grey, ``true_chroma`` of the true.
+        """
+        pictures, ab = views
+        predicted = self.decoder(self.encoder.maps(self.input_transform(pictures))).float()
+        if self.config.loss == "l2":
+            loss = (predicted - ab / AB_SCALE).square().mean()
+            mean = (self.prior @ self.bins).view(1, 2, 1, 1)
+            trivial = (ab - mean).div(AB_SCALE).square().mean()
+        else:
+            nearest, shares = self.encode_colors(ab)
+            weights = self.weights()
+            # of all constant guesses, the weighted prior has the least weighted cross-entropy
+            guess = (self.prior * weights).clamp_min(1e-6).log()
+            logs = predicted.log_softmax(1).permute(0, 2, 3, 1).flatten(0, 2)
+            weight = weights[nearest[:, 0]]
+            loss = -(weight * (shares * logs.gather(1, nearest)).sum(1)).mean()
+            trivial = -(weight * (shares * guess[nearest]).sum(1)).mean()
+        chroma = self.decode(predicted.detach()).norm(dim=1).mean()
+        figures = {"error": loss.detach(), "trivial": trivial, "chroma": chroma, "true_chroma": ab.norm(dim=1).mean()}
+        return loss, dict(figures)
+
+    def decode(self, predicted: Tensor) -> Tensor:
+        """The decoder's output to ab (N, 2, G, G)."""
+        if self.config.loss == "l2":
+            return predicted * AB_SCALE
+        return annealed_mean(predicted, self.bins, self.config.temperature)
+
+    def complaint(self, figures: dict[str, float]) -> str | None:
+        """Grey pictures have no colours to tell."""
+        if figures["true_chroma"] < LEAST_CHROMA:
+            return (
+                f"the pictures are nearly grey (mean chroma {figures['true_chroma']:.1f}): there is no colour to tell"
+            )
+        return None
+
+    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows: lightness, coloured, true."""
+        pictures = to_float(batch)
+        light = rgb_to_lab(pictures)[:, :1]
+        ab = self.decode(self.decoder(self.encoder.maps(self.input_transform(pictures))).float())
+        ab = functional.interpolate(ab, size=light.shape[2:], mode="bilinear", align_corners=False)
+        grey = lab_to_rgb(torch.cat([light, torch.zeros_like(ab)], 1))
+        return tile(grey, lab_to_rgb(torch.cat([light, ab], 1)), pictures)

@@ -1,0 +1,158 @@
+"""Common fate (Mahendran, Thewlis, Vedaldi 2018, "Cross Pixel Optical-Flow Similarity for Self-Supervised Learning").
+
+Task: from one still frame, tell which pixels will move together. Pixels get embeddings from a sparse hypercolumn (two
+layers' maps, read at P sampled pixels); the similarities of their embeddings are to be those of their flow: a scaled
+cosine kernel and an RBF kernel, each column of (N, P, P) made a distribution, compared by cross-entropy (section 3).
+Flow comes from sprites cut out of the pictures, which is synthetic and exact, or from folders of video frames. Known
+shortcuts: a sprite's hard outline gives it away, so outlines are blended (``soft=false`` opens it). Near pixels move
+alike whatever they show, and zero padding tells a network where it is: ``trivial_near``, the error of a kernel of
+distances, says how far that goes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.augment import random_resized_crop, to_float, uniform
+from sslfeat.models.backbones import Backbone
+from sslfeat.models.data import Pictures
+from sslfeat.models.decoder import pool_patches, pyramid, tile
+from sslfeat.models.heads import mlp
+from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.motion import cross_entropy, flow_colors, frame_flow, rbf, sprite_scene
+
+NEAR = 0.15  # of the side: bandwidth of the kernel of distances
+STILL = 0.05  # px: flow that varies less is noise
+PREVIEW_SIDE = 64
+
+
+@register("common-fate")
+class CommonFate(Method):
+    """Views: pictures (N, 3, S, S), flow (N, 2, S, S), sampled pixels (N, P); cross-entropy of similarity kernels."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """``source``: ``sprites`` (synthetic, from any pictures) or ``frames`` (folders of consecutive video frames, as
+        in the paper). ``points``: sampled pixels (paper: 512). ``dim`` of an embedding (paper: 16). ``bandwidth`` of the
+        RBF kernel in standard deviations of a picture's flow. ``temperature`` divides the cosine. ``layer``: the finer
+        layer of the hypercolumn, the second if empty; the other is the last. ``sprites``, ``speed`` (of the side),
+        ``soft``: how many, how fast, blended outlines or hard ones.
+        """
+
+        source: str = "sprites"
+        points: int = 256
+        dim: int = 16
+        bandwidth: float = 0.5
+        temperature: float = 0.1
+        layer: str = ""
+        sprites: int = 2
+        speed: float = 0.1
+        soft: bool = True
+
+    recipe = Recipe(batch_size=32, lr=1e-3, weight_decay=1e-4)
+    about = About(
+        "Mahendran, Thewlis, Vedaldi 2018",
+        "tell from a still picture which pixels move together",
+        "not in the table of the others: AlexNet on YFCC100m video, VOC07 classification and segmentation",
+    )
+    config: Config
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        if config.source not in ("sprites", "frames"):
+            raise TrainingError(f"source is {config.source!r}: it can be sprites or frames")
+        if config.points < 2 or config.sprites < 1 or min(config.bandwidth, config.temperature) <= 0:
+            raise TrainingError("points is at least 2, sprites at least 1, bandwidth and temperature are above 0")
+        pool_patches(encoder)
+        self.layer, self.last = config.layer or encoder.layers[1], encoder.layers[-1]
+        encoder.depth(self.layer)  # complains about a layer that does not exist
+        self.head = mlp(encoder.dims[self.layer] + encoder.dim, 128, config.dim)
+        self.flow = torch.empty(0)
+
+    def prepare(self, pictures: Pictures) -> None:
+        """Flow of all frames, float16 (pictures, 2, S, S)."""
+        if self.config.source == "frames":
+            self.flow = frame_flow(pictures)
+
+    def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures uint8 (N, 3, S, S) to scenes with their flow in pixels, and P sampled pixels of each."""
+        n, size = len(batch), batch.shape[-1]
+        if self.config.source == "sprites":
+            crops = random_resized_crop(to_float(batch), generator, scale=(0.5, 1.0))
+            scene = sprite_scene(crops, generator, self.config.sprites, self.config.speed, self.config.soft)
+            pictures, flow = scene.frames[0], scene.flow
+        else:
+            mirrored = (uniform((n,), 0, 1, generator) < 0.5).view(-1, 1, 1, 1)
+            pictures, flow = to_float(batch), self.flow_of(batch.device)
+            pictures = torch.where(mirrored, pictures.flip(3), pictures)
+            flow = torch.where(mirrored, flow.flip(3) * flow.new_tensor([-1, 1]).view(2, 1, 1), flow)
+        chosen = torch.rand((n, size * size), generator=generator, device=batch.device)
+        return pictures, flow, chosen.topk(min(self.config.points, size * size), dim=1).indices
+
+    def flow_of(self, device: torch.device) -> Tensor:
+        """The flow (N, 2, S, S) of the batch at hand."""
+        if self.numbers is None:
+            raise TrainingError("source=frames needs to know which frames a batch holds: train through sslfeat")
+        return self.flow[self.numbers.cpu()].to(device).float()
+
+    def embed(self, pictures: Tensor, points: Tensor) -> Tensor:
+        """Unit vectors (N, P, dim) of pixels, given by their raster number (N, P)."""
+        n, size = pictures.shape[0], pictures.shape[-1]
+        where = torch.stack([points % size, points // size], 2)[:, None] * (2 / size) + (1 / size - 1)
+        columns = [
+            functional.grid_sample(maps.float(), where, padding_mode="border", align_corners=False)[:, :, 0]
+            for maps in pyramid(self.encoder, self.input_transform(pictures), self.layer, self.last)
+        ]
+        embeddings = self.head(torch.cat(columns, 1).transpose(1, 2).flatten(0, 1)).float()
+        return functional.normalize(embeddings.view(n, -1, self.config.dim), dim=2)
+
+    def loss(self, views: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Figures]:
+        """Cross-entropy in nats; ``error`` is what of it is above the least possible, the entropy of the flow's kernel.
+
+        ``trivial`` is the error of a uniform kernel, ``trivial_near`` that of an RBF kernel of distances in the
+        picture, ``motion`` the standard deviation of the flow within a picture, in pixels.
+        """
+        pictures, flow, points = views
+        size = pictures.shape[-1]
+        flow = flow.flatten(2).gather(2, points[:, None].expand(-1, 2, -1)).transpose(1, 2)
+        spread = (flow - flow.mean(1, keepdim=True)).square().sum(2).mean(1).sqrt().view(-1, 1, 1)
+        wanted = rbf(flow / spread.clamp_min(STILL), self.config.bandwidth)
+        embeddings = self.embed(pictures, points)
+        loss = cross_entropy(wanted, (embeddings @ embeddings.transpose(1, 2)) / self.config.temperature)
+        least = cross_entropy(wanted, wanted)
+        near = rbf(torch.stack([points % size, points // size], 2) / size, NEAR)
+        return loss, {
+            "error": loss.detach() - least,
+            "trivial": math.log(points.shape[1]) - least,
+            "trivial_near": cross_entropy(wanted, near) - least,
+            "motion": spread.mean(),
+        }
+
+    def complaint(self, figures: dict[str, float]) -> str | None:
+        """Pictures in which nothing moves, or everything alike, have nothing to tell."""
+        if figures["motion"] < STILL:
+            return f"the flow varies by {figures['motion']:.3f} px within a picture: these frames do not move"
+        return None
+
+    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows: picture, flow as colours (hue: direction), similarity to the white pixel, the one that moves most."""
+        pictures, flow, _ = self.views(batch, generator)
+        n, size = len(batch), batch.shape[-1]
+        flow = flow - flow.mean((2, 3), keepdim=True)
+        step = math.ceil(size / PREVIEW_SIDE)
+        grid = torch.arange(size * size, device=batch.device).view(size, size)[::step, ::step]
+        embeddings = self.embed(pictures, grid.flatten().expand(n, -1))
+        most = flow.square().sum(1)[:, ::step, ::step].flatten(1).argmax(1)
+        rows = torch.arange(n, device=batch.device)
+        similarity = torch.einsum("npd,nd->np", embeddings, embeddings[rows, most]).view(n, 1, *grid.shape)
+        similarity = (similarity.repeat_interleave(step, 2).repeat_interleave(step, 3)[..., :size, :size] + 1) / 2
+        warm = torch.cat([similarity, 0.6 * similarity, 1 - similarity], 1) * 0.9
+        pixel = grid.flatten()[most]
+        warm[rows, :, pixel // size, pixel % size] = 1
+        return tile(pictures, flow_colors(flow), warm)

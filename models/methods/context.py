@@ -1,0 +1,127 @@
+"""Context prediction (Doersch, Gupta, Efros 2015, "Unsupervised Visual Representation Learning by Context Prediction").
+
+Task: given the patch in the centre of a 3 x 3 grid and one of the eight around it, say which of the eight it is; chance is
+1/8 (section 3). The nine patches of a picture, (N x 9, 3, p, p), are encoded once and give eight pairs. Known
+shortcuts (section 3.1): what continues across the border, closed by a gap of half a patch (``gap=0`` opens it) and long
+lines by a jitter of up to 7/96 of a patch (``jitter=false``); chromatic aberration, by which a single patch tells where
+it lies, closed by a projection of the colours (``color=project``), by ``drop``, which leaves one channel and noise, or
+left open by ``none``; sharpness, closed by shrinking and enlarging a third of the patches (``pixelate=0``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.augment import random_resized_crop, to_float, uniform
+from sslfeat.models.backbones import Backbone, need_conv
+from sslfeat.models.heads import mlp
+from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.tiles import Standardize, cut, whole_numbers
+
+NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)  # of the nine in raster order, all but the centre
+CENTRE = 4
+JITTER = 7 / 96  # of a patch's side
+NOISE = 0.01  # of the kept channel's deviation
+
+
+@register("context")
+class Context(Method):
+    """Views: patches (N, 9, 3, p, p) in raster order; cross-entropy over the eight positions."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """``color``: ``project``, ``drop`` or ``none`` (the paper tries the first two). ``gap`` between patches, as a
+        share of their side (paper: .5). ``jitter`` each patch (paper). ``pixelate``: share of patches that lose their
+        sharpness (paper: 1/3). ``min_area``: of the smallest crop. ``hidden``: width of the head.
+        """
+
+        color: str = "project"
+        gap: float = 0.5
+        jitter: bool = True
+        pixelate: float = 1 / 3
+        min_area: float = 0.6
+        hidden: int = 512
+
+    recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
+    about = About(
+        "Doersch, Gupta, Efros 2015",
+        "say on which side of a patch another one lies",
+        "ImageNet linear (AlexNet conv3/conv5) 30.2/29.6, VOC07 65.3",
+    )
+    config: Config
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(need_conv(encoder, "context"), config)
+        if config.color not in ("project", "drop", "none"):
+            raise TrainingError(f"color is {config.color!r}: it can be project, drop or none")
+        if not 0 <= config.gap <= 2 or not 0 <= config.pixelate <= 1:
+            raise TrainingError("gap lies between 0 and 2, pixelate between 0 and 1")
+        shake = 2 * JITTER if config.jitter else 0.0
+        self.patch = int(encoder.image_size / (3 + 2 * config.gap + shake))
+        self.shake = int(self.patch * JITTER + 0.5) if config.jitter else 0
+        self.input_transform = Standardize(project=config.color == "project")
+        self.head = mlp(2 * encoder.dim, config.hidden, len(NEIGHBOURS))
+
+    def views(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Pictures uint8 (N, 3, S, S) to their nine patches each."""
+        crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
+        patches = cut(crops, *self.corners(len(batch), batch.shape[-1], generator), self.patch)
+        if self.config.color == "drop":
+            patches = keep_one_channel(patches, generator)
+        return pixelate(patches, self.config.pixelate, generator)
+
+    def corners(self, n: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Tops and lefts (N, 9) of the patches, the grid in the middle of the picture."""
+        step = self.patch + round(self.config.gap * self.patch)
+        first = (size - 2 * step - self.patch) // 2
+        line = first + step * torch.arange(3, device=generator.device)
+        tops, lefts = (grid.flatten() for grid in torch.meshgrid(line, line, indexing="ij"))
+        shift = whole_numbers((2, n, 9), -self.shake, self.shake, generator)
+        highest = size - self.patch
+        return (tops + shift[0]).clamp(0, highest), (lefts + shift[1]).clamp(0, highest)
+
+    def loss(self, views: Tensor) -> tuple[Tensor, Figures]:
+        """Mean cross-entropy in nats; ``accuracy`` is the share of neighbours put in their place."""
+        n = len(views)
+        embedded = self.encode(views.flatten(0, 1)).view(n, 9, -1)
+        centre = embedded[:, CENTRE, None].expand(-1, len(NEIGHBOURS), -1)
+        pairs = torch.cat([centre, embedded[:, list(NEIGHBOURS)]], 2)
+        logits = self.head(pairs.flatten(0, 1)).float()
+        places = torch.arange(len(NEIGHBOURS), device=logits.device).repeat(n)
+        accuracy = (logits.detach().argmax(1) == places).float().mean()
+        return functional.cross_entropy(logits, places), {"accuracy": accuracy, "chance": 1 / len(NEIGHBOURS)}
+
+    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows: pictures; their nine patches as the encoder sees them (clipped at two deviations)."""
+        patches = self.views(batch, generator)
+        seen = (self.input_transform(patches.flatten(0, 1)) / 4 + 0.5).clamp(0, 1).view(patches.shape)
+        tops, lefts = self.corners(1, batch.shape[-1], torch.Generator(batch.device).manual_seed(0))
+        canvas = torch.ones(len(batch), *batch.shape[1:], device=batch.device)
+        for k, (top, left) in enumerate(zip(tops[0].tolist(), lefts[0].tolist(), strict=True)):
+            canvas[:, :, top : top + self.patch, left : left + self.patch] = seen[:, k]
+        return torch.cat([torch.cat(list(row), 2) for row in (to_float(batch), canvas)], 1)
+
+
+def keep_one_channel(patches: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture's patches (N, 9, 3, p, p) keep one channel, the same for all nine; the others become faint noise."""
+    n = len(patches)
+    kept = functional.one_hot(whole_numbers((n,), 0, 2, generator), 3).view(n, 1, 3, 1, 1).bool()
+    deviation = patches.masked_fill(~kept, 0).std((3, 4), keepdim=True).amax(2, keepdim=True)
+    noise = torch.randn(patches.shape, generator=generator, device=patches.device) * deviation * NOISE
+    return torch.where(kept, patches, 0.5 + noise)
+
+
+def pixelate(patches: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A random ``share`` of patches (N, 9, 3, p, p), shrunk to between a third and two thirds and enlarged again."""
+    flat = patches.flatten(0, 1)
+    side = flat.shape[-1]
+    small = int(whole_numbers((1,), max(1, side // 3), max(1, 2 * side // 3), generator))
+    shrunk = functional.interpolate(flat, size=(small, small), mode="area")
+    coarse = functional.interpolate(shrunk, size=(side, side), mode="bilinear", align_corners=False)
+    chosen = uniform((len(flat),), 0, 1, generator) < share
+    return torch.where(chosen.view(-1, 1, 1, 1), coarse, flat).view(patches.shape)

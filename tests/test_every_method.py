@@ -1,0 +1,150 @@
+"""What holds for every method: determinism, resume, export, figures, a word of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sslfeat.export.run import Labels, export_run
+from sslfeat.inputs import find_inputs
+from sslfeat.models.checkpoint import read_tensors
+from sslfeat.models.config import TrainConfig, load_config
+from sslfeat.models.data import Pictures, load_pictures, to_batch
+from sslfeat.models.frozen import build_method, load_run
+from sslfeat.models.method import VIT_BACKBONES, Method, find_method, method_names
+from sslfeat.models.train import train
+
+EVERY = pytest.mark.parametrize("name", method_names())
+
+
+@pytest.fixture(scope="module")
+def drawn(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return load_pictures(find_inputs([pictures]), 32, tmp_path_factory.mktemp("cache"))
+
+
+def settings(name: str, pictures: Path) -> TrainConfig:
+    backbone = "vit_tiny" if find_method(name).recipe.backbones == VIT_BACKBONES else "resnet10_w4"
+    return TrainConfig(name, (str(pictures),), backbone, image_size=32, batch_size=8, steps=12, accelerator="cpu")
+
+
+def made(name: str, pictures: Path, drawn: Pictures) -> Method:
+    method = build_method(settings(name, pictures))
+    method.prepare(drawn)
+    list(method.on_cycle(drawn, torch.Generator().manual_seed(0)))
+    return method
+
+
+def batch_of(method: Method, drawn: Pictures) -> torch.Tensor:
+    numbers = np.arange(0, 40, 5)
+    method.numbers = torch.from_numpy(numbers)
+    return to_batch(drawn.pixels, numbers, torch.device("cpu"))
+
+
+@EVERY
+def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(name: str, pictures: Path, drawn: Pictures) -> None:
+    method = made(name, pictures, drawn)
+    batch = batch_of(method, drawn)
+    losses = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        losses.append(method(batch, torch.Generator().manual_seed(seed))[0])
+    first, again, other = losses
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    method.zero_grad()
+    first.backward()
+    gradients = [parameter.grad for parameter in method.encoder.parameters() if parameter.requires_grad]
+    reached = [gradient is not None and bool(gradient.any()) for gradient in gradients]
+    assert sum(reached) >= len(reached) - 2  # a class token that is not used, and its position
+
+
+@EVERY
+def test_figures_stand_beside_what_learning_nothing_gives(name: str, pictures: Path, drawn: Pictures) -> None:
+    method = made(name, pictures, drawn)
+    loss, figures = method(batch_of(method, drawn), torch.Generator().manual_seed(0))
+    assert loss.dtype == torch.float32
+    assert {"accuracy", "chance"} <= figures.keys() or {"error", "trivial"} <= figures.keys()
+    values = {key: float(value) for key, value in figures.items()}
+    assert all(np.isfinite(list(values.values())))
+    method.complaint(values)
+
+
+@EVERY
+def test_a_method_explains_itself_and_is_short(name: str) -> None:
+    kind = find_method(name)
+    module = inspect.getmodule(kind)
+    assert module is not None
+    words = inspect.getdoc(module) or ""
+    assert "shortcut" in words
+    options = inspect.getdoc(kind.Config) or ""
+    for field in dataclasses.fields(kind.Config):
+        assert f"``{field.name}``" in options, field.name
+    assert kind.about.paper != "not stated"
+    assert len(inspect.getsource(module).splitlines()) <= 165
+
+
+@EVERY
+def test_previews_are_pictures_and_draw_nothing_from_the_training(name: str, pictures: Path, drawn: Pictures) -> None:
+    method = made(name, pictures, drawn).eval()
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        preview = method.preview(batch_of(method, drawn), torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), state)
+    if preview is not None:
+        assert preview.shape[0] == 3
+        assert preview.shape[1] >= 32
+        assert float(preview.min()) >= 0
+        assert float(preview.max()) <= 1
+
+
+class StopAt(Exception):
+    pass
+
+
+@EVERY
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    name: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(name, pictures)
+    train(config, tmp_path / "whole")
+    calls = 0
+
+    def dies(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise StopAt
+        return to_batch(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sslfeat.models.train.to_batch", dies)
+    with pytest.raises(StopAt):
+        train(config, tmp_path / "broken", checkpoint_steps=3)
+    monkeypatch.undo()
+    assert read_tensors(tmp_path / "broken" / "last.ckpt")[1]["progress"]["step"] == 6
+    train(config, tmp_path / "broken", resume=True)
+    whole, broken = (load_file(tmp_path / run / "encoder.safetensors") for run in ("whole", "broken"))
+    assert whole.keys() == broken.keys()
+    assert all(torch.equal(whole[key], broken[key]) for key in whole)
+    train(dataclasses.replace(config, seed=1, steps=2), tmp_path / "other")
+    other = load_file(tmp_path / "other" / "encoder.safetensors")
+    assert not all(torch.equal(whole[key], other[key]) for key in whole)
+
+
+@EVERY
+def test_the_exported_file_gives_the_features_of_the_torch_encoder(name: str, pictures: Path, tmp_path: Path) -> None:
+    """``export_run`` refuses a file that differs; an earlier layer goes the same way."""
+    config = settings(name, pictures)
+    train(dataclasses.replace(config, steps=2), tmp_path / "run")
+    assert load_config(tmp_path / "run" / "config.yaml").method == name
+    encoder = load_run(tmp_path / "run")[0]
+    layers = encoder.encoder.layers
+    for layer in dict.fromkeys((layers[-1], layers[len(layers) // 2])):
+        card = export_run(tmp_path / "run", tmp_path / f"{layer}.onnx", Labels(), layer=layer).card
+        assert card.parity.min_cosine > 0.9999
+        assert card.dim == encoder.encoder.dims[layer]
