@@ -138,7 +138,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in sorted(rows, key=lambda row: -row["gain"]):
         spread = f" ± {row['gain_spread']:.1f}" if row["gain_spread"] is not None else ""
-        goal = f"{row['goal']:+.0f}" if row["goal"] else "–"
+        goal = f"{row['goal']:+.0f}" if row["goal"] else ""
         pretext = (
             f"error {row['error']:.3f}, trivial {row['trivial']:.3f}"
             if "error" in row

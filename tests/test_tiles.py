@@ -92,7 +92,7 @@ def test_jigsaw_tiles_lie_in_their_cells_and_puzzles_hold_the_permuted_tiles() -
     tiles, which = method.views(flat.expand(8, 3, 32, 32), generator())
     grey = tiles.mean((2, 3, 4)) * 255
     for row in grey.tolist():  # crops are mirrored at random
-        assert row == pytest.approx([50, 0, 150, 100] if row[0] > row[1] else [0, 50, 100, 150], abs=2)
+        assert row == pytest.approx([50, 0, 150, 100] if row[0] > row[1] else [0, 50, 100, 150], abs=12)
     assert which.shape == (8, 8)
     with torch.no_grad():
         logits = method.solve(tiles, which).view(8, 8, 24)
