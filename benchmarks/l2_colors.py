@@ -82,11 +82,9 @@ def sampled(method: Colorization, count: int, generator: torch.Generator) -> Ten
 
 
 def shares(ab: Tensor) -> dict[str, float]:
-    """How many of the colours (N, 2) are nearest to red, green, blue, or none of them (farther than half the chroma)."""
-    distance = torch.cdist(ab, colors())
-    near = distance.amin(1) < CHROMA / 2
-    found = {name: float(((distance.argmin(1) == k) & near).float().mean()) for k, name in enumerate(HUES)}
-    return {**found, "none": float((~near).float().mean())}
+    """How many of the colours (N, 2) are nearest to red, green, blue, or grey."""
+    nearest = torch.cdist(ab, torch.cat([colors(), torch.zeros(1, 2)])).argmin(1)
+    return {name: float((nearest == k).float().mean()) for k, name in enumerate([*HUES, "grey"])}
 
 
 def swatch(ab: Tensor) -> Tensor:

@@ -106,11 +106,16 @@ class ViTBackbone(Backbone):
         self.patch: int = body.patch_size
         self.grid: int = image_size // body.patch_size
 
+    @property
+    def positions(self) -> Tensor:
+        """What is added to each patch token, (1, grid x grid, dim)."""
+        positions: Tensor = self.body.encoder.pos_embedding[:, 1:]
+        return positions
+
     def embed(self, images: Tensor) -> Tensor:
         """Patch tokens (N, grid x grid, dim) in raster order, with their positions added."""
         patches: Tensor = self.body._process_input(images)
-        positions: Tensor = self.body.encoder.pos_embedding[:, 1:]
-        return patches + positions
+        return patches + self.positions
 
     def transform(self, tokens: Tensor, mask: Tensor | None = None, layer: str | None = None) -> Tensor:
         """Tokens (N, T, dim) through the blocks, and at the end through the final normalisation.

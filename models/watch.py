@@ -22,7 +22,7 @@ from torch import Tensor
 from sslfeat import store
 from sslfeat.errors import TrainingError
 from sslfeat.inputs import find_inputs
-from sslfeat.models.data import Pictures, load_pictures, to_batch
+from sslfeat.models.data import Pictures, evenly, load_pictures, to_batch
 from sslfeat.models.method import Method
 from sslfeat.models.runlog import RunLog
 
@@ -147,7 +147,7 @@ class Watch:
     def __init__(self, run: Path, method: Method, pictures: Pictures, probe_set: ProbeSet | None, log: RunLog) -> None:
         self._run, self._method, self._probe_set, self._log = run, method, probe_set, log
         self._pixels, count = pictures.pixels, len(pictures.pixels)
-        numbers = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
+        numbers = evenly(count, SAMPLE)
         self._sample = pictures.pixels[numbers]
         self._previewed = torch.from_numpy(numbers[:: max(1, len(numbers) // PREVIEWED)][:PREVIEWED])
         self._looked: int | None = None

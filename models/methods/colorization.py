@@ -20,7 +20,7 @@ from sslfeat.errors import TrainingError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
-from sslfeat.models.data import Pictures
+from sslfeat.models.data import Pictures, evenly
 from sslfeat.models.decoder import Decoder, pool_patches, tile
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 
@@ -76,7 +76,7 @@ class Colorization(Method):
     def prepare(self, pictures: Pictures) -> None:
         """The prior (Q,): how often each bin is met, softly encoded, in an even sample of the pictures."""
         counts, count = torch.zeros(len(self.bins), dtype=torch.float64), len(pictures.pixels)
-        for start in np.array_split(np.linspace(0, count - 1, min(PRIOR_SAMPLE, count)).astype(int), 10):
+        for start in np.array_split(evenly(count, PRIOR_SAMPLE), 10):
             if len(start):
                 batch = torch.from_numpy(pictures.pixels[start]).permute(0, 3, 1, 2)
                 nearest, shares = self.encode_colors(self.targets(to_float(batch)))

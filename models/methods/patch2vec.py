@@ -1,0 +1,163 @@
+"""patch2vec: skip-gram with negative sampling (Mikolov, Sutskever, Chen, Corrado, Dean 2013) on visual words.
+
+Task: which words lie beside a word. Patches of 6 px are words of a k-means codebook (whitened, as in Coates and Ng 2012);
+a word's vector is to tell its true neighbours from words drawn at random (section 2.2 of the paper, equation 4). Input
+(N, 3, S, S), words (N, h, w), and a picture is the mean of its words' vectors, (N, dim): the exported graph is a
+convolution, an argmin, a gather and a mean. Known shortcuts: patches that overlap share pixels, so only patches side by
+side count (``gap`` sets them further apart); sky beside sky says nothing, so frequent words are skipped at random (section
+2.3; ``subsample=0`` opens it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.augment import to_float
+from sslfeat.models.backbones import Backbone
+from sslfeat.models.codebook import Codebook, sample_patches, unigram
+from sslfeat.models.data import Pictures
+from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.tiles import whole_numbers
+
+WORDS = "words"
+POWER = 0.75  # of the unigram distribution that negatives are drawn from (section 2.2)
+LEAST_USED = 0.1
+
+
+class WordVectors(Backbone):
+    """Pictures (N, 3, S, S) in [0, 1] to the vectors of their words, (N, dim) pooled or (N, dim, h, w) as maps."""
+
+    def __init__(self, image_size: int, words: int, patch: int, dim: int, stride: int) -> None:
+        super().__init__(image_size, {WORDS: dim})
+        self.codebook = Codebook(words, patch)
+        self.stride = stride
+        self.vectors = nn.Parameter((torch.rand(words, dim) - 0.5) / dim)  # as word2vec begins
+
+    def words(self, pictures: Tensor, stride: int) -> Tensor:
+        """Word numbers (N, h, w) of patches ``stride`` px apart."""
+        book = self.codebook
+        filters = book.weight.view(-1, 3, book.patch, book.patch)
+        return functional.conv2d(pictures, filters, book.bias, stride).argmin(1)
+
+    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        self.depth(layer)
+        return self.vectors[self.words(images, self.stride)].permute(0, 3, 1, 2)
+
+    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
+        return self.maps(images, layer).mean((2, 3))
+
+
+@register("patch2vec")
+class Patch2Vec(Method):
+    """Views: pairs of a word and one beside it (P, 2) and words at random (P, K); logistic loss of inner products."""
+
+    encoder: WordVectors
+    frequencies: Tensor
+
+    @dataclass(frozen=True)
+    class Config:
+        """``words`` in the codebook, ``patch`` px a word, ``dim`` of a vector (paper, on text: 692k words, 300).
+
+        ``negatives`` K (paper: 5 to 20 on small data). ``subsample``: words that are more frequent than this many times
+        the mean are skipped at random (paper: threshold 1e-5 of all words); 0 skips none. ``pairs`` a picture. ``gap``
+        in px between neighbours. ``stride`` in px at which a picture is read when it is encoded.
+        """
+
+        words: int = 512
+        patch: int = 6
+        dim: int = 64
+        negatives: int = 10
+        subsample: float = 1.0
+        pairs: int = 64
+        gap: int = 0
+        stride: int = 2
+
+    recipe = Recipe(256, 3e-3, 0.0, (WORDS, WORDS))
+    about = About(
+        "Mikolov, Sutskever, Chen, Corrado, Dean 2013",
+        "visual words are known by the words beside them",
+        "none on pictures; word analogies (300-d, 1 billion words) 61",
+    )
+    config: Config
+
+    @classmethod
+    def build_encoder(cls, backbone: str, image_size: int, config: Any) -> Backbone:
+        if backbone != WORDS:
+            raise TrainingError(f"patch2vec has a codebook for a backbone, not {backbone}: leave --backbone away")
+        if 2 * config.patch + config.gap + config.patch > image_size:
+            raise TrainingError(
+                f"pictures of {image_size} px are too small for words of {config.patch} px side by side"
+            )
+        return WordVectors(image_size, config.words, config.patch, config.dim, config.stride)
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.input_transform = nn.Identity()
+        self.contexts = nn.Parameter(torch.zeros(config.words, config.dim))  # as word2vec begins
+        self.register_buffer("frequencies", torch.full((config.words,), 1 / config.words))
+
+    def prepare(self, pictures: Pictures) -> None:
+        """Fit the codebook and count its words."""
+        book = self.encoder.codebook
+        book.fit(pictures)
+        sample = torch.from_numpy(sample_patches(pictures.pixels, book.patch, 50_000, 1)).to(book.weight.device)
+        self.frequencies.copy_(unigram(book(sample), self.config.words))
+
+    def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pictures uint8 (N, 3, S, S) to pairs of neighbouring words (P, 2) and negatives (P, K)."""
+        step = self.config.patch + self.config.gap
+        top, left = whole_numbers((2,), 0, step - 1, generator).tolist()
+        words = self.encoder.words(to_float(batch)[:, :, top:, left:], step)
+        pairs = neighbours(words)
+        keep = self.kept()[pairs].prod(1)
+        pairs = pairs[torch.rand(len(pairs), generator=generator, device=pairs.device) < keep]
+        chosen = torch.randperm(len(pairs), generator=generator, device=pairs.device)[: self.config.pairs * len(batch)]
+        count = len(chosen) * self.config.negatives
+        drawn = torch.multinomial(self.noise(), max(1, count), replacement=True, generator=generator)[:count]
+        return pairs[chosen], drawn.view(len(chosen), self.config.negatives)
+
+    def kept(self) -> Tensor:
+        """The chance of each word (W,) to be kept: sqrt(t / f), at most 1 (section 2.3)."""
+        if not self.config.subsample:
+            return torch.ones_like(self.frequencies)
+        return (self.config.subsample / self.config.words / self.frequencies).sqrt().clamp_max(1)
+
+    def noise(self) -> Tensor:
+        """The distribution of negatives (W,)."""
+        powered = self.frequencies**POWER
+        return powered / powered.sum()
+
+    def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
+        """Mean over pairs of -log s(c v) - sum log s(-n v); ``trivial`` is that of vectors that say nothing."""
+        pairs, negatives = views
+        vectors = self.encoder.vectors.float()[pairs[:, 0]]
+        with torch.autocast(vectors.device.type, enabled=False):
+            true = (vectors * self.contexts[pairs[:, 1]]).sum(1)
+            false = torch.einsum("pd,pkd->pk", vectors, self.contexts[negatives])
+            loss = functional.softplus(-true).mean() + functional.softplus(false).sum(1).mean()
+        trivial = (1 + self.config.negatives) * torch.log(torch.tensor(2.0))
+        used = (pairs.flatten().bincount(minlength=self.config.words) > 0).float().mean()
+        return loss, {"error": loss.detach(), "trivial": trivial, "used": used}
+
+    def complaint(self, figures: dict[str, float]) -> str | None:
+        """A codebook of which hardly anything occurs."""
+        if figures["used"] < LEAST_USED:
+            return f"only {figures['used']:.1%} of the words occur in a batch: choose fewer words or a larger batch"
+        return None
+
+
+def neighbours(words: Tensor) -> Tensor:
+    """All ordered pairs (P, 2) of words (N, h, w) that lie side by side or corner to corner."""
+    h, w = words.shape[1:]
+    pairs = []
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        here = words[:, : h - dy, max(0, -dx) : w - max(0, dx)]
+        there = words[:, dy:, max(0, dx) : w + min(0, dx)]
+        pairs += [torch.stack([here.flatten(), there.flatten()], 1), torch.stack([there.flatten(), here.flatten()], 1)]
+    return torch.cat(pairs)
