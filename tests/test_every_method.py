@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from sslfeat.export.run import Labels, export_run
@@ -149,3 +150,19 @@ def test_the_exported_file_gives_the_features_of_the_torch_encoder(name: str, pi
         card = export_run(tmp_path / "run", tmp_path / f"{layer}.onnx", Labels(), layer=layer).card
         assert card.parity.min_cosine > 0.9999
         assert card.dim == encoder.encoder.dims[layer]
+
+
+@EVERY
+def test_seven_grey_pictures_and_a_broken_one_are_enough_to_begin(name: str, tmp_path: Path) -> None:
+    """Of odd shapes, in modes that are not RGB; only figures may be poor."""
+    folder = tmp_path / "a few pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(7):
+        plane = rng.integers(0, 256, (20 + 9 * k, 90 - 8 * k), dtype=np.uint8)
+        Image.fromarray(plane).convert("LA" if k % 2 else "L").save(folder / f"{k}.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    config = dataclasses.replace(settings(name, folder), batch_size=None, steps=2)
+    result = train(config, tmp_path / "run")
+    assert result.steps == 2
+    assert [Path(path).name for path, _ in result.failures] == ["broken.jpg"]

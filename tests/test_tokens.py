@@ -175,7 +175,7 @@ def test_words_are_the_nearest_centres_of_whitened_patches() -> None:
     kmeans.train(white)
     distance = ((white[:300, None] - np.asarray(kmeans.centroids)[None]) ** 2).sum(2)
     assert book(torch.from_numpy(sample[:300])).tolist() == distance.argmin(1).tolist()
-    assert len(book(torch.from_numpy(sample)).unique(sorted=True)) == 16  # type: ignore[no-untyped-call]
+    assert len(book(torch.from_numpy(sample)).unique(sorted=True)) == 16
     again = Codebook(16, 4)
     again.fit(pictures)
     assert torch.equal(book.weight, again.weight)

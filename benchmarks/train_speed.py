@@ -1,0 +1,159 @@
+"""Pictures a second in training, beside lightly's equivalents: same pictures, same backbone, same batch size.
+
+    python benchmarks/train_speed.py DATA WORK [--steps 60] [--laps 3] [--image-size 32]
+
+DATA is a folder of class folders. SimCLR: lightly's SimCLRTransform, SimCLRProjectionHead and NTXentLoss over its
+LightlyDataset and a DataLoader, as in its documentation. Rotation, which lightly has no module for: the same loader with
+torchvision's crops, and four turns of a batch. lightly gets whichever number of workers is fastest for it. Laps alternate,
+medians are compared; the time sslfeat takes to read all pictures once, before its first step, is stated apart.
+Needs: pip install lightly. Writes WORK/train_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sslfeat.models.backbones import build_backbone
+from sslfeat.models.config import TrainConfig
+from sslfeat.models.train import Progress, Reporter, train
+
+BATCH = {"simclr": 256, "rotation": 64}
+WARM_UP = 20  # steps that are not counted
+
+
+def ours(method: str, options: argparse.Namespace) -> tuple[float, float]:
+    """Pictures a second in training, and seconds until the first step, by the same function as ``sslfeat train``."""
+    rates: list[float] = []
+    began, first = time.monotonic(), [0.0]
+
+    def training(progress: Progress) -> None:
+        if progress.step > WARM_UP:
+            rates.append(progress.images_per_second)
+
+    def look(step: int, figures: dict[str, float]) -> None:
+        if step == 0:
+            first[0] = time.monotonic() - began
+
+    run = options.work / f"speed-{method}"
+    shutil.rmtree(run, ignore_errors=True)
+    config = TrainConfig(
+        method, (str(options.data),), options.backbone, options.image_size, BATCH[method], steps=WARM_UP + options.steps
+    )
+    train(config, run, reporter=Reporter(training=training, look=look))
+    return statistics.median(rates), first[0]
+
+
+def lightly_loader(method: str, workers: int, options: argparse.Namespace) -> Any:
+    from lightly.data import LightlyDataset
+    from lightly.transforms import SimCLRTransform
+    from torchvision import transforms
+
+    size = options.image_size
+    if method == "simclr":
+        chosen: Any = SimCLRTransform(input_size=size, cj_strength=0.5, gaussian_blur=0.0, min_scale=0.2)
+    else:
+        chosen = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(size, (0.5, 1.0)),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+    return torch.utils.data.DataLoader(
+        LightlyDataset(str(options.data), transform=chosen), BATCH[method], shuffle=True, drop_last=True,
+        num_workers=workers, persistent_workers=False,
+    )  # fmt: skip
+
+
+def lightly_step(method: str, options: argparse.Namespace) -> tuple[list[nn.Parameter], Callable[[Any], Tensor]]:
+    """Parameters, and a function from what the loader gives to a loss."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules.heads import SimCLRProjectionHead
+
+    backbone = build_backbone(options.backbone, options.image_size)
+    dim = backbone.dim
+    if method == "simclr":
+        head: nn.Module = SimCLRProjectionHead(dim, dim, 128)
+        criterion = NTXentLoss(temperature=0.2)
+
+        def simclr(batch: Any) -> Tensor:
+            first, second = batch[0]
+            loss: Tensor = criterion(head(backbone(first)), head(backbone(second)))
+            return loss
+
+        return [*backbone.parameters(), *head.parameters()], simclr
+    turns = nn.Linear(dim, 4)
+
+    def rotation(batch: Any) -> Tensor:
+        pictures = torch.cat([torch.rot90(batch[0], k, (2, 3)) for k in range(4)])
+        return functional.cross_entropy(turns(backbone(pictures)), torch.arange(4).repeat_interleave(len(batch[0])))
+
+    return [*backbone.parameters(), *turns.parameters()], rotation
+
+
+def lightly_rate(method: str, workers: int, steps: int, options: argparse.Namespace) -> float:
+    """Pictures a second of a plain training loop around lightly's parts."""
+    parameters, loss_of = lightly_step(method, options)
+    optimizer = torch.optim.AdamW(parameters, 1e-3)
+    warm_up, done, since = min(WARM_UP, steps), 0, 0.0
+    while True:
+        for batch in lightly_loader(method, workers, options):
+            if done == warm_up:
+                since = time.monotonic()
+            if done == warm_up + steps:
+                return BATCH[method] * steps / (time.monotonic() - since)
+            loss = loss_of(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            done += 1
+
+
+def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
+    tried = {workers: lightly_rate(method, workers, max(10, options.steps // 3), options) for workers in (0, 1, 2)}
+    workers = max(tried, key=lambda count: tried[count])
+    a, b, reading = [], [], 0.0
+    for _ in range(options.laps):
+        rate, reading = ours(method, options)
+        a.append(rate)
+        b.append(lightly_rate(method, workers, options.steps, options))
+    result = {
+        "sslfeat_images_per_second": statistics.median(a),
+        "lightly_images_per_second": statistics.median(b),
+        "ratio": statistics.median(a) / statistics.median(b),
+        "laps": {"sslfeat": a, "lightly": b},
+        "lightly_workers": workers,
+        "sslfeat_seconds_before_the_first_step": reading,
+    }
+    print(f"{method}: {result['ratio']:.2f} x lightly's pictures a second {json.dumps(result)}", flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--laps", type=int, default=3)
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--backbone", default="resnet10")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    results = {method: compare(method, options) for method in BATCH}
+    (options.work / "train_speed.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
