@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -76,7 +77,8 @@ def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
         size = ["--image-size", options.image_size, "--seed", seed, *resume, *backbone_of(method, options)]
         cli("train", method, options.data / "train", "--out", run, "--minutes", options.minutes, *size)
         cli("export", run, "--out", encoder)
-    found = {**judge(encoder, options.data), **learning(run)}
+    cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    found = {**judge(encoder, options.data), **learning(run), "core_minutes": cores * options.minutes}
     done.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
@@ -133,8 +135,8 @@ def summary(method: str, seeds: list[dict[str, Any]], bases: list[dict[str, Any]
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as markdown, best gain first."""
     lines = [
-        "| method | linear | untrained | gain | goal | kNN 20 | pretext task | images/s | steps |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | linear | untrained | gain | goal | kNN 20 | pretext task | images/s | steps | core minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: -row["gain"]):
         spread = f" ± {row['gain_spread']:.1f}" if row["gain_spread"] is not None else ""
@@ -146,7 +148,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         lines.append(
             f"| {row['method']} | {row['linear']:.1f} | {row['untrained_linear']:.1f} | {row['gain']:+.1f}{spread} "
-            f"| {goal} | {row['knn']:.1f} | {pretext} | {row['images_per_second']:.0f} | {row['steps']:.0f} |"
+            f"| {goal} | {row['knn']:.1f} | {pretext} | {row['images_per_second']:.0f} | {row['steps']:.0f} "
+            f"| {row['core_minutes']:g} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -201,7 +204,7 @@ def write(options: argparse.Namespace) -> None:
     for method in done:
         found = [train_one(method, seed, options) for seed in options.seeds]
         rows.append(summary(method, found, [untrained(method, seed, options) for seed in options.seeds]))
-    budget = f"{options.data.name}, {options.image_size} px, {options.minutes:g} minutes each"
+    budget = f"{options.data.name}, {options.image_size} px"
     (options.work / "methods.json").write_text(json.dumps({"budget": budget, "rows": rows}, indent=1) + "\n")
     (options.work / "methods.md").write_text(table(rows))
     plot(rows, options.work / "methods.png", budget)
