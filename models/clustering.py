@@ -1,6 +1,7 @@
 """Clusters of features: PCA-whitening, k-means that leaves no cluster empty, and how far two clusterings agree.
 
-All of it is numpy and FAISS on the CPU; features are (N, D), assignments int64 (N,) of cluster numbers below k.
+All of it is numpy and FAISS on the CPU; features are (N, D), assignments int64 (N,) of cluster numbers below k, or -1
+for pictures that were not clustered.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import faiss
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from sslfeat.errors import TrainingError
 
@@ -76,3 +78,21 @@ def nmi(a: Assignments, b: Assignments) -> float:
     seen = joint > 0
     information = (joint[seen] * np.log(joint[seen] / np.outer(rows, columns)[seen])).sum()
     return float(information / np.sqrt((rows * np.log(rows)).sum() * (columns * np.log(columns)).sum()))
+
+
+def uniform_over_clusters(assignments: Assignments, count: int, generator: torch.Generator) -> npt.NDArray[np.int64]:
+    """Sorted picture numbers (count,), with repetition: a cluster at random, then a picture of it at random."""
+    order = np.argsort(assignments, kind="stable")[np.count_nonzero(assignments < 0) :]
+    starts, sizes = np.unique(assignments[order], return_index=True, return_counts=True)[1:]
+    u, v = torch.rand((2, count), generator=generator, device=generator.device).double().cpu().numpy()
+    cluster = (u * len(sizes)).astype(np.int64)
+    return np.sort(order[starts[cluster] + (v * sizes[cluster]).astype(np.int64)])
+
+
+def half_anew(present: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Sorted picture numbers to cluster next, at most ``limit``: half of those ``present`` stay, so that this clustering
+    can be compared with the last, the others are drawn."""
+    wanted = min(len(present), limit)
+    kept = rng.permutation(np.flatnonzero(present))[: wanted if wanted == len(present) else wanted // 2]
+    others = rng.permutation(np.setdiff1d(np.arange(len(present)), kept))[: wanted - len(kept)]
+    return np.sort(np.concatenate([kept, others]))

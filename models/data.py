@@ -74,13 +74,14 @@ def load_pictures(
 def typical_size(inputs: Sequence[Input]) -> int:
     """The largest of SIZES that most pictures fill: from the median shorter side of a sample."""
     shorter: list[int] = []
+    broken: list[str] = []
     for item in inputs[:: max(1, len(inputs) // SAMPLE)]:
         try:
             shorter.append(min(read_size(item.raw)))
-        except ImageError:  # a broken file is counted when it is decoded
-            continue
+        except ImageError as error:  # a broken file is counted when it is decoded
+            broken.append(f"{item.name}: {error}")
     if not shorter:
-        raise TrainingError("none of the pictures can be opened")
+        raise TrainingError(f"none of the pictures can be opened, such as {broken[0]}")
     median = statistics.median(shorter)
     return max((size for size in SIZES if size <= median), default=SIZES[0])
 

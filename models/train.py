@@ -36,6 +36,7 @@ from sslfeat.models.watch import Watch, collapse, load_probe_set
 LOG_EVERY = 20  # steps
 AGREE_EVERY = 10  # steps between two looks at each other's signals, where several processes train
 CHECKPOINT_SECONDS = 60.0
+FEW = 200  # pictures
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,8 @@ def _pictures(
         pictures = load_pictures(inputs, int(config.image_size or 0), out, advance)
         if len(pictures.pixels) < int(config.batch_size or 0):
             raise TrainingError(f"only {len(pictures.pixels)} pictures are readable: choose a smaller --batch-size")
+        if len(pictures.pixels) < FEW:
+            reporter.warn(f"{len(pictures.pixels)} pictures are few to learn from: some thousands are a beginning")
         yield pictures
     finally:
         (out / PIXELS_NAME).unlink(missing_ok=True)

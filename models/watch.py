@@ -25,6 +25,7 @@ from sslfeat.inputs import find_inputs
 from sslfeat.models.data import Pictures, evenly, load_pictures, to_batch
 from sslfeat.models.method import Method
 from sslfeat.models.runlog import RunLog
+from sslfeat.redundancy import effective_rank
 
 WATCH_NAME, PREVIEWS_NAME = "watch.csv", "previews"
 LOOKS = 10  # over the whole budget, besides the one before the first step
@@ -80,19 +81,15 @@ def looking(method: Method) -> Iterator[None]:
 def spread_figures(features: npt.NDArray[np.float32]) -> dict[str, float]:
     """Label-free figures of features (N, D).
 
-    ``effective_rank``: exp of the entropy of the normalised singular values of the centred features (Roy, Vetterli
-    2007), 1 for a line, at most min(N - 1, D). ``spread``: mean standard deviation of the components of the unit
+    ``effective_rank``: see ``sslfeat.redundancy``. ``spread``: mean standard deviation of the components of the unit
     vectors times sqrt(D), 0 for a collapse, 1 for directions at random. ``uniformity``: log of the mean of
     exp(-2 |u - v|^2) over pairs (Wang, Isola 2020, section 4.1.2), 0 for a collapse, lower is better spread.
     """
-    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
-    values = np.linalg.svd(centred, compute_uv=False)
-    shares = values[values > 1e-12] / values.sum() if values.sum() > 1e-12 else np.ones(1)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.maximum(norms, 1e-12)
     similarity = (unit @ unit.T)[np.triu_indices(len(unit), 1)].astype(np.float64)
     return {
-        "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
+        "effective_rank": effective_rank(features),
         "spread": float(unit.std(0).mean() * np.sqrt(features.shape[1])),
         "uniformity": float(np.log(np.exp(4 * similarity - 4).mean())),
     }

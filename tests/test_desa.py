@@ -1,0 +1,162 @@
+"""de Sa: two modalities that label each other, the collapse that the entropy closes, pairs from files, and LVQ2.1."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sslfeat.errors import TrainingError
+from sslfeat.models.backbones import build_backbone
+from sslfeat.models.color import rgb_to_lab
+from sslfeat.models.config import TrainConfig
+from sslfeat.models.lvq import Codebook, learn_pair
+from sslfeat.models.methods.desa import COLOR_RANGE, DeSa, load_arrays, teach_each_other
+from sslfeat.models.train import train
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_loss_term_by_term() -> None:
+    first, second = torch.randn(2, 5, 3, generator=generator()).double()
+    beta, temperature = 0.7, 0.5
+    p = [torch.softmax(x, 1).numpy() for x in (first, second)]
+    sharp = [torch.softmax(x / temperature, 1).numpy() for x in (first, second)]
+    total = 0.0
+    for me, other in ((0, 1), (1, 0)):
+        total -= sum(float(sharp[other][n, k]) * math.log(p[me][n, k]) for n in range(5) for k in range(3)) / 5
+        mean = p[me].mean(0)
+        total -= beta * -sum(float(share) * math.log(share) for share in mean)
+    loss, figures = teach_each_other(first, second, beta, temperature)
+    assert float(loss) == pytest.approx(total, rel=1e-5)
+    winners = [x.argmax(1) for x in p]
+    assert float(figures["accuracy"]) == pytest.approx(float((winners[0] == winners[1]).mean()))
+    shares = [np.bincount(winner, minlength=3) / 5 for winner in winners]
+    assert float(figures["chance"]) == pytest.approx(float(shares[0] @ shares[1]))
+
+
+def test_what_teaches_gets_no_gradient() -> None:
+    first, second = torch.randn(2, 6, 4, generator=generator()).requires_grad_().unbind(0)
+    loss, _ = teach_each_other(first, second, 0.0, 1.0)
+    (gradient,) = torch.autograd.grad(loss, first)
+    p, q = first.softmax(1), second.softmax(1)
+    torch.testing.assert_close(gradient, ((p - q) / 6).detach(), atol=1e-6, rtol=1e-4)  # that of CE(p1, sg p2) alone
+
+
+def learned_entropy(beta: float) -> float:
+    """Entropy of the classes in use, after two linear towers taught each other on random correlated views."""
+    torch.manual_seed(0)
+    towers = [torch.nn.Linear(8, 6), torch.nn.Linear(8, 6)]
+    optimizer = torch.optim.Adam([p for tower in towers for p in tower.parameters()], 0.05)
+    figures: dict[str, Any] = {}
+    for step in range(150):
+        hidden = torch.randn(64, 8, generator=generator(step))
+        loss, figures = teach_each_other(towers[0](hidden), towers[1](hidden + 0.1), beta, 0.5)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return float(figures["entropy"])
+
+
+def test_without_the_entropies_all_answers_become_one() -> None:
+    assert learned_entropy(1.0) > 0.9
+    assert learned_entropy(0.0) < 0.6 * learned_entropy(1.0)
+    method = DeSa(build_backbone("resnet10_w4", 32), DeSa.Config())
+    assert "few classes" in str(method.complaint({"entropy": 0.1}))
+
+
+def test_the_modalities_are_lightness_and_colour_of_one_crop() -> None:
+    method = DeSa(build_backbone("resnet10_w4", 32), DeSa.Config()).eval()
+    batch = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=generator())
+    crops, colour = method.views(batch, generator())
+    torch.testing.assert_close(colour, rgb_to_lab(crops)[:, 1:] / COLOR_RANGE)
+    seen = method.input_transform(crops)
+    assert torch.equal(seen[:, 0], seen[:, 2])
+    other = DeSa(method.encoder, DeSa.Config(same_crop=False)).views(batch, generator())[1]
+    assert not torch.allclose(other, colour)
+
+
+@pytest.fixture
+def paired(pictures: Path, tmp_path: Path) -> Path:
+    """Pictures with an array beside each, which tells its class folder and some noise."""
+    folder = tmp_path / "paired"
+    shutil.copytree(pictures, folder)
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        for path in name.glob("*.jpg"):
+            array = np.r_[np.eye(8)[number], rng.normal(size=4)].reshape(3, 4)
+            np.save(path.with_suffix(".npy"), array.astype(np.float32))
+    return folder
+
+
+def test_a_second_array_beside_each_picture(paired: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        "desa", (str(paired),), "resnet10_w4", image_size=32, batch_size=8, steps=4, accelerator="cpu",
+        options={"second": ".npy", "classes": "4"},
+    )  # fmt: skip
+    assert train(config, tmp_path / "run").steps == 4
+    victim = sorted(paired.rglob("*.npy"))[7]
+    victim.unlink()
+    with pytest.raises(TrainingError, match=victim.name):
+        train(config, tmp_path / "again")
+    np.save(victim, np.zeros(5, np.float32))
+    with pytest.raises(TrainingError, match=victim.name):
+        train(config, tmp_path / "and again")
+
+
+def test_arrays_are_flattened_and_standardised(tmp_path: Path) -> None:
+    arrays = np.random.default_rng(0).normal(3, 2, (6, 2, 5)).astype(np.float32)
+    paths = [tmp_path / f"{k}.npy" for k in range(6)]
+    for path, array in zip(paths, arrays, strict=True):
+        np.save(path, array)
+    loaded = load_arrays([bytes(path) for path in paths])
+    flat = arrays.reshape(6, 10)
+    np.testing.assert_allclose(loaded, (flat - flat.mean(0)) / flat.std(0), atol=1e-5)
+
+
+def two_views(
+    n: int, rng: np.random.Generator
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Three classes, Gaussian in each of two modalities, independent given the class."""
+    labels = rng.integers(0, 3, n)
+    centres = [np.array([[0, 0], [3, 0], [1.5, 2.6]]), np.array([[0, 0, 0], [0, 3, 0], [0, 1.5, 2.6]])]
+    first, second = (c[labels] + rng.normal(size=(n, c.shape[1])) for c in centres)
+    return first, second, labels
+
+
+def test_lvq_learns_without_labels_what_it_would_nearly_learn_with_them() -> None:
+    rng = np.random.default_rng(0)
+    first, second, _ = two_views(1500, rng)
+    books = learn_pair(first, second, 3, 12, rng, epochs=4)
+    x1, x2, labels = two_views(3000, np.random.default_rng(1))
+    for book, x, centres in zip(
+        books, (x1, x2), ([[0, 0], [3, 0], [1.5, 2.6]], [[0, 0, 0], [0, 3, 0], [0, 1.5, 2.6]]), strict=True
+    ):
+        found = book.classify(x)
+        names = [np.bincount(labels[found == k], minlength=3).argmax() for k in range(3)]
+        accuracy = float((np.array(names)[found] == labels).mean())
+        best = float((((x[:, None] - np.array(centres)[None]) ** 2).sum(2).argmin(1) == labels).mean())
+        assert sorted(names) == [0, 1, 2]
+        assert accuracy > best - 0.05
+
+
+def test_lvq_moves_the_right_word_nearer_and_the_wrong_one_away_within_its_window() -> None:
+    book = Codebook(np.array([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]]), np.array([0, 1, 2]))
+    book.learn(np.array([0.9, 0.0]), 1, 0.1, 0.3)
+    np.testing.assert_allclose(book.words, [[-0.09, 0.0], [1.89, 0.0], [9.0, 9.0]])
+    before = book.words.copy()
+    book.learn(np.array([-0.05, 0.0]), 1, 0.1, 0.3)  # far from the midplane
+    book.learn(np.array([0.9, 0.0]), 2, 0.1, 0.3)  # neither of the two nearest has the label
+    np.testing.assert_array_equal(book.words, before)
+
+
+def test_what_cannot_work_is_refused() -> None:
+    with pytest.raises(TrainingError, match="classes of 2 or more"):
+        DeSa(build_backbone("resnet10_w4", 32), DeSa.Config(classes=1))
