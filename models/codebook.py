@@ -11,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sslfeat.errors import TrainingError
+from sslfeat.models.backbones import Backbone
 from sslfeat.models.data import Pictures
 
+WORDS = "words"  # the only layer of an encoder made of words
 SAMPLE = 60_000  # patches that the centres are fitted to
 ITERATIONS = 20
 SMOOTHING = 0.1  # share of the mean variance that is added before whitening (Coates, Ng 2012, section 2.2)
@@ -66,6 +69,29 @@ class Codebook(nn.Module):
         """Word numbers int64 (...) of patches (..., 3 p p)."""
         with torch.autocast(patches.device.type, enabled=False):
             return (patches.float() @ self.weight.T + self.bias).argmin(-1)
+
+
+class WordVectors(Backbone):
+    """Pictures (N, 3, S, S) in [0, 1] to the vectors of their words, (N, dim) pooled or (N, dim, h, w) as maps."""
+
+    def __init__(self, image_size: int, words: int, patch: int, dim: int, stride: int) -> None:
+        super().__init__(image_size, {WORDS: dim})
+        self.codebook = Codebook(words, patch)
+        self.stride = stride
+        self.vectors = nn.Parameter((torch.rand(words, dim) - 0.5) / dim)  # as word2vec begins
+
+    def words(self, pictures: Tensor, stride: int) -> Tensor:
+        """Word numbers (N, h, w) of patches ``stride`` px apart."""
+        book = self.codebook
+        filters = book.weight.view(-1, 3, book.patch, book.patch)
+        return functional.conv2d(pictures, filters, book.bias, stride).argmin(1)
+
+    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        self.depth(layer)
+        return self.vectors[self.words(images, self.stride)].permute(0, 3, 1, 2)
+
+    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
+        return self.maps(images, layer).mean((2, 3))
 
 
 def sample_patches(pixels: npt.NDArray[np.uint8], patch: int, count: int, seed: int) -> npt.NDArray[np.float32]:

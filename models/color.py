@@ -1,4 +1,4 @@
-"""CIE Lab (D65, sRGB) on batches of pictures, and the quantised ab plane that colours are predicted on.
+"""CIE Lab (D65, sRGB) on batches of pictures, the quantised ab plane that colours are predicted on, and edges alone.
 
 Pictures are float (N, 3, H, W) in [0, 1]. L lies in [0, 100]; a and b, for sRGB colours, within about +-110. Nothing here
 is a loss: gradients of the curves are never needed, only targets and inputs pass.
@@ -10,6 +10,9 @@ import functools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from sslfeat.models.augment import LUMA
 
 # linear sRGB to XYZ (IEC 61966-2-1), each row divided by the white point D65: white becomes (1, 1, 1)
 RGB_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -54,6 +57,25 @@ class Lightness(nn.Module):
         light = 116 * _compress((linear_rgb(pixels) * self.luma).sum(1, keepdim=True)) - 16
         scaled: Tensor = (light - 50) / 25
         return scaled.expand(-1, 3, -1, -1)
+
+
+class Sobel(nn.Module):
+    """Pixels (N, 3, H, W) in [0, 1] to the luma's gradients along x and y and their length, about unit variance."""
+
+    luma: Tensor
+    kernels: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+        self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
+        self.register_buffer("kernels", torch.stack([across, across.T])[:, None])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        gray = functional.pad((pixels * self.luma).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        gradients = functional.conv2d(gray, self.kernels) * 2
+        length = (gradients.pow(2).sum(1, keepdim=True) + 1e-6).sqrt()
+        return torch.cat([gradients, length - 1], 1)
 
 
 @functools.lru_cache

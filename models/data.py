@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,24 @@ def typical_size(inputs: Sequence[Input]) -> int:
         raise TrainingError(f"none of the pictures can be opened, such as {broken[0]}")
     median = statistics.median(shorter)
     return max((size for size in SIZES if size <= median), default=SIZES[0])
+
+
+def load_arrays(paths: list[bytes]) -> npt.NDArray[np.float32]:
+    """The arrays of these files, flattened and standardised, (N, D). Raises TrainingError naming the one that fails."""
+    rows: list[npt.NDArray[np.float32]] = []
+    shape: tuple[int, ...] | None = None
+    for path in paths:
+        name = os.fsdecode(path)
+        try:
+            array = np.load(name, allow_pickle=False)
+            rows.append(np.asarray(array, np.float32).reshape(-1))
+        except (OSError, ValueError, EOFError) as error:
+            raise TrainingError(f"{name} is no NumPy array of numbers: {error}") from error
+        shape = array.shape if shape is None else shape
+        if array.shape != shape or not array.size or not np.isfinite(rows[-1]).all():
+            raise TrainingError(f"{name} has shape {array.shape}, or values that are not finite: the first has {shape}")
+    stacked = np.stack(rows)
+    return np.asarray((stacked - stacked.mean(0)) / np.maximum(stacked.std(0), 1e-6), np.float32)
 
 
 class Order:

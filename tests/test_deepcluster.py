@@ -13,8 +13,9 @@ from torch import Tensor
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.clustering import fill_empty, kmeans, nmi, whiten
+from sslfeat.models.color import Sobel
 from sslfeat.models.data import Pictures
-from sslfeat.models.methods.deepcluster import DeepCluster, Sobel
+from sslfeat.models.methods.deepcluster import DeepCluster
 
 
 def generator(seed: int = 0) -> torch.Generator:

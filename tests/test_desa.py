@@ -15,8 +15,9 @@ from sslfeat.errors import TrainingError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.color import rgb_to_lab
 from sslfeat.models.config import TrainConfig
+from sslfeat.models.data import load_arrays
 from sslfeat.models.lvq import Codebook, learn_pair
-from sslfeat.models.methods.desa import COLOR_RANGE, DeSa, load_arrays, teach_each_other
+from sslfeat.models.methods.desa import COLOR_RANGE, DeSa, teach_each_other
 from sslfeat.models.train import train
 
 

@@ -88,7 +88,7 @@ def test_a_method_explains_itself_and_is_short(name: str) -> None:
     for field in dataclasses.fields(kind.Config):
         assert f"``{field.name}``" in options, field.name
     assert kind.about.paper != "not stated"
-    assert len(inspect.getsource(module).splitlines()) <= 165
+    assert len(inspect.getsource(module).splitlines()) <= 160
 
 
 @EVERY

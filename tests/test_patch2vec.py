@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sslfeat.errors import TrainingError
+from sslfeat.models.codebook import WordVectors
 from sslfeat.models.data import Pictures
-from sslfeat.models.methods.patch2vec import Patch2Vec, WordVectors, neighbours
+from sslfeat.models.methods.patch2vec import Patch2Vec, neighbours
 
 
 def generator(seed: int = 0) -> torch.Generator:

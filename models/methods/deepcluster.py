@@ -18,34 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import TrainingError
-from sslfeat.models.augment import LUMA, color_jitter, random_resized_crop, to_float
+from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.clustering import half_anew, kmeans, nmi, uniform_over_clusters, whiten
+from sslfeat.models.color import Sobel
 from sslfeat.models.data import Pictures
 from sslfeat.models.method import About, Figures, Indices, Method, Recipe, register
 from sslfeat.models.watch import features_of
 
 CLUSTERS, LONGEST_CYCLE = 100, 200
 LARGEST_SHARE, EMPTY_SHARE = 0.5, 0.2  # beyond which the clustering has degenerated
-
-
-class Sobel(nn.Module):
-    """Pixels (N, 3, H, W) in [0, 1] to the luma's gradients along x and y and their length, about unit variance."""
-
-    luma: Tensor
-    kernels: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-        self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
-        self.register_buffer("kernels", torch.stack([across, across.T])[:, None])
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        gray = functional.pad((pixels * self.luma).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-        gradients = functional.conv2d(gray, self.kernels) * 2
-        length = (gradients.pow(2).sum(1, keepdim=True) + 1e-6).sqrt()
-        return torch.cat([gradients, length - 1], 1)
 
 
 @register("deepcluster")

@@ -16,7 +16,6 @@ import math
 import os
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from sslfeat.errors import TrainingError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.color import Lightness, rgb_to_lab
-from sslfeat.models.data import Pictures
+from sslfeat.models.data import Pictures, load_arrays
 from sslfeat.models.heads import mlp
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 
@@ -143,21 +142,3 @@ def color_tower(classes: int) -> nn.Sequential:
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes))
-
-
-def load_arrays(paths: list[bytes]) -> np.typing.NDArray[np.float32]:
-    """The arrays of these files, flattened and standardised, (N, D). Raises TrainingError naming the one that fails."""
-    rows: list[np.typing.NDArray[np.float32]] = []
-    shape: tuple[int, ...] | None = None
-    for path in paths:
-        name = os.fsdecode(path)
-        try:
-            array = np.load(name, allow_pickle=False)
-            rows.append(np.asarray(array, np.float32).reshape(-1))
-        except (OSError, ValueError, EOFError) as error:
-            raise TrainingError(f"{name} is no NumPy array of numbers: {error}") from error
-        shape = array.shape if shape is None else shape
-        if array.shape != shape or not array.size or not np.isfinite(rows[-1]).all():
-            raise TrainingError(f"{name} has shape {array.shape}, or values that are not finite: the first has {shape}")
-    stacked = np.stack(rows)
-    return np.asarray((stacked - stacked.mean(0)) / np.maximum(stacked.std(0), 1e-6), np.float32)

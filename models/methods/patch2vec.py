@@ -20,37 +20,13 @@ from torch.nn import functional
 from sslfeat.errors import TrainingError
 from sslfeat.models.augment import to_float
 from sslfeat.models.backbones import Backbone
-from sslfeat.models.codebook import Codebook, sample_patches, unigram
+from sslfeat.models.codebook import WORDS, WordVectors, sample_patches, unigram
 from sslfeat.models.data import Pictures
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.tiles import whole_numbers
 
-WORDS = "words"
 POWER = 0.75  # of the unigram distribution that negatives are drawn from (section 2.2)
 LEAST_USED = 0.1
-
-
-class WordVectors(Backbone):
-    """Pictures (N, 3, S, S) in [0, 1] to the vectors of their words, (N, dim) pooled or (N, dim, h, w) as maps."""
-
-    def __init__(self, image_size: int, words: int, patch: int, dim: int, stride: int) -> None:
-        super().__init__(image_size, {WORDS: dim})
-        self.codebook = Codebook(words, patch)
-        self.stride = stride
-        self.vectors = nn.Parameter((torch.rand(words, dim) - 0.5) / dim)  # as word2vec begins
-
-    def words(self, pictures: Tensor, stride: int) -> Tensor:
-        """Word numbers (N, h, w) of patches ``stride`` px apart."""
-        book = self.codebook
-        filters = book.weight.view(-1, 3, book.patch, book.patch)
-        return functional.conv2d(pictures, filters, book.bias, stride).argmin(1)
-
-    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
-        self.depth(layer)
-        return self.vectors[self.words(images, self.stride)].permute(0, 3, 1, 2)
-
-    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
-        return self.maps(images, layer).mean((2, 3))
 
 
 @register("patch2vec")
