@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py DATA WORK --minutes 15 [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
 
-DATA holds train/CLASS/* and test/CLASS/*. Each encoder is trained, exported, embedded and probed by the command line.
+DATA holds train/CLASS/* and test/CLASS/* (or val/). Each encoder is trained, exported, embedded and probed by the command line.
 A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Writes WORK/methods.json,
 WORK/methods.md and WORK/methods.png: accuracy over the untrained encoder, and pictures a second in training.
 """
@@ -41,8 +41,9 @@ def cli(*arguments: object) -> str:
 
 def judge(encoder: Path, data: Path) -> dict[str, Any]:
     """Linear and kNN accuracy of an exported encoder, in percent."""
-    folders = [encoder.with_suffix(f".{part}") for part in ("train", "test")]
-    for folder, part in zip(folders, ("train", "test"), strict=True):
+    parts = ("train", held_out(data))
+    folders = [encoder.with_suffix(f".{part}") for part in parts]
+    for folder, part in zip(folders, parts, strict=True):
         cli("embed", data / part, "--encoder", encoder, "--out", folder, "--batch-size", 64)
     found = json.loads(cli("probe", *folders, "--json"))
     return {
@@ -50,6 +51,11 @@ def judge(encoder: Path, data: Path) -> dict[str, Any]:
         "interval": [100 * found["linear"][end] for end in ("low", "high")],
         "knn": 100 * found["knn"]["20"]["top1"],
     }
+
+
+def held_out(data: Path) -> str:
+    """The name of the folder to judge on."""
+    return "test" if (data / "test").is_dir() else "val"
 
 
 def learning(run: Path) -> dict[str, float]:
@@ -92,12 +98,14 @@ def backbone_of(method: str, options: argparse.Namespace) -> list[str]:
     )
 
 
+def baseline_of(method: str, options: argparse.Namespace) -> str:
+    """The name of the untrained encoder to compare with."""
+    return f"untrained-{OWN_BASELINE if method == OWN_BASELINE else backbone_of(method, options)[1]}"
+
+
 def untrained(method: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The same network at random initialisation."""
-    if method == OWN_BASELINE:
-        name = f"untrained-{OWN_BASELINE}-seed{seed}"
-    else:
-        name = f"untrained-{backbone_of(method, options)[1]}-seed{seed}"
+    name = f"{baseline_of(method, options)}-seed{seed}"
     encoder, done = options.work / f"{name}.onnx", options.work / f"{name}.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
@@ -109,7 +117,7 @@ def untrained(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
             cli("train", method, options.data / "train", "--out", run, "--steps", 1, "--lr", 1e-12, *size)
             cli("export", run, "--out", encoder)
         else:
-            pictures = ["--images", options.data / "test", "--out", encoder]
+            pictures = ["--images", options.data / held_out(options.data), "--out", encoder]
             cli("export", "--random-init", backbone_of(method, options)[1], *size, *pictures)
     found = judge(encoder, options.data)
     done.write_text(json.dumps(found, indent=1) + "\n")
@@ -211,7 +219,8 @@ def write(options: argparse.Namespace) -> None:
 
 
 def is_done(method: str, seed: int, options: argparse.Namespace) -> bool:
-    return (options.work / f"{method}-seed{seed}.json").exists()
+    """Whether both the method and its untrained encoder are judged (another process may be at it)."""
+    return all((options.work / f"{name}-seed{seed}.json").exists() for name in (method, baseline_of(method, options)))
 
 
 if __name__ == "__main__":

@@ -95,8 +95,7 @@ class ConvBackbone(Backbone):
 class ViTBackbone(Backbone):
     """torchvision's VisionTransformer, taken apart so that methods can drop, mask and order its tokens.
 
-    Features are the class token's; a method that gives the class token nothing to do sets ``class_token = False``,
-    and they are means over the patch tokens.
+    Features are the class token's; a method that gives the class token nothing to do calls ``pool_patches``.
     """
 
     def __init__(self, body: VisionTransformer, image_size: int) -> None:
@@ -105,6 +104,11 @@ class ViTBackbone(Backbone):
         self.class_token = True
         self.patch: int = body.patch_size
         self.grid: int = image_size // body.patch_size
+
+    def pool_patches(self) -> None:
+        """Take means over the patch tokens for features; the class token, out of use, is not trained."""
+        self.class_token = False
+        self.body.class_token.requires_grad_(False)
 
     @property
     def positions(self) -> Tensor:

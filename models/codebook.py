@@ -18,7 +18,7 @@ from sslfeat.models.backbones import Backbone
 from sslfeat.models.data import Pictures
 
 WORDS = "words"  # the only layer of an encoder made of words
-SAMPLE = 60_000  # patches that the centres are fitted to
+SAMPLE, PER_PICTURE = 30_000, 200  # patches that the centres are fitted to, at most
 ITERATIONS = 20
 SMOOTHING = 0.1  # share of the mean variance that is added before whitening (Coates, Ng 2012, section 2.2)
 
@@ -45,7 +45,8 @@ class Codebook(nn.Module):
 
     def fit(self, pictures: Pictures, seed: int = 0) -> None:
         """k-means on patches from random places. Raises TrainingError if there are fewer than words."""
-        sample = sample_patches(pictures.pixels, self.patch, SAMPLE, seed)
+        count = min(SAMPLE, PER_PICTURE * len(pictures.pixels))
+        sample = sample_patches(pictures.pixels, self.patch, count, seed)
         words = len(self.weight)
         if len(np.unique(sample, axis=0)) < words:
             raise TrainingError(f"the pictures hold fewer than {words} different patches: choose fewer words")

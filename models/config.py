@@ -92,7 +92,7 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
         batch_size=batch_size,
         lr=recipe.lr if config.lr is None else config.lr,
         weight_decay=recipe.weight_decay if config.weight_decay is None else config.weight_decay,
-        precision=config.precision or ("bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"),
+        precision=config.precision or ("bf16-mixed" if multiplies_bf16(gpu) else "32-true"),
     )
     filled = _with_budget(filled, gpu)
     _check_values(filled, count)
@@ -102,6 +102,14 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
 def uses_gpu(config: TrainConfig) -> bool:
     """Whether the run takes the GPU: if there is one and ``accelerator`` is not ``cpu``."""
     return torch.cuda.is_available() and config.accelerator != "cpu"
+
+
+def multiplies_bf16(gpu: bool) -> bool:
+    """Whether the GPU, or the processor, has instructions for bfloat16: elsewhere it is slower than float32."""
+    if gpu:
+        return bool(torch.cuda.is_bf16_supported())
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 cannot tell
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _check_values(config: TrainConfig, count: int) -> None:

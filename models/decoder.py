@@ -60,7 +60,7 @@ def pyramid(encoder: Backbone, images: Tensor, first: str, last: str) -> tuple[T
 def pool_patches(encoder: Backbone) -> None:
     """Make a ViT's features the mean of its patch tokens: the class token learns nothing from a loss on maps."""
     if isinstance(encoder, ViTBackbone):
-        encoder.class_token = False
+        encoder.pool_patches()
 
 
 def tile(*rows: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,13 +214,13 @@ def _convert(name: str, value: Any, default: Any) -> Any:
 def _from_file(path: Path) -> type[Method]:
     if not path.is_file():
         raise TrainingError(f"{path} does not exist: a method is a name or a Python file that registers one")
-    before = dict(_registry)
-    spec = importlib.util.spec_from_file_location(f"sslfeat_method_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"sslfeat method {path.resolve()}", path)
     if spec is None or spec.loader is None:
         raise TrainingError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look up their annotations there
     spec.loader.exec_module(module)
-    added = [method for name, method in _registry.items() if before.get(name) is not method]
+    added = [method for method in _registry.values() if method.__module__ == module.__name__]
     if len(added) != 1:
         raise TrainingError(f"{path} registers {len(added)} methods: decorate exactly one class with @register(name)")
     return added[0]

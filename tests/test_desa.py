@@ -17,7 +17,7 @@ from sslfeat.models.color import rgb_to_lab
 from sslfeat.models.config import TrainConfig
 from sslfeat.models.data import load_arrays
 from sslfeat.models.lvq import Codebook, learn_pair
-from sslfeat.models.methods.desa import COLOR_RANGE, DeSa, teach_each_other
+from sslfeat.models.methods.desa import COLOR_RANGE, DeSa, balance, teach_each_other
 from sslfeat.models.train import train
 
 
@@ -27,15 +27,14 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_the_loss_term_by_term() -> None:
     first, second = torch.randn(2, 5, 3, generator=generator()).double()
-    beta, temperature = 0.7, 0.5
+    beta = 0.7
     p = [torch.softmax(x, 1).numpy() for x in (first, second)]
-    sharp = [torch.softmax(x / temperature, 1).numpy() for x in (first, second)]
     total = 0.0
     for me, other in ((0, 1), (1, 0)):
-        total -= sum(float(sharp[other][n, k]) * math.log(p[me][n, k]) for n in range(5) for k in range(3)) / 5
+        total -= sum(math.log(p[me][n, p[other][n].argmax()]) for n in range(5)) / 5
         mean = p[me].mean(0)
         total -= beta * -sum(float(share) * math.log(share) for share in mean)
-    loss, figures = teach_each_other(first, second, beta, temperature)
+    loss, figures = teach_each_other(first, second, beta, balanced=False)
     assert float(loss) == pytest.approx(total, rel=1e-5)
     winners = [x.argmax(1) for x in p]
     assert float(figures["accuracy"]) == pytest.approx(float((winners[0] == winners[1]).mean()))
@@ -45,30 +44,47 @@ def test_the_loss_term_by_term() -> None:
 
 def test_what_teaches_gets_no_gradient() -> None:
     first, second = torch.randn(2, 6, 4, generator=generator()).requires_grad_().unbind(0)
-    loss, _ = teach_each_other(first, second, 0.0, 1.0)
-    (gradient,) = torch.autograd.grad(loss, first)
-    p, q = first.softmax(1), second.softmax(1)
-    torch.testing.assert_close(gradient, ((p - q) / 6).detach(), atol=1e-6, rtol=1e-4)  # that of CE(p1, sg p2) alone
+    for balanced in (False, True):
+        loss, _ = teach_each_other(first, second, 0.0, balanced)
+        (gradient,) = torch.autograd.grad(loss, first)
+        lesson = torch.nn.functional.one_hot((balance(second) if balanced else second).argmax(1), 4)
+        # that of CE(p1, w2) alone
+        torch.testing.assert_close(gradient, ((first.softmax(1) - lesson) / 6).detach(), atol=1e-6, rtol=1e-4)
 
 
-def learned_entropy(beta: float) -> float:
-    """Entropy of the classes in use, after two linear towers taught each other on random correlated views."""
+def test_winners_are_shared_out_evenly_and_follow_what_is_said() -> None:
+    said = torch.randn(400, 5, generator=generator()) * 0.01
+    said[:, 3] += 10.0  # one class for all: how much more it is said of some is what counts
+    assert set(said.argmax(1).tolist()) == {3}
+    shares = balance(said)
+    torch.testing.assert_close(shares.sum(1), torch.ones(400))
+    torch.testing.assert_close(shares.sum(0), torch.full((5,), 80.0), rtol=0.02, atol=0)
+    counts = shares.argmax(1).bincount(minlength=5)
+    assert counts.min() > 60 and counts.max() < 100
+    even = said - said.mean(0)
+    assert (shares.argmax(1) == even.argmax(1)).float().mean() > 0.9
+    assert torch.isfinite(balance(torch.zeros(3, 4))).all()
+
+
+def learned(beta: float, balanced: bool) -> tuple[float, float]:
+    """Entropy of the classes in use and agreement, after two linear towers taught each other on correlated views."""
     torch.manual_seed(0)
     towers = [torch.nn.Linear(8, 6), torch.nn.Linear(8, 6)]
     optimizer = torch.optim.Adam([p for tower in towers for p in tower.parameters()], 0.05)
     figures: dict[str, Any] = {}
     for step in range(150):
         hidden = torch.randn(64, 8, generator=generator(step))
-        loss, figures = teach_each_other(towers[0](hidden), towers[1](hidden + 0.1), beta, 0.5)
+        loss, figures = teach_each_other(towers[0](hidden), towers[1](hidden + 0.1), beta, balanced)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-    return float(figures["entropy"])
+    return float(figures["entropy"]), float(figures["accuracy"])
 
 
-def test_without_the_entropies_all_answers_become_one() -> None:
-    assert learned_entropy(1.0) > 0.9
-    assert learned_entropy(0.0) < 0.6 * learned_entropy(1.0)
+def test_unbalanced_and_without_the_entropies_all_answers_become_one() -> None:
+    entropy, agreement = learned(1.0, balanced=True)
+    assert entropy > 0.9 and agreement > 0.6
+    assert learned(0.0, balanced=False)[0] < 0.6 * entropy
     method = DeSa(build_backbone("resnet10_w4", 32), DeSa.Config())
     assert "few classes" in str(method.complaint({"entropy": 0.1}))
 
@@ -159,5 +175,5 @@ def test_lvq_moves_the_right_word_nearer_and_the_wrong_one_away_within_its_windo
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(TrainingError, match="classes of 2 or more"):
+    with pytest.raises(TrainingError, match="takes 2 or more"):
         DeSa(build_backbone("resnet10_w4", 32), DeSa.Config(classes=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -166,3 +167,26 @@ def test_wrong_names_and_options_are_named() -> None:
     with pytest.raises(TrainingError, match="temperature is 'warm'"):
         make_config(SimCLR, {"temperature": "warm"})
     assert make_config(Rotation, {"crop": "false"}).crop is False
+
+
+OWN_METHOD = """
+from __future__ import annotations
+from dataclasses import dataclass
+from sslfeat.models.method import register
+from sslfeat.models.methods.rotation import Rotation
+
+@register("upright")
+class Upright(Rotation):
+    @dataclass(frozen=True)
+    class Config(Rotation.Config):
+        tilt: float = 0.5
+"""
+
+
+def test_a_file_of_ones_own_may_extend_a_method(tmp_path: Path) -> None:
+    (tmp_path / "upright.py").write_text(OWN_METHOD)
+    found = find_method(str(tmp_path / "upright.py"))
+    assert issubclass(found, Rotation) and make_config(found, {"tilt": "0.2"}).tilt == 0.2
+    (tmp_path / "empty.py").write_text("from sslfeat.models.methods.rotation import Rotation\n")
+    with pytest.raises(TrainingError, match="registers 0 methods"):
+        find_method(str(tmp_path / "empty.py"))

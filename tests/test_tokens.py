@@ -168,10 +168,10 @@ def test_words_are_the_nearest_centres_of_whitened_patches() -> None:
 
     pictures, book = data(), Codebook(16, 4)
     book.fit(pictures)
-    sample = sample_patches(pictures.pixels, 4, 60_000, 0)
+    sample = sample_patches(pictures.pixels, 4, 4000, 0)
     mean, matrix = whitening(sample)
     white = ((sample - mean) @ matrix).astype(np.float32)
-    kmeans = faiss.Kmeans(48, 16, niter=20, seed=1, min_points_per_centroid=1, max_points_per_centroid=60_000)
+    kmeans = faiss.Kmeans(48, 16, niter=20, seed=1, min_points_per_centroid=1, max_points_per_centroid=4000)
     kmeans.train(white)
     distance = ((white[:300, None] - np.asarray(kmeans.centroids)[None]) ** 2).sum(2)
     assert book(torch.from_numpy(sample[:300])).tolist() == distance.argmin(1).tolist()

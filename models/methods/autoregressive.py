@@ -59,7 +59,7 @@ class Autoregressive(Method):
         super().__init__(need_vit(encoder, "autoregressive"), config)
         if config.target not in ("pixels", "words"):
             raise TrainingError(f"target is {config.target!r}: it can be pixels or words")
-        self.encoder.class_token = False
+        self.encoder.pool_patches()
         self.count = self.encoder.grid**2
         out = 3 * self.encoder.patch**2
         if config.target == "words":

@@ -56,7 +56,7 @@ class BEiT(Method):
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_vit(encoder, "beit"), config)
-        self.encoder.class_token = False
+        self.encoder.pool_patches()
         self.count = self.encoder.grid**2
         if not 0 < round(config.mask * self.count) < self.count:
             raise TrainingError(f"mask is {config.mask}: some patches are hidden, and some not")

@@ -26,7 +26,7 @@ from sslfeat.models.data import Pictures
 from sslfeat.models.method import About, Figures, Indices, Method, Recipe, register
 from sslfeat.models.watch import features_of
 
-CLUSTERS, LONGEST_CYCLE = 100, 200
+CLUSTERS, LONGEST_CYCLE = 100, 100
 LARGEST_SHARE, EMPTY_SHARE = 0.5, 0.2  # beyond which the clustering has degenerated
 
 

@@ -1,13 +1,14 @@
 """Each modality labels the other (de Sa 1993, "Learning Classification with Unlabeled Data"), for networks.
 
-Task: two towers see the two halves of one event and classify it; each is taught by the other's answer, so that they come
-to agree: CE(p1, sg p2) + CE(p2, sg p1) - b H(mean p1) - b H(mean p2). The paper's codebooks and LVQ2.1 rule are in
-``lvq.py``. Here the answers are soft, and the entropy of the batch's mean answer takes the place of the paper's
-initial naming of codewords. Modalities by default are lightness, which the encoder sees, and the colours ab of the same
-picture, for a small tower that is thrown away. These are less independent than sound and vision: an edge in one is an
-edge in the other. ``second=.npy`` takes a second modality from an array beside each picture instead.
+Task: two towers see the two halves of one event and classify it; each is taught the other's winner w, so that they come
+to agree: CE(p1, w2) + CE(p2, w1) - b H(mean p1) - b H(mean p2). The paper's codebooks and LVQ2.1 rule are in ``lvq.py``.
+Modalities by default are lightness, which the encoder sees, and the colours ab of the same picture, for a small tower
+that is thrown away. These are less independent than sound and vision: an edge in one is an edge in the other.
+``second=.npy`` takes a second modality from an array beside each picture instead.
 
-Known shortcut: one class for all pictures is perfect agreement. The entropy closes it, ``beta=0`` opens it.
+Known shortcuts: one class for all pictures is perfect agreement, and so is being equally undecided about all, which the
+entropies reward. Winners are therefore shared out evenly over the batch, which does what the paper's initial naming of
+codewords did; ``balanced=false`` opens the second way out, and with ``beta=0`` the first.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sslfeat.errors import TrainingError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
-from sslfeat.models.color import Lightness, rgb_to_lab
+from sslfeat.models.color import Lightness, lab_to_rgb, rgb_to_lab
 from sslfeat.models.data import Pictures, load_arrays
 from sslfeat.models.heads import mlp
 from sslfeat.models.method import About, Figures, Method, Recipe, register
@@ -30,6 +32,8 @@ from sslfeat.models.method import About, Figures, Method, Recipe, register
 LEAST_ENTROPY = 0.5  # of log K: below it few classes are in use
 COLOR_RANGE = 25.0  # ab in these units has about unit variance
 HIDDEN = 256
+MIDDLE_LIGHTNESS = 65.0  # at which colours alone are shown
+SHARPNESS, ROUNDS = 0.3, 5  # of the sharing out: deviations, and passes over rows and columns
 
 
 @register("desa")
@@ -38,16 +42,16 @@ class DeSa(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """``classes``: K (paper: as many as there are). ``beta``: b, weight of the entropies; 0 lets all answers collapse.
+        """``classes``: K (paper: as many as there are). ``beta``: b, weight of the entropies.
 
-        ``temperature``: answers are raised to its inverse before they teach; 1 leaves them, near 0 only the winner counts
-        (paper: the winner). ``same_crop``: both modalities of one crop; ``min_area``: of the smallest crop (1: mirrors
-        only). ``second``: ending of a NumPy file beside each picture, such as ``.npy``, float arrays of one shape.
+        ``balanced``: winners are shared out evenly over the classes (``balance``). ``same_crop``: both modalities of one
+        crop; ``min_area``: of the smallest crop (1: mirrors only). ``second``: ending of a NumPy file beside each
+        picture, such as ``.npy``, float arrays of one shape.
         """
 
         classes: int = 64
         beta: float = 1.0
-        temperature: float = 0.5
+        balanced: bool = True
         same_crop: bool = True
         min_area: float = 0.3
         second: str = ""
@@ -63,8 +67,8 @@ class DeSa(Method):
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
-        if config.classes < 2 or not config.temperature > 0:
-            raise TrainingError("desa takes classes of 2 or more and a temperature above 0")
+        if config.classes < 2:
+            raise TrainingError(f"classes is {config.classes}: desa takes 2 or more")
         self.head = nn.Linear(encoder.dim, config.classes)
         self.register_buffer("arrays", torch.empty(0), persistent=False)
         if not config.second:
@@ -92,9 +96,8 @@ class DeSa(Method):
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
         """See ``teach_each_other``."""
         pictures, second = views
-        return teach_each_other(
-            self.head(self.encode(pictures)), self.tower(second), self.config.beta, self.config.temperature
-        )
+        answers = self.head(self.encode(pictures)).float(), self.tower(second).float()
+        return teach_each_other(*answers, self.config.beta, self.config.balanced)
 
     def complaint(self, figures: dict[str, float]) -> str | None:
         if figures["entropy"] < LEAST_ENTROPY:
@@ -105,31 +108,46 @@ class DeSa(Method):
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Rows: the pictures, what the encoder sees, and a bar of which class each tower gives (grey level)."""
-        pictures = to_float(batch)
-        seen = (self.input_transform(pictures) / 4 + 0.5).clamp(0, 1)
-        return torch.cat([torch.cat(list(row), 2) for row in (pictures, seen)], 1)
+        """Rows: the pictures, the lightness that the encoder sees, and the colours that the tower sees."""
+        rows = [to_float(batch)]
+        if not self.config.second:
+            lab = rgb_to_lab(rows[0])
+            alone = torch.cat([torch.full_like(lab[:, :1], MIDDLE_LIGHTNESS), lab[:, 1:]], 1)
+            rows += [lab[:, :1].expand_as(rows[0]) / 100, lab_to_rgb(alone)]
+        return torch.cat([torch.cat(list(row), 2) for row in rows], 1)
 
 
-def teach_each_other(first: Tensor, second: Tensor, beta: float, temperature: float) -> tuple[Tensor, Figures]:
+def teach_each_other(first: Tensor, second: Tensor, beta: float, balanced: bool) -> tuple[Tensor, Figures]:
     """The loss on logits (N, K) of the two modalities, in nats.
 
     ``accuracy`` is how often both give the same class, ``chance`` how often they would if they knew nothing of each
     other; ``entropy`` that of the mean answer, in units of log K, the lower of the two.
     """
-    logs = [logits.float().log_softmax(1) for logits in (first, second)]
-    means = [log.exp().mean(0) for log in logs]
+    both, k = (first, second), first.shape[1]
+    means = [logits.softmax(1).mean(0) for logits in both]
     entropies = [-(mean * mean.clamp_min(1e-12).log()).sum() for mean in means]
-    targets = [(log.detach() / temperature).softmax(1) for log in logs]
-    taught = sum(-(target * log).sum(1).mean() for target, log in zip(reversed(targets), logs, strict=True))
-    k = first.shape[1]
-    winners = [log.detach().argmax(1) for log in logs]
-    shares = [torch.nn.functional.one_hot(winner, k).float().mean(0) for winner in winners]
+    winners = [logits.detach().argmax(1) for logits in both]
+    lessons = [balance(logits.detach()).argmax(1) for logits in both] if balanced else winners
+    taught = functional.cross_entropy(first, lessons[1]) + functional.cross_entropy(second, lessons[0])
+    shares = [functional.one_hot(winner, k).float().mean(0) for winner in winners]
     return taught - beta * (entropies[0] + entropies[1]), {
         "accuracy": (winners[0] == winners[1]).float().mean(),
         "chance": (shares[0] * shares[1]).sum(),
         "entropy": torch.minimum(*entropies).detach() / math.log(k),
     }
+
+
+def balance(logits: Tensor) -> Tensor:
+    """Logits (N, K) to shares (N, K) that sum to 1 over classes and nearly to N / K over the batch (Sinkhorn's rounds).
+
+    Each class's logits are first brought to mean 0 and deviation 1: what it says of every picture alike tells nothing.
+    """
+    even = (logits - logits.mean(0)) / (logits.std(0, correction=0) + 1e-6)
+    shares = (even / SHARPNESS).softmax(1)
+    for _ in range(ROUNDS):
+        shares = functional.normalize(shares, 1, 0)
+        shares = functional.normalize(shares, 1, 1)
+    return shares
 
 
 def color_tower(classes: int) -> nn.Sequential:

@@ -58,7 +58,7 @@ class MAE(Method):
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_vit(encoder, "mae"), config)
-        self.encoder.class_token = False
+        self.encoder.pool_patches()
         self.count = self.encoder.grid**2
         self.visible = self.count - round(self.count * config.mask)
         if not 0 < self.visible < self.count:
