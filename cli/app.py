@@ -17,6 +17,7 @@ from sslfeat.cli.export import export
 from sslfeat.cli.inspect import info, models, verify
 from sslfeat.cli.methods import TrainCommand, methods
 from sslfeat.cli.probe import probe
+from sslfeat.cli.redundancy import redundancy
 from sslfeat.cli.samples import samples
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, export, embed, probe, info, verify, models, methods, samples):
+for command in (train, export, embed, probe, redundancy, info, verify, models, methods, samples):
     kind = TrainCommand if command is train else TyperCommand
     app.command(cls=kind, no_args_is_help=command not in (models, methods, samples))(command)
 debug = False

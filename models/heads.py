@@ -13,3 +13,11 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Linear(hidden_dim, out_dim),
     )
+
+
+def small_tower(channels: int, out: int) -> nn.Sequential:
+    """Pictures (N, channels, S, S) to (N, out): three convolutions that each halve the side, and the mean."""
+    layers: list[nn.Module] = []
+    for width_in, width in ((channels, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(width_in, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, out))

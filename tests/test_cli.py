@@ -17,7 +17,7 @@ from sslfeat.errors import EncoderFileError, ImageError, ProviderError
 from sslfeat.zoo import DEFAULT, names, resolve
 from tests.conftest import sslfeat
 
-COMMANDS = ("train", "export", "embed", "probe", "info", "verify", "models", "methods", "samples")
+COMMANDS = ("train", "export", "embed", "probe", "redundancy", "info", "verify", "models", "methods", "samples")
 
 
 def test_help_of_everything() -> None:

@@ -32,7 +32,10 @@ def drawn(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 def settings(name: str, pictures: Path) -> TrainConfig:
     usual = find_method(name).recipe.backbones
     backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: "resnet10_w4"}.get(usual, usual[0])
-    return TrainConfig(name, (str(pictures),), backbone, image_size=32, batch_size=8, steps=12, accelerator="cpu")
+    options = {"sobel": "true"} if name == "deepcluster" else {}  # the filter is to be in the graph
+    return TrainConfig(
+        name, (str(pictures),), backbone, image_size=32, batch_size=8, steps=12, accelerator="cpu", options=options
+    )
 
 
 def made(name: str, pictures: Path, drawn: Pictures) -> Method:

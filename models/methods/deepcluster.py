@@ -4,7 +4,9 @@ Task: say which cluster of pictures a crop comes from, the clusters being those 
 cycle the features are PCA-whitened, brought to length 1 and clustered by k-means (section 3); the classifier on top
 starts afresh, since the clusters' names have changed. Two trivial solutions are closed as in section 3.4: no cluster is
 left empty (``clustering.fill_empty``), and batches are uniform over clusters. Known shortcut: clusters of colour, closed
-by a Sobel filter in front of the encoder (section 3.3, it is part of what is exported); ``sobel=false`` opens it.
+by distorting the colours of what is recognised, as the authors' later versions do (``jitter=0`` opens it). The paper
+closes it with a Sobel filter in front of the encoder (section 3.3), ``sobel=true``: it is then part of what is exported,
+and the encoder sees no colours at all.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from sslfeat.models.data import Pictures
 from sslfeat.models.method import About, Figures, Indices, Method, Recipe, register
 from sslfeat.models.watch import features_of
 
-CLUSTERS, LONGEST_CYCLE = 100, 100
+CLUSTERS, LONGEST_CYCLE = 100, 200
 LARGEST_SHARE, EMPTY_SHARE = 0.5, 0.2  # beyond which the clustering has degenerated
 
 
@@ -40,17 +42,17 @@ class DeepCluster(Method):
 
         ``cluster_pictures``: how many are clustered and trained on in a cycle (paper: all); from cycle to cycle half of
         them are drawn anew. ``cycle``: steps between two clusterings (paper: an epoch); 0 for an epoch, at most 200 steps.
-        ``pca``: dimensions kept (paper: 256). ``sobel``: see above. ``min_area``: of the smallest crop (paper: 0.08).
-        ``jitter``: strength of SimCLR's colour distortion (paper: 0).
+        ``pca``: dimensions kept (paper: 256). ``jitter``: strength of SimCLR's colour distortion (paper: 0).
+        ``sobel``: see above (paper: true). ``min_area``: of the smallest crop (paper: 0.08).
         """
 
         clusters: int = 0
         cluster_pictures: int = 10_000
         cycle: int = 0
         pca: int = 256
-        sobel: bool = True
+        jitter: float = 0.5
+        sobel: bool = False
         min_area: float = 0.3
-        jitter: float = 0.0
 
     recipe = Recipe(batch_size=128, lr=1e-3, weight_decay=1e-4)
     about = About(

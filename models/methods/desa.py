@@ -26,7 +26,7 @@ from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.color import Lightness, lab_to_rgb, rgb_to_lab
 from sslfeat.models.data import Pictures, load_arrays
-from sslfeat.models.heads import mlp
+from sslfeat.models.heads import mlp, small_tower
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 
 LEAST_ENTROPY = 0.5  # of log K: below it few classes are in use
@@ -73,7 +73,7 @@ class DeSa(Method):
         self.register_buffer("arrays", torch.empty(0), persistent=False)
         if not config.second:
             self.input_transform = Lightness()
-        self.tower: nn.Module = nn.Identity() if config.second else color_tower(config.classes)
+        self.tower: nn.Module = nn.Identity() if config.second else small_tower(2, config.classes)
 
     def prepare(self, pictures: Pictures) -> None:
         """Reads the second modality, and gives it a tower of its width."""
@@ -148,15 +148,3 @@ def balance(logits: Tensor) -> Tensor:
         shares = functional.normalize(shares, 1, 0)
         shares = functional.normalize(shares, 1, 1)
     return shares
-
-
-def color_tower(classes: int) -> nn.Sequential:
-    """ab (N, 2, S, S) to logits (N, classes): three convolutions that halve the resolution, and the mean."""
-    layers: list[nn.Module] = []
-    for width_in, width in ((2, 32), (32, 64), (64, 128)):
-        layers += [
-            nn.Conv2d(width_in, width, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes))
