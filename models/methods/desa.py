@@ -49,7 +49,7 @@ class DeSa(Method):
         picture, such as ``.npy``, float arrays of one shape.
         """
 
-        classes: int = 64
+        classes: int = 32
         beta: float = 1.0
         balanced: bool = True
         same_crop: bool = True
