@@ -1,6 +1,7 @@
 """Every method for the same budget on the same pictures, judged by the same probe, beside its untrained encoder.
 
     python benchmarks/methods.py DATA WORK --minutes 15 [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
+    python benchmarks/methods.py DATA WORK2 --methods common-fate --pictures FRAMES --set source=frames
 
 DATA holds train/CLASS/* and test/CLASS/* (or val/). Each encoder is trained, exported, embedded and probed by the command line.
 A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Writes WORK/methods.json,
@@ -81,7 +82,9 @@ def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
     if not encoder.exists():
         resume = ["--resume"] if (run / "config.yaml").exists() else []
         size = ["--image-size", options.image_size, "--seed", seed, *resume, *backbone_of(method, options)]
-        cli("train", method, options.data / "train", "--out", run, "--minutes", options.minutes, *size)
+        settings = [word for setting in options.set for word in ("--set", setting)]
+        pictures = options.pictures or options.data / "train"
+        cli("train", method, pictures, "--out", run, "--minutes", options.minutes, *size, *settings)
         cli("export", run, "--out", encoder)
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     found = {**judge(encoder, options.data), **learning(run), "core_minutes": cores * options.minutes}
@@ -195,6 +198,8 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet10")
     parser.add_argument("--token-backbone", default="vit_tiny")
     parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--pictures", type=Path, help="train on these, judge on DATA")
+    parser.add_argument("--set", nargs="*", default=[], help="options of the method, NAME=VALUE")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     for method in options.methods:
