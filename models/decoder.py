@@ -63,11 +63,6 @@ def pool_patches(encoder: Backbone) -> None:
         encoder.pool_patches()
 
 
-def tile(*rows: Tensor) -> Tensor:
-    """Rows of pictures (N, 3, S, S) to one picture (3, rows x S, N x S), for previews."""
-    return torch.cat([torch.cat(list(row), 2) for row in rows], 1).clamp(0, 1)
-
-
 def minimax(adversary: nn.Module, real: Tensor, predicted: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     """The game of Pathak et al. 2016, equation 2, as one loss for one optimiser, and the share of predictions taken for real.
 

@@ -23,6 +23,7 @@ from sslfeat.models.codebook import Codebook, unigram
 from sslfeat.models.data import Pictures, evenly, to_batch
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
 from sslfeat.models.patches import mean_patch_error, normalize_patches, patchify, unpatchify
+from sslfeat.models.previews import tile
 from sslfeat.models.tiles import whole_numbers
 
 UNIGRAM_SAMPLE = 1000  # pictures
@@ -118,7 +119,7 @@ class Autoregressive(Method):
             guess = predicted * later.std(-1, keepdim=True) + later.mean(-1, keepdim=True)
         first = patches[:, :prefix]
         rows = torch.cat([first, torch.full_like(guess, 0.5)], 1), torch.cat([first, guess], 1), patches
-        return torch.cat([torch.cat(list(unpatchify(row, self.encoder.patch)), 2) for row in rows], 1).clamp(0, 1)
+        return tile(*(unpatchify(row, self.encoder.patch) for row in rows))
 
 
 def prefix_mask(count: int, prefix: int, device: torch.device) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.previews import tile
 
 EPSILON = 1e-5  # under the variance of a unit
 LEAST_AGREEMENT = 0.2
@@ -78,8 +79,7 @@ class Barlow(Method):
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Top row one view of each picture, bottom row the other."""
-        first, second = self.views(batch, generator).chunk(2)
-        return torch.cat([torch.cat(list(first), 2), torch.cat(list(second), 2)], 1)
+        return tile(*self.views(batch, generator).chunk(2))
 
 
 def barlow_twins(projections: Tensor, weight: float) -> tuple[Tensor, Figures]:

@@ -24,6 +24,7 @@ from sslfeat.models.data import Pictures, evenly, to_batch
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
 from sslfeat.models.motion import blob_masks
 from sslfeat.models.patches import patchify, random_order, unpatchify
+from sslfeat.models.previews import tile
 
 UNIGRAM_SAMPLE = 1000  # pictures
 
@@ -106,4 +107,4 @@ class BEiT(Method):
         truth = self.codebook.looks[self.codebook(patches)]
         away = hidden[:, :, None]
         rows = patches.masked_fill(away, 0.5), torch.where(away, guess, truth), truth
-        return torch.cat([torch.cat(list(unpatchify(row, self.encoder.patch)), 2) for row in rows], 1).clamp(0, 1)
+        return tile(*(unpatchify(row, self.encoder.patch) for row in rows))

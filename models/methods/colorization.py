@@ -21,8 +21,9 @@ from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
 from sslfeat.models.data import Pictures, evenly
-from sslfeat.models.decoder import Decoder, pool_patches, tile
+from sslfeat.models.decoder import Decoder, pool_patches
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.previews import tile
 
 PRIOR_SAMPLE = 1000  # pictures that the prior is computed from
 AB_SCALE = 50.0  # ab is divided by it for the squared error

@@ -22,10 +22,11 @@ from sslfeat.errors import TrainingError
 from sslfeat.models.augment import random_resized_crop, to_float, uniform
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.data import Pictures
-from sslfeat.models.decoder import pool_patches, pyramid, tile
+from sslfeat.models.decoder import pool_patches, pyramid
 from sslfeat.models.heads import mlp
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.motion import cross_entropy, flow_colors, frame_flow, rbf, sprite_scene
+from sslfeat.models.previews import tile
 
 NEAR = 0.15  # of the side: bandwidth of the kernel of distances
 STILL = 0.05  # px: flow that varies less is noise

@@ -21,6 +21,7 @@ from sslfeat.models.augment import random_resized_crop, to_float, uniform
 from sslfeat.models.backbones import Backbone, need_conv
 from sslfeat.models.heads import mlp
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.previews import tile
 from sslfeat.models.tiles import Standardize, cut, whole_numbers
 
 NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)  # of the nine in raster order, all but the centre
@@ -104,7 +105,7 @@ class Context(Method):
         canvas = torch.ones(len(batch), *batch.shape[1:], device=batch.device)
         for k, (top, left) in enumerate(zip(tops[0].tolist(), lefts[0].tolist(), strict=True)):
             canvas[:, :, top : top + self.patch, left : left + self.patch] = seen[:, k]
-        return torch.cat([torch.cat(list(row), 2) for row in (to_float(batch), canvas)], 1)
+        return tile(to_float(batch), canvas)
 
 
 def keep_one_channel(patches: Tensor, generator: torch.Generator) -> Tensor:

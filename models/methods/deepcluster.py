@@ -26,6 +26,7 @@ from sslfeat.models.clustering import half_anew, kmeans, nmi, uniform_over_clust
 from sslfeat.models.color import Sobel
 from sslfeat.models.data import Pictures
 from sslfeat.models.method import About, Figures, Indices, Method, Recipe, register
+from sslfeat.models.previews import tile
 from sslfeat.models.watch import features_of
 
 CLUSTERS, LONGEST_CYCLE = 100, 200
@@ -147,4 +148,4 @@ class DeepCluster(Method):
         seen = self.input_transform(pictures)
         low, high = seen.amin((0, 2, 3), keepdim=True), seen.amax((0, 2, 3), keepdim=True)
         seen = (seen - low) / (high - low).clamp_min(1e-6)
-        return torch.cat([torch.cat(list(row), 2) for row in (pictures, seen)], 1)
+        return tile(pictures, seen)

@@ -28,6 +28,7 @@ from sslfeat.models.color import Lightness, lab_to_rgb, rgb_to_lab
 from sslfeat.models.data import Pictures, load_arrays
 from sslfeat.models.heads import mlp, small_tower
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.previews import tile
 
 LEAST_ENTROPY = 0.5  # of log K: below it few classes are in use
 COLOR_RANGE = 25.0  # ab in these units has about unit variance
@@ -114,7 +115,7 @@ class DeSa(Method):
             lab = rgb_to_lab(rows[0])
             alone = torch.cat([torch.full_like(lab[:, :1], MIDDLE_LIGHTNESS), lab[:, 1:]], 1)
             rows += [lab[:, :1].expand_as(rows[0]) / 100, lab_to_rgb(alone)]
-        return torch.cat([torch.cat(list(row), 2) for row in rows], 1)
+        return tile(*rows)
 
 
 def teach_each_other(first: Tensor, second: Tensor, beta: float, balanced: bool) -> tuple[Tensor, Figures]:

@@ -18,9 +18,10 @@ from torch import Tensor
 from sslfeat.errors import TrainingError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
-from sslfeat.models.decoder import Decoder, discriminator, minimax, pool_patches, tile
+from sslfeat.models.decoder import Decoder, discriminator, minimax, pool_patches
 from sslfeat.models.method import About, Figures, Method, Normalize, Recipe, register
 from sslfeat.models.motion import blob_masks
+from sslfeat.models.previews import tile
 
 BAND_WEIGHT = 10.0  # of errors where the prediction overlaps what can be seen
 ADVERSARIAL = 0.001  # the adversary's part of the loss

@@ -28,6 +28,7 @@ from sslfeat.models.patches import (
     random_order,
     unpatchify,
 )  # fmt: skip
+from sslfeat.models.previews import tile
 
 
 @register("mae")
@@ -101,4 +102,4 @@ class MAE(Method):
             predicted = predicted * patches.std(-1, keepdim=True) + patches.mean(-1, keepdim=True)
         hidden = torch.zeros_like(order, dtype=torch.bool).scatter(1, order[:, self.visible :], True)[:, :, None]
         rows = patches.masked_fill(hidden, 0.5), torch.where(hidden, predicted, patches), patches
-        return torch.cat([torch.cat(list(unpatchify(row, self.encoder.patch)), 2) for row in rows], 1).clamp(0, 1)
+        return tile(*(unpatchify(row, self.encoder.patch) for row in rows))

@@ -17,6 +17,7 @@ from torch.nn import functional
 from sslfeat.models.augment import random_flip, random_resized_crop, rotate_quarter, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.previews import tile
 
 TURNS = 4
 
@@ -60,3 +61,11 @@ class Rotation(Method):
         logits = self.head(self.encode(pictures))
         accuracy = (logits.detach().argmax(1) == turns).float().mean()
         return functional.cross_entropy(logits, turns), {"accuracy": accuracy, "chance": 1 / TURNS}
+
+    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Top row the pictures, turned; bottom row turned back by as much as the encoder believes."""
+        pictures, n = to_float(batch), len(batch)
+        turned = torch.stack([rotate_quarter(pictures[i : i + 1], i % TURNS)[0] for i in range(n)])
+        guesses = self.head(self.encode(turned)).argmax(1).tolist()
+        back = [rotate_quarter(turned[i : i + 1], -guess % TURNS)[0] for i, guess in enumerate(guesses)]
+        return tile(turned, torch.stack(back))

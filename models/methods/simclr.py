@@ -18,6 +18,7 @@ from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.heads import mlp
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.previews import tile
 
 
 @register("simclr")
@@ -59,6 +60,10 @@ class SimCLR(Method):
     def loss(self, views: Tensor) -> tuple[Tensor, Figures]:
         """NT-Xent in nats; ``accuracy`` is how often the true partner is the nearest of the other 2N - 1 views."""
         return nt_xent(self.projector(self.encode(views)), self.config.temperature)
+
+    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Top row one view of each picture, bottom row the other."""
+        return tile(*self.views(batch, generator).chunk(2))
 
 
 def nt_xent(projections: Tensor, temperature: float) -> tuple[Tensor, Figures]:
