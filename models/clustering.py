@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from sslfeat.errors import TrainingError
 
@@ -78,6 +79,17 @@ def nmi(a: Assignments, b: Assignments) -> float:
     seen = joint > 0
     information = (joint[seen] * np.log(joint[seen] / np.outer(rows, columns)[seen])).sum()
     return float(information / np.sqrt((rows * np.log(rows)).sum() * (columns * np.log(columns)).sum()))
+
+
+def renamed(after: Assignments, before: Assignments, k: int) -> Assignments:
+    """``after`` with its clusters named so that as many pictures as can keep the name they had in ``before``."""
+    overlap = np.zeros((k, k), np.int64)
+    common = (before >= 0) & (after >= 0)
+    np.add.at(overlap, (after[common], before[common]), 1)
+    old, new = linear_sum_assignment(overlap, maximize=True)
+    names = np.empty(k, np.int64)
+    names[old] = new
+    return np.where(after >= 0, names[after], after)
 
 
 def uniform_over_clusters(assignments: Assignments, count: int, generator: torch.Generator) -> npt.NDArray[np.int64]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones import build_backbone
-from sslfeat.models.clustering import fill_empty, kmeans, nmi, whiten
+from sslfeat.models.clustering import fill_empty, kmeans, nmi, renamed, whiten
 from sslfeat.models.color import Sobel
 from sslfeat.models.data import Pictures
 from sslfeat.models.methods.deepcluster import DeepCluster
@@ -91,8 +91,23 @@ def test_batches_are_uniform_over_clusters() -> None:
     assert all(drawn[k] / total == pytest.approx(1 / 3, abs=0.03) for k in range(3))
 
 
-def test_a_cycle_clusters_anew_and_forgets_the_classifier() -> None:
+def test_clusters_keep_the_names_of_those_they_come_from() -> None:
+    before = np.array([0, 0, 0, 1, 1, 2, 2, 2, -1, -1])
+    after = np.array([2, 2, 1, 1, 1, 0, 0, 0, 0, -1])
+    np.testing.assert_array_equal(renamed(after, before, 3), [0, 0, 1, 1, 1, 2, 2, 2, 2, -1])
+    rng = np.random.default_rng(0)
+    names, shuffled = rng.integers(0, 6, 500), rng.permutation(6)
+    np.testing.assert_array_equal(renamed(shuffled[names], names, 6), names)
     method, pictures = made(clusters=4)
+    list(method.on_cycle(pictures, generator()))
+    head, first = method.head.weight.detach().clone(), method.assignments.clone()
+    assert list(method.on_cycle(pictures, generator())) == []
+    assert torch.equal(head, method.head.weight)
+    assert torch.equal(first, method.assignments)
+
+
+def test_a_cycle_clusters_anew_and_may_forget_the_classifier() -> None:
+    method, pictures = made(clusters=4, forget=True)
     before = method.head.weight.detach().clone()
     fresh = list(method.on_cycle(pictures, generator()))
     assert {id(parameter) for parameter in fresh} == {id(parameter) for parameter in method.head.parameters()}

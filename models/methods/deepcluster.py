@@ -1,8 +1,9 @@
 """DeepCluster (Caron, Bojanowski, Joulin, Douze 2018, "Deep Clustering for Unsupervised Learning of Visual Features").
 
 Task: say which cluster of pictures a crop comes from, the clusters being those of the encoder's own features. Once a
-cycle the features are PCA-whitened, brought to length 1 and clustered by k-means (section 3); the classifier on top
-starts afresh, since the clusters' names have changed. Two trivial solutions are closed as in section 3.4: no cluster is
+cycle the features are PCA-whitened, brought to length 1 and clustered by k-means (section 3). Clusters take the names of
+those before them that they share most pictures with, and the classifier on top goes on; in the paper it starts afresh
+(``forget=true``), for which short schedules have no time. Two trivial solutions are closed as in section 3.4: no cluster is
 left empty (``clustering.fill_empty``), and batches are uniform over clusters. Known shortcut: clusters of colour, closed
 by distorting the colours of what is recognised, as the authors' later versions do (``jitter=0`` opens it). The paper
 closes it with a Sobel filter in front of the encoder (section 3.3), ``sobel=true``: it is then part of what is exported,
@@ -22,7 +23,7 @@ from torch.nn import functional
 from sslfeat.errors import TrainingError
 from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
-from sslfeat.models.clustering import half_anew, kmeans, nmi, uniform_over_clusters, whiten
+from sslfeat.models.clustering import half_anew, kmeans, nmi, renamed, uniform_over_clusters, whiten
 from sslfeat.models.color import Sobel
 from sslfeat.models.data import Pictures
 from sslfeat.models.method import About, Figures, Indices, Method, Recipe, register
@@ -43,14 +44,15 @@ class DeepCluster(Method):
 
         ``cluster_pictures``: how many are clustered and trained on in a cycle (paper: all); from cycle to cycle half of
         them are drawn anew. ``cycle``: steps between two clusterings (paper: an epoch); 0 for an epoch, at most 200 steps.
-        ``pca``: dimensions kept (paper: 256). ``jitter``: strength of SimCLR's colour distortion (paper: 0).
-        ``sobel``: see above (paper: true). ``min_area``: of the smallest crop (paper: 0.08).
+        ``pca``: dimensions kept (paper: 256). ``forget``: see above (paper: true). ``jitter``: strength of SimCLR's colour
+        distortion (paper: 0). ``sobel``: see above (paper: true). ``min_area``: of the smallest crop (paper: 0.08).
         """
 
         clusters: int = 0
         cluster_pictures: int = 10_000
         cycle: int = 0
         pca: int = 256
+        forget: bool = False
         jitter: float = 0.5
         sobel: bool = False
         min_area: float = 0.3
@@ -91,7 +93,7 @@ class DeepCluster(Method):
         return self.config.cycle or min(steps_per_epoch, LONGEST_CYCLE)
 
     def on_cycle(self, pictures: Pictures, generator: torch.Generator) -> Iterable[nn.Parameter]:
-        """Cluster anew, and forget the classifier."""
+        """Cluster anew."""
         device = self.assignments.device
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         before = self.assignments.cpu().numpy()
@@ -101,10 +103,14 @@ class DeepCluster(Method):
         common = before[members] >= 0
         agreement = nmi(before[members][common], clusters[common]) if common.any() else 0.0
         largest = np.bincount(clusters).max() / len(clusters)
+        if not self.config.forget:
+            clusters = renamed(clusters, before[members], self.clusters)
         after = np.full_like(before, -1)
         after[members] = clusters
         self.assignments.copy_(torch.from_numpy(after))
         self.health.copy_(torch.tensor([agreement, largest, empty]))
+        if not self.config.forget:
+            return ()
         self.head.reset_parameters()
         return self.head.parameters()
 
