@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 
@@ -85,8 +86,20 @@ class ConvBackbone(Backbone):
         body = self.body
         maps: Tensor = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # type: ignore[operator]
         for name in self.layers[: self.depth(layer)]:
-            maps = getattr(body, name)(maps)
+            maps = self.stage(name, maps)
         return maps
+
+    def stage(self, name: str, maps: Tensor) -> Tensor:
+        """Maps of the layer called ``name`` from those of the layer before.
+
+        On a CPU torch 2.14 leaves the weight gradient of a 3 x 3 convolution with stride 2 on maps of one pixel partly
+        uninitialised if it computes in bfloat16 (parts of pictures come down to one pixel): such maps stay in float32.
+        """
+        stage: nn.Module = getattr(self.body, name)
+        pixel = self.training and maps.device.type == "cpu" and maps.shape[-2:] == (1, 1)
+        with torch.autocast("cpu", enabled=False) if pixel else contextlib.nullcontext():
+            out: Tensor = stage(maps.float() if pixel else maps)
+        return out
 
     def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
         return self.maps(images, layer).mean((2, 3))

@@ -53,7 +53,7 @@ def pyramid(encoder: Backbone, images: Tensor, first: str, last: str) -> tuple[T
         return maps, encoder.maps(images, last)
     deep = maps
     for name in encoder.layers[encoder.depth(first) : encoder.depth(last)]:
-        deep = getattr(encoder.body, name)(deep)
+        deep = encoder.stage(name, deep)
     return maps, deep
 
 

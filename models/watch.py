@@ -158,7 +158,10 @@ class Watch:
 
     def look(self, step: int, device: torch.device, seed: int) -> dict[str, float]:
         """The figures of this moment, also in watch.csv and TensorBoard, and a preview if the method draws one."""
-        figures = spread_figures(features_of(self._method, self._sample, device))
+        features = features_of(self._method, self._sample, device)
+        if not np.isfinite(features).all():
+            raise TrainingError(f"the features are not finite at step {step}: try a lower --lr, or --precision 32-true")
+        figures = spread_figures(features)
         if self._probe_set is not None:
             figures |= probe_figures(features_of(self._method, self._probe_set.pixels, device), self._probe_set.labels)
         append_row(self._run, step, figures)

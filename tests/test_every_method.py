@@ -66,7 +66,9 @@ def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(name: str, p
     first.backward()
     gradients = [parameter.grad for parameter in method.encoder.parameters() if parameter.requires_grad]
     # without exception: several processes wait for each parameter that is trained
-    assert all(gradient is not None and bool(gradient.any()) for gradient in gradients)
+    assert all(gradient is not None for gradient in gradients)
+    if name != "patch2vec":  # whose second half begins at zero, as in word2vec
+        assert all(bool(gradient.any()) for gradient in gradients if gradient is not None)
 
 
 @EVERY

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from sslfeat.errors import TrainingError
+from sslfeat.models.backbones import build_backbone
 from sslfeat.models.config import TrainConfig
 from sslfeat.models.train import Progress, Reporter, train
 
@@ -45,7 +46,14 @@ class Brightness(Method):
 def config(pictures: Path, tmp_path: Path) -> TrainConfig:
     (tmp_path / "brightness.py").write_text(PLAIN_METHOD)
     return TrainConfig(
-        str(tmp_path / "brightness.py"), (str(pictures),), "vit_tiny", 32, batch_size=8, steps=3, accelerator="cpu"
+        str(tmp_path / "brightness.py"),
+        (str(pictures),),
+        "vit_tiny",
+        32,
+        batch_size=8,
+        steps=3,
+        accelerator="cpu",
+        precision="32-true",
     )
 
 
@@ -113,6 +121,22 @@ def test_bf16_learns(config: TrainConfig, tmp_path: Path) -> None:
     assert all(
         tensor.dtype != torch.bfloat16 for tensor in load_file(tmp_path / "run" / "encoder.safetensors").values()
     )
+
+
+def test_maps_of_one_pixel_stay_out_of_bf16_on_a_cpu() -> None:
+    """There its convolutions with stride 2 leave parts of the gradient unwritten, which are 0 in truth."""
+    backbone = build_backbone("resnet10_w4", 32)
+    kinds: dict[str, torch.dtype] = {}
+    for name, module in backbone.named_modules():
+        if name.endswith(("layer3", "layer4")):
+            module.register_forward_hook(lambda module, seen, out, name=name: kinds.update({name[-6:]: out.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        features = backbone(torch.rand(16, 3, 7, 7))
+    assert kinds == {"layer3": torch.bfloat16, "layer4": torch.float32}
+    features.float().square().sum().backward()
+    gradient = backbone.get_parameter("body.layer4.conv1.weight").grad
+    assert gradient is not None and bool(gradient[:, :, 1, 1].any())
+    assert not bool(gradient[:, :, 0].any())
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

@@ -189,8 +189,7 @@ def test_a_task_at_chance_is_said(config: TrainConfig, tmp_path: Path) -> None:
     said: list[str] = []
     settings = dataclasses.replace(config, method="rotation", lr=0.0, steps=100)
     train(settings, tmp_path / "run", reporter=Reporter(warn=said.append))
-    assert len(said) == 1
-    assert "chance" in said[0]
+    assert len([word for word in said if "chance" in word]) == 1
 
 
 def test_an_epoch_visits_every_picture_once_and_epochs_differ() -> None:
