@@ -188,7 +188,7 @@ def test_injected_aberration_is_solved_without_the_projection_and_not_with_it() 
 
 def test_counting_loss_equals_the_formula_of_the_paper() -> None:
     method = Counting(build_backbone("resnet10_w4", 32), Counting.Config(units=20, margin=3.0)).eval()
-    wholes, quarters, partner = views = method.views(pictures(6), generator())
+    wholes, quarters, gray = views = method.views(pictures(6), generator())
     with torch.no_grad():
         loss, figures = method.loss(views)
         phi = [method.count(wholes[i][None])[0].double().numpy() for i in range(6)]
@@ -196,24 +196,25 @@ def test_counting_loss_equals_the_formula_of_the_paper() -> None:
     total, nearer = 0.0, 0
     for i in range(6):
         own = sum((a - b) ** 2 for a, b in zip(phi[i], sums[i], strict=True))
-        other = sum((a - b) ** 2 for a, b in zip(phi[int(partner[i])], sums[i], strict=True))
-        total += own + max(0.0, 3.0 - other)
-        nearer += own < other
+        others = [
+            sum((a - b) ** 2 for a, b in zip(phi[j], sums[i], strict=True))
+            for j in range(6)
+            if j != i and gray[j] == gray[i]
+        ]
+        total += own + 0.25 * sum(max(0.0, 3.0 - other) for other in others)
+        nearer += own < min(others)
     assert float(loss) == pytest.approx(total / 6, rel=1e-4)
     assert float(figures["accuracy"]) == pytest.approx(nearer / 6)
+    assert float(figures["chance"]) == pytest.approx(2 / 6)  # four grey ones and two coloured: (4/4 + 2/2) / 6
 
 
-def test_counting_views_are_the_picture_halved_and_its_quarters_and_partners_are_of_a_kind() -> None:
+def test_counting_views_are_the_picture_halved_and_its_quarters() -> None:
     method = Counting(build_backbone("resnet10_w4", 32), Counting.Config(filters=1, min_area=1.0))
-    wholes, quarters, partner = method.views(pictures(12), generator())
+    wholes, quarters, gray = method.views(pictures(12), generator())
     mosaic = torch.cat([torch.cat(list(quarters[:, i : i + 2].unbind(1)), 3) for i in (0, 2)], 2)
     torch.testing.assert_close(functional.avg_pool2d(mosaic, 2), wholes)
-    gray = [bool((picture[0] - picture[1]).abs().max() < 1e-6) for picture in wholes]
-    assert gray == [True] * 8 + [False] * 4
-    assert sorted(partner.tolist()) == list(range(12))
-    for i, other in enumerate(partner.tolist()):
-        assert other != i
-        assert gray[other] == gray[i]
+    assert gray.tolist() == [True] * 8 + [False] * 4
+    assert [bool((picture[0] - picture[1]).abs().max() < 1e-6) for picture in wholes] == gray.tolist()
 
 
 def test_counting_without_contrast_collapses() -> None:

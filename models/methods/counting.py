@@ -2,9 +2,10 @@
 
 Task: what there is in a picture, shrunk to half its side, is what there is in its four quarters together: phi(Dx) =
 sum_j phi(T_j x), with phi >= 0 the encoder and a ReLU layer, all inputs (N, 3, S/2, S/2) (section 3, equation 4). Known
-shortcuts: phi = 0 satisfies it, so the counts must differ from those of another picture by a margin (equation 5;
-``contrast=false`` opens it); a downsampler leaves a trace, so the filter is drawn from four (``filters=1`` opens it);
-chromatic aberration tells quarters from wholes, so two thirds of the pictures are grey (``gray=0``).
+shortcuts: phi = 0 satisfies it, so the counts must differ from those of other pictures by a margin (equation 5, there of
+one other, here of all in the batch; ``contrast=false`` opens it); a downsampler leaves a trace, so the filter is drawn
+from four (``filters=1`` opens it); chromatic aberration tells quarters from wholes, so two thirds of the pictures are
+grey (``gray=0``). Units die when shrinking is the first thing they learn, so counts begin small.
 """
 
 from __future__ import annotations
@@ -22,23 +23,25 @@ from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.tiles import FILTERS, halve, to_gray, whole_numbers
 
 LEAST_ALIVE = 0.05  # share of units that count anything
+SMALL = 0.06  # of counts at the beginning: the distances of 1000 of them are then below the margin
 
 
 @register("counting")
 class Counting(Method):
-    """Views: wholes (N, 3, S/2, S/2), quarters (N, 4, 3, S/2, S/2), and each picture's partner (N,)."""
+    """Views: wholes (N, 3, S/2, S/2), quarters (N, 4, 3, S/2, S/2), and which pictures are grey (N,)."""
 
     @dataclass(frozen=True)
     class Config:
         """``margin`` M by which counts of different pictures differ, as a squared distance (paper: 10).
 
-        ``contrast``: use it at all. ``units`` that count (paper: 1000). ``gray``: share of pictures without colour
-        (paper: 2/3). ``filters``: how many resampling filters to draw from, of box, triangle, cubic and Lanczos (paper:
-        several). ``min_area``: of the smallest crop.
+        ``contrast``: use it at all; ``weight``: of each other picture (paper: 1, of one). ``units`` that count (paper:
+        1000). ``gray``: share of pictures without colour (paper: 2/3). ``filters``: how many resampling filters to draw
+        from, of box, triangle, cubic and Lanczos (paper: several). ``min_area``: of the smallest crop.
         """
 
         margin: float = 10.0
         contrast: bool = True
+        weight: float = 0.25
         units: int = 1000
         gray: float = 2 / 3
         filters: int = FILTERS
@@ -58,13 +61,13 @@ class Counting(Method):
             raise TrainingError(f"filters lies between 1 and {FILTERS}, units is at least 1, gray between 0 and 1")
         if encoder.image_size % 2:
             raise TrainingError("counting cuts pictures into quarters: choose an even --image-size")
-        self.head = nn.Sequential(nn.Linear(encoder.dim, config.units), nn.ReLU())
+        count = nn.Linear(encoder.dim, config.units)
+        nn.init.normal_(count.weight, std=SMALL / encoder.dim**0.5)
+        nn.init.zeros_(count.bias)
+        self.head = nn.Sequential(count, nn.ReLU())
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S), in a random order, to wholes, quarters and partners.
-
-        The first are grey and the others coloured, and each one's partner is of its kind, so that colour tells no pair.
-        """
+        """Pictures uint8 (N, 3, S, S), in a random order, to wholes, quarters, and True for the first, which are grey."""
         n, half = len(batch), batch.shape[-1] // 2
         order = torch.randperm(n, generator=generator, device=batch.device)
         pictures = random_resized_crop(to_float(batch[order]), generator, scale=(self.config.min_area, 1.0))
@@ -72,8 +75,7 @@ class Counting(Method):
         pictures = torch.cat([to_gray(pictures[:gray]), pictures[gray:]])
         wholes = halve(pictures, whole_numbers((n,), 0, self.config.filters - 1, generator))
         quarters = torch.stack([pictures[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)], 1)
-        number = torch.arange(n, device=batch.device)
-        return wholes, quarters, torch.cat([number[:gray].roll(1), number[gray:].roll(1)])
+        return wholes, quarters, torch.arange(n, device=batch.device) < gray
 
     def count(self, pictures: Tensor) -> Tensor:
         """phi: pictures (N, 3, h, w) to counts (N, units), none negative."""
@@ -83,21 +85,24 @@ class Counting(Method):
     def loss(self, views: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Figures]:
         """Mean over pictures of squared distances summed over units, and of what lacks to the margin.
 
-        ``accuracy``: how often a picture's quarters are nearer to its own whole than to its partner's (a collapse is
-        never nearer). ``alive``: share of units that count something in this batch. ``counted``: mean sum of counts.
+        Pictures are told from those of their kind, grey or coloured, so that colour tells no pair. ``accuracy``: how often
+        a picture's quarters are nearer to its own whole than to any other of its kind (a collapse is never nearer).
+        ``alive``: share of units that count something in this batch. ``counted``: mean sum of counts.
         """
-        wholes, quarters, partner = views
+        wholes, quarters, gray = views
         n = len(wholes)
         counts = self.count(torch.cat([wholes, quarters.flatten(0, 1)]))
         whole, parts = counts[:n], counts[n:].view(n, 4, -1).sum(1)
         own = (whole - parts).square().sum(1)
-        other = (whole[partner] - parts).square().sum(1)
+        others = (gray[:, None] == gray) & ~torch.eye(n, dtype=torch.bool, device=gray.device)
+        apart = parts.square().sum(1)[:, None] + whole.square().sum(1) - 2 * parts @ whole.T
         loss = own.mean()
         if self.config.contrast:
-            loss = loss + functional.relu(self.config.margin - other).mean()
+            lack = functional.relu(self.config.margin - apart) * others
+            loss = loss + self.config.weight * lack.sum() / n
         return loss, {
-            "accuracy": (own < other).float().mean(),
-            "chance": 0.5,
+            "accuracy": (own < apart.masked_fill(~others, torch.inf).amin(1)).float().mean(),
+            "chance": (1 / (others.sum(1) + 1)).mean(),
             "alive": (whole.detach() > 0).any(0).float().mean(),
             "counted": whole.detach().sum(1).mean(),
         }
