@@ -1,10 +1,11 @@
 """Pictures a second in training, beside lightly's equivalents: same pictures, same backbone, same batch size.
 
-    python benchmarks/train_speed.py DATA WORK [--steps 60] [--laps 3] [--image-size 32]
+    python benchmarks/train_speed.py DATA WORK [--steps 60] [--laps 3] [--image-size 32] [--precision 32-true]
 
 DATA is a folder of class folders. SimCLR: lightly's SimCLRTransform, SimCLRProjectionHead and NTXentLoss over its
 LightlyDataset and a DataLoader, as in its documentation. Rotation, which lightly has no module for: the same loader with
-torchvision's crops, and four turns of a batch. lightly gets whichever number of workers is fastest for it. Laps alternate,
+torchvision's crops, and four turns of a batch. Both train as they do unless told otherwise: sslfeat in bfloat16 where the
+machine has it, a plain loop around lightly's parts in float32. lightly gets whichever number of workers is fastest for it. Laps alternate,
 medians are compared; the time sslfeat takes to read all pictures once, before its first step, is stated apart.
 Needs: pip install lightly. Writes WORK/train_speed.json.
 """
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.models.backbones import build_backbone
-from sslfeat.models.config import TrainConfig
+from sslfeat.models.config import CONFIG_NAME, TrainConfig, load_config
 from sslfeat.models.train import Progress, Reporter, train
 
 BATCH = {"simclr": 256, "rotation": 64}
@@ -48,8 +49,9 @@ def ours(method: str, options: argparse.Namespace) -> tuple[float, float]:
     run = options.work / f"speed-{method}"
     shutil.rmtree(run, ignore_errors=True)
     config = TrainConfig(
-        method, (str(options.data),), options.backbone, options.image_size, BATCH[method], steps=WARM_UP + options.steps
-    )
+        method, (str(options.data),), options.backbone, options.image_size, BATCH[method],
+        steps=WARM_UP + options.steps, precision=options.precision,
+    )  # fmt: skip
     train(config, run, reporter=Reporter(training=training, look=look))
     return statistics.median(rates), first[0]
 
@@ -134,6 +136,8 @@ def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "lightly_images_per_second": statistics.median(b),
         "ratio": statistics.median(a) / statistics.median(b),
         "laps": {"sslfeat": a, "lightly": b},
+        "sslfeat_precision": load_config(options.work / f"speed-{method}" / CONFIG_NAME).precision,
+        "lightly_precision": "32-true",
         "lightly_workers": workers,
         "sslfeat_seconds_before_the_first_step": reading,
     }
@@ -149,6 +153,7 @@ def main() -> None:
     parser.add_argument("--laps", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--backbone", default="resnet10")
+    parser.add_argument("--precision", help="sslfeat's; default: what it takes by itself on this machine")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     results = {method: compare(method, options) for method in BATCH}
