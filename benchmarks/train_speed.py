@@ -4,9 +4,10 @@
 
 DATA is a folder of class folders. SimCLR: lightly's SimCLRTransform, SimCLRProjectionHead and NTXentLoss over its
 LightlyDataset and a DataLoader, as in its documentation. Rotation, which lightly has no module for: the same loader with
-torchvision's crops, and four turns of a batch. Both train as they do unless told otherwise: sslfeat in bfloat16 where the
-machine has it, a plain loop around lightly's parts in float32. lightly gets whichever number of workers is fastest for it. Laps alternate,
-medians are compared; the time sslfeat takes to read all pictures once, before its first step, is stated apart.
+torchvision's crops, and four turns of a batch. lightly gets whichever number of workers is fastest for it. Both train as
+they do unless told otherwise: sslfeat in bfloat16 where the machine has it, a plain loop around lightly's parts in
+float32. Laps alternate, medians are compared; the time sslfeat takes to read all pictures once, before its first step,
+is stated apart.
 Needs: pip install lightly. Writes WORK/train_speed.json.
 """
 
