@@ -99,6 +99,8 @@ def test_two_processes_train_as_one(config: TrainConfig, tmp_path: Path) -> None
         "3",
         "--accelerator",
         "cpu",
+        "--precision",
+        "32-true",
     ]
     program = [sys.executable, "-c", "from sslfeat.cli.app import main; main()"]
     finished = subprocess.run(
