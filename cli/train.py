@@ -37,7 +37,7 @@ def train(
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="32-true or bf16-mixed; default: bf16 where the hardware has it")
+        str | None, typer.Option(help="32-true or bf16-mixed; default: bf16 where the hardware gains by it")
     ] = None,
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
     compile_: Annotated[

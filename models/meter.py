@@ -29,6 +29,10 @@ class Meter:
         for name, value in figures.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
+    def leave_out(self, seconds: float) -> None:
+        """Time spent on other things than training."""
+        self._since += seconds
+
     def read(self) -> tuple[float, dict[str, float]]:
         """Pictures a second and mean figures since the last reading."""
         now = time.monotonic()

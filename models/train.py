@@ -127,7 +127,7 @@ class _Run:
         try:
             while (share := self._share()) < 1:
                 if watch and watch.due(self.step, share):
-                    self._look(watch, complaints)
+                    meter.leave_out(self._look(watch, complaints))
                 self._cycle(generator)
                 seed_step(config.seed, self.step, fabric.global_rank, generator)
                 for group in self.optimizer.param_groups:
@@ -187,11 +187,14 @@ class _Run:
         for parameter in self.module.on_cycle(self.pictures, generator):
             self.optimizer.state.pop(parameter, None)
 
-    def _look(self, watch: Watch, complaints: Complaints) -> None:
+    def _look(self, watch: Watch, complaints: Complaints) -> float:
+        """Measure the encoder and say what is wrong with it; returns the seconds that took."""
+        began = time.monotonic()
         figures = watch.look(self.step, self.fabric.device, self.config.seed)
         if self.step:
             complaints.say("collapse", collapse(figures))
         self.reporter.look(self.step, figures)
+        return time.monotonic() - began
 
     def _share(self) -> float:
         share = share_spent(self.config, self.step, self.order.steps_per_epoch, time.monotonic() - self.clock)
