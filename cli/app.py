@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from sslfeat import __version__
 from sslfeat.cli.console import note, say
-from sslfeat.cli.embed import embed
+from sslfeat.cli.embed import embed, repair
 from sslfeat.cli.exits import ERROR
 from sslfeat.cli.export import export
 from sslfeat.cli.inspect import info, models, verify
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, export, embed, probe, redundancy, info, verify, models, methods, samples):
+for command in (train, export, embed, probe, redundancy, info, verify, repair, models, methods, samples):
     kind = TrainCommand if command is train else TyperCommand
     app.command(cls=kind, no_args_is_help=command not in (models, methods, samples))(command)
 debug = False

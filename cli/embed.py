@@ -1,15 +1,24 @@
-"""``sslfeat embed``: pictures become a features folder."""
+"""``sslfeat embed`` and ``repair``: pictures become a features folder, and stay one."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sslfeat.cli.console import note, progress, say, say_json
 from sslfeat.cli.exits import BAD_INPUTS, ERROR
+from sslfeat.errors import InputError
+
+if TYPE_CHECKING:
+    from sslfeat.embed import Progress, Summary
+
+Strict = Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")]
+Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
 
 def embed(
@@ -18,52 +27,118 @@ def embed(
     ],
     out: Annotated[Path, typer.Option(help="features folder")] = Path("features"),
     encoder: Annotated[str | None, typer.Option(help="encoder file, or a name from 'sslfeat models'")] = None,
-    batch_size: Annotated[int, typer.Option(help="pictures per inference")] = 32,
+    batch_size: Annotated[int | None, typer.Option(help="pictures per inference; default: 8, on a GPU 32")] = None,
     part_size: Annotated[int, typer.Option(help="pictures per part file: what a crash can cost")] = 1024,
+    format_: Annotated[str, typer.Option("--format", help="parquet, or npy as clip-retrieval reads it")] = "parquet",
+    precision: Annotated[str, typer.Option(help="fp32; int8, bf16 or auto: faster, if these pictures allow")] = "fp32",
+    decode: Annotated[str, typer.Option(help="exact, or fast: large JPEGs decoded at reduced size")] = "exact",
     provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="inference threads; default: all cores")] = None,
-    num_workers: Annotated[int | None, typer.Option(help="decoding threads; default: as many")] = None,
+    threads: Annotated[int, typer.Option(help="threads per inference")] = 1,
+    num_workers: Annotated[int | None, typer.Option(help="decode and infer at once; default: one a core")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="refuse pictures of more; default: 179 million")] = None,
+    max_memory: Annotated[int, typer.Option(help="MiB that decoding one picture may take")] = 2048,
+    max_seconds: Annotated[float, typer.Option(help="that decoding one picture may take")] = 30.0,
     labels: Annotated[str, typer.Option(help="auto (folders that look like classes), folder, none")] = "auto",
+    update: Annotated[bool, typer.Option("--update", help="embed what changed since, keep the rest")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="discard the features that --out holds")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
+    strict: Strict = False,
+    as_json: Json = False,
 ) -> None:
     """Embed pictures with a frozen encoder. Killed or interrupted, the same command goes on where it was."""
-    from sslfeat.embed import embed_to_folder
+    from sslfeat.cores import one_thread_each
+
+    one_thread_each()
+    from sslfeat.decoder import Limits
+    from sslfeat.embed import Options, embed_to_folder
     from sslfeat.encoder import Encoder
+    from sslfeat.encoder_file import read_encoder_file
     from sslfeat.inputs import find_inputs
-    from sslfeat.zoo import DEFAULT
+    from sslfeat.preprocess import MAX_PIXELS, Decoding
+    from sslfeat.zoo import DEFAULT, resolve
+
+    if update and overwrite:
+        raise InputError("--update keeps what --overwrite discards: give one of them")
+    start = time.monotonic()
+    decoding = Decoding(decode, MAX_PIXELS if max_pixels is None else max_pixels)
+    limits = Limits(max_seconds, max_memory << 20)
+    options = Options(batch_size, part_size, num_workers, format_, decoding, limits)
+    inputs = find_inputs(images, labels)
+    file = read_encoder_file(resolve(encoder or DEFAULT))
+    loaded = Encoder(file, provider, threads)
+    note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
+    if precision != "fp32":
+        from sslfeat.precision import settle
+
+        kept = out if not overwrite else None
+        loaded = settle(file, loaded, [item.raw for item in inputs], precision, decoding, kept, note)
+    changes = None
+    with _shown(len(inputs)) as report:
+        if update:
+            from sslfeat.update import update_folder
+
+            summary, changes = update_folder(loaded, inputs, out, options, report=report)
+        else:
+            summary = embed_to_folder(loaded, inputs, out, options, overwrite=overwrite, report=report)
+    if changes is not None:
+        note(f"since the last run: {changes}")
+    _finish(summary, loaded.fingerprint, time.monotonic() - start, strict, as_json)
+
+
+def repair(
+    folder: Annotated[Path, typer.Argument(help="features folder")],
+    encoder: Annotated[str | None, typer.Option(help="the encoder that made it, if it is not one in the box")] = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Make the damaged or missing parts of a features folder again, and only those."""
+    from sslfeat.cores import one_thread_each
+
+    one_thread_each()
+    from sslfeat.features import read_run
+    from sslfeat.update import load_encoder, repair_folder
 
     start = time.monotonic()
-    inputs = find_inputs(images, labels)
-    loaded = Encoder.load(encoder or DEFAULT, provider, threads)
-    note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
-    resumed: int | None = None
-    with progress(len(inputs), "embedded") as show:
+    loaded = load_encoder(folder, encoder)
+    with _shown(read_run(folder)["inputs"]["count"]) as report:
+        summary = repair_folder(loaded, folder, report=report)
+    _finish(summary, loaded.fingerprint, time.monotonic() - start, strict, as_json)
 
-        def report(done: int, failed: int) -> None:
-            nonlocal resumed
-            resumed = done if resumed is None else resumed
-            rate = (done - resumed) / max(time.monotonic() - start, 1e-9)
-            show(done, f"{done}/{len(inputs)}  {rate:.0f} images/s  {failed} failed")
 
-        summary = embed_to_folder(
-            loaded,
-            inputs,
-            out,
-            batch_size=batch_size,
-            part_size=part_size,
-            workers=num_workers,
-            overwrite=overwrite,
-            report=report,
-        )
-    seconds = time.monotonic() - start
+@contextmanager
+def _shown(total: int) -> Iterator[Callable[[Progress], None]]:
+    start = time.monotonic()
+    with progress(total, "embedded") as show:
+
+        def report(now: Progress) -> None:
+            rate = (now.done - now.resumed) / max(time.monotonic() - start, 1e-9)
+            show(now.done, f"{now.done}/{now.total}  {rate:.0f} images/s  {now.failed} failed")
+
+        yield report
+
+
+def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as_json: bool) -> None:
+    """Say what came of it and where the time went; bad pictures decide the exit code."""
+    shares = summary.spent.shares()
     if as_json:
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
-        say_json({"out": str(out), **counts, "seconds": round(seconds, 3), "fingerprint": loaded.fingerprint})
+        told = {name: round(share, 4) for name, share in shares.items()}
+        say_json(
+            {
+                "out": str(summary.folder),
+                **counts,
+                "seconds": round(seconds, 3),
+                "time": told,
+                "fingerprint": fingerprint,
+            }
+        )
     else:
         before = f", {summary.resumed} of them before" if summary.resumed else ""
-        say(f"{out}: {summary.embedded} embedded, {summary.failed} failed{before}, {seconds:.1f} s")
+        say(f"{summary.folder}: {summary.embedded} embedded, {summary.failed} failed{before}, {seconds:.1f} s")
+        if summary.embedded + summary.failed > summary.resumed:
+            note(
+                f"time of {summary.spent.workers} workers: {shares['decode']:.0%} decoding, {shares['infer']:.0%} inference, "
+                f"{shares['wait']:.0%} waiting; writing {summary.spent.write:.1f} s"
+            )
     if summary.failed:
-        note(f"the failed pictures and why: {out / 'failures.csv'}")
+        note(f"the failed pictures and why: {summary.folder / 'failures.csv'}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)

@@ -32,7 +32,7 @@ def verify(
     sources: Annotated[bool, typer.Option("--sources", help="read the pictures again too")] = False,
 ) -> None:
     """Rehash a features folder; every fault is named."""
-    from sslfeat.features import verify as faults
+    from sslfeat.verify import verify as faults
 
     found = list(faults(folder, sources))
     for fault in found:
@@ -78,10 +78,12 @@ def _encoder(file: Any) -> dict[str, Any]:
 
 
 def _features(folder: Path) -> dict[str, Any]:
-    from sslfeat.features import part_count, read_commit, read_run
+    from sslfeat.features import files_of, part_count, read_commit, read_run
 
     run = read_run(folder)
-    commits = [commit for number in range(part_count(run)) if (commit := read_commit(folder, number))]
+    commits = [
+        commit for number in range(part_count(run)) if (commit := read_commit(folder, number, files_of(run, number)))
+    ]
     counts = {
         "parts": f"{len(commits)}/{part_count(run)}",
         "rows": sum(commit.rows for commit in commits),

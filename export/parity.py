@@ -20,13 +20,13 @@ from sslfeat.card import Parity
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile
 from sslfeat.errors import ExportError, ParityError
-from sslfeat.images import Preprocess, to_rgb
+from sslfeat.likeness import cosines, neighbour_overlap
 from sslfeat.models.frozen import FrozenEncoder
+from sslfeat.preprocess import Preprocess, to_rgb
 
 BATCH_SIZES = (1, 3, 8)
 MAX_ABS_DIFF = 1e-4  # times the largest component
 MIN_COSINE = 0.99999
-NEIGHBOURS = 10
 PICTURES = 64
 
 
@@ -50,8 +50,8 @@ def check_parity(encoder: FrozenEncoder, file: EncoderFile, pictures: Sequence[b
         batch_sizes=BATCH_SIZES,
         max_abs_diff=_rounded(float(np.abs(worst - wanted).max())),
         scale=_rounded(float(np.abs(wanted).max())),
-        min_cosine=round(min(float(_cosines(values, wanted).min()) for values in found), 9),
-        neighbour_overlap=round(min(_overlap(values, wanted) for values in found), 6),
+        min_cosine=round(min(float(cosines(values, wanted).min()) for values in found), 9),
+        neighbour_overlap=round(min(neighbour_overlap(values, wanted) for values in found), 6),
     )
     _judge(parity)
     return parity
@@ -85,27 +85,6 @@ def _torch_embeddings(
         return embeddings
     finally:
         torch.set_num_threads(threads)
-
-
-def _cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    cosines: npt.NDArray[np.float64] = (x * y).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)
-    return cosines
-
-
-def _overlap(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    k = min(NEIGHBOURS, len(a) - 1)
-    pairs = zip(_nearest(a, k), _nearest(b, k), strict=True)
-    return float(np.mean([len(set(x) & set(y)) / k for x, y in pairs]))
-
-
-def _nearest(embeddings: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-30)
-    similarity = unit @ unit.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest: npt.NDArray[np.int64] = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    return nearest
 
 
 def _rounded(value: float) -> float:

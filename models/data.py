@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sslfeat.encoder import available_cores
+from sslfeat.cores import available_cores
 from sslfeat.errors import ImageError, TrainingError
 from sslfeat.images import Preprocess, decode, read_size
 from sslfeat.inputs import Input

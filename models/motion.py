@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.encoder import available_cores
+from sslfeat.cores import available_cores
 from sslfeat.errors import MissingExtraError, TrainingError
 from sslfeat.models.augment import uniform
 from sslfeat.models.data import Pictures

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sslfeat.errors import EncoderFileError
-from sslfeat.images import FILTERS, Preprocess
+from sslfeat.preprocess import FILTERS, Preprocess
 
 CARD_KEY = "sslfeat.card"
 CARD_FORMAT = 1

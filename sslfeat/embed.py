@@ -1,179 +1,225 @@
 """The embedding job: a list of pictures becomes a features folder, part by part, and survives being killed anywhere.
 
-Each part is a fixed slice of the sorted inputs. Its parquet file is written first, its commit record, holding the file's
-sha256, last; a later run trusts nothing but records whose hashes match. No clock, no order of arrival enters a file, so
-a run that was killed and repeated leaves the same bytes as one that was not.
+Each part is a fixed slice of the sorted inputs. Its files are written first, its commit record, holding their sha256,
+last; a later run trusts nothing but records whose hashes match. No clock, no order of arrival enters a file, so a run
+that was killed and repeated leaves the same bytes as one that was not.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from sslfeat import __version__, signals, store
+from sslfeat import signals, store
+from sslfeat.cores import available_cores
+from sslfeat.decoder import DEFAULT_LIMITS, Limits
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError, InputError, InterruptedRun
-from sslfeat.failures import FAILURES_NAME, write_failures
-from sslfeat.features import FORMAT, RUN_NAME, Commit, commit_path, part_path, read_commit, read_run
-from sslfeat.inputs import Input, digest
-from sslfeat.pipeline import Batch, Embedded, batched, embed_batches
+from sslfeat.failures import write_failures
+from sslfeat.features import Commit, commit_path, files_of, part_count, read_commit
+from sslfeat.folder import describe, open_folder
+from sslfeat.inputs import Input
+from sslfeat.isolated import IsolatedDecoder
+from sslfeat.layouts import FOLDERS, encode_part, part_files
+from sslfeat.outcomes import Batch, Embedded, Failed
+from sslfeat.pipeline import batched, embed_batches
+from sslfeat.preprocess import EXACT, Decoding
+from sslfeat.stock import Stock
+from sslfeat.swap import finish_swap
+
+PART_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to embed. ``batch_size`` pictures share an inference (default: 8, on a GPU 32), ``part_size`` a part.
+
+    ``workers`` decode and infer at the same time (default: one for each core that an inference does not use).
+    ``layout`` is ``parquet`` or ``npy``, ``limits`` are what one picture may cost.
+    """
+
+    batch_size: int | None = None
+    part_size: int = PART_SIZE
+    workers: int | None = None
+    layout: str = "parquet"
+    decoding: Decoding = EXACT
+    limits: Limits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        if (self.batch_size or 1) < 1 or self.part_size < 1 or (self.workers or 1) < 1:
+            raise InputError(
+                f"batch size {self.batch_size}, part size {self.part_size} and workers {self.workers} must be at least 1"
+            )
+        part_files(self.layout, 0, 1)
+
+    def describe(self, encoder: Encoder, stock: Stock) -> dict[str, Any]:
+        """The fields of ``run.json`` for a run with these options."""
+        return describe(encoder, stock, self.layout, self.decoding, self.part_size, self.batch_size)
+
+
+@dataclass
+class Spent:
+    """Seconds: ``wall`` of the whole job, ``write`` of it writing; ``decode`` and ``infer`` summed over ``workers``."""
+
+    workers: int = 1
+    wall: float = 0.0
+    write: float = 0.0
+    decode: float = 0.0
+    infer: float = 0.0
+
+    def shares(self) -> dict[str, float]:
+        """Of the workers' time: decoding, inferring, waiting; and of the wall time, writing."""
+        whole = max(self.workers * self.wall, 1e-9)
+        busy = {"decode": self.decode / whole, "infer": self.infer / whole}
+        return {**busy, "wait": max(0.0, 1 - sum(busy.values())), "write": self.write / max(self.wall, 1e-9)}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job: its folder, pictures embedded and failed, and how many of both were there before."""
+    """A finished job: its folder, pictures embedded and failed, how many were there before, and where the time went."""
 
     folder: Path
     embedded: int
     failed: int
     resumed: int
+    spent: Spent
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Inputs, of which so many are done and failed so far, and ``resumed`` were there before this run began."""
+
+    total: int
+    done: int
+    failed: int
+    resumed: int
+
+
+Report = Callable[[Progress], None]
+
+
+class Known(Protocol):
+    """Where outcomes that need not be computed again come from: asked part by part, in order."""
+
+    def __call__(self, start: int, stop: int) -> dict[int, Embedded]: ...
 
 
 def embed_to_folder(
     encoder: Encoder,
     inputs: Sequence[Input],
     out: Path,
+    options: Options | None = None,
     *,
-    batch_size: int = 32,
-    part_size: int = 1024,
-    workers: int | None = None,
     overwrite: bool = False,
-    report: Callable[[int, int], None] = lambda done, failed: None,
+    report: Report = lambda progress: None,
 ) -> Summary:
     """Embed ``inputs`` (sorted, from ``find_inputs``) into the folder ``out``, or finish what an earlier run began.
 
-    ``report`` is told the numbers of inputs done and failed. Raises FeaturesError if ``out`` belongs to another run or
-    is being written; InterruptedRun after SIGINT or SIGTERM, with all committed parts kept.
+    Files are decoded in processes of their own, so that none can end the run. Raises FeaturesError if ``out`` belongs
+    to another run, was made of other pictures (``update_folder`` is for those), or is being written; InterruptedRun
+    after SIGINT or SIGTERM, with all committed parts kept.
     """
-    if batch_size < 1 or part_size < 1:
-        raise InputError(f"batch size {batch_size} and part size {part_size} must be at least 1")
-    parts = list(batched(inputs, part_size))
+    options = options or Options()
     with store.exclusive(out, FeaturesError), signals.deferred() as stop:
-        _open_folder(out, _describe(encoder, inputs, batch_size, part_size), overwrite)
-        commits = {number: commit for number in range(len(parts)) if (commit := read_commit(out, number))}
-        resumed = sum(commit.rows + len(commit.failures) for commit in commits.values())
-        done, failed = resumed, sum(len(commit.failures) for commit in commits.values())
-        report(done, failed)
-        missing = [number for number in range(len(parts)) if number not in commits]
-        slices = [list(batched(parts[number], batch_size)) for number in missing]
-        flat = ([item.raw for item in batch] for part in slices for batch in part)
-        stream = embed_batches(encoder, flat, workers or encoder.threads)
-        try:
-            for number, part in zip(missing, slices, strict=True):
-                outcomes: list[Batch] = []
-                for batch in itertools.islice(stream, len(part)):
-                    if stop.signum:
-                        raise InterruptedRun(
-                            stop.signum, f"interrupted; {out} keeps {done} inputs: run it again to go on"
-                        )
-                    outcomes.append(batch)
-                    done += len(batch.outcomes)
-                    failed += sum(not isinstance(outcome, Embedded) for outcome in batch.outcomes)
-                    report(done, failed)
-                commits[number] = _commit_part(out, number, parts[number], outcomes, encoder.dim)
-        finally:
-            stream.close()
-        failures = [failure for number in range(len(parts)) for failure in commits[number].failures]
-        write_failures(out, failures)
-    return Summary(out, len(inputs) - len(failures), len(failures), resumed)
+        finish_swap(out)
+        stock = Stock.take(inputs)
+        run = options.describe(encoder, stock)
+        open_folder(out, run, stock, encoder.files, overwrite)
+        return Job(encoder, stock, out, options, run, stop, report).fill()
 
 
-def _commit_part(folder: Path, number: int, inputs: Sequence[Input], batches: Sequence[Batch], dim: int) -> Commit:
-    """Write a part, then the record that makes it count."""
-    outcomes = [outcome for batch in batches for outcome in batch.outcomes]
-    pairs = list(zip(inputs, outcomes, strict=True))
-    rows = [(item, outcome) for item, outcome in pairs if isinstance(outcome, Embedded)]
-    failures = tuple((item.name, outcome.reason) for item, outcome in pairs if not isinstance(outcome, Embedded))
-    data = _parquet(rows, dim)
-    store.write_atomic(part_path(folder, number), data)
-    commit = Commit.of(data, len(rows), failures)
-    store.write_atomic(commit_path(folder, number), commit.to_json())
-    return commit
+class Job:
+    """A features folder being filled; its lock is held and its ``run.json`` written."""
 
+    def __init__(
+        self, encoder: Encoder, stock: Stock, out: Path, options: Options, run: dict[str, Any], stop: signals.Stop,
+        report: Report, known: Known | None = None,
+    ) -> None:  # fmt: skip
+        self.encoder, self.stock, self.out, self.run, self.stop, self.report = encoder, stock, out, run, stop, report
+        self.options = options
+        self.known: Known = known or (lambda start, stop: {})
+        self.spent = Spent(options.workers or max(1, available_cores() // encoder.threads))
+        self.done = self.failed = self.resumed = 0
+        self.commits: dict[int, Commit] = {}
 
-def _parquet(rows: Sequence[tuple[Input, Embedded]], dim: int) -> bytes:
-    embeddings = np.stack([row.embedding for _, row in rows]) if rows else np.empty((0, dim), np.float32)
-    columns = {
-        "path": pa.array([item.name for item, _ in rows], pa.string()),
-        "sha256": pa.array([row.sha256 for _, row in rows], pa.string()),
-        "width": pa.array([row.width for _, row in rows], pa.int32()),
-        "height": pa.array([row.height for _, row in rows], pa.int32()),
-        "label": pa.array([item.label for item, _ in rows], pa.string()),
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel(), pa.float32()), dim),
-    }
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, use_dictionary=["label"])
-    return buffer.getvalue()
+    def fill(self) -> Summary:
+        """Embed every part that is not committed, then write ``failures.csv``."""
+        began = time.monotonic()
+        for name in FOLDERS if self.options.layout == "npy" else ():
+            store.make_folder(self.out / name)
+        parts = range(part_count(self.run))
+        for number in parts:
+            if commit := read_commit(self.out, number, files_of(self.run, number)):
+                self.commits[number] = commit
+                self.done += commit.rows + len(commit.failures)
+                self.failed += len(commit.failures)
+        self.resumed = self.done
+        self._say()
+        missing = [number for number in parts if number not in self.commits]
+        plans = ((number, self._plan(number)) for number in missing)
+        ahead, here = itertools.tee(plans)
+        flat = ([self.stock.inputs[i].raw for i in batch] for _, (_, batches) in ahead for batch in batches)
+        with closing(embed_batches(self.encoder, flat, self.spent.workers, self._decoder, self._check)) as stream:
+            for number, (known, batches) in here:
+                self._check()
+                outcomes: dict[int, Embedded | Failed] = dict(known)
+                self.resumed += len(known)
+                self._count(list(known.values()))
+                for indices, batch in zip(batches, itertools.islice(stream, len(batches)), strict=True):
+                    outcomes.update(zip(indices, batch.outcomes, strict=True))
+                    self._count(batch.outcomes, batch)
+                self._commit(number, outcomes)
+        failures = [failure for number in parts for failure in self.commits[number].failures]
+        write_failures(self.out, failures)
+        self.spent.wall = time.monotonic() - began
+        return Summary(self.out, len(self.stock.inputs) - len(failures), len(failures), self.resumed, self.spent)
 
+    def _plan(self, number: int) -> tuple[dict[int, Embedded], list[list[int]]]:
+        """What is known of a part already, and the batches of input numbers that are left to embed."""
+        start = number * self.options.part_size
+        stop = min(start + self.options.part_size, len(self.stock.inputs))
+        known = self.known(start, stop)
+        return known, list(batched((i for i in range(start, stop) if i not in known), int(self.run["batch_size"])))
 
-def _describe(encoder: Encoder, inputs: Sequence[Input], batch_size: int, part_size: int) -> dict[str, Any]:
-    """All that decides the bytes of the folder; a resumed run must agree in every field."""
-    return {
-        "format": FORMAT,
-        "encoder": {"fingerprint": encoder.fingerprint, "card": json.loads(encoder.card.to_json())},
-        "inputs": {
-            "count": len(inputs),
-            "sha256": digest(inputs),
-            "labelled": any(i.label is not None for i in inputs),
-        },
-        "part_size": part_size,
-        "batch_size": batch_size,
-        "provider": encoder.provider,
-        "threads": encoder.threads,
-        "versions": {
-            "sslfeat": __version__,
-            **{package: version(package) for package in ("numpy", "pillow", "pyarrow")},
-            "onnxruntime": _onnxruntime_version(),
-        },
-    }
+    def _commit(self, number: int, outcomes: dict[int, Embedded | Failed]) -> None:
+        """Write a part, then the record that makes it count."""
+        began = time.monotonic()
+        pairs = [(self.stock.inputs[index], outcomes[index]) for index in sorted(outcomes)]
+        rows = [(item, outcome) for item, outcome in pairs if isinstance(outcome, Embedded)]
+        failures = tuple((item.name, outcome.reason) for item, outcome in pairs if isinstance(outcome, Failed))
+        contents = encode_part(self.options.layout, rows, self.encoder.dim)
+        files = dict(zip(files_of(self.run, number), contents, strict=True))
+        for name, data in files.items():
+            store.write_atomic(self.out / name, data)
+        commit = Commit.of(files, len(rows), failures)
+        store.write_atomic(commit_path(self.out, number), commit.to_json())
+        self.commits[number] = commit
+        self.spent.write += time.monotonic() - began
 
+    def _count(self, outcomes: Sequence[Embedded | Failed], batch: Batch | None = None) -> None:
+        self.done += len(outcomes)
+        self.failed += sum(isinstance(outcome, Failed) for outcome in outcomes)
+        if batch:
+            self.spent.decode += batch.decode
+            self.spent.infer += batch.infer
+        self._say()
 
-def _onnxruntime_version() -> str:
-    import onnxruntime  # the distribution's name depends on the platform; the module's does not
+    def _say(self) -> None:
+        self.report(Progress(len(self.stock.inputs), self.done, self.failed, self.resumed))
 
-    return str(onnxruntime.__version__)
+    def _decoder(self) -> IsolatedDecoder:
+        return IsolatedDecoder(self.encoder.card.preprocess, self.options.decoding, self.options.limits)
 
-
-def _open_folder(out: Path, run: dict[str, Any], overwrite: bool) -> None:
-    """Make ``out`` ready for this run: new, begun by the same run, or emptied on request."""
-    store.remove_temporaries(out)
-    path = out / RUN_NAME
-    strangers = [item.name for item in out.iterdir() if item.name != store.LOCK_NAME]
-    if strangers and not path.exists():
-        raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
-    if path.exists() and overwrite:
-        for item in _own_files(out):
-            item.unlink()
-    if path.exists():
-        _check_same(read_run(out), run, out)
-    else:
-        store.write_atomic(path, store.json_bytes(run))
-
-
-def _own_files(out: Path) -> Iterator[Path]:
-    """The files of a features folder, ``run.json`` last: interrupted, the deletion is begun again."""
-    yield from sorted(out.glob("part-*.json"))
-    yield from sorted(out.glob("part-*.parquet"))
-    yield from (path for path in (out / FAILURES_NAME, out / RUN_NAME) if path.exists())
-
-
-def _check_same(kept: dict[str, Any], asked: dict[str, Any], out: Path, where: str = "") -> None:
-    for name in sorted({*kept, *asked}):
-        before, now = kept.get(name), asked.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            _check_same(before, now, out, f"{where}{name}.")
-        elif before != now:
-            raise FeaturesError(
-                f"{out} was begun with {where}{name} = {before!r}, now it is {now!r}: "
-                "repeat the settings and inputs of then, choose another --out, or start afresh with --overwrite"
+    def _check(self) -> None:
+        if self.stop.signum:
+            raise InterruptedRun(
+                self.stop.signum, f"interrupted; {self.out} keeps {self._kept()} inputs: run it again to go on"
             )
+
+    def _kept(self) -> int:
+        return sum(commit.rows + len(commit.failures) for commit in self.commits.values())

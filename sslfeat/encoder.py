@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 from collections.abc import Iterable, Iterator
@@ -12,13 +13,14 @@ import numpy.typing as npt
 import onnxruntime
 
 from sslfeat.card import Card
-from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME, EncoderFile, read_encoder_file
+from sslfeat.cores import available_cores
+from sslfeat.encoder_file import EncoderFile, read_encoder_file
 from sslfeat.errors import EncoderFileError, ImageError, InputError, ProviderError
 from sslfeat.images import Pixels, Source
-from sslfeat.pipeline import Failed, batched, embed_batches
+from sslfeat.outcomes import Failed
+from sslfeat.pipeline import batched, embed_batches
+from sslfeat.sessions import PROVIDERS, OnnxSession, Session
 from sslfeat.zoo import resolve
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Encoder:
@@ -29,22 +31,38 @@ class Encoder:
     ...     print(row.shape, row.dtype)
     """
 
-    def __init__(self, file: EncoderFile, provider: str = "auto", threads: int | None = None) -> None:
-        """Prefer ``Encoder.load``. ``threads`` are onnxruntime's per batch; default: the usable cores."""
+    def __init__(self, file: EncoderFile, provider: str = "auto", threads: int = 1) -> None:
+        """Prefer ``Encoder.load``."""
+        if threads < 1:
+            raise InputError(f"threads is {threads}: it must be at least 1")
         self.card: Card = file.card
         self.fingerprint: str = file.fingerprint
-        self.threads = threads or available_cores()
+        self.threads = threads
         self.provider = _choose_provider(provider)
-        self._session = _open_session(file, self.provider, self.threads)
+        self.precision: dict[str, Any] = {"asked": "fp32", "ran": "fp32"}
+        self.files: dict[str, bytes] = {}
+        self._session: Session = OnnxSession(file.data, self.provider, threads)
 
     @classmethod
-    def load(cls, path_or_name: str | os.PathLike[str], provider: str = "auto", threads: int | None = None) -> Encoder:
+    def load(cls, path_or_name: str | os.PathLike[str], provider: str = "auto", threads: int = 1) -> Encoder:
         """Load an encoder file, or a shipped encoder by name (``sslfeat models`` lists them).
 
         ``provider`` is ``cpu``, ``cuda`` (an error where it cannot run) or ``auto`` (cuda where there is a GPU); what
-        was taken is ``encoder.provider``. Raises EncoderFileError, ProviderError.
+        was taken is ``encoder.provider``. ``threads`` work on one inference: more of them answer a single picture
+        sooner; many pictures are done soonest by many workers with one each. Raises EncoderFileError, ProviderError.
         """
         return cls(read_encoder_file(resolve(path_or_name)), provider, threads)
+
+    def in_precision(
+        self, record: dict[str, Any], session: Session | None = None, files: dict[str, bytes] | None = None
+    ) -> Encoder:
+        """This encoder, run by another ``session`` (None: its own). ``record`` says why, for ``run.json``.
+
+        ``files`` are what the session was made from, to be kept beside the features.
+        """
+        other = copy.copy(self)
+        other.precision, other.files, other._session = record, files or {}, session or self._session
+        return other
 
     @property
     def dim(self) -> int:
@@ -52,18 +70,19 @@ class Encoder:
         return self.card.dim
 
     def embed(
-        self, images: Iterable[Source] | Source, batch_size: int = 32, workers: int | None = None
+        self, images: Iterable[Source] | Source, batch_size: int = 8, workers: int | None = None
     ) -> Iterator[npt.NDArray[np.float32]]:
         """Embeddings, float32 (D,), one for each picture, in order.
 
         ``images`` are paths, PIL images or uint8 arrays (H, W[, 3 or 4]) of any size; a 4-D uint8 array is a batch.
-        Decoding (``workers`` threads) overlaps with inference. Raises ImageError at the first picture that cannot
-        be read; ``sslfeat embed`` is the way to go on past such pictures.
+        ``workers`` decode and infer at the same time (default: one for each core). Raises ImageError at the first
+        picture that cannot be read; ``sslfeat embed`` is the way to go on past such pictures.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be at least 1")
         sources: Iterable[Source] = [images] if _is_single(images) else images  # type: ignore[list-item,assignment]
-        for batch in embed_batches(self, batched(sources, batch_size), workers or self.threads):
+        workers = workers or max(1, available_cores() // self.threads)
+        for batch in embed_batches(self, batched(sources, batch_size), workers):
             for source, outcome in zip(batch.sources, batch.outcomes, strict=True):
                 if isinstance(outcome, Failed):
                     name = source if isinstance(source, str | bytes | os.PathLike) else type(source).__name__
@@ -73,18 +92,12 @@ class Encoder:
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """Embed pictures that are already at the encoder's size: uint8 (N, S, S, 3) to float32 (N, D)."""
         try:
-            (embedding,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
-        except Exception as error:  # onnxruntime's own exceptions share no public base
-            raise EncoderFileError(f"the encoder {self.card.name!r} failed to run: {_brief(error)}") from error
-        result: npt.NDArray[np.float32] = embedding
+            result = self._session.run(pixels)
+        except EncoderFileError as error:
+            raise EncoderFileError(f"the encoder {self.card.name!r}: {error}") from error
         if result.shape != (len(pixels), self.dim):
             raise EncoderFileError(f"the encoder gave {result.shape} for {len(pixels)} pictures of dim {self.dim}")
         return result
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_single(images: object) -> bool:
@@ -112,26 +125,3 @@ def _gpu_count() -> int:
         return 0
     count = ctypes.c_int(0)
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
-
-
-def _open_session(file: EncoderFile, provider: str, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # faults reach the user as our errors
-    if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    try:
-        session = onnxruntime.InferenceSession(file.data, options, providers=[PROVIDERS[provider]])
-    except Exception as error:  # as above: no public base class
-        raise EncoderFileError(f"onnxruntime cannot load the encoder: {_brief(error)}") from error
-    if session.get_providers()[0] != PROVIDERS[provider]:
-        raise ProviderError(
-            f"provider {provider} was asked for, but onnxruntime fell back to {session.get_providers()[0]}: check that "
-            "onnxruntime-gpu and its CUDA libraries are installed, or use --provider cpu"
-        )
-    return session
-
-
-def _brief(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]

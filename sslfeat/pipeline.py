@@ -1,16 +1,18 @@
-"""The hot path: decode in threads, infer in the caller's thread, both at once, everything in order.
+"""The hot path: every worker decodes a batch of its own, then infers it on one thread; batches come out in order.
 
-Pillow and onnxruntime release the interpreter lock while they work, so threads suffice. The batches are the caller's:
-which pictures share a batch never depends on timing, so the same inputs give the same bytes.
+So each worker keeps one core busy all the time, first in Pillow, then in onnxruntime, which both release the interpreter
+lock; no core waits for another, and none is asked to do two things at once. The batches are the caller's: which pictures
+share a batch never depends on timing, so the same inputs give the same bytes.
 """
 
 from __future__ import annotations
 
 import itertools
+import queue
+import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,9 +20,12 @@ import numpy.typing as npt
 
 from sslfeat.card import Card
 from sslfeat.errors import ImageError
-from sslfeat.images import Decoded, Pixels, Source, decode
+from sslfeat.images import Decoded, Decoding, Pixels, Source, decode
+from sslfeat.outcomes import Batch, Embedded, Failed
+from sslfeat.preprocess import EXACT, Preprocess
 
-BATCHES_AHEAD = 3  # decoded or decoding while one is inferred
+AHEAD = 8  # batches a worker may be ahead of the caller, who may be writing a part
+PULSE = 0.25  # seconds between two calls of ``pulse`` while waiting
 T = TypeVar("T")
 
 
@@ -32,44 +37,83 @@ class Runs(Protocol):
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]: ...
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """A picture's embedding, float32 (D,), with its source's sha256 and upright size in px."""
+class Decoder(Protocol):
+    """Decodes pictures into the rows of ``pixels``, uint8 (N, S, S, 3)."""
 
-    embedding: npt.NDArray[np.float32]
-    sha256: str
-    width: int
-    height: int
+    def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]: ...
 
+    def abort(self) -> None: ...
 
-@dataclass(frozen=True)
-class Failed:
-    """A picture that could not be read, and why."""
-
-    reason: str
+    def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Batch:
-    """``outcomes[i]`` is what became of ``sources[i]``."""
+class ThreadDecoder:
+    """Decodes in the calling thread: for sources that are in memory, and for callers who trust their files."""
 
-    sources: Sequence[Source]
-    outcomes: Sequence[Embedded | Failed]
+    def __init__(self, preprocess: Preprocess, decoding: Decoding = EXACT) -> None:
+        self._preprocess, self._decoding = preprocess, decoding
+
+    def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
+        """As ``Decoder`` says; the row of a picture that fails is black."""
+        outcomes: list[Decoded | Failed] = []
+        for source, row in zip(sources, pixels, strict=True):
+            try:
+                decoded = decode(source, self._preprocess, self._decoding)
+                row[:] = decoded.pixels
+                outcomes.append(decoded)
+            except ImageError as error:
+                row[:] = 0
+                outcomes.append(Failed(str(error)))
+        return outcomes
+
+    def abort(self) -> None:
+        """Nothing to end."""
+
+    def close(self) -> None:
+        """Nothing to leave behind."""
 
 
-def embed_batches(encoder: Runs, batches: Iterable[Sequence[Source]], workers: int) -> Generator[Batch]:
-    """Decode and embed batch after batch with ``workers`` decoding threads; failures stay in their place."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="sslfeat-decode") as pool:
-        pending: deque[tuple[Sequence[Source], list[Future[Decoded]]]] = deque()
+def embed_batches(
+    encoder: Runs,
+    batches: Iterable[Sequence[Source]],
+    workers: int,
+    make_decoder: Callable[[], Decoder] | None = None,
+    pulse: Callable[[], None] = lambda: None,
+) -> Generator[Batch]:
+    """Decode and embed batch after batch with ``workers`` workers; failures stay in their place.
+
+    ``make_decoder`` gives each worker its decoder (default: ThreadDecoder). ``pulse`` is called often while the
+    caller waits, and may raise to stop.
+    """
+    decoders: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+    made = [make_decoder() if make_decoder else ThreadDecoder(encoder.card.preprocess) for _ in range(workers)]
+    for decoder in made:
+        decoders.put(decoder)
+
+    def work(sources: Sequence[Source]) -> Batch:
+        decoder = decoders.get()
         try:
-            for sources in batches:
-                pending.append((sources, [pool.submit(decode, source, encoder.card.preprocess) for source in sources]))
-                if len(pending) > BATCHES_AHEAD:
-                    yield _infer(encoder, *pending.popleft())
-            while pending:
-                yield _infer(encoder, *pending.popleft())
+            return _embed(encoder, decoder, sources)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            decoders.put(decoder)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="sslfeat-worker")
+    pending: deque[Future[Batch]] = deque()
+    try:
+        for sources in batches:
+            pending.append(pool.submit(work, sources))
+            if len(pending) > AHEAD * workers:
+                yield _await(pending.popleft(), pulse)
+        while pending:
+            yield _await(pending.popleft(), pulse)
+    finally:
+        for future in pending:
+            future.cancel()
+        for decoder in made:
+            decoder.abort()
+        pool.shutdown(wait=True)
+        for decoder in made:
+            decoder.close()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -79,21 +123,25 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _infer(encoder: Runs, sources: Sequence[Source], futures: Sequence[Future[Decoded]]) -> Batch:
-    decoded = [_result(future) for future in futures]
-    pictures = [item for item in decoded if isinstance(item, Decoded)]
-    if not pictures:
-        return Batch(sources, [item for item in decoded if isinstance(item, Failed)])
-    embeddings = iter(encoder.run(np.stack([picture.pixels for picture in pictures])))
+def _await(future: Future[Batch], pulse: Callable[[], None]) -> Batch:
+    pulse()
+    while not wait([future], PULSE).done:
+        pulse()
+    return future.result()
+
+
+def _embed(encoder: Runs, decoder: Decoder, sources: Sequence[Source]) -> Batch:
+    """One batch, start to finish. A picture that fails leaves its row black, so that batches keep their size."""
+    size = encoder.card.preprocess.size
+    pixels = np.empty((len(sources), size, size, 3), np.uint8)
+    began = time.perf_counter()
+    decoded = decoder.decode(sources, pixels)
+    between = time.perf_counter()
+    if all(isinstance(item, Failed) for item in decoded):
+        return Batch(sources, [item for item in decoded if isinstance(item, Failed)], between - began, 0.0)
+    embeddings = encoder.run(pixels)
     outcomes = [
-        item if isinstance(item, Failed) else Embedded(next(embeddings), item.sha256, item.width, item.height)
-        for item in decoded
+        item if isinstance(item, Failed) else Embedded(row, item.sha256, item.width, item.height)
+        for item, row in zip(decoded, embeddings, strict=True)
     ]
-    return Batch(sources, outcomes)
-
-
-def _result(future: Future[Decoded]) -> Decoded | Failed:
-    try:
-        return future.result()
-    except ImageError as error:
-        return Failed(str(error))
+    return Batch(sources, outcomes, between - began, time.perf_counter() - between)

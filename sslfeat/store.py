@@ -33,6 +33,12 @@ def write_atomic(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, durably, unless it is there."""
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable (a rename is only safe once its folder is)."""
     if os.name == "nt":  # Windows cannot open a folder
@@ -46,7 +52,7 @@ def sync_folder(folder: Path) -> None:
 
 def remove_temporaries(folder: Path) -> None:
     """Delete what a killed ``write_atomic`` left behind. Call it with the folder's lock held."""
-    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+    for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         leftover.unlink()
 
 

@@ -21,17 +21,18 @@ from filelock import FileLock
 from PIL import Image
 
 from sslfeat import store
-from sslfeat.embed import Summary, embed_to_folder
+from sslfeat.embed import Options, Summary, embed_to_folder
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError
-from sslfeat.features import Features, part_path, verify
+from sslfeat.features import Features
 from sslfeat.inputs import find_inputs
+from sslfeat.verify import verify
 from tests.conftest import contents, sslfeat, tiny_card, write_tiny
 
 
 def run(tiny: Path, images: Path, out: Path, part_size: int = 7, overwrite: bool = False) -> Summary:
     encoder = Encoder.load(tiny, "cpu", 1)
-    return embed_to_folder(encoder, find_inputs([images]), out, batch_size=3, part_size=part_size, overwrite=overwrite)
+    return embed_to_folder(encoder, find_inputs([images]), out, Options(3, part_size), overwrite=overwrite)
 
 
 def test_rows_are_what_the_encoder_gives(tiny: Path, pictures: Path, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_finished_folder_is_left_alone(tiny: Path, pictures: Path, tmp_path: P
 def test_a_damaged_part_is_made_again(tiny: Path, pictures: Path, tmp_path: Path, damage: str) -> None:
     run(tiny, pictures, tmp_path / "f")
     good = contents(tmp_path / "f")
-    part, record = part_path(tmp_path / "f", 2), tmp_path / "f" / "part-00002.json"
+    part, record = tmp_path / "f" / "part-00002.parquet", tmp_path / "f" / "part-00002.json"
     if damage == "flip":
         data = bytearray(part.read_bytes())
         data[100] ^= 1
@@ -131,9 +132,9 @@ def test_verify_names_a_changed_source(tiny: Path, pictures: Path, tmp_path: Pat
 def test_another_run_is_refused_by_the_field_that_differs(tiny: Path, pictures: Path, tmp_path: Path) -> None:
     run(tiny, pictures, tmp_path / "f")
     other = write_tiny(tmp_path / "other.onnx", seed=1)
-    with pytest.raises(FeaturesError, match=r"encoder\."):
+    with pytest.raises(FeaturesError, match=r"encoder 'tiny' .* now 'other'"):
         run(other, pictures, tmp_path / "f")
-    with pytest.raises(FeaturesError, match=r"inputs\.count = 40, now it is 10"):
+    with pytest.raises(FeaturesError, match=r"30 removed, 10 relabelled, such as .* --update"):
         run(tiny, pictures / "circles", tmp_path / "f")
     with pytest.raises(FeaturesError, match="part_size"):
         run(tiny, pictures, tmp_path / "f", part_size=8)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sslfeat import likeness
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile, read_encoder_file
 from sslfeat.errors import ExportError, ParityError
@@ -147,10 +148,10 @@ def test_overlap_and_cosine_against_naive_loops() -> None:
         return set(sorted(cosine, key=lambda j: -cosine[j])[:10])
 
     naive = sum(len(nearest(a, i) & nearest(b, i)) / 10 for i in range(30)) / 30
-    assert parity._overlap(a, b) == pytest.approx(naive)
+    assert likeness.neighbour_overlap(a, b) == pytest.approx(naive)
     assert 0.3 < naive < 0.95
     cosines = [float(x @ y) / float(np.linalg.norm(x) * np.linalg.norm(y)) for x, y in zip(a, b, strict=True)]
-    np.testing.assert_allclose(parity._cosines(a, b), cosines, rtol=1e-5)
+    np.testing.assert_allclose(likeness.cosines(a, b), cosines, rtol=1e-5)
 
 
 def test_refusals(run: Path, tmp_path: Path, exported: Path, pictures: Path) -> None:

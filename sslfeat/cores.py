@@ -1,0 +1,36 @@
+"""How much of the machine this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def available_cores() -> int:
+    """Cores this process may use: those it may run on, or fewer where a container's quota allows fewer."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota()
+    return max(1, min(allowed, math.ceil(quota))) if quota else allowed
+
+
+def cgroup_quota(root: Path = CGROUP) -> float | None:
+    """Cores' worth of time that the control group grants; None if it sets no limit, or there is none."""
+    try:
+        limit, period = (root / "cpu.max").read_text().split()  # version 2
+    except (OSError, ValueError):
+        try:
+            limit = (root / "cpu/cpu.cfs_quota_us").read_text().strip()  # version 1; -1: no limit
+            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return int(limit) / int(period) if limit.isdigit() and int(limit) > 0 else None
+
+
+def one_thread_each() -> None:
+    """Keep numerical libraries from starting threads of their own beside the workers. Call it before they load."""
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, "1")
