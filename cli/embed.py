@@ -27,7 +27,7 @@ def embed(
     ],
     out: Annotated[Path, typer.Option(help="features folder")] = Path("features"),
     encoder: Annotated[str | None, typer.Option(help="encoder file, or a name from 'sslfeat models'")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="pictures per inference; default: 8, on a GPU 32")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="pictures per inference; default: 4, on a GPU 32")] = None,
     part_size: Annotated[int, typer.Option(help="pictures per part file: what a crash can cost")] = 1024,
     format_: Annotated[str, typer.Option("--format", help="parquet, or npy as clip-retrieval reads it")] = "parquet",
     precision: Annotated[str, typer.Option(help="fp32; int8, bf16 or auto: faster, if these pictures allow")] = "fp32",
@@ -71,6 +71,7 @@ def embed(
 
         kept = out if not overwrite else None
         loaded = settle(file, loaded, [item.raw for item in inputs], precision, decoding, kept, note)
+    del file  # it is as large as the encoder
     changes = None
     with _shown(len(inputs)) as report:
         if update:

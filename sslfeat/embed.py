@@ -37,7 +37,7 @@ PART_SIZE = 1024
 
 @dataclass(frozen=True)
 class Options:
-    """How to embed. ``batch_size`` pictures share an inference (default: 8, on a GPU 32), ``part_size`` a part.
+    """How to embed. ``batch_size`` pictures share an inference (default: 4, on a GPU 32), ``part_size`` a part.
 
     ``workers`` decode and infer at the same time (default: one for each core that an inference does not use).
     ``layout`` is ``parquet`` or ``npy``, ``limits`` are what one picture may cost.

@@ -70,7 +70,7 @@ class Encoder:
         return self.card.dim
 
     def embed(
-        self, images: Iterable[Source] | Source, batch_size: int = 8, workers: int | None = None
+        self, images: Iterable[Source] | Source, batch_size: int = 4, workers: int | None = None
     ) -> Iterator[npt.NDArray[np.float32]]:
         """Embeddings, float32 (D,), one for each picture, in order.
 

@@ -32,7 +32,7 @@ def describe(
         "layout": layout,
         "decode": dataclasses.asdict(decoding),
         "part_size": part_size,
-        "batch_size": batch_size or (32 if encoder.provider == "cuda" else 8),
+        "batch_size": batch_size or (32 if encoder.provider == "cuda" else 4),
         "provider": encoder.provider,
         "threads": encoder.threads,
         "precision": encoder.precision,

@@ -14,7 +14,7 @@ import stat
 import warnings
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sslfeat.errors import ImageError, InputError
 
@@ -28,8 +28,17 @@ FILTERS = {
 MAX_PIXELS = 178_956_970  # what Pillow by itself refuses to exceed: 683 MiB in its memory
 MAX_FILE_BYTES = 1 << 30
 STRIP = 16
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+UPRIGHT = {  # what turns a picture of this EXIF orientation upright; from 5 on it swaps width and height
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Pillow warns at half the limit that it enforces; here the limit alone counts, and decoding threads cannot scope a filter.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -79,18 +88,23 @@ class Prepared:
 
 def prepare(image: Image.Image, preprocess: Preprocess, decoding: Decoding = EXACT) -> Prepared:
     """Bring an opened picture to the encoder's input size. Raises ImageError, or whatever the codec raises."""
-    width, height = image.size
+    whole = image.size
     if decoding.mode == "fast" and image.format == "JPEG":
-        image.draft(None, _resized(width, height, preprocess))
-    if image.getexif().get(ExifTags.Base.Orientation) in TURNED:
-        width, height = height, width
-    upright = to_rgb(image)
+        image.draft(None, _resized(*whole, preprocess))
+        upright = to_rgb(image)
+        width, height = reversed(whole) if (_orientation(image) or 0) >= 5 else whole
+    else:
+        upright = to_rgb(image)
+        width, height = upright.size
     return Prepared(resize_crop(upright, preprocess), width, height)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The upright picture as 8-bit RGB: first frame, 16 bits scaled (not clipped), alpha over white, CMYK converted."""
-    image = ImageOps.exif_transpose(image)
+    image.load()  # before the orientation is read: a TIFF is turned while it is unpacked
+    turn = UPRIGHT.get(_orientation(image) or 0)
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bit(image)
     elif image.mode == "F":
@@ -177,6 +191,14 @@ def _formats() -> list[str]:
     return FORMATS
 
 
+def _orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation; None if there is none, or only damage where it should be."""
+    with contextlib.suppress(Exception):  # as in images.decode: Pillow raises almost anything here too
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return orientation if isinstance(orientation, int) else None
+    return None
+
+
 def _resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
     shorter = min(width, height)
     return preprocess.resize * width // shorter, preprocess.resize * height // shorter
@@ -186,6 +208,14 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     import numpy as np  # rare: a decoding process does without it
 
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError("32-bit pixels outside 0..65535 have no defined range: convert the picture to 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, which may hold fewer bits than 16, or the negative
+    most = (1 << tags.get(BITS_PER_SAMPLE, (16,))[0]) - 1 if image.mode.startswith("I;16") else 65535
+    if values.min() < 0 or values.max() > most:
+        raise ImageError(f"pixels outside 0..{most} have no defined range: convert the picture to 16 bits")
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = most - values
+    gray = Image.fromarray(((2 * 255 * values + most) // (2 * most)).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        gray.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return gray

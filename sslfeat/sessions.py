@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 from typing import Any, Protocol
 
@@ -28,6 +30,9 @@ class OnnxSession:
 
     def __init__(self, data: bytes, provider: str, threads: int) -> None:
         self._session = _open_session(data, provider, threads)
+        self._session.disable_fallback()  # which would need the file's bytes to stay in memory ...
+        self._session._model_bytes = None  # ... where they are as large as the encoder itself
+        give_memory_back()
 
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """As ``Session`` says. Raises EncoderFileError if the graph fails."""
@@ -71,6 +76,13 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise EncoderFileError(f"it failed to run: {_brief(error)}") from error
         return result
+
+
+def give_memory_back() -> None:
+    """Return what loading an encoder took and freed: glibc keeps up to three times the encoder's size."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _open_session(data: bytes, provider: str, threads: int) -> Any:
