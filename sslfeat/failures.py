@@ -14,8 +14,13 @@ FAILURES_NAME = "failures.csv"
 
 def write_failures(folder: Path, failures: Iterable[tuple[str, str]]) -> None:
     """Write (path, reason) rows to ``folder/failures.csv``; a folder without failures gets the header alone."""
+    store.write_atomic(folder / FAILURES_NAME, failures_bytes(failures))
+
+
+def failures_bytes(failures: Iterable[tuple[str, str]]) -> bytes:
+    """What ``failures.csv`` holds for these (path, reason) rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "reason"))
     writer.writerows(failures)
-    store.write_atomic(folder / FAILURES_NAME, text.getvalue().encode())
+    return text.getvalue().encode()

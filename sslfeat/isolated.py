@@ -19,6 +19,7 @@ from sslfeat.images import Decoded, Pixels, Source
 from sslfeat.outcomes import Failed
 from sslfeat.preprocess import Decoding, Preprocess
 
+COMMAND = (sys.executable, "-P", "-m", "sslfeat.decoder")
 TICK = 0.5  # seconds between two looks at the clock
 
 
@@ -67,7 +68,7 @@ class IsolatedDecoder:
 
     def _start(self) -> None:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sslfeat.decoder", self._settings],
+            [*COMMAND, self._settings],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._process = process

@@ -155,7 +155,7 @@ def read_file(path: str | bytes | os.PathLike[str]) -> bytes:
 
 def allow_pixels(limit: int) -> None:
     """Make Pillow enforce this limit, for frames within files too. It holds for the whole process."""
-    Image.MAX_IMAGE_PIXELS = limit // 2  # Pillow warns here, and refuses at twice as many
+    Image.MAX_IMAGE_PIXELS = (limit + 1) // 2  # Pillow warns here, and refuses at twice as many
 
 
 def open_picture(data: bytes, decoding: Decoding = EXACT) -> Image.Image:
@@ -176,7 +176,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture in a format that sslfeat reads"
     if isinstance(error, Image.DecompressionBombError):
-        return "exceeds the limit of pixels"
+        return "a picture in it exceeds the limit of pixels"
     text = re.sub(r"<.*? at 0x[0-9a-f]+>", "it", str(error))  # addresses differ from run to run
     return f"cannot be decoded: {text or type(error).__name__}"
 

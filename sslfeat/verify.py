@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ import pyarrow as pa
 
 from sslfeat import store
 from sslfeat.errors import FeaturesError
-from sslfeat.failures import FAILURES_NAME
+from sslfeat.failures import FAILURES_NAME, failures_bytes
 from sslfeat.features import files_of, part_count, read_commit, read_run
 from sslfeat.inputs import possible_paths
 from sslfeat.layouts import read_columns
@@ -48,14 +46,14 @@ def verify(folder: Path, sources: bool = False) -> Iterator[str]:
         yield str(error)
     if inputs != run["inputs"]["count"]:
         yield f"{folder}: {inputs} inputs are accounted for, {run['inputs']['count']} were given"
-    if _read_failures(folder) != [list(failure) for failure in failures]:
+    if _bytes(folder / FAILURES_NAME) != failures_bytes(failures):
         yield f"{folder / FAILURES_NAME}: differs from the failures on record"
 
 
-def _read_failures(folder: Path) -> list[list[str]] | None:
+def _bytes(path: Path) -> bytes | None:
     try:
-        return list(csv.reader(io.StringIO((folder / FAILURES_NAME).read_bytes().decode(), newline="")))[1:]
-    except (OSError, UnicodeDecodeError, csv.Error):
+        return path.read_bytes()
+    except OSError:
         return None
 
 

@@ -1,0 +1,187 @@
+"""Pictures that came, went or changed since the last run, and folders that need mending."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sslfeat.embed import Options, Summary, embed_to_folder
+from sslfeat.encoder import Encoder
+from sslfeat.errors import FeaturesError
+from sslfeat.features import Features, read_run
+from sslfeat.inputs import find_inputs
+from sslfeat.stock import Changes, Stock
+from sslfeat.swap import UPDATE_NAME
+from sslfeat.update import load_encoder, repair_folder, update_folder
+from sslfeat.verify import verify
+from tests.conftest import contents, sslfeat, write_tiny
+
+
+class Counting(Encoder):
+    """An encoder that knows how many pictures it was shown."""
+
+    shown = 0
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        Counting.shown += len(pixels)
+        return super().run(pixels)
+
+
+def load(tiny: Path) -> Encoder:
+    Counting.shown = 0
+    return Counting.load(tiny, "cpu")
+
+
+@pytest.fixture
+def images(pictures: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pictures, tmp_path / "images")
+    (tmp_path / "images" / "circles" / "broken.jpg").write_bytes(b"nothing")
+    return tmp_path / "images"
+
+
+def options(layout: str = "parquet") -> Options:
+    return Options(batch_size=3, part_size=7, layout=layout)
+
+
+def begin(tiny: Path, images: Path, out: Path, layout: str = "parquet") -> Summary:
+    return embed_to_folder(load(tiny), find_inputs([images]), out, options(layout))
+
+
+def change(images: Path) -> None:
+    """Two new, three removed, one modified."""
+    for index in range(2):
+        Image.effect_noise((30, 30), 50).convert("RGB").save(images / "circles" / f"0-new-{index}.png")
+    for path in sorted(images.rglob("squares*.jpg"))[:3]:
+        path.unlink()
+    Image.effect_noise((50, 30), 50).save(sorted(images.rglob("circles-*.jpg"))[2])
+
+
+@pytest.mark.parametrize("layout", ["parquet", "npy"])
+def test_only_what_changed_is_embedded(layout: str, tiny: Path, images: Path, tmp_path: Path) -> None:
+    begin(tiny, images, tmp_path / "f", layout)
+    change(images)
+    inputs = find_inputs([images])
+    with pytest.raises(FeaturesError, match=r"2 new, 3 removed, 1 modified, such as .*0-new-0\.png.* --update"):
+        embed_to_folder(load(tiny), inputs, tmp_path / "f", options(layout))
+    summary, changes = update_folder(load(tiny), inputs, tmp_path / "f", options(layout))
+    assert changes is not None
+    assert (changes.new, changes.removed, changes.modified) == (2, 3, 1)
+    assert Counting.shown == 3 + 1  # the broken file stays a black row in its batch
+    assert (summary.embedded, summary.failed, summary.resumed) == (39, 1, 36)
+    assert list(verify(tmp_path / "f", sources=True)) == []
+    assert not (tmp_path / "f" / UPDATE_NAME).exists()
+    begin(tiny, images, tmp_path / "anew", layout)
+    updated, anew = Features.load(tmp_path / "f"), Features.load(tmp_path / "anew")
+    assert updated.paths == anew.paths
+    assert updated.labels == anew.labels
+    np.testing.assert_allclose(updated.embeddings, anew.embeddings, atol=1e-5)
+
+
+def test_nothing_changed(tiny: Path, images: Path, tmp_path: Path) -> None:
+    begin(tiny, images, tmp_path / "f")
+    before = contents(tmp_path / "f")
+    summary, changes = update_folder(load(tiny), find_inputs([images]), tmp_path / "f", options())
+    assert str(changes) == "the same pictures"
+    assert Counting.shown == 0
+    assert summary.resumed == 41
+    assert contents(tmp_path / "f") == before
+
+
+def test_a_touched_picture_is_embedded_again_and_a_new_folder_is_just_made(
+    tiny: Path, images: Path, tmp_path: Path
+) -> None:
+    summary, changes = update_folder(load(tiny), find_inputs([images]), tmp_path / "f", options())
+    assert (summary.embedded, changes) == (40, None)
+    os.utime(next(images.rglob("circles-*.jpg")), ns=(1, 1))
+    _, changes = update_folder(load(tiny), find_inputs([images]), tmp_path / "f", options())
+    assert changes is not None
+    assert str(changes).startswith("1 modified, such as")
+
+
+def test_changes_are_counted_by_path_size_time_and_label(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    before = Stock.take(find_inputs([tmp_path], labels="none"))
+    now = Stock.take(find_inputs([tmp_path], labels="folder"))
+    assert Changes.between(before, before) == Changes(0, 0, 0, 0, "")
+    assert Changes.between(before, now).labels == 4
+    (tmp_path / "a/1.jpg").write_bytes(b"xy")
+    (tmp_path / "a/2.jpg").unlink()
+    after = Stock.take(find_inputs([tmp_path], labels="none"))
+    assert str(Changes.between(before, after)) == f"1 removed, 1 modified, such as {tmp_path / 'a/2.jpg'}"
+    assert after.unchanged(before).tolist() == [-1, 2, 3]
+
+
+def test_an_encoder_that_changed_is_refused_naming_both(tiny: Path, images: Path, tmp_path: Path) -> None:
+    begin(tiny, images, tmp_path / "f")
+    other = Encoder.load(write_tiny(tmp_path / "other.onnx", seed=1), "cpu")
+    with pytest.raises(FeaturesError, match=r"'tiny' \(\w{12}\), now 'other' \(\w{12}\)"):
+        update_folder(other, find_inputs([images]), tmp_path / "f", options())
+    with pytest.raises(FeaturesError, match=r"'tiny'.*another one"):
+        load_encoder(tmp_path / "f", str(tmp_path / "other.onnx"))
+    with pytest.raises(FeaturesError, match=r"not in the box.*--encoder"):
+        load_encoder(tmp_path / "f", None)
+
+
+@pytest.mark.parametrize("layout", ["parquet", "npy"])
+def test_any_flipped_bit_is_found_and_repair_makes_only_that_part_again(
+    layout: str, tiny: Path, images: Path, tmp_path: Path
+) -> None:
+    begin(tiny, images, tmp_path / "f", layout)
+    whole = contents(tmp_path / "f")
+    rng = np.random.default_rng(0)
+    files = [path for path in sorted((tmp_path / "f").rglob("*")) if path.is_file() and path.name != ".lock"]
+    for path in files:
+        data = bytearray(path.read_bytes())
+        for _ in range(10):
+            where, bit = int(rng.integers(len(data))), 1 << int(rng.integers(8))
+            data[where] ^= bit
+            path.write_bytes(data)
+            try:
+                assert list(verify(tmp_path / "f")), f"{path.name}: bit {bit} of byte {where} went unnoticed"
+            except FeaturesError:
+                assert path.name == "run.json"
+            data[where] ^= bit
+        path.write_bytes(data)
+    assert contents(tmp_path / "f") == whole
+    target = next(path for path in files if "00002" in path.name or "0002." in path.name)
+    target.write_bytes(b"gone")
+    summary = repair_folder(load(tiny), tmp_path / "f")
+    assert Counting.shown == 7
+    assert summary.resumed == 41 - 7
+    assert contents(tmp_path / "f") == whole
+
+
+def test_what_cannot_be_repaired_says_so(tiny: Path, images: Path, tmp_path: Path) -> None:
+    begin(tiny, images, tmp_path / "f")
+    (tmp_path / "f" / "inputs.arrow").write_bytes(b"ARROW1")
+    with pytest.raises(FeaturesError, match=r"inputs.arrow is damaged"):
+        repair_folder(load(tiny), tmp_path / "f")
+    run = json.loads((tmp_path / "f" / "run.json").read_bytes())
+    (tmp_path / "f" / "run.json").write_text(json.dumps({**run, "batch_size": 4}))
+    with pytest.raises(FeaturesError, match="altered"):
+        read_run(tmp_path / "f")
+
+
+def test_repair_and_update_by_command(tiny: Path, images: Path, tmp_path: Path) -> None:
+    arguments: list[str | Path] = ["embed", images, "--encoder", tiny, "--out", tmp_path / "f", "--part-size", "10"]
+    assert sslfeat(*arguments).returncode == 3
+    (tmp_path / "f" / "part-00001.parquet").unlink()
+    assert sslfeat("verify", tmp_path / "f").returncode == 1
+    mended = sslfeat("repair", tmp_path / "f", "--encoder", tiny, "--json")
+    assert json.loads(mended.stdout)["resumed"] == 31
+    change(images)
+    refused = sslfeat(*arguments)
+    assert refused.returncode == 1
+    assert "2 new, 3 removed, 1 modified" in refused.stderr
+    updated = sslfeat(*arguments, "--update")
+    assert updated.returncode == 3
+    assert "since the last run: 2 new" in updated.stderr
+    assert sslfeat("verify", tmp_path / "f", "--sources").returncode == 0
