@@ -123,6 +123,7 @@ def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as
     if as_json:
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
         told = {name: round(share, 4) for name, share in shares.items()}
+        told["seconds"] = round(summary.spent.wall, 3)
         say_json(
             {
                 "out": str(summary.folder),

@@ -1,0 +1,139 @@
+"""Lower precision is taken where it keeps features and neighbours on the pictures at hand, and refused where not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sslfeat.card import CARD_KEY
+from sslfeat.encoder import Encoder
+from sslfeat.encoder_file import check_encoder
+from sslfeat.errors import FeaturesError, InputError
+from sslfeat.images import Decoding
+from sslfeat.inputs import find_inputs
+from sslfeat.precision import INT8_NAME, settle
+from sslfeat.samples import draw_samples
+from tests.conftest import TINY_DIM, TINY_SIZE, sslfeat, tiny_card
+
+
+def two_convolutions(path: Path, outlier: float = 1.0) -> Path:
+    """An encoder worth quantising; ``outlier`` times as much in one channel takes the 8 bits from all others."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(0, 0.05, (16, 3, 5, 5)).astype(np.float32)
+    first[0] *= outlier
+    second = rng.normal(0, 0.2, (TINY_DIM, 16, 3, 3)).astype(np.float32)
+    second[:, 0] /= outlier
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "first"], ["a"], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "second"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("ReduceMean", ["d", "axes"], ["embedding"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", TINY_SIZE, TINY_SIZE, 3])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", TINY_DIM])],
+        [
+            numpy_helper.from_array(first, "first"),
+            numpy_helper.from_array(second, "second"),
+            numpy_helper.from_array(np.array([2, 3]), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key=CARD_KEY, value=tiny_card("two").to_json())
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("precision") / "images"
+    draw_samples(folder, 120)
+    return folder
+
+
+def settled(path: Path, images: Path, asked: str, said: list[str] | None = None) -> Encoder:
+    file = check_encoder(path.read_bytes())
+    sources = [item.raw for item in find_inputs([images])]
+    return settle(
+        file, Encoder(file, "cpu"), sources, asked, Decoding(), None, (said if said is not None else []).append
+    )
+
+
+def test_int8_is_taken_where_it_holds(images: Path, tmp_path: Path) -> None:
+    path = two_convolutions(tmp_path / "two.onnx")
+    encoder = settled(path, images, "int8")
+    record = encoder.precision
+    assert (record["asked"], record["ran"], record["pictures"]) == ("int8", "int8", 60)
+    assert record["tried"]["int8"]["min_cosine"] >= 0.999
+    assert record["tried"]["int8"]["neighbour_overlap"] >= 0.95
+    pixels = np.random.default_rng(0).integers(0, 256, (4, TINY_SIZE, TINY_SIZE, 3)).astype(np.uint8)
+    plain, lower = Encoder.load(path, "cpu").run(pixels), encoder.run(pixels)
+    np.testing.assert_allclose(lower, plain, atol=0.02 * np.abs(plain).max())
+    assert not np.array_equal(lower, plain)
+    assert check_encoder(encoder.files[INT8_NAME]).card.name == "two"  # an encoder like any other
+
+
+def test_int8_is_refused_with_the_figure_where_it_does_not(images: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    encoder = settled(two_convolutions(tmp_path / "two.onnx", outlier=3e3), images, "int8", said)
+    assert encoder.precision["ran"] == "fp32"
+    assert not encoder.precision["tried"]["int8"]["holds"]
+    assert "refused" in said[0]
+    assert said[-1] == "precision fp32"
+    assert encoder.files == {}
+
+
+def test_openvino_in_bf16_and_auto(images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = two_convolutions(tmp_path / "two.onnx")
+    assert settled(path, images, "bf16").precision["tried"]["bf16"]["min_cosine"] > 0.99
+    assert set(settled(path, images, "auto").precision["tried"]) == {"int8", "bf16"}
+
+
+def test_what_cannot_be_is_refused(images: Path, tmp_path: Path) -> None:
+    path = two_convolutions(tmp_path / "two.onnx")
+    with pytest.raises(InputError, match="fp8"):
+        settled(path, images, "fp8")
+    few = tmp_path / "few"
+    draw_samples(few, 10)
+    assert "10 readable pictures are too few" in settled(path, few, "auto").precision["why"]
+
+
+def test_a_resumed_run_keeps_its_precision(images: Path, tmp_path: Path) -> None:
+    path = two_convolutions(tmp_path / "two.onnx")
+    arguments: list[str | Path] = ["embed", images, "--encoder", path, "--out", tmp_path / "f", "--part-size", "30"]
+    assert sslfeat(*arguments, "--precision", "int8").returncode == 0
+    before = (tmp_path / "f" / "part-00002.parquet").read_bytes()
+    (tmp_path / "f" / "part-00002.parquet").unlink()
+    again = sslfeat(*arguments, "--precision", "int8", "--json")
+    assert json.loads(again.stdout)["resumed"] == 90
+    assert (tmp_path / "f" / "part-00002.parquet").read_bytes() == before
+    assert "precision.asked" in sslfeat(*arguments).stderr
+    (tmp_path / "f" / "part-00002.parquet").unlink()
+    assert sslfeat("repair", tmp_path / "f", "--encoder", path).returncode == 0
+    assert (tmp_path / "f" / "part-00002.parquet").read_bytes() == before
+    (tmp_path / "f" / INT8_NAME).write_bytes(b"altered")
+    refused = sslfeat(*arguments, "--precision", "int8")
+    assert refused.returncode == 1
+    assert "altered" in refused.stderr
+
+
+def test_a_kept_encoder_must_be_there(images: Path, tmp_path: Path) -> None:
+    path = two_convolutions(tmp_path / "two.onnx")
+    arguments: list[str | Path] = ["embed", images, "--encoder", path, "--out", tmp_path / "f", "--precision", "int8"]
+    assert sslfeat(*arguments).returncode == 0
+    (tmp_path / "f" / INT8_NAME).unlink()
+    with pytest.raises(FeaturesError, match=INT8_NAME):
+        from sslfeat.update import load_encoder
+
+        load_encoder(tmp_path / "f", str(path))
