@@ -29,8 +29,11 @@ OTHER_ENDINGS = (
     ".pbm",
     ".pnm",
     ".ico",
+    ".heic",
+    ".heif",
 )
 ENDINGS = frozenset((*JPEG_ENDINGS, *OTHER_ENDINGS))
+RAW_ENDINGS = frozenset(map(os.fsencode, ENDINGS))
 UNREADABLE = -1  # the depth of a folder that could not be listed
 LIST_ENDINGS = frozenset((".txt", ".lst"))
 
@@ -125,12 +128,14 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, int]]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(b"."))
         relative = os.path.relpath(folder, root)
         depth = 0 if relative == b"." else relative.count(os.sep.encode()) + 1
-        yield from ((os.path.join(folder, name), depth) for name in files if _is_picture(name))
+        prefix = os.path.join(folder, b"")
+        yield from ((prefix + name, depth) for name in files if _is_picture(name))
     yield from ((folder, UNREADABLE) for folder in unreadable)  # becomes a line in failures.csv
 
 
 def _is_picture(name: bytes) -> bool:
-    return not name.startswith(b".") and os.path.splitext(name)[1].decode("latin-1").lower() in ENDINGS
+    dot = name.rfind(b".")
+    return dot > 0 and not name.startswith(b".") and name[dot:].lower() in RAW_ENDINGS
 
 
 def _look_like_classes(depths: dict[bytes, int]) -> bool:

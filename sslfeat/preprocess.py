@@ -7,6 +7,7 @@ Needs Pillow alone, so that a decoding process starts fast and stays small.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -27,6 +28,7 @@ FILTERS = {
 }
 MAX_PIXELS = 178_956_970  # what Pillow by itself refuses to exceed: 683 MiB in its memory
 MAX_FILE_BYTES = 1 << 30
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 STRIP = 16
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
@@ -161,7 +163,10 @@ def allow_pixels(limit: int) -> None:
 def open_picture(data: bytes, decoding: Decoding = EXACT) -> Image.Image:
     """The picture in ``data``, not yet unpacked. Raises ImageError for too many pixels, or whatever the codec raises."""
     Image.init()  # without it, Pillow knows only its commonest formats, and the allow-list would fail on the others
-    image = Image.open(io.BytesIO(data), formats=_formats())
+    heif = data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS
+    if heif and not _read_heif():
+        raise ImageError("HEIC pictures need a further package: pip install 'sslfeat[heif]'")
+    image = Image.open(io.BytesIO(data), formats=["HEIF"] if heif else FORMATS)
     if image.width * image.height > decoding.max_pixels:
         raise ImageError(f"{image.width} x {image.height} px exceeds the limit of {decoding.max_pixels} pixels")
     return image
@@ -181,14 +186,15 @@ def reason(error: Exception) -> str:
     return f"cannot be decoded: {text or type(error).__name__}"
 
 
-def _formats() -> list[str]:
-    """FORMATS, and HEIF where pillow-heif is installed."""
-    with contextlib.suppress(ImportError):
+@functools.cache
+def _read_heif() -> bool:
+    """Teach Pillow the format of telephones' pictures, if pillow-heif is installed; returns whether it is."""
+    try:
         from pillow_heif import register_heif_opener
-
-        register_heif_opener()
-        return [*FORMATS, "HEIF"]
-    return FORMATS
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sslfeat import preprocess
 from sslfeat.errors import ImageError
 from sslfeat.images import MAX_PIXELS, Pixels, Preprocess, decode
 
@@ -200,6 +201,19 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     for path, said in ((tmp_path, "cannot be opened|not a regular"), (tmp_path / "gone.jpg", "No such file")):
         with pytest.raises(ImageError, match=said):
             decode(path, EXACT)
+
+
+def test_heic_is_read_or_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    image = scene()
+    pillow_heif.from_pillow(image).save(tmp_path / "a.heic", quality=95)
+    found = decode(tmp_path / "a.heic", EXACT)
+    assert (found.width, found.height) == image.size
+    wanted = decode(np.asarray(image.convert("RGB")), EXACT).pixels
+    assert np.abs(found.pixels.astype(int) - wanted).mean() < 6
+    monkeypatch.setattr(preprocess, "_read_heif", lambda: False)
+    with pytest.raises(ImageError, match=r"pip install 'sslfeat\[heif\]'"):
+        decode(tmp_path / "a.heic", EXACT)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
