@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sslfeat.card import Card as Card
     from sslfeat.encoder import Encoder as Encoder
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded: nothing phones home
 
 __version__ = "0.1.0"
 __all__ = ["Card", "Encoder", "__version__"]

@@ -12,9 +12,10 @@ from sslfeat import __version__, store
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError
 from sslfeat.features import FORMAT, RUN_NAME, read_run, run_bytes
+from sslfeat.layouts import FOLDERS
 from sslfeat.preprocess import Decoding
 from sslfeat.stock import STOCK_NAME, Changes, Stock
-from sslfeat.swap import UPDATE_NAME, own_files
+from sslfeat.swap import ENCODERS, UPDATE_NAME, own_files
 
 
 def describe(
@@ -54,9 +55,8 @@ def open_folder(out: Path, run: dict[str, Any], stock: Stock, files: dict[str, b
     """Make ``out`` ready for this run: new, begun by the same run, or emptied on request."""
     store.remove_temporaries(out)
     path = out / RUN_NAME
-    strangers = [
-        item.name for item in out.iterdir() if item.name not in (store.LOCK_NAME, STOCK_NAME, UPDATE_NAME, *files)
-    ]
+    begun = {store.LOCK_NAME, STOCK_NAME, UPDATE_NAME, *(item.name for item in out.glob(ENCODERS))}
+    strangers = [item.name for item in out.iterdir() if item.name not in begun]
     if strangers and not path.exists():
         raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
     if path.exists() and overwrite:
@@ -69,6 +69,8 @@ def open_folder(out: Path, run: dict[str, Any], stock: Stock, files: dict[str, b
 
 def begin_folder(out: Path, run: dict[str, Any], stock: Stock, files: dict[str, bytes]) -> None:
     """Write what a run is of, and ``files`` that it needs, then what it is: the last makes it one."""
+    for leftover in out.glob(ENCODERS):  # of a run that did not come as far as this
+        leftover.unlink()
     for name, data in files.items():
         store.write_atomic(out / name, data)
     store.write_atomic(out / STOCK_NAME, stock.to_bytes())
@@ -78,6 +80,10 @@ def begin_folder(out: Path, run: dict[str, Any], stock: Stock, files: dict[str, 
 def empty_folder(out: Path) -> None:
     """Delete what a run wrote, and nothing else."""
     for item in own_files(out):
+        if item.name == RUN_NAME:  # the last: without it, what is left would belong to nobody
+            for folder in filter(Path.is_dir, (out / name for name in FOLDERS)):
+                folder.rmdir()
+            store.sync_folder(out)
         item.unlink()
 
 

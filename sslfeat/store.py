@@ -69,11 +69,20 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def _make_folders(folder: Path) -> None:
+    """Create a folder and those above it, durably, as far as they are not there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing or [folder]:  # who made it may have died before this
+        with contextlib.suppress(PermissionError):  # a folder that may be entered but not read
+            sync_folder(path.parent)
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path, error: type[SslfeatError]) -> Iterator[None]:
     """Hold the folder's lock, or raise ``error`` at once if another process has it. A killed holder frees it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folders(folder)
         lock = FileLock(folder / LOCK_NAME, timeout=0)
         lock.acquire()
     except Timeout:

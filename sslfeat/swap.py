@@ -20,6 +20,7 @@ from sslfeat.stock import STOCK_NAME
 
 UPDATE_NAME = ".update"
 MARK_NAME = "complete"
+ENCODERS = "encoder-*.onnx"  # a quantised encoder, kept beside the features that it made
 
 
 def own_files(folder: Path) -> Iterator[Path]:
@@ -28,7 +29,7 @@ def own_files(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.glob("part-*.parquet"))
     for name in FOLDERS:
         yield from sorted((folder / name).glob("*"))
-    yield from sorted(folder.glob("encoder-*.onnx"))
+    yield from sorted(folder.glob(ENCODERS))
     yield from (path for name in (FAILURES_NAME, STOCK_NAME, RUN_NAME) if (path := folder / name).exists())
 
 
@@ -47,8 +48,13 @@ def finish_swap(out: Path) -> None:
     if (new / RUN_NAME).exists():  # so what is in the old one's place is not the new one yet
         _exchange(new, out)
     store.sync_folder(new)
-    (new / MARK_NAME).unlink()
-    shutil.rmtree(new)
+    for item in new.iterdir():
+        if item.is_dir():
+            shutil.rmtree(item)
+        elif item.name != MARK_NAME:
+            item.unlink()
+    (new / MARK_NAME).unlink()  # the last, so that nothing is left over for ever
+    new.rmdir()
     store.sync_folder(out)
 
 

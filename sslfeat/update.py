@@ -137,7 +137,7 @@ def _old_rows(folder: Path, run: dict[str, Any], before: Stock) -> Iterator[tupl
 
 def _begin(new: Path, run: dict[str, Any], stock: Stock, files: dict[str, bytes]) -> None:
     """Start the new folder, or go on with it if it was begun for the same pictures."""
-    new.mkdir(exist_ok=True)
+    store.make_folder(new)
     if (new / RUN_NAME).exists():
         if read_run(new) == run:
             return

@@ -90,3 +90,11 @@ def test_the_reader_of_autofaiss_and_clip_retrieval(folders: dict[str, Path], wa
 def test_an_unknown_layout_is_refused() -> None:
     with pytest.raises(InputError, match=r"csv.*parquet or npy"):
         Options(layout="csv")
+
+
+def test_overwriting_leaves_nothing_of_the_other_layout(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    encoder, inputs = Encoder.load(tiny, "cpu"), find_inputs([pictures])
+    embed_to_folder(encoder, inputs, tmp_path / "f", Options(layout="npy"))
+    embed_to_folder(encoder, inputs, tmp_path / "f", Options(), overwrite=True)
+    names = sorted(path.name for path in (tmp_path / "f").iterdir() if path.name != ".lock")
+    assert names == ["failures.csv", "inputs.arrow", "part-00000.json", "part-00000.parquet", "run.json"]
