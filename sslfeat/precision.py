@@ -1,15 +1,17 @@
 """Faster arithmetic, where it proves on the pictures at hand that it keeps their features and neighbours.
 
-Tried in this order of speed as measured: ``int8`` in onnxruntime, ``bf16`` in OpenVINO. One that moves a feature or swaps
-neighbours by more than the gates allow is not taken, and the reason is kept in ``run.json``.
+Tried are ``int8`` in onnxruntime and in OpenVINO, and ``bf16`` in OpenVINO; the fastest that holds is taken. One that moves
+a feature or swaps neighbours by more than the gates allow is not, and the reason is kept in ``run.json``.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sslfeat.cores import available_cores
 from sslfeat.decoder import Limits
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile
@@ -29,9 +32,11 @@ from sslfeat.preprocess import Decoding
 from sslfeat.sessions import OnnxSession, OpenVinoSession, Session
 
 PRECISIONS = ("fp32", "auto", "bf16", "int8")
-LOWER = ("int8", "bf16")
+WAYS = (("int8", "onnxruntime"), ("int8", "openvino"), ("bf16", "openvino"))
+PLAIN = ("fp32", "onnxruntime")
+Way = tuple[str, str]  # precision and runtime
 INT8_NAME = "encoder-int8.onnx"
-SAMPLE = 256  # pictures to compare on, and as many to take ranges from
+JUDGES, SEEN = 256, 64  # pictures to compare on, and others to take ranges from
 FEWEST = 50
 MIN_COSINE = {"int8": 0.999, "bf16": 0.9995}
 MIN_OVERLAP = 0.95
@@ -76,71 +81,85 @@ def settle(
 
 
 def _choose(file: EncoderFile, encoder: Encoder, pixels: Pixels, asked: str, say: Callable[[str], None]) -> Encoder:
-    judged, seen = pixels[::2], pixels[1::2]  # ranges are not taken from the pictures that judge
-    trials: dict[str, Trial] = {}
-    reasons: dict[str, str] = {}
-    sessions: dict[str, tuple[Session, bytes | None]] = {}
-    for name in LOWER if asked == "auto" else (asked,):
-        try:
-            sessions[name] = _open(name, file.data, seen, encoder.threads)
-        except MissingExtraError as error:
-            if asked == name:
-                raise
-            reasons[name] = str(error)
+    held_out = np.zeros(len(pixels), bool)  # ranges are not taken from the pictures that judge
+    held_out[:: round((JUDGES + SEEN) / SEEN)] = True
+    judged, seen = pixels[~held_out], pixels[held_out]
+    trials: dict[Way, Trial] = {}
+    reasons: dict[Way, str] = {}
+    sessions: dict[Way, Session] = {}
+    int8 = functools.cache(lambda: _quantized(file.data, seen))
+    for way in WAYS:
+        if asked not in ("auto", way[0]):
             continue
-        trials[name] = _try(name, encoder, sessions[name][0], judged)
-        reasons[name] = _verdict(name, trials[name])
-    usable = [name for name, trial in trials.items() if trial.holds and (asked == name or trial.speed > MIN_GAIN)]
-    ran = max(usable, key=lambda name: trials[name].speed, default="fp32")
-    for reason in reasons.values():
-        say(reason)
-    say(f"precision {ran}")
+        try:
+            sessions[way] = _open(way, int8() if way[0] == "int8" else file.data, encoder.threads)
+        except MissingExtraError as error:
+            if asked == "bf16":
+                raise
+            reasons[way] = f"{_name(way)}: {error}"
+            continue
+        trials[way] = _try(way, encoder, sessions[way], judged)
+        reasons[way] = _verdict(way, trials[way])
+    usable = [way for way, trial in trials.items() if trial.holds and (asked != "auto" or trial.speed > MIN_GAIN)]
+    ran = max(usable, key=lambda way: trials[way].speed, default=PLAIN)
+    for text in (*reasons.values(), f"precision {_name(ran)}"):
+        say(text)
     record: dict[str, Any] = {
         "asked": asked,
-        "ran": ran,
+        "ran": ran[0],
+        "runtime": ran[1],
         "pictures": len(judged),
-        "tried": {name: asdict(trial) for name, trial in trials.items()},
+        "tried": {_name(way): asdict(trial) for way, trial in trials.items()},
         "why": list(reasons.values()),
     }
-    session, data = sessions.get(ran, (None, None))
-    if data is not None:
-        record["sha256"] = hashlib.sha256(data).hexdigest()
-    return encoder.in_precision(record, session, {INT8_NAME: data} if data is not None else {})
+    files = {INT8_NAME: int8()} if ran[0] == "int8" else {}
+    if files:
+        record["sha256"] = hashlib.sha256(files[INT8_NAME]).hexdigest()
+    return encoder.in_precision(record, sessions.get(ran), files)
 
 
-def _verdict(name: str, trial: Trial) -> str:
+def _name(way: Way) -> str:
+    return f"{way[0]} in {way[1]}"
+
+
+def _verdict(way: Way, trial: Trial) -> str:
     figures = (
-        f"{name}: {trial.speed:.2f} x as fast as fp32, cosine at least {trial.min_cosine:.5f}, "
+        f"{_name(way)}: {trial.speed:.2f} x as fast as fp32, cosine at least {trial.min_cosine:.5f}, "
         f"{100 * trial.neighbour_overlap:.1f} % of neighbours kept"
     )
     if not trial.holds:
-        return f"{figures}; refused: cosine {MIN_COSINE[name]} and {100 * MIN_OVERLAP:.0f} % are asked"
+        return f"{figures}; refused: cosine {MIN_COSINE[way[0]]} and {100 * MIN_OVERLAP:.0f} % are asked"
     return figures
 
 
-def _try(name: str, encoder: Encoder, session: Session, pixels: Pixels) -> Trial:
+def _try(way: Way, encoder: Encoder, session: Session, pixels: Pixels) -> Trial:
     batches = np.array_split(pixels, -(-len(pixels) // BATCH))
-    wanted, found = (np.concatenate([each.run(batch) for batch in batches]) for each in (encoder, session))
+    with ThreadPoolExecutor(max(1, available_cores() // encoder.threads)) as pool:
+        wanted, found = (np.concatenate(list(pool.map(each.run, batches))) for each in (encoder, session))
     cosine = float(cosines(wanted, found).min()) if np.isfinite(found).all() else 0.0
     overlap = neighbour_overlap(wanted, found) if np.isfinite(found).all() else 0.0
-    laps: dict[str, list[float]] = {"fp32": [], name: []}
+    laps: list[list[float]] = [[], []]
     for _ in range(5):
-        for lap, runs in (("fp32", encoder), (name, session)):
+        for lap, runs in zip(laps, (encoder, session), strict=True):
             began = time.perf_counter()
             runs.run(batches[0])
-            laps[lap].append(time.perf_counter() - began)
-    speed = statistics.median(laps["fp32"]) / statistics.median(laps[name])
-    holds = cosine >= MIN_COSINE[name] and overlap >= MIN_OVERLAP
+            lap.append(time.perf_counter() - began)
+    speed = statistics.median(laps[0]) / statistics.median(laps[1])
+    holds = cosine >= MIN_COSINE[way[0]] and overlap >= MIN_OVERLAP
     return Trial(round(cosine, 6), round(overlap, 4), round(speed, 2), holds)
 
 
-def _open(name: str, data: bytes, seen: Pixels, threads: int) -> tuple[Session, bytes | None]:
-    if name == "bf16":
-        return OpenVinoSession(data, "bf16", threads), None
-    from sslfeat.quantize import quantize
+def _open(way: Way, data: bytes, threads: int) -> Session:
+    """``data`` is the encoder, for int8 already quantised. Raises MissingExtraError without OpenVINO."""
+    if way[1] == "openvino":
+        return OpenVinoSession(data, "bf16" if way[0] == "bf16" else "fp32", threads)
+    return OnnxSession(data, "cpu", threads)
 
-    lower = quantize(data, seen)
-    return OnnxSession(lower, "cpu", threads), lower
+
+def _quantized(data: bytes, seen: Pixels) -> bytes:
+    from sslfeat.quantize import quantize  # onnxruntime's tools take a while to load
+
+    return quantize(data, seen)
 
 
 def _kept(file: EncoderFile, encoder: Encoder, asked: str, out: Path) -> Encoder | None:
@@ -158,24 +177,24 @@ def as_recorded(file: EncoderFile, encoder: Encoder, record: dict[str, Any], out
 
     Raises FeaturesError if the quantised file that it keeps is missing or altered.
     """
-    if record["ran"] == "fp32":
+    way = (record["ran"], record.get("runtime", ""))
+    if way[0] == PLAIN[0]:
         return encoder.in_precision(record)
-    if record["ran"] == "bf16":
-        return encoder.in_precision(record, OpenVinoSession(file.data, "bf16", encoder.threads))
+    if way[0] == "bf16":
+        return encoder.in_precision(record, _open(way, file.data, encoder.threads))
+    path = out / INT8_NAME
     try:
-        data = (out / INT8_NAME).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise FeaturesError(
-            f"{out / INT8_NAME} cannot be read: {error.strerror}; start afresh with --overwrite"
-        ) from error
+        raise FeaturesError(f"{path} cannot be read: {error.strerror}; start afresh with --overwrite") from error
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
-        raise FeaturesError(f"{out / INT8_NAME} was altered: start afresh with --overwrite")
-    return encoder.in_precision(record, OnnxSession(data, "cpu", encoder.threads), {INT8_NAME: data})
+        raise FeaturesError(f"{path} was altered: start afresh with --overwrite")
+    return encoder.in_precision(record, _open(way, data, encoder.threads), {INT8_NAME: data})
 
 
 def _sample(sources: Sequence[bytes], encoder: Encoder, decoding: Decoding) -> Pixels:
-    """Readable pictures spread evenly over ``sources``, uint8 (up to 2 x SAMPLE, S, S, 3)."""
-    numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), 2 * SAMPLE)).astype(int))
+    """Readable pictures spread evenly over ``sources``, uint8 (up to JUDGES + SEEN, S, S, 3)."""
+    numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), JUDGES + SEEN)).astype(int))
     size = encoder.card.preprocess.size
     pixels = np.empty((len(numbers), size, size, 3), np.uint8)
     with closing(IsolatedDecoder(encoder.card.preprocess, decoding, Limits())) as decoder:
