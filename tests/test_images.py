@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from sslfeat import preprocess
-from sslfeat.errors import ImageError
-from sslfeat.images import MAX_PIXELS, Pixels, Preprocess, decode
+from sslfeat.errors import ImageError, InputError
+from sslfeat.images import MAX_PIXELS, Decoding, Pixels, Preprocess, decode
 
 EXACT = Preprocess(resize=16, size=16)
 
@@ -201,6 +201,22 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     for path, said in ((tmp_path, "cannot be opened|not a regular"), (tmp_path / "gone.jpg", "No such file")):
         with pytest.raises(ImageError, match=said):
             decode(path, EXACT)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_fast_decoding_is_close_and_keeps_the_size_of_the_source(orientation: int, tmp_path: Path) -> None:
+    image = scene().resize((640, 480), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[274] = orientation
+    image.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    exact = decode(tmp_path / "a.jpg", EXACT)
+    fast = decode(tmp_path / "a.jpg", EXACT, Decoding("fast"))
+    assert (fast.width, fast.height, fast.sha256) == (exact.width, exact.height, exact.sha256)
+    assert (fast.width, fast.height) == ((640, 480) if orientation == 1 else (480, 640))
+    difference = np.abs(fast.pixels.astype(int) - exact.pixels).mean()
+    assert 0 < difference < 4  # it is another decoding, and a near one
+    with pytest.raises(InputError, match=r"exact or fast"):
+        Decoding("quick")
 
 
 def test_heic_is_read_or_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
