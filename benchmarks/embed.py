@@ -86,9 +86,9 @@ def ours(encoder: str, photos: Path, work: Path, *options: str) -> dict[str, flo
     return {"images_per_second": rate, "seconds_in_all": told["seconds"], **told["time"]}
 
 
-def peer(name: str, python: str, model: str, photos: Path) -> dict[str, Any] | None:
+def peer(name: str, python: str, model: str, photos: Path, work: Path) -> dict[str, Any] | None:
     """What the peer's script says; None if it cannot do this."""
-    run = subprocess.run([python, PEERS, name, model, photos], capture_output=True, text=True, check=False)
+    run = subprocess.run([python, PEERS, name, model, photos, "--work", work], capture_output=True, text=True, check=False)
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if run.returncode or not lines:
         print(f"{name} {model}: {(run.stderr.strip().splitlines() or ['nothing was said'])[-1]}", flush=True)
@@ -120,7 +120,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
         if options.auto:
             laps.setdefault("sslfeat auto", []).append(ours(encoder, many, options.work, "--precision", "auto"))
         for contender in options.peer:
-            result = peer(*contender.split("=", 1), name, options.photos)
+            result = peer(*contender.split("=", 1), name, options.photos, options.work / "peers")
             if result:
                 laps.setdefault(contender.split("=")[0], []).append(result)
     rates = {who: statistics.median(lap["images_per_second"] for lap in found) for who, found in laps.items()}

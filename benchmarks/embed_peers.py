@@ -182,12 +182,12 @@ def thingsvision(task: Task, watch: Stopwatch) -> Rows:
     from thingsvision.utils.data import DataLoader, ImageDataset
 
     extractor = get_extractor_from_model(
-        model=build(task.model), device="cpu", transforms=transform(task.model), backend="pt"
+        model=build(task.model), device="cpu", preprocess=transform(task.model), backend="pt"
     )
 
     def embed(folder: Path) -> Rows:
         dataset = ImageDataset(
-            root=str(folder), out_path=str(task.made), backend=extractor.get_backend(),
+            root=str(folder), out_path=str(folder.parent), backend=extractor.get_backend(),
             transforms=extractor.get_transformations(),
         )  # fmt: skip
         batches = DataLoader(dataset=dataset, batch_size=task.batch_size, backend=extractor.get_backend())
@@ -221,7 +221,7 @@ def lightly_train(task: Task, watch: Stopwatch) -> Rows:
                 out=out, data=folder, checkpoint=task.made / "checkpoints" / "last.ckpt", format="torch", overwrite=True,
                 batch_size=task.batch_size, num_workers=task.workers, image_size=SIZE[task.model],
             )  # fmt: skip
-    rows: Rows = torch.load(out, weights_only=True)[0].numpy()
+    rows: Rows = torch.load(out, weights_only=True)["embeddings"].numpy()
     return rows
 
 

@@ -20,6 +20,7 @@ from sslfeat.outcomes import Failed
 from sslfeat.preprocess import Decoding, Preprocess
 
 COMMAND = (sys.executable, "-P", "-m", "sslfeat.decoder")
+PIPE_BYTES = 1 << 19  # room for an answer, so that the decoder need not wait for it to be read
 TICK = 0.5  # seconds between two looks at the clock
 
 
@@ -71,6 +72,7 @@ class IsolatedDecoder:
             [*COMMAND, self._settings],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        _widen(_pipe(process.stdout))
         self._process = process
         if self._closed.is_set():  # aborted while it started
             process.kill()
@@ -128,6 +130,14 @@ class IsolatedDecoder:
 
 def _pipe(pipe: object) -> BinaryIO:
     return cast(BinaryIO, pipe)
+
+
+def _widen(pipe: BinaryIO) -> None:
+    """Make room for a whole picture, where the system can and the user's share of it allows."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
