@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sslfeat.cores import available_cores
 from sslfeat.decoder import Limits
@@ -41,15 +42,18 @@ FEWEST = 50
 MIN_COSINE = {"int8": 0.999, "bf16": 0.9995}
 MIN_OVERLAP = 0.95
 MIN_GAIN = 1.05  # times as fast, or it is not worth it
-BATCH = 8
+BATCH, LAPS = 8, 5
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A lower precision beside float32 on the same pictures: worst cosine, shared neighbours, times as fast."""
+    """A lower precision beside float32 on the same pictures: worst cosine, shared neighbours, times as fast.
 
-    min_cosine: float
-    neighbour_overlap: float
+    One that is no faster is not compared (None).
+    """
+
+    min_cosine: float | None
+    neighbour_overlap: float | None
     speed: float
     holds: bool
 
@@ -84,6 +88,7 @@ def _choose(file: EncoderFile, encoder: Encoder, pixels: Pixels, asked: str, say
     held_out = np.zeros(len(pixels), bool)  # ranges are not taken from the pictures that judge
     held_out[:: round((JUDGES + SEEN) / SEEN)] = True
     judged, seen = pixels[~held_out], pixels[held_out]
+    bench = _Bench(encoder, judged)
     trials: dict[Way, Trial] = {}
     reasons: dict[Way, str] = {}
     sessions: dict[Way, Session] = {}
@@ -98,9 +103,9 @@ def _choose(file: EncoderFile, encoder: Encoder, pixels: Pixels, asked: str, say
                 raise
             reasons[way] = f"{_name(way)}: {error}"
             continue
-        trials[way] = _try(way, encoder, sessions[way], judged)
+        trials[way] = bench.compare(way, sessions[way], asked == "auto")
         reasons[way] = _verdict(way, trials[way])
-    usable = [way for way, trial in trials.items() if trial.holds and (asked != "auto" or trial.speed > MIN_GAIN)]
+    usable = [way for way, trial in trials.items() if trial.holds]
     ran = max(usable, key=lambda way: trials[way].speed, default=PLAIN)
     for text in (*reasons.values(), f"precision {_name(ran)}"):
         say(text)
@@ -123,30 +128,47 @@ def _name(way: Way) -> str:
 
 
 def _verdict(way: Way, trial: Trial) -> str:
-    figures = (
-        f"{_name(way)}: {trial.speed:.2f} x as fast as fp32, cosine at least {trial.min_cosine:.5f}, "
-        f"{100 * trial.neighbour_overlap:.1f} % of neighbours kept"
-    )
-    if not trial.holds:
-        return f"{figures}; refused: cosine {MIN_COSINE[way[0]]} and {100 * MIN_OVERLAP:.0f} % are asked"
-    return figures
+    speed = f"{_name(way)}: {trial.speed:.2f} x as fast as fp32"
+    if trial.min_cosine is None or trial.neighbour_overlap is None:
+        return f"{speed}, so it was not looked into"
+    figures = f"cosine at least {trial.min_cosine:.5f}, {100 * trial.neighbour_overlap:.1f} % of neighbours kept"
+    refused = "" if trial.holds else f"; refused: cosine {MIN_COSINE[way[0]]} and {100 * MIN_OVERLAP:.0f} % are asked"
+    return f"{speed}, {figures}{refused}"
 
 
-def _try(way: Way, encoder: Encoder, session: Session, pixels: Pixels) -> Trial:
-    batches = np.array_split(pixels, -(-len(pixels) // BATCH))
-    with ThreadPoolExecutor(max(1, available_cores() // encoder.threads)) as pool:
-        wanted, found = (np.concatenate(list(pool.map(each.run, batches))) for each in (encoder, session))
-    cosine = float(cosines(wanted, found).min()) if np.isfinite(found).all() else 0.0
-    overlap = neighbour_overlap(wanted, found) if np.isfinite(found).all() else 0.0
-    laps: list[list[float]] = [[], []]
-    for _ in range(5):
-        for lap, runs in zip(laps, (encoder, session), strict=True):
-            began = time.perf_counter()
-            runs.run(batches[0])
-            lap.append(time.perf_counter() - began)
-    speed = statistics.median(laps[0]) / statistics.median(laps[1])
-    holds = cosine >= MIN_COSINE[way[0]] and overlap >= MIN_OVERLAP
-    return Trial(round(cosine, 6), round(overlap, 4), round(speed, 2), holds)
+class _Bench:
+    """The encoder in float32 on the pictures that judge, worked out once."""
+
+    def __init__(self, encoder: Encoder, pixels: Pixels) -> None:
+        self._encoder = encoder
+        self._batches = np.array_split(pixels, -(-len(pixels) // BATCH))
+        self._workers = max(1, available_cores() // encoder.threads)
+        self._wanted = self._embeddings(encoder)
+
+    def compare(self, way: Way, session: Session, only_if_faster: bool) -> Trial:
+        """Time ``session`` and, unless it is too slow to matter, compare its embeddings."""
+        speed = round(self._speed(session), 2)
+        if only_if_faster and speed <= MIN_GAIN:
+            return Trial(None, None, speed, False)
+        found = self._embeddings(session)
+        if not np.isfinite(found).all():
+            return Trial(0.0, 0.0, speed, False)
+        cosine, overlap = float(cosines(self._wanted, found).min()), neighbour_overlap(self._wanted, found)
+        holds = cosine >= MIN_COSINE[way[0]] and overlap >= MIN_OVERLAP
+        return Trial(round(cosine, 6), round(overlap, 4), speed, holds)
+
+    def _speed(self, session: Session) -> float:
+        laps: list[list[float]] = [[], []]
+        for _ in range(LAPS):
+            for lap, runs in zip(laps, (self._encoder, session), strict=True):
+                began = time.perf_counter()
+                runs.run(self._batches[0])
+                lap.append(time.perf_counter() - began)
+        return statistics.median(laps[0]) / statistics.median(laps[1])
+
+    def _embeddings(self, runs: Encoder | Session) -> npt.NDArray[np.float32]:
+        with ThreadPoolExecutor(self._workers) as pool:
+            return np.concatenate(list(pool.map(runs.run, self._batches)))
 
 
 def _open(way: Way, data: bytes, threads: int) -> Session:
