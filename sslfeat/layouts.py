@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sslfeat.columns import numbers, strings, vectors
 from sslfeat.errors import FeaturesError, InputError
 from sslfeat.inputs import Input
 from sslfeat.outcomes import Embedded
@@ -34,16 +35,15 @@ def encode_part(layout: str, rows: Sequence[tuple[Input, Embedded]], dim: int) -
     """The contents of ``part_files``, in their order."""
     embeddings = np.stack([row.embedding for _, row in rows]) if rows else np.empty((0, dim), np.float32)
     columns = {
-        "image_path" if layout == "npy" else "path": pa.array([item.name for item, _ in rows], pa.string()),
-        "sha256": pa.array([row.sha256 for _, row in rows], pa.string()),
-        "width": pa.array([row.width for _, row in rows], pa.int32()),
-        "height": pa.array([row.height for _, row in rows], pa.int32()),
-        "label": pa.array([item.label for item, _ in rows], pa.string()),
+        "image_path" if layout == "npy" else "path": strings([item.name for item, _ in rows]),
+        "sha256": strings([row.sha256 for _, row in rows]),
+        "width": numbers([row.width for _, row in rows], np.int32),
+        "height": numbers([row.height for _, row in rows], np.int32),
+        "label": strings([item.label for item, _ in rows]),
     }
     if layout == "npy":
         return [_npy(embeddings), _parquet(columns)]
-    column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel(), pa.float32()), dim)
-    return [_parquet({**columns, "embedding": column})]
+    return [_parquet({**columns, "embedding": vectors(embeddings)})]
 
 
 def read_columns(folder: Path, files: Sequence[str]) -> pa.Table:
@@ -59,7 +59,7 @@ def read_embeddings(folder: Path, files: Sequence[str], dim: int) -> npt.NDArray
         embeddings = np.load(folder / files[0], allow_pickle=False)
     else:
         column = pq.read_table(folder / files[0], columns=["embedding"])["embedding"].combine_chunks()
-        flat = column.flatten() if not isinstance(column, pa.ChunkedArray) else pa.array([], pa.float32())
+        flat = column.flatten() if not isinstance(column, pa.ChunkedArray) else numbers([], np.float32)
         embeddings = flat.to_numpy(zero_copy_only=False).reshape(-1, dim)
     if embeddings.ndim != 2 or embeddings.shape[1] != dim:
         raise FeaturesError(f"{folder / files[0]} holds {embeddings.shape}: embeddings of {dim} were recorded")

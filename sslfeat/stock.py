@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sslfeat.columns import binaries, numbers, strings
 from sslfeat.errors import FeaturesError
 from sslfeat.inputs import Input
 
@@ -67,10 +68,10 @@ class Stock:
         """Arrow's file format; equal stocks give equal bytes."""
         table = pa.table(
             {
-                "path": pa.array([item.raw for item in self.inputs], pa.binary()),
-                "label": pa.array([item.label for item in self.inputs], pa.string()),
-                "size": pa.array(self.sizes),
-                "modified": pa.array(self.modified),
+                "path": binaries([item.raw for item in self.inputs]),
+                "label": strings([item.label for item in self.inputs]),
+                "size": numbers(self.sizes, np.int64),
+                "modified": numbers(self.modified, np.int64),
             }
         )
         sink = pa.BufferOutputStream()
