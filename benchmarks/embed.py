@@ -88,7 +88,9 @@ def ours(encoder: str, photos: Path, work: Path, *options: str) -> dict[str, flo
 
 def peer(name: str, python: str, model: str, photos: Path, work: Path) -> dict[str, Any] | None:
     """What the peer's script says; None if it cannot do this."""
-    run = subprocess.run([python, PEERS, name, model, photos, "--work", work], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [python, PEERS, name, model, photos, "--work", work], capture_output=True, text=True, check=False
+    )
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if run.returncode or not lines:
         print(f"{name} {model}: {(run.stderr.strip().splitlines() or ['nothing was said'])[-1]}", flush=True)

@@ -5,8 +5,7 @@
 Prints one line of JSON. All compute in float32, all shrink the shorter side to the network's size with an antialiased
 bicubic filter, cut out the centre and normalise (lightly_train alone squashes pictures, bilinearly: it has no other
 way), and none keeps its figures if an embedding is missing, of the wrong length or not finite. Imports, loading of the
-network and a warm-up of two batches are not counted. Memory is the most that the process and its children held
-together, from before the imports; a page that several share counts once.
+network and a warm-up of two batches are not counted.
 
 MODEL: resnet18 (torchvision's), vit_s_16 (12 layers, 6 heads, width 384) or shipped (the network in the box, 64 px), all
 with random weights. PEER, and what it needs:
@@ -29,7 +28,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,41 +68,6 @@ class Stopwatch:
 
     def seconds(self) -> float:
         return time.perf_counter() - self.began
-
-
-class Memory(threading.Thread):
-    """The most that this process and its descendants held together while the ``with`` block ran, in MB.
-
-    Proportional set size, looked up five times a second.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak_mb = 0.0
-        self._done = threading.Event()
-
-    def __enter__(self) -> Memory:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join()
-
-    def run(self) -> None:
-        while not self._done.wait(0.2):
-            self.peak_mb = max(self.peak_mb, held_mb(Path("/proc/self")))
-
-
-def held_mb(process: Path) -> float:
-    """Proportional set size of a process and its descendants; one that has just ended counts nothing."""
-    try:
-        lines = (process / "smaps_rollup").read_text().splitlines()
-        children = {child for task in process.glob("task/*/children") for child in task.read_text().split()}
-    except OSError:
-        return 0.0
-    own = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
-    return own + sum(held_mb(Path("/proc", child)) for child in children)
 
 
 def build(model: str) -> nn.Module:
@@ -309,7 +272,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     batch_size = options.batch_size or peer.batch_size
     workers = peer.workers if options.workers is None else options.workers
     watch = Stopwatch()
-    with tempfile.TemporaryDirectory() as scratch, Memory() as memory:
+    with tempfile.TemporaryDirectory() as scratch:
         warm_up = link(photos, 2 * batch_size, Path(scratch, "warm_up"))
         task = Task(options.model, warm_up, link(photos, count, Path(scratch, "photos")), made(options),
                     batch_size, workers)  # fmt: skip
@@ -318,7 +281,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     check(rows, count, DIM[options.model])
     return {
         "peer": name, "model": options.model, "images": count, "seconds": round(seconds, 3),
-        "images_per_second": round(count / seconds, 2), "peak_mb": round(memory.peak_mb),
+        "images_per_second": round(count / seconds, 2),
         "batch_size": batch_size, "workers": workers,
     }  # fmt: skip
 
