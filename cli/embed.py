@@ -63,15 +63,14 @@ def embed(
     limits = Limits(max_seconds, max_memory << 20)
     options = Options(batch_size, part_size, num_workers, format_, decoding, limits)
     inputs = find_inputs(images, labels)
-    file = read_encoder_file(resolve(encoder or DEFAULT))
-    loaded = Encoder(file, provider, threads)
+    loaded = Encoder.load(encoder or DEFAULT, provider, threads)
     note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     if precision != "fp32":
         from sslfeat.precision import settle
 
+        file = read_encoder_file(resolve(encoder or DEFAULT))
         kept = out if not overwrite else None
         loaded = settle(file, loaded, [item.raw for item in inputs], precision, decoding, kept, note)
-    del file  # it is as large as the encoder
     changes = None
     with _shown(len(inputs)) as report:
         if update:

@@ -31,6 +31,10 @@ def cgroup_quota(root: Path = CGROUP) -> float | None:
 
 
 def one_thread_each() -> None:
-    """Keep numerical libraries from starting threads of their own beside the workers. Call it before they load."""
+    """Keep numerical libraries from starting threads of their own beside the workers. Call it before they load.
+
+    And Arrow from keeping memory that it no longer needs, which its own allocator does.
+    """
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

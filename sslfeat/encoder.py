@@ -41,7 +41,8 @@ class Encoder:
         self.provider = _choose_provider(provider)
         self.precision: dict[str, Any] = {"asked": "fp32", "ran": "fp32"}
         self.files: dict[str, bytes] = {}
-        self._session: Session = OnnxSession(file.data, self.provider, threads)
+        self._session: Session = OnnxSession(file.data or os.fspath(file.path or ""), self.provider, threads)
+        file.check_same()
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str], provider: str = "auto", threads: int = 1) -> Encoder:
@@ -51,7 +52,7 @@ class Encoder:
         was taken is ``encoder.provider``. ``threads`` work on one inference: more of them answer a single picture
         sooner; many pictures are done soonest by many workers with one each. Raises EncoderFileError, ProviderError.
         """
-        return cls(read_encoder_file(resolve(path_or_name)), provider, threads)
+        return cls(read_encoder_file(resolve(path_or_name)).without_data(), provider, threads)
 
     def in_precision(
         self, record: dict[str, Any], session: Session | None = None, files: dict[str, bytes] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -16,22 +17,38 @@ from sslfeat.errors import EncoderFileError
 
 MAX_BYTES = 2 << 30  # protobuf's own limit
 STANDARD_DOMAINS = ("", "ai.onnx")
+Stamp = tuple[int, int, int, int, int]
 INPUT_NAME, OUTPUT_NAME = "image", "embedding"
 
 
 @dataclass(frozen=True)
 class EncoderFile:
-    """A checked encoder: its bytes as they were hashed, their sha256, and the card."""
+    """A checked encoder: its bytes as they were hashed, their sha256, and the card.
+
+    ``path`` is where they were read, if anywhere, and ``stamp`` tells whether that file is still the same.
+    """
 
     data: bytes
     fingerprint: str
     card: Card
+    path: Path | None = None
+    stamp: Stamp | None = None
+
+    def without_data(self) -> EncoderFile:
+        """The same for a session that reads ``path`` itself: the bytes can be as large as all else in memory."""
+        return dataclasses.replace(self, data=b"")
+
+    def check_same(self) -> None:
+        """Raise EncoderFileError if the file at ``path`` is not the one that was checked."""
+        if self.path is not None and _stamp(os.stat(self.path)) != self.stamp:
+            raise EncoderFileError(f"{self.path} was changed while it was loaded")
 
 
 def read_encoder_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> EncoderFile:
     """Read and check an encoder file. Raises EncoderFileError naming the file and the fault."""
     try:
-        return check_encoder(_read(Path(path), max_bytes))
+        data, stamp = _read(Path(path), max_bytes)
+        return dataclasses.replace(check_encoder(data), path=Path(path), stamp=stamp)
     except EncoderFileError as error:
         raise EncoderFileError(f"{os.fspath(path)}: {error}") from error
 
@@ -59,16 +76,22 @@ def check_encoder(data: bytes) -> EncoderFile:
     return EncoderFile(data, hashlib.sha256(data).hexdigest(), card)
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
+def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
     try:
         if not path.is_file():
             raise EncoderFileError("no such file")
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise EncoderFileError(f"too large: {size} bytes, the limit is {max_bytes}")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_size > max_bytes:
+                raise EncoderFileError(f"too large: {status.st_size} bytes, the limit is {max_bytes}")
+            return file.read(), _stamp(status)
     except OSError as error:
         raise EncoderFileError(f"cannot be read: {error.strerror}") from error
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    """Which file, and when it was last changed: ``st_ctime`` is the system's, no program can set it."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -71,6 +71,8 @@ def settle(
         raise InputError(f"precision {asked!r} is unknown: {', '.join(PRECISIONS)}")
     if asked == "fp32":
         return encoder
+    if file.fingerprint != encoder.fingerprint:
+        raise InputError(f"the encoder {encoder.card.name!r} was changed in the meantime: run it again")
     if encoder.provider != "cpu":
         raise InputError(f"precision {asked} is for the CPU, but the provider is {encoder.provider}: leave it out")
     kept = _kept(file, encoder, asked, out) if out else None

@@ -26,10 +26,14 @@ class Session(Protocol):
 
 
 class OnnxSession:
-    """onnxruntime, with ``threads`` threads an inference. Raises EncoderFileError, ProviderError."""
+    """onnxruntime, with ``threads`` threads an inference, on a file's bytes or path.
 
-    def __init__(self, data: bytes, provider: str, threads: int) -> None:
-        self._session = _open_session(data, provider, threads)
+    Raises EncoderFileError, ProviderError.
+    """
+
+    def __init__(self, model: bytes | str, provider: str, threads: int) -> None:
+        give_memory_back()  # of checking the file
+        self._session = _open_session(model, provider, threads)
         self._session.disable_fallback()  # which would need the file's bytes to stay in memory ...
         self._session._model_bytes = None  # ... where they are as large as the encoder itself
         give_memory_back()
@@ -85,7 +89,7 @@ def give_memory_back() -> None:
         trim(0)
 
 
-def _open_session(data: bytes, provider: str, threads: int) -> Any:
+def _open_session(model: bytes | str, provider: str, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -93,7 +97,7 @@ def _open_session(data: bytes, provider: str, threads: int) -> Any:
     if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=[PROVIDERS[provider]])
+        session = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # as above: no public base class
         raise EncoderFileError(f"onnxruntime cannot load the encoder: {_brief(error)}") from error
     if session.get_providers()[0] != PROVIDERS[provider]:

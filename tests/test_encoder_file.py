@@ -20,7 +20,7 @@ from sslfeat import Encoder
 from sslfeat.card import CARD_KEY, Card
 from sslfeat.encoder_file import check_encoder, read_encoder_file
 from sslfeat.errors import EncoderFileError
-from tests.conftest import TINY_DIM, TINY_SIZE, tiny_card, tiny_model
+from tests.conftest import TINY_DIM, TINY_SIZE, tiny_card, tiny_model, write_tiny
 
 
 def signed(model: onnx.ModelProto, card: str | None = None) -> bytes:
@@ -248,3 +248,12 @@ def test_a_graph_that_asks_for_terabytes_ends_as_an_error(tmp_path: Path) -> Non
     )
     finished = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120)
     assert finished.stdout.startswith("refused:"), finished.stderr
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.onnx")
+    file = read_encoder_file(path).without_data()
+    assert Encoder(file, "cpu").fingerprint == file.fingerprint
+    write_tiny(path, seed=1)
+    with pytest.raises(EncoderFileError, match="changed while it was loaded"):
+        Encoder(file, "cpu")
