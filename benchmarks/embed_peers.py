@@ -246,7 +246,7 @@ PEERS = {
     "fastembed": Peer(fastembed, ("resnet18", "vit_s_16", "shipped"), 16, 2, fastembed_model),
     "thingsvision": Peer(thingsvision, ("resnet18", "vit_s_16"), 32, 0),
     "lightly_train": Peer(lightly_train, ("resnet18", "vit_s_16"), 128, 1, lightly_checkpoint),
-    "dataloader": Peer(dataloader, ("resnet18", "vit_s_16", "shipped"), 32, 2),
+    "dataloader": Peer(dataloader, ("resnet18", "vit_s_16", "shipped"), 32, 1),
 }
 
 
