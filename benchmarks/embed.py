@@ -4,10 +4,11 @@
                                [--peer fastembed=VENV/bin/python ...] [--auto] [--memory]
 
 The limit is cores / (decode + inference), both measured alone on one core with the decoder and the encoder that sslfeat
-uses. sslfeat is run by its command line; what counts is the job, not the start of the program (stated beside it), and
-the peers, run by benchmarks/embed_peers.py each in its own environment, are timed alike. Laps alternate, medians are
-compared. ``--auto`` adds sslfeat with ``--precision auto``; ``--memory`` the peak memory (PSS of all processes) for 1,000
-and for 20,000 photographs with the shipped encoder, and for 1,000 with the others. Networks have random weights.
+uses. sslfeat and its peers embed as many photographs. sslfeat is run by its command line; what counts is the job, not
+the start of the program (stated beside it); the peers, run by benchmarks/embed_peers.py each in its own environment, are
+timed alike. Laps alternate, medians are compared. ``--auto`` adds sslfeat with ``--precision auto``; ``--memory`` the peak
+memory (PSS of all processes) for 1,000 and for 20,000 photographs with the shipped encoder, and for 1,000 with the
+others. Networks have random weights.
 Writes WORK/embed.json.
 """
 
@@ -86,11 +87,10 @@ def ours(encoder: str, photos: Path, work: Path, *options: str) -> dict[str, flo
     return {"images_per_second": rate, "seconds_in_all": told["seconds"], **told["time"]}
 
 
-def peer(name: str, python: str, model: str, photos: Path, work: Path) -> dict[str, Any] | None:
+def peer(name: str, python: str, model: str, photos: Path, count: int, work: Path) -> dict[str, Any] | None:
     """What the peer's script says; None if it cannot do this."""
-    run = subprocess.run(
-        [python, PEERS, name, model, photos, "--work", work], capture_output=True, text=True, check=False
-    )
+    command = [python, PEERS, name, model, photos, "--count", str(count), "--work", work]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if run.returncode or not lines:
         print(f"{name} {model}: {(run.stderr.strip().splitlines() or ['nothing was said'])[-1]}", flush=True)
@@ -115,6 +115,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """All contenders, lap by lap."""
     encoder = encoder_file(name, options.work)
     many = copies(options.photos, options.work, options.copies if name != "shipped" else 4 * options.copies)
+    count = len(find_inputs([many], labels="none"))
     laps: dict[str, list[dict[str, Any]]] = {"limit": [], "sslfeat": []}
     for _ in range(options.laps):
         laps["limit"].append(limit(encoder, options.photos))
@@ -122,7 +123,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
         if options.auto:
             laps.setdefault("sslfeat auto", []).append(ours(encoder, many, options.work, "--precision", "auto"))
         for contender in options.peer:
-            result = peer(*contender.split("=", 1), name, options.photos, options.work / "peers")
+            result = peer(*contender.split("=", 1), name, options.photos, count, options.work / "peers")
             if result:
                 laps.setdefault(contender.split("=")[0], []).append(result)
     rates = {who: statistics.median(lap["images_per_second"] for lap in found) for who, found in laps.items()}
