@@ -106,7 +106,10 @@ class IsolatedDecoder:
         kind, width, height, sha256, size = HEADER.unpack(header)
         if kind == FAILURE:
             row[:] = 0
-            return Failed(answers.read(size).decode())
+            reason = answers.read(size)
+            if len(reason) < size:
+                raise EOFError
+            return Failed(reason.decode())
         if cast(io.BufferedReader, answers).readinto(memoryview(row.data).cast("B")) < row.size:
             raise EOFError
         return Decoded(row, width, height, sha256.hex())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -56,11 +57,11 @@ class _Pictures:
         return None if batch is None else {INPUT_NAME: batch}
 
 
-class _quiet:  # noqa: N801
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """The tools warn through the root logger of steps that do not matter here."""
-
-    def __enter__(self) -> None:
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *cause: object) -> None:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
         logging.disable(logging.NOTSET)

@@ -23,6 +23,11 @@ MARK_NAME = "complete"
 ENCODERS = "encoder-*.onnx"  # a quantised encoder, kept beside the features that it made
 
 
+def encoder_name(run: dict[str, Any]) -> str:
+    """The name of the quantised encoder, if the run keeps one."""
+    return f"encoder-{run['precision']['ran']}.onnx"
+
+
 def own_files(folder: Path) -> Iterator[Path]:
     """The files of a features folder, ``run.json`` last: interrupted, a deletion is begun again."""
     yield from sorted(folder.glob("part-*.json"))
@@ -83,4 +88,4 @@ def _names(run: dict[str, Any]) -> Iterator[str]:
     for number in range(part_count(run)):
         yield from files_of(run, number)
         yield commit_path(Path(), number).name
-    yield from (f"encoder-{run['precision']['ran']}.onnx", FAILURES_NAME, STOCK_NAME, RUN_NAME)
+    yield from (encoder_name(run), FAILURES_NAME, STOCK_NAME, RUN_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from sslfeat.features import files_of, part_count, read_commit, read_run
 from sslfeat.inputs import possible_paths
 from sslfeat.layouts import read_columns
 from sslfeat.stock import Stock
+from sslfeat.swap import encoder_name
 
 
 def verify(folder: Path, sources: bool = False) -> Iterator[str]:
@@ -44,6 +46,10 @@ def verify(folder: Path, sources: bool = False) -> Iterator[str]:
         Stock.load(folder, run["inputs"]["sha256"])
     except FeaturesError as error:
         yield str(error)
+    if "sha256" in run["precision"]:
+        kept = encoder_name(run)
+        if hashlib.sha256(_bytes(folder / kept) or b"").hexdigest() != run["precision"]["sha256"]:
+            yield f"{folder / kept}: missing, or its sha256 differs from the record"
     if inputs != run["inputs"]["count"]:
         yield f"{folder}: {inputs} inputs are accounted for, {run['inputs']['count']} were given"
     if _bytes(folder / FAILURES_NAME) != failures_bytes(failures):

@@ -124,7 +124,9 @@ def test_a_resumed_run_keeps_its_precision(images: Path, tmp_path: Path) -> None
     (tmp_path / "f" / "part-00002.parquet").unlink()
     assert sslfeat("repair", tmp_path / "f", "--encoder", path).returncode == 0
     assert (tmp_path / "f" / "part-00002.parquet").read_bytes() == before
+    assert sslfeat("verify", tmp_path / "f").returncode == 0
     (tmp_path / "f" / INT8_NAME).write_bytes(b"altered")
+    assert INT8_NAME in sslfeat("verify", tmp_path / "f").stderr
     refused = sslfeat(*arguments, "--precision", "int8")
     assert refused.returncode == 1
     assert "altered" in refused.stderr
