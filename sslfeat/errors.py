@@ -6,6 +6,7 @@ SslfeatError
 ├── EncoderFileError  an encoder file is refused
 ├── ProviderError     the execution provider asked for cannot run here
 ├── FeaturesError     a features folder is busy, damaged, or made by another run
+├── RetrievalError    an index folder is busy, damaged, or does not fit what was asked of it
 ├── TrainingError     a training run cannot start, resume, or go on
 ├── ExportError       an encoder could not be exported
 │   └── ParityError   the exported file does not give the torch encoder's features
@@ -38,6 +39,10 @@ class ProviderError(SslfeatError):
 
 class FeaturesError(SslfeatError):
     """A features folder is locked by another writer, damaged, or belongs to a different run."""
+
+
+class RetrievalError(SslfeatError):
+    """An index folder is locked by another writer, damaged, or made of another encoder's features."""
 
 
 class TrainingError(SslfeatError):

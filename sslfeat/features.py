@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,36 @@ def files_of(run: dict[str, Any], number: int) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some rows: ``columns`` path, sha256, width, height and label; ``embeddings`` float32 (n, D)."""
+
+    columns: pa.Table
+    embeddings: npt.NDArray[np.float32]
+
+
+class FeaturesFolder:
+    """A features folder on disk, read a part at a time: it may be larger than memory."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises FeaturesError if ``folder`` is no features folder."""
+        self.folder = Path(folder)
+        self.run = read_run(self.folder)
+        self.dim: int = self.run["encoder"]["card"]["dim"]
+        self.fingerprint: str = self.run["encoder"]["fingerprint"]
+
+    def parts(self) -> Iterator[Part]:
+        """The parts in order. Raises FeaturesError at one that is missing or whose hash differs."""
+        for number in range(part_count(self.run)):
+            files = files_of(self.run, number)
+            if read_commit(self.folder, number, files) is None:
+                raise FeaturesError(
+                    f"{self.folder / files[0]} is missing or damaged: complete it with 'sslfeat embed' as before, or with "
+                    f"'sslfeat repair {self.folder}'"
+                )
+            yield Part(read_columns(self.folder, files), read_embeddings(self.folder, files, self.dim))
+
+
+@dataclass(frozen=True)
 class Features:
     """A features folder in memory: ``embeddings`` float32 (N, D), with ``paths`` and ``labels`` (None: no label)."""
 
@@ -110,18 +140,8 @@ class Features:
     @classmethod
     def load(cls, folder: str | Path) -> Features:
         """Read a complete features folder. Raises FeaturesError if a part is missing or its hash differs."""
-        folder = Path(folder)
-        run = read_run(folder)
-        dim = run["encoder"]["card"]["dim"]
-        tables, embeddings = [], []
-        for number in range(part_count(run)):
-            files = files_of(run, number)
-            if read_commit(folder, number, files) is None:
-                raise FeaturesError(
-                    f"{folder / files[0]} is missing or damaged: complete it with 'sslfeat embed' as before, or with "
-                    f"'sslfeat repair {folder}'"
-                )
-            tables.append(read_columns(folder, files))
-            embeddings.append(read_embeddings(folder, files, dim))
-        table = pa.concat_tables(tables)
-        return cls(np.concatenate(embeddings), table["path"].to_pylist(), table["label"].to_pylist(), run)
+        opened = FeaturesFolder(folder)
+        parts = list(opened.parts())
+        table = pa.concat_tables(part.columns for part in parts)
+        embeddings = np.concatenate([part.embeddings for part in parts])
+        return cls(embeddings, table["path"].to_pylist(), table["label"].to_pylist(), opened.run)

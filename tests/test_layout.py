@@ -26,7 +26,8 @@ def modules(room: str) -> list[Path]:
 
 def test_the_packages_list_names_every_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    found = {"sslfeat"}
+    inner = (path.parent for path in modules("sslfeat") if path.name == "__init__.py")
+    found = {".".join(folder.relative_to(ROOT).parts) for folder in inner}
     for room in ROOMS:
         found |= {f"sslfeat.{'.'.join(p.parent.relative_to(ROOT).parts)}" for p in (ROOT / room).rglob("__init__.py")}
     assert set(settings["packages"]) == found

@@ -1,0 +1,40 @@
+"""Small pictures as data URIs, for pages that carry their pictures with them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+from PIL import Image
+
+from sslfeat.decoder import DEFAULT_LIMITS
+from sslfeat.images import Decoded
+from sslfeat.inputs import possible_paths
+from sslfeat.isolated import IsolatedDecoder
+from sslfeat.preprocess import Decoding, Preprocess
+
+SIDE, QUALITY = 112, 75
+FAST = Decoding("fast")
+
+
+def thumbnails(names: Sequence[str], side: int = SIDE, quality: int = QUALITY) -> list[str | None]:
+    """The centre of each picture as a WebP data URI of ``side`` x ``side`` px; None for one that cannot be read.
+
+    ``names`` are paths as features folders hold them. Decoding is in a process of its own, as in ``sslfeat embed``.
+    """
+    sources = [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
+    pixels = np.empty((len(sources), side, side, 3), np.uint8)
+    with closing(IsolatedDecoder(Preprocess(side, side, "bilinear"), FAST, DEFAULT_LIMITS)) as decoder:
+        outcomes = decoder.decode(sources, pixels)
+    pairs = zip(outcomes, pixels, strict=True)
+    return [_uri(Image.fromarray(row), quality) if isinstance(outcome, Decoded) else None for outcome, row in pairs]
+
+
+def _uri(image: Image.Image, quality: int) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

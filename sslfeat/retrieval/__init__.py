@@ -1,0 +1,1 @@
+"""Finding pictures again: indexes, search, duplicates."""
