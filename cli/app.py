@@ -14,11 +14,13 @@ from sslfeat.cli.console import note, say
 from sslfeat.cli.embed import embed, repair
 from sslfeat.cli.exits import ERROR
 from sslfeat.cli.export import export
+from sslfeat.cli.index import index
 from sslfeat.cli.inspect import info, models, verify
 from sslfeat.cli.methods import TrainCommand, methods
 from sslfeat.cli.probe import probe
 from sslfeat.cli.redundancy import redundancy
 from sslfeat.cli.samples import samples
+from sslfeat.cli.search import search
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError
 
@@ -30,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, export, embed, probe, redundancy, info, verify, repair, models, methods, samples):
+for command in (train, export, embed, index, search, probe, redundancy, info, verify, repair, models, methods, samples):
     kind = TrainCommand if command is train else TyperCommand
     app.command(cls=kind, no_args_is_help=command not in (models, methods, samples))(command)
 debug = False

@@ -72,7 +72,7 @@ def embed(
         kept = out if not overwrite else None
         loaded = settle(file, loaded, [item.raw for item in inputs], precision, decoding, kept, note)
     changes = None
-    with _shown(len(inputs)) as report:
+    with shown(len(inputs)) as report:
         if update:
             from sslfeat.update import update_folder
 
@@ -99,13 +99,13 @@ def repair(
 
     start = time.monotonic()
     loaded = load_encoder(folder, encoder)
-    with _shown(read_run(folder)["inputs"]["count"]) as report:
+    with shown(read_run(folder)["inputs"]["count"]) as report:
         summary = repair_folder(loaded, folder, report=report)
     _finish(summary, loaded.fingerprint, time.monotonic() - start, strict, as_json)
 
 
 @contextmanager
-def _shown(total: int) -> Iterator[Callable[[Progress], None]]:
+def shown(total: int) -> Iterator[Callable[[Progress], None]]:
     start = time.monotonic()
     with progress(total, "embedded") as show:
 

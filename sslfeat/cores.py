@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -28,6 +29,21 @@ def cgroup_quota(root: Path = CGROUP) -> float | None:
         except OSError:
             return None
     return int(limit) / int(period) if limit.isdigit() and int(limit) > 0 else None
+
+
+def available_memory() -> int:
+    """Bytes that are free for this process: the machine's, or fewer where a container grants fewer."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+            free = min(free, int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text()))
+    return max(free, 0)
 
 
 def one_thread_each() -> None:

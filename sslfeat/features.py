@@ -116,16 +116,25 @@ class FeaturesFolder:
         self.dim: int = self.run["encoder"]["card"]["dim"]
         self.fingerprint: str = self.run["encoder"]["fingerprint"]
 
+    def rows(self) -> int:
+        """How many rows there are, going by the records, whose files are not looked at. Raises FeaturesError."""
+        paths = [commit_path(self.folder, number) for number in range(part_count(self.run))]
+        try:
+            return sum(int(json.loads(path.read_bytes())["rows"]) for path in paths)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FeaturesError(f"{self.folder} is incomplete or damaged: {_cure(self.folder)}") from error
+
     def parts(self) -> Iterator[Part]:
         """The parts in order. Raises FeaturesError at one that is missing or whose hash differs."""
         for number in range(part_count(self.run)):
             files = files_of(self.run, number)
             if read_commit(self.folder, number, files) is None:
-                raise FeaturesError(
-                    f"{self.folder / files[0]} is missing or damaged: complete it with 'sslfeat embed' as before, or with "
-                    f"'sslfeat repair {self.folder}'"
-                )
+                raise FeaturesError(f"{self.folder / files[0]} is missing or damaged: {_cure(self.folder)}")
             yield Part(read_columns(self.folder, files), read_embeddings(self.folder, files, self.dim))
+
+
+def _cure(folder: Path) -> str:
+    return f"complete it with 'sslfeat embed' as before, or with 'sslfeat repair {folder}'"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 from sslfeat import signals, store
 from sslfeat.embed import Job, Options, Report, Summary, embed_to_folder
 from sslfeat.encoder import Encoder
-from sslfeat.encoder_file import read_encoder_file
 from sslfeat.errors import FeaturesError
 from sslfeat.features import RUN_NAME, files_of, part_count, read_commit, read_run
 from sslfeat.folder import begin_folder, check_settings, empty_folder
@@ -23,7 +22,7 @@ from sslfeat.precision import as_recorded
 from sslfeat.preprocess import Decoding
 from sslfeat.stock import MISSING, Changes, Stock
 from sslfeat.swap import UPDATE_NAME, finish_swap, swap
-from sslfeat.zoo import names, resolve
+from sslfeat.zoo import find_encoder
 
 
 def update_folder(
@@ -81,14 +80,9 @@ def load_encoder(out: Path, path_or_name: str | None) -> Encoder:
     Raises FeaturesError if it is neither, EncoderFileError and ProviderError as loading does.
     """
     run = read_run(out)
-    wanted = run["encoder"]["fingerprint"]
-    files = (read_encoder_file(resolve(name)) for name in ([path_or_name] if path_or_name else names()))
-    found = next((file for file in files if file.fingerprint == wanted), None)
-    if found is None:
-        raise FeaturesError(
-            f"{out} was made by encoder {run['encoder']['card']['name']!r} ({wanted[:12]}): "
-            f"{'that is another one' if path_or_name else 'it is not in the box'}, name its file with --encoder"
-        )
+    made_by = run["encoder"]
+    hints = [path_or_name] if path_or_name else []
+    found = find_encoder(made_by["card"]["name"], made_by["fingerprint"], hints, bool(hints), FeaturesError)
     return as_recorded(found, Encoder(found, run["provider"], run["threads"]), run["precision"], out)
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sslfeat.errors import EncoderFileError
+from sslfeat.errors import EncoderFileError, SslfeatError
+
+if TYPE_CHECKING:
+    from sslfeat.encoder_file import EncoderFile
 
 ZOO = Path(__file__).parent / "models" / "zoo"
 DEFAULT = "simclr-resnet10"
@@ -24,3 +29,21 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
     if os.path.exists(text):
         return Path(text)
     raise EncoderFileError(f"{text!r} is neither a file nor a shipped encoder: {', '.join(names()) or 'none shipped'}")
+
+
+def find_encoder(
+    name: str, fingerprint: str, hints: Sequence[str], only_hints: bool, error: type[SslfeatError]
+) -> EncoderFile:
+    """The encoder file with this ``fingerprint``: among ``hints``, then, unless ``only_hints``, in the box.
+
+    Raises ``error`` if it is not there, EncoderFileError for a hint that must hold and cannot be read.
+    """
+    from sslfeat.encoder_file import read_encoder_file
+
+    for place in [*hints, *([] if only_hints else names())]:
+        if only_hints or place in names() or os.path.exists(place):
+            file = read_encoder_file(resolve(place))
+            if file.fingerprint == fingerprint:
+                return file
+    cure = f"{hints[0]} is another one ({file.fingerprint[:12]})" if only_hints else "it is not in the box"
+    raise error(f"encoder {name!r} ({fingerprint[:12]}) is needed: {cure}, name its file with --encoder")

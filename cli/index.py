@@ -1,0 +1,167 @@
+"""``sslfeat index``: features, or pictures straight away, become an index, and the index follows them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sslfeat.cli.console import note, progress, say, say_json
+from sslfeat.cli.exits import BAD_INPUTS
+from sslfeat.errors import InputError
+
+if TYPE_CHECKING:
+    from sslfeat.retrieval.build import Events
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def index(
+    source: Annotated[list[str], typer.Argument(help="features folder; or pictures, embedded first")],
+    out: Annotated[Path, typer.Option(help="index folder")] = Path("index"),
+    metric: Annotated[str, typer.Option(help="cosine, ip (inner product) or l2")] = "cosine",
+    recall: Annotated[float, typer.Option(help="share of the 10 nearest that must be found")] = 0.95,
+    memory: Annotated[str | None, typer.Option(help="for searching, as 500M or 2G; default: half of what is free")] = None,
+    kind: Annotated[str, typer.Option(help="auto, flat, ivf, hnsw or ivfpq")] = "auto",
+    encoder: Annotated[str | None, typer.Option(help="for pictures; kept in mind for searching")] = None,
+    add: Annotated[bool, typer.Option("--add", help="add to the index, replacing rows of the same path")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="remove the pictures of SOURCE from the index")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="make it hold SOURCE alone; only changes are touched")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the index")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
+) -> None:  # fmt: skip
+    """Build an index that chooses its kind and measures its recall, or bring one up to date."""
+    if add + remove + sync + overwrite > 1:
+        raise InputError("--add, --remove, --sync and --overwrite exclude each other: give one of them")
+    start = time.monotonic()
+    failed = 0
+    if remove:
+        from sslfeat.retrieval.living import remove as remove_rows
+
+        with _events() as events:
+            changed: Any = remove_rows(out, _named(source, out), events=events)
+    else:
+        features, failed = _features(source, out, encoder)
+        with _events() as events:
+            changed = _fill(
+                features, out, metric, recall, _bytes(memory), kind, encoder, add or sync, sync, overwrite, events
+            )
+    _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
+    if failed:
+        note(f"{failed} pictures could not be read: {features / 'failures.csv'}")
+        raise typer.Exit(BAD_INPUTS)
+
+
+def _fill(
+    features: Path, out: Path, metric: str, recall: float, memory: int | None, kind: str, encoder: str | None,
+    living: bool, sync: bool, overwrite: bool, events: Events,
+) -> Any:  # fmt: skip
+    from sslfeat.retrieval.folder import META
+    from sslfeat.retrieval.index import build_into, wish
+    from sslfeat.retrieval.living import change
+    from sslfeat.retrieval.vectors import FolderVectors
+
+    vectors = FolderVectors(features)
+    if vectors.encoder is not None:
+        vectors.encoder["path"] = None if encoder is None else str(Path(encoder).resolve())
+    if living and (out / META).exists():
+        return change(out, vectors, drop_missing=sync, events=events)
+    build_into(out, vectors, metric, wish(recall, memory, kind), events, overwrite)
+    return None
+
+
+def _features(source: list[str], out: Path, encoder: str | None) -> tuple[Path, int]:
+    """The features folder that SOURCE is, or becomes; and how many pictures failed."""
+    from sslfeat.features import RUN_NAME
+
+    if len(source) == 1 and (Path(source[0]) / RUN_NAME).is_file():
+        return Path(source[0]), 0
+    from sslfeat.cli.embed import shown
+    from sslfeat.encoder import Encoder
+    from sslfeat.inputs import find_inputs
+    from sslfeat.retrieval.folder import FEATURES
+    from sslfeat.update import update_folder
+    from sslfeat.zoo import DEFAULT
+
+    inputs = find_inputs(source)
+    loaded = Encoder.load(encoder or DEFAULT)
+    note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
+    with shown(len(inputs)) as report:
+        summary, _ = update_folder(loaded, inputs, out / FEATURES, report=report)
+    return out / FEATURES, summary.failed
+
+
+def _named(source: list[str], out: Path) -> set[str]:
+    """Paths as the index has them: of a features folder, of pictures and folders that are there, or as written."""
+    from sslfeat.features import RUN_NAME, FeaturesFolder
+    from sslfeat.inputs import find_inputs
+    from sslfeat.retrieval.index import Index
+
+    names: set[str] = set()
+    for spec in source:
+        if (Path(spec) / RUN_NAME).is_file():
+            names |= {path for part in FeaturesFolder(spec).parts() for path in part.columns["path"].to_pylist()}
+        elif Path(spec).is_dir():
+            names |= {item.name for item in find_inputs([spec], "none")}
+        else:
+            names.add(spec)
+    unknown = names.difference(Index.load(out).columns["path"].to_pylist())
+    if unknown:
+        raise InputError(f"{out} has no picture called {min(unknown)} ({len(unknown)} such names): see its ids.parquet")
+    return names
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    parsed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if parsed is None or float(parsed[1]) == 0:
+        raise InputError(f"--memory {text!r} cannot be read: give bytes, or 500M, or 2G")
+    return int(float(parsed[1]) * UNITS[parsed[2].upper()])
+
+
+@contextmanager
+def _events() -> Iterator[Events]:
+    """What is chosen, said as it happens; a bar for each stage."""
+    from sslfeat.retrieval.build import Events
+
+    with progress(1.0, "of this step") as show:
+
+        def step(stage: str, done: int, total: int) -> None:
+            show(done / max(total, 1), f"{stage} {done}/{total}")
+
+        spoken: Callable[[str], None] = note
+        yield Events(spoken, step)
+
+
+def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
+    import dataclasses
+
+    from sslfeat.retrieval.folder import FILES, read_meta
+
+    meta = read_meta(out)
+    size = sum((out / name).stat().st_size for name in FILES)
+    figures = meta["figures"]
+    if as_json:
+        changes = None if changed is None else dataclasses.asdict(changed)
+        facts = {
+            name: meta[name]
+            for name in ("factory", "metric", "settings", "rows", "removed", "dim", "figures", "encoder")
+        }
+        say_json({"out": str(out), **facts, "bytes": size, "seconds": round(seconds, 3), "changes": changes})
+        return
+    if changed is not None:
+        say(f"{out}: {changed}")
+    rate = figures["queries_per_second"]
+    exact = figures["recall_queries"] == 0
+    found = "exact" if exact else f"recall@10 {figures['recall']:.3f} on {figures['recall_queries']} held-out queries"
+    say(
+        f"{out}: {meta['rows'] - meta['removed']} x {meta['dim']} {meta['metric']}, {meta['factory']} {meta['settings'] or ''}: "
+        f"{found}{f', {rate:.0f} queries/s' if rate else ''}, {size / 1e6:.1f} MB, {seconds:.1f} s"
+    )
+    note(f"chosen: {figures['why']}")

@@ -1,0 +1,165 @@
+"""The files of an index folder: written together or not at all, hashed, and verified before FAISS sees them.
+
+A new state is written whole into ``.update``; a mark there says that it is, and from then on it is carried through by
+whoever comes next. Hashes are of pieces too, so that all cores share the work of verifying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sslfeat import store
+from sslfeat.cores import available_cores
+from sslfeat.errors import RetrievalError
+from sslfeat.features import CHECK, run_bytes
+
+FORMAT = 1
+VECTORS, IDS, META = "index.faiss", "ids.parquet", "index.json"
+FILES = (VECTORS, IDS, META)
+FEATURES = "features"  # where pictures that are indexed straight away leave their embeddings
+UPDATE, MARK = ".update", "complete"
+PIECE = 32 << 20
+PATIENCE = 10.0  # seconds that a reader waits for a writer to exchange the files
+SPARE = 1 << 20
+
+
+def begin_update(folder: Path) -> Path:
+    """The empty folder to write a new state into. Call it with the folder's lock held."""
+    finish_update(folder)
+    work = folder / UPDATE
+    if work.exists():
+        _clear(work)
+    store.make_folder(work)
+    return work
+
+
+def commit_update(folder: Path, columns: pa.Table | None, meta: dict[str, Any]) -> dict[str, Any]:
+    """Make what ``.update`` holds the index, with new ``columns``, if any; returns ``meta`` with the files' hashes."""
+    work = folder / UPDATE
+    if columns is not None:
+        pq.write_table(columns, work / IDS, compression="zstd")
+    new = {name: hashes(work / name) for name in (VECTORS, IDS) if (work / name).exists()}
+    meta = {**meta, "format": FORMAT, "files": {**meta.get("files", {}), **new}}
+    store.write_atomic(work / META, run_bytes(meta))
+    for path in work.iterdir():
+        _sync(path)
+    store.write_atomic(work / MARK, b"")
+    finish_update(folder)
+    return meta
+
+
+def finish_update(folder: Path) -> None:
+    """Carry an exchange through that was begun; nothing to do if none was. Call it with the lock held."""
+    work = folder / UPDATE
+    if not (work / MARK).exists():
+        return
+    for name in FILES:
+        if (work / name).exists():
+            (work / name).replace(folder / name)
+    store.sync_folder(folder)
+    _clear(work)
+    store.sync_folder(folder)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """``index.json``. Raises RetrievalError if it is missing, damaged, or of another format."""
+    _settle(folder)
+    path = folder / META
+    try:
+        value = json.loads(path.read_bytes())
+        found, check = value["format"], value.pop(CHECK, None)
+    except OSError as error:
+        raise RetrievalError(f"{folder} is not an index: {META} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RetrievalError(f"{path} is damaged: build the index again with --overwrite") from error
+    if found != FORMAT:
+        raise RetrievalError(f"{path} has format {found!r}; this sslfeat reads {FORMAT}: build the index again")
+    if json.loads(run_bytes(value))[CHECK] != check:
+        raise RetrievalError(f"{path} was altered: build the index again with --overwrite")
+    meta: dict[str, Any] = value
+    return meta
+
+
+def verify_file(folder: Path, name: str, meta: dict[str, Any]) -> Path:
+    """The path of a file of the index, whose bytes are those that were recorded. Raises RetrievalError."""
+    path, recorded = folder / name, meta["files"][name]
+    try:
+        same = path.stat().st_size == recorded["bytes"] and _pieces(path) == recorded["pieces"]
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror}; build the index again") from error
+    if not same:
+        raise RetrievalError(
+            f"{path} was altered or damaged: its sha256 is not the recorded one; build the index again"
+        )
+    return path
+
+
+def open_vectors(folder: Path, meta: dict[str, Any]) -> Any:
+    """The verified FAISS index; its exact vectors stay in the file until they are needed. Raises RetrievalError."""
+    import faiss
+
+    path = verify_file(folder, VECTORS, meta)
+    size = path.stat().st_size
+    faiss.set_deserialization_vector_byte_limit(size + SPARE)
+    faiss.set_deserialization_loop_limit(size + SPARE)
+    try:
+        index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise RetrievalError(f"{path} is refused by FAISS: {str(error).splitlines()[0][:200]}") from error
+    if (index.ntotal, index.d) != (meta["rows"], meta["dim"]):
+        raise RetrievalError(f"{path} holds {index.ntotal} x {index.d}, recorded were {meta['rows']} x {meta['dim']}")
+    return index
+
+
+def hashes(path: Path) -> dict[str, Any]:
+    """Size, sha256, and the sha256 of each PIECE of a file."""
+    return {"bytes": path.stat().st_size, "sha256": store.sha256_file(path), "pieces": _pieces(path)}
+
+
+def _pieces(path: Path) -> list[str]:
+    size = path.stat().st_size
+
+    def piece(start: int) -> str:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(min(PIECE, size - start))).hexdigest()
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return list(pool.map(piece, range(0, size, PIECE)))
+
+
+def _settle(folder: Path) -> None:
+    """If files are being exchanged, wait for it; if whoever did it has died, finish it."""
+    deadline = time.monotonic() + PATIENCE
+    while (folder / UPDATE / MARK).exists():
+        try:
+            with store.exclusive(folder, RetrievalError):
+                finish_update(folder)
+        except RetrievalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _clear(work: Path) -> None:
+    """Empty and remove ``.update``, its mark last."""
+    for path in sorted(work.iterdir(), key=lambda path: path.name == MARK):
+        path.unlink()
+    work.rmdir()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

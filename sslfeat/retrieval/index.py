@@ -1,0 +1,268 @@
+"""An index of embeddings that knows its recall, its rows and its encoder: build, search, save, load.
+
+>>> index = Index.build("features")                     # doctest: +SKIP
+>>> index.save("index")                                 # doctest: +SKIP
+>>> for hit in Index.load("index").search(["cat.jpg"], top=5).of(0):  # doctest: +SKIP
+...     print(hit.path, hit.score)
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sslfeat import store
+from sslfeat.cores import available_memory
+from sslfeat.errors import InputError, RetrievalError
+from sslfeat.retrieval import folder as files
+from sslfeat.retrieval.build import Built, Events, build
+from sslfeat.retrieval.choose import Wish
+from sslfeat.retrieval.exact import IntArray, without
+from sslfeat.retrieval.kinds import Plan
+from sslfeat.retrieval.lookup import Lookup
+from sslfeat.retrieval.vectors import COLUMNS, ArrayVectors, FloatArray, FolderVectors, Vectors, prepare
+from sslfeat.retrieval.where import allowed
+
+if TYPE_CHECKING:
+    from sslfeat.encoder import Encoder
+    from sslfeat.images import Source
+
+REMOVED = "removed"
+BUILD_SHARE = 0.5  # of the free memory, if nothing else is said
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that was found: greater ``score`` is nearer (cosine, inner product, or minus the distance)."""
+
+    path: str
+    label: str | None
+    score: float
+    row: int
+
+
+@dataclass(frozen=True)
+class Hits:
+    """``scores`` float32 and ``rows`` int64, (Q, top), best first; row -1 and score -inf where there are no more."""
+
+    scores: FloatArray
+    rows: IntArray
+    columns: pa.Table
+
+    def of(self, query: int) -> list[Hit]:
+        """What was found for one query."""
+        rows = [int(row) for row in self.rows[query] if row >= 0]
+        found = self.columns.select(["path", "label"]).take(pa.array(rows, pa.int64())).to_pylist()
+        scores = self.scores[query]
+        return [Hit(item["path"], item["label"], float(scores[n]), rows[n]) for n, item in enumerate(found)]
+
+
+class Index:
+    """Rows that can be searched. ``meta`` is ``index.json``; ``columns`` describe the rows, removed ones included."""
+
+    def __init__(self, folder: Path, meta: dict[str, Any], columns: pa.Table, keep: Any = None) -> None:
+        """Prefer ``Index.build`` and ``Index.load``. ``keep`` is kept alive with the index."""
+        self.folder, self.meta, self._keep = folder, meta, keep
+        self.columns = columns.select(COLUMNS)
+        self.removed: npt.NDArray[np.bool_] = columns[REMOVED].to_numpy().astype(bool)
+        self.plan, self.metric, self.dim = Plan(**meta["plan"]), str(meta["metric"]), int(meta["dim"])
+        self._lookup = Lookup(files.open_vectors(folder, meta), self.plan, meta["settings"], self.metric)
+
+    @classmethod
+    def build(
+        cls, features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None, *,
+        metric: str = "cosine", recall: float = 0.95, memory: int | None = None, kind: str = "auto",
+        events: Events | None = None,
+    ) -> Index:  # fmt: skip
+        """Index a features folder, or vectors (N, D) whose rows are called ``paths``, in a temporary folder.
+
+        The kind is chosen by trial (``choose.py``) so that ``recall`` of the 10 nearest are found within ``memory`` bytes
+        (default: half of what is free). Raises InputError, FeaturesError, RetrievalError.
+        """
+        temporary = tempfile.TemporaryDirectory(prefix="sslfeat-index-")
+        out = Path(temporary.name)
+        build_into(out, as_vectors(features, paths), metric, wish(recall, memory, kind), events or Events())
+        index = cls.load(out)
+        index._keep = temporary
+        return index
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Index:
+        """Open an index folder; every file is verified first. Raises RetrievalError."""
+        folder = Path(folder)
+        for attempt in (1, 2):
+            meta = files.read_meta(folder)
+            try:
+                return cls(folder, meta, _read_columns(folder, meta))
+            except RetrievalError:
+                if attempt == 2 or files.read_meta(folder) == meta:  # else a writer exchanged the files just now
+                    raise
+        raise AssertionError("unreachable")
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write the index to a folder of its own. Raises RetrievalError if it holds anything else, or is busy."""
+        folder = Path(folder)
+        with store.exclusive(folder, RetrievalError):
+            claim(folder, overwrite)
+            work = files.begin_update(folder)
+            shutil.copyfile(self.folder / files.VECTORS, work / files.VECTORS)
+            files.commit_update(folder, self.stored_columns(), self.meta)
+
+    def __len__(self) -> int:
+        """Rows that can be found."""
+        return len(self.removed) - int(self.removed.sum())
+
+    def search(
+        self, queries: npt.ArrayLike | Iterable[Source] | Source, top: int = 10, *, where: Sequence[str] = (),
+        min_score: float | None = None, exclude: Sequence[int] | None = None, encoder: Encoder | None = None,
+    ) -> Hits:  # fmt: skip
+        """The ``top`` nearest rows of each query.
+
+        ``queries`` are vectors, float (Q, D) or (D,), or pictures, which the index's own encoder embeds (``encoder`` if
+        given; it must be the same). ``where`` are conditions (``where.py``); ``exclude`` has a row for each query that it
+        shall not find, such as itself (-1: none). Raises InputError, ImageError, RetrievalError.
+        """
+        if top < 1:
+            raise InputError(f"top is {top}: it must be at least 1")
+        vectors = self._vectors(queries, encoder)
+        mask = ~self.removed if self.removed.any() else None
+        if where:
+            mask = allowed(self.columns, where) & (True if mask is None else mask)
+        more = top if exclude is None else top + 1
+        scores, rows = self._lookup.nearest(prepare(vectors, self.metric), min(more, max(len(self.removed), 1)), mask)
+        if exclude is not None:
+            scores, rows = without(scores, rows, np.asarray(exclude, np.int64), top)
+        if self.metric == "l2":
+            scores = -np.sqrt(np.maximum(-scores, 0))
+        if min_score is not None:
+            rows = np.where(scores >= min_score, rows, -1)
+        return Hits(np.where(rows >= 0, scores, -np.inf).astype(np.float32), rows, self.columns)
+
+    def row_of(self, path: str) -> int:
+        """The number of the row called ``path``. Raises InputError."""
+        if not hasattr(self, "_rows"):
+            names = self.columns["path"].to_pylist()
+            self._rows = {name: row for row, name in enumerate(names) if not self.removed[row]}
+        if path not in self._rows:
+            raise InputError(
+                f"{path} is not in the index {self.folder}: it has {len(self)} pictures, named as when embedded"
+            )
+        return self._rows[path]
+
+    def vectors(self, rows: Sequence[int] | IntArray) -> FloatArray:
+        """The stored vectors of rows, float32 (n, D); for ``cosine`` of unit length."""
+        return self._lookup.vectors(np.asarray(rows, np.int64))
+
+    def add(self, features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> None:
+        """Add rows; one of the same path takes the old one's place. The index's folder is changed too."""
+        from sslfeat.retrieval.living import change
+
+        change(self.folder, as_vectors(features, paths))
+        self._reload()
+
+    def remove(self, paths: Iterable[str]) -> int:
+        """Remove rows by path; returns how many there were. The index's folder is changed too."""
+        from sslfeat.retrieval.living import remove
+
+        changes = remove(self.folder, set(paths))
+        self._reload()
+        return changes.removed
+
+    def stored_columns(self) -> pa.Table:
+        """What ``ids.parquet`` holds."""
+        return self.columns.append_column(REMOVED, pa.array(self.removed))
+
+    def _reload(self) -> None:
+        keep = self._keep
+        self.__dict__ = Index.load(self.folder).__dict__
+        self._keep = keep
+
+    def _vectors(self, queries: Any, encoder: Encoder | None) -> FloatArray:
+        if isinstance(queries, np.ndarray) and queries.dtype != np.uint8:
+            vectors = np.atleast_2d(queries).astype(np.float32)
+            if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+                raise InputError(f"queries of shape {queries.shape} were given: the index has vectors of {self.dim}")
+            if not np.isfinite(vectors).all():
+                raise InputError("a query is not finite")
+            return vectors
+        from sslfeat.retrieval.queries import embed
+
+        return embed(self.meta, queries, encoder)
+
+
+def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> Vectors:
+    """A features folder by its path, an array, or what is vectors already."""
+    if isinstance(features, str | Path):
+        return FolderVectors(features)
+    if hasattr(features, "parts"):
+        return cast(Vectors, features)
+    return ArrayVectors.of(cast(npt.ArrayLike, features), paths)
+
+
+def wish(recall: float, memory: int | None, kind: str) -> Wish:
+    """What to ask for; by default half of the memory that is free."""
+    return Wish(recall, memory or int(BUILD_SHARE * available_memory()), kind)
+
+
+def build_into(
+    out: Path, vectors: Vectors, metric: str, wanted: Wish, events: Events, overwrite: bool = False
+) -> dict[str, Any]:
+    """Build the index folder ``out``; returns ``index.json``. Raises RetrievalError if it is something else, or busy."""
+    with store.exclusive(out, RetrievalError):
+        claim(out, overwrite)
+        built = build(vectors, files.begin_update(out), metric, wanted, events)
+        return files.commit_update(out, with_removed(built.columns), describe(built, vectors, metric))
+
+
+def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
+    """What ``index.json`` says, but for the files' hashes."""
+    import faiss
+
+    from sslfeat import __version__
+
+    return {
+        "plan": asdict(built.plan), "factory": built.plan.factory, "metric": metric, "settings": built.settings,
+        "dim": vectors.dim, "rows": len(built.columns), "removed": 0, "built_rows": len(built.columns),
+        "figures": built.figures, "encoder": vectors.encoder, "origin": vectors.origin,
+        "versions": {"sslfeat": __version__, "faiss": faiss.__version__},
+    }  # fmt: skip
+
+
+def with_removed(columns: pa.Table, removed: npt.NDArray[np.bool_] | None = None) -> pa.Table:
+    """Rows for ``ids.parquet``, none of them removed by default."""
+    return columns.append_column(REMOVED, pa.array(np.zeros(len(columns), bool) if removed is None else removed))
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Raise RetrievalError if ``folder`` holds an index that shall not be replaced, or other files. Lock held."""
+    files.finish_update(folder)
+    if (folder / files.META).exists():
+        if not overwrite:
+            raise RetrievalError(
+                f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite"
+            )
+        return
+    own = {*files.FILES, files.UPDATE, files.FEATURES, store.LOCK_NAME}
+    strangers = [path.name for path in folder.iterdir() if path.name not in own]
+    if strangers:
+        raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
+
+
+def _read_columns(folder: Path, meta: dict[str, Any]) -> pa.Table:
+    path = files.verify_file(folder, files.IDS, meta)
+    try:
+        columns = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RetrievalError(f"{path} cannot be read: {error}") from error
+    if len(columns) != meta["rows"]:
+        raise RetrievalError(f"{path} has {len(columns)} rows, {meta['rows']} were recorded")
+    return columns

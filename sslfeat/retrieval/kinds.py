@@ -1,0 +1,150 @@
+"""The kinds of index there are to choose from, what each takes, and the settings that trade speed for recall.
+
+flat   every vector is compared: exact
+ivf    vectors in lists around centres, of which the nearest few are compared
+hnsw   a graph of near vectors is walked (Malkov, Yashunin 2018)
+ivfpq  as ivf, by 4-bit product codes (Jegou et al. 2011; Andre et al. 2017) whose best are compared exactly
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sslfeat.retrieval.vectors import FloatArray
+
+KINDS = ("flat", "ivf", "hnsw", "ivfpq")
+Settings = dict[str, int]
+POINTS_A_LIST = 64  # to learn a centre from
+POINTS_FOR_CODES = 16_384  # 16 centres for each piece of a vector are soon learned
+LINKS, CONSTRUCTION = 32, 80
+CODED = 2  # dimensions in one 4-bit code
+SEED = 1234
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An index to be built: its ``kind``, its number of ``lists``, of ``codes`` a vector, of ``links`` a node."""
+
+    kind: str
+    lists: int = 0
+    codes: int = 0
+    links: int = 0
+
+    @property
+    def factory(self) -> str:
+        """FAISS's name for it."""
+        return {
+            "flat": "Flat",
+            "ivf": f"IVF{self.lists},Flat",
+            "hnsw": f"HNSW{self.links},Flat",
+            "ivfpq": f"IVF{self.lists},PQ{self.codes}x4fs,RFlat",
+        }[self.kind]
+
+    def memory(self, count: int, dim: int) -> int:
+        """Bytes that must stay in memory for ``count`` vectors (the exact vectors of ivfpq are read where they lie)."""
+        vector = 4 * dim
+        each = {
+            "flat": vector,
+            "ivf": vector + 8,
+            "hnsw": vector + 8 * self.links + 24,
+            "ivfpq": -(-self.codes // 2) + 8,
+        }[self.kind]
+        return count * each + self.lists * vector
+
+    def ladders(self) -> list[list[Settings]]:
+        """Settings to try, each list from fast to thorough."""
+        if self.kind == "flat":
+            return [[{}]]
+        if self.kind == "hnsw":
+            return [[{"efSearch": ef} for ef in _steps(8, 1024)]]
+        probes = [probes for probes in _steps(1, 1024) if probes < self.lists] + [self.lists]
+        if self.kind == "ivf":
+            return [[{"nprobe": probe} for probe in probes]]
+        return [[{"nprobe": probe, "k_factor": factor} for probe in probes] for factor in (4, 8, 16, 32, 64, 128)]
+
+
+def _steps(first: int, last: int) -> list[int]:
+    """1, 1.25, 1.5 and 1.75 times the powers of two, as whole numbers."""
+    values = (base * quarter // 4 for base, quarter in itertools.product([2**n for n in range(12)], (4, 5, 6, 7)))
+    return sorted({value for value in values if first <= value <= last})
+
+
+def plans(count: int, dim: int) -> list[Plan]:
+    """One of each kind that suits ``count`` vectors, ivfpq in several sizes, the largest codes first."""
+    lists = 2 ** max(0, round(math.log2(4 * math.sqrt(max(count, 1)))))
+    lists = max(1, min(lists, count // POINTS_A_LIST))
+    coded = [Plan("ivfpq", many, codes) for codes in _code_counts(dim) for many in dict.fromkeys((1, lists))]
+    return [Plan("flat"), Plan("ivf", lists), Plan("hnsw", links=LINKS), *coded]
+
+
+def _code_counts(dim: int) -> list[int]:
+    """How many codes a vector may have: divisors of ``dim`` near a half, a quarter and an eighth of it."""
+    divisors = [number for number in range(1, dim + 1) if dim % number == 0]
+    wanted = [max(1, dim // (CODED * factor)) for factor in (1, 2, 4)]
+    nearest = [min(divisors, key=lambda number: abs(math.log(number / want))) for want in wanted]
+    return list(dict.fromkeys(nearest))
+
+
+def empty(plan: Plan, dim: int, metric: str, sample: FloatArray) -> Any:
+    """A FAISS index for ``plan``, trained on ``sample`` (N, ``dim``) and still empty; of ivfpq the part with codes."""
+    import faiss
+
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    index = faiss.index_factory(dim, plan.factory.removesuffix(",RFlat"), kind)
+    if plan.kind == "hnsw":
+        index.hnsw.efConstruction = CONSTRUCTION
+    if plan.lists:
+        quantizer = faiss.downcast_index(index.quantizer)
+        quantizer.add(_centres(sample, plan.lists, metric))
+        with one_thread():  # hundreds of tiny problems: sharing each of them takes far longer than solving it
+            index.train(sample[:POINTS_FOR_CODES])  # the lists are there already: codes alone are learned
+    return index
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS works on one thread meanwhile."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _centres(sample: FloatArray, lists: int, metric: str) -> FloatArray:
+    import faiss
+
+    if lists == 1:
+        mean: FloatArray = sample.mean(0, keepdims=True)
+        return mean
+    means = faiss.Kmeans(
+        sample.shape[1], lists, niter=10, seed=SEED, spherical=metric == "cosine", max_points_per_centroid=POINTS_A_LIST,
+        min_points_per_centroid=1,
+    )  # fmt: skip
+    means.train(sample)
+    centres: FloatArray = np.ascontiguousarray(means.centroids)
+    return centres
+
+
+def parameters(plan: Plan, settings: Settings, k: int, selector: Any = None) -> Any:
+    """FAISS's search parameters for these settings; a graph is walked further for more than 10 neighbours."""
+    import faiss
+
+    if plan.kind == "flat":
+        return faiss.SearchParameters(sel=selector)
+    if plan.kind == "hnsw":
+        return faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"] * max(k, 10) // 10, k), sel=selector)
+    lists = faiss.SearchParametersIVF(nprobe=settings["nprobe"], sel=selector)
+    if plan.kind == "ivf":
+        return lists
+    return faiss.IndexRefineSearchParameters(k_factor=settings["k_factor"], base_index_params=lists)

@@ -1,0 +1,243 @@
+"""An index that follows its pictures: rows are added, replaced and removed, and only they are touched.
+
+Removed rows stay in FAISS's file and are passed over. When they become many, or the index has doubled, it is built anew
+from its own vectors; when it has grown a little, its recall is measured again, and its settings follow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sslfeat import store
+from sslfeat.errors import RetrievalError
+from sslfeat.features import Part
+from sslfeat.retrieval import folder as files
+from sslfeat.retrieval.build import QUERIES, Events, build
+from sslfeat.retrieval.builder import Builder
+from sslfeat.retrieval.choose import Wish
+from sslfeat.retrieval.exact import K, Truth
+from sslfeat.retrieval.index import Index, describe, with_removed
+from sslfeat.retrieval.index import wish as default_wish
+from sslfeat.retrieval.kinds import SEED, Plan
+from sslfeat.retrieval.lookup import Lookup
+from sslfeat.retrieval.queries import check_encoder
+from sslfeat.retrieval.tuning import measure, tune
+from sslfeat.retrieval.vectors import BLOCK, COLUMNS, Vectors, blocks, prepare
+
+MANY_REMOVED = 1 / 3  # of all rows, and the index is built anew
+DOUBLED = 2  # times the rows that it was built for
+NOTABLY_GROWN = 1.05  # times the rows that its recall was measured with
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many rows are new, replaced (same path, other picture) and removed, and whether the index was built anew."""
+
+    added: int = 0
+    replaced: int = 0
+    removed: int = 0
+    relabelled: int = 0
+    rebuilt: bool = False
+
+    def __str__(self) -> str:
+        counts = {
+            "added": self.added,
+            "replaced": self.replaced,
+            "removed": self.removed,
+            "relabelled": self.relabelled,
+        }
+        said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing changed"
+        return said + ("; built anew" if self.rebuilt else "")
+
+
+def change(
+    folder: Path, vectors: Vectors, drop_missing: bool = False, wish: Wish | None = None, events: Events | None = None
+) -> Changes:
+    """Add the rows of ``vectors``, and with ``drop_missing`` remove all others. The old index is whole until the end.
+
+    Raises RetrievalError for another encoder's features, or if the index is busy.
+    """
+    with store.exclusive(folder, RetrievalError):
+        work = files.begin_update(folder)
+        index = Index.load(folder)
+        _check(index, vectors)
+        rows = {path: row for row, path in enumerate(index.columns["path"].to_pylist()) if not index.removed[row]}
+        known = index.columns.select(["sha256", "label"]).to_pydict()
+        growth = _Growth(index, work, known)
+        start = 0
+        for columns, block in blocks(vectors, index.metric):
+            growth.see(columns, block, rows)
+            start += len(block)
+            (events or Events()).step("compared", start, vectors.count)
+        gone = [row for path, row in rows.items() if path not in growth.seen] if drop_missing else []
+        return _finish(folder, index, growth, gone, wish, events or Events())
+
+
+def remove(folder: Path, paths: set[str], wish: Wish | None = None, events: Events | None = None) -> Changes:
+    """Remove the rows called ``paths``. Raises RetrievalError if the index is busy."""
+    with store.exclusive(folder, RetrievalError):
+        work = files.begin_update(folder)
+        index = Index.load(folder)
+        names = index.columns["path"].to_pylist()
+        gone = [row for row, name in enumerate(names) if name in paths and not index.removed[row]]
+        return _finish(folder, index, _Growth(index, work, {}), gone, wish, events or Events())
+
+
+def _check(index: Index, vectors: Vectors) -> None:
+    check_encoder(index.meta, vectors.encoder, f"the encoder of {vectors.origin}")
+    if vectors.dim != index.dim:
+        raise RetrievalError(f"{vectors.origin} has vectors of {vectors.dim}, the index of {index.dim}")
+    ours, theirs = ((made_by or {}).get("precision") for made_by in (index.meta["encoder"], vectors.encoder))
+    if ours != theirs:
+        raise RetrievalError(
+            f"{vectors.origin} was embedded in {theirs}, the index in {ours}: embed it with --precision {ours}, or build "
+            "another index"
+        )
+
+
+class _Growth:
+    """What is new, as it comes in: an index file is begun when the first new row does."""
+
+    def __init__(self, index: Index, work: Path, known: dict[str, list[str | None]]) -> None:
+        self.index, self.work, self._known = index, work, known
+        self.builder: Builder | None = None
+        self.seen: set[str] = set()
+        self.tables: list[pa.Table] = []
+        self.labels: dict[int, str | None] = {}
+        self.replaced: list[int] = []
+        self.count = 0
+
+    def see(self, columns: pa.Table, block: npt.NDArray[np.float32], rows: dict[str, int]) -> None:
+        """Compare a block with the rows there are, by path and sha256, and add what is new."""
+        facts = columns.select(["path", "sha256", "label"]).to_pydict()
+        new = []
+        for number, (path, sha256, label) in enumerate(
+            zip(facts["path"], facts["sha256"], facts["label"], strict=True)
+        ):
+            self.seen.add(path)
+            row = rows.get(path)
+            if row is not None and sha256 is not None and self._known["sha256"][row] == sha256:
+                if self._known["label"][row] != label:
+                    self.labels[row] = label
+                continue
+            if row is not None:
+                self.replaced.append(row)
+            new.append(number)
+        if new:
+            if self.builder is None:
+                at = self.index.folder / files.VECTORS
+                self.builder = Builder.of(at, self.index.plan, self.index.dim, self.index.metric, self.work)
+            self.builder.add(block[new])
+            self.tables.append(columns.take(pa.array(new)))
+            self.count += len(new)
+
+
+def _finish(
+    folder: Path, index: Index, growth: _Growth, gone: Iterable[int], wish: Wish | None, events: Events
+) -> Changes:
+    """Write the new state and exchange it for the old."""
+    removed = index.removed.copy()
+    dropped = [*gone]
+    removed[[*growth.replaced, *dropped]] = True
+    columns = pa.concat_tables([_relabelled(index.columns, growth.labels), *growth.tables])
+    removed = np.concatenate([removed, np.zeros(growth.count, bool)])
+    replaced = len(growth.replaced)
+    changes = Changes(growth.count - replaced, replaced, len(dropped), len(growth.labels))
+    if not (growth.count or dropped or growth.labels):
+        return changes
+    meta = {**index.meta, "rows": len(columns), "removed": int(removed.sum())}
+    file = folder / files.VECTORS
+    if growth.builder is not None:
+        file = growth.work / files.VECTORS
+        growth.builder.write(file)
+    if _outgrown(meta) and len(columns) > meta["removed"]:
+        meta, columns, removed = _anew(file, growth.work, meta, columns, removed, wish, events)
+        changes = replace(changes, rebuilt=True)
+    elif growth.count and index.plan.kind != "flat":
+        meta = _remeasured(file, meta, index, removed, events)
+    files.commit_update(folder, with_removed(columns, removed), meta)
+    return changes
+
+
+def _relabelled(columns: pa.Table, labels: dict[int, str | None]) -> pa.Table:
+    if not labels:
+        return columns
+    values = columns["label"].to_pylist()
+    for row, label in labels.items():
+        values[row] = label
+    return columns.set_column(columns.schema.get_field_index("label"), "label", pa.array(values, pa.string()))
+
+
+def _outgrown(meta: dict[str, Any]) -> bool:
+    rows, gone = int(meta["rows"]), int(meta["removed"])
+    return gone > MANY_REMOVED * rows or rows - gone > DOUBLED * int(meta["built_rows"])
+
+
+class _Remaining:
+    """The rows of an index file that are not removed, as vectors to build an index of."""
+
+    def __init__(self, vectors: Any, columns: pa.Table, removed: npt.NDArray[np.bool_], meta: dict[str, Any]) -> None:
+        self._vectors, self._columns, self._rows = vectors, columns.select(COLUMNS), np.flatnonzero(~removed)
+        self.count, self.dim, self.encoder, self.origin = len(self._rows), meta["dim"], meta["encoder"], meta["origin"]
+
+    def parts(self) -> Iterator[Part]:
+        for start in range(0, self.count, BLOCK):
+            rows = self._rows[start : start + BLOCK]
+            yield Part(self._columns.take(pa.array(rows)), self._vectors(rows))
+
+
+def _anew(
+    file: Path, work: Path, meta: dict[str, Any], columns: pa.Table, removed: npt.NDArray[np.bool_], wish: Wish | None,
+    events: Events,
+) -> tuple[dict[str, Any], pa.Table, npt.NDArray[np.bool_]]:  # fmt: skip
+    old = file
+    if file.parent == work:
+        old = file.replace(work / "grown.faiss")
+    remaining = _Remaining(_lookup(old, meta).vectors, columns, removed, meta)
+    wanted = wish or default_wish(meta["figures"]["target"], None, "auto")
+    built = build(remaining, work, meta["metric"], wanted, events)
+    if old.parent == work:
+        old.unlink()
+    return describe(built, remaining, meta["metric"]), built.columns, np.zeros(len(built.columns), bool)
+
+
+def _lookup(file: Path, meta: dict[str, Any]) -> Lookup:
+    import faiss
+
+    index = faiss.read_index(os.fspath(file), faiss.IO_FLAG_MMAP_IFC)
+    return Lookup(index, Plan(**meta["plan"]), meta["settings"], meta["metric"])
+
+
+def _remeasured(
+    file: Path, meta: dict[str, Any], index: Index, removed: npt.NDArray[np.bool_], events: Events
+) -> dict[str, Any]:
+    """Recall stated anew where the index has grown notably since; rows are the queries, each without itself."""
+    import faiss
+
+    figures = meta["figures"]
+    alive = np.flatnonzero(~removed)
+    if len(alive) <= NOTABLY_GROWN * figures.get("measured_rows", meta["built_rows"]):
+        return meta
+    events.say("measuring recall again")
+    lookup = _lookup(file, meta)
+    own = np.random.default_rng(SEED).choice(alive, min(2 * QUERIES, len(alive) // 2), replace=False)
+    queries = prepare(lookup.vectors(own), index.metric)
+    truths = [Truth(queries[half::2], index.metric, K, own[half::2]) for half in (0, 1)]
+    for start in range(0, len(removed), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(removed)))
+        block = lookup.vectors(rows)
+        for truth in truths:
+            truth.see(block, start, removed[rows])
+    selector = faiss.IDSelectorBitmap(np.packbits(~removed, bitorder="little")) if removed.any() else None
+    tuned, _ = tune(lookup.index, index.plan, truths[0], figures["target"], selector)
+    settings = tuned.settings if tuned else index.plan.ladders()[-1][-1]
+    found = measure(lookup.index, index.plan, settings, truths[1], selector)
+    return {**meta, "settings": settings, "figures": {**figures, **found, "measured_rows": len(alive)}}

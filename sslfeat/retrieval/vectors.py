@@ -1,0 +1,137 @@
+"""Where vectors come from: a features folder read a part at a time, or arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sslfeat.columns import numbers, strings
+from sslfeat.errors import InputError, RetrievalError
+from sslfeat.features import FeaturesFolder, Part
+
+FloatArray = npt.NDArray[np.float32]
+METRICS = ("cosine", "ip", "l2")
+BLOCK = 65_536  # rows handled at once
+COLUMNS = ("path", "sha256", "width", "height", "label")
+
+
+class Vectors(Protocol):
+    """``count`` rows of ``dim`` float32; ``parts`` gives them in the same order every time it is called."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def encoder(self) -> dict[str, Any] | None: ...
+
+    @property
+    def origin(self) -> str: ...
+
+    def parts(self) -> Iterator[Part]: ...
+
+
+class FolderVectors:
+    """The rows of a features folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.features = FeaturesFolder(folder)
+        self.count, self.dim, self.origin = self.features.rows(), self.features.dim, str(folder)
+        run = self.features.run
+        self.encoder: dict[str, Any] | None = {
+            "name": run["encoder"]["card"]["name"],
+            "fingerprint": self.features.fingerprint,
+            "precision": run["precision"]["ran"],
+            "path": None,
+        }
+
+    def parts(self) -> Iterator[Part]:
+        """As ``Vectors`` says. Raises FeaturesError at a part that is missing or damaged."""
+        return self.features.parts()
+
+
+@dataclass(frozen=True)
+class ArrayVectors:
+    """``embeddings`` float32 (N, D) with their ``columns`` (default: a row's number is its path)."""
+
+    embeddings: FloatArray
+    columns: pa.Table
+    encoder: dict[str, Any] | None = None
+    origin: str = "an array"
+
+    @classmethod
+    def of(cls, embeddings: npt.ArrayLike, paths: Sequence[str] | None = None) -> ArrayVectors:
+        """Rows named by ``paths``. Raises InputError for another shape than (N, D), or names that do not fit."""
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        if rows.ndim != 2:
+            raise InputError(f"vectors of shape {rows.shape} were given: they are (N, D)")
+        names = [str(number) for number in range(len(rows))] if paths is None else list(paths)
+        if len(names) != len(rows) or len(set(names)) != len(names):
+            raise InputError(f"{len(rows)} vectors need as many different names, not {len(set(names))}")
+        return cls(rows, table(names))
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return len(self.embeddings)
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return int(self.embeddings.shape[1])
+
+    def parts(self) -> Iterator[Part]:
+        """All rows at once."""
+        yield Part(self.columns, self.embeddings)
+
+
+def table(paths: Sequence[str]) -> pa.Table:
+    """The columns of rows of which nothing but the name is known."""
+    unknown: list[str | None] = [None] * len(paths)
+    zeros = numbers(np.zeros(len(paths)), np.int32)
+    columns = (strings(list(paths)), strings(unknown), zeros, zeros, strings(unknown))
+    return pa.table(dict(zip(COLUMNS, columns, strict=True)))
+
+
+def blocks(vectors: Vectors, metric: str) -> Iterator[tuple[pa.Table, FloatArray]]:
+    """The rows in blocks of about BLOCK, made ready for ``metric`` (see ``prepare``)."""
+    tables: list[pa.Table] = []
+    rows: list[FloatArray] = []
+    for part in vectors.parts():
+        tables.append(part.columns.select(COLUMNS))
+        rows.append(part.embeddings)
+        if sum(map(len, rows)) >= BLOCK:
+            yield _joined(tables, rows, metric)
+            tables, rows = [], []
+    if rows:
+        yield _joined(tables, rows, metric)
+
+
+def _joined(tables: list[pa.Table], rows: list[FloatArray], metric: str) -> tuple[pa.Table, FloatArray]:
+    columns = pa.concat_tables(tables)
+    joined = np.concatenate(rows) if len(rows) > 1 else rows[0]
+    bad = np.flatnonzero(~np.isfinite(joined).all(1))
+    if bad.size:
+        raise RetrievalError(
+            f"the features of {columns['path'][int(bad[0])].as_py()} are not finite ({bad.size} such rows): the encoder "
+            "is broken, or overflows in a low precision"
+        )
+    return columns, prepare(joined, metric)
+
+
+def prepare(rows: npt.ArrayLike, metric: str) -> FloatArray:
+    """Contiguous float32 (N, D); for ``cosine`` copies of unit length, since cosine is their inner product."""
+    array = np.ascontiguousarray(rows, np.float32)
+    if metric != "cosine":
+        return array
+    norms = np.linalg.norm(array, axis=1, keepdims=True)
+    unit: FloatArray = array / np.maximum(norms, np.finfo(np.float32).tiny)
+    return unit
