@@ -12,6 +12,7 @@ from sslfeat.retrieval.kinds import Plan, Settings, empty, parameters
 from sslfeat.retrieval.vectors import BLOCK, FloatArray
 
 VECTORS_NAME = "vectors.faiss"  # the exact vectors, while the index grows
+WRITTEN_AT_ONCE = 8 << 20
 Found = tuple[FloatArray, IntArray]
 
 
@@ -75,7 +76,8 @@ class Builder:
         if self._file is not None and self._index is None:
             self._file.path.replace(path)
             return
-        faiss.write_index(self.open(), os.fspath(path))
+        with path.open("wb") as file:
+            faiss.write_index(self.open(), faiss.PyCallbackIOWriter(file.write, WRITTEN_AT_ONCE))
         if self._file is not None:
             self._file.path.unlink()
 

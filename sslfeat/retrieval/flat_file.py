@@ -30,7 +30,7 @@ class FlatFile:
         """Append rows (N, D)."""
         with self.path.open("r+b") as file:
             file.seek(0, os.SEEK_END)
-            np.ascontiguousarray(rows, np.float32).tofile(file)
+            file.write(np.ascontiguousarray(rows, np.float32).data)
             self.count += len(rows)
             file.seek(COUNT_AT)
             file.write(struct.pack("<q", self.count))

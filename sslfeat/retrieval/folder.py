@@ -6,10 +6,12 @@ whoever comes next. Hashes are of pieces too, so that all cores share the work o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,21 +34,27 @@ PATIENCE = 10.0  # seconds that a reader waits for a writer to exchange the file
 SPARE = 1 << 20
 
 
-def begin_update(folder: Path) -> Path:
-    """The empty folder to write a new state into. Call it with the folder's lock held."""
+@contextlib.contextmanager
+def update(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write a new state into; what is not committed goes. Call it with the lock held."""
     finish_update(folder)
     work = folder / UPDATE
     if work.exists():
         _clear(work)
     store.make_folder(work)
-    return work
+    try:
+        yield work
+    finally:
+        if work.exists() and not (work / MARK).exists():
+            _clear(work)
 
 
 def commit_update(folder: Path, columns: pa.Table | None, meta: dict[str, Any]) -> dict[str, Any]:
     """Make what ``.update`` holds the index, with new ``columns``, if any; returns ``meta`` with the files' hashes."""
     work = folder / UPDATE
     if columns is not None:
-        pq.write_table(columns, work / IDS, compression="zstd")
+        with (work / IDS).open("wb") as file:
+            pq.write_table(columns, file, compression="zstd")
     new = {name: hashes(work / name) for name in (VECTORS, IDS) if (work / name).exists()}
     meta = {**meta, "format": FORMAT, "files": {**meta.get("files", {}), **new}}
     store.write_atomic(work / META, run_bytes(meta))

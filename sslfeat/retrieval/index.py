@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ class Hits:
         return [Hit(item["path"], item["label"], float(scores[n]), rows[n]) for n, item in enumerate(found)]
 
 
+class _Kept:
+    """A temporary folder's life: it goes when this does."""
+
+
 class Index:
     """Rows that can be searched. ``meta`` is ``index.json``; ``columns`` describe the rows, removed ones included."""
 
@@ -88,11 +93,15 @@ class Index:
         The kind is chosen by trial (``choose.py``) so that ``recall`` of the 10 nearest are found within ``memory`` bytes
         (default: half of what is free). Raises InputError, FeaturesError, RetrievalError.
         """
-        temporary = tempfile.TemporaryDirectory(prefix="sslfeat-index-")
-        out = Path(temporary.name)
-        build_into(out, as_vectors(features, paths), metric, wish(recall, memory, kind), events or Events())
-        index = cls.load(out)
-        index._keep = temporary
+        out = Path(tempfile.mkdtemp(prefix="sslfeat-index-"))
+        remove = weakref.finalize(keep := _Kept(), shutil.rmtree, out, ignore_errors=True)
+        try:
+            build_into(out, as_vectors(features, paths), metric, wish(recall, memory, kind), events or Events())
+            index = cls.load(out)
+        except BaseException:
+            remove()
+            raise
+        index._keep = keep
         return index
 
     @classmethod
@@ -113,9 +122,9 @@ class Index:
         folder = Path(folder)
         with store.exclusive(folder, RetrievalError):
             claim(folder, overwrite)
-            work = files.begin_update(folder)
-            shutil.copyfile(self.folder / files.VECTORS, work / files.VECTORS)
-            files.commit_update(folder, self.stored_columns(), self.meta)
+            with files.update(folder) as work:
+                shutil.copyfile(self.folder / files.VECTORS, work / files.VECTORS)
+                files.commit_update(folder, self.stored_columns(), self.meta)
 
     def __len__(self) -> int:
         """Rows that can be found."""
@@ -219,8 +228,9 @@ def build_into(
     """Build the index folder ``out``; returns ``index.json``. Raises RetrievalError if it is something else, or busy."""
     with store.exclusive(out, RetrievalError):
         claim(out, overwrite)
-        built = build(vectors, files.begin_update(out), metric, wanted, events)
-        return files.commit_update(out, with_removed(built.columns), describe(built, vectors, metric))
+        with files.update(out) as work:
+            built = build(vectors, work, metric, wanted, events)
+            return files.commit_update(out, with_removed(built.columns), describe(built, vectors, metric))
 
 
 def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:

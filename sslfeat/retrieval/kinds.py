@@ -103,6 +103,8 @@ def empty(plan: Plan, dim: int, metric: str, sample: FloatArray) -> Any:
     if plan.lists:
         quantizer = faiss.downcast_index(index.quantizer)
         quantizer.add(_centres(sample, plan.lists, metric))
+        if plan.codes:
+            index.pq.cp.min_points_per_centroid = 1  # else it warns of few rows on standard error
         with one_thread():  # hundreds of tiny problems: sharing each of them takes far longer than solving it
             index.train(sample[:POINTS_FOR_CODES])  # the lists are there already: codes alone are learned
     return index

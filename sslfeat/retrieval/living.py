@@ -65,8 +65,7 @@ def change(
 
     Raises RetrievalError for another encoder's features, or if the index is busy.
     """
-    with store.exclusive(folder, RetrievalError):
-        work = files.begin_update(folder)
+    with store.exclusive(folder, RetrievalError), files.update(folder) as work:
         index = Index.load(folder)
         _check(index, vectors)
         rows = {path: row for row, path in enumerate(index.columns["path"].to_pylist()) if not index.removed[row]}
@@ -83,8 +82,7 @@ def change(
 
 def remove(folder: Path, paths: set[str], wish: Wish | None = None, events: Events | None = None) -> Changes:
     """Remove the rows called ``paths``. Raises RetrievalError if the index is busy."""
-    with store.exclusive(folder, RetrievalError):
-        work = files.begin_update(folder)
+    with store.exclusive(folder, RetrievalError), files.update(folder) as work:
         index = Index.load(folder)
         names = index.columns["path"].to_pylist()
         gone = [row for row, name in enumerate(names) if name in paths and not index.removed[row]]
@@ -122,6 +120,8 @@ class _Growth:
         for number, (path, sha256, label) in enumerate(
             zip(facts["path"], facts["sha256"], facts["label"], strict=True)
         ):
+            if path in self.seen:
+                raise RetrievalError(f"{path} comes twice: a picture is in an index once")
             self.seen.add(path)
             row = rows.get(path)
             if row is not None and sha256 is not None and self._known["sha256"][row] == sha256:

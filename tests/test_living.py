@@ -1,0 +1,282 @@
+"""Indexes that change: a model-based test of additions, removals and syncs, crashes, several writers, damaged folders."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sslfeat import Index, store
+from sslfeat.columns import strings
+from sslfeat.errors import RetrievalError
+from sslfeat.retrieval import folder as files
+from sslfeat.retrieval import living, tuning
+from sslfeat.retrieval.kinds import KINDS
+from sslfeat.retrieval.living import change, remove
+from sslfeat.retrieval.vectors import COLUMNS, ArrayVectors
+from tests.conftest import contents
+
+FloatArray = npt.NDArray[np.float32]
+DIM = 8
+
+
+@pytest.fixture(autouse=True)
+def short_laps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "LAP_SECONDS", 0.001)
+
+
+class Pictures:
+    """What the index should hold: by path a version and a label, from which the vector follows."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.rows: dict[str, tuple[int, str]] = {}
+        self.count = 0
+
+    def new(self, count: int) -> None:
+        for _ in range(count):
+            self.count += 1
+            self.rows[f"picture {self.count}"] = (0, "a")
+
+    def some(self) -> list[str]:
+        return self.rng.sample(sorted(self.rows), self.rng.randint(1, max(1, len(self.rows) // 4)))
+
+    def vector(self, path: str) -> FloatArray:
+        return np.random.default_rng([int(path.split()[1]), self.rows[path][0]]).normal(size=DIM).astype(np.float32)
+
+    def vectors(self, paths: list[str]) -> ArrayVectors:
+        facts = [paths, [f"{path} {self.rows[path][0]}" for path in paths], [self.rows[path][1] for path in paths]]
+        path, sha256, label = (strings(column) for column in facts)
+        size = pa.array(np.ones(len(paths), np.int32))
+        table = pa.table(dict(zip(COLUMNS, (path, sha256, size, size, label), strict=True)))
+        return ArrayVectors(np.stack([self.vector(path) for path in paths]), table)
+
+    def check(self, folder: Path) -> None:
+        """Every picture is found by its vector under its own name and label; nothing else is."""
+        index = Index.load(folder)
+        paths = sorted(self.rows)
+        hits = index.search(np.stack([self.vector(path) for path in paths]), top=1)
+        assert [hits.of(number)[0].path for number in range(len(paths))] == paths
+        assert [hits.of(number)[0].label for number in range(len(paths))] == [self.rows[path][1] for path in paths]
+        assert len(index) == len(paths)
+        everything = index.search(self.vector(paths[0]), top=len(index.removed)).of(0)
+        assert sorted(hit.path for hit in everything) == paths
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivfpq"])
+def test_fifty_random_changes_leave_what_they_should(kind: str, tmp_path: Path) -> None:
+    pictures = Pictures(KINDS.index(kind))
+    pictures.new(150)
+    index = tmp_path / "index"
+    Index.build(pictures.vectors(sorted(pictures.rows)), kind=kind, recall=1.0 if kind == "flat" else 0.99).save(index)
+    wish = living.default_wish(0.99, None, kind)
+    for _ in range(50):
+        what = pictures.rng.choice(["add", "remove", "sync", "sync", "modify"])
+        if what == "add" or len(pictures.rows) < 60:
+            pictures.new(pictures.rng.randint(1, 30))
+            change(index, pictures.vectors(sorted({*sorted(pictures.rows)[-40:], *pictures.some()})), wish=wish)
+            change(index, pictures.vectors(sorted(pictures.rows)), wish=wish)
+        elif what == "remove":
+            gone = pictures.some()
+            assert remove(index, set(gone), wish=wish).removed == len(gone)
+            for path in gone:
+                del pictures.rows[path]
+        else:
+            for path in pictures.some():
+                version, _ = pictures.rows[path]
+                pictures.rows[path] = (version + (what == "modify"), pictures.rng.choice("abc"))
+            for path in pictures.some()[:5]:
+                del pictures.rows[path]
+            pictures.new(2)
+            change(index, pictures.vectors(sorted(pictures.rows)), drop_missing=True, wish=wish)
+        if kind == "flat":
+            pictures.check(index)
+    index_now = Index.load(index)
+    assert len(index_now) == len(pictures.rows)
+    alive = [
+        path for path, gone in zip(index_now.columns["path"].to_pylist(), index_now.removed, strict=True) if not gone
+    ]
+    assert sorted(alive) == sorted(pictures.rows)
+    found = index_now.search(np.stack([pictures.vector(path) for path in alive]), top=1)
+    right = [found.of(number)[0].path == path for number, path in enumerate(alive)]
+    assert np.mean(right) > 0.95
+    rows = [index_now.row_of(path) for path in alive]
+    unit = np.stack([pictures.vector(path) for path in alive])
+    np.testing.assert_allclose(index_now.vectors(rows), unit / np.linalg.norm(unit, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_only_what_changed_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = Pictures(0)
+    pictures.new(100)
+    index = tmp_path / "index"
+    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
+    before = contents(index)
+    assert str(change(index, pictures.vectors(sorted(pictures.rows)), drop_missing=True)) == "nothing changed"
+    assert contents(index) == before
+    assert str(remove(index, {"picture 5"})) == "1 removed"
+    assert contents(index)["index.faiss"] == before["index.faiss"]
+    pictures.new(1)
+    assert change(index, pictures.vectors(["picture 101"])).added == 1
+    assert contents(index)["index.faiss"].startswith(before["index.faiss"][45:][:0])
+    assert len(contents(index)["index.faiss"]) == len(before["index.faiss"]) + 4 * DIM
+    gone = {f"picture {number}" for number in range(1, 60)}
+    assert remove(index, gone).rebuilt
+    assert Index.load(index).meta["removed"] == 0
+
+
+def test_another_encoders_features_are_refused_naming_both(tmp_path: Path) -> None:
+    pictures = Pictures(0)
+    pictures.new(20)
+    one, other = (
+        {"name": name, "fingerprint": name * 20, "precision": "fp32", "path": None} for name in ("one", "two")
+    )
+    vectors = pictures.vectors(sorted(pictures.rows))
+    Index.build(ArrayVectors(vectors.embeddings, vectors.columns, one)).save(tmp_path / "index")
+    with pytest.raises(RetrievalError, match=r"'two' \(twotwotwotwo\).*'one' \(oneoneoneone\)"):
+        change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, other))
+    with pytest.raises(RetrievalError, match="embedded in int8, the index in fp32"):
+        change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, {**one, "precision": "int8"}))
+
+
+def grow(target: str, count: str) -> None:
+    """For the crash harness: add and replace pictures."""
+    pictures = Pictures(1)
+    pictures.new(int(count))
+    change(Path(target), pictures.vectors(sorted(pictures.rows)), drop_missing=True)
+
+
+def crash(stop_at: int, power_loss: str, target: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "tests/crash.py",
+        str(stop_at),
+        power_loss,
+        str(target),
+        "tests.test_living:grow",
+        str(target),
+        "30",
+    ]
+    return subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the harness follows descriptors through /proc")
+def test_killed_anywhere_the_index_is_the_old_one_or_the_new(tmp_path: Path) -> None:
+    pictures = Pictures(1)
+    pictures.new(20)
+    old = tmp_path / "old"
+    Index.build(pictures.vectors(sorted(pictures.rows))).save(old)
+    whole = shutil.copytree(old, tmp_path / "whole")
+    counted = crash(0, "no", whole)
+    assert counted.returncode == 0, counted.stderr
+    total = int(counted.stdout.split()[0])
+    assert total > 20
+    for stop_at, power_loss in [(n, ("no", "all", "some")[n // 3 % 3]) for n in range(1, total + 1, 3)]:
+        target = shutil.copytree(old, tmp_path / f"at-{stop_at}")
+        assert crash(stop_at, power_loss, target).returncode == 137
+        assert len(Index.load(target)) in (20, 30)
+        grow(str(target), "30")
+        assert {name: data for name, data in contents(target).items() if name in files.FILES} == {
+            name: data for name, data in contents(whole).items() if name in files.FILES
+        }
+        assert not (target / files.UPDATE).exists()
+
+
+def test_a_second_writer_is_told_and_readers_wait_for_an_exchange(tmp_path: Path) -> None:
+    pictures = Pictures(0)
+    pictures.new(20)
+    index = tmp_path / "index"
+    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
+    with store.exclusive(index, RetrievalError), pytest.raises(RetrievalError, match="written by another process"):
+        remove(index, {"picture 1"})
+    work = index / files.UPDATE
+    with store.exclusive(index, RetrievalError):
+        work.mkdir()
+        shutil.move(index / files.META, work / files.META)
+        (work / files.MARK).touch()
+        timer = threading.Timer(0.3, files.finish_update, [index])
+        timer.start()
+        assert len(Index.load(index)) == 20
+        timer.join()
+
+
+def test_damaged_folders_are_refused_before_faiss_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files cut, lengthened, with bits flipped or bytes swapped: a named error each time, and FAISS sees none of them."""
+    import faiss
+
+    pictures = Pictures(0)
+    pictures.new(60)
+    index = tmp_path / "index"
+    Index.build(pictures.vectors(sorted(pictures.rows)), kind="ivf").save(index)
+    good = {name: (index / name).read_bytes() for name in files.FILES}
+    read: list[str] = []
+    real = faiss.read_index
+    monkeypatch.setattr(faiss, "read_index", lambda path, *flags: (read.append(path), real(path, *flags))[1])
+    rng = random.Random(0)
+    for _ in range(3000):
+        name = rng.choice(files.FILES)
+        data = bytearray(good[name])
+        for _ in range(rng.randint(1, 3)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        if rng.random() < 0.3:
+            data = data[: rng.randrange(len(data))] if rng.random() < 0.5 else data + rng.randbytes(rng.randint(1, 99))
+        if bytes(data) == good[name]:
+            continue
+        (index / name).write_bytes(data)
+        with pytest.raises(RetrievalError, match=str(index)):
+            Index.load(index)
+        (index / name).write_bytes(good[name])
+    assert not any(name.endswith("index.faiss") for name in read) or len(read) == 0
+    for name in files.FILES:
+        (index / name).unlink()
+        with pytest.raises(RetrievalError):
+            Index.load(index)
+        (index / name).write_bytes(good[name])
+    assert len(Index.load(index)) == 60
+
+
+def test_a_file_that_faiss_refuses_or_that_is_another_is_a_named_error(tmp_path: Path) -> None:
+    """Hashes recorded over hostile files: FAISS's own limits and the recorded sizes hold."""
+    pictures = Pictures(0)
+    pictures.new(60)
+    index = tmp_path / "index"
+    Index.build(pictures.vectors(sorted(pictures.rows)), kind="ivf").save(index)
+    meta = files.read_meta(index)
+    good = (index / files.VECTORS).read_bytes()
+    rng = random.Random(1)
+    for attempt in range(60):
+        data = bytearray(good)
+        data[rng.randrange(min(len(data), 400))] ^= 1 << rng.randrange(8)
+        if attempt == 0:
+            data = data[: len(data) // 2]
+        (index / files.VECTORS).write_bytes(data)
+        meta["files"][files.VECTORS] = files.hashes(index / files.VECTORS)
+        (index / files.META).write_bytes(files.run_bytes(meta))
+        script = f"from sslfeat import Index; Index.load({str(index)!r})"
+        if attempt % 15 == 0:  # a process of its own costs a second
+            done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+            assert done.returncode in (0, 1), done
+            assert done.returncode == 0 or "RetrievalError" in done.stderr
+
+
+def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    pictures = Pictures(0)
+    pictures.new(30)
+    index = tmp_path / "index"
+    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
+    meta = json.loads((index / files.META).read_bytes())
+    meta.pop("check")
+    pq.write_table(pq.read_table(index / files.IDS).slice(1), index / files.IDS)
+    meta["files"][files.IDS] = files.hashes(index / files.IDS)
+    (index / files.META).write_bytes(files.run_bytes(meta))
+    with pytest.raises(RetrievalError, match="29 rows, 30 were recorded"):
+        Index.load(index)
