@@ -158,7 +158,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         index.search(["a.jpg"])
     for arguments in ({"recall": 0.0}, {"recall": 1.5}, {"kind": "lsh"}):
         with pytest.raises(InputError):
-            Index.build(clustered(5), **arguments)  # type: ignore[arg-type]
+            Index.build(clustered(5), **arguments)
 
 
 def test_few_rows_and_more_asked_for_than_there_are() -> None:

@@ -19,6 +19,7 @@ import pytest
 from sslfeat import Index, store
 from sslfeat.columns import strings
 from sslfeat.errors import RetrievalError
+from sslfeat.features import run_bytes
 from sslfeat.retrieval import folder as files
 from sslfeat.retrieval import living, tuning
 from sslfeat.retrieval.kinds import KINDS
@@ -260,7 +261,7 @@ def test_a_file_that_faiss_refuses_or_that_is_another_is_a_named_error(tmp_path:
             data = data[: len(data) // 2]
         (index / files.VECTORS).write_bytes(data)
         meta["files"][files.VECTORS] = files.hashes(index / files.VECTORS)
-        (index / files.META).write_bytes(files.run_bytes(meta))
+        (index / files.META).write_bytes(run_bytes(meta))
         script = f"from sslfeat import Index; Index.load({str(index)!r})"
         if attempt % 15 == 0:  # a process of its own costs a second
             done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -277,6 +278,6 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     meta.pop("check")
     pq.write_table(pq.read_table(index / files.IDS).slice(1), index / files.IDS)
     meta["files"][files.IDS] = files.hashes(index / files.IDS)
-    (index / files.META).write_bytes(files.run_bytes(meta))
+    (index / files.META).write_bytes(run_bytes(meta))
     with pytest.raises(RetrievalError, match="29 rows, 30 were recorded"):
         Index.load(index)
