@@ -1,0 +1,125 @@
+"""``sslfeat index`` and ``search`` as a user runs them: from pictures and from features, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sslfeat import Index
+from tests.conftest import contents, sslfeat, write_tiny
+
+
+@pytest.fixture(scope="module")
+def indexed(pictures: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index made straight from pictures. Read only."""
+    out = tmp_path_factory.mktemp("indexed") / "an index"
+    done = sslfeat("index", pictures, "--encoder", tiny, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "40 x 8 cosine, Flat" in done.stdout
+    assert "exact" in done.stdout
+    return out
+
+
+def test_a_picture_finds_itself_and_an_id_does_not(indexed: Path, pictures: Path, tmp_path: Path) -> None:
+    picture = sorted(pictures.rglob("*.jpg"))[7]
+    copy = shutil.copy(picture, tmp_path / "a query.jpg")
+    first, second = json.loads(sslfeat("search", indexed, copy, picture, "--top", "3", "--json").stdout)
+    assert first["hits"][0]["path"] == str(picture)
+    assert first["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert first["hits"] == second["hits"]
+    (by_id,) = json.loads(sslfeat("search", indexed, "--id", picture, "-t", "3", "--json").stdout)
+    assert [hit["path"] for hit in by_id["hits"]][:2] == [hit["path"] for hit in first["hits"]][1:]
+    assert first["hits"][0]["label"] == picture.parent.name
+
+
+def test_output_as_paths_table_and_page(indexed: Path, pictures: Path, tmp_path: Path) -> None:
+    page = tmp_path / "found.html"
+    table = sslfeat("search", indexed, pictures / "circles", "--top", "2", "--html", page)
+    assert table.stdout.count("[") == 20
+    html = page.read_text()
+    assert html.count("<figure") == 30
+    assert html.count("data:image/webp") == 30
+    assert "http" not in html
+    paths = sslfeat("search", indexed, pictures / "circles", "-f", "--top", "2").stdout.splitlines()
+    assert len(set(paths)) == len(paths)
+    assert all(Path(path).is_file() for path in paths)
+
+
+def test_conditions_scores_and_broken_queries(indexed: Path, pictures: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff")
+    picture = next(pictures.rglob("*.jpg"))
+    done = sslfeat("search", indexed, picture, broken, "--where", "label=squares", "--where", "path!~*0.jpg", "--json")
+    assert done.returncode == 3
+    assert f"{broken}: " in done.stderr
+    (found,) = json.loads(done.stdout)
+    assert {hit["label"] for hit in found["hits"]} == {"squares"}
+    assert not any(hit["path"].endswith("0.jpg") for hit in found["hits"])
+    nothing = sslfeat("search", indexed, picture, "--min-score", "1.5")
+    assert "nothing found" in nothing.stdout
+    assert sslfeat("search", indexed, broken).returncode == 3
+
+
+def test_queries_from_features_and_from_another_encoder(
+    indexed: Path, pictures: Path, tiny: Path, tmp_path: Path
+) -> None:
+    other = write_tiny(tmp_path / "other.onnx", seed=3)
+    for name, encoder in (("same", tiny), ("other", other)):
+        assert sslfeat("embed", pictures / "stripes", "--encoder", encoder, "--out", tmp_path / name).returncode == 0
+    found = json.loads(sslfeat("search", indexed, tmp_path / "same", "--top", "1", "--json").stdout)
+    assert len(found) == 10
+    assert all(answer["hits"][0]["path"] == answer["query"] for answer in found)
+    refused = sslfeat("search", indexed, tmp_path / "other")
+    assert refused.returncode == 1
+    assert "'other'" in refused.stderr
+    assert "'tiny'" in refused.stderr
+    given = sslfeat("search", indexed, next(pictures.rglob("*.jpg")), "--encoder", other)
+    assert given.returncode == 1
+    assert "another one" in given.stderr
+
+
+def test_an_index_follows_its_pictures(pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(pictures, tmp_path / "images")
+    out = tmp_path / "index"
+    assert sslfeat("index", images, "--encoder", tiny, "--out", out).returncode == 0
+    again = sslfeat("index", images, "--encoder", tiny, "--out", out)
+    assert again.returncode == 1
+    assert "--sync, or replace it with --overwrite" in again.stderr
+    gone = sorted(images.rglob("*.jpg"))[:3]
+    for path in gone:
+        path.unlink()
+    shutil.copy(pictures / "circles" / "circles-0000.jpg", images / "squares" / "new.jpg")
+    done = sslfeat("index", images, "--encoder", tiny, "--out", out, "--sync", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["changes"] == {
+        "added": 1, "removed": 3, "replaced": 0, "relabelled": 0, "rebuilt": False,
+    }  # fmt: skip
+    assert len(Index.load(out)) == 38
+    removed = sslfeat("index", images / "stripes", "--out", out, "--remove")
+    assert "10 removed" in removed.stdout
+    assert len(Index.load(out)) == 28
+    unknown = sslfeat("index", "nowhere.jpg", "--out", out, "--remove")
+    assert unknown.returncode == 1
+    assert "no picture called nowhere.jpg" in unknown.stderr
+    back = sslfeat("index", out / "features", "--out", out, "--add")
+    assert "10 added" in back.stdout
+
+
+def test_wrong_use_is_named(indexed: Path, pictures: Path, tmp_path: Path) -> None:
+    before = contents(indexed)
+    for arguments, said in (
+        (["search", indexed], "give pictures to search with"),
+        (["search", tmp_path, "x.jpg"], "is not an index"),
+        (["search", indexed, "--id", "nowhere"], "nowhere is not in the index"),
+        (["index", pictures, "--out", pictures], "holds other files"),
+        (["index", indexed / "features", "--memory", "much", "--out", tmp_path / "i"], "'much' cannot be read"),
+        (["index", pictures, "--out", indexed, "--add", "--sync"], "exclude each other"),
+    ):
+        done = sslfeat(*arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert contents(indexed) == before
