@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from sslfeat import __version__
 from sslfeat.cli.console import note, say
+from sslfeat.cli.dedupe import dedupe
 from sslfeat.cli.embed import embed, repair
 from sslfeat.cli.exits import ERROR
 from sslfeat.cli.export import export
@@ -32,7 +33,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, export, embed, index, search, probe, redundancy, info, verify, repair, models, methods, samples):
+for command in (
+    train,
+    export,
+    embed,
+    index,
+    search,
+    dedupe,
+    probe,
+    redundancy,
+    info,
+    verify,
+    repair,
+    models,
+    methods,
+    samples,
+):
     kind = TrainCommand if command is train else TyperCommand
     app.command(cls=kind, no_args_is_help=command not in (models, methods, samples))(command)
 debug = False

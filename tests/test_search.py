@@ -118,7 +118,7 @@ def test_wrong_use_is_named(indexed: Path, pictures: Path, tmp_path: Path) -> No
         (["index", indexed / "features", "--memory", "much", "--out", tmp_path / "i"], "'much' cannot be read"),
         (["index", pictures, "--out", indexed, "--add", "--sync"], "exclude each other"),
     ):
-        done = sslfeat(*arguments)
+        done = sslfeat(*map(str, arguments))
         assert done.returncode == 1
         assert said in done.stderr
         assert "Traceback" not in done.stderr

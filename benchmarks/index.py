@@ -1,0 +1,178 @@
+"""`sslfeat index` beside FAISS's HNSW, hnswlib, usearch and autofaiss, on the same vectors, in one run.
+
+    python benchmarks/index.py WORK [--features FOLDER ...] [--peers PYTHON] [--count 100000] [--dim 384] [--laps 5]
+
+Vectors: the features of the folders (real), clustered ones (easy), and independent Gaussians (hard), of unit length. 1,000
+queries tune each peer, 1,000 others count: recall of the 10 nearest against exact search, as ann-benchmarks counts it (a
+neighbour as near as the tenth is right), and queries a second, all at once on all cores and one by one on one. Contenders are
+processes of their own (index_peers.py), all alive, and take turns; medians count. Bytes are those of the index's file.
+Writes WORK/index.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+CHILD = Path(__file__).with_name("index_peers.py")
+NAMES = ("sslfeat", "faiss-hnsw", "hnswlib", "usearch", "autofaiss")
+QUERIES = 1000
+K, TIES = 10, 1e-5
+
+
+def clustered(count: int, dim: int, seed: int) -> FloatArray:
+    """One centre for a thousand vectors, and half as much spread around it as between centres."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).normal(size=(max(10, count // 1000), dim)).astype(np.float32)
+    return centres[rng.integers(0, len(centres), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
+
+
+def unit(rows: FloatArray) -> FloatArray:
+    """Of length one."""
+    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def data_sets(options: argparse.Namespace) -> dict[str, FloatArray]:
+    """Vectors by name; the queries are taken from them."""
+    from sslfeat.features import Features
+
+    count, dim = options.count + 2 * QUERIES, options.dim
+    sets = {
+        f"easy {options.count} x {dim}": clustered(count, dim, 0),
+        f"hard {options.count} x {dim}": np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32),
+    }
+    if options.features:
+        real = np.concatenate([Features.load(folder).embeddings for folder in options.features])
+        sets = {f"real {len(real) - 2 * QUERIES} x {real.shape[1]}": real, **sets}
+    return {name: unit(rows) for name, rows in sets.items()}
+
+
+def recall(rows: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64]) -> float:
+    """Share of the 10 found that are as near as the tenth nearest."""
+    right = 0
+    for start in range(0, len(queries), 100):
+        part = queries[start : start + 100]
+        tenth = np.sort(np.partition(part @ rows.T, -K, axis=1)[:, -K:], axis=1)[:, 0]
+        ids = found[start : start + 100]
+        scores = np.einsum("qd,qkd->qk", part, rows[np.maximum(ids, 0)])
+        right += int(((scores >= tenth[:, None] - TIES) & (ids >= 0)).sum())
+    return right / (K * len(queries))
+
+
+class Contender:
+    """A process that has built its index and waits."""
+
+    def __init__(self, name: str, python: str, work: Path) -> None:
+        command = [
+            python,
+            str(CHILD),
+            name,
+            *(str(work / f"{part}.npy") for part in ("rows", "tune", "queries")),
+            str(work),
+        ]
+        log = (work / f"{name}.log").open("w")
+        self.name, self.work = name, work
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.ready: dict[str, Any] = self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} has died: see {self.work / self.name}.log")
+        return json.loads(line)
+
+    def ask(self, what: str) -> Any:
+        """One lap, or what was found."""
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def end(self) -> None:
+        """Let it go."""
+        self._process.communicate()
+
+
+def compare(title: str, vectors: FloatArray, options: argparse.Namespace) -> dict[str, Any]:
+    """All contenders on one set of vectors."""
+    rng = np.random.default_rng(1)
+    order = rng.permutation(len(vectors))
+    parts = {"queries": order[:QUERIES], "tune": order[QUERIES : 2 * QUERIES], "rows": order[2 * QUERIES :]}
+    for name, numbers in parts.items():
+        np.save(options.work / f"{name}.npy", vectors[numbers])
+    rows, queries = vectors[parts["rows"]], vectors[parts["queries"]]
+    contenders = []
+    for name in options.names:
+        contenders.append(Contender(name, sys.executable if name == "sslfeat" else options.peers, options.work))
+        print(title, name, contenders[-1].ready, flush=True)
+    laps: dict[str, dict[str, list[float]]] = {name: {"batch": [], "single": []} for name in options.names}
+    for _ in range(options.laps):
+        for kind in ("batch", "single"):
+            for contender in contenders:
+                laps[contender.name][kind].append(contender.ask(kind))
+    result: dict[str, Any] = {}
+    for contender in contenders:
+        contender.ask("found")
+        found = np.load(options.work / f"{contender.name}.npy")
+        medians = {kind: round(statistics.median(values), 1) for kind, values in laps[contender.name].items()}
+        result[contender.name] = {"recall": round(recall(rows, queries, found), 4), **medians, **contender.ready}
+        contender.end()
+    return result
+
+
+def best_peer(result: dict[str, Any], kind: str) -> tuple[str, float]:
+    """The fastest peer that reaches the recall, and how many times its speed sslfeat has."""
+    peers = {name: row[kind] for name, row in result.items() if name != "sslfeat" and row["recall"] >= 0.945}
+    if not peers:
+        return "none reached the recall", float("nan")
+    name = max(peers, key=lambda peer: peers[peer])
+    return name, round(result["sslfeat"][kind] / peers[name], 2)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [
+        "| vectors | index | recall@10 | queries/s, all at once | one by one | MB | build s | what |",
+        "|---|" + "---|" * 7,
+    ]
+    for title, result in results.items():
+        for name, row in result.items():
+            lines.append(
+                f"| {title} | {name} | {row['recall']:.3f} | {row['batch']:.0f} | {row['single']:.0f} | {row['bytes'] / 1e6:.0f} "
+                f"| {row['build_seconds']:.0f} | {row['told']} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--features", nargs="*", default=[], type=Path)
+    parser.add_argument("--peers", default=sys.executable, help="python of the environment that has the peers")
+    parser.add_argument("--names", nargs="+", default=list(NAMES))
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--laps", type=int, default=5)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for title, vectors in data_sets(options).items():
+        results[title] = compare(title, vectors, options)
+        for kind in ("batch", "single"):
+            print(title, kind, "sslfeat / best peer:", *best_peer(results[title], kind), flush=True)
+        (options.work / "index.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
