@@ -1,6 +1,8 @@
 """Pictures that are there more than once: the same file, or nearly the same picture.
 
-Near means a cosine, of features from which their mean is taken, of at least a threshold. All pairs are compared, block by
+Near means a cosine, of whitened features, of at least a threshold. Whitening takes away what all pictures have in common, and
+makes the directions in which they differ much count less: copies that are cropped or written on are then found two to three
+times as often (docs/dedupe.md). All pairs are compared, block by
 block, so nothing is missed and nothing of size N x N is held. A group is a kept picture and those near *it*, never a chain
 in which each is near the next.
 """
@@ -21,8 +23,10 @@ from sslfeat.retrieval.vectors import FloatArray, FolderVectors, Vectors, blocks
 IntArray = npt.NDArray[np.int64]
 ROWS, COLUMNS = 2048, 16_384  # of scores at a time: 128 MiB
 REFERENCE, RANK = 2000, 50  # pictures whose RANK-th nearest says what unrelated ones are like
-NEARER = 12  # times nearer than that, and a picture is a copy
-LOWEST, HIGHEST = 0.8, 0.995
+NEARER, NEARER_CENTRED = 3, 12  # times nearer than that, and a picture is a copy
+LOWEST, HIGHEST = 0.5, 0.995
+ENOUGH = 200  # pictures to learn the directions of whitening from
+SHRINKAGE = 0.1  # of the mean variance, added to each
 FEW, FOR_FEW = 20, 0.95  # with so few pictures there is no distribution to speak of
 MOST_PAIRS = 50_000_000
 Step = Callable[[str, int, int], None]
@@ -80,27 +84,34 @@ def find_duplicates(
         rows.append(block)
     if not rows or not sum(map(len, rows)):
         return Duplicates((), 0, threshold or FOR_FEW, "there are no pictures")
-    columns, unit = pa.concat_tables(tables), centred(np.concatenate(rows))
+    columns, unit = pa.concat_tables(tables), distinct(np.concatenate(rows))
     limit, why = (threshold, "given") if threshold is not None else choose_threshold(unit)
     first, second, scores = near_pairs(unit, limit, step)
     return Duplicates(_groups(columns, first, second, scores), len(unit), limit, why)
 
 
-def centred(rows: FloatArray) -> FloatArray:
-    """Unit vectors of features (N, D) less their mean: what all pictures have in common tells none of them apart."""
+def distinct(rows: FloatArray) -> FloatArray:
+    """Unit vectors (N, D) of whitened features; of few pictures, less their mean, of very few, as they are."""
     if len(rows) < FEW:
         return prepare(rows, "cosine")
-    return prepare(rows - rows.mean(0, dtype=np.float64).astype(np.float32), "cosine")
+    rows = rows - rows.mean(0, dtype=np.float64).astype(np.float32)
+    if len(rows) < ENOUGH:
+        return prepare(rows, "cosine")
+    variances, directions = np.linalg.eigh(rows.T @ rows / np.float32(len(rows)))
+    floor = SHRINKAGE * float(variances.mean()) + 1e-30  # 1e-30: pictures that are all the same
+    scale = np.sqrt(np.maximum(variances, 0) + floor)
+    return prepare(rows @ (directions / scale).astype(np.float32), "cosine")
 
 
 def choose_threshold(unit: FloatArray) -> tuple[float, str]:
-    """A threshold from the pictures themselves, and why.
+    """A threshold for vectors of ``distinct``, from the pictures themselves, and why.
 
     How far is a picture's 50th neighbour, one that is alike and yet another picture? The median of that distance,
-    1 - cosine, over a sample, by NEARER, is what a copy may differ. Groups of up to 50 copies leave it as it is.
+    1 - cosine, over a sample, by a third, is what a copy may differ. Groups of up to 50 copies leave it as it is.
     """
     if len(unit) < FEW:
         return FOR_FEW, f"{len(unit)} pictures are too few to choose by"
+    nearer = NEARER if len(unit) >= ENOUGH else NEARER_CENTRED
     rank = min(RANK, len(unit) // 4)
     sample = np.random.default_rng(0).permutation(len(unit))[:REFERENCE]
     distances = []
@@ -109,8 +120,8 @@ def choose_threshold(unit: FloatArray) -> tuple[float, str]:
         place = scores.shape[1] - 1 - rank  # the picture itself comes before its neighbours
         distances.append(1 - np.partition(scores, place, axis=1)[:, place])
     typical = float(np.median(np.concatenate(distances)))
-    chosen = float(np.clip(1 - typical / NEARER, LOWEST, HIGHEST))
-    return round(chosen, 4), f"{NEARER} times nearer than the {rank}th neighbour usually is (cosine {1 - typical:.3f})"
+    chosen = float(np.clip(1 - typical / nearer, LOWEST, HIGHEST))
+    return round(chosen, 4), f"{nearer} times nearer than the {rank}th neighbour usually is (cosine {1 - typical:.3f})"
 
 
 def near_pairs(unit: FloatArray, threshold: float, step: Step) -> tuple[IntArray, IntArray, FloatArray]:
