@@ -16,10 +16,10 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def info(
-    path: Annotated[str, typer.Argument(help="encoder file or name, training run, or features folder")],
+    path: Annotated[str, typer.Argument(help="encoder file or name, training run, features folder or index")],
     as_json: Json = False,
 ) -> None:
-    """Print the card of an encoder, or what is known of a training run or a features folder."""
+    """Print the card of an encoder, or what is known of a training run, a features folder or an index."""
     described = _describe(path)
     if as_json:
         say_json(described)
@@ -28,12 +28,19 @@ def info(
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="features folder")],
+    folder: Annotated[Path, typer.Argument(help="features folder or index")],
     sources: Annotated[bool, typer.Option("--sources", help="read the pictures again too")] = False,
 ) -> None:
-    """Rehash a features folder; every fault is named."""
+    """Rehash a features folder or an index; every fault is named."""
+    from sslfeat.retrieval.folder import META
     from sslfeat.verify import verify as faults
 
+    if (folder / META).is_file():
+        from sslfeat import Index
+
+        Index.load(folder)  # which verifies every file before it opens it
+        say(f"{folder}: whole and unaltered")
+        return
     found = list(faults(folder, sources))
     for fault in found:
         note(fault)
@@ -59,14 +66,17 @@ def models(as_json: Json = False) -> None:
 
 def _describe(path: str) -> dict[str, Any]:
     from sslfeat.features import RUN_NAME
+    from sslfeat.retrieval.folder import META, read_meta
 
     folder = Path(path)
+    if (folder / META).is_file():
+        return {name: value for name, value in read_meta(folder).items() if name != "files"}
     if (folder / RUN_NAME).is_file():
         return _features(folder)
     if (folder / "config.yaml").is_file():
         return _run(folder)
     if folder.is_dir():
-        raise InputError(f"{path} is neither a features folder ({RUN_NAME}) nor a training run (config.yaml)")
+        raise InputError(f"{path} is no features folder ({RUN_NAME}), index ({META}) or training run (config.yaml)")
     from sslfeat.encoder_file import read_encoder_file
     from sslfeat.zoo import resolve
 
