@@ -45,11 +45,11 @@ def tune(search_at: Callable[[int], Search], tune_queries: Any, truth: Any) -> t
     return search, f"ef {step}, recall {recall:.3f}: the target was not reached"
 
 
-def sslfeat(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:
+def sslfeat(rows: Any, tune_queries: Any, truth: Any, work: Path, workload: str = "batch") -> tuple[Search, int, str]:
     """Chooses and tunes on rows of its own that it holds out; the tuning queries are not used."""
     from sslfeat import Index
 
-    index = Index.build(rows, recall=TARGET, memory=4 << 30)
+    index = Index.build(rows, recall=TARGET, memory=4 << 30, workload=workload)
     place = np.array(index.columns["path"].to_pylist()).astype(np.int64)
     figures = index.meta["figures"]
     told = f"{index.meta['factory']} {index.meta['settings']}, recall {figures['recall']} stated"
@@ -58,6 +58,11 @@ def sslfeat(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Searc
         return place[index.search(queries, top=K).rows]
 
     return search, (index.folder / "index.faiss").stat().st_size, told
+
+
+def sslfeat_single(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:
+    """As above, chosen for single queries."""
+    return sslfeat(rows, tune_queries, truth, work, "single")
 
 
 def faiss_hnsw(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:

@@ -17,6 +17,7 @@ from sslfeat.errors import InputError
 
 if TYPE_CHECKING:
     from sslfeat.retrieval.build import Events
+    from sslfeat.retrieval.choose import Wish
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -28,6 +29,7 @@ def index(
     recall: Annotated[float, typer.Option(help="share of the 10 nearest that must be found")] = 0.95,
     memory: Annotated[str | None, typer.Option(help="for searching, as 500M or 2G; default: half of what is free")] = None,
     kind: Annotated[str, typer.Option(help="auto, flat, ivf, hnsw or ivfpq")] = "auto",
+    workload: Annotated[str, typer.Option(help="fastest for a batch of queries, or single ones")] = "batch",
     encoder: Annotated[str | None, typer.Option(help="for pictures; kept in mind for searching")] = None,
     add: Annotated[bool, typer.Option("--add", help="add to the index, replacing rows of the same path")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="remove the pictures of SOURCE from the index")] = False,
@@ -46,11 +48,12 @@ def index(
         with _events() as events:
             changed: Any = remove_rows(out, _named(source, out), events=events)
     else:
+        from sslfeat.retrieval.index import wish
+
+        wanted = wish(recall, _bytes(memory), kind, workload)
         features, failed = _features(source, out, encoder)
         with _events() as events:
-            changed = _fill(
-                features, out, metric, recall, _bytes(memory), kind, encoder, add or sync, sync, overwrite, events
-            )
+            changed = _fill(features, out, metric, wanted, encoder, add or sync, sync, overwrite, events)
     _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
     if failed:
         note(f"{failed} pictures could not be read: {features / 'failures.csv'}")
@@ -58,11 +61,11 @@ def index(
 
 
 def _fill(
-    features: Path, out: Path, metric: str, recall: float, memory: int | None, kind: str, encoder: str | None,
-    living: bool, sync: bool, overwrite: bool, events: Events,
+    features: Path, out: Path, metric: str, wanted: Wish, encoder: str | None, living: bool, sync: bool,
+    overwrite: bool, events: Events,
 ) -> Any:  # fmt: skip
     from sslfeat.retrieval.folder import META
-    from sslfeat.retrieval.index import build_into, wish
+    from sslfeat.retrieval.index import build_into
     from sslfeat.retrieval.living import change
     from sslfeat.retrieval.vectors import FolderVectors
 
@@ -71,7 +74,7 @@ def _fill(
         vectors.encoder["path"] = None if encoder is None else str(Path(encoder).resolve())
     if living and (out / META).exists():
         return change(out, vectors, drop_missing=sync, events=events)
-    build_into(out, vectors, metric, wish(recall, memory, kind), events, overwrite)
+    build_into(out, vectors, metric, wanted, events, overwrite)
     return None
 
 
@@ -158,10 +161,11 @@ def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
     if changed is not None:
         say(f"{out}: {changed}")
     rate = figures["queries_per_second"]
+    single = figures.get("single_queries_per_second")
     exact = figures["recall_queries"] == 0
     found = "exact" if exact else f"recall@10 {figures['recall']:.3f} on {figures['recall_queries']} held-out queries"
     say(
         f"{out}: {meta['rows'] - meta['removed']} x {meta['dim']} {meta['metric']}, {meta['factory']} {meta['settings'] or ''}: "
-        f"{found}{f', {rate:.0f} queries/s' if rate else ''}, {size / 1e6:.1f} MB, {seconds:.1f} s"
+        f"{found}{f', {rate:.0f} queries/s ({single:.0f} one by one)' if rate else ''}, {size / 1e6:.1f} MB, {seconds:.1f} s"
     )
     note(f"chosen: {figures['why']}")

@@ -76,7 +76,9 @@ def _describe(path: str) -> dict[str, Any]:
     if (folder / "config.yaml").is_file():
         return _run(folder)
     if folder.is_dir():
-        raise InputError(f"{path} is no features folder ({RUN_NAME}), index ({META}) or training run (config.yaml)")
+        raise InputError(
+            f"{path} is neither a features folder ({RUN_NAME}), an index ({META}) nor a training run (config.yaml)"
+        )
     from sslfeat.encoder_file import read_encoder_file
     from sslfeat.zoo import resolve
 

@@ -20,7 +20,7 @@ from sslfeat.retrieval.builder import Builder
 from sslfeat.retrieval.choose import Trial, Wish, choose, refuse
 from sslfeat.retrieval.exact import Truth
 from sslfeat.retrieval.kinds import SEED, Plan, Settings
-from sslfeat.retrieval.tuning import measure, speed, tune
+from sslfeat.retrieval.tuning import measure, speeds, tune
 from sslfeat.retrieval.vectors import METRICS, FloatArray, Vectors, blocks
 
 SAMPLE = 100_000  # rows to try and train on
@@ -133,7 +133,7 @@ def _build_one(
         events.step("added", start, vectors.count)
     figures, settings = _figures(builder.open(), trial, truths, wish), {}
     if not exact:
-        tuned, highest = tune(builder.open(), trial.plan, truths[0], wish.recall)
+        tuned, highest = tune(builder.open(), trial.plan, truths[0], wish.recall, workload=wish.workload)
         if tuned is None:
             return None, highest
         settings = tuned.settings
@@ -145,9 +145,14 @@ def _build_one(
 
 
 def _figures(index: Any, trial: Trial, truths: list[Truth], wish: Wish) -> dict[str, Any]:
-    figures: dict[str, Any] = {"target": wish.recall, "memory": trial.memory, "why": trial.why}
+    figures: dict[str, Any] = {
+        "target": wish.recall,
+        "workload": wish.workload,
+        "memory": trial.memory,
+        "why": trial.why,
+    }
     if trial.plan.kind == "flat":
         figures |= {"recall": 1.0, "recall_queries": 0, "queries_per_second": None}
         if len(truths[1].queries):
-            figures["queries_per_second"] = round(speed(index, trial.plan, {}, truths[1]), 1)
+            figures |= speeds(index, trial.plan, {}, truths[1])
     return figures

@@ -15,7 +15,7 @@ from sslfeat.errors import InputError, RetrievalError
 from sslfeat.retrieval.builder import Builder
 from sslfeat.retrieval.exact import Truth
 from sslfeat.retrieval.kinds import KINDS, Plan, plans
-from sslfeat.retrieval.tuning import Tuned, tune
+from sslfeat.retrieval.tuning import WORKLOADS, Tuned, tune
 from sslfeat.retrieval.vectors import FloatArray
 
 SMALL = 10_000  # vectors: comparing with all takes milliseconds, so nothing else is tried
@@ -36,17 +36,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of an index: recall at 10, bytes of memory, and perhaps its kind."""
+    """What is asked of an index: recall at 10, bytes of memory, speed for batches of queries or single ones, its kind."""
 
     recall: float = 0.95
     memory: int = 1 << 30
     kind: str = "auto"
+    workload: str = "batch"
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
             raise InputError(f"recall is {self.recall}: it lies above 0 and up to 1")
         if self.kind not in ("auto", *KINDS):
             raise InputError(f"kind {self.kind!r} is unknown: auto, {', '.join(KINDS)}")
+        if self.workload not in WORKLOADS:
+            raise InputError(f"workload {self.workload!r} is unknown: {' or '.join(WORKLOADS)}")
 
 
 def choose(
@@ -74,7 +77,7 @@ def choose(
         for plan in tried:
             if speeds[plan] and speeds[plan][-1][1].per_second * HOPELESS < leader:
                 continue
-            tuned, highest = _try(_same(plan, size, dim), sample[:size], truth, wish.recall)
+            tuned, highest = _try(_same(plan, size, dim), sample[:size], truth, wish)
             if tuned is None:
                 trials.append(_fails(plan, count, dim, highest, size))
                 continue
@@ -107,11 +110,11 @@ def _fails(plan: Plan, count: int, dim: int, highest: float, size: int) -> Trial
     return Trial(plan, plan.memory(count, dim), highest, None, f"reached recall {highest:.3f} on {size} rows")
 
 
-def _try(plan: Plan, rows: FloatArray, truth: Truth, recall: float) -> tuple[Tuned | None, float]:
+def _try(plan: Plan, rows: FloatArray, truth: Truth, wish: Wish) -> tuple[Tuned | None, float]:
     with tempfile.TemporaryDirectory() as work:
         builder = Builder(plan, rows.shape[1], truth.metric, Path(work), rows)
         builder.add(rows)
-        return tune(builder.open(), plan, truth, recall)
+        return tune(builder.open(), plan, truth, wish.recall, workload=wish.workload)
 
 
 def _same(plan: Plan, size: int, dim: int) -> Plan:

@@ -85,18 +85,21 @@ class Index:
     @classmethod
     def build(
         cls, features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None, *,
-        metric: str = "cosine", recall: float = 0.95, memory: int | None = None, kind: str = "auto",
+        metric: str = "cosine", recall: float = 0.95, memory: int | None = None, kind: str = "auto", workload: str = "batch",
         events: Events | None = None,
     ) -> Index:  # fmt: skip
         """Index a features folder, or vectors (N, D) whose rows are called ``paths``, in a temporary folder.
 
         The kind is chosen by trial (``choose.py``) so that ``recall`` of the 10 nearest are found within ``memory`` bytes
-        (default: half of what is free). Raises InputError, FeaturesError, RetrievalError.
+        (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one.
+        Raises InputError, FeaturesError, RetrievalError.
         """
         out = Path(tempfile.mkdtemp(prefix="sslfeat-index-"))
         remove = weakref.finalize(keep := _Kept(), shutil.rmtree, out, ignore_errors=True)
         try:
-            build_into(out, as_vectors(features, paths), metric, wish(recall, memory, kind), events or Events())
+            build_into(
+                out, as_vectors(features, paths), metric, wish(recall, memory, kind, workload), events or Events()
+            )
             index = cls.load(out)
         except BaseException:
             remove()
@@ -217,9 +220,9 @@ def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[s
     return ArrayVectors.of(cast(npt.ArrayLike, features), paths)
 
 
-def wish(recall: float, memory: int | None, kind: str) -> Wish:
+def wish(recall: float, memory: int | None, kind: str, workload: str = "batch") -> Wish:
     """What to ask for; by default half of the memory that is free."""
-    return Wish(recall, memory or int(BUILD_SHARE * available_memory()), kind)
+    return Wish(recall, memory or int(BUILD_SHARE * available_memory()), kind, workload)
 
 
 def build_into(

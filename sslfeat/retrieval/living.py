@@ -202,7 +202,7 @@ def _anew(
     if file.parent == work:
         old = file.replace(work / "grown.faiss")
     remaining = _Remaining(_lookup(old, meta).vectors, columns, removed, meta)
-    wanted = wish or default_wish(meta["figures"]["target"], None, "auto")
+    wanted = wish or default_wish(meta["figures"]["target"], None, "auto", meta["figures"]["workload"])
     built = build(remaining, work, meta["metric"], wanted, events)
     if old.parent == work:
         old.unlink()
@@ -237,7 +237,7 @@ def _remeasured(
         for truth in truths:
             truth.see(block, start, removed[rows])
     selector = faiss.IDSelectorBitmap(np.packbits(~removed, bitorder="little")) if removed.any() else None
-    tuned, _ = tune(lookup.index, index.plan, truths[0], figures["target"], selector)
+    tuned, _ = tune(lookup.index, index.plan, truths[0], figures["target"], selector, figures["workload"])
     settings = tuned.settings if tuned else index.plan.ladders()[-1][-1]
     found = measure(lookup.index, index.plan, settings, truths[1], selector)
     return {**meta, "settings": settings, "figures": {**figures, **found, "measured_rows": len(alive)}}

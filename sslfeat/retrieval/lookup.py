@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from sslfeat.cores import available_cores
 from sslfeat.retrieval.builder import Found, nearest
 from sslfeat.retrieval.exact import IntArray, Truth
-from sslfeat.retrieval.kinds import Plan, Settings
+from sslfeat.retrieval.kinds import Plan, Settings, one_thread
 from sslfeat.retrieval.vectors import BLOCK, FloatArray
 
 FEW = 0.05  # of the rows allowed: comparing with them all is exact, and soon done
@@ -33,7 +34,8 @@ class Lookup:
         if mask is None:
             if self.plan.kind == "flat" and len(queries) < available_cores() and self.index.ntotal > SHARED_ROWS:
                 return self._shared(queries, k)
-            return nearest(self.index, self.plan, self.settings, queries, k, self.metric)
+            with one_thread() if len(queries) == 1 else contextlib.nullcontext():  # sharing one query takes longer
+                return nearest(self.index, self.plan, self.settings, queries, k, self.metric)
         share = float(mask.mean()) if mask.size else 0.0
         if share < FEW or (self.plan.kind == "flat" and share < 0.5):
             return self._exact(queries, k, np.flatnonzero(mask))
