@@ -19,8 +19,8 @@ from sslfeat.cli.index import index
 from sslfeat.cli.inspect import info, models, verify
 from sslfeat.cli.methods import TrainCommand, methods
 from sslfeat.cli.probe import probe
-from sslfeat.cli.redundancy import redundancy
 from sslfeat.cli.samples import samples
+from sslfeat.cli.score import score
 from sslfeat.cli.search import search
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError
@@ -41,7 +41,7 @@ for command in (
     search,
     dedupe,
     probe,
-    redundancy,
+    score,
     info,
     verify,
     repair,

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from sslfeat import store
 from sslfeat.errors import TrainingError
+from sslfeat.evaluation.redundancy import effective_rank
 from sslfeat.inputs import find_inputs
 from sslfeat.models.data import Pictures, evenly, load_pictures, to_batch
 from sslfeat.models.method import Method
 from sslfeat.models.runlog import RunLog
-from sslfeat.redundancy import effective_rank
 
 WATCH_NAME, PREVIEWS_NAME = "watch.csv", "previews"
 LOOKS = 10  # over the whole budget, besides the one before the first step
@@ -81,7 +81,7 @@ def looking(method: Method) -> Iterator[None]:
 def spread_figures(features: npt.NDArray[np.float32]) -> dict[str, float]:
     """Label-free figures of features (N, D).
 
-    ``effective_rank``: see ``sslfeat.redundancy``. ``spread``: mean standard deviation of the components of the unit
+    ``effective_rank``: see ``sslfeat.evaluation.redundancy``. ``spread``: mean standard deviation of the components of the unit
     vectors times sqrt(D), 0 for a collapse, 1 for directions at random. ``uniformity``: log of the mean of
     exp(-2 |u - v|^2) over pairs (Wang, Isola 2020, section 4.1.2), 0 for a collapse, lower is better spread.
     """

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from sslfeat.evaluation.redundancy import effective_rank, redundancy
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.methods.barlow import Barlow, barlow_twins
-from sslfeat.redundancy import effective_rank, redundancy
 
 
 def generator(seed: int = 0) -> torch.Generator:

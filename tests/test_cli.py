@@ -17,7 +17,10 @@ from sslfeat.errors import EncoderFileError, ImageError, ProviderError
 from sslfeat.zoo import DEFAULT, names, resolve
 from tests.conftest import sslfeat
 
-COMMANDS = ("train", "export", "embed", "probe", "redundancy", "info", "verify", "models", "methods", "samples")
+COMMANDS = (
+    "train", "export", "embed", "index", "search", "dedupe", "probe", "score", "info", "verify", "models", "methods",
+    "samples",
+)  # fmt: skip
 
 
 def test_help_of_everything() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sslfeat import probe
 from sslfeat.errors import FeaturesError
 from sslfeat.features import Features
-from sslfeat.redundancy import redundancy
 from tests.conftest import sslfeat, write_tiny
 
 CARD = {"name": "a", "dim": 4}
@@ -119,17 +117,3 @@ def test_the_command_line_on_one_and_on_two_folders(tiny: Path, pictures: Path, 
     refused = sslfeat("probe", tmp_path / "a", tmp_path / "c")
     assert refused.returncode == 1
     assert "different encoders" in refused.stderr
-
-
-def test_redundancy_of_a_folder(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    assert sslfeat("embed", pictures, "--encoder", tiny, "--out", tmp_path / "a").returncode == 0
-    found = sslfeat("redundancy", tmp_path / "a", "--json")
-    assert found.returncode == 0, found.stderr
-    features = Features.load(tmp_path / "a").embeddings
-    expected = {**dataclasses.asdict(redundancy(features)), "images": len(features)}
-    assert json.loads(found.stdout) == pytest.approx(expected)
-    assert "effective rank" in sslfeat("redundancy", tmp_path / "a").stdout
-    few = [str(path) for path in sorted(pictures.rglob("*.jpg"))[:3]]
-    assert sslfeat("embed", *few, "--encoder", tiny, "--out", tmp_path / "few").returncode == 0
-    refused = sslfeat("redundancy", tmp_path / "few")
-    assert refused.returncode == 1 and "more pictures than units" in refused.stderr
