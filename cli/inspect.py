@@ -32,13 +32,12 @@ def verify(
     sources: Annotated[bool, typer.Option("--sources", help="read the pictures again too")] = False,
 ) -> None:
     """Rehash a features folder or an index; every fault is named."""
-    from sslfeat.retrieval.folder import META
+    from sslfeat.retrieval.folder import IDS, META, VECTORS, read_meta, verify_file
     from sslfeat.verify import verify as faults
 
     if (folder / META).is_file():
-        from sslfeat import Index
-
-        Index.load(folder)  # which verifies every file before it opens it
+        for name in (VECTORS, IDS):
+            verify_file(folder, name, read_meta(folder), fresh=True)
         say(f"{folder}: whole and unaltered")
         return
     found = list(faults(folder, sources))

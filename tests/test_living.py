@@ -287,3 +287,35 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (index / files.META).write_bytes(run_bytes(meta))
     with pytest.raises(RetrievalError, match="29 rows, 30 were recorded"):
         Index.load(index)
+
+
+def test_a_large_file_is_verified_once_and_again_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = Pictures(0)
+    pictures.new(30)
+    index = tmp_path / "index"
+    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
+    monkeypatch.setattr(files, "LARGE", 1)
+    hashed: list[Path] = []
+    real = files._pieces
+    monkeypatch.setattr(files, "_pieces", lambda path: (hashed.append(path), real(path))[1])  # type: ignore[func-returns-value]
+    Index.load(index)
+    Index.load(index)
+    assert len(hashed) == 4  # changed too lately to be trusted
+    monkeypatch.setattr(files, "SETTLED", -1)
+    Index.load(index)
+    Index.load(index)
+    assert len(hashed) == 6
+    data = bytearray((index / files.VECTORS).read_bytes())
+    data[100] ^= 1
+    (index / files.VECTORS).write_bytes(data)
+    with pytest.raises(RetrievalError, match="altered or damaged"):
+        Index.load(index)
+    meta = files.read_meta(index)
+    data[100] ^= 1
+    (index / files.VECTORS).write_bytes(data)
+    files.verify_file(index, files.VECTORS, meta)
+    before = len(hashed)
+    files.verify_file(index, files.VECTORS, meta, fresh=True)
+    assert len(hashed) == before + 1

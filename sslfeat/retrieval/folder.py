@@ -16,9 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sslfeat import store
 from sslfeat.cores import available_cores
 from sslfeat.errors import RetrievalError
@@ -30,6 +27,7 @@ FILES = (VECTORS, IDS, META)
 FEATURES = "features"  # where pictures that are indexed straight away leave their embeddings
 UPDATE, MARK = ".update", "complete"
 PIECE = 32 << 20
+VERIFIED, LARGE, SETTLED = ".verified", 64 << 20, 2_000_000_000  # ending; bytes; ns
 PATIENCE = 10.0  # seconds that a reader waits for a writer to exchange the files
 SPARE = 1 << 20
 
@@ -49,12 +47,9 @@ def update(folder: Path) -> Iterator[Path]:
             _clear(work)
 
 
-def commit_update(folder: Path, columns: pa.Table | None, meta: dict[str, Any]) -> dict[str, Any]:
-    """Make what ``.update`` holds the index, with new ``columns``, if any; returns ``meta`` with the files' hashes."""
+def commit_update(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Make what ``.update`` holds the index; a file that is not there stays. Returns ``meta`` with the files' hashes."""
     work = folder / UPDATE
-    if columns is not None:
-        with (work / IDS).open("wb") as file:
-            pq.write_table(columns, file, compression="zstd")
     new = {name: hashes(work / name) for name in (VECTORS, IDS) if (work / name).exists()}
     meta = {**meta, "format": FORMAT, "files": {**meta.get("files", {}), **new}}
     store.write_atomic(work / META, run_bytes(meta))
@@ -97,17 +92,32 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def verify_file(folder: Path, name: str, meta: dict[str, Any]) -> Path:
-    """The path of a file of the index, whose bytes are those that were recorded. Raises RetrievalError."""
+def verify_file(folder: Path, name: str, meta: dict[str, Any], fresh: bool = False) -> Path:
+    """The path of a file of the index, whose bytes are those that were recorded. Raises RetrievalError.
+
+    A LARGE file that was found whole before, and whose inode, size and times of change are as they were then, is not read
+    again unless ``fresh``: no program can set the time that the system notes when a file is changed (``st_ctime``).
+    """
     path, recorded = folder / name, meta["files"][name]
     try:
-        same = path.stat().st_size == recorded["bytes"] and _pieces(path) == recorded["pieces"]
+        status = path.stat()
+        stamp = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        note = folder / f".{name}{VERIFIED}"
+        known = store.json_bytes({"sha256": recorded["sha256"], "stamp": stamp})
+        large = status.st_size >= LARGE
+        if large and not fresh and note.exists() and note.read_bytes() == known:
+            return path
+        settled = time.time_ns() - max(stamp[3:]) > SETTLED  # a change within the clock's tick would not show
+        same = status.st_size == recorded["bytes"] and _pieces(path) == recorded["pieces"]
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror}; build the index again") from error
     if not same:
         raise RetrievalError(
             f"{path} was altered or damaged: its sha256 is not the recorded one; build the index again"
         )
+    if large and settled:
+        with contextlib.suppress(OSError):  # a folder that may only be read is verified anew each time
+            store.write_atomic(note, known)
     return path
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sslfeat import store
 from sslfeat.cores import available_memory
@@ -28,16 +27,16 @@ from sslfeat.retrieval import folder as files
 from sslfeat.retrieval.build import Built, Events, build
 from sslfeat.retrieval.choose import Wish
 from sslfeat.retrieval.exact import IntArray, without
+from sslfeat.retrieval.ids import Ids, write_ids
 from sslfeat.retrieval.kinds import Plan
 from sslfeat.retrieval.lookup import Lookup
-from sslfeat.retrieval.vectors import COLUMNS, ArrayVectors, FloatArray, FolderVectors, Vectors, prepare
+from sslfeat.retrieval.vectors import ArrayVectors, FloatArray, FolderVectors, Vectors, prepare
 from sslfeat.retrieval.where import allowed
 
 if TYPE_CHECKING:
     from sslfeat.encoder import Encoder
     from sslfeat.images import Source
 
-REMOVED = "removed"
 BUILD_SHARE = 0.5  # of the free memory, if nothing else is said
 
 
@@ -57,13 +56,12 @@ class Hits:
 
     scores: FloatArray
     rows: IntArray
-    columns: pa.Table
+    ids: Ids
 
     def of(self, query: int) -> list[Hit]:
         """What was found for one query."""
         rows = [int(row) for row in self.rows[query] if row >= 0]
-        found = self.columns.select(["path", "label"]).take(pa.array(rows, pa.int64())).to_pylist()
-        scores = self.scores[query]
+        found, scores = self.ids.describe(rows), self.scores[query][self.rows[query] >= 0]
         return [Hit(item["path"], item["label"], float(scores[n]), rows[n]) for n, item in enumerate(found)]
 
 
@@ -72,13 +70,14 @@ class _Kept:
 
 
 class Index:
-    """Rows that can be searched. ``meta`` is ``index.json``; ``columns`` describe the rows, removed ones included."""
+    """Rows that can be searched. ``meta`` is ``index.json``; ``removed`` (N,) marks rows that are passed over."""
 
-    def __init__(self, folder: Path, meta: dict[str, Any], columns: pa.Table, keep: Any = None) -> None:
-        """Prefer ``Index.build`` and ``Index.load``. ``keep`` is kept alive with the index."""
-        self.folder, self.meta, self._keep = folder, meta, keep
-        self.columns = columns.select(COLUMNS)
-        self.removed: npt.NDArray[np.bool_] = columns[REMOVED].to_numpy().astype(bool)
+    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
+        """Prefer ``Index.build`` and ``Index.load``."""
+        self.folder, self.meta = folder, meta
+        self._keep: object = None
+        self.ids = Ids(files.verify_file(folder, files.IDS, meta), meta)
+        self.removed = self.ids.removed
         self.plan, self.metric, self.dim = Plan(**meta["plan"]), str(meta["metric"]), int(meta["dim"])
         self._lookup = Lookup(files.open_vectors(folder, meta), self.plan, meta["settings"], self.metric)
 
@@ -114,7 +113,7 @@ class Index:
         for attempt in (1, 2):
             meta = files.read_meta(folder)
             try:
-                return cls(folder, meta, _read_columns(folder, meta))
+                return cls(folder, meta)
             except RetrievalError:
                 if attempt == 2 or files.read_meta(folder) == meta:  # else a writer exchanged the files just now
                     raise
@@ -127,7 +126,13 @@ class Index:
             claim(folder, overwrite)
             with files.update(folder) as work:
                 shutil.copyfile(self.folder / files.VECTORS, work / files.VECTORS)
-                files.commit_update(folder, self.stored_columns(), self.meta)
+                write_ids(work / files.IDS, self.columns, self.removed)
+                files.commit_update(folder, self.meta)
+
+    @property
+    def columns(self) -> pa.Table:
+        """What is known of each row: path, sha256, width, height, label."""
+        return self.ids.table
 
     def __len__(self) -> int:
         """Rows that can be found."""
@@ -157,18 +162,16 @@ class Index:
             scores = -np.sqrt(np.maximum(-scores, 0))
         if min_score is not None:
             rows = np.where(scores >= min_score, rows, -1)
-        return Hits(np.where(rows >= 0, scores, -np.inf).astype(np.float32), rows, self.columns)
+        return Hits(np.where(rows >= 0, scores, -np.inf).astype(np.float32), rows, self.ids)
 
     def row_of(self, path: str) -> int:
         """The number of the row called ``path``. Raises InputError."""
-        if not hasattr(self, "_rows"):
-            names = self.columns["path"].to_pylist()
-            self._rows = {name: row for row, name in enumerate(names) if not self.removed[row]}
-        if path not in self._rows:
+        row = self.ids.row_of(path)
+        if row < 0:
             raise InputError(
                 f"{path} is not in the index {self.folder}: it has {len(self)} pictures, named as when embedded"
             )
-        return self._rows[path]
+        return row
 
     def vectors(self, rows: Sequence[int] | IntArray) -> FloatArray:
         """The stored vectors of rows, float32 (n, D); for ``cosine`` of unit length."""
@@ -188,10 +191,6 @@ class Index:
         changes = remove(self.folder, set(paths))
         self._reload()
         return changes.removed
-
-    def stored_columns(self) -> pa.Table:
-        """What ``ids.parquet`` holds."""
-        return self.columns.append_column(REMOVED, pa.array(self.removed))
 
     def _reload(self) -> None:
         keep = self._keep
@@ -233,7 +232,8 @@ def build_into(
         claim(out, overwrite)
         with files.update(out) as work:
             built = build(vectors, work, metric, wanted, events)
-            return files.commit_update(out, with_removed(built.columns), describe(built, vectors, metric))
+            write_ids(work / files.IDS, built.columns, np.zeros(len(built.columns), bool))
+            return files.commit_update(out, describe(built, vectors, metric))
 
 
 def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
@@ -250,11 +250,6 @@ def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def with_removed(columns: pa.Table, removed: npt.NDArray[np.bool_] | None = None) -> pa.Table:
-    """Rows for ``ids.parquet``, none of them removed by default."""
-    return columns.append_column(REMOVED, pa.array(np.zeros(len(columns), bool) if removed is None else removed))
-
-
 def claim(folder: Path, overwrite: bool) -> None:
     """Raise RetrievalError if ``folder`` holds an index that shall not be replaced, or other files. Lock held."""
     files.finish_update(folder)
@@ -265,17 +260,8 @@ def claim(folder: Path, overwrite: bool) -> None:
             )
         return
     own = {*files.FILES, files.UPDATE, files.FEATURES, store.LOCK_NAME}
-    strangers = [path.name for path in folder.iterdir() if path.name not in own]
+    strangers = [
+        path.name for path in folder.iterdir() if path.name not in own and not path.name.endswith(files.VERIFIED)
+    ]
     if strangers:
         raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
-
-
-def _read_columns(folder: Path, meta: dict[str, Any]) -> pa.Table:
-    path = files.verify_file(folder, files.IDS, meta)
-    try:
-        columns = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RetrievalError(f"{path} cannot be read: {error}") from error
-    if len(columns) != meta["rows"]:
-        raise RetrievalError(f"{path} has {len(columns)} rows, {meta['rows']} were recorded")
-    return columns

@@ -24,7 +24,8 @@ from sslfeat.retrieval.build import QUERIES, Events, build
 from sslfeat.retrieval.builder import Builder
 from sslfeat.retrieval.choose import Wish
 from sslfeat.retrieval.exact import K, Truth
-from sslfeat.retrieval.index import Index, describe, with_removed
+from sslfeat.retrieval.ids import write_ids
+from sslfeat.retrieval.index import Index, describe
 from sslfeat.retrieval.index import wish as default_wish
 from sslfeat.retrieval.kinds import SEED, Plan
 from sslfeat.retrieval.lookup import Lookup
@@ -163,7 +164,8 @@ def _finish(
         changes = replace(changes, rebuilt=True)
     elif growth.count and index.plan.kind != "flat":
         meta = _remeasured(file, meta, index, removed, events)
-    files.commit_update(folder, with_removed(columns, removed), meta)
+    write_ids(growth.work / files.IDS, columns, removed)
+    files.commit_update(folder, meta)
     return changes
 
 

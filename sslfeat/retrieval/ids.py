@@ -1,0 +1,66 @@
+"""What the rows of an index are: ``ids.parquet``, of which only what is asked for is read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sslfeat.errors import RetrievalError
+from sslfeat.retrieval.vectors import COLUMNS
+
+REMOVED = "removed"
+GROUP = 32_768  # rows that are read together
+
+
+class Ids:
+    """The verified file at ``path``. Raises RetrievalError if it does not fit ``index.json``."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self._path = path
+        try:
+            self._file = pq.ParquetFile(path)
+            rows = self._file.metadata.num_rows
+            if meta["removed"]:
+                self.removed: npt.NDArray[np.bool_] = self._file.read([REMOVED])[REMOVED].to_numpy().astype(bool)
+            else:
+                self.removed = np.zeros(rows, bool)
+        except (OSError, pa.ArrowException) as error:
+            raise RetrievalError(f"{path} cannot be read: {error}") from error
+        if rows != meta["rows"]:
+            raise RetrievalError(f"{path} has {rows} rows, {meta['rows']} were recorded")
+
+    @functools.cached_property
+    def table(self) -> pa.Table:
+        """All rows: path, sha256, width, height, label."""
+        return self._file.read(list(COLUMNS))
+
+    @functools.cached_property
+    def paths(self) -> pa.ChunkedArray:
+        """The paths alone."""
+        return self._file.read(["path"])["path"]
+
+    def row_of(self, path: str) -> int:
+        """The row called ``path`` that is not removed; -1 if there is none."""
+        same = pc.equal(self.paths, path).to_numpy() & ~self.removed
+        return int(same.argmax()) if same.any() else -1
+
+    def describe(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Path and label of some rows; only the groups that hold them are read."""
+        groups = sorted({row // GROUP for row in rows})
+        parts = {group: self._file.read_row_group(group, ["path", "label"]) for group in groups}
+        return [parts[row // GROUP].slice(row % GROUP, 1).to_pylist()[0] for row in rows]
+
+
+def write_ids(path: Path, columns: pa.Table, removed: npt.NDArray[np.bool_]) -> None:
+    """Write the rows of an index, in its order."""
+    table = columns.select(COLUMNS).append_column(REMOVED, pa.array(removed))
+    with path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=GROUP)
