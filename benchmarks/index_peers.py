@@ -143,6 +143,7 @@ def autofaiss(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Sea
 
 CONTENDERS = {
     "sslfeat": sslfeat,
+    "sslfeat-single": sslfeat_single,
     "faiss-hnsw": faiss_hnsw,
     "hnswlib": hnswlib,
     "usearch": usearch,
