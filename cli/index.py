@@ -51,7 +51,7 @@ def index(
         from sslfeat.retrieval.index import wish
 
         wanted = wish(recall, _bytes(memory), kind, workload)
-        features, failed = _features(source, out, encoder)
+        features, failed = _features(source, out, encoder, overwrite)
         with _events() as events:
             changed = _fill(features, out, metric, wanted, encoder, add or sync, sync, overwrite, events)
     _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
@@ -78,13 +78,14 @@ def _fill(
     return None
 
 
-def _features(source: list[str], out: Path, encoder: str | None) -> tuple[Path, int]:
+def _features(source: list[str], out: Path, encoder: str | None, overwrite: bool) -> tuple[Path, int]:
     """The features folder that SOURCE is, or becomes; and how many pictures failed."""
     from sslfeat.features import RUN_NAME
 
     if len(source) == 1 and (Path(source[0]) / RUN_NAME).is_file():
         return Path(source[0]), 0
     from sslfeat.cli.embed import shown
+    from sslfeat.embed import embed_to_folder
     from sslfeat.encoder import Encoder
     from sslfeat.inputs import find_inputs
     from sslfeat.retrieval.folder import FEATURES
@@ -95,7 +96,10 @@ def _features(source: list[str], out: Path, encoder: str | None) -> tuple[Path, 
     loaded = Encoder.load(encoder or DEFAULT)
     note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     with shown(len(inputs)) as report:
-        summary, _ = update_folder(loaded, inputs, out / FEATURES, report=report)
+        if overwrite:
+            summary = embed_to_folder(loaded, inputs, out / FEATURES, overwrite=True, report=report)
+        else:
+            summary, _ = update_folder(loaded, inputs, out / FEATURES, report=report)
     return out / FEATURES, summary.failed
 
 
