@@ -167,9 +167,10 @@ def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
     rate = figures["queries_per_second"]
     single = figures.get("single_queries_per_second")
     exact = figures["recall_queries"] == 0
+    settings = "".join(f" {name}={value}" for name, value in meta["settings"].items())
     found = "exact" if exact else f"recall@10 {figures['recall']:.3f} on {figures['recall_queries']} held-out queries"
     say(
-        f"{out}: {meta['rows'] - meta['removed']} x {meta['dim']} {meta['metric']}, {meta['factory']} {meta['settings'] or ''}: "
+        f"{out}: {meta['rows'] - meta['removed']} x {meta['dim']} {meta['metric']}, {meta['factory']}{settings}: "
         f"{found}{f', {rate:.0f} queries/s ({single:.0f} one by one)' if rate else ''}, {size / 1e6:.1f} MB, {seconds:.1f} s"
     )
     note(f"chosen: {figures['why']}")

@@ -27,7 +27,7 @@ NEARER, NEARER_CENTRED = 3, 12  # times nearer than that, and a picture is a cop
 LOWEST, HIGHEST = 0.5, 0.995
 ENOUGH = 200  # pictures to learn the directions of whitening from
 SHRINKAGE = 0.1  # of the mean variance, added to each
-FEW, FOR_FEW = 20, 0.95  # with so few pictures there is no distribution to speak of
+FEW, FOR_FEW = 20, 0.99  # with so few pictures there is no distribution to speak of
 MOST_PAIRS = 50_000_000
 Step = Callable[[str, int, int], None]
 

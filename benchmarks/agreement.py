@@ -1,0 +1,117 @@
+"""Do figures without labels tell which encoder is better? Their rank correlation with linear-probe accuracy.
+
+    python benchmarks/agreement.py WORK TRAIN TEST ENCODER.onnx [ENCODER.onnx ...]
+
+TRAIN and TEST are folders of class folders, or lists of pictures in them. Each encoder embeds both, is scored on TRAIN without
+labels and probed on TEST. Spearman's rank correlation over the encoders, with a bootstrap interval over them. What is in
+WORK is not done again. Writes WORK/agreement.json and WORK/agreement.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from sslfeat.evaluation.score import MEANING
+
+FIGURES = [name for name in MEANING if name != "dead"]
+RESAMPLES = 2000
+
+
+def cli(*arguments: object) -> str:
+    """Run one command line and return what it printed."""
+    command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def judge(encoder: Path, parts: tuple[Path, Path], work: Path) -> dict[str, Any]:
+    """Label-free figures and the probe of one encoder."""
+    done = work / f"{encoder.stem}.json"
+    if done.exists():
+        found: dict[str, Any] = json.loads(done.read_text())
+        return found
+    folders = [work / f"{encoder.stem}.{part.stem}" for part in parts]
+    for part, folder in zip(parts, folders, strict=True):
+        cli("embed", part, "--encoder", encoder, "--labels", "folder", "--batch-size", 64, "--out", folder)
+    (figures,) = json.loads(cli("score", folders[0], "--json"))
+    found = {
+        **figures,
+        "encoder": encoder.stem,
+        "accuracy": json.loads(cli("probe", *folders, "--json"))["linear"]["top1"],
+    }
+    found.pop("folder")
+    done.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def agreement(rows: list[dict[str, Any]], figure: str) -> dict[str, float]:
+    """Spearman's correlation of a figure with the accuracy, and the 95 % interval of the bootstrap over encoders."""
+    x, y = (np.array([row[name] for row in rows]) for name in (figure, "accuracy"))
+    rng = np.random.default_rng(0)
+    drawn = []
+    while len(drawn) < RESAMPLES:
+        some = rng.integers(0, len(x), len(x))
+        if len(set(x[some])) > 2:
+            drawn.append(spearmanr(x[some], y[some]).statistic)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {
+        "spearman": round(float(spearmanr(x, y).statistic), 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
+    }
+
+
+def plot(rows: list[dict[str, Any]], found: dict[str, dict[str, float]], path: Path) -> None:
+    """A panel for each figure, a point for each encoder."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 4, figsize=(13, 6.5), sharey=True, layout="constrained")
+    for name, panel in zip(FIGURES, axes.flat, strict=False):
+        for row in rows:
+            panel.scatter(row[name], 100 * row["accuracy"], s=18, color="tab:blue")
+            panel.annotate(
+                row["encoder"],
+                (row[name], 100 * row["accuracy"]),
+                fontsize=6,
+                xytext=(3, 2),
+                textcoords="offset points",
+            )
+        panel.set_title(
+            f"{name}: {found[name]['spearman']:+.2f} [{found[name]['low']:+.2f}, {found[name]['high']:+.2f}]",
+            fontsize=9,
+        )
+    for panel in list(axes.flat)[len(FIGURES) :]:
+        panel.axis("off")
+    figure.supylabel("linear probe, %")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("train", type=Path)
+    parser.add_argument("test", type=Path)
+    parser.add_argument("encoders", nargs="+", type=Path)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    rows = [judge(encoder, (options.train, options.test), options.work) for encoder in options.encoders]
+    found = {figure: agreement(rows, figure) for figure in FIGURES}
+    result = {"encoders": rows, "agreement": found}
+    (options.work / "agreement.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(rows, found, options.work / "agreement.png")
+    for figure, row in sorted(found.items(), key=lambda item: -abs(item[1]["spearman"])):
+        print(f"{figure:<18} {row['spearman']:+.2f}  [{row['low']:+.2f}, {row['high']:+.2f}]")
+
+
+if __name__ == "__main__":
+    main()
