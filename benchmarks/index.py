@@ -1,6 +1,6 @@
 """`sslfeat index` beside FAISS's HNSW, hnswlib, usearch and autofaiss, on the same vectors, in one run.
 
-    python benchmarks/index.py WORK [--features FOLDER ...] [--peers PYTHON] [--count 100000] [--dim 384] [--laps 5]
+    python benchmarks/index.py WORK [--features FOLDER ...] [--peers PYTHON] [--sets real easy hard] [--count 100000] [--dim 384] [--laps 5]
 
 Vectors: the features of the folders (real), clustered ones (easy), and independent Gaussians (hard), of unit length. 1,000
 queries tune each peer, 1,000 others count: recall of the 10 nearest against exact search, as ann-benchmarks counts it (a
@@ -55,7 +55,7 @@ def data_sets(options: argparse.Namespace) -> dict[str, FloatArray]:
     if options.features:
         real = np.concatenate([Features.load(folder).embeddings for folder in options.features])
         sets = {f"real {len(real) - 2 * QUERIES} x {real.shape[1]}": real, **sets}
-    return {name: unit(rows) for name, rows in sets.items()}
+    return {name: unit(rows) for name, rows in sets.items() if name.split()[0] in options.sets}
 
 
 def recall(rows: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64]) -> float:
@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--features", nargs="*", default=[], type=Path)
     parser.add_argument("--peers", default=sys.executable, help="python of the environment that has the peers")
     parser.add_argument("--names", nargs="+", default=list(NAMES))
+    parser.add_argument("--sets", nargs="+", default=["real", "easy", "hard"])
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--laps", type=int, default=5)

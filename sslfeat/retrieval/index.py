@@ -78,6 +78,7 @@ class Index:
         self._keep: object = None
         self.ids = Ids(files.verify_file(folder, files.IDS, meta), meta)
         self.removed = self.ids.removed
+        self._kept_rows = ~self.removed if self.removed.any() else None  # None: all
         self.plan, self.metric, self.dim = Plan(**meta["plan"]), str(meta["metric"]), int(meta["dim"])
         self._lookup = Lookup(files.open_vectors(folder, meta), self.plan, meta["settings"], self.metric)
 
@@ -151,7 +152,7 @@ class Index:
         if top < 1:
             raise InputError(f"top is {top}: it must be at least 1")
         vectors = self._vectors(queries, encoder)
-        mask = ~self.removed if self.removed.any() else None
+        mask = self._kept_rows
         if where:
             mask = allowed(self.columns, where) & (True if mask is None else mask)
         more = top if exclude is None else top + 1
@@ -162,7 +163,9 @@ class Index:
             scores = -np.sqrt(np.maximum(-scores, 0))
         if min_score is not None:
             rows = np.where(scores >= min_score, rows, -1)
-        return Hits(np.where(rows >= 0, scores, -np.inf).astype(np.float32), rows, self.ids)
+        if rows.size and rows.min() < 0:
+            scores = np.where(rows >= 0, scores, np.float32(-np.inf))
+        return Hits(scores, rows, self.ids)
 
     def row_of(self, path: str) -> int:
         """The number of the row called ``path``. Raises InputError."""
@@ -199,7 +202,7 @@ class Index:
 
     def _vectors(self, queries: Any, encoder: Encoder | None) -> FloatArray:
         if isinstance(queries, np.ndarray) and queries.dtype != np.uint8:
-            vectors = np.atleast_2d(queries).astype(np.float32)
+            vectors = np.atleast_2d(queries).astype(np.float32, copy=False)
             if vectors.ndim != 2 or vectors.shape[1] != self.dim:
                 raise InputError(f"queries of shape {queries.shape} were given: the index has vectors of {self.dim}")
             if not np.isfinite(vectors).all():

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from sslfeat.cores import available_cores
 from sslfeat.retrieval.builder import Found, nearest
-from sslfeat.retrieval.exact import IntArray, Truth
-from sslfeat.retrieval.kinds import Plan, Settings, one_thread
+from sslfeat.retrieval.exact import IntArray, Truth, scores_of
+from sslfeat.retrieval.kinds import Plan, Settings, one_thread, parameters
 from sslfeat.retrieval.vectors import BLOCK, FloatArray
 
 FEW = 0.05  # of the rows allowed: comparing with them all is exact, and soon done
@@ -26,6 +26,7 @@ class Lookup:
     def __init__(self, index: Any, plan: Plan, settings: Settings, metric: str) -> None:
         self.index, self.plan, self.settings, self.metric = index, plan, settings, metric
         self._mapped = False
+        self._parameters: dict[int, Any] = {}  # by k: making them takes as long as a search
 
     def nearest(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None = None) -> Found:
         """Scores and rows, (Q, ``k``), of prepared ``queries`` among the rows of ``mask`` (N,), or all."""
@@ -35,7 +36,10 @@ class Lookup:
             if self.plan.kind == "flat" and len(queries) < available_cores() and self.index.ntotal > SHARED_ROWS:
                 return self._shared(queries, k)
             with one_thread() if len(queries) == 1 else contextlib.nullcontext():  # sharing one query takes longer
-                return nearest(self.index, self.plan, self.settings, queries, k, self.metric)
+                if k not in self._parameters:
+                    self._parameters[k] = parameters(self.plan, self.settings, k)
+                distances, rows = self.index.search(queries, k, params=self._parameters[k])
+            return scores_of(distances, self.metric), rows
         share = float(mask.mean()) if mask.size else 0.0
         if share < FEW or (self.plan.kind == "flat" and share < 0.5):
             return self._exact(queries, k, np.flatnonzero(mask))
