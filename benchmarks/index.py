@@ -1,6 +1,7 @@
 """`sslfeat index` beside FAISS's HNSW, hnswlib, usearch and autofaiss, on the same vectors, in one run.
 
-    python benchmarks/index.py WORK [--features FOLDER ...] [--peers PYTHON] [--sets real easy hard] [--count 100000] [--dim 384] [--laps 5]
+    python benchmarks/index.py WORK [--features FOLDER ...] [--peers PYTHON] [--sets real easy hard] [--count 100000]
+                               [--dim 384] [--laps 5]
 
 Vectors: the features of the folders (real), clustered ones (easy), and independent Gaussians (hard), of unit length. 1,000
 queries tune each peer, 1,000 others count: recall of the 10 nearest against exact search, as ann-benchmarks counts it (a

@@ -54,9 +54,13 @@ class Ids:
 
     def describe(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Path and label of some rows; only the groups that hold them are read."""
-        groups = sorted({row // GROUP for row in rows})
-        parts = {group: self._file.read_row_group(group, ["path", "label"]) for group in groups}
-        return [parts[row // GROUP].slice(row % GROUP, 1).to_pylist()[0] for row in rows]
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = np.searchsorted(ends, rows, side="right").tolist()
+        parts = {group: self._file.read_row_group(group, ["path", "label"]) for group in set(groups)}
+        starts = (ends - sizes).tolist()
+        pairs = zip(rows, groups, strict=True)
+        return [parts[group].slice(row - starts[group], 1).to_pylist()[0] for row, group in pairs]
 
 
 def write_ids(path: Path, columns: pa.Table, removed: npt.NDArray[np.bool_]) -> None:
