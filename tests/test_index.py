@@ -185,3 +185,19 @@ def test_conditions_are_exact_where_few_rows_meet_them(kind: str) -> None:
     assert index.search(queries, where=["path=nowhere"]).of(0) == []
     with pytest.raises(InputError, match="cannot be read"):
         index.search(queries, where=["size>3"])
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_a_small_index_opened_before_does_not_limit_a_large_one(kind: str, tmp_path: Path) -> None:
+    """FAISS's limits are the process's; they must be those of the file at hand."""
+    Index.build(clustered(100))
+    large = np.random.default_rng(0).normal(size=(12_000, 64))
+    index = Index.build(large, kind=kind, recall=0.5)
+    index.save(tmp_path / "index")
+    Index.build(clustered(100))
+    loaded = Index.load(tmp_path / "index")
+    Index.build(clustered(100))
+    loaded.add(np.random.default_rng(1).normal(size=(3000, 64)), [f"new {number}" for number in range(3000)])
+    assert len(loaded) == 15_000
+    loaded.remove([f"new {number}" for number in range(10)])
+    assert len(Index.load(tmp_path / "index")) == 14_990

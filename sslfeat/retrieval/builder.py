@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from sslfeat.retrieval.exact import IntArray, scores_of
 from sslfeat.retrieval.flat_file import FlatFile
 from sslfeat.retrieval.kinds import Plan, Settings, empty, parameters
+from sslfeat.retrieval.reading import read_faiss
 from sslfeat.retrieval.vectors import BLOCK, FloatArray
 
 VECTORS_NAME = "vectors.faiss"  # the exact vectors, while the index grows
@@ -34,9 +34,9 @@ class Builder:
 
         builder = cls(plan, dim, metric, work)
         if builder._file is None:
-            builder._index = faiss.read_index(os.fspath(path))
+            builder._index = read_faiss(path, mapped=False)
             return builder
-        index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
+        index = read_faiss(path)
         exact = index
         if plan.kind == "ivfpq":
             exact = faiss.downcast_index(index.refine_index)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sslfeat.retrieval.reading import read_faiss
 from sslfeat.retrieval.vectors import FloatArray
 
 COUNT_AT, SIZE_BYTES = 8, 8  # ntotal follows the file's kind and the dimension; the length in floats comes last
@@ -39,6 +40,4 @@ class FlatFile:
 
     def open(self) -> Any:
         """The index; its vectors stay in the file. It must not grow while it is open."""
-        import faiss
-
-        return faiss.read_index(os.fspath(self.path), faiss.IO_FLAG_MMAP_IFC)
+        return read_faiss(self.path)

@@ -20,6 +20,7 @@ from sslfeat import store
 from sslfeat.cores import available_cores
 from sslfeat.errors import RetrievalError
 from sslfeat.features import CHECK, run_bytes
+from sslfeat.retrieval.reading import read_faiss
 
 FORMAT = 1
 VECTORS, IDS, META = "index.faiss", "ids.parquet", "index.json"
@@ -29,7 +30,6 @@ UPDATE, MARK = ".update", "complete"
 PIECE = 32 << 20
 VERIFIED, LARGE, SETTLED = ".verified", 64 << 20, 2_000_000_000  # ending; bytes; ns
 PATIENCE = 10.0  # seconds that a reader waits for a writer to exchange the files
-SPARE = 1 << 20
 
 
 @contextlib.contextmanager
@@ -123,14 +123,9 @@ def verify_file(folder: Path, name: str, meta: dict[str, Any], fresh: bool = Fal
 
 def open_vectors(folder: Path, meta: dict[str, Any]) -> Any:
     """The verified FAISS index; its exact vectors stay in the file until they are needed. Raises RetrievalError."""
-    import faiss
-
     path = verify_file(folder, VECTORS, meta)
-    size = path.stat().st_size
-    faiss.set_deserialization_vector_byte_limit(size + SPARE)
-    faiss.set_deserialization_loop_limit(size + SPARE)
     try:
-        index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
+        index = read_faiss(path)
     except RuntimeError as error:
         raise RetrievalError(f"{path} is refused by FAISS: {str(error).splitlines()[0][:200]}") from error
     if (index.ntotal, index.d) != (meta["rows"], meta["dim"]):

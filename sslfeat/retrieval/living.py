@@ -6,7 +6,6 @@ from its own vectors; when it has grown a little, its recall is measured again, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from sslfeat.retrieval.index import wish as default_wish
 from sslfeat.retrieval.kinds import SEED, Plan
 from sslfeat.retrieval.lookup import Lookup
 from sslfeat.retrieval.queries import check_encoder
+from sslfeat.retrieval.reading import read_faiss
 from sslfeat.retrieval.tuning import measure, tune
 from sslfeat.retrieval.vectors import BLOCK, COLUMNS, Vectors, blocks, prepare
 
@@ -212,10 +212,7 @@ def _anew(
 
 
 def _lookup(file: Path, meta: dict[str, Any]) -> Lookup:
-    import faiss
-
-    index = faiss.read_index(os.fspath(file), faiss.IO_FLAG_MMAP_IFC)
-    return Lookup(index, Plan(**meta["plan"]), meta["settings"], meta["metric"])
+    return Lookup(read_faiss(file), Plan(**meta["plan"]), meta["settings"], meta["metric"])
 
 
 def _remeasured(
