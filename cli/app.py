@@ -18,6 +18,7 @@ from sslfeat.cli.export import export
 from sslfeat.cli.index import index
 from sslfeat.cli.inspect import info, models, verify
 from sslfeat.cli.methods import TrainCommand, methods
+from sslfeat.cli.predict import predict
 from sslfeat.cli.probe import probe
 from sslfeat.cli.samples import samples
 from sslfeat.cli.score import score
@@ -41,6 +42,7 @@ for command in (
     search,
     dedupe,
     probe,
+    predict,
     score,
     info,
     verify,

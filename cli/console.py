@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sslfeat.store import finite
+
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
@@ -23,8 +25,8 @@ def note(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """The result for a program."""
-    say(json.dumps(value, indent=1, sort_keys=True))
+    """The result for a program; NaN and infinity, which JSON does not have, are null."""
+    say(json.dumps(finite(value), indent=1, sort_keys=True))
 
 
 @contextlib.contextmanager

@@ -1,39 +1,202 @@
-"""``sslfeat probe``: how good are these features?"""
+"""``sslfeat probe``: how good are these features, or these encoders?"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import say, say_json
+from sslfeat.cli.console import note, say, say_json
+from sslfeat.errors import InputError
+
+if TYPE_CHECKING:
+    from sslfeat.evaluation.bootstrap import Accuracy
+    from sslfeat.evaluation.labels import LabelSource
+    from sslfeat.evaluation.multilabel import MultiLabelResult, SeveralProbed
+    from sslfeat.evaluation.probe import Probed, ProbeOptions, ProbeResult
+    from sslfeat.evaluation.transfer import Transfer
+
+WORST = 10  # classes shown
 
 
 def probe(
-    train: Annotated[Path, typer.Argument(help="features folder with labels")],
+    train: Annotated[Path, typer.Argument(help="features folder with labels; with --encoder, pictures")],
     test: Annotated[
         Path | None, typer.Argument(help="another to test on; default: a fifth of each class of the first")
     ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="embed TRAIN and TEST with this one; repeat to compare")
+    ] = None,
+    labels: Annotated[
+        str, typer.Option(help="features (as embedded), folder, or a .csv, .tsv or .parquet")
+    ] = "features",
+    column: Annotated[str | None, typer.Option(help="of the table of labels: the label")] = None,
+    path_column: Annotated[str | None, typer.Option(help="of the table of labels: the picture")] = None,
+    separator: Annotated[str, typer.Option(help="divides labels, where pictures carry several")] = "",
+    folds: Annotated[int, typer.Option(help="choose C by cross-validation; 0: by one validation split")] = 0,
+    class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts alike")] = None,
+    min_images: Annotated[int, typer.Option(help="leave smaller classes out")] = 1,
+    out: Annotated[Path | None, typer.Option(help="folder for the model, tables and plots")] = None,
+    work: Annotated[Path, typer.Option(help="with --encoder: folder that keeps the features")] = Path("features-probe"),
+    provider: Annotated[str, typer.Option(help="with --encoder: auto, cpu or cuda")] = "auto",
     seed: Annotated[int, typer.Option(help="of the splits and the bootstrap")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Judge features by a linear probe and by nearest neighbours (top-1, with 95% bootstrap intervals)."""
-    import dataclasses
+    """Judge features by a linear probe, nearest neighbours, class means and few shots (with 95% bootstrap intervals)."""
+    from sslfeat.evaluation.labels import LabelSource
+    from sslfeat.evaluation.probe import ProbeOptions
 
+    options = ProbeOptions(folds=folds, class_weight=class_weight, seed=seed)
+    source = LabelSource(labels, column, path_column, separator)
+    if encoder:
+        if out is not None:
+            raise InputError("--out keeps one model: give it with a features folder, not with --encoder")
+        _compare(encoder, train, test, work, provider, options, source, min_images, as_json)
+    else:
+        _folders(train, test, options, source, min_images, out, as_json)
+
+
+def _folders(
+    train: Path, test: Path | None, options: ProbeOptions, source: LabelSource, min_images: int, out: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from sslfeat.evaluation.folders import run_folders
+    from sslfeat.evaluation.multilabel import SeveralProbed
     from sslfeat.features import Features
-    from sslfeat.probe import Accuracy, probe_folders
 
     features = Features.load(train)
-    result = probe_folders(features, None if test is None else Features.load(test), seed)
+    probed = run_folders(features, None if test is None else Features.load(test), options, source, min_images)
+    made_by = features.run["encoder"]
+    unlabelled = len(features.paths) - sum(label is not None for label in source.of(features))
+    if unlabelled:
+        note(f"{unlabelled} of {len(features.paths)} pictures of {train} have no label: left out")
+    if out is not None:
+        _save(out, probed, {"name": made_by["card"]["name"], "fingerprint": made_by["fingerprint"]})
     if as_json:
-        say_json({**dataclasses.asdict(result), "encoder": features.run["encoder"]["card"]["name"]})
-        return
+        say_json({**dataclasses.asdict(probed.result), "encoder": made_by["card"]["name"]})
+    elif isinstance(probed, SeveralProbed):
+        _say_several(probed.result)
+    else:
+        _say(probed.result)
 
-    def show(name: str, accuracy: Accuracy) -> None:
-        say(f"{name:<12} {100 * accuracy.top1:5.2f}%  [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]")
 
+def _compare(
+    names: Sequence[str], train: Path, test: Path | None, work: Path, provider: str, options: ProbeOptions,
+    source: LabelSource, min_images: int, as_json: bool,
+) -> None:  # fmt: skip
+    from sslfeat.cli.embed import shown
+    from sslfeat.encoder import Encoder
+    from sslfeat.evaluation.labels import LabelSource
+    from sslfeat.evaluation.transfer import transfer
+    from sslfeat.inputs import find_inputs
+
+    if source == LabelSource():
+        source = LabelSource("folder")
+    encoders = [Encoder.load(name, provider) for name in names]
+    if len({encoder.fingerprint for encoder in encoders}) < len(encoders):
+        raise InputError("an encoder was given twice: each is compared with the first")
+    pictures = find_inputs([train], "none")
+    others = None if test is None else find_inputs([test], "none")
+    found = transfer(encoders, pictures, others, work, shown, options, source, min_images)
+    if as_json:
+        say_json([_plain(row) for row in found])
+    else:
+        _say_transfer(found)
+
+
+def _plain(row: Transfer) -> dict[str, Any]:
+    difference = None if row.against_first is None else dataclasses.asdict(row.against_first)
+    return {**dataclasses.asdict(row.probed.result), "encoder": row.name, "against_first": difference}
+
+
+def _save(out: Path, probed: Probed | SeveralProbed, made_by: dict[str, Any]) -> None:
+    """The folder of a probe: its model, and, of one label a picture, tables and plots."""
+    from sslfeat import store
+    from sslfeat.evaluation.multilabel import SeveralProbed
+    from sslfeat.evaluation.saved import SavedProbe
+
+    several = isinstance(probed, SeveralProbed)
+    files: dict[str, bytes] = {}
+    if not isinstance(probed, SeveralProbed):
+        from sslfeat.evaluation.classes import matrix, table
+        from sslfeat.evaluation.plots import classes_png, confusion_png
+
+        files = {
+            "classes.csv": table(probed.result.per_class),
+            "confusion.csv": matrix(probed.counts, probed.names),
+            "classes.png": classes_png(probed.result.per_class),
+            "confusion.png": confusion_png(probed.counts, probed.names),
+        }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        store.write_atomic(out / name, data)
+    SavedProbe(probed.model, probed.names, made_by, several, dataclasses.asdict(probed.result)).save(out)
+    note(f"{out}: the model for 'sslfeat predict'{'' if several else ', tables and plots'}")
+
+
+def _line(name: str, accuracy: Accuracy) -> None:
+    say(f"{name:<24} {100 * accuracy.top1:5.2f}%  [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]")
+
+
+def _say(result: ProbeResult) -> None:
     say(f"{result.train} train, {result.test} test, {result.classes} classes, majority {100 * result.majority:.2f}%")
-    show(f"linear C={result.c:g}", result.linear)
+    _line(f"linear C={result.c:g}", result.linear)
+    _line("  balanced", result.balanced)
     for k, accuracy in result.knn.items():
-        show(f"kNN k={k}", accuracy)
+        _line(f"kNN k={k} T=0.07", accuracy)
+    best = result.knn_best
+    _line(f"kNN k={best.k} T={best.temperature:g} (chosen)", best.accuracy)
+    _line("nearest class mean", result.nearest_mean)
+    for shot in result.few_shot:
+        name = f"{shot.shots} a class, {shot.draws} draws"
+        say(f"{name:<24} {100 * shot.top1:5.2f}%  [{100 * shot.low:.2f}, {100 * shot.high:.2f}]")
+    if result.asked < result.test:
+        note(f"all but the linear probe were asked {result.asked} of the test pictures")
+    ends = (min(result.validation), max(result.validation))
+    if result.c in ends and len(result.validation) > 1:
+        note(f"C = {result.c:g} is the {'least' if result.c == ends[0] else 'greatest'} that was tried")
+    _say_classes(result)
+
+
+def _say_classes(result: ProbeResult) -> None:
+    worst = sorted((row for row in result.per_class if row.test), key=lambda row: row.recall)[:WORST]
+    title = "class" if len(worst) == result.classes else f"worst {len(worst)} classes"
+    say(f"{title:<24} {'test':>6} recall  95% interval  precision  taken for")
+    for row in worst:
+        interval = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
+        figures = f"{100 * row.recall:5.1f}%  {interval:<12} {100 * row.precision:9.1f}%"
+        say(f"{row.name[:24]:<24} {row.test:>6} {figures}  {row.taken_for}")
+
+
+def _say_several(result: MultiLabelResult) -> None:
+    say(
+        f"{result.train} train, {result.test} test, {result.labels} labels, mean AP by chance {100 * result.chance:.2f}%"
+    )
+    interval = f"[{100 * result.low:.2f}, {100 * result.high:.2f}]"
+    say(f"{f'linear C={result.c:g}, mean AP':<24} {100 * result.mean:5.2f}%  {interval}")
+    for row in sorted((row for row in result.per_label if row.test), key=lambda row: row.average_precision)[:WORST]:
+        say(f"  {row.name[:24]:<24} {row.test:>6} test {100 * row.average_precision:6.2f}%")
+
+
+def _say_transfer(found: Sequence[Transfer]) -> None:
+    say(f"{'encoder':<24}{'linear':>22}{'balanced':>10}{'kNN 20':>8}{'kNN best':>10}{'mean':>7}{'5 shots':>9}")
+    for row in found:
+        result = row.probed.result
+        linear = f"{100 * result.linear.top1:.2f} [{100 * result.linear.low:.2f}, {100 * result.linear.high:.2f}]"
+        knn = result.knn[min(result.knn)].top1
+        shots = next((f"{100 * shot.top1:.1f}" for shot in result.few_shot if shot.shots == 5), "-")
+        say(
+            f"{row.name[:24]:<24}{linear:>22}{100 * result.balanced.top1:>10.2f}{100 * knn:>8.2f}"
+            f"{100 * result.knn_best.accuracy.top1:>10.2f}{100 * result.nearest_mean.top1:>7.1f}{shots:>9}"
+        )
+    for row in found[1:]:
+        difference = row.against_first
+        if difference is not None:
+            say(
+                f"{row.name} less {found[0].name}: {100 * difference.difference:+.2f} points "
+                f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], McNemar p = {difference.p:.2g} "
+                f"({difference.only_second} right alone, {difference.only_first} the other)"
+            )

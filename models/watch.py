@@ -97,7 +97,8 @@ def spread_figures(features: npt.NDArray[np.float32]) -> dict[str, float]:
 
 def probe_figures(features: npt.NDArray[np.float32], labels: list[str]) -> dict[str, float]:
     """Top-1 of the linear probe and of 20 nearest neighbours, on a stratified split that is always the same."""
-    from sslfeat.probe import Labelled, probe, split
+    from sslfeat.evaluation.labels import Labelled, split
+    from sslfeat.evaluation.probe import probe
 
     result = probe(*split(Labelled(features, labels), 0.3, 0))
     return {"linear": result.linear.top1, "knn": result.knn[min(result.knn)].top1}

@@ -150,7 +150,11 @@ class Features:
     def load(cls, folder: str | Path) -> Features:
         """Read a complete features folder. Raises FeaturesError if a part is missing or its hash differs."""
         opened = FeaturesFolder(folder)
-        parts = list(opened.parts())
-        table = pa.concat_tables(part.columns for part in parts)
-        embeddings = np.concatenate([part.embeddings for part in parts])
+        embeddings = np.empty((opened.rows(), opened.dim), np.float32)
+        tables, start = [], 0
+        for part in opened.parts():
+            embeddings[start : start + len(part.embeddings)] = part.embeddings
+            tables.append(part.columns.select(("path", "label")))
+            start += len(part.embeddings)
+        table = pa.concat_tables(tables)
         return cls(embeddings, table["path"].to_pylist(), table["label"].to_pylist(), opened.run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,17 @@ def sha256_file(path: Path) -> str:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Readable JSON with a fixed key order, so that equal values give equal bytes."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    """Readable JSON with a fixed key order, so that equal values give equal bytes; NaN and infinity are null."""
+    return (json.dumps(finite(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _make_folders(folder: Path) -> None:

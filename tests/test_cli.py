@@ -18,7 +18,7 @@ from sslfeat.zoo import DEFAULT, names, resolve
 from tests.conftest import sslfeat
 
 COMMANDS = (
-    "train", "export", "embed", "index", "search", "dedupe", "probe", "score", "info", "verify", "models", "methods",
+    "train", "export", "embed", "index", "search", "dedupe", "probe", "predict", "score", "info", "verify", "models", "methods",
     "samples",
 )  # fmt: skip
 

@@ -68,7 +68,7 @@ def test_imports_go_one_way_and_are_absolute(room: str) -> None:
     [
         "import sslfeat",
         "import sslfeat.cli.app",
-        "import sslfeat, sslfeat.embed, sslfeat.probe; sslfeat.Encoder",
+        "import sslfeat, sslfeat.embed, sslfeat.evaluation.folders; sslfeat.Encoder",
         "from sslfeat.models import __path__",
     ],
 )

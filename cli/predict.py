@@ -1,0 +1,50 @@
+"""``sslfeat predict``: a saved probe names pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.exits import BAD_INPUTS
+from sslfeat.errors import InputError
+
+
+def predict(
+    probe: Annotated[Path, typer.Argument(help="folder that 'sslfeat probe --out' wrote")],
+    inputs: Annotated[list[str], typer.Argument(help="features folders, pictures, folders of them, quoted globs")],
+    out: Annotated[Path | None, typer.Option(help="write a .csv, .jsonl or .parquet instead of printing")] = None,
+    top: Annotated[int, typer.Option("--top", "-t", help="names a picture")] = 1,
+    encoder: Annotated[str | None, typer.Option(help="the probe's encoder, if it is not found")] = None,
+    provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Name pictures, or the rows of features folders, by a saved probe."""
+    import dataclasses
+
+    from sslfeat import store
+    from sslfeat.evaluation.predicting import ENDINGS, table
+    from sslfeat.evaluation.predicting import predict as run
+    from sslfeat.evaluation.saved import SavedProbe
+
+    if out is not None and out.suffix not in ENDINGS:
+        raise InputError(f"--out {out} must end in one of {', '.join(ENDINGS)}")
+    good, failed = [], 0
+    for row in run(SavedProbe.load(probe), inputs, top, encoder, provider):
+        if row.reason:
+            note(f"{row.path}: {row.reason}")
+            failed += 1
+            continue
+        good.append(row)
+        if out is None and not as_json:
+            named = zip(row.labels, row.probabilities, strict=True)
+            say("\t".join([row.path, *(f"{name} {value:.3f}" for name, value in named)]))
+    if as_json:
+        say_json([dataclasses.asdict(row) for row in good])
+    if out is not None:
+        store.write_atomic(out, table(good, out.suffix))
+        note(f"{out}: {len(good)} pictures")
+    if failed:
+        raise typer.Exit(BAD_INPUTS)

@@ -1,0 +1,93 @@
+"""A saved probe names pictures and features; encoders are compared on the same pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslfeat.errors import FeaturesError
+from sslfeat.evaluation.folders import run_folders
+from sslfeat.evaluation.logistic import Linear
+from sslfeat.evaluation.probe import Probed
+from sslfeat.evaluation.saved import SavedProbe
+from sslfeat.features import Features
+from tests.conftest import sslfeat, write_tiny
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory, pictures: Path, tiny: Path) -> Path:
+    folder = tmp_path_factory.mktemp("predict") / "features"
+    assert sslfeat("embed", pictures, "--encoder", tiny, "--out", folder).returncode == 0
+    return folder
+
+
+def test_probe_out_and_predict(features: Path, pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    done = sslfeat("probe", features, "--out", tmp_path / "probe")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "probe").iterdir()}
+    assert names == {"probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png"}
+    rows = list(csv.DictReader((tmp_path / "probe" / "classes.csv").read_text().splitlines()))
+    assert sum(int(row["test"]) for row in rows) == 8
+    loaded = Features.load(features)
+    probed = run_folders(loaded)
+    assert isinstance(probed, Probed)
+    wanted = [probed.names[k] for k in probed.model.scores(loaded.embeddings).argmax(1)]
+
+    broken = tmp_path / "a broken one.jpg"
+    broken.write_bytes(b"no picture")
+    by_features = sslfeat("predict", tmp_path / "probe", features, "--json")
+    assert by_features.returncode == 0, by_features.stderr
+    assert [row["labels"][0] for row in json.loads(by_features.stdout)] == wanted
+    out = tmp_path / "named.csv"
+    by_pictures = sslfeat("predict", tmp_path / "probe", pictures, broken, "--encoder", tiny, "--out", out, "-t", "2")
+    assert by_pictures.returncode == 3, by_pictures.stderr
+    assert "a broken one.jpg: " in by_pictures.stderr
+    named = {row["path"]: row["label"].split(";")[0] for row in csv.DictReader(out.read_text().splitlines())}
+    assert named == dict(zip(loaded.paths, wanted, strict=True))
+
+
+def test_another_encoders_features_and_damaged_probes_are_refused(
+    features: Path, pictures: Path, tmp_path: Path
+) -> None:
+    assert sslfeat("probe", features, "--out", tmp_path / "probe").returncode == 0
+    other = write_tiny(tmp_path / "other.onnx", seed=5)
+    assert sslfeat("embed", pictures, "--encoder", other, "--out", tmp_path / "c").returncode == 0
+    refused = sslfeat("predict", tmp_path / "probe", tmp_path / "c")
+    assert refused.returncode == 1
+    assert "the probe is of features of tiny" in refused.stderr
+    weights = tmp_path / "probe" / "weights.npz"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(FeaturesError, match=r"weights\.npz is damaged"):
+        SavedProbe.load(tmp_path / "probe")
+    with pytest.raises(FeaturesError, match="is not a probe"):
+        SavedProbe.load(tmp_path)
+
+
+def test_probabilities_of_one_label_and_of_several() -> None:
+    rng = np.random.default_rng(0)
+    model = Linear(*(rng.normal(size=size).astype(np.float32) for size in (4, (4, 3), 3)))
+    x = rng.normal(0, 30, (5, 4)).astype(np.float32)
+    z = ((x - model.mean) @ model.weights + model.bias).astype(np.float64)
+    one, several = (SavedProbe(model, ["a", "b", "c"], {}, flag, {}).probabilities(x) for flag in (False, True))
+    assert one == pytest.approx(np.exp(z) / np.exp(z).sum(1, keepdims=True), abs=1e-5)
+    assert several == pytest.approx(1 / (1 + np.exp(-z)), abs=1e-5)
+    with pytest.raises(FeaturesError, match=r"\(5, 3\) were given; the probe takes \(N, 4\)"):
+        SavedProbe(model, ["a", "b", "c"], {}, False, {}).probabilities(x[:, :3])
+
+
+def test_encoders_are_compared_on_the_same_pictures(pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    other = write_tiny(tmp_path / "other.onnx", seed=5)
+    options = ("--encoder", tiny, "--encoder", other, "--work", tmp_path / "work")
+    done = sslfeat("probe", pictures, pictures, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert first["against_first"] is None
+    difference = second["linear"]["top1"] - first["linear"]["top1"]
+    assert second["against_first"]["difference"] == pytest.approx(difference)
+    again = sslfeat("probe", pictures, *options[:2], *options[:2])
+    assert again.returncode == 1
+    assert "given twice" in again.stderr
