@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from sslfeat import __version__
+from sslfeat.cli.cluster import cluster
 from sslfeat.cli.console import note, say
 from sslfeat.cli.dedupe import dedupe
 from sslfeat.cli.embed import embed, repair
@@ -43,6 +44,7 @@ for command in (
     dedupe,
     probe,
     predict,
+    cluster,
     score,
     info,
     verify,

@@ -118,11 +118,14 @@ class FeaturesFolder:
 
     def rows(self) -> int:
         """How many rows there are, going by the records, whose files are not looked at. Raises FeaturesError."""
-        paths = [commit_path(self.folder, number) for number in range(part_count(self.run))]
-        try:
-            return sum(int(json.loads(path.read_bytes())["rows"]) for path in paths)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FeaturesError(f"{self.folder} is incomplete or damaged: {_cure(self.folder)}") from error
+        total = 0
+        for number in range(part_count(self.run)):
+            path = commit_path(self.folder, number)
+            try:
+                total += int(json.loads(path.read_bytes())["rows"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise FeaturesError(f"{path} is missing or damaged: {_cure(self.folder)}") from error
+        return total
 
     def parts(self) -> Iterator[Part]:
         """The parts in order. Raises FeaturesError at one that is missing or whose hash differs."""

@@ -79,6 +79,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def embedded(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The features folder of ``pictures`` by ``tiny``. Read only."""
+    folder = tmp_path_factory.mktemp("embedded") / "features"
+    done = sslfeat("embed", pictures, "--encoder", tiny, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 def sslfeat(
     *arguments: str | Path, cwd: Path | None = None, timeout: float = 120, text: str | None = None
 ) -> subprocess.CompletedProcess[str]:

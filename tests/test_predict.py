@@ -18,28 +18,21 @@ from sslfeat.features import Features
 from tests.conftest import sslfeat, write_tiny
 
 
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory, pictures: Path, tiny: Path) -> Path:
-    folder = tmp_path_factory.mktemp("predict") / "features"
-    assert sslfeat("embed", pictures, "--encoder", tiny, "--out", folder).returncode == 0
-    return folder
-
-
-def test_probe_out_and_predict(features: Path, pictures: Path, tiny: Path, tmp_path: Path) -> None:
-    done = sslfeat("probe", features, "--out", tmp_path / "probe")
+def test_probe_out_and_predict(embedded: Path, pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    done = sslfeat("probe", embedded, "--out", tmp_path / "probe")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "probe").iterdir()}
     assert names == {"probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png"}
     rows = list(csv.DictReader((tmp_path / "probe" / "classes.csv").read_text().splitlines()))
     assert sum(int(row["test"]) for row in rows) == 8
-    loaded = Features.load(features)
+    loaded = Features.load(embedded)
     probed = run_folders(loaded)
     assert isinstance(probed, Probed)
     wanted = [probed.names[k] for k in probed.model.scores(loaded.embeddings).argmax(1)]
 
     broken = tmp_path / "a broken one.jpg"
     broken.write_bytes(b"no picture")
-    by_features = sslfeat("predict", tmp_path / "probe", features, "--json")
+    by_features = sslfeat("predict", tmp_path / "probe", embedded, "--json")
     assert by_features.returncode == 0, by_features.stderr
     assert [row["labels"][0] for row in json.loads(by_features.stdout)] == wanted
     out = tmp_path / "named.csv"
@@ -51,9 +44,9 @@ def test_probe_out_and_predict(features: Path, pictures: Path, tiny: Path, tmp_p
 
 
 def test_another_encoders_features_and_damaged_probes_are_refused(
-    features: Path, pictures: Path, tmp_path: Path
+    embedded: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    assert sslfeat("probe", features, "--out", tmp_path / "probe").returncode == 0
+    assert sslfeat("probe", embedded, "--out", tmp_path / "probe").returncode == 0
     other = write_tiny(tmp_path / "other.onnx", seed=5)
     assert sslfeat("embed", pictures, "--encoder", other, "--out", tmp_path / "c").returncode == 0
     refused = sslfeat("predict", tmp_path / "probe", tmp_path / "c")

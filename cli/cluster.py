@@ -1,0 +1,109 @@
+"""``sslfeat cluster``: which pictures belong together?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sslfeat.cli.console import note, say, say_json
+from sslfeat.errors import InputError
+
+SHOWN = 20  # clusters listed
+
+
+def cluster(
+    folder: Annotated[Path, typer.Argument(metavar="FEATURES", help="features folder")],
+    k: Annotated[str, typer.Option("--k", "-k", help="clusters, or auto: the k of greatest silhouette")] = "auto",
+    method: Annotated[str, typer.Option(help="kmeans, hdbscan or agglomerative")] = "kmeans",
+    spherical: Annotated[bool, typer.Option("--spherical", help="k-means by the cosine")] = False,
+    restarts: Annotated[int, typer.Option(help="of k-means, the best is kept")] = 3,
+    reduce: Annotated[int, typer.Option(help="principal components for hdbscan and agglomerative")] = 32,
+    min_size: Annotated[int, typer.Option(help="of an hdbscan cluster")] = 10,
+    out: Annotated[Path, typer.Option(help="folder for the assignments, centres and figures")] = Path("clusters"),
+    links: Annotated[
+        Path | None, typer.Option(help="make this folder, of links to the pictures of each cluster")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with a contact sheet of each cluster")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the clusters that --out holds")] = False,
+    seed: Annotated[int, typer.Option(help="of k-means")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Cluster features; judge the clusters by themselves, and against labels where there are any."""
+    from sslfeat.evaluation import clusters_folder
+    from sslfeat.evaluation.clustering import ClusterOptions
+    from sslfeat.evaluation.clustering import cluster as run
+    from sslfeat.evaluation.labels import check_finite
+    from sslfeat.features import Features
+
+    options = ClusterOptions(method, _number(k), spherical, restarts, reduce, min_size, seed)
+    clusters_folder.check_free(out, overwrite)
+    if links is not None and links.exists():
+        raise InputError(f"--links {links} exists: links go into a new folder")
+    features = Features.load(folder)
+    check_finite(features.embeddings, features.paths)
+    found = run(features.embeddings, options)
+    figures = {**found.figures(features.labels), "method": method, "encoder": features.run["encoder"]["card"]["name"]}
+    clusters_folder.save(out, found, features.paths, features.labels, figures)
+    if links is not None:
+        missing = clusters_folder.link(links, found, features.paths)
+        note(f"{links}: {len(features.paths) - len(missing)} links")
+        if missing:
+            note(f"{len(missing)} pictures are not there any more, such as {missing[0]}")
+    if html is not None:
+        _page(html, features, found)
+    if as_json:
+        say_json(figures)
+    else:
+        _say(figures, out)
+
+
+def _number(k: str) -> int | None:
+    if k == "auto":
+        return None
+    if not k.isdigit():
+        raise InputError(f"--k {k!r} is neither a number nor auto")
+    return int(k)
+
+
+def _page(path: Path, features: Any, found: Any) -> None:
+    from sslfeat.evaluation.contact import CLUSTERS, contact_sheet
+    from sslfeat.pages.gallery import gallery
+    from sslfeat.pages.page import write_page
+
+    sections = contact_sheet(found, features.paths, features.labels)
+    count = len(found.centres)
+    shown = f"the largest {CLUSTERS} of {count} clusters" if count > CLUSTERS else f"{count} clusters"
+    about = (
+        f"{len(features.paths)} pictures, {shown}. Of each: the nearest to its centre; odd ones, which another centre is "
+        "almost as near to (framed); the farthest. Numbers are distances to the centre."
+    )
+    write_page(path, gallery("Clusters", about, sections))
+    note(f"{path}: contact sheets")
+
+
+def _say(figures: dict[str, Any], out: Path) -> None:
+    tried: dict[int, float] = figures["tried"]
+    if tried:
+        say("k         " + "".join(f"{k:>7}" for k in tried))
+        say("silhouette" + "".join(f"{value:>7.3f}" for value in tried.values()))
+        if figures["clusters"] == min(tried):
+            note("no k stands out (the silhouette favours few clusters): give --k for more")
+    if figures["sampled"]:
+        note(f"{figures['sampled']} pictures were clustered; each of the others went with the nearest of them")
+    noise = f", {figures['noise']} pictures in none" if figures["noise"] else ""
+    stable = (
+        ""
+        if figures["stability"] != figures["stability"]
+        else f", stability between restarts {figures['stability']:.3f}"
+    )
+    say(f"{out}: {figures['clusters']} clusters{noise}, silhouette {figures['silhouette']:.3f}{stable}")
+    more = " ..." if figures["clusters"] > SHOWN else ""
+    say("pictures: " + " ".join(map(str, figures["sizes"][:SHOWN])) + more)
+    judged = figures["labels"]
+    if judged:
+        say(
+            f"against the labels of {judged['pictures']}: NMI {judged['nmi']:.3f}, ARI {judged['ari']:.3f}, "
+            f"accuracy {100 * judged['accuracy']:.2f}% (clusters matched one to one), purity {100 * judged['purity']:.2f}%"
+        )

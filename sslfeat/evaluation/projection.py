@@ -1,0 +1,89 @@
+"""Features in few dimensions: principal components, and on top of them t-SNE or UMAP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import FeaturesError, InputError, MissingExtraError
+
+FloatArray = npt.NDArray[np.float32]
+METHODS = ("pca", "tsne", "umap")
+BLOCK = 65_536
+BEFORE = 50  # principal components that t-SNE and UMAP start from
+LEAST = 3  # rows
+
+
+@dataclass(frozen=True)
+class Pca:
+    """``mean`` (D,), unit ``axes`` (D, d) by falling variance, and each one's ``share`` (d,) of the variance."""
+
+    mean: FloatArray
+    axes: FloatArray
+    share: npt.NDArray[np.float64]
+
+    def project(self, x: FloatArray) -> FloatArray:
+        """Coordinates (N, d) of features (N, D)."""
+        out = np.empty((len(x), self.axes.shape[1]), np.float32)
+        for start in range(0, len(x), BLOCK):
+            np.matmul(x[start : start + BLOCK] - self.mean, self.axes, out=out[start : start + BLOCK])
+        return out
+
+
+def pca(x: FloatArray, dim: int) -> Pca:
+    """Up to ``dim`` components of features (N, D); an axis's greatest weight is positive, so that runs agree.
+
+    Raises FeaturesError for fewer than 3 rows, rows that are not finite, or all alike.
+    """
+    if x.ndim != 2 or len(x) < LEAST:
+        raise FeaturesError(f"features of shape {x.shape}: it takes {LEAST} pictures or more")
+    blocks = [x[start : start + BLOCK] for start in range(0, len(x), BLOCK)]
+    mean = (sum(block.sum(0, dtype=np.float64) for block in blocks) / len(x)).astype(np.float32)
+    if not np.isfinite(mean).all():
+        raise FeaturesError("some features are not finite: the encoder is broken, or overflows in a low precision")
+    covariance = np.zeros((x.shape[1],) * 2)
+    for block in blocks:
+        rows = block - mean
+        covariance += rows.T @ rows
+    values, axes = np.linalg.eigh(covariance)
+    values, axes = np.maximum(values[::-1], 0), axes[:, ::-1]
+    if values[0] <= 1e-12 * len(x) * max(float(np.square(mean).sum()), 1e-30):
+        raise FeaturesError("all features are the same: there is nothing to tell apart")
+    axes = axes[:, :dim]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    return Pca(mean, axes.astype(np.float32), values[:dim] / values.sum())
+
+
+def project(x: FloatArray, method: str = "pca", seed: int = 0) -> FloatArray:
+    """A map (N, 2) float32 of features (N, D). t-SNE: van der Maaten, Hinton 2008; UMAP: McInnes et al. 2018.
+
+    Raises InputError for an unknown method, MissingExtraError where its package is not installed, FeaturesError as ``pca``.
+    """
+    if method not in METHODS:
+        raise InputError(f"method {method!r} is not known: {', '.join(METHODS)}")
+    if method == "pca":
+        points = pca(x, 2).project(x)
+        return points if points.shape[1] == 2 else np.hstack([points, np.zeros_like(points)])
+    reduced = pca(x, BEFORE).project(x)
+    return _tsne(reduced, seed) if method == "tsne" else _umap(reduced, seed)
+
+
+def _tsne(rows: FloatArray, seed: int) -> FloatArray:
+    try:
+        from sklearn.manifold import TSNE
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("probe", "scikit-learn") from error
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1).fit_transform(rows)
+    return np.asarray(points, np.float32)
+
+
+def _umap(rows: FloatArray, seed: int) -> FloatArray:
+    try:
+        from umap import UMAP
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("umap", "umap-learn") from error
+    points = UMAP(n_neighbors=min(15, len(rows) - 1), random_state=seed, n_jobs=1).fit_transform(rows)
+    return np.asarray(points, np.float32)
