@@ -51,9 +51,12 @@ finally:
 """
 
 
-def make_features(folder: Path, rows: npt.NDArray[np.float32], encoder: Encoder) -> None:
-    """A features folder as ``sslfeat embed`` would have left it."""
-    inputs = [Input(f"pictures/{number:07d}.jpg".encode(), f"class {number % 10}") for number in range(len(rows))]
+def make_features(
+    folder: Path, rows: npt.NDArray[np.float32], encoder: Encoder, y: npt.NDArray[np.int64] | None = None
+) -> None:
+    """A features folder as ``sslfeat embed`` would have left it, with classes ``y``."""
+    classes = np.arange(len(rows)) % 10 if y is None else y
+    inputs = [Input(f"pictures/{n:07d}.jpg".encode(), f"class {label}") for n, label in enumerate(classes.tolist())]
     sizes = np.zeros(len(rows), np.int64)
     stock = Stock(inputs, sizes, sizes)
     run = describe(encoder, stock, "parquet", EXACT, PART, None)

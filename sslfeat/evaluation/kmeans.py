@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import MissingExtraError
-
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-SAMPLE, A_CENTRE = 10_000, 256  # rows of a restart: so many, or so many a centre
-ROUNDS, ROUGH, FINE = 100, 1e-3, 1e-4  # iterations at most; relative gain at which restarts, and the end, stop
+SAMPLE, A_CENTRE = 5_000, 32  # rows of a restart: so many, or so many a centre
+STARTERS = 2_500  # of them are considered as first centres
+ROUNDS, ROUGH, FINE = 100, 3e-3, 5e-4  # iterations at most; relative gain at which restarts, and the end, stop
+FEW, FINEST = 20_000, 1e-5  # rows up to which going on costs nothing
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,35 @@ class KMeans:
 def kmeans(x: FloatArray, k: int, restarts: int = 3, seed: int = 0, spherical: bool = False) -> KMeans:
     """``k`` clusters of contiguous rows (N, D), of unit length if ``spherical``: then centres are too.
 
-    Greedy k-means++ (Arthur, Vassilvitskii 2007, section 7) and Lloyd's iterations (1957). Raises MissingExtraError.
+    Greedy k-means++ (Arthur, Vassilvitskii 2007, section 7) and Lloyd's iterations (1957).
     """
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(restarts):
         rows = rng.permutation(len(x))[: max(SAMPLE, A_CENTRE * k)]
-        start = _spread(x[rows[: max(SAMPLE, 2 * k)]], k, int(rng.integers(1 << 30)))
+        start = _spread(x[rows[: max(STARTERS, 2 * k)]], k, rng)
         found.append(_lloyd(x[np.sort(rows)] if len(rows) < len(x) else x, start, ROUGH, spherical))
     best = min(found, key=lambda run: run[1])[0]
-    centres, _ = _lloyd(x, best, FINE, spherical)
+    centres, _ = _lloyd(x, best, FINE if len(x) > FEW else FINEST, spherical)
     assignments, squares = assign(x, centres)
     return KMeans(centres, assignments, squares, [run[0] for run in found])
 
 
-def _spread(rows: FloatArray, k: int, seed: int) -> FloatArray:
-    """``k`` of the rows, far from one another."""
-    try:
-        from sklearn.cluster import kmeans_plusplus
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("probe", "scikit-learn") from error
-    centres: FloatArray = kmeans_plusplus(rows, k, random_state=seed)[0]
-    return centres
+def _spread(rows: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
+    """``k`` of the rows, far from one another: each the best of a few drawn by their squared distance to those before."""
+    lengths = np.square(rows).sum(1)
+    trials = 2 + int(np.log(k))
+    chosen = [int(rng.integers(len(rows)))]
+    nearest = np.maximum(lengths + lengths[chosen[0]] - 2 * rows @ rows[chosen[0]], 0)
+    for _ in range(k - 1):
+        total = nearest.cumsum(dtype=np.float64)
+        drawn = np.minimum(np.searchsorted(total, rng.random(trials) * total[-1]), len(rows) - 1)
+        squares = lengths[drawn, None] + lengths - 2 * rows[drawn] @ rows.T
+        after = np.clip(squares, 0, nearest)
+        best = int(after.sum(1).argmin())
+        chosen.append(int(drawn[best]))
+        nearest = after[best]
+    return rows[chosen]
 
 
 def assign(x: FloatArray, centres: FloatArray) -> tuple[IntArray, FloatArray]:

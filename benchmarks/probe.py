@@ -1,0 +1,139 @@
+"""The probe's logistic regression against scikit-learn's: the same optimum? how much sooner? a million rows in how much memory?
+
+    python benchmarks/probe.py WORK [--laps 2] [--hundred 1] [--million]
+
+Drawn features, 50,000 x 512 (and 10,000 to test on): class means under noise whose variances fall off by a power law, as
+those of encoders do. A path over ten values of C, warm-started, against scikit-learn fitting each (its default tolerance,
+enough iterations to get there), alternating in one process: ``--laps`` times with 10 classes, ``--hundred`` times with 100.
+For each C the objectives (per row) and the test accuracies are compared. ``--million``: a features folder of 1,000,000 x 384
+is probed by the command line, with the peak of the process's memory. Writes WORK/probe.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+
+from sslfeat.evaluation.logistic import Linear, Regression, Targets
+from sslfeat.evaluation.strength import STRENGTHS
+
+Rows = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int64]
+TRAIN, TEST, DIM = 50_000, 10_000, 512
+
+
+def draw(count: int, dim: int, classes: int, seed: int) -> tuple[Rows, Numbers]:
+    """Overlapping classes: a probe names more than half of the rows."""
+    world, rng = np.random.default_rng(0), np.random.default_rng(seed)
+    scale = np.arange(1, dim + 1) ** -0.5
+    means = (world.normal(size=(classes, dim)) * scale * 0.35).astype(np.float32)
+    turn = np.linalg.qr(world.normal(size=(dim, dim)))[0].astype(np.float32)
+    y = rng.integers(0, classes, count)
+    x = rng.normal(size=(count, dim)).astype(np.float32) * scale.astype(np.float32) + means[y]
+    return np.maximum(x @ turn + 0.1, 0), y
+
+
+def standardised(train: Rows, *others: Rows) -> list[Rows]:
+    mean, scale = train.mean(0), train.std(0)
+    return [(x - mean) / scale for x in (train, *others)]
+
+
+def objective(x: Rows, y: Numbers, weights: Any, bias: Any, c: float) -> float:
+    """Per row: cross-entropy, and the penalty of the weights."""
+    z = x @ weights.T + bias
+    z -= z.max(1, keepdims=True)
+    loss = np.log(np.exp(z).sum(1, dtype=np.float64)) - z[np.arange(len(y)), y]
+    return float(loss.sum(dtype=np.float64) + np.square(weights, dtype=np.float64).sum() / (2 * c)) / len(y)
+
+
+def compare(classes: int, laps: int) -> dict[str, Any]:
+    x, y = draw(TRAIN, DIM, classes, 1)
+    x_test, y_test = draw(TEST, DIM, classes, 2)
+    rows, rows_test = standardised(x, x_test)
+    ours: list[Linear] = []
+    spent: dict[str, list[float]] = {"ours": [], "scikit-learn": []}
+    theirs: list[LogisticRegression] = []
+    for _ in range(laps):
+        began = time.perf_counter()
+        ours = list(Regression(x, Targets(y, classes)).path(STRENGTHS))
+        spent["ours"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        theirs = [LogisticRegression(C=c, max_iter=5000).fit(rows, y) for c in STRENGTHS]
+        spent["scikit-learn"].append(time.perf_counter() - began)
+        print(classes, {name: [round(s, 1) for s in seconds] for name, seconds in spent.items()}, flush=True)
+    each = {}
+    regression = Regression(x, Targets(y, classes))
+    for c, a, b in zip(STRENGTHS, ours, theirs, strict=True):
+        lower = regression.objective(a, c) / len(y)
+        wanted = objective(rows, y, b.coef_, b.intercept_, c)
+        named = [float((found == y_test).mean()) for found in (a.scores(x_test).argmax(1), b.predict(rows_test))]
+        each[c] = {"objective": lower, "minus scikit-learn's": lower - wanted, "accuracies": named}
+    medians = {name: statistics.median(seconds) for name, seconds in spent.items()}
+    return {
+        "seconds": spent,
+        "times faster": round(medians["scikit-learn"] / medians["ours"], 2),
+        "largest objective above scikit-learn's": max(e["minus scikit-learn's"] for e in each.values()),
+        "largest difference of accuracy": max(abs(e["accuracies"][0] - e["accuracies"][1]) for e in each.values()),
+        "each C": each,
+    }
+
+
+def million(work: Path) -> dict[str, Any]:
+    """Peak MiB of ``sslfeat probe`` with a million rows of 384: all, and what is not a mapped file."""
+    from index_million import PEAK, make_features
+    from million import make_encoder
+
+    from sslfeat import Encoder
+
+    encoder, features = work / "million.onnx", work / "million"
+    if not features.exists():
+        make_encoder(encoder, 384)
+        x, y = draw(1_000_000, 384, 10, 1)
+        make_features(features, x, Encoder.load(encoder), y)
+        del x
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, "probe", str(features), "--json"], capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    return {
+        "rows": 1_000_000,
+        "dim": 384,
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak MiB": int(done.stderr.split("peak ")[-1]),
+        "accuracy": told["linear"]["top1"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--laps", type=int, default=2)
+    parser.add_argument("--hundred", type=int, default=1)
+    parser.add_argument("--million", action="store_true")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    path = options.work / "probe.json"
+    result = json.loads(path.read_text()) if path.exists() else {}
+    if options.million:
+        result["million"] = million(options.work)
+    if options.laps:
+        result["10 classes"] = compare(10, options.laps)
+    if options.hundred:
+        result["100 classes"] = compare(100, options.hundred)
+    print(json.dumps(result, indent=1))
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
