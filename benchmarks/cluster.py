@@ -4,7 +4,8 @@
 
 The rows of a features folder are clustered by ``sslfeat.evaluation.kmeans`` (three restarts, as the command line does), by
 scikit-learn's ``KMeans`` and by ``faiss.Kmeans`` (25 iterations over all points), all by their defaults, alternating in one
-process, with another seed each lap. Printed: medians of the seconds, and of the inertia above scikit-learn's. Writes WORK/cluster.json.
+process, with another seed each lap. Printed: medians of the seconds, and of the inertia above scikit-learn's. Writes
+WORK/cluster.json.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def draw(count: int, dim: int, classes: int, seed: int) -> tuple[Rows, Numbers]:
     """Overlapping classes: a probe names more than half of the rows."""
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     scale = np.arange(1, dim + 1) ** -0.5
-    means = (world.normal(size=(classes, dim)) * scale * 0.35).astype(np.float32)
+    means = (world.normal(size=(classes, dim)) * scale * 0.08).astype(np.float32)
     turn = np.linalg.qr(world.normal(size=(dim, dim)))[0].astype(np.float32)
     y = rng.integers(0, classes, count)
     x = rng.normal(size=(count, dim)).astype(np.float32) * scale.astype(np.float32) + means[y]

@@ -39,13 +39,14 @@ def kmeans(x: FloatArray, k: int, restarts: int = 3, seed: int = 0, spherical: b
     Greedy k-means++ (Arthur, Vassilvitskii 2007, section 7) and Lloyd's iterations (1957).
     """
     rng = np.random.default_rng(seed)
+    rough, fine = (ROUGH, FINE) if len(x) > FEW else (FINEST, FINEST)
     found = []
     for _ in range(restarts):
         rows = rng.permutation(len(x))[: max(SAMPLE, A_CENTRE * k)]
         start = _spread(x[rows[: max(STARTERS, 2 * k)]], k, rng)
-        found.append(_lloyd(x[np.sort(rows)] if len(rows) < len(x) else x, start, ROUGH, spherical))
+        found.append(_lloyd(x[np.sort(rows)] if len(rows) < len(x) else x, start, rough, spherical))
     best = min(found, key=lambda run: run[1])[0]
-    centres, _ = _lloyd(x, best, FINE if len(x) > FEW else FINEST, spherical)
+    centres, _ = _lloyd(x, best, fine, spherical)
     assignments, squares = assign(x, centres)
     return KMeans(centres, assignments, squares, [run[0] for run in found])
 

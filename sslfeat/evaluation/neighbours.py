@@ -81,20 +81,21 @@ def choose(x: FloatArray, y: IntArray, classes: int, rng: np.random.Generator) -
     return grid[int(np.argmax(right))]
 
 
-def class_means(x: FloatArray, y: IntArray, classes: int) -> FloatArray:
-    """Unit means (K, D) of the rows ``x`` (N, D) of each class; zeros for a class without rows."""
+def class_means(x: FloatArray, y: IntArray, classes: int, mean: FloatArray) -> FloatArray:
+    """Unit means (K, D) of each class's rows of ``x`` (N, D), less ``mean`` and made unit; zeros for one without rows."""
     sums = np.zeros((classes, x.shape[1]))
-    order = np.argsort(y, kind="stable")
-    counts = np.bincount(y, minlength=classes)
-    starts = (np.cumsum(counts) - counts)[counts > 0]
-    sums[counts > 0] = np.add.reduceat(x[order], starts, axis=0, dtype=np.float64)
+    for start in range(0, len(x), BLOCK):
+        labels = y[start : start + BLOCK]
+        order = np.argsort(labels, kind="stable")
+        present, starts = np.unique(labels[order], return_index=True)
+        sums[present] += np.add.reduceat(unit(x[start : start + BLOCK][order] - mean), starts, axis=0)
     return unit(sums.astype(np.float32))
 
 
 def nearest_mean(x: FloatArray, y: IntArray, x_test: FloatArray, classes: int) -> IntArray:
     """The class (Q,) whose mean is nearest to each test row."""
     mean = x.mean(0, dtype=np.float64).astype(np.float32)
-    winner: IntArray = (unit(x_test - mean) @ class_means(unit(x - mean), y, classes).T).argmax(1)
+    winner: IntArray = (unit(x_test - mean) @ class_means(x, y, classes, mean).T).argmax(1)
     return winner
 
 
@@ -115,7 +116,7 @@ def few_shot(
         for _ in range(DRAWS):
             order = np.lexsort((rng.random(len(y)), y))
             rows = order[(starts[:, None] + np.arange(shots)).ravel()]
-            means = class_means(unit(x[rows] - mean), y[rows], classes)
+            means = class_means(x[rows], y[rows], classes, mean)
             tops.append(float(((queries @ means.T).argmax(1) == y_test).mean()))
         drawn = rng.binomial(len(y_test), np.repeat(tops, 500)) / len(y_test)  # other draws and other test pictures
         low, high = np.quantile(drawn, LEVELS)
