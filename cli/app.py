@@ -18,6 +18,7 @@ from sslfeat.cli.exits import ERROR
 from sslfeat.cli.export import export
 from sslfeat.cli.index import index
 from sslfeat.cli.inspect import info, models, verify
+from sslfeat.cli.map import map_
 from sslfeat.cli.methods import TrainCommand, methods
 from sslfeat.cli.predict import predict
 from sslfeat.cli.probe import probe
@@ -45,6 +46,7 @@ for command in (
     probe,
     predict,
     cluster,
+    map_,
     score,
     info,
     verify,
@@ -54,7 +56,9 @@ for command in (
     samples,
 ):
     kind = TrainCommand if command is train else TyperCommand
-    app.command(cls=kind, no_args_is_help=command not in (models, methods, samples))(command)
+    app.command(command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples))(
+        command
+    )
 debug = False
 
 

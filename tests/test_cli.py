@@ -18,8 +18,8 @@ from sslfeat.zoo import DEFAULT, names, resolve
 from tests.conftest import sslfeat
 
 COMMANDS = (
-    "train", "export", "embed", "index", "search", "dedupe", "probe", "predict", "cluster", "score", "info",
-    "verify", "models", "methods", "samples",
+    "train", "export", "embed", "index", "search", "dedupe", "probe", "predict", "cluster", "map", "score",
+    "info", "verify", "models", "methods", "samples",
 )  # fmt: skip
 
 

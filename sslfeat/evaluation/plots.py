@@ -1,4 +1,4 @@
-"""Plots of a probe as PNG: the confusion matrix, and the recall of every class. They need matplotlib (extra ``probe``)."""
+"""Plots as PNG: a probe's confusion matrix and the recall of every class, and maps. They need matplotlib (``probe``)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sslfeat.errors import MissingExtraError
 from sslfeat.evaluation.classes import ClassFigures
+from sslfeat.evaluation.mapping import Map
 
 NAMED, NUMBERED = 40, 15  # classes up to which axes carry names, and cells their share
 BARS = 60  # classes in the plot of recalls: of more, the worst
@@ -52,6 +53,23 @@ def classes_png(classes: Sequence[ClassFigures]) -> bytes:
     cut = f", the worst {BARS} of {len(classes)} classes" if len(classes) > BARS else ""
     axes.set_xlabel(f"recall, 95% interval{cut}")
     axes.grid(axis="x", alpha=0.3)
+    return _png(figure)
+
+
+def map_png(found: Map) -> bytes:
+    """The points of a map in the colours of their groups."""
+    figure, axes = _axes(9.5, 7)
+    colors = np.array([group.color for group in found.groups])
+    order = np.random.default_rng(0).permutation(len(found.points))  # so that no group lies on top
+    size = float(np.clip(20_000 / len(order), 2, 40))
+    axes.scatter(*found.points[order].T, s=size, c=colors[found.members[order]], alpha=0.7, linewidths=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(f"{found.method}, {len(order)} pictures", fontsize=10)
+    for group in found.groups:
+        axes.scatter([], [], c=group.color, label=f"{_short(group.name)} ({group.count})")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
     return _png(figure)
 
 

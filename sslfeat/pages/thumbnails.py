@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from sslfeat.decoder import DEFAULT_LIMITS
@@ -22,19 +23,25 @@ FAST = Decoding("fast")
 
 
 def thumbnails(names: Sequence[str], side: int = SIDE, quality: int = QUALITY) -> list[str | None]:
-    """The centre of each picture as a WebP data URI of ``side`` x ``side`` px; None for one that cannot be read.
+    """The centre of each picture as a WebP data URI of ``side`` x ``side`` px; None for one that cannot be read."""
+    cells, readable = pixels(names, side)
+    return [uri(Image.fromarray(row), quality) if fine else None for row, fine in zip(cells, readable, strict=True)]
+
+
+def pixels(names: Sequence[str], side: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """The centres of pictures, (N, side, side, 3), and which of them could be read, (N,).
 
     ``names`` are paths as features folders hold them. Decoding is in a process of its own, as in ``sslfeat embed``.
     """
     sources = [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
-    pixels = np.empty((len(sources), side, side, 3), np.uint8)
+    cells = np.empty((len(sources), side, side, 3), np.uint8)
     with closing(IsolatedDecoder(Preprocess(side, side, "bilinear"), FAST, DEFAULT_LIMITS)) as decoder:
-        outcomes = decoder.decode(sources, pixels)
-    pairs = zip(outcomes, pixels, strict=True)
-    return [_uri(Image.fromarray(row), quality) if isinstance(outcome, Decoded) else None for outcome, row in pairs]
+        outcomes = decoder.decode(sources, cells)
+    return cells, np.array([isinstance(outcome, Decoded) for outcome in outcomes], bool)
 
 
-def _uri(image: Image.Image, quality: int) -> str:
+def uri(image: Image.Image, quality: int) -> str:
+    """A picture as a WebP data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,137 @@
+"""Maps: main components as NumPy finds them, and a page that a browser shows, on a desktop and a phone."""
+
+from __future__ import annotations
+
+import io
+import json
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from sslfeat.errors import FeaturesError, InputError
+from sslfeat.evaluation.mapping import COLORS, grouped, make_map
+from sslfeat.evaluation.projection import pca, project
+from sslfeat.features import Features
+from sslfeat.pages.map import map_page
+from sslfeat.pages.sprites import COLUMNS, sprites
+from tests.browser import DESKTOP, PHONE, look, needs_browser
+from tests.conftest import sslfeat
+
+ROWS = (np.random.default_rng(0).normal(size=(300, 10)) * np.arange(1, 11) + 3).astype(np.float32)
+
+
+def test_components_are_those_of_the_singular_values() -> None:
+    found = pca(ROWS, 4)
+    centred = ROWS.astype(np.float64) - ROWS.mean(0)
+    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    assert found.share == pytest.approx(values[:4] ** 2 / np.sum(values**2), rel=1e-5)
+    assert np.abs(np.sum(found.axes.T * axes[:4], 1)) == pytest.approx(np.ones(4), abs=1e-5)
+    assert found.project(ROWS) == pytest.approx(centred @ found.axes, abs=1e-4)
+    assert (np.take_along_axis(found.axes, np.abs(found.axes).argmax(0)[None], 0) > 0).all()
+    flat = np.outer(np.arange(9), [1.0]).astype(np.float32)
+    assert project(flat).shape == (9, 2)
+
+
+def test_t_sne_keeps_groups_apart() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    x[:30] += 20
+    points = project(x, "tsne")
+    between = np.linalg.norm(points[:30].mean(0) - points[30:].mean(0))
+    assert between > max(points[:30].std(0).max(), points[30:].std(0).max())
+    assert np.array_equal(points, project(x, "tsne"))
+
+
+def test_what_cannot_be_mapped() -> None:
+    with pytest.raises(FeaturesError, match="3 pictures or more"):
+        project(ROWS[:2])
+    with pytest.raises(FeaturesError, match="all features are the same"):
+        project(np.ones((9, 4), np.float32))
+    with pytest.raises(InputError, match="pca, tsne, umap"):
+        project(ROWS, "lda")
+    with pytest.raises(InputError, match="limit"):
+        make_map(ROWS, [""] * 300, [None] * 300, limit=1)
+
+
+def test_groups_are_the_largest_and_the_rest() -> None:
+    labels = [None, *(f"c{number}" for number in range(30)), "c7"]
+    groups, members = grouped(labels)
+    assert [(group.name, group.count) for group in groups[:1]] == [("c7", 2)]
+    assert len(groups) == len(COLORS) + 2
+    assert [(group.name, group.count) for group in groups[-2:]] == [("others (10)", 10), ("no label", 1)]
+    assert groups[members[0]].name == "no label"
+    assert groups[members[-1]].name == "c7"
+    assert [group.count for group in groups] == np.bincount(members).tolist()
+
+
+def test_sprites_are_the_pictures_in_order(tmp_path: Path) -> None:
+    names = []
+    for number in range(COLUMNS + 3):
+        names.append(str(tmp_path / f"{number}.png"))
+        Image.new("RGB", (20, 20), (7 * number, 255 - 7 * number, 40)).save(names[-1])
+    Path(names[1]).write_text("no picture")
+    packed = sprites(names, 16)
+    assert packed.missing == [1]
+    (sheet,) = packed.sheets
+    with Image.open(io.BytesIO(b64decode(sheet.split(",")[1]))) as image:
+        cells = np.asarray(image.convert("RGB"), np.int64)
+    for number in (0, 5, COLUMNS - 1, COLUMNS + 2):
+        row, column = divmod(number, COLUMNS)
+        middle = cells[16 * row + 8, 16 * column + 8]
+        assert np.abs(middle - (7 * number, 255 - 7 * number, 40)).max() < 12
+
+
+@needs_browser
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESKTOP, False)])
+def test_the_page_in_a_browser(embedded: Path, tmp_path: Path, size: tuple[int, int], dark: bool) -> None:
+    features = Features.load(embedded)
+    page = tmp_path / "page.html"
+    found = make_map(features.embeddings, features.paths, features.labels)
+    page.write_text(map_page("<b>Drawn & mapped</b>", "about it", found))
+    script = """
+    const canvas = document.querySelector("canvas"), box = canvas.getBoundingClientRect(), names = new Set();
+    const inked = () => canvas.toDataURL().length;
+    for (let x = 0; x < box.width; x += 6) for (let y = 0; y < box.height; y += 6) {
+      canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.x + x, clientY: box.y + y, pointerId: 1 }));
+      if (!document.querySelector(".tip").hidden) names.add(document.querySelector(".tip span").textContent);
+    }
+    document.body.dataset.names = names.size;
+    document.body.dataset.one = [...names][0];
+    const all = inked(), buttons = [...document.querySelectorAll("[data-group]")];
+    buttons.slice(1).forEach((button) => button.click());
+    requestAnimationFrame(() => requestAnimationFrame(() => document.body.dataset.fewer = inked() < all));
+    """
+    seen = look(page, tmp_path, size, dark, script)
+    assert seen.errors == []
+    assert seen.told("wide") == "false"
+    assert int(seen.told("names")) > 25  # of 40: some lie on top of one another
+    assert seen.told("one").split(":")[0] in features.labels
+    assert seen.told("fewer") == "true"
+    assert "&lt;b&gt;Drawn &amp; mapped" in seen.dom
+    assert (seen.pixels[5, 5].mean() < 100) == dark
+
+
+def test_the_command(embedded: Path, tmp_path: Path) -> None:
+    done = sslfeat("map", embedded, "--out", tmp_path / "a map", "--parquet", "--limit", "30", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["pictures"], told["of"], sum(told["groups"].values())) == (30, 40, 30)
+    assert set(map(Path, told["files"].values())) == {tmp_path / f"a map.{end}" for end in ("html", "png", "parquet")}
+    with Image.open(tmp_path / "a map.png") as image:
+        assert len(image.convert("RGB").getcolors(1 << 24) or ()) > 10
+    table = parquet.read_table(tmp_path / "a map.parquet")
+    assert [row["ids"][0] for row in table["neighbors"].to_pylist()] == list(range(30))
+    with Image.open(io.BytesIO(table["image"][0].as_py()["bytes"])) as image:
+        assert image.size == (96, 96)
+
+    assert sslfeat("cluster", embedded, "-k", "3", "--out", tmp_path / "c").returncode == 0
+    command = ("map", embedded, "--out", tmp_path / "b", "--no-png", "--color", "cluster")
+    done = sslfeat(*command, "--clusters", tmp_path / "c", "--json")
+    assert set(json.loads(done.stdout)["groups"]) == {"cluster 000", "cluster 001", "cluster 002"}
+    assert "sslfeat cluster" in sslfeat(*command, "--clusters", tmp_path / "none").stderr
+    assert "neither label nor cluster" in sslfeat(*command[:-1], "size").stderr
+    atlas = sslfeat("map", embedded, "--out", tmp_path / "d", "--no-png", "--atlas")
+    assert "pip install embedding-atlas" in atlas.stderr
