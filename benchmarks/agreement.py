@@ -13,15 +13,16 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from sslfeat.evaluation.score import MEANING
+from sslfeat.evaluation.score import MEANING, Score, mean_ranks
 
-FIGURES = [name for name in MEANING if name != "dead"]
+FIGURES = [*(name for name in MEANING if name != "dead"), "mean_rank"]
 RESAMPLES = 2000
 
 
@@ -105,6 +106,10 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rows = [judge(encoder, (options.train, options.test), options.work) for encoder in options.encoders]
+    names = {field.name for field in fields(Score)}
+    scores = [Score(**{name: value for name, value in row.items() if name in names}) for row in rows]
+    for row, rank in zip(rows, mean_ranks(scores), strict=True):
+        row["mean_rank"] = rank
     found = {figure: agreement(rows, figure) for figure in FIGURES}
     result = {"encoders": rows, "agreement": found}
     (options.work / "agreement.json").write_text(json.dumps(result, indent=1) + "\n")

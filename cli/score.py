@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from sslfeat.cli.console import say, say_json
+from sslfeat.cli.console import note, say, say_json
 from sslfeat.errors import FeaturesError
 
+RANKED = "1 is best: by rank_me (most), alpha (nearest to 1), uniformity (least), hubness (least)"
 MEASURED = 20_000  # pictures, spread evenly over the folder
 
 
@@ -20,20 +21,24 @@ def score(
     """Measure features without labels, several folders side by side: rank, decay, uniformity, redundancy, hubness."""
     import dataclasses
 
-    from sslfeat.evaluation.score import MEANING
+    from sslfeat.evaluation.score import MEANING, mean_ranks
     from sslfeat.evaluation.score import score as measure
     from sslfeat.features import Features
 
-    found = []
+    scores, found = [], []
     for folder in folders:
         features = Features.load(folder)
         rows = features.embeddings
         rows = rows[:: max(1, len(rows) // MEASURED)][:MEASURED]
         try:
-            figures = dataclasses.asdict(measure(rows))
+            scores.append(measure(rows))
         except FeaturesError as error:
             raise FeaturesError(f"{folder}: {error}") from error
-        found.append({"folder": str(folder), "encoder": features.run["encoder"]["card"]["name"], **figures})
+        name = features.run["encoder"]["card"]["name"]
+        found.append({"folder": str(folder), "encoder": name, **dataclasses.asdict(scores[-1])})
+    ranks = mean_ranks(scores)
+    for row, rank in zip(found, ranks, strict=True):
+        row["mean_rank"] = rank
     if as_json:
         say_json(found)
         return
@@ -42,6 +47,13 @@ def score(
     say(f"{'pictures, units':<18}" + "".join(f"{_sizes(row):>20}" for row in found))
     for figure, meaning in MEANING.items():
         say(f"{figure:<18}" + "".join(f"{row[figure]:>20.3f}" for row in found) + f"   {meaning}")
+    if len(found) > 1:
+        say(f"{'mean rank':<18}" + "".join(f"{rank:>20.2f}" for rank in ranks) + "   " + RANKED)
+        best = [row for row in found if row["mean_rank"] == min(ranks)]
+        say(f"predicted best: {' and '.join(str(row['folder']) for row in best)}")
+        if len({row["images"] for row in found}) > 1:
+            note("the folders hold different numbers of pictures: compare encoders on the same ones")
+        note("a prediction, no more: docs/score.md says how well it agreed with a probe")
 
 
 def _sizes(row: dict[str, object]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from sslfeat.errors import FeaturesError
 from sslfeat.evaluation import score as module
 from sslfeat.evaluation.redundancy import redundancy
-from sslfeat.evaluation.score import MEANING, alpha, hubness, rank_me, score, uniformity
+from sslfeat.evaluation.score import MEANING, Score, alpha, hubness, mean_ranks, rank_me, score, uniformity
 from sslfeat.features import Features
 from tests.conftest import sslfeat
 
@@ -104,3 +104,18 @@ def test_folders_side_by_side(tiny: Path, pictures: Path, tmp_path: Path) -> Non
     refused = sslfeat("score", tmp_path / "few")
     assert refused.returncode == 1
     assert "1 pictures for 8 units" in refused.stderr
+
+
+def test_mean_ranks_are_counted_by_hand() -> None:
+    values = [(10.0, 1.2, -3.0, 0.5), (8.0, 0.9, -3.0, 0.1), (9.0, 2.0, -1.0, 0.3)]
+    scores = [Score(100, 8, rank, alpha, even, 0, 0, 0, 0, hubs) for rank, alpha, even, hubs in values]
+    wanted = [(1 + 2 + 1.5 + 3) / 4, (3 + 1 + 1.5 + 1) / 4, (2 + 3 + 3 + 2) / 4]
+    assert mean_ranks(scores) == pytest.approx(wanted)
+    assert mean_ranks(scores[:1]) == [1]
+
+
+def test_several_encoders_are_ranked(embedded: Path) -> None:
+    done = sslfeat("score", embedded, embedded)
+    assert done.returncode == 0, done.stderr
+    assert f"predicted best: {embedded} and {embedded}" in done.stdout
+    assert "predicted best" not in sslfeat("score", embedded).stdout
