@@ -22,6 +22,7 @@ from sslfeat.cli.map import map_
 from sslfeat.cli.methods import TrainCommand, methods
 from sslfeat.cli.predict import predict
 from sslfeat.cli.probe import probe
+from sslfeat.cli.report import report
 from sslfeat.cli.samples import samples
 from sslfeat.cli.score import score
 from sslfeat.cli.search import search
@@ -48,6 +49,7 @@ for command in (
     cluster,
     map_,
     score,
+    report,
     info,
     verify,
     repair,

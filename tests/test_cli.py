@@ -19,7 +19,7 @@ from tests.conftest import sslfeat
 
 COMMANDS = (
     "train", "export", "embed", "index", "search", "dedupe", "probe", "predict", "cluster", "map", "score",
-    "info", "verify", "models", "methods", "samples",
+    "info", "report", "verify", "models", "methods", "samples",
 )  # fmt: skip
 
 

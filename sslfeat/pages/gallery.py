@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sslfeat.pages.page import render
 from sslfeat.pages.thumbnails import SIDE, thumbnails
@@ -18,12 +19,22 @@ class Shown:
     marked: bool = False
 
 
-def gallery(title: str, about: str, sections: Sequence[tuple[str, Sequence[Shown]]], side: int = SIDE) -> str:
+Sections = Sequence[tuple[str, Sequence[Shown]]]
+
+
+def gallery(title: str, about: str, sections: Sections, side: int = SIDE) -> str:
     """The page's HTML, every thumbnail inside, each picture decoded once."""
-    names = sorted({shown.name for _, pictures in sections for shown in pictures})
+    return render("gallery.html", title=title, about=about, sections=filled([sections], side)[0])
+
+
+def filled(galleries: Sequence[Sections], side: int = SIDE) -> list[list[dict[str, Any]]]:
+    """Sections for the macro ``gallery``, with the thumbnails: a picture that is shown twice is decoded once."""
+    names = sorted({shown.name for sections in galleries for _, pictures in sections for shown in pictures})
     uris = dict(zip(names, thumbnails(names, side), strict=True))
-    filled = [
-        {"title": heading, "pictures": [{**vars(shown), "uri": uris[shown.name]} for shown in pictures]}
-        for heading, pictures in sections
+    return [
+        [
+            {"title": heading, "pictures": [{**vars(shown), "uri": uris[shown.name]} for shown in pictures]}
+            for heading, pictures in sections
+        ]
+        for sections in galleries
     ]
-    return render("gallery.html", title=title, about=about, sections=filled)
