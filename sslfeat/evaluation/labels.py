@@ -51,6 +51,7 @@ def labelled(features: Features, labels: Labels | None = None, min_images: int =
 
     ``labels`` replace those of the folder. Raises FeaturesError for fewer than two classes, or rows not finite.
     """
+    check_any(features.embeddings)
     every = features.labels if labels is None else labels
     counts = Counter(name for name in every if isinstance(name, str))
     rows = [row for row, name in enumerate(every) if isinstance(name, str) and counts[name] >= min_images]
@@ -66,8 +67,17 @@ def labelled(features: Features, labels: Labels | None = None, min_images: int =
     return Labelled(x, names, [features.paths[row] for row in rows])
 
 
+def check_any(x: FloatArray) -> None:
+    """Raise FeaturesError if there are no rows."""
+    if not len(x):
+        raise FeaturesError(
+            "the features folder holds no features: there were no pictures, or all failed (see its failures.csv)"
+        )
+
+
 def check_finite(x: FloatArray, paths: Sequence[str]) -> None:
-    """Raise FeaturesError, naming the first picture, if some features are not finite."""
+    """Raise FeaturesError if there are no rows, or, naming the first picture, if some are not finite."""
+    check_any(x)
     for start in range(0, len(x), 65_536):
         bad = np.flatnonzero(~np.isfinite(x[start : start + 65_536]).all(1))
         if bad.size:

@@ -24,7 +24,7 @@ from sslfeat.pages.material import Material
 
 Part = dict[str, Any]
 SCORED, MAPPED = 20_000, 10_000  # pictures at most
-CLUSTERS, EACH = 12, 4  # shown, and pictures of each kind in a cluster
+CLUSTERS, EACH = 12, 3  # shown, and pictures of each kind in a cluster
 QUERIES, FOUND = 8, 7
 GROUPS, COPIES = 10, 6
 REASONS = 8
@@ -88,7 +88,7 @@ def clusters(material: Material, seed: int) -> tuple[Part, Clustering]:
     found = cluster(material.x, ClusterOptions(k=k, seed=seed))
     why = "as many as there are classes" if k else "the number of the greatest silhouette among those tried"
     facts: list[Sequence[str]] = [
-        ("clusters", f"{len(found.centres)}, {why}; pictures: {', '.join(map(str, found.sizes[:CLUSTERS]))}"),
+        ("clusters", f"{len(found.centres)}", f"{why}; pictures: {', '.join(map(str, found.sizes[:CLUSTERS]))}"),
         ("silhouette", f"{found.silhouette:.3f}", "-1 to 1; 0: clusters that touch (Rousseeuw 1987)"),
         ("stability", f"{found.stability:.3f}", "adjusted Rand index between restarts; 1: always the same clusters"),
     ]
