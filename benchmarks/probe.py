@@ -6,8 +6,8 @@ Drawn features, 50,000 x 512 (and 10,000 to test on): class means under noise wh
 those of encoders do. A path over ten values of C, warm-started, against scikit-learn fitting each (its default tolerance,
 enough iterations to get there), alternating in one process: ``--laps`` times with 10 classes, ``--hundred`` times with 100.
 For each C the objectives (per row) and the test accuracies are compared, with those timed and with scikit-learn run on to a
-tolerance of 1e-6 (every third C, untimed): by default it stops short of the optimum. ``--million``: a features folder of 1,000,000 x 384
-is probed by the command line, with the peak of the process's memory. Writes WORK/probe.json.
+tolerance of 1e-6 (every third C, untimed): by default it stops short of the optimum. ``--million``: a features folder of
+1,000,000 x 384 is probed by the command line, with the peak of the process's memory. Writes WORK/probe.json.
 """
 
 from __future__ import annotations
