@@ -1,20 +1,31 @@
-"""``sslfeat export``: a training run becomes a verified encoder file."""
+"""``sslfeat export``: a training run or an encoder becomes a verified file, or what another runtime takes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import say, say_json
+from sslfeat.cli.console import note, say, say_json
 from sslfeat.cli.exits import needs
 from sslfeat.errors import InputError
 
+if TYPE_CHECKING:
+    from sslfeat.export.convert import Report
+
+DEFAULT = "onnx"
+TARGETS = "onnx, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, coreml, tensorrt or triton"
+
 
 def export(
-    run: Annotated[Path | None, typer.Argument(help="run folder of 'sslfeat train'")] = None,
-    out: Annotated[Path, typer.Option(help="encoder file to write")] = Path("encoder.onnx"),
+    source: Annotated[
+        str | None, typer.Argument(help="run folder of 'sslfeat train', encoder file, or the name of one in the box")
+    ] = None,
+    target: Annotated[str, typer.Option(help=TARGETS)] = DEFAULT,
+    out: Annotated[
+        Path | None, typer.Option(help="what to write; default: encoder.onnx, encoder-TARGET.onnx or encoder-TARGET/")
+    ] = None,
     random_init: Annotated[
         str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
     ] = None,
@@ -22,28 +33,41 @@ def export(
     image_size: Annotated[int | None, typer.Option(help="px, with --random-init")] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
     images: Annotated[
-        list[str] | None, typer.Option(help="pictures for the parity check; default: the run's own")
+        list[str] | None, typer.Option(help="pictures to calibrate and verify with; default: the run's own")
     ] = None,
+    labelled: Annotated[
+        str | None, typer.Option(help="folder of class folders: kNN and probe must not lose a point by int8 either")
+    ] = None,
+    allow: Annotated[bool, typer.Option("--allow", help="write it although a gate fails, and record that")] = False,
     name: Annotated[str | None, typer.Option(help="name on the card; default: the file's")] = None,
     data_name: Annotated[str | None, typer.Option(help="name of the training data on the card")] = None,
     data_licence: Annotated[str, typer.Option(help="licence of the training data on the card")] = "not stated",
     licence: Annotated[str, typer.Option(help="licence of the weights on the card")] = "not stated",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the parity figures as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
-    """Export an encoder to ONNX; the file is written only if onnxruntime gives torch's features."""
-    if (run is None) == (random_init is None):
-        raise InputError("give a run folder, or --random-init BACKBONE, not both or neither")
+    """Export an encoder. It is written only if its own runtime gives the reference's features on real pictures."""
+    if (source is None) == (random_init is None):
+        raise InputError("give a run folder or an encoder, or --random-init BACKBONE, not both or neither")
     if random_init is not None and image_size is None:
         raise InputError("--random-init needs --image-size")
+    if target != DEFAULT:
+        if source is None:
+            raise InputError(f"--random-init makes encoder files: export one of them to {target} afterwards")
+        _target(source, target, out, images or [], labelled, allow, layer, name, overwrite, as_json)
+        return
+    if source is not None and not (Path(source) / "config.yaml").is_file():
+        raise InputError(f"{source} is no run folder: an encoder file is exported to another --target ({TARGETS})")
+    out = out or Path("encoder.onnx")
     with needs("export"):
         import onnxscript  # noqa: F401 - torch imports it only halfway through an export
 
         from sslfeat.export.run import Labels, export_random, export_run
     if random_init is not None and image_size is not None:
         file = export_random(random_init, image_size, seed, out, images or (), overwrite)
-    elif run is not None:
-        file = export_run(run, out, Labels(name, data_name, data_licence, licence), images or (), overwrite, layer)
+    elif source is not None:
+        labels = Labels(name, data_name, data_licence, licence)
+        file = export_run(Path(source), out, labels, images or (), overwrite, layer)
     parity = file.card.parity
     figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
     figures |= {"min_cosine": parity.min_cosine, "neighbour_overlap": parity.neighbour_overlap}
@@ -52,3 +76,45 @@ def export(
         return
     say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
     say("parity with torch: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+
+
+def _target(
+    source: str, target: str, out: Path | None, images: list[str], labelled: str | None, allow: bool, layer: str | None,
+    name: str | None, overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    import dataclasses
+
+    from sslfeat.export.convert import convert
+    from sslfeat.export.source import origin
+    from sslfeat.export.targets.registry import find_target
+
+    found = find_target(target)
+    out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
+    report = convert(origin(source, name, images, layer), target, out, images, labelled, allow, overwrite)
+    if as_json:
+        say_json(dataclasses.asdict(report))
+    else:
+        _say(report, found.unrun)
+
+
+def _say(report: Report, unrun: str) -> None:
+    like = report.likeness
+    say(f"{report.out}: {report.bytes / 1e6:.1f} MB, {report.bytes / report.reference_bytes:.2f} of the encoder file")
+    if like is None:
+        note(f"target {report.target}: {unrun}")
+        return
+    rows: list[tuple[str, Any]] = [
+        ("pictures", f"{like.images} {report.pictures}"),
+        ("cosine, least", f"{like.cosine:.7f}"),
+        ("max abs diff", f"{like.max_abs_diff:.3g} of {like.scale:.3g}"),
+        ("overlap@10", f"{like.overlap:.4f}"),
+    ]
+    if report.drop is not None:
+        rows.append(("drop", f"kNN {report.drop.knn:+.2f}, linear probe {report.drop.linear:+.2f} points"))
+    for batch, (reference, own) in report.seconds.items():
+        times = f"{1000 * own:.2f} ms beside {1000 * reference:.2f}, {reference / own:.2f} times as fast"
+        rows.append((f"batch {batch}", times))
+    for title, value in rows:
+        say(f"  {title:<14} {value}")
+    for failed in report.overridden:
+        note(f"beyond its gate, and allowed: {failed}")

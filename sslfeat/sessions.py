@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,7 +55,7 @@ class OpenVinoSession:
     Raises MissingExtraError without the extra ``openvino``, EncoderFileError for a graph that it refuses.
     """
 
-    def __init__(self, data: bytes, precision: str, threads: int) -> None:
+    def __init__(self, data: bytes | Path, precision: str, threads: int) -> None:
         try:
             import openvino
         except ImportError as error:

@@ -158,9 +158,11 @@ for (const root of document.querySelectorAll(".map")) {
       else shown[Number(button.dataset.group)] = turned;
     }
     point(-1e6, -1e6);
-    redraw();
+    draw();
   });
   // until it is moved the whole map is shown, whatever the size
   new ResizeObserver(() => { if (!moved) fit(); redraw(); }).observe(canvas);
   for (const sheet of sheets) sheet.addEventListener("load", redraw);
+  fit();
+  draw();
 }

@@ -1,0 +1,220 @@
+"""An encoder is converted, run in the runtime it is for, and compared; what differs is refused and leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from sslfeat import store
+from sslfeat.card import CARD_KEY, Parity
+from sslfeat.decoder import DEFAULT_LIMITS
+from sslfeat.encoder_file import EncoderFile, check_encoder
+from sslfeat.errors import ExportError, ParityError
+from sslfeat.export.gates import Drop, Likeness, Verdict, drop_of, judge, likeness
+from sslfeat.export.measure import BATCH_SIZES, measure
+from sslfeat.export.runtimes import ABOUT, CARD
+from sslfeat.export.source import Origin
+from sslfeat.export.targets.registry import find_target
+from sslfeat.export.targets.target import Source, Target
+from sslfeat.images import Decoded, Pixels
+from sslfeat.inputs import Input, find_inputs
+from sslfeat.isolated import IsolatedDecoder
+from sslfeat.preprocess import EXACT, Preprocess
+
+TARGET_KEY = "sslfeat.target"
+JUDGES, SEEN = 256, 64  # pictures to compare on, and others to take ranges from
+LABELLED = 4000
+PACKAGES = ("onnx", "onnxruntime-gpu", "onnxruntime", "openvino", "ncnn", "pnnx", "executorch", "coremltools", "torch")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How an artefact compares. ``likeness`` is None where nothing was run; ``seconds`` are by batch size: the reference's,
+    in onnxruntime on one thread, and the artefact's. ``overridden`` are the gates that failed and were allowed."""
+
+    target: str
+    out: str
+    bytes: int
+    reference_bytes: int
+    likeness: Likeness | None
+    drop: Drop | None
+    verdicts: list[Verdict]
+    overridden: list[str]
+    seconds: dict[int, tuple[float, float]]
+    pictures: str
+
+
+def convert(
+    origin: Origin, name: str, out: Path, images: Sequence[str] = (), labelled: str | None = None, allow: bool = False,
+    overwrite: bool = False,
+) -> Report:  # fmt: skip
+    """Make target ``name`` of an encoder at ``out``. ``images`` are the pictures to calibrate and judge with.
+
+    ``labelled`` is a folder of class folders: then classifiers must not lose by it either. Raises ParityError, naming the
+    figures, for an artefact beyond its gates unless ``allow``, ExportError for one that cannot be made or run.
+    """
+    target = find_target(name)
+    _check_free(out, target, overwrite)
+    file = origin.file
+    with origin.pictures(images) as (sources, told):
+        pixels = _decoded(sources, file.card.preprocess)
+    judged, seen = _divided(pixels)
+    source = Source(file, origin.weights, seen)
+    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        made = place / ("encoder.onnx" if target.is_file else "folder")
+        if not target.is_file:
+            made.mkdir()
+        target.make(source, made)
+        report = _judged(target, file, made, judged, told, labelled, allow)
+        _sign(target, file, made, report)
+        report = dataclasses.replace(report, out=str(out), bytes=_size(made))
+        _put(made, out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return report
+
+
+def _judged(
+    target: Target, file: EncoderFile, made: Path, judged: Pixels, told: str, labelled: str | None, allow: bool
+) -> Report:
+    report = Report(target.name, "", 0, len(file.data), None, None, [], [], {}, told)
+    if target.runtime is None:
+        return report
+    if not target.is_file:
+        _describe(target, file, made, report)  # the runtime is found by it
+    reference = made.parent / "reference.onnx"
+    reference.write_bytes(file.data)
+    measured = measure(made, reference, judged)
+    like = likeness(measured)
+    drop = _drop(made, reference, file, labelled) if labelled and target.gate.drop is not None else None
+    verdicts = judge(target.gate, like, drop)
+    failed = [str(verdict) for verdict in verdicts if not verdict.passed]
+    if failed and not allow:
+        raise ParityError(f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written")
+    return dataclasses.replace(
+        report, likeness=like, drop=drop, verdicts=verdicts, overridden=failed, seconds=measured.seconds
+    )
+
+
+def _drop(made: Path, reference: Path, file: EncoderFile, labelled: str) -> Drop:
+    inputs = [item for item in find_inputs([labelled], "folder") if item.label is not None]
+    if not inputs:
+        raise ExportError(f"{labelled} has no pictures in class folders")
+    kept = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), LABELLED)).astype(int))
+    some: list[Input] = [inputs[number] for number in kept.tolist()]
+    pixels, fine = _decode([item.raw for item in some], file.card.preprocess)
+    labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]
+    found = measure(made, reference, pixels[fine], laps=1)
+    return drop_of(found.reference, found.found[max(BATCH_SIZES)], labels)
+
+
+def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None:
+    """Write the report into the artefact."""
+    if not target.is_file:
+        _describe(target, file, made, report)
+        return
+    like = report.likeness
+    if like is None:
+        raise ExportError(f"target {target.name} was not measured")
+    model = onnx.load_model_from_string(made.read_bytes())
+    parity = Parity(like.images, f"{target.name} beside {file.fingerprint[:12]}: {report.pictures}", BATCH_SIZES,
+                    like.max_abs_diff, like.scale, like.cosine, like.overlap)  # fmt: skip
+    card = dataclasses.replace(file.card, name=f"{file.card.name}-{target.name}", parity=parity)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
+    model.metadata_props.add(key=TARGET_KEY, value=json.dumps(_about(target, file, report), sort_keys=True))
+    data: bytes = model.SerializeToString(deterministic=True)
+    check_encoder(data)
+    made.write_bytes(data)
+
+
+def _describe(target: Target, file: EncoderFile, made: Path, report: Report) -> None:
+    (made / CARD).write_text(file.card.to_json() + "\n", encoding="utf-8")
+    (made / ABOUT).write_bytes(store.json_bytes(_about(target, file, report)))
+
+
+def _about(target: Target, file: EncoderFile, report: Report) -> dict[str, Any]:
+    return {
+        "target": target.name,
+        "runtime": target.runtime,
+        "main": target.main,
+        "unrun": target.unrun,
+        "of": file.fingerprint,
+        "pictures": report.pictures,
+        "likeness": None if report.likeness is None else asdict(report.likeness),
+        "drop": None if report.drop is None else asdict(report.drop),
+        "gates": [str(verdict) for verdict in report.verdicts],
+        "overridden": report.overridden,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _decoded(sources: Sequence[bytes], preprocess: Preprocess) -> Pixels:
+    """Readable ones of up to JUDGES + SEEN pictures, spread evenly, uint8 (N, S, S, 3)."""
+    if not sources:
+        raise ExportError("there are no pictures to judge by: give some with --images")
+    numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), JUDGES + SEEN)).astype(int))
+    pixels, fine = _decode([sources[number] for number in numbers], preprocess)
+    return pixels[fine]
+
+
+def _decode(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[Pixels, list[bool]]:
+    pixels = np.empty((len(sources), preprocess.size, preprocess.size, 3), np.uint8)
+    with closing(IsolatedDecoder(preprocess, EXACT, DEFAULT_LIMITS)) as decoder:
+        outcomes = decoder.decode(sources, pixels)
+    return pixels, [isinstance(outcome, Decoded) for outcome in outcomes]
+
+
+def _divided(pixels: Pixels) -> tuple[Pixels, Pixels]:
+    """Pictures that judge, and, where there are enough, others that ranges are taken from."""
+    held_out = np.zeros(len(pixels), bool)
+    held_out[:: round((JUDGES + SEEN) / SEEN)] = True
+    return pixels[~held_out], pixels[held_out]
+
+
+def _check_free(out: Path, target: Target, overwrite: bool) -> None:
+    if not out.parent.is_dir():
+        raise ExportError(f"the folder {out.parent} does not exist")
+    if not out.exists():
+        return
+    if not overwrite:
+        raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")
+    if out.is_dir() and not (out / ABOUT).exists():
+        raise ExportError(f"{out} is a folder that 'sslfeat export' did not make: choose another --out")
+    if out.is_dir() == target.is_file:
+        raise ExportError(
+            f"{out} is a {'folder' if out.is_dir() else 'file'}, target {target.name} is not: choose another --out"
+        )
+
+
+def _put(made: Path, out: Path) -> None:
+    if out.is_dir():
+        old = made.parent / "old"
+        out.rename(old)
+    made.rename(out)
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -1,0 +1,108 @@
+"""An artefact beside its reference, in a process of its own: runtimes crash, and print what nobody asked for.
+
+``python -m sslfeat.export.measure JOB.json``: a job names the ``artefact`` and the ``reference`` (paths), ``pixels`` (.npy),
+``out`` (.npz), ``threads`` and ``laps``. ``measure`` is the way to call it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import ExportError, SslfeatError
+from sslfeat.images import Pixels
+from sslfeat.sessions import Session
+
+FloatArray = npt.NDArray[np.float32]
+BATCH_SIZES = (1, 3, 8)
+LATENCY_AT = (1, 8)
+LAPS = 15
+TIMEOUT = 3600  # seconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Embeddings (N, D) of the ``reference`` and, for each of BATCH_SIZES, of the artefact (``found``); median seconds of
+    an inference of each at batch 1 and 8, alternating: {batch: (reference, artefact)}."""
+
+    reference: FloatArray
+    found: dict[int, FloatArray]
+    seconds: dict[int, tuple[float, float]]
+
+
+def measure(artefact: Path, reference: str | Path, pixels: Pixels, threads: int = 1, laps: int = LAPS) -> Measured:
+    """Run both on ``pixels`` (N, S, S, 3). Raises ExportError if the artefact's runtime fails, crashes or hangs."""
+    with tempfile.TemporaryDirectory() as folder:
+        job, out = Path(folder) / "job.json", Path(folder) / "out.npz"
+        np.save(Path(folder) / "pixels.npy", pixels)
+        job.write_text(
+            json.dumps(
+                {
+                    "artefact": str(artefact.resolve()),
+                    "reference": str(reference),
+                    "pixels": str(Path(folder) / "pixels.npy"),
+                    "out": str(out),
+                    "threads": threads,
+                    "laps": laps,
+                }
+            )
+        )
+        command = [sys.executable, "-m", "sslfeat.export.measure", str(job)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(f"{artefact.name} did not come to an end in {TIMEOUT} s") from error
+        if done.returncode < 0:
+            raise ExportError(f"the runtime of {artefact.name} crashed (signal {-done.returncode})")
+        if done.returncode:
+            raise ExportError((done.stderr.strip().splitlines() or ["it failed without a word"])[-1])
+        with np.load(out) as arrays:
+            found = {size: arrays[f"found{size}"] for size in BATCH_SIZES}
+            seconds = {size: tuple(arrays[f"seconds{size}"].tolist()) for size in LATENCY_AT}
+            return Measured(arrays["reference"], found, seconds)
+
+
+def _run(job: Path) -> None:
+    from sslfeat.export.runtimes import open_artefact
+
+    told = json.loads(job.read_text())
+    pixels = np.load(told["pixels"])
+    sessions = [open_artefact(told[name], told["threads"]).session for name in ("reference", "artefact")]
+    arrays = {"reference": _embed(sessions[0], pixels, 8)}
+    for size in BATCH_SIZES:
+        arrays[f"found{size}"] = _embed(sessions[1], pixels, size)
+    for size in LATENCY_AT:
+        arrays[f"seconds{size}"] = np.array(_alternate(sessions, pixels[:size], told["laps"]))
+    np.savez(told["out"], **arrays)  # type: ignore[arg-type]
+
+
+def _embed(session: Session, pixels: Pixels, size: int) -> FloatArray:
+    return np.concatenate([session.run(pixels[start : start + size]) for start in range(0, len(pixels), size)])
+
+
+def _alternate(sessions: list[Session], batch: Pixels, laps: int) -> list[float]:
+    """Median seconds of each session, taken in turns, after one lap that does not count."""
+    spent: list[list[float]] = [[] for _ in sessions]
+    for lap in range(laps + 1):
+        for session, seconds in zip(sessions, spent, strict=True):
+            began = time.perf_counter()
+            session.run(batch)
+            if lap:
+                seconds.append(time.perf_counter() - began)
+    return [statistics.median(seconds) for seconds in spent]
+
+
+if __name__ == "__main__":
+    try:
+        _run(Path(sys.argv[1]))
+    except SslfeatError as error:
+        sys.exit(str(error))

@@ -1,0 +1,156 @@
+"""Opening what was exported, each in its own runtime: whatever it is, uint8 (N, S, S, 3) goes in, float32 (N, D) comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.card import Card
+from sslfeat.encoder_file import read_encoder_file
+from sslfeat.errors import EncoderFileError, MissingExtraError
+from sslfeat.images import Pixels
+from sslfeat.sessions import OnnxSession, OpenVinoSession, Session
+from sslfeat.zoo import resolve
+
+ABOUT, CARD = "target.json", "card.json"
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An artefact, loaded: what it is called, its card, and the session that runs it."""
+
+    name: str
+    card: Card
+    session: Session
+
+
+def open_artefact(path: str | Path, threads: int = 1) -> Opened:
+    """An encoder file, a shipped encoder by name, or a folder that ``sslfeat export --target`` made.
+
+    Raises EncoderFileError, MissingExtraError where its runtime is not installed.
+    """
+    found = resolve(path)
+    if found.is_dir():
+        about, card = read_about(found)
+        if about["runtime"] is None:
+            raise EncoderFileError(f"{found}: target {about['target']} does not run here: {about['unrun']}")
+        session = OPENERS[about["runtime"]](found / about["main"], card, threads)
+        return Opened(f"{card.name} ({about['target']})", card, session)
+    file = read_encoder_file(found)
+    return Opened(file.card.name, file.card, OnnxSession(file.data, "cpu", threads))
+
+
+def read_about(folder: Path) -> tuple[dict[str, Any], Card]:
+    """What an artefact's folder says of itself. Raises EncoderFileError for another folder, or a damaged one."""
+    try:
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())
+        card = Card.from_json((folder / CARD).read_text(encoding="utf-8"))
+        known = about["runtime"] is None or about["runtime"] in OPENERS
+        if not known or not (folder / about["main"]).exists() or "target" not in about:
+            raise EncoderFileError(f"{folder}: {ABOUT} names a runtime or a file that is not there")
+    except OSError as error:
+        raise EncoderFileError(f"{folder} is not what 'sslfeat export --target' made: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise EncoderFileError(f"{folder / ABOUT} is damaged: export again") from error
+    return about, card
+
+
+class NcnnSession:
+    """ncnn, a picture at a time."""
+
+    def __init__(self, main: Path, card: Card, threads: int) -> None:
+        try:
+            import ncnn
+        except ImportError as error:
+            raise MissingExtraError("ncnn", "ncnn") from error
+        self._net, self._ncnn, self._side = ncnn.Net(), ncnn, card.preprocess.size
+        self._net.opt.num_threads = threads
+        self._net.opt.use_fp16_storage = self._net.opt.use_fp16_arithmetic = self._net.opt.use_bf16_storage = False
+        for status in (self._net.load_param(str(main)), self._net.load_model(str(main.with_suffix(".bin")))):
+            if status:  # it raises nothing
+                raise EncoderFileError(f"ncnn cannot load {main}: status {status}")
+
+    def run(self, pixels: Pixels) -> FloatArray:
+        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        return np.stack([self._one(picture) for picture in pixels])
+
+    def _one(self, picture: Pixels) -> FloatArray:
+        rgb = self._ncnn.Mat.PixelType.PIXEL_RGB
+        extractor = self._net.create_extractor()
+        extractor.input("in0", self._ncnn.Mat.from_pixels(np.ascontiguousarray(picture), rgb, self._side, self._side))
+        status, found = extractor.extract("out0")
+        if status:
+            raise EncoderFileError(f"ncnn failed to run: status {status}")
+        return np.array(found, np.float32)
+
+
+class ExecuTorchSession:
+    """ExecuTorch; it takes its threads from the machine."""
+
+    def __init__(self, main: Path, card: Card, threads: int) -> None:
+        try:
+            from executorch.runtime import Runtime
+        except ImportError as error:
+            raise MissingExtraError("executorch", "executorch") from error
+        import torch
+
+        self._torch = torch
+        try:
+            self._program = Runtime.get().load_program(main)
+            self._method = self._program.load_method("forward")
+        except RuntimeError as error:
+            raise EncoderFileError(f"ExecuTorch cannot load {main}: {error}") from error
+
+    def run(self, pixels: Pixels) -> FloatArray:
+        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        if self._method is None:
+            raise EncoderFileError("the program has no method 'forward'")
+        try:
+            (found,) = self._method.execute([self._torch.from_numpy(np.ascontiguousarray(pixels))])
+        except RuntimeError as error:
+            raise EncoderFileError(f"ExecuTorch failed to run: {error}") from error
+        result: FloatArray = found.numpy().copy()
+        return result
+
+
+class LiteRtSession:
+    """LiteRT, a picture at a time."""
+
+    def __init__(self, main: Path, card: Card, threads: int) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingExtraError("litert", "ai-edge-litert") from error
+        try:
+            self._interpreter = Interpreter(str(main), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise EncoderFileError(f"LiteRT cannot load {main}: {error}") from error
+
+    def run(self, pixels: Pixels) -> FloatArray:
+        """As ``Session`` says."""
+        return np.concatenate([self._one(picture[None]) for picture in pixels])
+
+    def _one(self, picture: Pixels) -> FloatArray:
+        (into,), (out,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        planes = np.ascontiguousarray(picture.transpose(0, 3, 1, 2), np.float32)
+        self._interpreter.set_tensor(into["index"], planes)
+        self._interpreter.invoke()
+        result: FloatArray = self._interpreter.get_tensor(out["index"]).copy()
+        return result
+
+
+OPENERS: dict[str, Callable[[Path, Card, int], Session]] = {
+    "onnxruntime": lambda main, card, threads: OnnxSession(str(main), "cpu", threads),
+    "openvino": lambda main, card, threads: OpenVinoSession(main, "fp32", threads),
+    "ncnn": NcnnSession,
+    "executorch": ExecuTorchSession,
+    "litert": LiteRtSession,
+}

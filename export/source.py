@@ -1,0 +1,66 @@
+"""What is exported: a training run, an encoder file, or an encoder in the box; with its torch weights where they are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sslfeat.encoder_file import EncoderFile, read_encoder_file
+from sslfeat.inputs import find_inputs
+from sslfeat.samples import draw_samples
+from sslfeat.zoo import ZOO, names, resolve
+
+if TYPE_CHECKING:
+    from sslfeat.models.frozen import FrozenEncoder
+
+DRAWN, DRAWN_COUNT = "drawn by sslfeat", 128
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An encoder ``file``, what loads its torch module (None: not at hand), and the pictures it was trained on."""
+
+    file: EncoderFile
+    weights: Callable[[], FrozenEncoder] | None
+    own: tuple[str, ...] = ()
+
+    @contextlib.contextmanager
+    def pictures(self, given: Sequence[str]) -> Iterator[tuple[list[bytes], str]]:
+        """Those given, else the run's own, else drawn ones; and what to call them. Raises InputError."""
+        if given or (self.own and all(Path(spec).exists() for spec in self.own)):
+            specs = list(given) or list(self.own)
+            yield [item.raw for item in find_inputs(specs, "none")], "given" if given else "training pictures"
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            draw_samples(Path(folder), DRAWN_COUNT)
+            yield [item.raw for item in find_inputs([folder], "none")], DRAWN
+
+
+def origin(path: str, name: str | None = None, images: Sequence[str] = (), layer: str | None = None) -> Origin:
+    """Of a run folder (which is exported and verified first), an encoder file, or a name. Raises SslfeatError."""
+    if (Path(path) / "config.yaml").is_file():
+        return _of_run(Path(path), name, images, layer)
+    file = read_encoder_file(resolve(path))
+    twins = [name for name in names() if (ZOO / name).is_dir()]
+    twin = next((name for name in twins if read_encoder_file(resolve(name)).fingerprint == file.fingerprint), None)
+    return Origin(file, None if twin is None else lambda: _load(ZOO / twin, None))
+
+
+def _of_run(run: Path, name: str | None, images: Sequence[str], layer: str | None) -> Origin:
+    from sslfeat.export.run import Labels, export_run
+    from sslfeat.models.config import CONFIG_NAME, load_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = export_run(run, Path(folder) / "encoder.onnx", Labels(name or run.name), images, layer=layer)
+    own = () if images else tuple(load_config(run / CONFIG_NAME).images)
+    return Origin(file, lambda: _load(run, layer), own)
+
+
+def _load(run: Path, layer: str | None) -> FrozenEncoder:
+    from sslfeat.models.frozen import load_run
+
+    return load_run(run, layer)[0]

@@ -1,0 +1,57 @@
+"""Encoder files of lower precision, and onnxruntime's own format for phones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sslfeat.errors import ExportError
+from sslfeat.export.targets.target import Source
+from sslfeat.quantize import quantize
+
+LARGEST_HALF = 65_504.0
+SMALL = 64  # values of a tensor that is not worth halving
+
+
+def int8(source: Source, out: Path) -> None:
+    """8-bit weights: static ranges for convolutions, dynamic ones for matrix products (see ``quantize``)."""
+    out.write_bytes(quantize(source.file.data, source.seen))
+
+
+def fp16(source: Source, out: Path) -> None:
+    """Weights in 16 bits, widened as the file is loaded: half the size, computed as before, everywhere.
+
+    onnxruntime's converter would compute in 16 bits, which processors do more slowly, and its fusions of such a ViT crash.
+    Raises ExportError for a weight beyond 65,504.
+    """
+    model = onnx.load_model_from_string(source.file.data)
+    graph = model.graph
+    widened = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if not np.abs(values).max() <= LARGEST_HALF:
+            raise ExportError(f"the weight {tensor.name!r} is beyond what 16 bits hold")
+        name, half = tensor.name, f"{tensor.name}.fp16"
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
+        widened.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
+    nodes = [*widened, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def ort(source: Source, out: Path) -> None:
+    """onnxruntime's format for phones. Optimised as far as EXTENDED: ALL would tie it to this machine's processor."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(out / "encoder.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(source.file.data, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,47 @@
+"""ncnn, for phones and boards, converted by pnnx from a trace of the torch module."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sslfeat.errors import ExportError, MissingExtraError
+from sslfeat.export.targets.target import Source
+
+MAIN = "encoder.param"
+TIMEOUT = 600  # seconds
+
+
+def ncnn(source: Source, out: Path) -> None:
+    """``encoder.param`` and ``encoder.bin``: blob ``in0`` is the picture, planes of 0 to 255; ``out0`` the embedding."""
+    try:
+        import pnnx
+    except ImportError as error:
+        raise MissingExtraError("ncnn", "pnnx") from error
+    import torch
+
+    from sslfeat.export.targets.planes import Planes, example
+
+    size = source.file.card.preprocess.size
+    program = Path(sys.executable).parent / Path(pnnx.EXEC_PATH).name
+    program = program if program.exists() else Path(pnnx.EXEC_PATH)
+    with tempfile.TemporaryDirectory() as folder:
+        traced = Path(folder) / "traced.pt"
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            trace: Any = torch.jit.trace  # which has no types
+            trace(Planes(source.torch()).eval(), example(size)).save(str(traced))
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        done = subprocess.run(
+            [program, traced.name, f"inputshape=[1,3,{size},{size}]", "fp16=0", f"ncnnparam={out.resolve() / MAIN}",
+             f"ncnnbin={out.resolve() / 'encoder.bin'}"],
+            cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+    if done.returncode or not (out / MAIN).exists():
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise ExportError(f"pnnx could not convert the encoder: {' '.join(last) or f'exit code {done.returncode}'}")

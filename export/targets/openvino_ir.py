@@ -1,0 +1,38 @@
+"""OpenVINO's intermediate representation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sslfeat.card import CARD_KEY
+from sslfeat.errors import MissingExtraError
+from sslfeat.export.targets.target import Source
+from sslfeat.quantize import quantize
+
+MAIN = "encoder.xml"
+
+
+def fp32(source: Source, out: Path) -> None:
+    """Weights in 32 bits."""
+    _save(source, source.file.data, out, half=False)
+
+
+def fp16(source: Source, out: Path) -> None:
+    """Weights in 16 bits, which OpenVINO widens or not as the device likes."""
+    _save(source, source.file.data, out, half=True)
+
+
+def int8(source: Source, out: Path) -> None:
+    """The quantised graph of ``int8``."""
+    _save(source, quantize(source.file.data, source.seen), out, half=False)
+
+
+def _save(source: Source, data: bytes, out: Path, half: bool) -> None:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino") from error
+    model: Any = openvino.Core().read_model(data)
+    model.set_rt_info(source.file.card.to_json(), CARD_KEY.split("."))
+    openvino.save_model(model, out / MAIN, compress_to_fp16=half)

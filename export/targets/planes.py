@@ -1,0 +1,26 @@
+"""The encoder as most runtimes on phones want it: float32 (N, 3, S, S) in, values 0 to 255."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sslfeat.models.frozen import FrozenEncoder
+
+
+class Planes(nn.Module):
+    """``encoder`` without its own change of layout: scaling and normalisation stay inside."""
+
+    def __init__(self, encoder: FrozenEncoder) -> None:
+        super().__init__()
+        self.inner = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        """float32 (N, 3, S, S), 0 to 255, to float32 (N, D)."""
+        embedding: Tensor = self.inner.encoder(self.inner.input_transform(image / 255), self.inner.layer)
+        return embedding
+
+
+def example(size: int) -> Tensor:
+    """What a tracer needs to see."""
+    return torch.zeros(1, 3, size, size)

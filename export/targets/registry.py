@@ -1,0 +1,42 @@
+"""All targets by name."""
+
+from __future__ import annotations
+
+from sslfeat.errors import InputError
+from sslfeat.export.targets import (
+    coreml_package,
+    executorch_pte,
+    lower,
+    ncnn_net,
+    openvino_ir,
+    servers,
+)
+from sslfeat.export.targets.target import FP16, FP32, INT8, Target
+
+APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run"
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("int8", "encoder file in 8 bits, for CPUs", INT8, lower.int8, "onnx"),
+        Target("fp16", "encoder file of half the size", FP16, lower.fp16, "onnx"),
+        Target("ort", "onnxruntime's format for phones", FP32, lower.ort, "onnxruntime", "encoder.ort"),
+        Target("openvino", "OpenVINO IR", FP32, openvino_ir.fp32, "openvino", openvino_ir.MAIN),
+        Target("openvino-fp16", "OpenVINO IR of half the size", FP16, openvino_ir.fp16, "openvino", openvino_ir.MAIN),
+        Target("openvino-int8", "OpenVINO IR in 8 bits", INT8, openvino_ir.int8, "openvino", openvino_ir.MAIN),
+        Target("ncnn", "ncnn, for phones and boards", FP32, ncnn_net.ncnn, "ncnn", ncnn_net.MAIN),
+        Target(
+            "executorch", "ExecuTorch with XNNPACK", FP32, executorch_pte.executorch, "executorch", executorch_pte.MAIN
+        ),
+        Target("coreml", "Core ML package", FP32, coreml_package.coreml, None, coreml_package.MAIN, APPLE),
+        Target("tensorrt", "all that trtexec needs", FP16, servers.tensorrt, None, servers.PLAIN, servers.NO_GPU),
+        Target("triton", "a model repository", FP32, servers.triton, "onnxruntime", servers.MODEL),
+    )
+}
+
+
+def find_target(name: str) -> Target:
+    """Raises InputError for an unknown one."""
+    if name not in TARGETS:
+        raise InputError(f"target {name!r} is unknown: onnx, {', '.join(TARGETS)}")
+    return TARGETS[name]

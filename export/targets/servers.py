@@ -1,0 +1,48 @@
+"""For GPU servers: what TensorRT's builder needs, and a model repository for Triton."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME
+from sslfeat.export.targets.target import Source
+
+PLAIN = "encoder.onnx"
+MODEL = "encoder/1/model.onnx"
+SMALLEST, USUAL, LARGEST = 1, 8, 64
+NO_GPU = "an engine is built for one GPU, on that GPU: build.sh builds it there, and nothing was run here"
+
+
+def tensorrt(source: Source, out: Path) -> None:
+    """``encoder.onnx`` and ``build.sh``: the exact line that builds an engine, with the shapes it must take."""
+    size = source.file.card.preprocess.size
+    shapes = [f"--{kind}Shapes={INPUT_NAME}:{batch}x{size}x{size}x3" for kind, batch in
+              (("min", SMALLEST), ("opt", USUAL), ("max", LARGEST))]  # fmt: skip
+    (out / PLAIN).write_bytes(source.file.data)
+    script = out / "build.sh"
+    script.write_text(
+        "#!/bin/sh\n"
+        "# Builds encoder.plan on the GPU that will run it. Convolutions and products in 16 bits are faster still (--fp16),\n"
+        "# but compare the features first: sslfeat compare, with onnxruntime's TensorRT provider.\n"
+        'cd "$(dirname "$0")" || exit 1\n'
+        f"exec trtexec --onnx={PLAIN} --saveEngine=encoder.plan {' '.join(shapes)} --noTF32\n"
+    )
+    script.chmod(0o755)
+
+
+def triton(source: Source, out: Path) -> None:
+    """A repository with one model, ``encoder``, that batches requests as they come."""
+    card = source.file.card
+    size = card.preprocess.size
+    (out / MODEL).parent.mkdir(parents=True)
+    (out / MODEL).write_bytes(source.file.data)
+    (out / "encoder" / "config.pbtxt").write_text(
+        f"""name: "encoder"
+backend: "onnxruntime"
+max_batch_size: {LARGEST}
+input [ {{ name: "{INPUT_NAME}" data_type: TYPE_UINT8 dims: [ {size}, {size}, 3 ] }} ]
+output [ {{ name: "{OUTPUT_NAME}" data_type: TYPE_FP32 dims: [ {card.dim} ] }} ]
+dynamic_batching {{ preferred_batch_size: [ {USUAL}, {LARGEST} ] max_queue_delay_microseconds: 2000 }}
+instance_group [ {{ kind: KIND_AUTO }} ]
+"""
+    )

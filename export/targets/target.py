@@ -1,0 +1,69 @@
+"""What a target is: how it is made, in which runtime it runs, and how near to the reference it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sslfeat.encoder_file import EncoderFile
+from sslfeat.errors import ExportError
+from sslfeat.images import Pixels
+
+if TYPE_CHECKING:
+    from sslfeat.models.frozen import FrozenEncoder
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a target is made from: the encoder ``file``, the torch module it came from where its weights are at hand
+    (``weights`` loads it), and pictures to take ranges from, uint8 (N, S, S, 3)."""
+
+    file: EncoderFile
+    weights: Callable[[], FrozenEncoder] | None
+    seen: Pixels
+
+    def torch(self) -> FrozenEncoder:
+        """The torch module. Raises ExportError without weights."""
+        if self.weights is None:
+            raise ExportError(
+                f"the encoder {self.file.card.name!r} came without its torch weights, which this target is made from: "
+                "export its training run instead of its file"
+            )
+        return self.weights()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Limits on the difference from the reference. ``max_abs_diff`` is in units of the largest component; ``overlap`` is of
+    the 10 nearest neighbours; ``drop`` is of kNN and linear probe, in points, where labelled pictures are given."""
+
+    cosine: float
+    max_abs_diff: float | None = None
+    overlap: float | None = None
+    drop: float | None = None
+
+
+FP32 = Gate(0.99999, max_abs_diff=1e-4)
+FP16 = Gate(0.9995)
+INT8 = Gate(0.999, overlap=0.95, drop=1.0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """``make`` writes the artefact: an encoder file where ``runtime`` is ``onnx``, else files in an existing folder, one of
+    them ``main``. ``runtime`` is a key of ``runtimes.OPENERS``, or None: then ``unrun`` says why nothing was run."""
+
+    name: str
+    about: str
+    gate: Gate
+    make: Callable[[Source, Path], None]
+    runtime: str | None
+    main: str = ""
+    unrun: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the artefact is one encoder file, not a folder."""
+        return self.runtime == "onnx"
