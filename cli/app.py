@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from sslfeat import __version__
+from sslfeat.cli.adopt import adopt
 from sslfeat.cli.cluster import cluster
 from sslfeat.cli.console import note, say
 from sslfeat.cli.dedupe import dedupe
@@ -40,6 +41,7 @@ app = typer.Typer(
 for command in (
     train,
     export,
+    adopt,
     embed,
     index,
     search,

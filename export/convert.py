@@ -24,7 +24,7 @@ from sslfeat.errors import ExportError, ParityError
 from sslfeat.export.gates import Drop, Likeness, Verdict, drop_of, judge, likeness
 from sslfeat.export.measure import BATCH_SIZES, measure
 from sslfeat.export.runtimes import ABOUT, CARD
-from sslfeat.export.source import Origin
+from sslfeat.export.source import Origin, pictures
 from sslfeat.export.targets.registry import find_target
 from sslfeat.export.targets.target import Source, Target
 from sslfeat.images import Decoded, Pixels
@@ -67,8 +67,8 @@ def convert(
     target = find_target(name)
     _check_free(out, target, overwrite)
     file = origin.file
-    with origin.pictures(images) as (sources, told):
-        pixels = _decoded(sources, file.card.preprocess)
+    with pictures(images, origin.own) as (sources, told):
+        pixels = decoded(sources, file.card.preprocess)
     judged, seen = _divided(pixels)
     source = Source(file, origin.weights, seen)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -171,7 +171,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _decoded(sources: Sequence[bytes], preprocess: Preprocess) -> Pixels:
+def decoded(sources: Sequence[bytes], preprocess: Preprocess) -> Pixels:
     """Readable ones of up to JUDGES + SEEN pictures, spread evenly, uint8 (N, S, S, 3)."""
     if not sources:
         raise ExportError("there are no pictures to judge by: give some with --images")

@@ -28,16 +28,16 @@ class Origin:
     weights: Callable[[], FrozenEncoder] | None
     own: tuple[str, ...] = ()
 
-    @contextlib.contextmanager
-    def pictures(self, given: Sequence[str]) -> Iterator[tuple[list[bytes], str]]:
-        """Those given, else the run's own, else drawn ones; and what to call them. Raises InputError."""
-        if given or (self.own and all(Path(spec).exists() for spec in self.own)):
-            specs = list(given) or list(self.own)
-            yield [item.raw for item in find_inputs(specs, "none")], "given" if given else "training pictures"
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            draw_samples(Path(folder), DRAWN_COUNT)
-            yield [item.raw for item in find_inputs([folder], "none")], DRAWN
+
+@contextlib.contextmanager
+def pictures(given: Sequence[str], own: Sequence[str]) -> Iterator[tuple[list[bytes], str]]:
+    """Those given, else the run's ``own``, else drawn ones; and what to call them. Raises InputError."""
+    if given or (own and all(Path(spec).exists() for spec in own)):
+        yield [item.raw for item in find_inputs(list(given or own), "none")], "given" if given else "training pictures"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        draw_samples(Path(folder), DRAWN_COUNT)
+        yield [item.raw for item in find_inputs([folder], "none")], DRAWN
 
 
 def origin(path: str, name: str | None = None, images: Sequence[str] = (), layer: str | None = None) -> Origin:

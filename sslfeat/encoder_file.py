@@ -61,8 +61,8 @@ def check_encoder(data: bytes) -> EncoderFile:
         raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
     if not model.graph.node or not model.graph.output:
         raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
-    _refuse_external_data(model)
-    _refuse_foreign_operators(model)
+    refuse_external_data(model)
+    refuse_foreign_operators(model)
     cards = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
     if len(cards) > 1:
         raise EncoderFileError(f"it carries {len(cards)} cards: which one holds cannot be told")
@@ -118,14 +118,16 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from (sparse.values, sparse.indices)
 
 
-def _refuse_external_data(model: onnx.ModelProto) -> None:
+def refuse_external_data(model: onnx.ModelProto) -> None:
+    """Raise EncoderFileError if a tensor anywhere in the graph is kept in another file."""
     for graph in _graphs(model.graph):
         for tensor in _tensors(graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
                 raise EncoderFileError(f"external data: the tensor {tensor.name!r} points to another file")
 
 
-def _refuse_foreign_operators(model: onnx.ModelProto) -> None:
+def refuse_foreign_operators(model: onnx.ModelProto) -> None:
+    """Raise EncoderFileError for operators that are not ONNX's own, or functions."""
     domains = {entry.domain for entry in model.opset_import}
     domains |= {node.domain for graph in _graphs(model.graph) for node in graph.node}
     foreign = sorted(domains.difference(STANDARD_DOMAINS))

@@ -44,7 +44,7 @@ class OnnxSession:
         try:
             (embedding,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
         except Exception as error:  # onnxruntime's own exceptions share no public base
-            raise EncoderFileError(f"it failed to run: {_brief(error)}") from error
+            raise EncoderFileError(f"it failed to run: {brief(error)}") from error
         result: npt.NDArray[np.float32] = embedding
         return result
 
@@ -69,7 +69,7 @@ class OpenVinoSession:
         try:
             self._compiled = openvino.compile_model(openvino.Core().read_model(data), "CPU", settings)
         except RuntimeError as error:
-            raise EncoderFileError(f"OpenVINO cannot load the encoder: {_brief(error)}") from error
+            raise EncoderFileError(f"OpenVINO cannot load the encoder: {brief(error)}") from error
         self._requests = threading.local()  # a request is one thread's at a time
 
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
@@ -79,7 +79,7 @@ class OpenVinoSession:
         try:
             result: npt.NDArray[np.float32] = self._requests.own.infer([pixels])[0].copy()
         except RuntimeError as error:
-            raise EncoderFileError(f"it failed to run: {_brief(error)}") from error
+            raise EncoderFileError(f"it failed to run: {brief(error)}") from error
         return result
 
 
@@ -100,7 +100,7 @@ def _open_session(model: bytes | str, provider: str, threads: int) -> Any:
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # as above: no public base class
-        raise EncoderFileError(f"onnxruntime cannot load the encoder: {_brief(error)}") from error
+        raise EncoderFileError(f"onnxruntime cannot load the encoder: {brief(error)}") from error
     if session.get_providers()[0] != PROVIDERS[provider]:
         raise ProviderError(
             f"provider {provider} was asked for, but onnxruntime fell back to {session.get_providers()[0]}: check that "
@@ -109,5 +109,6 @@ def _open_session(model: bytes | str, provider: str, threads: int) -> Any:
     return session
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """The first line of what a runtime says."""
     return str(error).strip().split("\n")[0][:300]

@@ -1,0 +1,87 @@
+"""``sslfeat adopt``: a foreign ONNX encoder becomes a first-class citizen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sslfeat.cli.console import say, say_json
+from sslfeat.errors import InputError
+
+MOST_BYTES = 2 << 30
+IMAGENET = ("0.485,0.456,0.406", "0.229,0.224,0.225")
+
+
+def adopt(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="an encoder by timm, DINO, CLIP, a peer, ...")],
+    out: Annotated[Path, typer.Option(help="encoder file to write")] = Path("adopted.onnx"),
+    config: Annotated[
+        Path | None, typer.Option(help="its preprocessor_config.json, instead of the options below")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="side of the pictures it takes, px")] = None,
+    resize: Annotated[int | None, typer.Option(help="shorter side before the crop, px; default: --size")] = None,
+    filter_: Annotated[str, typer.Option("--filter", help="bicubic, bilinear, lanczos or box")] = "bicubic",
+    mean: Annotated[str, typer.Option(help="of the channels, values 0 to 1; default: ImageNet's")] = IMAGENET[0],
+    std: Annotated[str, typer.Option(help="as --mean")] = IMAGENET[1],
+    pool: Annotated[str, typer.Option(help="of tokens: cls or mean; none: the output is an embedding")] = "none",
+    output: Annotated[str | None, typer.Option(help="which output, if it has several")] = None,
+    images: Annotated[list[str] | None, typer.Option(help="pictures to verify with; default: drawn ones")] = None,
+    name: Annotated[str | None, typer.Option(help="on the card; default: the file's")] = None,
+    licence: Annotated[str, typer.Option(help="of the weights, on the card")] = "not stated",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of pictures is checked against the model itself."""
+    from sslfeat import store
+    from sslfeat.export.adopt import adopt as run
+    from sslfeat.export.convert import decoded
+    from sslfeat.export.foreign import Wish, read_preprocessor
+    from sslfeat.export.source import pictures
+    from sslfeat.preprocess import Preprocess
+
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another --out, or replace it with --overwrite")
+    fed: dict[str, Any]
+    if config is not None:
+        fed = read_preprocessor(config)
+    elif size is None:
+        raise InputError(
+            "how is it fed? Give --size (and --mean, --std), or its preprocessor_config.json with --config"
+        )
+    else:
+        fed = {"preprocess": Preprocess(resize or size, size, filter_), "mean": _three(mean), "std": _three(std)}
+    wish = Wish(**fed, pool=pool, output=output, name=name or out.stem, licence=licence)
+    data = _read(model)
+    with pictures(images or (), ()) as (sources, told):
+        file = run(data, wish, decoded(sources, wish.preprocess)[:64], told)
+    store.write_atomic(out, file.data)
+    parity = file.card.parity
+    if as_json:
+        figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "min_cosine": parity.min_cosine}
+        say_json(
+            {"out": str(out), "bytes": len(file.data), "dim": file.card.dim, "fingerprint": file.fingerprint, **figures}
+        )
+        return
+    say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
+    say(f"beside {model}: {parity.images} pictures, max abs diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, cosine "
+        f"{parity.min_cosine:.7f}")  # fmt: skip
+
+
+def _three(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{text!r} is not three numbers, such as 0.5,0.5,0.5") from error
+
+
+def _read(model: Path) -> bytes:
+    try:
+        if not model.is_file():
+            raise InputError(f"{model} is no file")
+        if model.stat().st_size > MOST_BYTES:
+            raise InputError(f"{model} is too large: {model.stat().st_size} bytes, the limit is {MOST_BYTES}")
+        return model.read_bytes()
+    except OSError as error:
+        raise InputError(f"{model} cannot be read: {error.strerror}") from error

@@ -1,0 +1,143 @@
+"""Foreign ONNX models: which are taken, how pictures go in, and which output is the embedding."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, compose, version_converter
+
+from sslfeat.card import CARD_KEY
+from sslfeat.encoder_file import MAX_BYTES, refuse_external_data, refuse_foreign_operators
+from sslfeat.errors import EncoderFileError, InputError
+from sslfeat.preprocess import FILTERS, Preprocess
+from sslfeat.sessions import brief
+
+POOLS = ("none", "cls", "mean")
+OLDEST_OPSET = 13
+PREFIX = "model."
+RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How pictures are fed: (x / 255 * ``scale`` - ``mean``) / ``std``, of pictures prepared as ``preprocess`` says.
+
+    ``output`` is the one to take (None: the only, or first fitting), ``pool`` what becomes of tokens (N, T, D).
+    """
+
+    preprocess: Preprocess
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    scale: float = 1.0
+    pool: str = "none"
+    output: str | None = None
+    name: str = "adopted"
+    licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        if self.pool not in POOLS:
+            raise InputError(f"pool {self.pool!r} is unknown: {', '.join(POOLS)}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise InputError(f"mean {self.mean} and std {self.std} are three numbers each, std above 0")
+        if self.preprocess.filter not in FILTERS:
+            raise InputError(f"filter {self.preprocess.filter!r} is unknown: {', '.join(FILTERS)}")
+        if not 1 <= self.preprocess.size <= self.preprocess.resize:
+            raise InputError(f"size {self.preprocess.size} must be from 1 to resize, {self.preprocess.resize}")
+
+
+def read_preprocessor(file: Path) -> dict[str, Any]:
+    """``preprocess``, ``mean``, ``std`` and ``scale`` of a ``preprocessor_config.json`` of transformers. Raises InputError."""
+    try:
+        told = json.loads(file.read_bytes())
+        size, crop = _side(told["size"]), told.get("crop_size")
+        cut = _side(crop) if crop and told.get("do_center_crop", True) else size
+        resample = RESAMPLE.get(told.get("resample", 3))
+        normal = told.get("do_normalize", True)
+        scale = float(told.get("rescale_factor", 1 / 255)) * 255 if told.get("do_rescale", True) else 255.0
+        return {
+            "preprocess": Preprocess(max(size, cut), cut, str(resample)),
+            "mean": tuple(map(float, told["image_mean"])) if normal else (0.0, 0.0, 0.0),
+            "std": tuple(map(float, told["image_std"])) if normal else (1.0, 1.0, 1.0),
+            "scale": scale,
+        }
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is no preprocessor_config.json that can be followed: {error!r}") from error
+
+
+def _side(size: Any) -> int:
+    if isinstance(size, int):
+        return size
+    sides = {int(value) for key, value in size.items() if key in ("shortest_edge", "height", "width")}
+    if len(sides) != 1:
+        raise ValueError(f"the size {size} is not one side")
+    return sides.pop()
+
+
+def read_foreign(data: bytes) -> onnx.ModelProto:
+    """A checked foreign model, every name in it prefixed so that it meets none of ours. Raises EncoderFileError."""
+    if len(data) > MAX_BYTES:
+        raise EncoderFileError(f"too large: {len(data)} bytes, the limit is {MAX_BYTES}")
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError) as error:
+        raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
+    if not model.graph.node or not model.graph.output:
+        raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
+    refuse_external_data(model)
+    refuse_foreign_operators(model)
+    if any(entry.key == CARD_KEY for entry in model.metadata_props):
+        raise EncoderFileError("it carries an sslfeat card already: use it as it is")
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < OLDEST_OPSET:
+        try:
+            model = version_converter.convert_version(model, OLDEST_OPSET)
+        except Exception as error:  # the converter raises what its C++ raises
+            raise EncoderFileError(
+                f"opset {opset} is too old, and cannot be raised to {OLDEST_OPSET}: {brief(error)}"
+            ) from error
+    renamed: onnx.ModelProto = compose.add_prefix(model, PREFIX)
+    return renamed
+
+
+def picture_port(model: onnx.ModelProto, size: int) -> tuple[onnx.ValueInfoProto, bool]:
+    """The picture's input, and whether its channels come last."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [port for port in model.graph.input if port.name not in weights]
+    names = [port.name.removeprefix(PREFIX) for port in inputs]
+    if len(inputs) != 1:
+        raise EncoderFileError(f"it has {len(inputs)} inputs ({', '.join(names)}): one picture is fed")
+    tensor = inputs[0].type.tensor_type
+    shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    what = f"its input {names[0]!r} is {TensorProto.DataType.Name(tensor.elem_type)} {shape}"
+    if tensor.elem_type not in FLOATS or len(shape) != 4:
+        raise EncoderFileError(f"{what}, not float (N, 3, S, S) or (N, S, S, 3)")
+    last = shape[3] == 3 and shape[1] != 3
+    if (shape[3] if last else shape[1]) not in (3, None):
+        raise EncoderFileError(f"{what}: three channels are fed")
+    if any(side not in (size, None) for side in (shape[1:3] if last else shape[2:])):
+        raise EncoderFileError(f"{what}, not of {size} px: give another --size")
+    return inputs[0], last
+
+
+def embedding_port(model: onnx.ModelProto, wish: Wish) -> onnx.ValueInfoProto:
+    """The output that becomes the embedding. Raises InputError, EncoderFileError."""
+    names = [port.name.removeprefix(PREFIX) for port in model.graph.output]
+    if wish.output is not None:
+        if wish.output not in names:
+            raise InputError(f"output {wish.output!r} is not there: {', '.join(names)}")
+        return model.graph.output[names.index(wish.output)]
+    if len(names) == 1:
+        return model.graph.output[0]
+    ranks = {port.name.removeprefix(PREFIX): len(port.type.tensor_type.shape.dim) for port in model.graph.output}
+    wanted = [name for name in names if ranks[name] == (2 if wish.pool == "none" else 3)]
+    if len(wanted) != 1:
+        raise EncoderFileError(f"it has {len(names)} outputs: choose one with --output: {', '.join(names)}")
+    return model.graph.output[names.index(wanted[0])]
