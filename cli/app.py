@@ -11,9 +11,12 @@ from typer.core import TyperCommand
 
 from sslfeat import __version__
 from sslfeat.cli.adopt import adopt
+from sslfeat.cli.bench import bench
 from sslfeat.cli.cluster import cluster
+from sslfeat.cli.compare import compare
 from sslfeat.cli.console import note, say
 from sslfeat.cli.dedupe import dedupe
+from sslfeat.cli.doctor import doctor
 from sslfeat.cli.embed import embed, repair
 from sslfeat.cli.exits import ERROR
 from sslfeat.cli.export import export
@@ -42,6 +45,8 @@ for command in (
     train,
     export,
     adopt,
+    compare,
+    bench,
     embed,
     index,
     search,
@@ -55,14 +60,15 @@ for command in (
     info,
     verify,
     repair,
+    doctor,
     models,
     methods,
     samples,
 ):
     kind = TrainCommand if command is train else TyperCommand
-    app.command(command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples))(
-        command
-    )
+    app.command(
+        command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples, doctor)
+    )(command)
 debug = False
 
 

@@ -114,7 +114,7 @@ def _drop(made: Path, reference: Path, file: EncoderFile, labelled: str) -> Drop
         raise ExportError(f"{labelled} has no pictures in class folders")
     kept = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), LABELLED)).astype(int))
     some: list[Input] = [inputs[number] for number in kept.tolist()]
-    pixels, fine = _decode([item.raw for item in some], file.card.preprocess)
+    pixels, fine = decode([item.raw for item in some], file.card.preprocess)
     labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]
     found = measure(made, reference, pixels[fine], laps=1)
     return drop_of(found.reference, found.found[max(BATCH_SIZES)], labels)
@@ -176,11 +176,12 @@ def decoded(sources: Sequence[bytes], preprocess: Preprocess) -> Pixels:
     if not sources:
         raise ExportError("there are no pictures to judge by: give some with --images")
     numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), JUDGES + SEEN)).astype(int))
-    pixels, fine = _decode([sources[number] for number in numbers], preprocess)
+    pixels, fine = decode([sources[number] for number in numbers], preprocess)
     return pixels[fine]
 
 
-def _decode(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[Pixels, list[bool]]:
+def decode(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[Pixels, list[bool]]:
+    """The pictures at the encoder's size, uint8 (N, S, S, 3), and which of them could be read."""
     pixels = np.empty((len(sources), preprocess.size, preprocess.size, 3), np.uint8)
     with closing(IsolatedDecoder(preprocess, EXACT, DEFAULT_LIMITS)) as decoder:
         outcomes = decoder.decode(sources, pixels)

@@ -39,16 +39,25 @@ class Measured:
     seconds: dict[int, tuple[float, float]]
 
 
-def measure(artefact: Path, reference: str | Path, pixels: Pixels, threads: int = 1, laps: int = LAPS) -> Measured:
-    """Run both on ``pixels`` (N, S, S, 3). Raises ExportError if the artefact's runtime fails, crashes or hangs."""
+def measure(
+    artefact: str | Path, reference: str | Path, pixels: Pixels, threads: int = 1, laps: int = LAPS,
+    reference_pixels: Pixels | None = None,
+) -> Measured:  # fmt: skip
+    """Run both on ``pixels`` (N, S, S, 3), the reference on its own if they are given.
+
+    Raises ExportError if a runtime fails, crashes or hangs.
+    """
+    name = Path(artefact).name
     with tempfile.TemporaryDirectory() as folder:
         job, out = Path(folder) / "job.json", Path(folder) / "out.npz"
         np.save(Path(folder) / "pixels.npy", pixels)
+        np.save(Path(folder) / "reference.npy", pixels if reference_pixels is None else reference_pixels)
         job.write_text(
             json.dumps(
                 {
-                    "artefact": str(artefact.resolve()),
+                    "artefact": str(artefact),
                     "reference": str(reference),
+                    "reference_pixels": str(Path(folder) / "reference.npy"),
                     "pixels": str(Path(folder) / "pixels.npy"),
                     "out": str(out),
                     "threads": threads,
@@ -60,9 +69,9 @@ def measure(artefact: Path, reference: str | Path, pixels: Pixels, threads: int 
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         except subprocess.TimeoutExpired as error:
-            raise ExportError(f"{artefact.name} did not come to an end in {TIMEOUT} s") from error
+            raise ExportError(f"{name} did not come to an end in {TIMEOUT} s") from error
         if done.returncode < 0:
-            raise ExportError(f"the runtime of {artefact.name} crashed (signal {-done.returncode})")
+            raise ExportError(f"the runtime of {name} crashed (signal {-done.returncode})")
         if done.returncode:
             raise ExportError((done.stderr.strip().splitlines() or ["it failed without a word"])[-1])
         with np.load(out) as arrays:
@@ -75,13 +84,14 @@ def _run(job: Path) -> None:
     from sslfeat.export.runtimes import open_artefact
 
     told = json.loads(job.read_text())
-    pixels = np.load(told["pixels"])
+    first, second = np.load(told["reference_pixels"]), np.load(told["pixels"])
     sessions = [open_artefact(told[name], told["threads"]).session for name in ("reference", "artefact")]
-    arrays = {"reference": _embed(sessions[0], pixels, 8)}
+    arrays = {"reference": _embed(sessions[0], first, max(BATCH_SIZES))}
     for size in BATCH_SIZES:
-        arrays[f"found{size}"] = _embed(sessions[1], pixels, size)
+        arrays[f"found{size}"] = _embed(sessions[1], second, size)
     for size in LATENCY_AT:
-        arrays[f"seconds{size}"] = np.array(_alternate(sessions, pixels[:size], told["laps"]))
+        turns = list(zip(sessions, (first[:size], second[:size]), strict=True))
+        arrays[f"seconds{size}"] = np.array(_alternate(turns, told["laps"]))
     np.savez(told["out"], **arrays)  # type: ignore[arg-type]
 
 
@@ -89,11 +99,11 @@ def _embed(session: Session, pixels: Pixels, size: int) -> FloatArray:
     return np.concatenate([session.run(pixels[start : start + size]) for start in range(0, len(pixels), size)])
 
 
-def _alternate(sessions: list[Session], batch: Pixels, laps: int) -> list[float]:
-    """Median seconds of each session, taken in turns, after one lap that does not count."""
-    spent: list[list[float]] = [[] for _ in sessions]
+def _alternate(turns: list[tuple[Session, Pixels]], laps: int) -> list[float]:
+    """Median seconds of each session on its batch, taken in turns, after one lap that does not count."""
+    spent: list[list[float]] = [[] for _ in turns]
     for lap in range(laps + 1):
-        for session, seconds in zip(sessions, spent, strict=True):
+        for (session, batch), seconds in zip(turns, spent, strict=True):
             began = time.perf_counter()
             session.run(batch)
             if lap:

@@ -47,6 +47,12 @@ def open_artefact(path: str | Path, threads: int = 1) -> Opened:
     return Opened(file.card.name, file.card, OnnxSession(file.data, "cpu", threads))
 
 
+def open_card(path: str | Path) -> Card:
+    """The card alone. Raises EncoderFileError."""
+    found = resolve(path)
+    return read_about(found)[1] if found.is_dir() else read_encoder_file(found).card
+
+
 def read_about(folder: Path) -> tuple[dict[str, Any], Card]:
     """What an artefact's folder says of itself. Raises EncoderFileError for another folder, or a damaged one."""
     try:

@@ -110,15 +110,15 @@ def _is_single(images: object) -> bool:
 
 def _choose_provider(asked: str) -> str:
     if asked == "auto":
-        return "cuda" if _gpu_count() and PROVIDERS["cuda"] in onnxruntime.get_available_providers() else "cpu"
+        return "cuda" if gpu_count() and PROVIDERS["cuda"] in onnxruntime.get_available_providers() else "cpu"
     if asked not in PROVIDERS:
         raise ProviderError(f"provider {asked!r} is unknown: auto, {', '.join(PROVIDERS)}")
-    if asked == "cuda" and not _gpu_count():
+    if asked == "cuda" and not gpu_count():
         raise ProviderError("provider cuda: no NVIDIA GPU is visible here; use --provider cpu")
     return asked
 
 
-def _gpu_count() -> int:
+def gpu_count() -> int:
     """NVIDIA GPUs the driver reports; onnxruntime lists CUDA as available even where there are none."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")

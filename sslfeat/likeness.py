@@ -17,10 +17,15 @@ def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArr
 
 
 def neighbour_overlap(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], k: int = NEIGHBOURS) -> float:
-    """Mean share of each picture's ``k`` nearest others, by cosine, that ``a`` and ``b`` (N, D) agree on."""
+    """Mean share of each picture's ``k`` nearest others, by cosine, that ``a`` and ``b`` agree on."""
+    return float(overlaps(a, b, k).mean())
+
+
+def overlaps(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], k: int = NEIGHBOURS) -> npt.NDArray[np.float64]:
+    """That share for each row, (N,), of ``a`` (N, D) and ``b`` (N, E)."""
     k = min(k, len(a) - 1)
     pairs = zip(_nearest(a, k), _nearest(b, k), strict=True)
-    return float(np.mean([len(set(x) & set(y)) / k for x, y in pairs]))
+    return np.array([len(set(x) & set(y)) / k for x, y in pairs])
 
 
 def _nearest(embeddings: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

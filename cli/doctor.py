@@ -1,0 +1,30 @@
+"""``sslfeat doctor``: what runs here, and what does not?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sslfeat.cli.console import say, say_json
+from sslfeat.cli.exits import ERROR
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Say what this machine can run, what is missing, and the line that adds it. Exit code 1: something is broken."""
+    from dataclasses import asdict
+
+    from sslfeat import __version__
+    from sslfeat.doctor import extras, machine, providers
+
+    about, checks = machine(), [*providers(), *extras()]
+    if as_json:
+        say_json({"sslfeat": __version__, **about, "checks": [asdict(check) for check in checks]})
+    else:
+        say(f"sslfeat {__version__}, Python {about['python']}, {about['system']}, {about['cores']} cores, "
+            f"{about['memory_gib']} GiB free, {about['gpus']} NVIDIA GPUs")  # fmt: skip
+        say(f"instructions    {', '.join(about['instructions']) or 'none that speed int8 up'}")
+        for check in checks:
+            say(f"{check.name:<16}{check.state:<9}{check.told}{f'  ->  {check.cure}' if check.cure else ''}")
+    if any(check.state == "broken" for check in checks):
+        raise typer.Exit(ERROR)

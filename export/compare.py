@@ -1,0 +1,84 @@
+"""Two encoders, or one in two forms, on the same pictures: how alike are they, where are they not, which is faster?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import ExportError
+from sslfeat.export.convert import decode
+from sslfeat.export.measure import BATCH_SIZES, LAPS, measure
+from sslfeat.export.runtimes import open_card
+from sslfeat.likeness import NEIGHBOURS, cosines, overlaps
+
+PICTURES = 500
+
+
+@dataclass(frozen=True)
+class Worst:
+    """A picture on which the two agree least: its cosine (None: of different dims) and shared share of neighbours."""
+
+    path: str
+    cosine: float | None
+    overlap: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``b`` beside ``a``. Cosines and the largest difference are None where the embeddings are of different lengths."""
+
+    a: str
+    b: str
+    images: int
+    cosine_least: float | None
+    cosine_mean: float | None
+    max_abs_diff: float | None
+    overlap: float
+    batch_diff: float
+    seconds: dict[int, tuple[float, float]]
+    worst: list[Worst]
+
+
+def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: int = 1, laps: int = LAPS) -> Comparison:
+    """Run encoders or artefacts ``a`` and ``b``, each with its own preprocessing, on up to 500 of the pictures.
+
+    ``batch_diff`` is the most that b's embeddings change with the batch size. Raises ExportError, EncoderFileError.
+    """
+    cards = [open_card(path) for path in (a, b)]
+    numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), PICTURES)).astype(int))
+    chosen = [sources[number] for number in numbers]
+    (first, fine), (second, good) = (decode(chosen, card.preprocess) for card in cards)
+    kept = np.array(fine) & np.array(good)
+    if kept.sum() < 2:
+        raise ExportError(f"{int(kept.sum())} readable pictures: it takes two or more to compare")
+    measured = measure(b, a, second[kept], threads, laps, reference_pixels=first[kept])
+    wanted, found = measured.reference, measured.found[max(BATCH_SIZES)]
+    same = wanted.shape == found.shape
+    cosine = cosines(wanted, found) if same else None
+    shared = overlaps(wanted, found, NEIGHBOURS)
+    names = [source for source, keep in zip(chosen, kept, strict=True) if keep]
+    order = np.lexsort((shared, cosine)) if cosine is not None else np.argsort(shared, kind="stable")
+    worst = [
+        Worst(os.fsencode(names[row]).decode("utf-8", "backslashreplace"), _at(cosine, row), float(shared[row]))
+        for row in order[:show].tolist()
+    ]
+    return Comparison(
+        a=cards[0].name,
+        b=cards[1].name,
+        images=len(names),
+        cosine_least=None if cosine is None else float(cosine.min()),
+        cosine_mean=None if cosine is None else float(cosine.mean()),
+        max_abs_diff=float(np.abs(wanted - found).max()) if same else None,
+        overlap=float(shared.mean()),
+        batch_diff=max(float(np.abs(rows - found).max()) for rows in measured.found.values()),
+        seconds=measured.seconds,
+        worst=worst,
+    )
+
+
+def _at(cosine: npt.NDArray[np.float64] | None, row: int) -> float | None:
+    return None if cosine is None else float(cosine[row])
