@@ -55,7 +55,7 @@ def adopt(
     wish = Wish(**fed, pool=pool, output=output, name=name or out.stem, licence=licence)
     data = _read(model)
     with pictures(images or (), ()) as (sources, told):
-        file = run(data, wish, decoded(sources, wish.preprocess)[:64], told)
+        file = run(data, wish, decoded(sources, wish.preprocess)[1][:64], told)
     store.write_atomic(out, file.data)
     parity = file.card.parity
     if as_json:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sslfeat.export.convert import Report
 
 DEFAULT = "onnx"
-TARGETS = "onnx, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, coreml, tensorrt or triton"
+TARGETS = "onnx, onnx-full, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, coreml, tensorrt or triton"
 
 
 def export(
@@ -111,6 +111,8 @@ def _say(report: Report, unrun: str) -> None:
     ]
     if report.drop is not None:
         rows.append(("drop", f"kNN {report.drop.knn:+.2f}, linear probe {report.drop.linear:+.2f} points"))
+    if report.remark:
+        rows.append(("pixels", report.remark))
     for batch, (reference, own) in report.seconds.items():
         times = f"{1000 * own:.2f} ms beside {1000 * reference:.2f}, {reference / own:.2f} times as fast"
         rows.append((f"batch {batch}", times))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from sslfeat import store
@@ -31,17 +32,19 @@ from sslfeat.images import Decoded, Pixels
 from sslfeat.inputs import Input, find_inputs
 from sslfeat.isolated import IsolatedDecoder
 from sslfeat.preprocess import EXACT, Preprocess
+from sslfeat.sessions import OnnxSession
 
 TARGET_KEY = "sslfeat.target"
 JUDGES, SEEN = 256, 64  # pictures to compare on, and others to take ranges from
-LABELLED = 4000
+LABELLED, CHECKED = 4000, 64
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnxruntime", "openvino", "ncnn", "pnnx", "executorch", "coremltools", "torch")
 
 
 @dataclass(frozen=True)
 class Report:
     """How an artefact compares. ``likeness`` is None where nothing was run; ``seconds`` are by batch size: the reference's,
-    in onnxruntime on one thread, and the artefact's. ``overridden`` are the gates that failed and were allowed."""
+    in onnxruntime on one thread, and the artefact's. ``overridden`` are the gates that failed and were allowed; ``remark`` is
+    what else there is to tell."""
 
     target: str
     out: str
@@ -53,11 +56,12 @@ class Report:
     overridden: list[str]
     seconds: dict[int, tuple[float, float]]
     pictures: str
+    remark: str
 
 
 def convert(
     origin: Origin, name: str, out: Path, images: Sequence[str] = (), labelled: str | None = None, allow: bool = False,
-    overwrite: bool = False,
+    overwrite: bool = False, web_runtime: Path | None = None,
 ) -> Report:  # fmt: skip
     """Make target ``name`` of an encoder at ``out``. ``images`` are the pictures to calibrate and judge with.
 
@@ -66,18 +70,26 @@ def convert(
     """
     target = find_target(name)
     _check_free(out, target, overwrite)
-    file = origin.file
     with pictures(images, origin.own) as (sources, told):
-        pixels = decoded(sources, file.card.preprocess)
-    judged, seen = _divided(pixels)
-    source = Source(file, origin.weights, seen)
+        return _converted(target, origin, out, sources, told, labelled, allow, web_runtime)
+
+
+def _converted(
+    target: Target, origin: Origin, out: Path, sources: Sequence[bytes], told: str, labelled: str | None, allow: bool,
+    web_runtime: Path | None,
+) -> Report:  # fmt: skip
+    file = origin.file
+    names, pixels = decoded(sources, file.card.preprocess)
+    held_out = _held_out(len(pixels))
+    judged, shown = pixels[~held_out], [name for name, out in zip(names, held_out, strict=True) if not out]
+    source = Source(file, origin.weights, pixels[held_out], shown, web_runtime)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         made = place / ("encoder.onnx" if target.is_file else "folder")
         if not target.is_file:
             made.mkdir()
         target.make(source, made)
-        report = _judged(target, file, made, judged, told, labelled, allow)
+        report = _judged(target, source, made, judged, told, labelled, allow)
         _sign(target, file, made, report)
         report = dataclasses.replace(report, out=str(out), bytes=_size(made))
         _put(made, out)
@@ -87,24 +99,31 @@ def convert(
 
 
 def _judged(
-    target: Target, file: EncoderFile, made: Path, judged: Pixels, told: str, labelled: str | None, allow: bool
+    target: Target, source: Source, made: Path, judged: Pixels, told: str, labelled: str | None, allow: bool
 ) -> Report:
-    report = Report(target.name, "", 0, len(file.data), None, None, [], [], {}, told)
-    if target.runtime is None:
+    file = source.file
+    report = Report(target.name, "", 0, len(file.data), None, None, [], [], {}, told, "")
+    if target.runtime is None and target.check is None:
         return report
     if not target.is_file:
         _describe(target, file, made, report)  # the runtime is found by it
     reference = made.parent / "reference.onnx"
     reference.write_bytes(file.data)
-    measured = measure(made, reference, judged)
-    like = likeness(measured)
+    seconds, remark = {}, ""
+    if target.check is not None:
+        checked = target.check(source, made, source.shown[:CHECKED])
+        wanted = OnnxSession(file.data, "cpu", 1).run(judged[:CHECKED])
+        like, remark = likeness(wanted, [checked.embeddings]), checked.told
+    else:
+        measured = measure(made, reference, judged)
+        like, seconds = likeness(measured.reference, list(measured.found.values())), measured.seconds
     drop = _drop(made, reference, file, labelled) if labelled and target.gate.drop is not None else None
     verdicts = judge(target.gate, like, drop)
     failed = [str(verdict) for verdict in verdicts if not verdict.passed]
     if failed and not allow:
         raise ParityError(f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written")
     return dataclasses.replace(
-        report, likeness=like, drop=drop, verdicts=verdicts, overridden=failed, seconds=measured.seconds
+        report, likeness=like, drop=drop, verdicts=verdicts, overridden=failed, seconds=seconds, remark=remark
     )
 
 
@@ -153,6 +172,7 @@ def _about(target: Target, file: EncoderFile, report: Report) -> dict[str, Any]:
         "unrun": target.unrun,
         "of": file.fingerprint,
         "pictures": report.pictures,
+        "remark": report.remark,
         "likeness": None if report.likeness is None else asdict(report.likeness),
         "drop": None if report.drop is None else asdict(report.drop),
         "gates": [str(verdict) for verdict in report.verdicts],
@@ -171,13 +191,14 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def decoded(sources: Sequence[bytes], preprocess: Preprocess) -> Pixels:
-    """Readable ones of up to JUDGES + SEEN pictures, spread evenly, uint8 (N, S, S, 3)."""
+def decoded(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[list[bytes], Pixels]:
+    """Readable ones of up to JUDGES + SEEN pictures, spread evenly: their names, and uint8 (N, S, S, 3)."""
     if not sources:
         raise ExportError("there are no pictures to judge by: give some with --images")
     numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), JUDGES + SEEN)).astype(int))
-    pixels, fine = decode([sources[number] for number in numbers], preprocess)
-    return pixels[fine]
+    chosen = [sources[number] for number in numbers]
+    pixels, fine = decode(chosen, preprocess)
+    return [name for name, good in zip(chosen, fine, strict=True) if good], pixels[fine]
 
 
 def decode(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[Pixels, list[bool]]:
@@ -188,11 +209,11 @@ def decode(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[Pixels, li
     return pixels, [isinstance(outcome, Decoded) for outcome in outcomes]
 
 
-def _divided(pixels: Pixels) -> tuple[Pixels, Pixels]:
-    """Pictures that judge, and, where there are enough, others that ranges are taken from."""
-    held_out = np.zeros(len(pixels), bool)
-    held_out[:: round((JUDGES + SEEN) / SEEN)] = True
-    return pixels[~held_out], pixels[held_out]
+def _held_out(count: int) -> npt.NDArray[np.bool_]:
+    """Which of the pictures ranges are taken from: they do not judge."""
+    mask = np.zeros(count, bool)
+    mask[:: round((JUDGES + SEEN) / SEEN)] = True
+    return mask
 
 
 def _check_free(out: Path, target: Target, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from sslfeat.errors import ExportError
 from sslfeat.evaluation.labels import Labelled, split
 from sslfeat.evaluation.probe import TEST_SHARE, ProbeResult, run_probe
-from sslfeat.export.measure import FloatArray, Measured
+from sslfeat.export.measure import FloatArray
 from sslfeat.export.targets.target import Gate
 from sslfeat.likeness import cosines, neighbour_overlap
 
@@ -50,12 +51,13 @@ class Verdict:
         return f"{self.figure} {self.value:.6g} ({'within' if self.passed else 'beyond'} {self.limit:.6g})"
 
 
-def likeness(measured: Measured) -> Likeness:
-    """Raises ExportError for embeddings that are not finite, of another length, or too few pictures."""
-    wanted = measured.reference
+def likeness(wanted: FloatArray, found: Sequence[FloatArray]) -> Likeness:
+    """Of embeddings ``found``, each (N, D), with those ``wanted``.
+
+    Raises ExportError for embeddings that are not finite, of another length, or too few pictures.
+    """
     if len(wanted) < FEWEST:
         raise ExportError(f"{len(wanted)} readable pictures are too few to judge by: {FEWEST} are needed (--images)")
-    found = list(measured.found.values())
     for rows in found:
         if rows.shape != wanted.shape:
             raise ExportError(f"it gave embeddings of shape {rows.shape} instead of {wanted.shape}")

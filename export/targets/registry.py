@@ -6,6 +6,7 @@ from sslfeat.errors import InputError
 from sslfeat.export.targets import (
     coreml_package,
     executorch_pte,
+    full,
     lower,
     ncnn_net,
     openvino_ir,
@@ -14,10 +15,14 @@ from sslfeat.export.targets import (
 from sslfeat.export.targets.target import FP16, FP32, INT8, Target
 
 APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run"
+ANY_SIZE = "it takes pictures of any size: give them to encoder.onnx in onnxruntime, whole"
 
 TARGETS = {
     target.name: target
     for target in (
+        Target(
+            "onnx-full", "pictures of any size in", FP16, full.onnx_full, None, full.MAIN, ANY_SIZE, full.check_full
+        ),
         Target("int8", "encoder file in 8 bits, for CPUs", INT8, lower.int8, "onnx"),
         Target("fp16", "encoder file of half the size", FP16, lower.fp16, "onnx"),
         Target("ort", "onnxruntime's format for phones", FP32, lower.ort, "onnxruntime", "encoder.ort"),

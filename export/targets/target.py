@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from sslfeat.encoder_file import EncoderFile
 from sslfeat.errors import ExportError
@@ -18,11 +21,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Source:
     """What a target is made from: the encoder ``file``, the torch module it came from where its weights are at hand
-    (``weights`` loads it), and pictures to take ranges from, uint8 (N, S, S, 3)."""
+    (``weights`` loads it), and pictures: ``seen``, uint8 (N, S, S, 3), to take ranges from, and files, ``shown``, that a page
+    may show. ``runtime`` is a folder with onnxruntime-web, if one was given."""
 
     file: EncoderFile
     weights: Callable[[], FrozenEncoder] | None
     seen: Pixels
+    shown: Sequence[bytes] = ()
+    runtime: Path | None = None
 
     def torch(self) -> FrozenEncoder:
         """The torch module. Raises ExportError without weights."""
@@ -32,6 +38,14 @@ class Source:
                 "export its training run instead of its file"
             )
         return self.weights()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What an artefact made of picture files, embeddings float32 (N, D), and what else there is to tell."""
+
+    embeddings: npt.NDArray[np.float32]
+    told: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,8 @@ INT8 = Gate(0.999, overlap=0.95, drop=1.0)
 @dataclass(frozen=True)
 class Target:
     """``make`` writes the artefact: an encoder file where ``runtime`` is ``onnx``, else files in an existing folder, one of
-    them ``main``. ``runtime`` is a key of ``runtimes.OPENERS``, or None: then ``unrun`` says why nothing was run."""
+    them ``main``. ``runtime`` is a key of ``runtimes.OPENERS``; where it is None, ``check`` runs picture files through the
+    artefact, or ``unrun`` says why nothing was run."""
 
     name: str
     about: str
@@ -62,6 +77,7 @@ class Target:
     runtime: str | None
     main: str = ""
     unrun: str = ""
+    check: Callable[[Source, Path, Sequence[bytes]], Checked] | None = None
 
     @property
     def is_file(self) -> bool:
