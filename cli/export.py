@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from sslfeat.export.convert import Report
 
 DEFAULT = "onnx"
-TARGETS = "onnx, onnx-full, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, coreml, tensorrt or triton"
+TARGETS = (
+    "onnx, onnx-full, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, web, coreml, tensorrt, "
+    "triton"
+)
 
 
 def export(
     source: Annotated[
-        str | None, typer.Argument(help="run folder of 'sslfeat train', encoder file, or the name of one in the box")
+        str | None,
+        typer.Argument(help="run folder of 'sslfeat train', encoder file or name, torchvision/NAME or timm/NAME"),
     ] = None,
     target: Annotated[str, typer.Option(help=TARGETS)] = DEFAULT,
     out: Annotated[
@@ -39,6 +43,9 @@ def export(
         str | None, typer.Option(help="folder of class folders: kNN and probe must not lose a point by int8 either")
     ] = None,
     allow: Annotated[bool, typer.Option("--allow", help="write it although a gate fails, and record that")] = False,
+    web_runtime: Annotated[
+        Path | None, typer.Option(help="dist folder of onnxruntime-web for --target web; default: npm fetches it")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="name on the card; default: the file's")] = None,
     data_name: Annotated[str | None, typer.Option(help="name of the training data on the card")] = None,
     data_licence: Annotated[str, typer.Option(help="licence of the training data on the card")] = "not stated",
@@ -54,17 +61,21 @@ def export(
     if target != DEFAULT:
         if source is None:
             raise InputError(f"--random-init makes encoder files: export one of them to {target} afterwards")
-        _target(source, target, out, images or [], labelled, allow, layer, name, overwrite, as_json)
+        _target(source, target, out, images or [], labelled, allow, layer, name, overwrite, web_runtime, as_json)
         return
-    if source is not None and not (Path(source) / "config.yaml").is_file():
+    pretrained = source is not None and source.startswith(("torchvision/", "timm/"))
+    if source is not None and not pretrained and not (Path(source) / "config.yaml").is_file():
         raise InputError(f"{source} is no run folder: an encoder file is exported to another --target ({TARGETS})")
     out = out or Path("encoder.onnx")
     with needs("export"):
         import onnxscript  # noqa: F401 - torch imports it only halfway through an export
 
+        from sslfeat.export.pretrained import export_pretrained
         from sslfeat.export.run import Labels, export_random, export_run
     if random_init is not None and image_size is not None:
         file = export_random(random_init, image_size, seed, out, images or (), overwrite)
+    elif source is not None and pretrained:
+        file = export_pretrained(source, out, images or (), licence, overwrite)
     elif source is not None:
         labels = Labels(name, data_name, data_licence, licence)
         file = export_run(Path(source), out, labels, images or (), overwrite, layer)
@@ -80,7 +91,7 @@ def export(
 
 def _target(
     source: str, target: str, out: Path | None, images: list[str], labelled: str | None, allow: bool, layer: str | None,
-    name: str | None, overwrite: bool, as_json: bool,
+    name: str | None, overwrite: bool, web_runtime: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     import dataclasses
 
@@ -90,7 +101,7 @@ def _target(
 
     found = find_target(target)
     out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
-    report = convert(origin(source, name, images, layer), target, out, images, labelled, allow, overwrite)
+    report = convert(origin(source, name, images, layer), target, out, images, labelled, allow, overwrite, web_runtime)
     if as_json:
         say_json(dataclasses.asdict(report))
     else:
@@ -112,7 +123,7 @@ def _say(report: Report, unrun: str) -> None:
     if report.drop is not None:
         rows.append(("drop", f"kNN {report.drop.knn:+.2f}, linear probe {report.drop.linear:+.2f} points"))
     if report.remark:
-        rows.append(("pixels", report.remark))
+        rows.append(("besides", report.remark))
     for batch, (reference, own) in report.seconds.items():
         times = f"{1000 * own:.2f} ms beside {1000 * reference:.2f}, {reference / own:.2f} times as fast"
         rows.append((f"batch {batch}", times))

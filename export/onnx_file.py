@@ -16,12 +16,12 @@ from onnx.external_data_helper import uses_external_data
 from sslfeat.card import CARD_KEY, Card
 from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME
 from sslfeat.errors import ExportError
-from sslfeat.models.frozen import FrozenEncoder
 
 OPSET = 20
+Exportable = torch.nn.Module  # uint8 (N, S, S, 3), an argument ``image``, to float32 (N, D)
 
 
-def to_onnx(encoder: FrozenEncoder, image_size: int) -> onnx.ModelProto:
+def to_onnx(encoder: Exportable, image_size: int) -> onnx.ModelProto:
     """Trace ``encoder`` (uint8 (N, S, S, 3) to float32 (N, D), N dynamic) into an ONNX model without metadata.
 
     Raises ExportError if torch cannot export it or if its weights exceed protobuf's 2 GiB.

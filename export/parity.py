@@ -21,7 +21,6 @@ from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile
 from sslfeat.errors import ExportError, ParityError
 from sslfeat.likeness import cosines, neighbour_overlap
-from sslfeat.models.frozen import FrozenEncoder
 from sslfeat.preprocess import Preprocess, to_rgb
 
 BATCH_SIZES = (1, 3, 8)
@@ -30,7 +29,7 @@ MIN_COSINE = 0.99999
 PICTURES = 64
 
 
-def check_parity(encoder: FrozenEncoder, file: EncoderFile, pictures: Sequence[bytes], source: str) -> Parity:
+def check_parity(encoder: torch.nn.Module, file: EncoderFile, pictures: Sequence[bytes], source: str) -> Parity:
     """Compare ``file`` in onnxruntime with ``encoder`` in torch on picture files, at batch sizes 1, 3 and 8.
 
     Both run on the CPU in one thread, so that the figures repeat exactly. Raises ParityError naming the figure beyond
@@ -74,7 +73,7 @@ def reference_pixels(path: bytes | str | Path, preprocess: Preprocess) -> npt.ND
 
 
 def _torch_embeddings(
-    encoder: FrozenEncoder, pictures: Sequence[bytes], preprocess: Preprocess
+    encoder: torch.nn.Module, pictures: Sequence[bytes], preprocess: Preprocess
 ) -> npt.NDArray[np.float32]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -16,11 +16,11 @@ from sslfeat import __version__, store
 from sslfeat.card import Card, Parity, TrainingData
 from sslfeat.encoder_file import EncoderFile, check_encoder
 from sslfeat.errors import ExportError, ImageError
-from sslfeat.export.onnx_file import to_bytes, to_onnx
+from sslfeat.export.onnx_file import Exportable, to_bytes, to_onnx
 from sslfeat.export.parity import PICTURES, check_parity
 from sslfeat.images import Preprocess, decode
 from sslfeat.inputs import find_inputs
-from sslfeat.models.frozen import FrozenEncoder, load_run, random_encoder
+from sslfeat.models.frozen import load_run, random_encoder
 from sslfeat.samples import draw_samples
 
 UNKNOWN_LICENCE = "not stated"
@@ -67,7 +67,7 @@ def export_run(
         training_data=TrainingData(labels.data_name or "not stated", int(meta["images"]), labels.data_licence),
         licence=labels.licence,
         config_sha256=config.sha256(),
-        versions=_versions(),
+        versions=versions(),
         parity=NO_PARITY,
     )
     pictures = _readable(specs, card.preprocess)
@@ -92,9 +92,16 @@ def export_random(
         training_data=TrainingData("none", 0, "none"),
         licence=UNKNOWN_LICENCE,
         config_sha256=hashlib.sha256(f"{backbone} {image_size} {seed}".encode()).hexdigest(),
-        versions=_versions(),
+        versions=versions(),
         parity=NO_PARITY,
     )
+    return export_module(encoder, card, images, out, overwrite)
+
+
+def export_module(
+    encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False
+) -> EncoderFile:
+    """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn pictures."""
     if images:
         return _export(encoder, card, _readable(images, card.preprocess), "given", out, overwrite)
     with _drawn() as pictures:
@@ -102,7 +109,7 @@ def export_random(
 
 
 def _export(
-    encoder: FrozenEncoder, card: Card, pictures: list[bytes], source: str, out: Path, overwrite: bool
+    encoder: Exportable, card: Card, pictures: list[bytes], source: str, out: Path, overwrite: bool
 ) -> EncoderFile:
     """Export, check, and only then write."""
     if out.exists() and not overwrite:
@@ -140,5 +147,6 @@ def _drawn() -> Iterator[list[bytes]]:
         yield [item.raw for item in find_inputs([folder], labels="none")]
 
 
-def _versions() -> dict[str, str]:
-    return {"sslfeat": __version__, **{package: version(package) for package in ("torch", "onnx", "onnxscript")}}
+def versions(*more: str) -> dict[str, str]:
+    """Of what made an encoder file."""
+    return {"sslfeat": __version__, **{package: version(package) for package in ("torch", "onnx", "onnxscript", *more)}}

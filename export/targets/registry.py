@@ -11,11 +11,13 @@ from sslfeat.export.targets import (
     ncnn_net,
     openvino_ir,
     servers,
+    web,
 )
 from sslfeat.export.targets.target import FP16, FP32, INT8, Target
 
 APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run"
 ANY_SIZE = "it takes pictures of any size: give them to encoder.onnx in onnxruntime, whole"
+STATIC = "it runs in a browser: put the folder on any static server"
 
 TARGETS = {
     target.name: target
@@ -32,6 +34,16 @@ TARGETS = {
         Target("ncnn", "ncnn, for phones and boards", FP32, ncnn_net.ncnn, "ncnn", ncnn_net.MAIN),
         Target(
             "executorch", "ExecuTorch with XNNPACK", FP32, executorch_pte.executorch, "executorch", executorch_pte.MAIN
+        ),
+        Target(
+            "web",
+            "a page that embeds pictures in the browser",
+            FP16,
+            web.web,
+            None,
+            "index.html",
+            STATIC,
+            web.check_web,
         ),
         Target("coreml", "Core ML package", FP32, coreml_package.coreml, None, coreml_package.MAIN, APPLE),
         Target("tensorrt", "all that trtexec needs", FP16, servers.tensorrt, None, servers.PLAIN, servers.NO_GPU),

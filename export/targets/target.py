@@ -42,10 +42,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Checked:
-    """What an artefact made of picture files, embeddings float32 (N, D), and what else there is to tell."""
+    """What an artefact made of picture files, embeddings float32 (N, D), and what else there is to tell.
+
+    ``reference`` is what the encoder makes of them, if it was not simply given the same files.
+    """
 
     embeddings: npt.NDArray[np.float32]
     told: str
+    reference: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,137 @@
+"""Foreign ONNX encoders: adopted as they are fed, or refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sslfeat import Encoder
+from sslfeat.errors import EncoderFileError, InputError, ParityError
+from sslfeat.export.adopt import adopt
+from sslfeat.export.foreign import Wish, read_preprocessor
+from sslfeat.preprocess import Preprocess
+from tests.conftest import sslfeat
+
+SIZE, DIM = 16, 6
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), dtype=np.uint8)
+WISH = Wish(Preprocess(SIZE, SIZE), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+def foreign(
+    last: bool = False, half: bool = False, batch: Any = "n", tokens: int = 0, channels: int = 3, twist: str = ""
+) -> bytes:
+    """One convolution, its planes averaged, or its cells as tokens; names that collide with ours on purpose."""
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    weight = np.random.default_rng(1).normal(0, 0.3, (DIM, channels, 4, 4)).astype(np.float16 if half else np.float32)
+    nodes = [helper.make_node("Transpose", ["embedding"], ["planes"], perm=[0, 3, 1, 2])] if last else []
+    nodes.append(helper.make_node("Conv", ["planes" if last else "embedding", "factor"], ["float"], strides=[4, 4]))
+    if tokens:
+        nodes.append(helper.make_node("Reshape", ["float", "shape"], ["flat"]))
+        nodes.append(helper.make_node("Transpose", ["flat"], ["image"], perm=[0, 2, 1]))
+    else:
+        nodes.append(helper.make_node("GlobalAveragePool", ["float"], ["mean"]))
+        nodes.append(helper.make_node("Flatten", ["mean"], ["image"]))
+    if twist == "domain":
+        nodes.append(helper.make_node("Gelu", ["image"], ["other"], domain="com.microsoft"))
+    if twist == "fixed":  # as exporters bake it in
+        nodes[-1] = helper.make_node("Reshape", ["mean", "one"], ["image"])
+    shape = [batch, SIZE, SIZE, channels] if last else [batch, channels, SIZE, SIZE]
+    out = [batch, tokens, DIM] if tokens else [batch, DIM]
+    inputs = [helper.make_tensor_value_info("embedding", kind, shape)]
+    if twist == "two inputs":
+        inputs.append(helper.make_tensor_value_info("mask", kind, [1]))
+    constants = [numpy_helper.from_array(weight, "factor")]
+    constants += [numpy_helper.from_array(np.array([0, DIM, tokens]), "shape")] if tokens else []
+    constants += [numpy_helper.from_array(np.array([1, DIM]), "one")] if twist == "fixed" else []
+    graph = helper.make_graph(nodes, "theirs", inputs, [helper.make_tensor_value_info("image", kind, out)], constants)
+    opsets = [helper.make_opsetid("", 17), *([helper.make_opsetid("com.microsoft", 1)] if twist == "domain" else [])]
+    data: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    return data
+
+
+def by_hand(pixels: np.ndarray, pool: str = "") -> np.ndarray:  # type: ignore[type-arg]
+    """The same in NumPy, in 64 bits."""
+    weight = np.random.default_rng(1).normal(0, 0.3, (DIM, 3, 4, 4)).astype(np.float32).astype(np.float64)
+    fed = (pixels / 255 - np.array(WISH.mean)) / np.array(WISH.std)
+    cells = fed.reshape(len(fed), 4, 4, 4, 4, 3).transpose(0, 1, 3, 5, 2, 4)  # by cell, then channel, row, column
+    planes = np.einsum("nrcahw,dahw->nrcd", cells, weight).reshape(len(fed), 16, DIM)
+    return planes[:, 0] if pool == "cls" else planes.mean(1)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("pool", ["none", "cls", "mean"])
+def test_the_features_are_those_by_hand(last: bool, pool: str, tmp_path: Path) -> None:
+    wish = Wish(WISH.preprocess, WISH.mean, WISH.std, pool=pool, name="theirs")
+    file = adopt(foreign(last, tokens=0 if pool == "none" else 16), wish, PIXELS, "given")
+    found = Encoder(file, provider="cpu").run(PIXELS)
+    assert found == pytest.approx(by_hand(PIXELS, pool), abs=1e-4)
+    assert (file.card.name, file.card.backbone, file.card.layer, file.card.dim) == ("theirs", "theirs", "image", DIM)
+    assert file.card.parity.min_cosine > 0.999999
+
+
+def test_half_precision_is_fed_and_widened() -> None:
+    file = adopt(foreign(half=True), WISH, PIXELS, "given")
+    assert Encoder(file, provider="cpu").run(PIXELS) == pytest.approx(by_hand(PIXELS), abs=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("data", "wish", "message"),
+    [
+        (foreign(twist="two inputs"), WISH, "2 inputs"),
+        (foreign(twist="domain"), WISH, "com.microsoft"),
+        (foreign(twist="fixed"), WISH, "no batches"),
+        (foreign(channels=4), WISH, "three channels"),
+        (foreign(), Wish(Preprocess(32, 32)), "not of 32 px"),
+        (foreign(tokens=16), WISH, "choose --pool"),
+        (foreign(), Wish(WISH.preprocess, pool="cls"), "leave --pool out"),
+        (foreign()[:200], WISH, "damaged"),
+        (b"", WISH, "not an ONNX"),
+    ],
+)
+def test_what_is_refused(data: bytes, wish: Wish, message: str) -> None:
+    with pytest.raises((EncoderFileError, ParityError), match=message):
+        adopt(data, wish, PIXELS, "given")
+
+
+def test_wishes_that_make_no_sense() -> None:
+    for wrong in ({"pool": "max"}, {"std": (1, 0, 1)}, {"mean": (1, 2)}, {"preprocess": Preprocess(8, 16)}):
+        with pytest.raises(InputError):
+            Wish(**{"preprocess": WISH.preprocess, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_preprocessor_config_is_followed(tmp_path: Path) -> None:
+    file = tmp_path / "preprocessor_config.json"
+    told: dict[str, Any] = {
+        "size": {"shortest_edge": 18}, "crop_size": {"height": 16, "width": 16}, "do_center_crop": True, "resample": 2,
+        "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "rescale_factor": 1 / 255,
+    }  # fmt: skip
+    file.write_text(json.dumps(told))
+    read = read_preprocessor(file)
+    assert read["preprocess"] == Preprocess(18, 16, "bilinear")
+    assert (read["mean"], read["std"], read["scale"]) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), pytest.approx(1))
+    file.write_text(json.dumps({**told, "size": {"height": 16, "width": 20}}))
+    with pytest.raises(InputError, match="not one side"):
+        read_preprocessor(file)
+
+
+def test_the_command_and_what_it_makes_is_embedded(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs.onnx").write_bytes(foreign())
+    options = ("--size", "16", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.3,0.4", "--images", pictures)
+    done = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "ours.onnx", *options)
+    assert done.returncode == 0, done.stderr
+    assert "cosine 1.0000000" in done.stdout
+    assert sslfeat("embed", pictures, "--encoder", tmp_path / "ours.onnx", "--out", tmp_path / "f").returncode == 0
+    again = sslfeat("adopt", tmp_path / "ours.onnx", "--out", tmp_path / "more.onnx", *options)
+    assert "carries an sslfeat card already" in again.stderr
+    assert not (tmp_path / "more.onnx").exists()
+    assert "Give --size" in sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "x.onnx").stderr
+    model = onnx.load(tmp_path / "theirs.onnx")
+    onnx.save(model, tmp_path / "outside.onnx", save_as_external_data=True, size_threshold=0)
+    refused = sslfeat("adopt", tmp_path / "outside.onnx", "--out", tmp_path / "x.onnx", *options)
+    assert "external data" in refused.stderr
