@@ -28,7 +28,7 @@ def to_onnx(encoder: Exportable, image_size: int) -> onnx.ModelProto:
     """
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 encoder.eval(),
                 (example,),
@@ -74,8 +74,8 @@ def _anonymise(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's progress and its dependencies' deprecations are not the user's concern; failures still raise."""
+def quiet() -> Iterator[None]:
+    """Converters' progress and their dependencies' deprecations are not the user's concern; failures still raise."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused attention has no ONNX form
     level = logging.root.manager.disable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,18 +102,20 @@ class ExecuTorchSession:
     """ExecuTorch; it takes its threads from the machine."""
 
     def __init__(self, main: Path, card: Card, threads: int) -> None:
-        try:
-            from executorch.runtime import Runtime
-        except ImportError as error:
-            raise MissingExtraError("executorch", "executorch") from error
-        import torch
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it calls itself experimental
+            try:
+                from executorch.runtime import Runtime
+            except ImportError as error:
+                raise MissingExtraError("executorch", "executorch") from error
+            import torch
 
-        self._torch = torch
-        try:
-            self._program = Runtime.get().load_program(main)
-            self._method = self._program.load_method("forward")
-        except RuntimeError as error:
-            raise EncoderFileError(f"ExecuTorch cannot load {main}: {error}") from error
+            self._torch = torch
+            try:
+                self._program = Runtime.get().load_program(main)
+                self._method = self._program.load_method("forward")
+            except RuntimeError as error:
+                raise EncoderFileError(f"ExecuTorch cannot load {main}: {error}") from error
 
     def run(self, pixels: Pixels) -> FloatArray:
         """As ``Session`` says. Raises EncoderFileError if the graph fails."""

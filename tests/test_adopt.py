@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -15,6 +16,7 @@ from sslfeat import Encoder
 from sslfeat.errors import EncoderFileError, InputError, ParityError
 from sslfeat.export.adopt import adopt
 from sslfeat.export.foreign import Wish, read_preprocessor
+from sslfeat.images import Pixels
 from sslfeat.preprocess import Preprocess
 from tests.conftest import sslfeat
 
@@ -55,13 +57,14 @@ def foreign(
     return data
 
 
-def by_hand(pixels: np.ndarray, pool: str = "") -> np.ndarray:  # type: ignore[type-arg]
+def by_hand(pixels: Pixels, pool: str = "") -> npt.NDArray[np.float64]:
     """The same in NumPy, in 64 bits."""
     weight = np.random.default_rng(1).normal(0, 0.3, (DIM, 3, 4, 4)).astype(np.float32).astype(np.float64)
     fed = (pixels / 255 - np.array(WISH.mean)) / np.array(WISH.std)
     cells = fed.reshape(len(fed), 4, 4, 4, 4, 3).transpose(0, 1, 3, 5, 2, 4)  # by cell, then channel, row, column
     planes = np.einsum("nrcahw,dahw->nrcd", cells, weight).reshape(len(fed), 16, DIM)
-    return planes[:, 0] if pool == "cls" else planes.mean(1)
+    found: npt.NDArray[np.float64] = planes[:, 0] if pool == "cls" else planes.mean(1)
+    return found
 
 
 @pytest.mark.parametrize("last", [False, True])

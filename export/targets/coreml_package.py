@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 from sslfeat.card import CARD_KEY
@@ -15,33 +13,29 @@ MAIN = "encoder.mlpackage"
 
 def coreml(source: Source, out: Path) -> None:
     """``encoder.mlpackage``, 32 bits: float32 (1, 3, S, S), values 0 to 255, to ``embedding`` (1, D). Then read back."""
-    try:
-        import coremltools
-    except ImportError as error:
-        raise MissingExtraError("coreml", "coremltools") from error
     import torch
 
+    from sslfeat.export.onnx_file import quiet
     from sslfeat.export.targets.planes import Planes, example
 
     card = source.file.card
     size = card.preprocess.size
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(Planes(source.torch()).eval(), (example(size),)).run_decompositions({})
-            model = coremltools.convert(
-                program,
-                inputs=[coremltools.TensorType("image", shape=(1, 3, size, size), dtype=float)],
-                outputs=[coremltools.TensorType("embedding", dtype=float)],
-                minimum_deployment_target=coremltools.target.iOS16,
-                compute_precision=coremltools.precision.FLOAT32,
-            )
-            model.user_defined_metadata[CARD_KEY] = card.to_json()
-            model.save(str(out / MAIN))
-            spec = coremltools.models.MLModel(str(out / MAIN), skip_model_load=True).get_spec()
-    finally:
-        logging.disable(logging.NOTSET)
+    with quiet():
+        try:
+            import coremltools
+        except ImportError as error:
+            raise MissingExtraError("coreml", "coremltools") from error
+        program = torch.export.export(Planes(source.torch()).eval(), (example(size),)).run_decompositions({})
+        model = coremltools.convert(
+            program,
+            inputs=[coremltools.TensorType("image", shape=(1, 3, size, size), dtype=float)],
+            outputs=[coremltools.TensorType("embedding", dtype=float)],
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=coremltools.precision.FLOAT32,
+        )
+        model.user_defined_metadata[CARD_KEY] = card.to_json()
+        model.save(str(out / MAIN))
+        spec = coremltools.models.MLModel(str(out / MAIN), skip_model_load=True).get_spec()
     shape = list(spec.description.input[0].type.multiArrayType.shape)
     if shape != [1, 3, size, size] or spec.description.metadata.userDefined[CARD_KEY] != card.to_json():
         raise ExportError(f"the Core ML package reads back wrong: input {shape}, or without the card")

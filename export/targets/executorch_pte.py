@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 from sslfeat.errors import MissingExtraError
@@ -15,26 +13,19 @@ MOST = 64  # pictures in a batch
 
 def executorch(source: Source, out: Path) -> None:
     """``encoder.pte``: uint8 (N, S, S, 3) to float32 (N, D), N up to 64."""
-    try:
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-    except ImportError as error:
-        raise MissingExtraError("executorch", "executorch") from error
     import torch
+
+    from sslfeat.export.onnx_file import quiet
 
     size = source.file.card.preprocess.size
     batch = torch.export.Dim("batch", min=1, max=MOST)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pictures = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-            program = torch.export.export(source.torch(), (pictures,), dynamic_shapes={"image": {0: batch}})
-            lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-            data = lowered.to_executorch().buffer
-    finally:
-        logging.disable(logging.NOTSET)
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with quiet():
+        try:
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+        except ImportError as error:
+            raise MissingExtraError("executorch", "executorch") from error
+        pictures = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+        program = torch.export.export(source.torch(), (pictures,), dynamic_shapes={"image": {0: batch}})
+        data = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
     (out / MAIN).write_bytes(data)

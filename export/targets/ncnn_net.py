@@ -23,6 +23,7 @@ def ncnn(source: Source, out: Path) -> None:
         raise MissingExtraError("ncnn", "pnnx") from error
     import torch
 
+    from sslfeat.export.onnx_file import quiet
     from sslfeat.export.targets.planes import Planes, example
 
     size = source.file.card.preprocess.size
@@ -30,13 +31,9 @@ def ncnn(source: Source, out: Path) -> None:
     program = program if program.exists() else Path(pnnx.EXEC_PATH)
     with tempfile.TemporaryDirectory() as folder:
         traced = Path(folder) / "traced.pt"
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
+        with quiet():
             trace: Any = torch.jit.trace  # which has no types
             trace(Planes(source.torch()).eval(), example(size)).save(str(traced))
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
         done = subprocess.run(
             [program, traced.name, f"inputshape=[1,3,{size},{size}]", "fp16=0", f"ncnnparam={out.resolve() / MAIN}",
              f"ncnnbin={out.resolve() / 'encoder.bin'}"],
