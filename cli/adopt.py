@@ -35,7 +35,7 @@ def adopt(
 ) -> None:
     """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of pictures is checked against the model itself."""
     from sslfeat import store
-    from sslfeat.export.adopt import adopt as run
+    from sslfeat.export.apart import adopt_apart
     from sslfeat.export.convert import decoded
     from sslfeat.export.foreign import Wish, read_preprocessor
     from sslfeat.export.source import pictures
@@ -55,7 +55,7 @@ def adopt(
     wish = Wish(**fed, pool=pool, output=output, name=name or out.stem, licence=licence)
     data = _read(model)
     with pictures(images or (), ()) as (sources, told):
-        file = run(data, wish, decoded(sources, wish.preprocess)[1][:64], told)
+        file = adopt_apart(data, wish, decoded(sources, wish.preprocess)[1][:64], told)
     store.write_atomic(out, file.data)
     parity = file.card.parity
     if as_json:

@@ -21,6 +21,7 @@ from sslfeat.likeness import cosines, neighbour_overlap
 from sslfeat.sessions import OnnxSession, brief
 
 BATCH_SIZES = (1, 3)
+LARGEST = 1e15  # of a feature: the squares of larger ones are not finite
 WITHIN, WITHIN_HALF = 1e-4, 2e-3  # of the largest component; of a model that is fed 16 bits
 UNKNOWN = TrainingData("not stated", 0, "not stated")
 
@@ -83,8 +84,8 @@ def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> npt.NDArra
             raise
         raise EncoderFileError(f"onnxruntime cannot run it: {brief(error)}") from error
     found = np.concatenate(rows).astype(np.float32)
-    if not np.isfinite(found).all():
-        raise EncoderFileError("its features are not finite on these pictures")
+    if not (np.abs(found) < LARGEST).all():
+        raise EncoderFileError("its features are not finite, or beyond reason, on these pictures")
     return found
 
 

@@ -103,7 +103,10 @@ def read_foreign(data: bytes) -> onnx.ModelProto:
             raise EncoderFileError(
                 f"opset {opset} is too old, and cannot be raised to {OLDEST_OPSET}: {brief(error)}"
             ) from error
-    renamed: onnx.ModelProto = compose.add_prefix(model, PREFIX)
+    try:
+        renamed: onnx.ModelProto = compose.add_prefix(model, PREFIX)
+    except (TypeError, ValueError) as error:  # bytes where there should be text
+        raise EncoderFileError("damaged: a name in it is not text") from error
     return renamed
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import json
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat import Encoder
-from sslfeat.errors import EncoderFileError, InputError, ParityError
+from sslfeat.errors import EncoderFileError, InputError, ParityError, SslfeatError
 from sslfeat.export.adopt import adopt
+from sslfeat.export.apart import adopt_apart
 from sslfeat.export.foreign import Wish, read_preprocessor
 from sslfeat.images import Pixels
 from sslfeat.preprocess import Preprocess
@@ -100,6 +104,41 @@ def test_half_precision_is_fed_and_widened() -> None:
 def test_what_is_refused(data: bytes, wish: Wish, message: str) -> None:
     with pytest.raises((EncoderFileError, ParityError), match=message):
         adopt(data, wish, PIXELS, "given")
+
+
+def test_hostile_models_end_as_errors_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    huge = onnx.load_model_from_string(foreign())
+    huge.graph.initializer.append(numpy_helper.from_array(np.array([1 << 42]), "terabytes"))
+    huge.graph.node.insert(0, helper.make_node("ConstantOfShape", ["terabytes"], ["zeros"]))
+    huge.graph.node.insert(1, helper.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0))
+    huge.graph.node[-1].output[0] = "before"
+    huge.graph.node.append(helper.make_node("Add", ["before", "most"], ["image"]))
+    with pytest.raises(EncoderFileError):
+        adopt_apart(huge.SerializeToString(), WISH, PIXELS, "given")
+    with pytest.raises(EncoderFileError, match="did not come to an end"):
+        adopt_apart(foreign(), WISH, PIXELS, "given", timeout=0.01)
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(EncoderFileError, match=r"crashed onnxruntime \(signal 11\)"):
+        adopt_apart(foreign(), WISH, PIXELS, "given")
+
+
+def test_damage_anywhere_is_named() -> None:
+    outcomes = collections.Counter[str]()
+    data = foreign()
+    rng = random.Random(0)
+    for _ in range(150):
+        wounded = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            wounded[rng.randrange(len(wounded))] ^= 1 << rng.randrange(8)
+        try:
+            adopt(bytes(wounded), WISH, PIXELS, "given")
+            outcomes["works"] += 1
+        except SslfeatError:
+            outcomes["named"] += 1
+    assert min(outcomes["works"], outcomes["named"]) > 10
 
 
 def test_wishes_that_make_no_sense() -> None:
