@@ -46,6 +46,8 @@ def adopt(data: bytes, wish: Wish, pixels: Pixels, source: str) -> EncoderFile:
         found = [np.concatenate([session.run(part) for part in _parts(pixels, size)]) for size in BATCH_SIZES]
     except EncoderFileError as error:
         raise EncoderFileError(f"it takes no batches: export it with a dynamic batch axis ({error})") from error
+    if any(rows.shape != wanted.shape for rows in found):
+        raise EncoderFileError("it takes no batches: of three pictures it gives other than three embeddings")
     parity = Parity(
         images=len(pixels), source=source, batch_sizes=BATCH_SIZES,
         max_abs_diff=float(max(np.abs(rows - wanted).max() for rows in found)),
@@ -79,6 +81,10 @@ def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> npt.NDArra
             fed = fed if last else fed.transpose(0, 3, 1, 2)
             (out,) = session.run([output], {port.name: fed.astype(np.float16 if half else np.float32)})
             rows.append(_pooled(np.asarray(out), wish.pool))
+            if len(rows[-1]) != 1:
+                raise EncoderFileError(
+                    f"its output has the shape {np.shape(out)} for one picture: it is not an embedding"
+                )
     except Exception as error:  # onnxruntime's exceptions share no public base
         if isinstance(error, EncoderFileError):
             raise
