@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "onnx"
 TARGETS = (
-    "onnx, onnx-full, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, web, coreml, tensorrt, "
+    "onnx, onnx-full, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, litert, web, coreml, tensorrt, "
     "triton"
 )
 

@@ -1,0 +1,24 @@
+"""LiteRT, which was TensorFlow Lite. Its converter pins another torch: give it an environment of its own (``.ci/litert``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sslfeat.errors import MissingExtraError
+from sslfeat.export.targets.target import Source
+
+MAIN = "encoder.tflite"
+
+
+def litert(source: Source, out: Path) -> None:
+    """``encoder.tflite``: float32 (1, 3, S, S), values 0 to 255, to float32 (1, D)."""
+    from sslfeat.export.onnx_file import quiet
+    from sslfeat.export.targets.planes import Planes, example
+
+    with quiet():
+        try:
+            import litert_torch
+        except ImportError as error:
+            raise MissingExtraError("litert", "litert-torch") from error
+        model = litert_torch.convert(Planes(source.torch()).eval(), (example(source.file.card.preprocess.size),))
+        model.export(str(out / MAIN))
