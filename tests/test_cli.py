@@ -18,8 +18,8 @@ from sslfeat.zoo import DEFAULT, names, resolve
 from tests.conftest import sslfeat
 
 COMMANDS = (
-    "train", "export", "adopt", "compare", "bench", "doctor", "embed", "index", "search", "dedupe", "probe", "predict", "cluster", "map", "score",
-    "info", "report", "verify", "models", "methods", "samples",
+    "train", "export", "adopt", "compare", "bench", "doctor", "embed", "index", "search", "dedupe", "probe", "predict",
+    "cluster", "map", "score", "info", "report", "verify", "models", "methods", "samples",
 )  # fmt: skip
 
 
