@@ -237,7 +237,7 @@ def test_the_command(pictures: Path, tiny: Path, many: Path, tmp_path: Path) -> 
         ("onnxruntime", 2),
     ]
     assert "without its torch weights" in sslfeat("export", tiny, "--target", "ncnn", "--out", tmp_path / "n").stderr
-    assert "is unknown: onnx, onnx-full" in sslfeat("export", tiny, "--target", "magic").stderr
+    assert "onnx-full      pictures of any size in" in sslfeat("export", tiny, "--target", "magic").stderr
     assert "another --target" in sslfeat("export", tiny).stderr
     diagnosis = json.loads(sslfeat("doctor", "--json").stdout)
     assert {"name": "provider cpu", "state": "works"}.items() <= diagnosis["checks"][0].items()

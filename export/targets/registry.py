@@ -7,6 +7,7 @@ from sslfeat.export.targets import (
     coreml_package,
     executorch_pte,
     full,
+    litert,
     lower,
     ncnn_net,
     openvino_ir,
@@ -35,6 +36,7 @@ TARGETS = {
         Target(
             "executorch", "ExecuTorch with XNNPACK", FP32, executorch_pte.executorch, "executorch", executorch_pte.MAIN
         ),
+        Target("litert", "LiteRT (TensorFlow Lite)", FP32, litert.litert, "litert", litert.MAIN),
         Target(
             "web",
             "a page that embeds pictures in the browser",
@@ -55,5 +57,6 @@ TARGETS = {
 def find_target(name: str) -> Target:
     """Raises InputError for an unknown one."""
     if name not in TARGETS:
-        raise InputError(f"target {name!r} is unknown: onnx, {', '.join(TARGETS)}")
+        known = "\n".join(f"  {target.name:<14} {target.about}" for target in TARGETS.values())
+        raise InputError(f"target {name!r} is unknown; there are onnx, the encoder file of a run, and\n{known}")
     return TARGETS[name]
