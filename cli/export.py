@@ -63,22 +63,39 @@ def export(
             raise InputError(f"--random-init makes encoder files: export one of them to {target} afterwards")
         _target(source, target, out, images or [], labelled, allow, layer, name, overwrite, web_runtime, as_json)
         return
+    card = (name, data_name, data_licence, licence)
+    _encoder_file(
+        source,
+        random_init,
+        image_size,
+        seed,
+        out or Path("encoder.onnx"),
+        images or [],
+        layer,
+        card,
+        overwrite,
+        as_json,
+    )
+
+
+def _encoder_file(
+    source: str | None, random_init: str | None, image_size: int | None, seed: int, out: Path, images: list[str],
+    layer: str | None, card: tuple[str | None, str | None, str, str], overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
     pretrained = source is not None and source.startswith(("torchvision/", "timm/"))
     if source is not None and not pretrained and not (Path(source) / "config.yaml").is_file():
         raise InputError(f"{source} is no run folder: an encoder file is exported to another --target ({TARGETS})")
-    out = out or Path("encoder.onnx")
     with needs("export"):
         import onnxscript  # noqa: F401 - torch imports it only halfway through an export
 
         from sslfeat.export.pretrained import export_pretrained
         from sslfeat.export.run import Labels, export_random, export_run
     if random_init is not None and image_size is not None:
-        file = export_random(random_init, image_size, seed, out, images or (), overwrite)
-    elif source is not None and pretrained:
-        file = export_pretrained(source, out, images or (), licence, overwrite)
-    elif source is not None:
-        labels = Labels(name, data_name, data_licence, licence)
-        file = export_run(Path(source), out, labels, images or (), overwrite, layer)
+        file = export_random(random_init, image_size, seed, out, images, overwrite)
+    elif pretrained:
+        file = export_pretrained(str(source), out, images, card[-1], overwrite)
+    else:
+        file = export_run(Path(str(source)), out, Labels(*card), images, overwrite, layer)
     parity = file.card.parity
     figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
     figures |= {"min_cosine": parity.min_cosine, "neighbour_overlap": parity.neighbour_overlap}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from sslfeat.encoder_file import EncoderFile, check_encoder
 from sslfeat.errors import EncoderFileError, SslfeatError
 from sslfeat.export.adopt import adopt
+from sslfeat.export.child import run_child
 from sslfeat.export.foreign import Wish
 from sslfeat.images import Pixels
 from sslfeat.preprocess import Preprocess
@@ -32,15 +32,7 @@ def adopt_apart(data: bytes, wish: Wish, pixels: Pixels, source: str, timeout: f
         (folder / "model.onnx").write_bytes(data)
         np.save(folder / "pixels.npy", pixels)
         (folder / "wish.json").write_text(json.dumps({**dataclasses.asdict(wish), "source": source}))
-        command = [sys.executable, "-m", "sslfeat.export.apart", name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise EncoderFileError(f"the model did not come to an end in {timeout:g} s") from error
-        if done.returncode < 0:
-            raise EncoderFileError(f"the model crashed onnxruntime (signal {-done.returncode})")
-        if done.returncode:
-            raise EncoderFileError((done.stderr.strip().splitlines() or ["it failed without a word"])[-1])
+        run_child("sslfeat.export.apart", folder, timeout, "the model", EncoderFileError)
         return check_encoder((folder / "adopted.onnx").read_bytes())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.errors import ExportError, SslfeatError
+from sslfeat.export.child import run_child
 from sslfeat.images import Pixels
 from sslfeat.sessions import Session
 
@@ -47,7 +47,6 @@ def measure(
 
     Raises ExportError if a runtime fails, crashes or hangs.
     """
-    name = Path(artefact).name
     with tempfile.TemporaryDirectory() as folder:
         job, out = Path(folder) / "job.json", Path(folder) / "out.npz"
         np.save(Path(folder) / "pixels.npy", pixels)
@@ -65,15 +64,7 @@ def measure(
                 }
             )
         )
-        command = [sys.executable, "-m", "sslfeat.export.measure", str(job)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise ExportError(f"{name} did not come to an end in {TIMEOUT} s") from error
-        if done.returncode < 0:
-            raise ExportError(f"the runtime of {name} crashed (signal {-done.returncode})")
-        if done.returncode:
-            raise ExportError((done.stderr.strip().splitlines() or ["it failed without a word"])[-1])
+        run_child("sslfeat.export.measure", job, TIMEOUT, f"the runtime of {Path(artefact).name}", ExportError)
         with np.load(out) as arrays:
             found = {size: arrays[f"found{size}"] for size in BATCH_SIZES}
             seconds = {size: tuple(arrays[f"seconds{size}"].tolist()) for size in LATENCY_AT}

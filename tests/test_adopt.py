@@ -121,7 +121,7 @@ def test_hostile_models_end_as_errors_elsewhere(monkeypatch: pytest.MonkeyPatch,
     script.write_text("#!/bin/sh\nkill -SEGV $$\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    with pytest.raises(EncoderFileError, match=r"crashed onnxruntime \(signal 11\)"):
+    with pytest.raises(EncoderFileError, match=r"the model crashed \(signal 11\)"):
         adopt_apart(foreign(), WISH, PIXELS, "given")
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 from sslfeat import likeness
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile, read_encoder_file
-from sslfeat.errors import ExportError, ParityError
+from sslfeat.errors import ExportError, InputError, ParityError
 from sslfeat.export import onnx_file, parity
+from sslfeat.export.pretrained import export_pretrained
 from sslfeat.export.run import Labels, export_random, export_run
 from sslfeat.images import Preprocess
 from sslfeat.models.config import TrainConfig
@@ -186,3 +187,15 @@ def test_the_card_travels_with_the_file(exported: Path) -> None:
     assert {"sslfeat", "torch", "onnx"} <= set(card.versions)
     described = sslfeat("info", exported, "--json")
     assert json.loads(described.stdout)["fingerprint"] == file.fingerprint
+
+
+@pytest.mark.parametrize("name", ["torchvision/mobilenet_v3_small"])
+def test_backbones_of_others_are_exported(name: str, tmp_path: Path) -> None:
+    file = export_pretrained(name, tmp_path / "theirs.onnx", weights=False)
+    assert file.card.preprocess == Preprocess(256, 224, "bilinear")
+    assert (file.card.backbone, file.card.method) == (name, "random-init")
+    assert file.card.parity.min_cosine > 0.99999
+    with pytest.raises(InputError, match="no classifier"):
+        export_pretrained("torchvision/resnet9", tmp_path / "x.onnx")
+    with pytest.raises(InputError, match="timm/NAME"):
+        export_pretrained("hub/resnet18", tmp_path / "x.onnx")
