@@ -17,18 +17,31 @@ from sslfeat.images import Pixels
 BATCH = 8
 
 
-def quantize(data: bytes, pixels: Pixels) -> bytes:
+def usual_way(data: bytes) -> str:
+    """Convolutions get ranges per channel and for their inputs (``static``; computing them anew each time is slower than
+    float32); networks of matrix products get ranges as they come (``dynamic``; closer to float32 on ViTs)."""
+    model = onnx.load_model_from_string(data)
+    return "static" if sum(node.op_type == "Conv" for node in model.graph.node) > 1 else "dynamic"
+
+
+def ways(data: bytes) -> list[str]:
+    """The ways that change anything: ``dynamic`` is of matrix products alone. The usual one first."""
+    first = usual_way(data)
+    products = any(node.op_type == "MatMul" for node in onnx.load_model_from_string(data).graph.node)
+    return [first, *(["static"] if first == "dynamic" else ["dynamic"] if products else [])]
+
+
+def quantize(data: bytes, pixels: Pixels, way: str | None = None) -> bytes:
     """The encoder file ``data`` with int8 weights, and activations as wide as they are on ``pixels`` (N, S, S, 3).
 
-    Convolutions get ranges per channel and for their inputs (static; computing them anew each time is slower than
-    float32); networks of matrix products get ranges as they come (dynamic; closer to float32 on ViTs).
+    ``way`` is ``static`` or ``dynamic``; None: the usual one.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
     model = onnx.load_model_from_string(data)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
-        if sum(node.op_type == "Conv" for node in model.graph.node) > 1:
+        if (way or usual_way(data)) == "static":
             quantize_static(
                 model, path, _Pictures(pixels), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,

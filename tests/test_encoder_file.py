@@ -197,8 +197,10 @@ def test_too_large_is_refused_unread(tmp_path: Path) -> None:
         file.truncate(3 << 30)  # sparse: takes no room
     with pytest.raises(EncoderFileError, match="too large: 3221225472 bytes"):
         read_encoder_file(path)
-    with pytest.raises(EncoderFileError, match="no such file"):
+    with pytest.raises(EncoderFileError, match="a folder, not an encoder file"):
         read_encoder_file(tmp_path)
+    with pytest.raises(EncoderFileError, match="no such file"):
+        read_encoder_file(tmp_path / "absent.onnx")
 
 
 def test_truncated_at_any_length() -> None:

@@ -21,23 +21,27 @@ from PIL import Image
 from sslfeat import Encoder
 from sslfeat.errors import EncoderFileError, ExportError, InputError, ParityError
 from sslfeat.export import convert as module
-from sslfeat.export.convert import convert, decode
+from sslfeat.export.convert import convert, decode, decoded
 from sslfeat.export.gates import Drop, Likeness, judge
 from sslfeat.export.measure import measure
 from sslfeat.export.runtimes import ABOUT, open_artefact
 from sslfeat.export.source import Origin, origin
+from sslfeat.export.targets import lower
 from sslfeat.export.targets.registry import TARGETS, find_target
 from sslfeat.export.targets.target import FP32, INT8, Source, Target
 from sslfeat.inputs import find_inputs
 from sslfeat.models.config import TrainConfig
 from sslfeat.models.train import train
+from sslfeat.quantize import ways
 from sslfeat.samples import draw_samples
 from tests.browser import needs_browser
 from tests.conftest import contents, sslfeat
 
 FLOOR = {"int8": 0.999, "openvino-int8": 0.999, "fp16": 0.9995, "openvino-fp16": 0.9995}
 KINDS = ("resnet", "vit")
-RUN_HERE = [name for name, target in TARGETS.items() if target.runtime and name != "litert"]  # which .ci/litert runs
+RUN_HERE = [
+    name for name, target in TARGETS.items() if target.runtime and name != "litert"
+]  # which .ci/slow-targets runs
 NOT_RUN = [name for name, target in TARGETS.items() if not target.runtime and not target.check]
 
 
@@ -77,6 +81,8 @@ def reference(source: Origin, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
 def test_every_target_gives_the_features(
     name: str, kind: str, origins: Callable[[str], Origin], many: Path, pictures: Path, tmp_path: Path
 ) -> None:
+    if (name, kind) == ("executorch", "vit"):
+        pytest.skip("half a minute: .ci/slow-targets runs it")
     if (name, kind) == ("openvino-int8", "resnet"):
         pytest.skip(
             "OpenVINO computes 8-bit convolutions of few channels wrongly; the gate refuses them (docs/export.md)"
@@ -185,6 +191,33 @@ def test_what_differs_is_refused_and_leaves_nothing(
     with pytest.raises(ParityError):
         convert(origins("resnet"), "spoilt", out, [str(many)], overwrite=True)
     assert out.read_bytes() == before
+
+
+def spoil_one(bad: str) -> Callable[[bytes, object, str], bytes]:
+    """In place of ``quantize``: one way leaves the encoder as it is, the ``bad`` one mixes its weights up."""
+
+    def made(data: bytes, seen: object, way: str) -> bytes:
+        changed = onnx.load_model_from_string(data)
+        for tensor in changed.graph.initializer if way == bad else ():
+            values = numpy_helper.to_array(tensor)
+            if values.dtype == np.float32 and values.size > 50:
+                tensor.CopyFrom(numpy_helper.from_array(np.roll(values, 1), tensor.name))
+        whole: bytes = changed.SerializeToString()
+        return data if way != bad else whole
+
+    return made
+
+
+@pytest.mark.parametrize("bad", ["static", "dynamic"])
+def test_int8_is_the_way_that_holds(
+    bad: str, origins: Callable[[str], Origin], many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = origins("vit").file
+    assert ways(file.data) == ["dynamic", "static"]
+    assert ways(origin("simclr-resnet10").file.data) == ["static"]  # which has no matrix product
+    _, pixels = decoded([item.raw for item in find_inputs([str(many)], "none")], file.card.preprocess)
+    monkeypatch.setattr(lower, "quantize", spoil_one(bad))
+    assert lower.best_int8(Source(file, None, pixels)) == file.data
 
 
 def test_gates_are_what_they_say() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from sslfeat.card import CARD_KEY
 from sslfeat.errors import MissingExtraError
+from sslfeat.export.targets.lower import best_int8
 from sslfeat.export.targets.target import Source
-from sslfeat.quantize import quantize
 
 MAIN = "encoder.xml"
 
@@ -25,7 +25,7 @@ def fp16(source: Source, out: Path) -> None:
 
 def int8(source: Source, out: Path) -> None:
     """The quantised graph of ``int8``."""
-    _save(source, quantize(source.file.data, source.seen), out, half=False)
+    _save(source, best_int8(source), out, half=False)
 
 
 def _save(source: Source, data: bytes, out: Path, half: bool) -> None:
