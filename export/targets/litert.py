@@ -1,4 +1,4 @@
-"""LiteRT, which was TensorFlow Lite. Its converter pins another torch: give it an environment of its own (``.ci/litert``)."""
+"""LiteRT, which was TensorFlow Lite. Its converter pins another torch: give it an environment of its own (``.ci/slow-targets``)."""
 
 from __future__ import annotations
 
