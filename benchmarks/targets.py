@@ -43,6 +43,8 @@ def export(source: str, target: str, images: str, labelled: str | None, out: Pat
 
 
 def row(target: str, found: dict[str, Any]) -> str:
+    if found.get("refused", "").startswith("this needs the package"):
+        return f"| `{target}` | not installed where this was measured | | | | |"
     if "refused" in found:
         return f"| `{target}` | refused: {found['refused'].split('; nothing')[0]} | | | | |"
     size = f"{found['bytes'] / 1e6:.1f} MB"
