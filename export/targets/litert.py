@@ -1,4 +1,4 @@
-"""LiteRT, which was TensorFlow Lite. Its converter pins another torch: give it an environment of its own (``.ci/slow-targets``)."""
+"""LiteRT, once TensorFlow Lite. Its converter pins much: give it an environment of its own (``.ci/slow-targets``)."""
 
 from __future__ import annotations
 
