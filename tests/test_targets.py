@@ -39,9 +39,8 @@ from tests.conftest import contents, sslfeat
 
 FLOOR = {"int8": 0.999, "openvino-int8": 0.999, "fp16": 0.9995, "openvino-fp16": 0.9995}
 KINDS = ("resnet", "vit")
-RUN_HERE = [
-    name for name, target in TARGETS.items() if target.runtime and name != "litert"
-]  # which .ci/slow-targets runs
+SLOW = ("executorch", "litert")  # which .ci/slow-targets runs
+RUN_HERE = [name for name, target in TARGETS.items() if target.runtime and name not in SLOW]
 NOT_RUN = [name for name, target in TARGETS.items() if not target.runtime and not target.check]
 
 
@@ -81,8 +80,6 @@ def reference(source: Origin, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
 def test_every_target_gives_the_features(
     name: str, kind: str, origins: Callable[[str], Origin], many: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    if (name, kind) == ("executorch", "vit"):
-        pytest.skip("half a minute: .ci/slow-targets runs it")
     if (name, kind) == ("openvino-int8", "resnet"):
         pytest.skip(
             "OpenVINO computes 8-bit convolutions of few channels wrongly; the gate refuses them (docs/export.md)"
