@@ -32,7 +32,7 @@ def adopt(data: bytes, wish: Wish, pixels: Pixels, source: str) -> EncoderFile:
     Raises EncoderFileError for a model that is refused, saying why, ParityError if the file gives other features.
     """
     model = read_foreign(data)
-    wanted = _reference(model, wish, pixels)
+    wanted, rank = _reference(model, wish, pixels)
     layer, graph = (name.removeprefix(PREFIX) for name in (embedding_port(model, wish).name, model.graph.name))
     card = Card(
         name=wish.name, method="adopted", backbone=graph or "unnamed", layer=layer,
@@ -40,7 +40,7 @@ def adopt(data: bytes, wish: Wish, pixels: Pixels, source: str) -> EncoderFile:
         config_sha256=hashlib.sha256(data).hexdigest(), versions={"sslfeat": __version__, "onnx": onnx.__version__},
         parity=Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0),
     )  # fmt: skip
-    wrapped = _wrapped(model, wish, wanted.shape[1])
+    wrapped = _wrapped(model, wish, wanted.shape[1], rank)
     session = OnnxSession(_bytes(wrapped, card), "cpu", 1)
     try:
         found = [np.concatenate([session.run(part) for part in _parts(pixels, size)]) for size in BATCH_SIZES]
@@ -63,8 +63,11 @@ def adopt(data: bytes, wish: Wish, pixels: Pixels, source: str) -> EncoderFile:
     return check_encoder(_bytes(wrapped, dataclasses.replace(card, parity=parity)))
 
 
-def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> npt.NDArray[np.float32]:
-    """Embeddings (N, D) by the foreign model itself, a picture at a time, fed and pooled by NumPy."""
+def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> tuple[npt.NDArray[np.float32], int]:
+    """Embeddings (N, D) by the foreign model itself, a picture at a time, fed and pooled by NumPy; its output's rank.
+
+    What the model declares of its output need not be true.
+    """
     import onnxruntime
 
     port, last = picture_port(model, wish.preprocess.size)
@@ -92,7 +95,7 @@ def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> npt.NDArra
     found = np.concatenate(rows).astype(np.float32)
     if not (np.abs(found) < LARGEST).all():
         raise EncoderFileError("its features are not finite, or beyond reason, on these pictures")
-    return found
+    return found, np.ndim(out)
 
 
 def _pooled(out: npt.NDArray[Any], pool: str) -> npt.NDArray[Any]:
@@ -112,14 +115,14 @@ def _pooled(out: npt.NDArray[Any], pool: str) -> npt.NDArray[Any]:
     )
 
 
-def _wrapped(model: onnx.ModelProto, wish: Wish, dim: int) -> onnx.ModelProto:
+def _wrapped(model: onnx.ModelProto, wish: Wish, dim: int, rank: int) -> onnx.ModelProto:
     """The model between a way in for pictures and a way out for embeddings, for batches of any size."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph, size = made.graph, wish.preprocess.size
     port, last = picture_port(made, size)
     into, constants = _way_in(port, last, wish)
-    out = _way_out(embedding_port(made, wish), wish.pool)
+    out = _way_out(embedding_port(made, wish).name, rank, wish.pool)
     nodes = [*into, *graph.node, *out]
     for part in (graph.node, graph.input, graph.output, graph.value_info):
         del part[:]
@@ -148,10 +151,9 @@ def _way_in(port: onnx.ValueInfoProto, last: bool, wish: Wish) -> tuple[list[onn
     return nodes, tensors
 
 
-def _way_out(port: onnx.ValueInfoProto, pool: str) -> list[onnx.NodeProto]:
+def _way_out(name: str, rank: int, pool: str) -> list[onnx.NodeProto]:
     """Pooling over the axes between the first and the embedding's, in 32 bits."""
-    rank = len(port.type.tensor_type.shape.dim)
-    nodes = [helper.make_node("Cast", [port.name], ["whole"], to=TensorProto.FLOAT)]
+    nodes = [helper.make_node("Cast", [name], ["whole"], to=TensorProto.FLOAT)]
     if pool == "cls":
         nodes += [
             helper.make_node("Constant", [], ["first"], value_int=0),

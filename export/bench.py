@@ -10,7 +10,7 @@ import numpy as np
 
 from sslfeat.encoder_file import read_encoder_file
 from sslfeat.errors import InputError
-from sslfeat.export.runtimes import open_card, read_about
+from sslfeat.export.runtimes import described, open_artefact, read_about
 from sslfeat.images import Pixels
 from sslfeat.sessions import OnnxSession, Session
 from sslfeat.zoo import resolve
@@ -41,7 +41,7 @@ def bench(
     """
     if min((*threads, *batches)) < 1 or seconds <= 0:
         raise InputError("threads and batches are 1 or more, seconds more than 0")
-    size = open_card(path).preprocess.size
+    size = described(path)[1].preprocess.size
     rng = np.random.default_rng(0)
     for name, count, session in _sessions(path, providers, threads):
         for batch in batches:
@@ -52,12 +52,10 @@ def bench(
 
 
 def _sessions(path: str, providers: Sequence[str], threads: Sequence[int]) -> Iterator[tuple[str, int, Session]]:
-    from sslfeat.export.runtimes import open_artefact
-
     found = resolve(path)
     if found.is_dir():
         for count in threads:
-            yield read_about(found)[0]["runtime"], count, open_artefact(found, count).session
+            yield read_about(found)[0]["runtime"], count, open_artefact(found, count)
         return
     data = read_encoder_file(found).data
     for provider in providers:

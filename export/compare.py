@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.errors import ExportError
-from sslfeat.export.convert import decode
 from sslfeat.export.measure import BATCH_SIZES, LAPS, measure
-from sslfeat.export.runtimes import open_card
+from sslfeat.export.runtimes import described
 from sslfeat.likeness import NEIGHBOURS, cosines, overlaps
+from sslfeat.picked import decode_all, spread
 
 PICTURES = 500
 
@@ -48,11 +48,10 @@ def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: i
 
     ``batch_diff`` is the most that b's embeddings change with the batch size. Raises ExportError, EncoderFileError.
     """
-    cards = [open_card(path) for path in (a, b)]
-    numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), PICTURES)).astype(int))
-    chosen = [sources[number] for number in numbers]
-    (first, fine), (second, good) = (decode(chosen, card.preprocess) for card in cards)
-    kept = np.array(fine) & np.array(good)
+    (name_a, card_a), (name_b, card_b) = described(a), described(b)
+    chosen = [sources[number] for number in spread(len(sources), PICTURES)]
+    (first, fine), (second, good) = (decode_all(chosen, card.preprocess) for card in (card_a, card_b))
+    kept = fine & good
     if kept.sum() < 2:
         raise ExportError(f"{int(kept.sum())} readable pictures: it takes two or more to compare")
     measured = measure(b, a, second[kept], threads, laps, reference_pixels=first[kept])
@@ -67,8 +66,8 @@ def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: i
         for row in order[:show].tolist()
     ]
     return Comparison(
-        a=cards[0].name,
-        b=cards[1].name,
+        a=name_a,
+        b=name_b,
         images=len(names),
         cosine_least=None if cosine is None else float(cosine.min()),
         cosine_mean=None if cosine is None else float(cosine.mean()),

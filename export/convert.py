@@ -7,19 +7,15 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 from sslfeat import store
 from sslfeat.card import CARD_KEY, Parity
-from sslfeat.decoder import DEFAULT_LIMITS
 from sslfeat.encoder_file import EncoderFile, check_encoder
 from sslfeat.errors import ExportError, ParityError
 from sslfeat.export.gates import Drop, Likeness, Verdict, drop_of, judge, likeness
@@ -28,14 +24,13 @@ from sslfeat.export.runtimes import ABOUT, CARD
 from sslfeat.export.source import Origin, pictures
 from sslfeat.export.targets.registry import find_target
 from sslfeat.export.targets.target import Source, Target
-from sslfeat.images import Decoded, Pixels
-from sslfeat.inputs import Input, find_inputs
-from sslfeat.isolated import IsolatedDecoder
-from sslfeat.preprocess import EXACT, Preprocess
+from sslfeat.images import Pixels
+from sslfeat.inputs import find_inputs
+from sslfeat.picked import decode_all, held_out, spread
+from sslfeat.preprocess import Preprocess
 from sslfeat.sessions import OnnxSession
 
 TARGET_KEY = "sslfeat.target"
-JUDGES, SEEN = 256, 64  # pictures to compare on, and others to take ranges from
 LABELLED, CHECKED = 4000, 64
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnxruntime", "openvino", "ncnn", "pnnx", "executorch", "coremltools", "torch")
 
@@ -80,9 +75,9 @@ def _converted(
 ) -> Report:  # fmt: skip
     file = origin.file
     names, pixels = decoded(sources, file.card.preprocess)
-    held_out = _held_out(len(pixels))
-    judged, shown = pixels[~held_out], [name for name, out in zip(names, held_out, strict=True) if not out]
-    source = Source(file, origin.weights, pixels[held_out], shown, web_runtime)
+    apart = held_out(len(pixels))
+    judged, shown = pixels[~apart], [name for name, out in zip(names, apart, strict=True) if not out]
+    source = Source(file, origin.weights, pixels[apart], shown, web_runtime)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         made = place / ("encoder.onnx" if target.is_file else "folder")
@@ -133,9 +128,8 @@ def _drop(made: Path, reference: Path, file: EncoderFile, labelled: str) -> Drop
     inputs = [item for item in find_inputs([labelled], "folder") if item.label is not None]
     if not inputs:
         raise ExportError(f"{labelled} has no pictures in class folders")
-    kept = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), LABELLED)).astype(int))
-    some: list[Input] = [inputs[number] for number in kept.tolist()]
-    pixels, fine = decode([item.raw for item in some], file.card.preprocess)
+    some = [inputs[number] for number in spread(len(inputs), LABELLED)]
+    pixels, fine = decode_all([item.raw for item in some], file.card.preprocess)
     labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]
     found = measure(made, reference, pixels[fine], laps=1)
     return drop_of(found.reference, found.found[max(BATCH_SIZES)], labels)
@@ -197,25 +191,9 @@ def decoded(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[list[byte
     """Readable ones of up to JUDGES + SEEN pictures, spread evenly: their names, and uint8 (N, S, S, 3)."""
     if not sources:
         raise ExportError("there are no pictures to judge by: give some with --images")
-    numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), JUDGES + SEEN)).astype(int))
-    chosen = [sources[number] for number in numbers]
-    pixels, fine = decode(chosen, preprocess)
+    chosen = [sources[number] for number in spread(len(sources))]
+    pixels, fine = decode_all(chosen, preprocess)
     return [name for name, good in zip(chosen, fine, strict=True) if good], pixels[fine]
-
-
-def decode(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[Pixels, list[bool]]:
-    """The pictures at the encoder's size, uint8 (N, S, S, 3), and which of them could be read."""
-    pixels = np.empty((len(sources), preprocess.size, preprocess.size, 3), np.uint8)
-    with closing(IsolatedDecoder(preprocess, EXACT, DEFAULT_LIMITS)) as decoder:
-        outcomes = decoder.decode(sources, pixels)
-    return pixels, [isinstance(outcome, Decoded) for outcome in outcomes]
-
-
-def _held_out(count: int) -> npt.NDArray[np.bool_]:
-    """Which of the pictures ranges are taken from: they do not judge."""
-    mask = np.zeros(count, bool)
-    mask[:: round((JUDGES + SEEN) / SEEN)] = True
-    return mask
 
 
 def _check_free(out: Path, target: Target, overwrite: bool) -> None:
@@ -234,10 +212,16 @@ def _check_free(out: Path, target: Target, overwrite: bool) -> None:
 
 
 def _put(made: Path, out: Path) -> None:
-    if out.is_dir():
-        old = made.parent / "old"
+    old = made.parent / "old"
+    replaced = out.is_dir()
+    if replaced:
         out.rename(old)
-    made.rename(out)
+    try:
+        made.rename(out)
+    except OSError:
+        if replaced:
+            old.rename(out)
+        raise
 
 
 def _size(path: Path) -> int:

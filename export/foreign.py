@@ -52,11 +52,20 @@ class Wish:
 
 
 def read_preprocessor(file: Path) -> dict[str, Any]:
-    """``preprocess``, ``mean``, ``std`` and ``scale`` of a ``preprocessor_config.json`` of transformers. Raises InputError."""
+    """Fields of a Wish from a ``preprocessor_config.json`` of transformers. Raises InputError.
+
+    Also for one that stretches pictures to a square: here they keep their shape, and other features would come of it.
+    """
     try:
         told = json.loads(file.read_bytes())
         size, crop = _side(told["size"]), told.get("crop_size")
-        cut = _side(crop) if crop and told.get("do_center_crop", True) else size
+        cropped = bool(crop) and told.get("do_center_crop", True)
+        if not cropped or (isinstance(told["size"], dict) and "shortest_edge" not in told["size"]):
+            raise InputError(
+                f"{file} stretches pictures to a square, which sslfeat does not: to keep their shape and cut the centre "
+                f"instead, with other features of pictures that are not square, give --size {size}, --mean and --std"
+            )
+        cut = _side(crop)
         resample = RESAMPLE.get(told.get("resample", 3))
         normal = told.get("do_normalize", True)
         scale = float(told.get("rescale_factor", 1 / 255)) * 255 if told.get("do_rescale", True) else 255.0
@@ -95,7 +104,9 @@ def read_foreign(data: bytes) -> onnx.ModelProto:
     refuse_foreign_operators(model)
     if any(entry.key == CARD_KEY for entry in model.metadata_props):
         raise EncoderFileError("it carries an sslfeat card already: use it as it is")
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if opset is None:
+        raise EncoderFileError("damaged: it does not say which opset it is of")
     if opset < OLDEST_OPSET:
         try:
             model = version_converter.convert_version(model, OLDEST_OPSET)

@@ -76,7 +76,7 @@ def _run(job: Path) -> None:
 
     told = json.loads(job.read_text())
     first, second = np.load(told["reference_pixels"]), np.load(told["pixels"])
-    sessions = [open_artefact(told[name], told["threads"]).session for name in ("reference", "artefact")]
+    sessions = [open_artefact(told[name], told["threads"]) for name in ("reference", "artefact")]
     arrays = {"reference": _embed(sessions[0], first, max(BATCH_SIZES))}
     for size in BATCH_SIZES:
         arrays[f"found{size}"] = _embed(sessions[1], second, size)

@@ -18,6 +18,7 @@ from sslfeat.encoder_file import EncoderFile, check_encoder
 from sslfeat.errors import ExportError, ImageError
 from sslfeat.export.onnx_file import Exportable, to_bytes, to_onnx
 from sslfeat.export.parity import PICTURES, check_parity
+from sslfeat.export.source import DRAWN
 from sslfeat.images import Preprocess, decode
 from sslfeat.inputs import find_inputs
 from sslfeat.models.frozen import load_run, random_encoder
@@ -25,7 +26,6 @@ from sslfeat.samples import draw_samples
 
 UNKNOWN_LICENCE = "not stated"
 NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
-DRAWN = "drawn by sslfeat"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +22,28 @@ ABOUT, CARD = "target.json", "card.json"
 FloatArray = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An artefact, loaded: what it is called, its card, and the session that runs it."""
-
-    name: str
-    card: Card
-    session: Session
-
-
-def open_artefact(path: str | Path, threads: int = 1) -> Opened:
-    """An encoder file, a shipped encoder by name, or a folder that ``sslfeat export --target`` made.
+def open_artefact(path: str | Path, threads: int = 1) -> Session:
+    """An encoder file, a shipped encoder by name, or a folder that ``sslfeat export --target`` made, loaded.
 
     Raises EncoderFileError, MissingExtraError where its runtime is not installed.
     """
     found = resolve(path)
-    if found.is_dir():
-        about, card = read_about(found)
-        if about["runtime"] is None:
-            raise EncoderFileError(f"{found}: target {about['target']} does not run here: {about['unrun']}")
-        session = OPENERS[about["runtime"]](found / about["main"], card, threads)
-        return Opened(f"{card.name} ({about['target']})", card, session)
-    file = read_encoder_file(found)
-    return Opened(file.card.name, file.card, OnnxSession(file.data, "cpu", threads))
+    if not found.is_dir():
+        return OnnxSession(read_encoder_file(found).data, "cpu", threads)
+    about, card = read_about(found)
+    if about["runtime"] is None:
+        raise EncoderFileError(f"{found}: target {about['target']} does not run here: {about['unrun']}")
+    return OPENERS[about["runtime"]](found / about["main"], card, threads)
 
 
-def open_card(path: str | Path) -> Card:
-    """The card alone. Raises EncoderFileError."""
+def described(path: str | Path) -> tuple[str, Card]:
+    """What it is called, and its card, without loading it. Raises EncoderFileError."""
     found = resolve(path)
-    return read_about(found)[1] if found.is_dir() else read_encoder_file(found).card
+    if not found.is_dir():
+        card = read_encoder_file(found).card
+        return card.name, card
+    about, card = read_about(found)
+    return f"{card.name}-{about['target']}", card
 
 
 def read_about(folder: Path) -> tuple[dict[str, Any], Card]:

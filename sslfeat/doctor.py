@@ -55,7 +55,8 @@ def machine() -> dict[str, Any]:
 
 def providers() -> list[Check]:
     """Each provider, tried with an encoder."""
-    found = [_conflict()] if _conflict() else []
+    conflict = _conflict()
+    found = [] if conflict is None else [conflict]
     for name in ("cpu", "cuda"):
         try:
             encoder = Encoder.load(DEFAULT, name)
@@ -68,7 +69,7 @@ def providers() -> list[Check]:
             missing = name == "cuda" and not gpu_count()
             cure = "" if missing else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
             found.append(Check(f"provider {name}", "missing" if missing else "broken", str(error), cure))
-    return [check for check in found if check is not None]
+    return found
 
 
 def extras() -> list[Check]:

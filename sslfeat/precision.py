@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.cores import available_cores
-from sslfeat.decoder import Limits
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile
 from sslfeat.errors import FeaturesError, InputError, MissingExtraError
 from sslfeat.features import RUN_NAME, read_run
-from sslfeat.images import Decoded, Pixels
-from sslfeat.isolated import IsolatedDecoder
+from sslfeat.images import Pixels
 from sslfeat.likeness import cosines, neighbour_overlap
+from sslfeat.picked import decode_all, held_out, spread
 from sslfeat.preprocess import Decoding
 from sslfeat.sessions import OnnxSession, OpenVinoSession, Session
 
@@ -37,7 +35,6 @@ WAYS = (("int8", "onnxruntime"), ("int8", "openvino"), ("bf16", "openvino"))
 PLAIN = ("fp32", "onnxruntime")
 Way = tuple[str, str]  # precision and runtime
 INT8_NAME = "encoder-int8.onnx"
-JUDGES, SEEN = 256, 64  # pictures to compare on, and others to take ranges from
 FEWEST = 50
 MIN_COSINE = {"int8": 0.999, "bf16": 0.9995}
 MIN_OVERLAP = 0.95
@@ -78,7 +75,10 @@ def settle(
     kept = _kept(file, encoder, asked, out) if out else None
     if kept is not None:
         return kept
-    pixels = _sample(sources, encoder, decoding)
+    pixels, readable = decode_all(
+        [sources[number] for number in spread(len(sources))], encoder.card.preprocess, decoding
+    )
+    pixels = pixels[readable]
     if len(pixels) < FEWEST:
         why = f"{len(pixels)} readable pictures are too few to judge by, {FEWEST} are needed"
         say(f"precision fp32: {why}")
@@ -87,9 +87,8 @@ def settle(
 
 
 def _choose(file: EncoderFile, encoder: Encoder, pixels: Pixels, asked: str, say: Callable[[str], None]) -> Encoder:
-    held_out = np.zeros(len(pixels), bool)  # ranges are not taken from the pictures that judge
-    held_out[:: round((JUDGES + SEEN) / SEEN)] = True
-    judged, seen = pixels[~held_out], pixels[held_out]
+    apart = held_out(len(pixels))
+    judged, seen = pixels[~apart], pixels[apart]
     bench = _Bench(encoder, judged)
     trials: dict[Way, Trial] = {}
     reasons: dict[Way, str] = {}
@@ -214,13 +213,3 @@ def as_recorded(file: EncoderFile, encoder: Encoder, record: dict[str, Any], out
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise FeaturesError(f"{path} was altered: start afresh with --overwrite")
     return encoder.in_precision(record, _open(way, data, encoder.threads), {INT8_NAME: data})
-
-
-def _sample(sources: Sequence[bytes], encoder: Encoder, decoding: Decoding) -> Pixels:
-    """Readable pictures spread evenly over ``sources``, uint8 (up to JUDGES + SEEN, S, S, 3)."""
-    numbers = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), JUDGES + SEEN)).astype(int))
-    size = encoder.card.preprocess.size
-    pixels = np.empty((len(numbers), size, size, 3), np.uint8)
-    with closing(IsolatedDecoder(encoder.card.preprocess, decoding, Limits())) as decoder:
-        outcomes = decoder.decode([sources[number] for number in numbers], pixels)
-    return pixels[[isinstance(outcome, Decoded) for outcome in outcomes]]

@@ -13,7 +13,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+from sslfeat.export.targets.browser import BROWSERS
+
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look at pages with")
 PHONE, DESKTOP = (390, 844), (1280, 900)
 TOO_WIDE = "document.documentElement.scrollWidth > innerWidth"

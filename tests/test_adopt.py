@@ -61,6 +61,13 @@ def foreign(
     return data
 
 
+def without_opset() -> bytes:
+    model = onnx.load_model_from_string(foreign())
+    del model.opset_import[:]
+    data: bytes = model.SerializeToString()
+    return data
+
+
 def by_hand(pixels: Pixels, pool: str = "") -> npt.NDArray[np.float64]:
     """The same in NumPy, in 64 bits."""
     weight = np.random.default_rng(1).normal(0, 0.3, (DIM, 3, 4, 4)).astype(np.float32).astype(np.float64)
@@ -98,6 +105,7 @@ def test_half_precision_is_fed_and_widened() -> None:
         (foreign(tokens=16), WISH, "choose --pool"),
         (foreign(), Wish(WISH.preprocess, pool="cls"), "leave --pool out"),
         (foreign()[:200], WISH, "damaged"),
+        (without_opset(), WISH, "which opset"),
         (b"", WISH, "not an ONNX"),
     ],
 )
@@ -157,6 +165,10 @@ def test_a_preprocessor_config_is_followed(tmp_path: Path) -> None:
     read = read_preprocessor(file)
     assert read["preprocess"] == Preprocess(18, 16, "bilinear")
     assert (read["mean"], read["std"], read["scale"]) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), pytest.approx(1))
+    for stretched in ({"size": {"height": 16, "width": 16}}, {"do_center_crop": False}):
+        file.write_text(json.dumps({**told, **stretched}))
+        with pytest.raises(InputError, match="stretches pictures"):
+            read_preprocessor(file)
     file.write_text(json.dumps({**told, "size": {"height": 16, "width": 20}}))
     with pytest.raises(InputError, match="not one side"):
         read_preprocessor(file)

@@ -19,9 +19,10 @@ from onnx import numpy_helper
 from PIL import Image
 
 from sslfeat import Encoder
+from sslfeat.cli.export import TARGETS as HELP
 from sslfeat.errors import EncoderFileError, ExportError, InputError, ParityError
 from sslfeat.export import convert as module
-from sslfeat.export.convert import convert, decode, decoded
+from sslfeat.export.convert import convert, decoded
 from sslfeat.export.gates import Drop, Likeness, judge
 from sslfeat.export.measure import measure
 from sslfeat.export.runtimes import ABOUT, open_artefact
@@ -95,8 +96,8 @@ def test_every_target_gives_the_features(
         assert report.overridden == []
     assert set(report.seconds) == {1, 8}
     fresh = [item.raw for item in find_inputs([str(pictures)], "none")][:8]
-    pixels, _ = decode(fresh, source.file.card.preprocess)
-    wanted, found = reference(source, pixels), open_artefact(out).session.run(pixels)
+    _, pixels = decoded(fresh, source.file.card.preprocess)
+    wanted, found = reference(source, pixels), open_artefact(out).run(pixels)
     cosine = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(wanted, found, strict=True)]
     assert min(cosine) > (0.99 if unlike_photographs else FLOOR.get(name, 0.99999) - 0.001 * (name in FLOOR))
     assert report.bytes == sum(map(len, contents(out).values())) if out.is_dir() else out.stat().st_size
@@ -215,6 +216,10 @@ def test_int8_is_the_way_that_holds(
     _, pixels = decoded([item.raw for item in find_inputs([str(many)], "none")], file.card.preprocess)
     monkeypatch.setattr(lower, "quantize", spoil_one(bad))
     assert lower.best_int8(Source(file, None, pixels)) == file.data
+
+
+def test_the_help_names_every_target() -> None:
+    assert HELP.replace(" ", "").split(",") == ["onnx", *TARGETS]
 
 
 def test_gates_are_what_they_say() -> None:

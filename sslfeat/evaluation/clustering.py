@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sslfeat.errors import FeaturesError, InputError, MissingExtraError
 from sslfeat.evaluation.agreement import SAMPLE, Agreement, agreement, silhouette, stability
 from sslfeat.evaluation.kmeans import assign, kmeans
+from sslfeat.evaluation.neighbours import unit
 from sslfeat.evaluation.projection import pca
 
 FloatArray = npt.NDArray[np.float32]
@@ -102,7 +103,7 @@ def cluster(x: FloatArray, options: ClusterOptions | None = None) -> Clustering:
     if x.ndim != 2 or len(x) <= needed:
         raise FeaturesError(f"features of shape {x.shape}: {needed} clusters take more pictures than that")
     pca(x, 1)  # raises for rows that cannot be told apart
-    rows = _unit(x) if options.spherical else np.ascontiguousarray(x, np.float32)
+    rows = unit(x) if options.spherical else np.ascontiguousarray(x, np.float32)
     if options.method == "kmeans":
         return _by_kmeans(rows, options)
     return _by_density(rows, options)
@@ -191,8 +192,3 @@ def _distances(x: FloatArray, numbers: IntArray, centres: FloatArray) -> tuple[F
 def _means(x: FloatArray, numbers: IntArray, count: int) -> FloatArray:
     means = [x[numbers == number].mean(0, dtype=np.float64) for number in range(count)]
     return np.array(means, np.float32).reshape(count, x.shape[1])
-
-
-def _unit(x: FloatArray) -> FloatArray:
-    rows: FloatArray = np.ascontiguousarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30), np.float32)
-    return rows

@@ -6,16 +6,13 @@ import base64
 import io
 import os
 from collections.abc import Sequence
-from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sslfeat.decoder import DEFAULT_LIMITS
-from sslfeat.images import Decoded
 from sslfeat.inputs import possible_paths
-from sslfeat.isolated import IsolatedDecoder
+from sslfeat.picked import decode_all
 from sslfeat.preprocess import Decoding, Preprocess
 
 SIDE, QUALITY = 112, 75
@@ -34,10 +31,7 @@ def pixels(names: Sequence[str], side: int) -> tuple[npt.NDArray[np.uint8], npt.
     ``names`` are paths as features folders hold them. Decoding is in a process of its own, as in ``sslfeat embed``.
     """
     sources = [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
-    cells = np.empty((len(sources), side, side, 3), np.uint8)
-    with closing(IsolatedDecoder(Preprocess(side, side, "bilinear"), FAST, DEFAULT_LIMITS)) as decoder:
-        outcomes = decoder.decode(sources, cells)
-    return cells, np.array([isinstance(outcome, Decoded) for outcome in outcomes], bool)
+    return decode_all(sources, Preprocess(side, side, "bilinear"), FAST)
 
 
 def uri(image: Image.Image, quality: int) -> str:

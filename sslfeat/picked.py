@@ -1,0 +1,39 @@
+"""A few of many pictures, evenly spread and decoded: some judge, others are what ranges are taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.decoder import DEFAULT_LIMITS
+from sslfeat.images import Decoded, Pixels
+from sslfeat.isolated import IsolatedDecoder
+from sslfeat.preprocess import EXACT, Decoding, Preprocess
+
+JUDGES, SEEN = 256, 64  # pictures to compare on, and others to take ranges from
+
+
+def spread(count: int, most: int = JUDGES + SEEN) -> list[int]:
+    """Up to ``most`` of the numbers below ``count``, evenly spread."""
+    numbers: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist() if count else []
+    return numbers
+
+
+def decode_all(
+    sources: Sequence[bytes], preprocess: Preprocess, decoding: Decoding = EXACT
+) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+    """Pictures at the encoder's size, uint8 (N, S, S, 3), and which could be read, (N,). In a process apart."""
+    pixels = np.empty((len(sources), preprocess.size, preprocess.size, 3), np.uint8)
+    with closing(IsolatedDecoder(preprocess, decoding, DEFAULT_LIMITS)) as decoder:
+        outcomes = decoder.decode(sources, pixels)
+    return pixels, np.array([isinstance(outcome, Decoded) for outcome in outcomes], bool)
+
+
+def held_out(count: int) -> npt.NDArray[np.bool_]:
+    """Mask (count,) of the pictures that ranges are taken from: they do not judge."""
+    mask = np.zeros(count, bool)
+    mask[:: round((JUDGES + SEEN) / SEEN)] = True
+    return mask
