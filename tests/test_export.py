@@ -189,13 +189,21 @@ def test_the_card_travels_with_the_file(exported: Path) -> None:
     assert json.loads(described.stdout)["fingerprint"] == file.fingerprint
 
 
-@pytest.mark.parametrize("name", ["torchvision/mobilenet_v3_small"])
-def test_backbones_of_others_are_exported(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "preprocess"),
+    [
+        ("torchvision/mobilenet_v3_small", Preprocess(256, 224, "bilinear")),
+        ("timm/convnext_atto", Preprocess(256, 224, "bicubic")),
+    ],
+)
+def test_backbones_of_others_are_exported(name: str, preprocess: Preprocess, tmp_path: Path) -> None:
     file = export_pretrained(name, tmp_path / "theirs.onnx", weights=False)
-    assert file.card.preprocess == Preprocess(256, 224, "bilinear")
+    assert file.card.preprocess == preprocess
     assert (file.card.backbone, file.card.method) == (name, "random-init")
     assert file.card.parity.min_cosine > 0.99999
     with pytest.raises(InputError, match="no classifier"):
         export_pretrained("torchvision/resnet9", tmp_path / "x.onnx")
+    with pytest.raises(InputError, match="no model"):
+        export_pretrained("timm/resnet9", tmp_path / "x.onnx")
     with pytest.raises(InputError, match="timm/NAME"):
         export_pretrained("hub/resnet18", tmp_path / "x.onnx")

@@ -1,4 +1,4 @@
-"""LiteRT, once TensorFlow Lite. Its converter pins much: give it an environment of its own (``.ci/slow-targets``)."""
+"""LiteRT, once TensorFlow Lite. Its converter pins much: give it an environment of its own (``.ci/litert``)."""
 
 from __future__ import annotations
 
