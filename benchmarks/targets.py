@@ -1,10 +1,11 @@
 """Every target of every encoder, as a table: how near, how large, how fast.
 
-    python benchmarks/targets.py WORK IMAGES SOURCE [SOURCE ...] [--labelled DIR] [--docs docs/targets.md]
+    python benchmarks/targets.py WORK IMAGES SOURCE [SOURCE ...] [--labelled DIR] [--docs docs/targets.md] [--target T ...]
 
 Each SOURCE (a run, an encoder file, a name) is exported to each target by the command line, which runs it in its own runtime
 on IMAGES beside the encoder file in onnxruntime, one thread each, in turns. A target that was refused is in the table with what
-refused it. Writes WORK/targets.json, and with --docs the page.
+refused it. Writes WORK/targets.json, and with --docs the page. With --target only those are measured; the rest is as it was
+in WORK/targets.json.
 """
 
 from __future__ import annotations
@@ -73,17 +74,21 @@ def main() -> None:
     parser.add_argument("--labelled")
     parser.add_argument("--docs", type=Path)
     parser.add_argument("--called", default="real pictures", help="what the page calls the pictures")
+    parser.add_argument("--target", action="append", choices=TARGETS, help="only this one; may be repeated")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    written = options.work / "targets.json"
     results: dict[str, dict[str, dict[str, Any]]] = {}
+    if options.target and written.exists():
+        results = json.loads(written.read_text())
     for source in options.sources:
         name = Path(source).name
-        results[name] = {}
-        for target in TARGETS:
+        results.setdefault(name, {})
+        for target in options.target or TARGETS:
             found = export(source, target, options.images, options.labelled, options.work / f"{name}-{target}")
             results[name][target] = {key: value for key, value in found.items() if key != "out"}
             print(name, row(target, found), flush=True)
-    (options.work / "targets.json").write_text(json.dumps(results, indent=1) + "\n")
+    written.write_text(json.dumps(results, indent=1) + "\n")
     if options.docs:
         options.docs.write_text(page(results, options.called))
 

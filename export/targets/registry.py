@@ -24,7 +24,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target(
-            "onnx-full", "pictures of any size in", FP16, full.onnx_full, None, full.MAIN, ANY_SIZE, full.check_full
+            "onnx-full", "pictures of any size in", FP32, full.onnx_full, None, full.MAIN, ANY_SIZE, full.check_full
         ),
         Target("int8", "encoder file in 8 bits, for CPUs", INT8, lower.int8, "onnx"),
         Target("fp16", "encoder file of half the size", FP16, lower.fp16, "onnx"),
