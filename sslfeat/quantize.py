@@ -13,6 +13,7 @@ import onnx
 
 from sslfeat.encoder_file import INPUT_NAME, STANDARD_DOMAINS
 from sslfeat.images import Pixels
+from sslfeat.onnx_normalise import normalise_in_one
 
 BATCH = 8
 
@@ -43,7 +44,7 @@ def quantize(data: bytes, pixels: Pixels, way: str | None = None) -> bytes:
         path = Path(folder) / "int8.onnx"
         if (way or usual_way(data)) == "static":
             quantize_static(
-                model, path, _Pictures(pixels), quant_format=QuantFormat.QDQ, per_channel=True,
+                normalise_in_one(model), path, _Pictures(pixels), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             )  # fmt: skip
         else:
