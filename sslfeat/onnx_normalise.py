@@ -22,10 +22,11 @@ def normalise_in_one(model: onnx.ModelProto) -> onnx.ModelProto:
     for index, centred in enumerate(graph.node[:-1]):
         scaled = graph.node[index + 1]
         pair = (centred.op_type, scaled.op_type) == ("Sub", "Div") and scaled.input[0] == centred.output[0]
+        pair = pair and sum(centred.output[0] in node.input for node in graph.node) == 1
         if pair and centred.input[1] in planes and scaled.input[1] in planes:
             constants = centred.input[1], scaled.input[1]
             mean, std = (planes[name].ravel() for name in constants)
-            values = {"scale": np.ones_like(mean), "bias": np.zeros_like(mean), "mean": mean, "variance": std**2}
+            values = {"scale": np.sign(std), "bias": np.zeros_like(mean), "mean": mean, "variance": std**2}
             names = [f"{scaled.output[0]}.{name}" for name in values]
             inputs = [centred.input[0], *names]
             node = helper.make_node("BatchNormalization", inputs, [scaled.output[0]], epsilon=0.0)

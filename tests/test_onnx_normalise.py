@@ -33,3 +33,10 @@ def test_the_embeddings_are_the_same() -> None:
 def test_a_graph_without_normalisation_stays(tiny: Path) -> None:
     model = onnx.load(tiny)
     assert normalise_in_one(model) == model
+
+
+def test_a_difference_that_is_wanted_elsewhere_stays() -> None:
+    model = onnx.load_model_from_string(origin("simclr-resnet10").file.data)
+    centred = next(node for node in model.graph.node if node.op_type == "Sub")
+    model.graph.node.append(onnx.helper.make_node("Neg", [centred.output[0]], ["more"]))
+    assert normalise_in_one(model) == model

@@ -122,7 +122,7 @@ def test_any_size_of_picture_goes_in(
 ) -> None:
     report = convert(origins("vit"), "onnx-full", tmp_path / "full", [str(many)])
     assert report.remark == "100.000 % of pixels are Pillow's"
-    session = onnxruntime.InferenceSession(tmp_path / "full" / "encoder.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(tmp_path / "full" / "encoder.onnx", providers=CPU)
     some = sorted(pictures.rglob("*.jpg"))[:6]
     wanted = list(Encoder(origins("vit").file, provider="cpu").embed(some))
     for path, row in zip(some, wanted, strict=True):
