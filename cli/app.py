@@ -18,7 +18,7 @@ from sslfeat.cli.console import note, say
 from sslfeat.cli.dedupe import dedupe
 from sslfeat.cli.doctor import doctor
 from sslfeat.cli.embed import embed, repair
-from sslfeat.cli.exits import ERROR
+from sslfeat.cli.exits import ERROR, USAGE
 from sslfeat.cli.export import export
 from sslfeat.cli.index import index
 from sslfeat.cli.inspect import info, models, verify
@@ -31,7 +31,7 @@ from sslfeat.cli.samples import samples
 from sslfeat.cli.score import score
 from sslfeat.cli.search import search
 from sslfeat.cli.train import train
-from sslfeat.errors import InterruptedRun, SslfeatError
+from sslfeat.errors import InterruptedRun, SslfeatError, UsageError
 
 app = typer.Typer(
     name="sslfeat",
@@ -91,6 +91,7 @@ def options(
 
 def main() -> None:
     """Run the command line; the exit code says how it went (see ``exits.py``)."""
+    _open_standard_streams()
     try:
         app()
     except InterruptedRun as error:
@@ -100,7 +101,7 @@ def main() -> None:
         if debug:
             raise
         note(f"error: {error}")
-        sys.exit(ERROR)
+        sys.exit(USAGE if isinstance(error, UsageError) else ERROR)
     except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ERROR)
@@ -112,3 +113,20 @@ def main() -> None:
     except KeyboardInterrupt:
         note("interrupted")
         sys.exit(130)
+
+
+def _open_standard_streams() -> None:
+    """Point standard streams that were closed (``2>&-``, a service) to the null device.
+
+    Else the next file that is opened takes the place of one of them, and gets what libraries print there.
+    """
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, mode)  # the lowest number that is free: this one
+            os.set_inheritable(opened, True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)

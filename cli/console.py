@@ -7,15 +7,21 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from sslfeat.errors import UsageError
 from sslfeat.store import finite
 
+# what would move a terminal's cursor, color it, or turn the direction of reading, as names of files can
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {
+    code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
 def say(text: str) -> None:
-    """A result, on standard output; characters that the terminal cannot show are escaped."""
+    """A result, on standard output; characters that the terminal cannot show, or would obey, are escaped."""
     _write(sys.stdout, text)
 
 
@@ -32,7 +38,7 @@ def say_json(value: Any) -> None:
 @contextlib.contextmanager
 def progress(total: float, unit: str) -> Iterator[Callable[[float, str], None]]:
     """Yield ``show(done, detail)``: a bar with ETA on a terminal, a plain line every ten seconds elsewhere."""
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         with _bar(total) as show:
             yield show
         return
@@ -70,7 +76,16 @@ def _bar(total: float) -> Iterator[Callable[[float, str], None]]:
         yield show
 
 
+def check_new(overwrite: bool, *paths: Path | None) -> None:
+    """Raises UsageError if one of the files to be written is there already, unless ``overwrite``. None is no file."""
+    there = [path for path in paths if path is not None and path.exists()]
+    if there and not overwrite:
+        raise UsageError(f"{there[0]} exists: give another name, or replace it with --overwrite")
+
+
 def _write(stream: Any, text: str) -> None:
+    if stream is None:  # closed by whoever started this process, as services do
+        return
     encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.write(text.translate(CONTROLS).encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()

@@ -12,6 +12,7 @@ from typing import Any
 from sslfeat.cores import available_cores, available_memory
 from sslfeat.encoder import Encoder, gpu_count
 from sslfeat.errors import SslfeatError
+from sslfeat.installation import install_line
 from sslfeat.zoo import DEFAULT
 
 FLAGS = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "amx_int8": "AMX int8", "amx_bf16": "AMX bf16",
@@ -79,7 +80,7 @@ def extras() -> list[Check]:
         there = {package: _version(package) for package in packages}
         absent = [package for package, number in there.items() if number is None]
         told = ", ".join(f"{package} {number}" for package, number in there.items() if number is not None)
-        cure = f"pip install 'sslfeat[{extra}]'" if absent else ""
+        cure = install_line(extra) if absent else ""
         lacking = f"{', '.join(absent)} not installed" if absent else told
         found.append(Check(extra, "missing" if absent else "works", lacking, cure))
     return found

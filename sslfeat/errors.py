@@ -2,6 +2,7 @@
 
 SslfeatError
 ├── InputError        what was asked for is not there or makes no sense
+│   └── UsageError    the command or call itself is wrong: an option's value, two options that exclude each other
 ├── ImageError        one picture cannot be used (the run goes on without it)
 ├── EncoderFileError  an encoder file is refused
 ├── ProviderError     the execution provider asked for cannot run here
@@ -16,6 +17,8 @@ SslfeatError
 
 from __future__ import annotations
 
+from sslfeat.installation import install_line
+
 
 class SslfeatError(Exception):
     """Root of the tree: ``except SslfeatError`` catches all that sslfeat raises on purpose."""
@@ -23,6 +26,10 @@ class SslfeatError(Exception):
 
 class InputError(SslfeatError):
     """Images, options or names that were asked for do not exist or contradict each other."""
+
+
+class UsageError(InputError):
+    """An option has a value that it cannot have, or options exclude each other: exit code 2."""
 
 
 class ImageError(SslfeatError):
@@ -61,7 +68,7 @@ class MissingExtraError(SslfeatError):
     """A command needs packages of an extra that is not installed."""
 
     def __init__(self, extra: str, package: str) -> None:
-        super().__init__(f"this needs the package {package!r}: pip install 'sslfeat[{extra}]'")
+        super().__init__(f"this needs the package {package!r}: {install_line(extra)}")
 
 
 class InterruptedRun(SslfeatError):
