@@ -20,6 +20,11 @@ def binaries(values: Sequence[bytes]) -> pa.Array:
     return _bytes(pa.large_binary(), values)
 
 
+def fixed(values: bytes, width: int) -> pa.Array:
+    """A column of byte strings of ``width`` bytes each, from all of them joined."""
+    return pa.Array.from_buffers(pa.binary(width), len(values) // width, [None, pa.py_buffer(values)])
+
+
 def numbers(values: npt.ArrayLike, dtype: Any) -> pa.Array:
     """A column of numbers of a NumPy ``dtype``."""
     array = np.ascontiguousarray(values, dtype)

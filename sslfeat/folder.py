@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat import __version__, store
+from sslfeat.changes import Changes
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError
 from sslfeat.features import FORMAT, RUN_NAME, read_run, run_bytes
 from sslfeat.layouts import FOLDERS
 from sslfeat.preprocess import Decoding
-from sslfeat.stock import STOCK_NAME, Changes, Stock
+from sslfeat.stock import STOCK_NAME, Stock
 from sslfeat.swap import ENCODERS, UPDATE_NAME, own_files
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat import signals, store
+from sslfeat.changes import Changes
 from sslfeat.embed import Job, Options, Report, Summary, embed_to_folder
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError
@@ -20,7 +21,7 @@ from sslfeat.layouts import read_columns, read_embeddings
 from sslfeat.outcomes import Embedded
 from sslfeat.precision import as_recorded
 from sslfeat.preprocess import Decoding
-from sslfeat.stock import MISSING, Changes, Stock
+from sslfeat.stock import MISSING, Stock
 from sslfeat.swap import UPDATE_NAME, finish_swap, swap
 from sslfeat.zoo import find_encoder
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sslfeat.changes import Changes
 from sslfeat.embed import Options, Summary, embed_to_folder
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError
 from sslfeat.features import Features, read_run
 from sslfeat.inputs import find_inputs
-from sslfeat.stock import Changes, Stock
+from sslfeat.stock import Stock
 from sslfeat.swap import UPDATE_NAME
 from sslfeat.update import load_encoder, repair_folder, update_folder
 from sslfeat.verify import verify

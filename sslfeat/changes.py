@@ -1,0 +1,87 @@
+"""What has become of a list of pictures since it was last looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow.compute as pc
+
+from sslfeat.stock import MISSING, Mask, Numbers, Stock
+
+NO_LABEL = "\0"
+Proof: TypeAlias = Callable[[Numbers, Numbers], Mask]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many pictures are new, removed and modified since, with one of them as an example; ``labels``: relabelled.
+
+    ``touched`` have another time, or another place in the file system, and the same content. ``moved`` are the folders
+    that all the pictures were and are in, if only that folder is another.
+    """
+
+    new: int
+    removed: int
+    modified: int
+    labels: int
+    example: str
+    touched: int = 0
+    moved: tuple[str, str] | None = None
+
+    @classmethod
+    def between(cls, before: Stock, now: Stock, same: Proof | None = None) -> Changes:
+        """Compare two stocks by path, then content, then label.
+
+        Contents are compared by sha256 if both stocks have them. Else files with the same size and times have the same,
+        and ``same`` (numbers before, numbers now, both (M,), to bool (M,)) says it of the others; without it the size
+        and the time of modification decide.
+        """
+        old = now.counterparts(before)
+        kept = np.flatnonzero(old != MISSING)
+        was = old[kept]
+        alike = now.looks_like(before, old)[kept]
+        if before.contents is not None and now.contents is not None:
+            modified = before.contents[was] != now.contents[kept]
+        elif same is not None:
+            modified = np.zeros(len(kept), bool)
+            modified[~alike] = ~same(was[~alike], kept[~alike])
+        else:
+            modified = (before.sizes[was] != now.sizes[kept]) | (before.modified[was] != now.modified[kept])
+        relabelled = _labels(before)[was] != _labels(now)[kept]
+        gone = np.ones(len(before.inputs), bool)
+        gone[was] = False
+        new, removed = np.flatnonzero(old == MISSING), np.flatnonzero(gone)
+        first = [(now, new), (before, removed), (now, kept[modified]), (now, kept[relabelled])]
+        names = [stock.inputs[int(numbers[0])].name for stock, numbers in first if len(numbers)]
+        elsewhere = (
+            len(kept) and before.root != now.root and before.inputs[int(was[0])].raw != now.inputs[int(kept[0])].raw
+        )
+        moved = (_name(before.root), _name(now.root)) if elsewhere else None
+        counts = (len(new), len(removed), int(modified.sum()), int(relabelled.sum()))
+        return cls(*counts, names[0] if names else "", int((~alike & ~modified).sum()), moved)
+
+    @property
+    def none(self) -> bool:
+        """Whether they are the same pictures with the same labels, wherever they are now."""
+        return not (self.new or self.removed or self.modified or self.labels)
+
+    def __str__(self) -> str:
+        counts = {"new": self.new, "removed": self.removed, "modified": self.modified, "relabelled": self.labels}
+        said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "the same pictures"
+        example = f", such as {self.example}" if self.example else ""
+        touched = f" ({self.touched} touched, with the same content)" if self.touched else ""
+        moved = f", moved from {self.moved[0]} to {self.moved[1]}" if self.moved else ""
+        return f"{said}{example}{touched}{moved}"
+
+
+def _labels(stock: Stock) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    labels: np.ndarray[tuple[int], np.dtype[np.object_]]
+    labels = pc.fill_null(stock.labels, NO_LABEL).to_numpy(zero_copy_only=False)
+    return labels
+
+
+def _name(root: bytes) -> str:
+    return root.decode("utf-8", "backslashreplace")

@@ -1,0 +1,106 @@
+"""Records kept as JSON: frozen dataclasses, read strictly, so that a field that lies is refused by its name.
+
+A class's ``__post_init__`` says what its types cannot, by raising ValueError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+from sslfeat.errors import SslfeatError
+
+T = TypeVar("T")
+LARGEST = 2**63 - 1  # what fits int64, in which numbers are counted
+SHOWN = 60  # characters of a wrong value
+
+
+def parse_record(kind: type[T], data: bytes, where: str, error: type[SslfeatError]) -> T:
+    """The record of this ``kind`` that JSON ``data`` hold. Raises ``error``, naming ``where`` and the field at fault."""
+    return build_record(kind, parse_json(data, where, error), where, error)
+
+
+def parse_json(data: bytes, where: str, error: type[SslfeatError]) -> Any:
+    """A JSON value that anybody may have written. Raises ``error`` naming ``where``."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as cause:  # ValueError: no JSON, no UTF-8, or numbers of thousands of digits
+        raise error(f"{where} is damaged: it is not JSON ({str(cause)[:SHOWN]})") from cause
+
+
+def build_record(kind: type[T], value: Any, where: str, error: type[SslfeatError]) -> T:
+    """The same from a value that was parsed: every field there or with a default, of its type, and none beyond."""
+    try:
+        return typing.cast(T, _record(kind, value, where))
+    except _Fault as fault:
+        raise error(str(fault)) from fault
+
+
+class _Fault(Exception):
+    """What is wrong with a value, and where."""
+
+
+@functools.cache
+def _types(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _record(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _Fault(f"{where} is {_show(value)}, not an object")
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    unknown = sorted(set(value) - set(fields))
+    needed = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    for names, said in ((unknown, "is no field of it"), (sorted(needed - set(value)), "is missing")):
+        if names:
+            raise _Fault(f"{where}: {_show(names[0])} {said}")
+    checked = {name: _value(_types(kind)[name], item, f"{where}: {name}") for name, item in value.items()}
+    try:
+        return kind(**checked)
+    except (ValueError, SslfeatError) as fault:
+        raise _Fault(f"{where}: {fault}") from fault
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _record(kind, value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in arguments:
+            return None
+        (kind,) = (argument for argument in arguments if argument is not types.NoneType)
+        return _value(kind, value, where)
+    if origin is dict and isinstance(value, dict):
+        return {_value(str, key, where): _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is tuple and isinstance(value, list):
+        each = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(each) == len(value):
+            return tuple(_value(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(each, value, strict=True)))
+    if origin is None and _is_plain(kind, value):
+        return value
+    raise _Fault(f"{where} is {_show(value)}, not {getattr(kind, '__name__', kind) if origin is None else kind}")
+
+
+def _is_plain(kind: Any, value: Any) -> bool:
+    if kind is str:
+        return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    if kind in (int, float):
+        number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return number and (abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value))
+    return isinstance(value, kind)
+
+
+def _show(value: Any) -> str:
+    text = repr(value) if not isinstance(value, dict | list) else f"a {type(value).__name__} of {len(value)}"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
