@@ -51,6 +51,9 @@ def export(
     data_licence: Annotated[str, typer.Option(help="licence of the training data on the card")] = "not stated",
     licence: Annotated[str, typer.Option(help="licence of the weights on the card")] = "not stated",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="run the .py file that the run's method is from")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
     """Export an encoder. It is written only if its own runtime gives the reference's features on real pictures."""
@@ -61,7 +64,9 @@ def export(
     if target != DEFAULT:
         if source is None:
             raise InputError(f"--random-init makes encoder files: export one of them to {target} afterwards")
-        _target(source, target, out, images or [], labelled, allow, layer, name, overwrite, web_runtime, as_json)
+        _target(
+            source, target, out, images or [], labelled, allow, layer, name, overwrite, web_runtime, trust_code, as_json
+        )
         return
     card = (name, data_name, data_licence, licence)
     _encoder_file(
@@ -74,13 +79,15 @@ def export(
         layer,
         card,
         overwrite,
+        trust_code,
         as_json,
     )
 
 
 def _encoder_file(
     source: str | None, random_init: str | None, image_size: int | None, seed: int, out: Path, images: list[str],
-    layer: str | None, card: tuple[str | None, str | None, str, str], overwrite: bool, as_json: bool,
+    layer: str | None, card: tuple[str | None, str | None, str, str], overwrite: bool,
+    trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
     pretrained = source is not None and source.startswith(("torchvision/", "timm/"))
     if source is not None and not pretrained and not (Path(source) / "config.yaml").is_file():
@@ -95,7 +102,7 @@ def _encoder_file(
     elif pretrained:
         file = export_pretrained(str(source), out, images, card[-1], overwrite)
     else:
-        file = export_run(Path(str(source)), out, Labels(*card), images, overwrite, layer)
+        file = export_run(Path(str(source)), out, Labels(*card), images, overwrite, layer, trust_code)
     parity = file.card.parity
     figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
     figures |= {"min_cosine": parity.min_cosine, "neighbour_overlap": parity.neighbour_overlap}
@@ -108,7 +115,7 @@ def _encoder_file(
 
 def _target(
     source: str, target: str, out: Path | None, images: list[str], labelled: str | None, allow: bool, layer: str | None,
-    name: str | None, overwrite: bool, web_runtime: Path | None, as_json: bool,
+    name: str | None, overwrite: bool, web_runtime: Path | None, trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
     import dataclasses
 
@@ -118,7 +125,9 @@ def _target(
 
     found = find_target(target)
     out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
-    report = convert(origin(source, name, images, layer), target, out, images, labelled, allow, overwrite, web_runtime)
+    report = convert(
+        origin(source, name, images, layer, trust_code), target, out, images, labelled, allow, overwrite, web_runtime
+    )
     if as_json:
         say_json(dataclasses.asdict(report))
     else:

@@ -63,7 +63,7 @@ def train(
         raise InputError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
     else:
         settings = TrainConfig(
-            method=method,
+            method=os.path.abspath(method) if method.endswith(".py") else method,
             images=tuple(os.path.abspath(spec) for spec in images),
             options=_options(set_ or []),
             backbone=backbone,

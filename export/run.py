@@ -45,14 +45,15 @@ def export_run(
     images: Sequence[str] = (),
     overwrite: bool = False,
     layer: str | None = None,
+    trust_code: bool = False,
 ) -> EncoderFile:
     """Export the encoder of a training run to ``out``, checked on ``images`` (default: the run's own pictures).
 
-    ``layer`` takes the features elsewhere than at the backbone's end.
+    ``layer`` takes the features elsewhere than at the backbone's end; ``trust_code`` lets the run's method be a ``.py`` file.
 
     Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
     """
-    encoder, config, meta = load_run(run, layer)
+    encoder, config, meta = load_run(run, layer, trust_code)
     specs = tuple(images) or config.images
     if not images and not all(os.path.exists(spec) for spec in specs):
         raise ExportError(f"the pictures of {run} are gone: name some for the parity check with --images")

@@ -40,27 +40,31 @@ def pictures(given: Sequence[str], own: Sequence[str]) -> Iterator[tuple[list[by
         yield [item.raw for item in find_inputs([folder], "none")], DRAWN
 
 
-def origin(path: str, name: str | None = None, images: Sequence[str] = (), layer: str | None = None) -> Origin:
+def origin(
+    path: str, name: str | None = None, images: Sequence[str] = (), layer: str | None = None, trust_code: bool = False
+) -> Origin:
     """Of a run folder (which is exported and verified first), an encoder file, or a name. Raises SslfeatError."""
     if (Path(path) / "config.yaml").is_file():
-        return _of_run(Path(path), name, images, layer)
+        return _of_run(Path(path), name, images, layer, trust_code)
     file = read_encoder_file(resolve(path))
     twins = [name for name in names() if (ZOO / name).is_dir()]
     twin = next((name for name in twins if read_encoder_file(resolve(name)).fingerprint == file.fingerprint), None)
     return Origin(file, None if twin is None else lambda: _load(ZOO / twin, None))
 
 
-def _of_run(run: Path, name: str | None, images: Sequence[str], layer: str | None) -> Origin:
+def _of_run(run: Path, name: str | None, images: Sequence[str], layer: str | None, trust_code: bool) -> Origin:
     from sslfeat.export.run import Labels, export_run
     from sslfeat.models.config import CONFIG_NAME, load_config
 
     with tempfile.TemporaryDirectory() as folder:
-        file = export_run(run, Path(folder) / "encoder.onnx", Labels(name or run.name), images, layer=layer)
+        file = export_run(
+            run, Path(folder) / "encoder.onnx", Labels(name or run.name), images, False, layer, trust_code
+        )
     own = () if images else tuple(load_config(run / CONFIG_NAME).images)
-    return Origin(file, lambda: _load(run, layer), own)
+    return Origin(file, lambda: _load(run, layer, trust_code), own)
 
 
-def _load(run: Path, layer: str | None) -> FrozenEncoder:
+def _load(run: Path, layer: str | None, trust_code: bool = False) -> FrozenEncoder:
     from sslfeat.models.frozen import load_run
 
-    return load_run(run, layer)[0]
+    return load_run(run, layer, trust_code)[0]

@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 
 SMALL, MEDIUM = 40, 112  # px: up to SMALL a stem that keeps the resolution, up to MEDIUM one that halves it once
 
@@ -59,11 +59,11 @@ class Backbone(nn.Module):
         return self.dims[self.layers[-1]]
 
     def depth(self, layer: str | None) -> int:
-        """How many layers lead up to and include ``layer``. Raises TrainingError for a name that does not exist."""
+        """How many layers lead up to and include ``layer``. Raises UsageError for a name that does not exist."""
         if layer is None:
             return len(self.layers)
         if layer not in self.dims:
-            raise TrainingError(f"there is no layer {layer!r}: it can be {', '.join(self.layers)}")
+            raise UsageError(f"there is no layer {layer!r}: it can be {', '.join(self.layers)}")
         return self.layers.index(layer) + 1
 
     def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
@@ -176,20 +176,20 @@ def build_backbone(name: str, image_size: int) -> Backbone:
         return _resnet(name, image_size)
     if name in VITS:
         return _vit(name, VITS[name], image_size)
-    raise TrainingError(f"unknown backbone {name!r}: one of {', '.join(NAMES)}, or resnet10_wN for a width of N")
+    raise UsageError(f"unknown backbone {name!r}: one of {', '.join(NAMES)}, or resnet10_wN for a width of N")
 
 
 def need_conv(encoder: Backbone, method: str) -> ConvBackbone:
-    """The encoder, if it takes images of any size. Raises TrainingError for a ViT."""
+    """The encoder, if it takes images of any size. Raises UsageError for a ViT."""
     if not isinstance(encoder, ConvBackbone):
-        raise TrainingError(f"{method} shows the encoder parts of pictures: choose a ResNet (--backbone resnet10, ...)")
+        raise UsageError(f"{method} shows the encoder parts of pictures: choose a ResNet (--backbone resnet10, ...)")
     return encoder
 
 
 def need_vit(encoder: Backbone, method: str) -> ViTBackbone:
-    """The encoder, if it is made of tokens. Raises TrainingError for a ResNet."""
+    """The encoder, if it is made of tokens. Raises UsageError for a ResNet."""
     if not isinstance(encoder, ViTBackbone):
-        raise TrainingError(f"{method} works on patch tokens: choose a ViT (--backbone {', '.join(VITS)})")
+        raise UsageError(f"{method} works on patch tokens: choose a ViT (--backbone {', '.join(VITS)})")
     return encoder
 
 
@@ -239,7 +239,7 @@ def _resnet(name: str, image_size: int) -> ConvBackbone:
 def _vit(name: str, shape: ViTShape, image_size: int) -> ViTBackbone:
     patch = shape.patch if image_size >= 128 else max(2, image_size // 8)
     if image_size % patch:
-        raise TrainingError(f"{name} cuts patches of {patch} px: choose an --image-size that is a multiple of {patch}")
+        raise UsageError(f"{name} cuts patches of {patch} px: choose an --image-size that is a multiple of {patch}")
     body = VisionTransformer(image_size, patch, shape.layers, shape.heads, shape.width, 4 * shape.width, num_classes=1)
     body.heads = nn.Identity()
     return ViTBackbone(body, image_size)

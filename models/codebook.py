@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.data import Pictures
 
@@ -36,7 +36,7 @@ class Codebook(nn.Module):
     def __init__(self, words: int, patch: int) -> None:
         super().__init__()
         if words < 2:
-            raise TrainingError(f"words is {words}: a codebook has at least 2")
+            raise UsageError(f"words is {words}: a codebook has at least 2")
         dim = 3 * patch * patch
         self.patch = patch
         self.register_buffer("weight", torch.zeros(words, dim))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import torch
 import yaml
 
 from sslfeat import store
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.method import Recipe
 
 CONFIG_NAME = "config.yaml"
 ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes")
+FRACTIONS = ("lr", "weight_decay", "epochs", "minutes")
 LEAST = {"image_size": 8, "batch_size": 2, "accumulate": 1, **dict.fromkeys(ZERO_OR_MORE, 0)}
 ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed")}
 
@@ -27,7 +29,8 @@ class TrainConfig:
 
     The run ends at the first of ``steps``, ``epochs`` and ``minutes`` (of training, after loading) that is reached.
     ``accumulate`` splits each batch into so many pieces, ``compile`` names a torch.compile backend, ``probe_data`` a
-    labelled folder to judge by while training. ``inputs_sha256`` is the digest of the list of pictures.
+    labelled folder to judge by while training. ``inputs_sha256`` is of the names and contents of the pictures
+    (``identity``), ``method_sha256`` of the Python file that ``method`` names, if it names one.
     """
 
     method: str
@@ -48,6 +51,7 @@ class TrainConfig:
     probe_data: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     inputs_sha256: str | None = None
+    method_sha256: str | None = None
 
     def to_yaml(self) -> str:
         """YAML with the fields in the order of this class."""
@@ -55,8 +59,14 @@ class TrainConfig:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def sha256(self) -> str:
-        """Hash of all settings but the pictures' location, so that it says nothing about the machine."""
-        return hashlib.sha256(dataclasses.replace(self, images=()).to_yaml().encode()).hexdigest()
+        """Hash of what decides the weights: of files the names and contents, not where they lie."""
+        placeless = dataclasses.replace(self, images=(), probe_data=None, method=self.method_name)
+        return hashlib.sha256(placeless.to_yaml().encode()).hexdigest()
+
+    @property
+    def method_name(self) -> str:
+        """The method's name, for a Python file without its folder."""
+        return Path(self.method).name if self.method.endswith(".py") else self.method
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -66,19 +76,31 @@ def load_config(path: Path) -> TrainConfig:
         config = TrainConfig(**{**values, "images": tuple(values["images"])})
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path} is not a training config: {error}") from error
-    for name in (*LEAST, "options"):
-        value = getattr(config, name)
-        if value is not None and not isinstance(value, dict if name == "options" else (int, float)):
+    for name, value in vars(config).items():
+        if not _fits(name, value):
             raise TrainingError(f"{path}: {name} is {value!r}")
     return config
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a file's value has the type of the field ``name``."""
+    if value is None:
+        return name not in ("method", "seed", "accelerator", "accumulate")
+    if name == "images":
+        return all(isinstance(spec, str) for spec in value)
+    if name == "options":
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if name in LEAST:
+        return isinstance(value, (int, float) if name in FRACTIONS else int) and not isinstance(value, bool)
+    return isinstance(value, str)
 
 
 def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size: int) -> TrainConfig:
     """Fill what was left open, knowing the number of pictures and their typical size in px.
 
-    Raises TrainingError for values that cannot work.
+    Raises UsageError for values that cannot work.
     """
     gpu = uses_gpu(config)
     image_size = config.image_size
@@ -118,19 +140,19 @@ def multiplies_bf16(gpu: bool) -> bool:
 def _check_values(config: TrainConfig, count: int) -> None:
     for name, least in LEAST.items():
         value = getattr(config, name)
-        if value is not None and value < least:
-            raise TrainingError(f"{name} is {value}: it must be at least {least}")
+        if value is not None and not least <= value < math.inf:  # NaN is neither
+            raise UsageError(f"{name} is {value}: it must be at least {least}")
     for name, allowed in ALLOWED.items():
         if getattr(config, name) not in allowed:
-            raise TrainingError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
+            raise UsageError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
+        raise UsageError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
     if int(config.batch_size or 0) < 2 * config.accumulate:
-        raise TrainingError(
+        raise UsageError(
             f"accumulate {config.accumulate}: pieces of batch_size {config.batch_size} need 2 pictures each"
         )
     if int(config.batch_size or 0) > count:
-        raise TrainingError(f"batch_size {config.batch_size} is more than the {count} pictures: choose a smaller one")
+        raise UsageError(f"batch_size {config.batch_size} is more than the {count} pictures: choose a smaller one")
 
 
 def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
@@ -140,8 +162,14 @@ def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
 
 
 def check_same(asked: TrainConfig, kept: TrainConfig, run: Path) -> None:
-    """Raise TrainingError naming the first field in which a resumed run would differ from the one begun."""
-    for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name != "images"):
+    """Raise TrainingError naming the first setting in which a resumed run would differ from the one begun.
+
+    Where pictures, probe set and a method's file lie may change; what is in them is compared by ``identity``.
+    """
+    if asked.method_name != kept.method_name:
+        raise TrainingError(f"{run} was begun with {kept.method}, not {asked.method}: choose another --out")
+    apart = ("images", "probe_data", "inputs_sha256", "method", "method_sha256")
+    for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in apart):
         if getattr(asked, name) != getattr(kept, name):
             raise TrainingError(
                 f"{run} was begun with {name} = {getattr(kept, name)!r}, now it is {getattr(asked, name)!r}: "

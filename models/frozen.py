@@ -12,7 +12,7 @@ from sslfeat.errors import TrainingError
 from sslfeat.models.backbones import Backbone, build_backbone
 from sslfeat.models.checkpoint import ENCODER_NAME, read_tensors, write_tensors
 from sslfeat.models.config import CONFIG_NAME, TrainConfig, load_config
-from sslfeat.models.method import Method, Normalize, find_method, make_config
+from sslfeat.models.method import Method, Normalize, file_sha256, find_method, make_config
 
 
 class FrozenEncoder(nn.Module):
@@ -45,12 +45,17 @@ def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:
     write_tensors(path, kept.state_dict(), meta)
 
 
-def load_run(run: Path, layer: str | None = None) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
+def load_run(
+    run: Path, layer: str | None = None, trust_code: bool = False
+) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
     """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``).
 
     ``layer`` takes the features elsewhere than at the end; for rotation and counting the middle is often better.
+    A run of a method from a ``.py`` file needs ``trust_code``, since loading it runs that file. Raises TrainingError.
     """
     config = load_config(run / CONFIG_NAME)
+    if not trust_code:
+        refuse_code(config, run / CONFIG_NAME)
     method = build_method(config)
     encoder = FrozenEncoder(method.input_transform, method.encoder, layer)
     tensors, meta = read_tensors(run / ENCODER_NAME)
@@ -59,6 +64,17 @@ def load_run(run: Path, layer: str | None = None) -> tuple[FrozenEncoder, TrainC
     except RuntimeError as error:
         raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: {error}") from error
     return _freeze(encoder), config, meta
+
+
+def refuse_code(config: TrainConfig, file: Path) -> None:
+    """Raise TrainingError if ``config``, read from ``file``, names a Python file, and say whether that is still the same."""
+    if not config.method.endswith(".py"):
+        return
+    known = config.method_sha256 is not None and file_sha256(config.method) == config.method_sha256
+    state = "the same file as in training" if known else "not the file that the run was trained with"
+    raise TrainingError(
+        f"{file} names {config.method}, {state}: its code would be run; read it, then allow that with --trust-code"
+    )
 
 
 def random_encoder(backbone: str, image_size: int, seed: int) -> FrozenEncoder:

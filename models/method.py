@@ -7,6 +7,7 @@ A method is one file: a frozen ``Config``, heads, ``views`` and ``loss``, regist
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models import methods as builtin
 from sslfeat.models.backbones import Backbone, build_backbone
 from sslfeat.models.data import Pictures
@@ -178,26 +179,37 @@ def method_names() -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(builtin.__path__))
 
 
+def file_sha256(method: str) -> str | None:
+    """sha256 of the Python file that ``method`` names, None for a method that comes with sslfeat. Raises UsageError."""
+    if not method.endswith(".py"):
+        return None
+    try:
+        return hashlib.sha256(Path(method).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{method} cannot be read ({error.strerror}): a method is a name or a Python file") from error
+
+
 def find_method(name: str) -> type[Method]:
-    """The method called ``name``, or the one that the Python file ``name`` registers. Raises TrainingError."""
+    """The method called ``name``, or the one that the Python file ``name`` registers: that file's code is run.
+
+    Raises UsageError for a name that is not known, TrainingError for a file that registers no method.
+    """
     if name.endswith(".py"):
         return _from_file(Path(name))
     if name not in _registry and name in method_names():
         importlib.import_module(f"{builtin.__name__}.{name.replace('-', '_')}")
     if name not in _registry:
         known = ", ".join(sorted({*method_names(), *_registry}))
-        raise TrainingError(f"unknown method {name!r}: one of {known}, or the path of a .py file that registers one")
+        raise UsageError(f"unknown method {name!r}: one of {known}, or the path of a .py file that registers one")
     return _registry[name]
 
 
 def make_config(method: type[Method], options: Mapping[str, Any]) -> Any:
-    """The method's ``Config`` with ``options`` set; text is converted to the field's type. Raises TrainingError."""
+    """The method's ``Config`` with ``options`` set; text is converted to the field's type. Raises UsageError."""
     fields = {field.name: field for field in dataclasses.fields(method.Config)}
     unknown = sorted(set(options) - set(fields))
     if unknown:
-        raise TrainingError(
-            f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}"
-        )
+        raise UsageError(f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}")
     return method.Config(**{name: _convert(name, value, fields[name].default) for name, value in options.items()})
 
 
@@ -208,12 +220,12 @@ def _convert(name: str, value: Any, default: Any) -> Any:
             return {"true": True, "false": False}[value.lower()]
         return kind(value)
     except (KeyError, TypeError, ValueError):
-        raise TrainingError(f"option {name} is {value!r}: it takes a {kind.__name__}, such as {default!r}") from None
+        raise UsageError(f"option {name} is {value!r}: it takes a {kind.__name__}, such as {default!r}") from None
 
 
 def _from_file(path: Path) -> type[Method]:
     if not path.is_file():
-        raise TrainingError(f"{path} does not exist: a method is a name or a Python file that registers one")
+        raise UsageError(f"{path} does not exist: a method is a name or a Python file that registers one")
     spec = importlib.util.spec_from_file_location(f"sslfeat method {path.resolve()}", path)
     if spec is None or spec.loader is None:
         raise TrainingError(f"{path} cannot be imported")

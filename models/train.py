@@ -28,7 +28,7 @@ from sslfeat.models.config import TrainConfig
 from sslfeat.models.data import PIXELS_NAME, Order, Pictures, load_pictures, to_batch, typical_size
 from sslfeat.models.frozen import build_method, save_encoder
 from sslfeat.models.meter import Complaints, Meter
-from sslfeat.models.method import Figures, find_method
+from sslfeat.models.method import Figures, file_sha256, find_method
 from sslfeat.models.runlog import RunLog
 from sslfeat.models.setup import leads, make_fabric, make_optimizer, seed_step
 from sslfeat.models.watch import Watch, collapse, load_probe_set
@@ -87,7 +87,7 @@ def train(
     reporter = reporter if reporter and leader else Reporter()
     inputs = find_inputs(config.images, labels="none")
     config = configs.with_defaults(config, find_method(config.method).recipe, len(inputs), typical_size(inputs))
-    config = dataclasses.replace(config, inputs_sha256=digest(inputs))
+    config = dataclasses.replace(config, inputs_sha256=digest(inputs), method_sha256=file_sha256(config.method))
     with store.exclusive(out, TrainingError) if leader else contextlib.nullcontext(), signals.deferred() as stop:
         if leader:
             _open_run(config, out, resume)

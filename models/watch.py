@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from sslfeat import store
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.evaluation.redundancy import effective_rank
 from sslfeat.inputs import find_inputs
 from sslfeat.models.data import Pictures, evenly, load_pictures, to_batch
@@ -51,7 +51,7 @@ def load_probe_set(spec: str, image_size: int, run: Path) -> ProbeSet:
         [inputs[i * len(inputs) // PROBE_LIMIT] for i in range(PROBE_LIMIT)] if len(inputs) > PROBE_LIMIT else inputs
     )
     if len({item.label for item in spread}) < 2:
-        raise TrainingError(f"--probe-data {spec}: labels come from class folders, of which there must be two or more")
+        raise UsageError(f"--probe-data {spec}: labels come from class folders, of which there must be two or more")
     pictures = load_pictures(spread, image_size, run)
     return ProbeSet(pictures.pixels, [str(item.label) for item in pictures.inputs])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
 from sslfeat.models.data import Pictures
@@ -130,7 +130,7 @@ def test_grey_data_is_complained_about() -> None:
     grey = pictures()[:, :1].expand(-1, 3, -1, -1)
     _, figures = method(grey, generator())
     assert "grey" in str(method.complaint({name: float(value) for name, value in figures.items()}))
-    with pytest.raises(TrainingError, match="ce or l2"):
+    with pytest.raises(UsageError, match="ce or l2"):
         Colorization(build_backbone("resnet10_w4", 32), Colorization.Config(loss="l1"))
 
 

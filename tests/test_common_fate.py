@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.inputs import find_inputs
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.config import TrainConfig
@@ -155,7 +155,7 @@ def test_training_on_frames_knows_which_flow_is_whose(film: Path, tmp_path: Path
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(TrainingError, match="sprites or frames"):
+    with pytest.raises(UsageError, match="sprites or frames"):
         CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(source="film"))
-    with pytest.raises(TrainingError, match="no layer 'layer9'"):
+    with pytest.raises(UsageError, match="no layer 'layer9'"):
         CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(layer="layer9"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.color import rgb_to_lab
 from sslfeat.models.config import TrainConfig
@@ -175,5 +175,5 @@ def test_lvq_moves_the_right_word_nearer_and_the_wrong_one_away_within_its_windo
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(TrainingError, match="takes 2 or more"):
+    with pytest.raises(UsageError, match="takes 2 or more"):
         DeSa(build_backbone("resnet10_w4", 32), DeSa.Config(classes=1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.decoder import Decoder, minimax
 from sslfeat.models.methods.inpainting import BAND_WEIGHT, Inpainting, center_masks
@@ -105,7 +105,7 @@ def test_the_decoder_gives_the_size_asked_for(name: str, size: int, wanted: int)
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(TrainingError, match="blobs or center"):
+    with pytest.raises(UsageError, match="blobs or center"):
         method(mask="square")
-    with pytest.raises(TrainingError, match="between 0 and 1"):
+    with pytest.raises(UsageError, match="between 0 and 1"):
         method(share=1.0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models import augment
 from sslfeat.models.backbones import NAMES, Backbone, build_backbone
 from sslfeat.models.method import find_method, make_config
@@ -155,16 +155,16 @@ def test_the_narrow_resnet_costs_what_it_should() -> None:
 
 
 def test_wrong_names_and_options_are_named() -> None:
-    with pytest.raises(TrainingError, match="resnet19") as caught:
+    with pytest.raises(UsageError, match="resnet19") as caught:
         build_backbone("resnet19", 32)
     assert all(name in str(caught.value) for name in NAMES)
-    with pytest.raises(TrainingError, match="multiple of 4"):
+    with pytest.raises(UsageError, match="multiple of 4"):
         build_backbone("vit_b_16", 33)
-    with pytest.raises(TrainingError, match="unknown method 'simclp'"):
+    with pytest.raises(UsageError, match="unknown method 'simclp'"):
         find_method("simclp")
-    with pytest.raises(TrainingError, match="no option temprature"):
+    with pytest.raises(UsageError, match="no option temprature"):
         make_config(SimCLR, {"temprature": "0.1"})
-    with pytest.raises(TrainingError, match="temperature is 'warm'"):
+    with pytest.raises(UsageError, match="temperature is 'warm'"):
         make_config(SimCLR, {"temperature": "warm"})
     assert make_config(Rotation, {"crop": "false"}).crop is False
 

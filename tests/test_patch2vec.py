@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.codebook import WordVectors
 from sslfeat.models.data import Pictures
 from sslfeat.models.methods.patch2vec import Patch2Vec, neighbours
@@ -114,9 +114,9 @@ def test_a_picture_is_the_mean_of_its_words() -> None:
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(TrainingError, match="leave --backbone away"):
+    with pytest.raises(UsageError, match="leave --backbone away"):
         Patch2Vec.build_encoder("resnet10", 32, Patch2Vec.Config())
-    with pytest.raises(TrainingError, match="too small"):
+    with pytest.raises(UsageError, match="too small"):
         Patch2Vec.build_encoder("words", 12, Patch2Vec.Config())
     method = made()
     assert "fewer words" in str(method.complaint({"used": 0.01}))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.config import TrainConfig
 from sslfeat.models.train import Progress, Reporter, train
@@ -79,7 +79,7 @@ def test_pieces_of_a_batch_add_up_to_the_batch(config: TrainConfig, tmp_path: Pa
 
 
 def test_pieces_need_two_pictures(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="accumulate 5"):
+    with pytest.raises(UsageError, match="accumulate 5"):
         train(dataclasses.replace(config, accumulate=5), tmp_path / "run")
 
 

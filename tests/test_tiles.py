@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.methods.context import NEIGHBOURS, Context, keep_one_channel, pixelate
 from sslfeat.models.methods.counting import Counting
@@ -236,9 +236,9 @@ def test_counting_without_contrast_collapses() -> None:
 
 
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="ResNet"):
+    with pytest.raises(UsageError, match="ResNet"):
         Jigsaw(build_backbone("vit_tiny", 32), Jigsaw.Config())
-    with pytest.raises(TrainingError, match="project, drop or none"):
+    with pytest.raises(UsageError, match="project, drop or none"):
         Context(build_backbone("resnet10_w4", 32), Context.Config(color="off"))
-    with pytest.raises(TrainingError, match="even"):
+    with pytest.raises(UsageError, match="even"):
         Counting(build_backbone("resnet10_w4", 33), Counting.Config())

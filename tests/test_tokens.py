@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones import build_backbone
 from sslfeat.models.codebook import Codebook, sample_patches, unigram, whitening
 from sslfeat.models.data import Pictures
@@ -213,13 +213,13 @@ def test_orders_and_picks() -> None:
 def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     for name in ("mae", "autoregressive", "beit"):
         kind = find_method(name)
-        with pytest.raises(TrainingError, match="choose a ViT"):
+        with pytest.raises(UsageError, match="choose a ViT"):
             kind(build_backbone("resnet10_w4", 32), kind.Config())
-    with pytest.raises(TrainingError, match="0 of 64 patches visible"):
+    with pytest.raises(UsageError, match="0 of 64 patches visible"):
         made("mae", mask=1.0)
-    with pytest.raises(TrainingError, match="some patches are hidden, and some not"):
+    with pytest.raises(UsageError, match="some patches are hidden, and some not"):
         made("beit", mask=0.0)
-    with pytest.raises(TrainingError, match="pixels or words"):
+    with pytest.raises(UsageError, match="pixels or words"):
         made("autoregressive", target="colours")
     flat = Pictures(np.zeros((4, 32, 32, 3), np.uint8), (), ())
     with pytest.raises(TrainingError, match="fewer than 8 different patches"):

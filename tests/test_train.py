@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.checkpoint import load_checkpoint
 from sslfeat.models.config import TrainConfig, load_config
 from sslfeat.models.data import Order
@@ -114,7 +114,10 @@ def test_a_method_file_from_outside_trains_and_exports(pictures: Path, tmp_path:
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["chance"]) == 0.5
-    exported = sslfeat("export", tmp_path / "run", "--out", tmp_path / "toy.onnx")
+    refused = sslfeat("export", tmp_path / "run", "--out", tmp_path / "toy.onnx")
+    assert refused.returncode == 1
+    assert "toy.py, the same file as in training" in refused.stderr
+    exported = sslfeat("export", tmp_path / "run", "--out", tmp_path / "toy.onnx", "--trust-code")
     assert exported.returncode == 0, exported.stderr
     assert str(tmp_path).encode() not in (tmp_path / "toy.onnx").read_bytes()
 
@@ -159,7 +162,7 @@ def test_bad_pictures_are_listed_and_the_rest_is_trained_on(pictures: Path, tmp_
 def test_settings_that_cannot_work_are_refused(
     config: TrainConfig, tmp_path: Path, change: dict[str, object], fault: str
 ) -> None:
-    with pytest.raises(TrainingError, match=fault):
+    with pytest.raises((TrainingError, UsageError), match=fault):
         train(dataclasses.replace(config, **change), tmp_path / "run")  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.budget import WARM_UP, learning_rate, share_spent
 from sslfeat.models.config import TrainConfig
 from sslfeat.models.meter import Complaints, Meter, at_chance
@@ -79,7 +79,7 @@ def test_looking_changes_nothing(config: TrainConfig, pictures: Path, tmp_path: 
 
 
 def test_probe_data_needs_classes(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="class folders"):
+    with pytest.raises(UsageError, match="class folders"):
         load_probe_set(str(pictures / "circles"), 32, tmp_path)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone, ViTBackbone, need_vit
 from sslfeat.models.codebook import Codebook, unigram
@@ -59,7 +59,7 @@ class Autoregressive(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_vit(encoder, "autoregressive"), config)
         if config.target not in ("pixels", "words"):
-            raise TrainingError(f"target is {config.target!r}: it can be pixels or words")
+            raise UsageError(f"target is {config.target!r}: it can be pixels or words")
         self.encoder.pool_patches()
         self.count = self.encoder.grid**2
         out = 3 * self.encoder.patch**2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone, ViTBackbone, need_vit
 from sslfeat.models.codebook import Codebook, unigram
@@ -60,7 +60,7 @@ class BEiT(Method):
         self.encoder.pool_patches()
         self.count = self.encoder.grid**2
         if not 0 < round(config.mask * self.count) < self.count:
-            raise TrainingError(f"mask is {config.mask}: some patches are hidden, and some not")
+            raise UsageError(f"mask is {config.mask}: some patches are hidden, and some not")
         self.mask_token = nn.Parameter(torch.randn(encoder.dim) * 0.02)
         self.head = nn.Linear(encoder.dim, config.words)
         self.codebook = Codebook(config.words, self.encoder.patch)

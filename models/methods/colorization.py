@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
@@ -61,9 +61,9 @@ class Colorization(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.loss not in ("ce", "l2"):
-            raise TrainingError(f"loss is {config.loss!r}: it can be ce or l2")
+            raise UsageError(f"loss is {config.loss!r}: it can be ce or l2")
         if config.grid < 0 or config.temperature <= 0 or not 0 < config.uniform <= 1:
-            raise TrainingError("grid is at least 1 (0: chosen by size), temperature above 0, uniform in (0, 1]")
+            raise UsageError("grid is at least 1 (0: chosen by size), temperature above 0, uniform in (0, 1]")
         pool_patches(encoder)
         size = encoder.image_size
         self.input_transform = Lightness()

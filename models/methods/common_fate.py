@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.augment import random_resized_crop, to_float, uniform
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.data import Pictures
@@ -67,9 +67,9 @@ class CommonFate(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.source not in ("sprites", "frames"):
-            raise TrainingError(f"source is {config.source!r}: it can be sprites or frames")
+            raise UsageError(f"source is {config.source!r}: it can be sprites or frames")
         if config.points < 2 or config.sprites < 1 or min(config.bandwidth, config.temperature) <= 0:
-            raise TrainingError("points is at least 2, sprites at least 1, bandwidth and temperature are above 0")
+            raise UsageError("points is at least 2, sprites at least 1, bandwidth and temperature are above 0")
         pool_patches(encoder)
         self.layer, self.last = config.layer or encoder.layers[1], encoder.layers[-1]
         encoder.depth(self.layer)  # complains about a layer that does not exist

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float, uniform
 from sslfeat.models.backbones import Backbone, need_conv
 from sslfeat.models.heads import mlp
@@ -59,9 +59,9 @@ class Context(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_conv(encoder, "context"), config)
         if config.color not in ("project", "drop", "none"):
-            raise TrainingError(f"color is {config.color!r}: it can be project, drop or none")
+            raise UsageError(f"color is {config.color!r}: it can be project, drop or none")
         if not 0 <= config.gap <= 2 or not 0 <= config.pixelate <= 1:
-            raise TrainingError("gap lies between 0 and 2, pixelate between 0 and 1")
+            raise UsageError("gap lies between 0 and 2, pixelate between 0 and 1")
         shake = 2 * JITTER if config.jitter else 0.0
         self.patch = int(encoder.image_size / (3 + 2 * config.gap + shake))
         self.shake = int(self.patch * JITTER + 0.5) if config.jitter else 0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone, need_conv
 from sslfeat.models.method import About, Figures, Method, Recipe, register
@@ -58,9 +58,9 @@ class Counting(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_conv(encoder, "counting"), config)
         if not 1 <= config.filters <= FILTERS or config.units < 1 or not 0 <= config.gray <= 1:
-            raise TrainingError(f"filters lies between 1 and {FILTERS}, units is at least 1, gray between 0 and 1")
+            raise UsageError(f"filters lies between 1 and {FILTERS}, units is at least 1, gray between 0 and 1")
         if encoder.image_size % 2:
-            raise TrainingError("counting cuts pictures into quarters: choose an even --image-size")
+            raise UsageError("counting cuts pictures into quarters: choose an even --image-size")
         count = nn.Linear(encoder.dim, config.units)
         nn.init.normal_(count.weight, std=SMALL / encoder.dim**0.5)
         nn.init.zeros_(count.bias)

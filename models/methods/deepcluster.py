@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.clustering import half_anew, kmeans, nmi, renamed, uniform_over_clusters, whiten
@@ -71,9 +71,7 @@ class DeepCluster(Method):
         super().__init__(encoder, config)
         self.clusters = config.clusters or CLUSTERS
         if self.clusters < 2:
-            raise TrainingError(
-                f"clusters={config.clusters}: it takes 2 or more, or 0 for a number that suits the data"
-            )
+            raise UsageError(f"clusters={config.clusters}: it takes 2 or more, or 0 for a number that suits the data")
         if config.sobel:
             self.input_transform = Sobel()
         self.head = nn.Linear(encoder.dim, self.clusters)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.color import Lightness, lab_to_rgb, rgb_to_lab
@@ -69,7 +69,7 @@ class DeSa(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.classes < 2:
-            raise TrainingError(f"classes is {config.classes}: desa takes 2 or more")
+            raise UsageError(f"classes is {config.classes}: desa takes 2 or more")
         self.head = nn.Linear(encoder.dim, config.classes)
         self.register_buffer("arrays", torch.empty(0), persistent=False)
         if not config.second:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.decoder import Decoder, discriminator, minimax, pool_patches
@@ -64,9 +64,9 @@ class Inpainting(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.mask not in ("blobs", "center"):
-            raise TrainingError(f"mask is {config.mask!r}: it can be blobs or center")
+            raise UsageError(f"mask is {config.mask!r}: it can be blobs or center")
         if not 0 < config.share < 1:
-            raise TrainingError(f"share is {config.share}: the hidden part of a picture lies between 0 and 1")
+            raise UsageError(f"share is {config.share}: the hidden part of a picture lies between 0 and 1")
         pool_patches(encoder)
         self.decoder = Decoder(encoder, 3, encoder.image_size)
         self.adversary = discriminator(encoder.image_size) if config.adversarial else None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone, need_conv
 from sslfeat.models.heads import mlp
@@ -61,7 +61,7 @@ class Jigsaw(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_conv(encoder, "jigsaw"), config)
         if config.permutations < 2 or config.puzzles < 1:
-            raise TrainingError("permutations is at least 2, puzzles at least 1")
+            raise UsageError("permutations is at least 2, puzzles at least 1")
         self.side = 3 if encoder.image_size >= LARGE else 2
         self.register_buffer("permutations", torch.from_numpy(far_permutations(self.side**2, config.permutations)))
         if config.standardize:

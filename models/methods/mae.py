@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone, ViTBackbone, need_vit
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
@@ -63,7 +63,7 @@ class MAE(Method):
         self.count = self.encoder.grid**2
         self.visible = self.count - round(self.count * config.mask)
         if not 0 < self.visible < self.count:
-            raise TrainingError(f"mask is {config.mask}: it leaves {self.visible} of {self.count} patches visible")
+            raise UsageError(f"mask is {config.mask}: it leaves {self.visible} of {self.count} patches visible")
         self.decoder = TokenDecoder(
             encoder.dim, self.count, 3 * self.encoder.patch**2, config.width, config.layers
         )  # fmt: skip

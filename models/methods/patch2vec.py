@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import TrainingError
+from sslfeat.errors import UsageError
 from sslfeat.models.augment import to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.codebook import WORDS, WordVectors, sample_patches, unigram
@@ -65,11 +65,9 @@ class Patch2Vec(Method):
     @classmethod
     def build_encoder(cls, backbone: str, image_size: int, config: Any) -> Backbone:
         if backbone != WORDS:
-            raise TrainingError(f"patch2vec has a codebook for a backbone, not {backbone}: leave --backbone away")
+            raise UsageError(f"patch2vec has a codebook for a backbone, not {backbone}: leave --backbone away")
         if 2 * config.patch + config.gap + config.patch > image_size:
-            raise TrainingError(
-                f"pictures of {image_size} px are too small for words of {config.patch} px side by side"
-            )
+            raise UsageError(f"pictures of {image_size} px are too small for words of {config.patch} px side by side")
         return WordVectors(image_size, config.words, config.patch, config.dim, config.stride)
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
