@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, compose, version_converter
 
 from sslfeat.card import CARD_KEY
-from sslfeat.encoder_file import MAX_BYTES, refuse_external_data, refuse_foreign_operators
+from sslfeat.encoder_file import MAX_BYTES, refuse_unsafe
 from sslfeat.errors import EncoderFileError, InputError
 from sslfeat.preprocess import FILTERS, Preprocess
 from sslfeat.sessions import brief
@@ -100,8 +100,7 @@ def read_foreign(data: bytes) -> onnx.ModelProto:
         raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
     if not model.graph.node or not model.graph.output:
         raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
-    refuse_external_data(model)
-    refuse_foreign_operators(model)
+    refuse_unsafe(model)
     if any(entry.key == CARD_KEY for entry in model.metadata_props):
         raise EncoderFileError("it carries an sslfeat card already: use it as it is")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)

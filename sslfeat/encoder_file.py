@@ -14,8 +14,11 @@ from google.protobuf.message import DecodeError
 
 from sslfeat.card import CARD_KEY, Card
 from sslfeat.errors import EncoderFileError
+from sslfeat.fingerprint import fingerprint_of
+from sslfeat.operators import PLAIN_OPERATORS
 
 MAX_BYTES = 2 << 30  # protobuf's own limit
+MAX_NODES = 100_000  # forty times those of the largest vision transformers
 STANDARD_DOMAINS = ("", "ai.onnx")
 Stamp = tuple[int, int, int, int, int]
 INPUT_NAME, OUTPUT_NAME = "image", "embedding"
@@ -23,7 +26,7 @@ INPUT_NAME, OUTPUT_NAME = "image", "embedding"
 
 @dataclass(frozen=True)
 class EncoderFile:
-    """A checked encoder: its bytes as they were hashed, their sha256, and the card.
+    """A checked encoder: its bytes as they were checked, its fingerprint (see ``fingerprint.py``), and the card.
 
     ``path`` is where they were read, if anywhere, and ``stamp`` tells whether that file is still the same.
     """
@@ -33,6 +36,11 @@ class EncoderFile:
     card: Card
     path: Path | None = None
     stamp: Stamp | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes, card and names included: for telling files apart, where ``fingerprint`` tells features."""
+        return hashlib.sha256(self.data).hexdigest()
 
     def without_data(self) -> EncoderFile:
         """The same for a session that reads ``path`` itself: the bytes can be as large as all else in memory."""
@@ -61,8 +69,7 @@ def check_encoder(data: bytes) -> EncoderFile:
         raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
     if not model.graph.node or not model.graph.output:
         raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
-    refuse_external_data(model)
-    refuse_foreign_operators(model)
+    refuse_unsafe(model)
     cards = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
     if len(cards) > 1:
         raise EncoderFileError(f"it carries {len(cards)} cards: which one holds cannot be told")
@@ -73,7 +80,7 @@ def check_encoder(data: bytes) -> EncoderFile:
     uint8, float32 = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
     _check_ports("input", model.graph.input, INPUT_NAME, uint8, (None, size, size, 3))
     _check_ports("output", model.graph.output, OUTPUT_NAME, float32, (None, card.dim))
-    return EncoderFile(data, hashlib.sha256(data).hexdigest(), card)
+    return EncoderFile(data, fingerprint_of(model, OUTPUT_NAME, card.preprocess), card)
 
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
@@ -122,16 +129,11 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from (sparse.values, sparse.indices)
 
 
-def refuse_external_data(model: onnx.ModelProto) -> None:
-    """Raise EncoderFileError if a tensor anywhere in the graph is kept in another file."""
-    for graph in _graphs(model.graph):
-        for tensor in _tensors(graph):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                raise EncoderFileError(f"external data: the tensor {tensor.name!r} points to another file")
-
-
-def refuse_foreign_operators(model: onnx.ModelProto) -> None:
-    """Raise EncoderFileError for operators that are not ONNX's own, or functions."""
+def refuse_unsafe(model: onnx.ModelProto) -> None:
+    """Raise EncoderFileError for a graph that reads other files, or does more than plain arithmetic on tensors."""
+    for tensor in (tensor for graph in _graphs(model.graph) for tensor in _tensors(graph)):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise EncoderFileError(f"external data: the tensor {tensor.name!r} points to another file")
     domains = {entry.domain for entry in model.opset_import}
     domains |= {node.domain for graph in _graphs(model.graph) for node in graph.node}
     foreign = sorted(domains.difference(STANDARD_DOMAINS))
@@ -139,6 +141,15 @@ def refuse_foreign_operators(model: onnx.ModelProto) -> None:
         raise EncoderFileError(f"foreign operator domain {', '.join(foreign)}: only standard ONNX operators are run")
     if model.functions or model.training_info:
         raise EncoderFileError("it defines functions or training graphs: only a plain graph is run")
+    if model.graph.sparse_initializer:
+        raise EncoderFileError("it has sparse weights: only plain ones are run")
+    if len(model.graph.node) > MAX_NODES:
+        raise EncoderFileError(f"it has {len(model.graph.node)} nodes: the limit is {MAX_NODES}")
+    for node in model.graph.node:
+        if node.op_type not in PLAIN_OPERATORS:
+            raise EncoderFileError(f"operator {node.op_type}: only plain arithmetic on tensors is run")
+        if node.op_type == "Dropout" and any(node.input[2:]):  # whether it is of training: it would draw at random
+            raise EncoderFileError("operator Dropout with a switch for training: export the encoder for inference")
 
 
 def _check_ports(

@@ -73,6 +73,53 @@ def training(model: onnx.ModelProto) -> None:
     model.training_info.add()
 
 
+def endless_loop(model: onnx.ModelProto) -> None:
+    """2^62 rounds: it would run for ever, and be deaf to signals meanwhile."""
+    state = helper.make_tensor_value_info("state", TensorProto.FLOAT, None)
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    ports = [helper.make_tensor_value_info("round", TensorProto.INT64, []), flag, state]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["flag"], ["on"]), helper.make_node("Relu", ["state"], ["next"])],
+        "body",
+        ports,
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("next", 1, None)],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1 << 62), "rounds"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))
+    model.graph.node[4].output[0] = "once"
+    model.graph.node.append(helper.make_node("Loop", ["rounds", "go", "once"], ["embedding"], body=body))
+
+
+def branch(model: onnx.ModelProto) -> None:
+    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+    inner = helper.make_graph([helper.make_node("Relu", ["active"], ["out"])], "branch", [], [output])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "condition"))
+    model.graph.node.append(helper.make_node("If", ["condition"], ["x"], then_branch=inner, else_branch=inner))
+
+
+def graph_in_a_plain_node(model: onnx.ModelProto) -> None:
+    model.graph.node[3].attribute.append(helper.make_attribute("body", onnx.GraphProto(name="hidden")))
+
+
+def sparse_weights(model: onnx.ModelProto) -> None:
+    """Eight bytes that would be unpacked to terabytes."""
+    sparse = model.graph.sparse_initializer.add(dims=[1 << 42])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.zeros(1, np.float32), "sparse"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64), "places"))
+
+
+def operator(name: str, *inputs: str) -> Any:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+        model.graph.node.append(helper.make_node(name, list(inputs), ["unused"]))
+
+    return change
+
+
+def too_many_nodes(model: onnx.ModelProto) -> None:
+    model.graph.node.extend(helper.make_node("Relu", ["active"], [f"n{number}"]) for number in range(100_001))
+
+
 def set_input(name: str = "image", kind: int = TensorProto.UINT8, shape: Any = ("n", TINY_SIZE, TINY_SIZE, 3)) -> Any:
     def change(model: onnx.ModelProto) -> None:
         model.graph.input[0].CopyFrom(helper.make_tensor_value_info(name, kind, list(shape)))
@@ -110,6 +157,15 @@ def no_nodes(model: onnx.ModelProto) -> None:
         (foreign_import, "foreign operator domain my.ops"),
         (functions, "functions or training graphs"),
         (training, "functions or training graphs"),
+        (endless_loop, "operator Loop: only plain"),
+        (branch, "operator If: only plain"),
+        (graph_in_a_plain_node, "its attribute 'body' is neither numbers"),
+        (operator("RandomNormalLike", "active"), "operator RandomNormalLike"),
+        (operator("SequenceConstruct", "active"), "operator SequenceConstruct"),
+        (operator("NoSuchThing", "active"), "operator NoSuchThing"),
+        (operator("Dropout", "active", "", "yes"), "operator Dropout with a switch for training"),
+        (sparse_weights, "sparse weights"),
+        (too_many_nodes, "it has 100006 nodes: the limit is 100000"),
         (set_input(name="pixel_values"), "wrong inputs: pixel_values UINT8"),
         (set_input(kind=TensorProto.FLOAT), "wrong inputs: image FLOAT"),
         (set_input(shape=("n", 3, TINY_SIZE, TINY_SIZE)), "wrong inputs"),
@@ -210,19 +266,30 @@ def test_truncated_at_any_length() -> None:
             check_encoder(data[:length])
 
 
-def test_damage_anywhere_is_refused_or_still_runs() -> None:
-    """A flipped byte in a weight is another encoder, with another fingerprint; nothing else may come out."""
+def test_damage_anywhere_is_refused_or_told_by_the_fingerprint() -> None:
+    """A flipped byte in a weight is another encoder; one in a name is the same, and then its features are too."""
     whole = signed(tiny_model())
     rng = np.random.default_rng(0)
-    fingerprint = check_encoder(whole).fingerprint
-    for _ in range(300):
+    pixels = rng.integers(0, 256, (3, TINY_SIZE, TINY_SIZE, 3), np.uint8)
+    sound = check_encoder(whole)
+    features = Encoder(sound, "cpu").run(pixels)
+    same = other = 0
+    for number in range(600):
         data = bytearray(whole)
-        for where in rng.integers(0, len(data), 3):
+        places = rng.integers(0, len(data), 3) if number % 2 else rng.integers(len(data) - 900, len(data), 1)
+        for where in places:
             data[where] ^= int(rng.integers(1, 256))
         try:
-            assert check_encoder(bytes(data)).fingerprint != fingerprint
+            file = check_encoder(bytes(data))
+            if file.fingerprint == sound.fingerprint:
+                np.testing.assert_array_equal(Encoder(file, "cpu").run(pixels), features)
+                same += 1
+            else:
+                other += 1
         except EncoderFileError:
             continue
+    assert same > 10
+    assert other > 20
 
 
 def test_a_graph_that_asks_for_terabytes_ends_as_an_error(tmp_path: Path) -> None:
