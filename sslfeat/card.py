@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import string
 from dataclasses import dataclass
-from typing import Any
 
 from sslfeat.errors import EncoderFileError
 from sslfeat.preprocess import FILTERS, Preprocess
+from sslfeat.records import parse_record
 
 CARD_KEY = "sslfeat.card"
 CARD_FORMAT = 1
+LONGEST = 1000  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class TrainingData:
     name: str
     images: int
     licence: str
+
+    def __post_init__(self) -> None:
+        _check(self.images >= 0, f"{self.images} images")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,12 @@ class Parity:
     scale: float
     min_cosine: float
     neighbour_overlap: float
+
+    def __post_init__(self) -> None:
+        _check(self.images >= 0, f"{self.images} images")
+        _check(all(size > 0 for size in self.batch_sizes), f"batch sizes {self.batch_sizes}")
+        _check(abs(self.min_cosine) < 1.001, f"a cosine of {self.min_cosine}")  # one of 1 may be rounded up
+        _check(0 <= self.neighbour_overlap <= 1, f"a share of {self.neighbour_overlap} neighbours")
 
 
 @dataclass(frozen=True)
@@ -66,24 +77,38 @@ class Card:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Card:
+    def from_json(cls, text: str | bytes) -> Card:
         """Parse and check a card. Raises EncoderFileError that names the field at fault."""
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise EncoderFileError(f"the card is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise EncoderFileError("the card is not a JSON object")
-        if value.get("format") != CARD_FORMAT:
-            raise EncoderFileError(
-                f"the card has format {value.get('format')!r}; this sslfeat reads format {CARD_FORMAT}: "
-                "upgrade sslfeat, or export the encoder again"
-            )
-        card: Card = _build(cls, value, "card")
+        card = parse_record(cls, text, "card", EncoderFileError)
+        _check_texts(card)
         _check_preprocess(card.preprocess)
         if card.dim < 1:
-            raise EncoderFileError(f"card.dim is {card.dim}")
+            raise EncoderFileError(f"card: dim is {card.dim}")
         return card
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} cannot be")
+
+
+def _check_texts(card: Card) -> None:
+    """Texts of a card are printed in tables and pages: one line each, of a sane length."""
+    data = card.training_data
+    texts = {
+        "training_data.name": data.name,
+        "training_data.licence": data.licence,
+        "parity.source": card.parity.source,
+    }
+    texts |= {name: getattr(card, name) for name in ("name", "method", "backbone", "layer", "licence")}
+    texts |= {f"versions.{package[:LONGEST]}": f"{package} {number}" for package, number in card.versions.items()}
+    for where, text in texts.items():
+        if len(text) > LONGEST or any(ord(letter) < 32 for letter in text):
+            raise EncoderFileError(
+                f"card: {where} is {text[:60]!r}: a text is one line of {LONGEST} characters at most"
+            )
+    if len(card.config_sha256) != 64 or set(card.config_sha256) - set(string.hexdigits):
+        raise EncoderFileError(f"card: config_sha256 is {card.config_sha256[:80]!r}, not 64 hexadecimal digits")
 
 
 def _check_preprocess(preprocess: Preprocess) -> None:
@@ -95,33 +120,6 @@ def _check_preprocess(preprocess: Preprocess) -> None:
     }
     for field, values in allowed.items():
         if getattr(preprocess, field) not in values:
-            raise EncoderFileError(f"card.preprocess.{field} is {getattr(preprocess, field)!r}, not one of {values}")
+            raise EncoderFileError(f"card: preprocess: {field} is {getattr(preprocess, field)!r}, not one of {values}")
     if not 1 <= preprocess.size <= preprocess.resize <= 8192:
-        raise EncoderFileError(f"card.preprocess has size {preprocess.size} and resize {preprocess.resize} px")
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """A frozen dataclass from parsed JSON; every field present, of its type, and none beyond."""
-    if not isinstance(value, dict):
-        raise EncoderFileError(f"{where} is not a JSON object")
-    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
-    if set(value) != set(fields):
-        raise EncoderFileError(f"{where}: unknown or missing fields {sorted(set(value) ^ set(fields))}")
-    return kind(**{name: _parse(fields[name], value[name], f"{where}.{name}") for name in fields})
-
-
-def _parse(kind: str, value: Any, where: str) -> Any:
-    nested = {"Preprocess": Preprocess, "TrainingData": TrainingData, "Parity": Parity}
-    if kind in nested:
-        return _build(nested[kind], value, where)
-    checks = {
-        "str": isinstance(value, str),
-        "bool": isinstance(value, bool),
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": isinstance(value, int | float) and not isinstance(value, bool),
-        "dict[str, str]": isinstance(value, dict) and all(isinstance(item, str) for item in value.values()),
-        "tuple[int, ...]": isinstance(value, list) and all(isinstance(item, int) for item in value),
-    }
-    if not checks[kind]:
-        raise EncoderFileError(f"{where} is {value!r}, not a {kind}")
-    return tuple(value) if kind == "tuple[int, ...]" else value
+        raise EncoderFileError(f"card: preprocess has size {preprocess.size} and resize {preprocess.resize} px")

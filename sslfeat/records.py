@@ -1,6 +1,7 @@
 """Records kept as JSON: frozen dataclasses, read strictly, so that a field that lies is refused by its name.
 
-A class's ``__post_init__`` says what its types cannot, by raising ValueError.
+A class's ``__post_init__`` says what its types cannot, by raising ValueError. A class with a field ``format`` is read in the
+format that is this field's default, and in no other.
 """
 
 from __future__ import annotations
@@ -16,21 +17,36 @@ from typing import Any, TypeVar
 from sslfeat.errors import SslfeatError
 
 T = TypeVar("T")
+DEEPEST = 50  # JSON within JSON
 LARGEST = 2**63 - 1  # what fits int64, in which numbers are counted
 SHOWN = 60  # characters of a wrong value
 
 
-def parse_record(kind: type[T], data: bytes, where: str, error: type[SslfeatError]) -> T:
+def parse_record(kind: type[T], data: bytes | str, where: str, error: type[SslfeatError]) -> T:
     """The record of this ``kind`` that JSON ``data`` hold. Raises ``error``, naming ``where`` and the field at fault."""
     return build_record(kind, parse_json(data, where, error), where, error)
 
 
-def parse_json(data: bytes, where: str, error: type[SslfeatError]) -> Any:
+def parse_json(data: bytes | str, where: str, error: type[SslfeatError]) -> Any:
     """A JSON value that anybody may have written. Raises ``error`` naming ``where``."""
     try:
-        return json.loads(data)
+        value = json.loads(data, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as cause:  # ValueError: no JSON, no UTF-8, or numbers of thousands of digits
         raise error(f"{where} is damaged: it is not JSON ({str(cause)[:SHOWN]})") from cause
+    inner = [value]
+    for _ in range(DEEPEST):
+        groups = (item.values() if isinstance(item, dict) else item for item in inner if isinstance(item, dict | list))
+        inner = [item for group in groups for item in group]
+        if not inner:
+            return value
+    raise error(f"{where} is damaged: it is nested more than {DEEPEST} deep")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field is there twice")
+    return found
 
 
 def build_record(kind: type[T], value: Any, where: str, error: type[SslfeatError]) -> T:
@@ -54,6 +70,11 @@ def _record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise _Fault(f"{where} is {_show(value)}, not an object")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    if "format" in fields and value.get("format") != fields["format"].default:
+        raise _Fault(
+            f"{where} has format {_show(value.get('format'))}; this sslfeat reads format {fields['format'].default}: "
+            "upgrade sslfeat, or make it again"
+        )
     unknown = sorted(set(value) - set(fields))
     needed = {
         name
@@ -81,6 +102,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return None
         (kind,) = (argument for argument in arguments if argument is not types.NoneType)
         return _value(kind, value, where)
+    if origin is typing.Literal and any(type(value) is type(known) and value == known for known in arguments):
+        return value
+    if origin is list and isinstance(value, list):
+        return [_value(arguments[0], item, f"{where}[{number}]") for number, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
         return {_value(str, key, where): _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is tuple and isinstance(value, list):
@@ -89,7 +114,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return tuple(_value(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(each, value, strict=True)))
     if origin is None and _is_plain(kind, value):
         return value
-    raise _Fault(f"{where} is {_show(value)}, not {getattr(kind, '__name__', kind) if origin is None else kind}")
+    wanted = f"one of {arguments}" if origin is typing.Literal else kind if origin else getattr(kind, "__name__", kind)
+    raise _Fault(f"{where} is {_show(value)}, not {wanted}")
 
 
 def _is_plain(kind: Any, value: Any) -> bool:

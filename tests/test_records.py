@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -26,6 +26,8 @@ class Outer:
     facts: dict[str, int | None]
     flag: bool = False
     free: dict[str, Any] = field(default_factory=dict)
+    mode: Literal["a", 1] = "a"
+    numbers: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.count < 0:
@@ -67,6 +69,10 @@ def test_a_record_is_read() -> None:
         ({"facts": {"\udfff": 1}}, "facts is"),
         ({"flag": 1}, "flag is 1, not bool"),
         ({"more": 1}, "'more' is no field"),
+        ({"mode": "b"}, r"mode is 'b', not one of \('a', 1\)"),
+        ({"mode": True}, "mode is True, not one of"),
+        ({"numbers": [1, "2"]}, r"numbers\[1\] is '2', not int"),
+        ({"numbers": {}}, "numbers is a dict of 0"),
         ({"z" * 1000: 1}, r"z{30,60}\.\.\. is no field"),
     ],
 )
@@ -75,7 +81,9 @@ def test_a_field_that_lies_is_named(change: dict[str, Any], said: str) -> None:
         parse({**GOOD, **change})
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000, b"null", b"[]", b'"x"'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000, b"null", b"[]", b'"x"', b'{"a":1,"a":2}']
+)
 def test_what_is_no_object_is_refused(data: bytes) -> None:
     with pytest.raises(FeaturesError, match=r"^x\.json"):
         parse_record(Outer, data, "x.json", FeaturesError)
@@ -85,3 +93,15 @@ def test_what_is_no_object_is_refused(data: bytes) -> None:
 def test_a_missing_field_is_named(name: str) -> None:
     with pytest.raises(FeaturesError, match=f"'{name}' is missing"):
         parse({key: value for key, value in GOOD.items() if key != name})
+
+
+@dataclass(frozen=True)
+class Dated:
+    format: int = 3
+
+
+@pytest.mark.parametrize("value", [{}, {"format": 2}, {"format": "3"}, {"format": None}, {"format": 4, "later": 1}])
+def test_another_format_is_told_before_anything_else(value: dict[str, Any]) -> None:
+    with pytest.raises(FeaturesError, match=r"x\.json has format .*; this sslfeat reads format 3: upgrade"):
+        parse_record(Dated, json.dumps(value), "x.json", FeaturesError)
+    assert parse_record(Dated, b'{"format": 3}', "x.json", FeaturesError) == Dated()
