@@ -13,10 +13,10 @@ from sslfeat.cli.console import note, say, say_json
 from sslfeat.errors import InputError
 
 if TYPE_CHECKING:
-    from sslfeat.evaluation.bootstrap import Accuracy
+    from sslfeat.evaluation.bootstrap import Accuracy, Paired
     from sslfeat.evaluation.labels import LabelSource
     from sslfeat.evaluation.multilabel import MultiLabelResult, SeveralProbed
-    from sslfeat.evaluation.probe import Probed, ProbeOptions, ProbeResult
+    from sslfeat.evaluation.probe import Probed, ProbeOptions, ProbeResult, Unseen
     from sslfeat.evaluation.transfer import Transfer
 
 WORST = 10  # classes shown
@@ -70,17 +70,24 @@ def _folders(
     features = Features.load(train)
     probed = run_folders(features, None if test is None else Features.load(test), options, source, min_images)
     made_by = features.run["encoder"]
-    unlabelled = len(features.paths) - sum(label is not None for label in source.of(features))
-    if unlabelled:
-        note(f"{unlabelled} of {len(features.paths)} pictures of {train} have no label: left out")
+    _note_labels(probed)
     if out is not None:
         _save(out, probed, {"name": made_by["card"]["name"], "fingerprint": made_by["fingerprint"]})
     if as_json:
-        say_json({**dataclasses.asdict(probed.result), "encoder": made_by["card"]["name"]})
+        told = [row.told for row in probed.label_source]
+        say_json({**dataclasses.asdict(probed.result), "encoder": made_by["card"]["name"], "label_source": told})
     elif isinstance(probed, SeveralProbed):
         _say_several(probed.result)
     else:
         _say(probed.result)
+
+
+def _note_labels(probed: Probed | SeveralProbed) -> None:
+    for part, found in zip(("train", "test"), probed.label_source, strict=False):
+        first, *others = found.lines
+        note(f"{part + ': ' if len(probed.label_source) > 1 else ''}{first}")
+        for line in others:
+            note(f"  {line}")
 
 
 def _compare(
@@ -155,10 +162,33 @@ def _say(result: ProbeResult) -> None:
         say(f"{name:<24} {100 * shot.top1:5.2f}%  [{100 * shot.low:.2f}, {100 * shot.high:.2f}]")
     if result.asked < result.test:
         note(f"all but the linear probe were asked {result.asked} of the test pictures")
-    ends = (min(result.validation), max(result.validation))
-    if result.c in ends and len(result.validation) > 1:
-        note(f"C = {result.c:g} is the {'least' if result.c == ends[0] else 'greatest'} that was tried")
+    _note_choice(result)
+    if result.unseen is not None:
+        _note_seen(result.unseen, result.test)
     _say_classes(result)
+
+
+def _note_choice(result: ProbeResult | MultiLabelResult) -> None:
+    """How C and the scaling were chosen, where that needs a word."""
+    tried = sorted(result.validation)
+    if not tried:
+        note(f"C = {result.c:g}, not chosen: no picture could be held out to choose it on")
+    elif len(tried) > 1 and result.c == tried[-1]:
+        note(f"C = {result.c:g} is the greatest that was tried")
+    elif len(tried) > 1 and result.c == tried[0] and result.validation[tried[1]] < result.validation[result.c]:
+        note(f"C = {result.c:g} is the least that was tried")
+    if result.scaling == "common":
+        note("features were scaled by one deviation, which held-out rows prefer to each unit's own")
+
+
+def _note_seen(unseen: Unseen, total: int) -> None:
+    note(f"{unseen.seen} of the {total} test pictures are training pictures, file by file")
+    if unseen.linear is None:
+        note("none is left without them: these figures say how well the training pictures are remembered")
+        return
+    _line(f"  {unseen.test} not seen: linear", unseen.linear)
+    if unseen.knn_best is not None:
+        _line("    kNN (chosen)", unseen.knn_best)
 
 
 def _say_classes(result: ProbeResult) -> None:
@@ -177,6 +207,10 @@ def _say_several(result: MultiLabelResult) -> None:
     )
     interval = f"[{100 * result.low:.2f}, {100 * result.high:.2f}]"
     say(f"{f'linear C={result.c:g}, mean AP':<24} {100 * result.mean:5.2f}%  {interval}")
+    _note_choice(result)
+    if result.unseen is not None:
+        note(f"{result.unseen.seen} of the {result.test} test pictures are training pictures, file by file")
+        say(f"{f'  {result.unseen.test} not seen: mean AP':<24} {100 * result.unseen.mean:5.2f}%")
     for row in sorted((row for row in result.per_label if row.test), key=lambda row: row.average_precision)[:WORST]:
         say(f"  {row.name[:24]:<24} {row.test:>6} test {100 * row.average_precision:6.2f}%")
 
@@ -193,10 +227,18 @@ def _say_transfer(found: Sequence[Transfer]) -> None:
             f"{100 * result.knn_best.accuracy.top1:>10.2f}{100 * result.nearest_mean.top1:>7.1f}{shots:>9}"
         )
     for row in found[1:]:
-        difference = row.against_first
-        if difference is not None:
-            say(
-                f"{row.name} less {found[0].name}: {100 * difference.difference:+.2f} points "
-                f"[{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], McNemar p = {difference.p:.2g} "
-                f"({difference.only_second} right alone, {difference.only_first} the other)"
-            )
+        if row.against_first is not None:
+            say(_against(row.name, found[0].name, row.against_first))
+
+
+def _against(name: str, first: str, found: Paired) -> str:
+    """Which of two encoders is better, ``first`` being the one that others are compared with."""
+    points, low, high = (100 * value for value in (found.difference, found.low, found.high))
+    test = f"McNemar p = {found.p:.2g}; {found.only_second} right alone, {found.only_first} the other"
+    if points < 0:
+        name, first, points, low, high = first, name, -points, -high, -low
+        test = f"McNemar p = {found.p:.2g}; {found.only_first} right alone, {found.only_second} the other"
+    if points == 0:
+        return f"{name} and {first} are equally good [{low:+.2f}, {high:+.2f}] ({test})"
+    doubt = "" if found.p < 0.05 else ": may be chance"
+    return f"{name} is {points:.2f} points better than {first} [{low:+.2f}, {high:+.2f}] ({test}){doubt}"

@@ -142,12 +142,16 @@ def _cure(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Features:
-    """A features folder in memory: ``embeddings`` float32 (N, D), with ``paths`` and ``labels`` (None: no label)."""
+    """A features folder in memory: ``embeddings`` float32 (N, D), with ``paths`` and ``labels`` (None: no label).
+
+    ``contents`` int64 (N,) are equal for pictures whose files are, in this process; None where that is not known.
+    """
 
     embeddings: npt.NDArray[np.float32]
     paths: list[str]
     labels: list[str | None]
     run: dict[str, Any]
+    contents: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> Features:
@@ -157,7 +161,13 @@ class Features:
         tables, start = [], 0
         for part in opened.parts():
             embeddings[start : start + len(part.embeddings)] = part.embeddings
-            tables.append(part.columns.select(("path", "label")))
+            tables.append(part.columns.select(("path", "label", "sha256")))
             start += len(part.embeddings)
         table = pa.concat_tables(tables)
-        return cls(embeddings, table["path"].to_pylist(), table["label"].to_pylist(), opened.run)
+        contents = contents_of(table["sha256"])
+        return cls(embeddings, table["path"].to_pylist(), table["label"].to_pylist(), opened.run, contents)
+
+
+def contents_of(sha256: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number for each picture, (N,), the same in this process for files of one content."""
+    return np.fromiter(map(hash, sha256.to_pylist()), np.int64, len(sha256))

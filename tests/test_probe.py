@@ -15,7 +15,8 @@ from sslfeat.evaluation import bootstrap, labels, neighbours, probe
 from sslfeat.evaluation.classes import class_figures, confusion
 from sslfeat.evaluation.folders import probe_folders, run_folders
 from sslfeat.evaluation.probe import ProbeOptions
-from sslfeat.evaluation.strength import STRENGTHS, folds
+from sslfeat.evaluation.splits import folds
+from sslfeat.evaluation.strength import STRENGTHS
 from sslfeat.features import Features
 from tests.conftest import sslfeat, write_tiny
 

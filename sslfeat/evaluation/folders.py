@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
+
 from sslfeat.errors import InputError
-from sslfeat.evaluation.labels import Labels, LabelSource, check_same_encoder, labelled, split
+from sslfeat.evaluation.labels import (
+    Labelling,
+    Labels,
+    LabelSource,
+    LeftOut,
+    check_same_encoder,
+    labelled,
+    split,
+)
 from sslfeat.evaluation.multilabel import SeveralProbed, multi_labelled, probe_several
 from sslfeat.evaluation.probe import TEST_SHARE, Probed, ProbeOptions, ProbeResult, run_probe
+from sslfeat.evaluation.tables import Label
 from sslfeat.features import Features
 
 
@@ -18,28 +31,58 @@ def run_folders(
 ) -> Probed | SeveralProbed:
     """Probe one features folder on a fifth of its rows (of each class), or train on one and test on another.
 
-    Rows without a label, and of classes with fewer than ``min_images``, are left out. Raises FeaturesError for rows or
-    labels that make no probe, InputError for tables of labels that cannot be used.
+    Rows without a label, and of classes with fewer than ``min_images``, are left out; ``label_source`` says so, of train
+    and test. Raises FeaturesError for rows or labels that make no probe, InputError for tables that cannot be used.
     """
     options, source = options or ProbeOptions(), source or LabelSource()
     if test is not None:
         check_same_encoder(train, test)
-    labels = source.of(train)
-    others = source.of(test) if test is not None else None
-    if _several(labels):
-        rows = multi_labelled(train, labels)
+    ours = source.read(train)
+    others = source.read(test) if test is not None else None
+    if _several(ours.labels):
+        probed: Probed | SeveralProbed = _run_several(train, ours, test, others, options)
+    else:
+        ours = _of_size(ours, train.paths, min_images)
+        rows = labelled(train, ours.labels)
         if test is None or others is None:
-            return probe_several(rows, None, options)
-        return probe_several(rows, multi_labelled(test, others, rows.names), options)
-    ours = labelled(train, labels, min_images)
-    if test is None or others is None:
-        return run_probe(*split(ours, TEST_SHARE, options.seed), options)
-    if _several(others):
-        raise InputError("test pictures carry several labels, training pictures one: label both alike")
-    known = set(ours.y) if min_images > 1 else None  # what was left out of training is left out of the test
-    if known is not None:
-        others = [label if label in known else None for label in others]
-    return run_probe(ours, labelled(test, others), options)
+            probed = run_probe(*split(rows, TEST_SHARE, options.seed), options)
+        else:
+            if _several(others.labels):
+                raise InputError("test pictures carry several labels, training pictures one: label both alike")
+            if min_images > 1:  # what was left out of training is left out of the test
+                others = _known(others, test.paths, set(rows.y))
+            probed = run_probe(rows, labelled(test, others.labels), options)
+    return replace(probed, label_source=[part for part in (ours, others) if part is not None])
+
+
+def _run_several(
+    train: Features, ours: Labelling, test: Features | None, others: Labelling | None, options: ProbeOptions
+) -> SeveralProbed:
+    rows = multi_labelled(train, ours.labels)
+    judged = None if test is None or others is None else multi_labelled(test, others.labels, rows.names)
+    return probe_several(rows, judged, options)
+
+
+def _of_size(found: Labelling, paths: list[str], least: int) -> Labelling:
+    """Without the classes of fewer than ``least`` pictures."""
+    sizes = Counter(label for label in found.labels if label is not None)
+    return _without(
+        found, paths, {name for name, size in sizes.items() if size < least}, f"of classes with fewer than {least}"
+    )
+
+
+def _known(found: Labelling, paths: list[str], names: set[str]) -> Labelling:
+    """Without the classes that training lacks."""
+    strangers = {label for label in found.labels if label is not None} - names
+    return _without(found, paths, strangers, "of classes that train lacks")
+
+
+def _without(found: Labelling, paths: list[str], names: Collection[Label], reason: str) -> Labelling:
+    rows = [row for row, label in enumerate(found.labels) if label in names]
+    if not rows:
+        return found
+    labels = [None if label in names else label for label in found.labels]
+    return Labelling(labels, found.source, [*found.left_out, LeftOut(reason, len(rows), paths[rows[0]])])
 
 
 def probe_folders(train: Features, test: Features | None, seed: int = 0) -> ProbeResult:

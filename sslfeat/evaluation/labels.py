@@ -1,34 +1,38 @@
-"""Labelled rows: the labels of a features folder, or of a table that is joined to it by path."""
+"""Labelled rows: the labels of a features folder, of its pictures' folders, or of a table that is joined to it by path."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import FeaturesError, InputError
+from sslfeat.errors import FeaturesError
+from sslfeat.evaluation.joining import join
+from sslfeat.evaluation.splits import held_out
+from sslfeat.evaluation.tables import Label, one_name, read_table
 from sslfeat.features import Features
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-Labels = Sequence["str | tuple[str, ...] | None"]
-PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "name")
-LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
+Labels = Sequence[Label]
+SYSTEM_FOLDERS = frozenset({"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"})
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows with labels: ``x`` float32 (N, D), ``y`` the class names; ``paths`` say which pictures, if it is known."""
+    """Rows with labels: ``x`` float32 (N, D), ``y`` the class names; ``paths`` say which pictures, if it is known.
+
+    ``contents`` int64 (N,) are equal for pictures whose files are; None where that is not known.
+    """
 
     x: FloatArray
     y: list[str]
     paths: list[str] | None = None
+    contents: IntArray | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -43,7 +47,8 @@ class Labelled:
     def take(self, rows: npt.NDArray[np.intp]) -> Labelled:
         """These rows only."""
         paths = None if self.paths is None else [self.paths[i] for i in rows]
-        return Labelled(self.x[rows], [self.y[i] for i in rows], paths)
+        contents = None if self.contents is None else self.contents[rows]
+        return Labelled(self.x[rows], [self.y[i] for i in rows], paths, contents)
 
 
 def labelled(features: Features, labels: Labels | None = None, min_images: int = 1) -> Labelled:
@@ -64,7 +69,8 @@ def labelled(features: Features, labels: Labels | None = None, min_images: int =
     everything = len(rows) == len(features.embeddings)
     x = features.embeddings if everything else features.embeddings[rows]
     check_finite(x, [features.paths[row] for row in rows] if not everything else features.paths)
-    return Labelled(x, names, [features.paths[row] for row in rows])
+    contents = features.contents
+    return Labelled(x, names, [features.paths[row] for row in rows], None if contents is None else contents[rows])
 
 
 def check_any(x: FloatArray) -> None:
@@ -96,25 +102,55 @@ def check_same_encoder(train: Features, test: Features) -> None:
 
 
 def split(rows: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
-    """Split by class: ``share`` of each class (at least one row) goes to the second part. Raises FeaturesError."""
+    """``share`` of each class (at least one picture, with its copies) goes to the second part. Raises FeaturesError."""
     classes = rows.classes
-    second = held_out(rows.numbers(classes), classes, share, seed)
+    if len(classes) == len(rows.y):
+        raise FeaturesError(
+            f"each of the {len(rows.y)} pictures has a label of its own, such as {rows.y[0]!r}: these are no classes"
+        )
+    second = held_out(rows.numbers(classes), classes, share, seed, rows.contents)
     return rows.take(np.flatnonzero(~second)), rows.take(np.flatnonzero(second))
 
 
-def held_out(y: IntArray, classes: Sequence[str], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Mask (N,) of a random ``share`` of each class, at least one row. Raises FeaturesError for a class of one row."""
-    mask = np.zeros(len(y), bool)
-    rng = np.random.default_rng(seed)
-    order = np.argsort(y, kind="stable")
-    ends = np.cumsum(np.bincount(y, minlength=len(classes)))
-    for name, members in zip(classes, np.split(order, ends[:-1]), strict=True):
-        if len(members) < 2:
-            raise FeaturesError(
-                f"class {name!r} has a single row: it cannot be split into train and test; leave it out with --min-images 2"
-            )
-        mask[rng.permutation(members)[: max(1, round(share * len(members)))]] = True
-    return mask
+@dataclass(frozen=True)
+class LeftOut:
+    """Why ``pictures`` are left out, with an ``example``."""
+
+    reason: str
+    pictures: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.pictures} left out: {self.reason}, such as {self.example}"
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Labels, the ``source`` they were taken from, and what stood in the way of more."""
+
+    labels: Labels = field(repr=False)
+    source: str
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    @property
+    def told(self) -> dict[str, object]:
+        """For JSON: what was taken as labels, counted, and what was left out."""
+        carried = [label for label in self.labels if label is not None]
+        names = {name for label in carried for name in (label if isinstance(label, tuple) else (label,))}
+        return {
+            "source": self.source,
+            "pictures": len(self.labels),
+            "labelled": len(carried),
+            "classes": len(names),
+            "left_out": [vars(row) for row in self.left_out],
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        told = self.told
+        first = f"labels: {self.source}; {told['classes']} classes, {told['labelled']} of {told['pictures']} pictures"
+        return [first, *map(str, self.left_out)]
 
 
 @dataclass(frozen=True)
@@ -131,86 +167,62 @@ class LabelSource:
 
     def of(self, features: Features) -> Labels:
         """A label, a tuple of labels or None for each row. Raises InputError."""
+        return self.read(features).labels
+
+    def read(self, features: Features) -> Labelling:
+        """The labels, with what is to be told of them. Raises InputError for a table that cannot be used."""
         if self.where == "features":
-            return features.labels
+            return _as_embedded(features)
         if self.where == "folder":
-            return from_folders(features.paths)
-        return from_table(Path(self.where), features.paths, self.column, self.path_column, self.separator)
+            labels, left_out = class_folders(features.paths)
+            return Labelling(labels, "names of the pictures' folders", left_out)
+        file = Path(self.where)
+        table = read_table(file, self.column, self.path_column, self.separator)
+        found, strangers = join(table, features.paths)
+        left_out = _unlabelled(found, features.paths, f"no label in {file.name}")
+        if strangers:
+            left_out.append(LeftOut(f"rows of {file.name} that name no picture here", len(strangers), strangers[0]))
+        return Labelling(found, f"table {file.name}", left_out)
+
+
+def _as_embedded(features: Features) -> Labelling:
+    labels = [one_name(label) if label else None for label in features.labels]
+    left_out = _unlabelled(labels, features.paths, "no label as embedded")
+    if len(left_out) and left_out[0].pictures == len(labels):
+        left_out += class_folders(features.paths)[1]  # what kept 'embed --labels auto' from taking folders for classes
+    return Labelling(labels, "as embedded", left_out)
+
+
+def _unlabelled(labels: Labels, paths: Sequence[str], reason: str) -> list[LeftOut]:
+    rows = [row for row, label in enumerate(labels) if label is None]
+    return [LeftOut(reason, len(rows), paths[rows[0]])] if rows else []
 
 
 def from_folders(paths: Sequence[str]) -> list[str | None]:
-    """The name of the folder that each picture is in."""
-    return [PurePath(path).parent.name or None for path in paths]
+    """The name of the folder that each picture is in; None for what ``class_folders`` leaves out."""
+    return class_folders(paths)[0]
+
+
+def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]]:
+    """The name of each picture's folder, and which have none: pictures that lie beside the folders of all others, and
+    those in folders that systems make for themselves, as thumbnails (``@eaDir``) or what was deleted (``#recycle``)."""
+    parents = [PurePath(path).parent for path in paths]
+    system = [not SYSTEM_FOLDERS.isdisjoint(parent.parts) for parent in parents]
+    folders = {parent for parent, odd in zip(parents, system, strict=True) if not odd}
+    top = next((folder for folder in folders if all(folder in (one, *one.parents) for one in folders)), None)
+    if len(folders) < 2:
+        top = None  # all in one folder: it is their class
+    loose = [not odd and parent == top for parent, odd in zip(parents, system, strict=True)]
+    out = [LeftOut(reason, sum(rows), paths[rows.index(True)]) for reason, rows in (
+        ("beside the class folders", loose), ("in a folder that the system made", system)) if any(rows)]  # fmt: skip
+    none = [one or other for one, other in zip(loose, system, strict=True)]
+    return [
+        None if odd or not parent.name else one_name(parent.name) for parent, odd in zip(parents, none, strict=True)
+    ], out
 
 
 def from_table(
     file: Path, paths: Sequence[str], column: str | None = None, path_column: str | None = None, separator: str = ""
-) -> list[str | tuple[str, ...] | None]:
-    """Labels of ``paths`` from a CSV or parquet table; tuples where a cell is a list or ``separator`` divides it.
-
-    A row's path may be absolute, relative to the working folder or to the table's, or a bare file name if those differ.
-    Raises InputError for a table that cannot be read, lacks the columns, contradicts itself, or knows no picture.
-    """
-    table = _read(file)
-    names = _column(file, table, path_column, PATH_COLUMNS, "--path-column").to_pylist()
-    cells = _column(file, table, column, LABEL_COLUMNS, "--column").to_pylist()
-    known: dict[str, Any] = {}
-    for name, cell in zip(names, cells, strict=True):
-        value = _label(cell, separator)
-        if known.setdefault(str(name), value) != value:
-            raise InputError(
-                f"{file}: {name} has two labels, {known[str(name)]!r} and {value!r}: give one row a picture"
-            )
-    found = _joined(file, known, paths)
-    if not any(value is not None for value in found):
-        raise InputError(
-            f"{file} has no label for any of the {len(paths)} pictures, such as {paths[0] if paths else '-'}"
-        )
-    return found
-
-
-def _read(file: Path) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    try:
-        if file.suffix.lower() in (".parquet", ".pq"):
-            return parquet.read_table(file)
-        if file.suffix.lower() == ".tsv":
-            return csv.read_csv(file, parse_options=csv.ParseOptions(delimiter="\t"))
-        return csv.read_csv(file)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file} cannot be read as a table of labels (.csv, .tsv or .parquet): {error}") from error
-
-
-def _column(file: Path, table: Any, asked: str | None, usual: Sequence[str], option: str) -> Any:
-    for name in [asked] if asked else usual:
-        if name in table.column_names:
-            return table[name]
-    wanted = repr(asked) if asked else " or ".join(map(repr, usual))
-    raise InputError(f"{file} has no column {wanted}, but {', '.join(table.column_names)}: name one with {option}")
-
-
-def _label(cell: Any, separator: str) -> str | tuple[str, ...] | None:
-    if isinstance(cell, list):
-        return tuple(sorted({str(item) for item in cell if item is not None}))
-    text = "" if cell is None else str(cell)
-    if separator:
-        return tuple(sorted({item.strip() for item in text.split(separator) if item.strip()}))
-    return text or None
-
-
-def _joined(file: Path, known: Mapping[str, Any], paths: Sequence[str]) -> list[Any]:
-    """By the path as written, else by the absolute path, else by the file name where no two of a side share one."""
-    if any(path in known for path in paths):
-        return [known.get(path) for path in paths]
-    for base in (Path.cwd(), file.resolve().parent):
-        absolute = {os.path.normpath(base / name): value for name, value in known.items()}
-        found = [absolute.get(os.path.abspath(path)) for path in paths]
-        if any(value is not None for value in found):
-            return found
-    bare = {PurePath(name).name: value for name, value in known.items()}
-    ours = [PurePath(path).name for path in paths]
-    if len(bare) < len(known) or len(set(ours)) < len(ours):
-        return [None] * len(paths)
-    return [bare.get(name) for name in ours]
+) -> list[Label]:
+    """Labels of ``paths`` from a CSV or parquet table, see ``tables.read_table`` and ``joining.join``."""
+    return join(read_table(file, column, path_column, separator), paths)[0]

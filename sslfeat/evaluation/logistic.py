@@ -1,11 +1,11 @@
-"""Logistic regression on standardised features, multinomial or one against the rest, at the optimum scikit-learn finds.
+"""Logistic regression on scaled features, multinomial or one against the rest, at the optimum scikit-learn finds.
 
-Minimises, over weights W (D, K) of the standardised features and intercepts b (K,), the sum of the rows' log losses
-plus ``|W|^2 / (2 c)``; the intercepts are not penalised. Standardising is folded into W, so the features are only read.
+Minimises, over weights W (D, K) of the scaled features and intercepts b (K,), the sum of the rows' log losses plus
+``|W|^2 / (2 c)``; the intercepts are not penalised. Scaling is folded into W, so ``Linear`` takes features as they are.
 
-The solver is L-BFGS (Liu, Nocedal 1989) in the coordinates in which Böhning's bound of the Hessian (1992, "Multinomial
-logistic regression algorithm", section 2: half the Gram matrix for every class) is the identity. One eigendecomposition
-of the Gram matrix serves every ``c``. In these coordinates correlated features cost no iterations.
+The solver is L-BFGS (Liu, Nocedal 1989) along the axes of the Gram matrix (``coordinates.py``), each stretched so that the
+Hessian is about the identity where the search begins: the Gram matrix times the mean of p (1 - p) for every class, which
+Böhning (1992, "Multinomial logistic regression algorithm") bounds by a half, and the penalty.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-DoubleArray = npt.NDArray[np.float64]
+from sslfeat.evaluation.coordinates import BLOCK, SCALINGS, Coordinates, DoubleArray, FloatArray
+
+__all__ = ["SCALINGS", "FloatArray", "Linear", "Regression", "Targets", "minimise"]
+
+IntArray = npt.NDArray[np.intp]
 Function = Callable[[DoubleArray], tuple[float, DoubleArray]]
 Pairs = deque[tuple[DoubleArray, DoubleArray, float]]
-BLOCK = 4096  # rows at once: logits and the centred rows stay in the cache
 MEMORY = 10  # pairs that L-BFGS keeps
 TOLERANCE = 3e-7  # nats a row: what another iteration must be expected to gain
 QUIET = 2  # iterations in a row that gained less
 MAX_ITERATIONS = 1000
 SMALLEST_STEP = 1e-8
-CONSTANT = 1e-6  # of the largest deviation: a unit that varies less says nothing
+LOOKED_AT = 4096  # random rows that the curvature is estimated on
+FLATTEST = 1e-6  # mean of p (1 - p), at least
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,13 @@ class Targets:
 
     def __init__(self, y: npt.NDArray[np.int64] | npt.NDArray[np.bool_], classes: int) -> None:
         self.y, self.classes, self.several = y, classes, y.ndim == 2
-        self.curvature = 0.25 if self.several else 0.5  # Böhning's bound of the Hessian, in Gram matrices
 
-    def loss(self, z: FloatArray, part: slice, weight: FloatArray) -> float:
-        """The weighted losses of logits ``z`` of the rows ``part``, summed; ``z`` becomes their gradient."""
-        return self._several(z, part, weight) if self.several else self._one(z, part, weight)
+    def loss(self, z: FloatArray, rows: IntArray, weight: FloatArray) -> float:
+        """The weighted losses of logits ``z`` of these rows, summed; ``z`` becomes their gradient."""
+        return self._several(z, rows, weight) if self.several else self._one(z, rows, weight)
 
-    def _one(self, z: FloatArray, part: slice, weight: FloatArray) -> float:
-        here = np.arange(len(z)), self.y[part]
+    def _one(self, z: FloatArray, rows: IntArray, weight: FloatArray) -> float:
+        here = np.arange(len(z)), self.y[rows]
         z -= z.max(1, keepdims=True)
         own = z[here]
         np.exp(z, out=z)
@@ -70,24 +72,45 @@ class Targets:
         z[here] -= weight
         return float(loss)
 
-    def _several(self, z: FloatArray, part: slice, weight: FloatArray) -> float:
-        t = self.y[part]
+    def _several(self, z: FloatArray, rows: IntArray, weight: FloatArray) -> float:
+        t = self.y[rows]
         losses = np.logaddexp(0, z) - np.where(t, z, 0)
         np.subtract(1 / (1 + np.exp(-np.clip(z, -80, 80))), t, out=z)
         z *= weight[:, None]
         return float(np.dot(losses.sum(1, dtype=np.float64), weight))
 
+    def curvature(self, z: FloatArray, weight: FloatArray) -> DoubleArray:
+        """About how much a loss bends along each logit (K,): the mean of p (1 - p) over rows of logits ``z``."""
+        if self.several:
+            p = 1 / (1 + np.exp(-np.clip(z, -80, 80)))
+        else:
+            p = np.exp(z - z.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
+        bend = np.average(p * (1 - p), axis=0, weights=weight)
+        if not self.several:
+            bend *= self.classes / max(1, self.classes - 1)  # all logits together do not count
+        return np.maximum(bend, FLATTEST).astype(np.float64)
+
 
 class Regression:
-    """Features ``x`` float32 (N, D) with ``targets``, read a block at a time; rows of weight 0 are left out."""
+    """Features ``x`` float32 (N, D) with ``targets``; rows of weight 0 are left out. ``scaling``: see SCALINGS."""
 
-    def __init__(self, x: FloatArray, targets: Targets, weight: npt.ArrayLike | None = None) -> None:
-        self.x, self.targets = x, targets
+    def __init__(
+        self, x: FloatArray, targets: Targets, weight: npt.ArrayLike | None = None, scaling: str = "unit"
+    ) -> None:
+        self.targets = targets
         self.weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
         self.total = float(self.weight.sum(dtype=np.float64))
-        self.mean, self.deviation, gram = _moments(x, self.weight > 0)
-        values, self.axes = np.linalg.eigh(gram / np.outer(self.deviation, self.deviation))
-        self.values = np.maximum(values, 0) * (self.total / max(1, int((self.weight > 0).sum())))
+        self.rows = Coordinates(x, self.weight > 0, scaling)
+        count = len(self.rows.numbers)
+        self.values = self.rows.values * (self.total / max(1, count))
+        self.some = np.sort(np.random.default_rng(0).permutation(count)[:LOOKED_AT])
+        self.some_weight = self.weight[self.rows.numbers[self.some]]
+
+    @property
+    def deviation(self) -> DoubleArray:
+        """What features are divided by, (D,)."""
+        return self.rows.deviation
 
     def path(self, strengths: Sequence[float]) -> Iterator[Linear]:
         """A fit for each c of ``strengths`` (best in rising order), each starting from the last."""
@@ -98,54 +121,34 @@ class Regression:
 
     def fit(self, c: float, start: Linear | None = None) -> Linear:
         """The optimum for strength ``c``, sought from ``start``."""
-        shrink = 1 / np.sqrt(self.targets.curvature * self.values + 1 / c)
-        axes, step = self.axes * shrink, 1 / np.sqrt(self.targets.curvature * self.total)
-        deviation = self.deviation[:, None]
+        w, bias = np.zeros((len(self.values), self.targets.classes)), np.zeros(self.targets.classes)
+        if start is not None:
+            w = self.rows.from_weights(start.weights)
+            bias = start.bias + (self.rows.mean - start.mean) @ start.weights
+        bend = self.targets.curvature(self.rows.logits(w, bias, self.some), self.some_weight)
+        shrink = np.vstack([1 / np.sqrt(np.outer(self.values, bend) + 1 / c), 1 / np.sqrt(bend * self.total)])
 
         def loss(point: DoubleArray) -> tuple[float, DoubleArray]:
-            weights = axes @ point[:-1]
-            value, slope, slope_bias = self._loss(weights / deviation, point[-1] * step)
-            slope = axes.T @ (slope / deviation + weights / c)
-            return value + float(np.square(weights).sum()) / (2 * c), np.vstack([slope, slope_bias * step])
+            point = shrink * point
+            value, slope, slope_bias = self.rows.sweep(point[:-1], point[-1], self._losses)
+            slopes = shrink * np.vstack([slope + point[:-1] / c, slope_bias])
+            return value + float(np.square(point[:-1]).sum()) / (2 * c), slopes
 
-        point = np.zeros((len(axes) + 1, self.targets.classes))
-        if start is not None:
-            point[:-1] = (self.axes.T @ (start.weights * deviation)) / shrink[:, None]
-            point[-1] = (start.bias + (self.mean - start.mean) @ start.weights) / step
-        point = minimise(loss, point, TOLERANCE * self.total)
-        weights = (axes @ point[:-1]) / deviation
-        return Linear(*(np.asarray(a, np.float32) for a in (self.mean, weights, point[-1] * step)))
+        point = shrink * minimise(loss, np.vstack([w, bias]) / shrink, TOLERANCE * self.total)
+        weights = self.rows.to_weights(point[:-1])
+        return Linear(*(np.asarray(a, np.float32) for a in (self.rows.mean, weights, point[-1])))
 
     def objective(self, fitted: Linear, c: float) -> float:
         """What ``fit`` minimises."""
-        weights = fitted.weights.astype(np.float64)
-        penalty = float(np.square(weights * self.deviation[:, None]).sum()) / (2 * c)
-        return self._loss(weights, fitted.bias.astype(np.float64))[0] + penalty
+        total = 0.0
+        for start in range(0, len(self.rows.numbers), BLOCK):
+            rows = self.rows.numbers[start : start + BLOCK]
+            total += self._losses(fitted.scores(self.rows.x[rows]), rows)
+        weights = fitted.weights.astype(np.float64) * self.deviation[:, None]
+        return total + float(np.square(weights).sum()) / (2 * c)
 
-    def _loss(self, weights: DoubleArray, bias: DoubleArray) -> tuple[float, DoubleArray, DoubleArray]:
-        """Loss, and its gradients to weights (D, K) of centred features and to the bias (K,)."""
-        w, b, mean = weights.astype(np.float32), bias.astype(np.float32), self.mean.astype(np.float32)
-        total, slope, slope_bias = 0.0, np.zeros_like(weights), np.zeros_like(bias)
-        for start in range(0, len(self.x), BLOCK):
-            part = slice(start, start + BLOCK)
-            rows = self.x[part] - mean
-            z: FloatArray = np.add(rows @ w, b, dtype=np.float32)
-            total += self.targets.loss(z, part, self.weight[part])
-            slope += rows.T @ z
-            slope_bias += z.sum(0, dtype=np.float64)
-        return total, slope, slope_bias
-
-
-def _moments(x: FloatArray, used: npt.NDArray[np.bool_]) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-    """Mean (D,), standard deviation (D,) and centred Gram matrix (D, D) of the ``used`` rows."""
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(x), BLOCK)]
-    mean = sum(x[part].sum(0, where=used[part, None], dtype=np.float64) for part in blocks) / used.sum()
-    gram = np.zeros((x.shape[1],) * 2)
-    for part in blocks:
-        rows = np.where(used[part, None], x[part] - mean.astype(np.float32), np.float32(0))
-        gram += rows.T @ rows
-    deviation = np.sqrt(np.diag(gram) / used.sum())
-    return mean, np.where(deviation > CONSTANT * max(float(deviation.max()), 1e-30), deviation, 1), gram
+    def _losses(self, z: FloatArray, rows: IntArray) -> float:
+        return self.targets.loss(z, rows, self.weight[rows])
 
 
 def minimise(function: Function, point: DoubleArray, tolerance: float) -> DoubleArray:

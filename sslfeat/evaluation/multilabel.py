@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import FeaturesError, InputError
+from sslfeat.errors import FeaturesError, UsageError
 from sslfeat.evaluation.bootstrap import LEVELS
-from sslfeat.evaluation.labels import check_finite
-from sslfeat.evaluation.logistic import FloatArray, Linear, Targets
+from sslfeat.evaluation.labels import Labelling, check_finite
+from sslfeat.evaluation.logistic import SCALINGS, FloatArray, Linear, Targets
 from sslfeat.evaluation.probe import TEST_SHARE, VALIDATION_SHARE, ProbeOptions
+from sslfeat.evaluation.splits import Contents, share_of
 from sslfeat.evaluation.strength import best_fit
 from sslfeat.features import Features
 
@@ -32,8 +33,21 @@ class LabelPrecision:
 
 
 @dataclass(frozen=True)
+class UnseenSeveral:
+    """``mean`` average precision over the ``test`` rows whose files are not among the training rows, where some are: ``seen``.
+
+    NaN where none of them has a label."""
+
+    seen: int
+    test: int
+    mean: float
+
+
+@dataclass(frozen=True)
 class MultiLabelResult:
-    """``mean`` average precision over labels with its 95% interval over test pictures; ``chance`` is a random order's."""
+    """``mean`` average precision over labels with its 95% interval over test pictures; ``chance`` is a random order's.
+
+    ``unseen`` is there if test pictures are training pictures."""
 
     mean: float
     low: float
@@ -45,16 +59,21 @@ class MultiLabelResult:
     train: int
     test: int
     per_label: list[LabelPrecision]
+    scaling: str = SCALINGS[0]
+    scalings: dict[str, float] = field(default_factory=dict)
+    unseen: UnseenSeveral | None = None
 
 
 @dataclass(frozen=True)
 class MultiLabelled:
-    """Rows ``x`` float32 (N, D), which of ``names`` each carries (``y`` bool (N, K)), and their paths."""
+    """Rows ``x`` float32 (N, D), which of ``names`` each carries (``y`` bool (N, K)), their paths, and, if it is known, a number
+    (N,) that is equal for equal files."""
 
     x: FloatArray
     y: BoolArray
     names: list[str]
     paths: list[str] = field(repr=False)
+    contents: Contents = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,7 @@ class SeveralProbed:
     result: MultiLabelResult
     model: Linear
     names: list[str]
+    label_source: list[Labelling] = field(default_factory=list, repr=False)
 
 
 def multi_labelled(
@@ -85,14 +105,13 @@ def multi_labelled(
         y[row, [number[name] for name in value if name in number]] = True
     x, paths = features.embeddings[rows], [features.paths[row] for row in rows]
     check_finite(x, paths)
-    return MultiLabelled(x, y, used, paths)
+    return MultiLabelled(x, y, used, paths, None if features.contents is None else features.contents[rows])
 
 
 def split_rows(rows: MultiLabelled, share: float, seed: int) -> tuple[MultiLabelled, MultiLabelled]:
-    """Split at random: ``share`` of the rows goes to the second part."""
-    order = np.random.default_rng(seed).permutation(len(rows.x))
-    cut = max(1, round(share * len(order)))
-    return _take(rows, np.sort(order[cut:])), _take(rows, np.sort(order[:cut]))
+    """Split at random: ``share`` of the pictures, with their copies, goes to the second part."""
+    second = share_of(len(rows.x), share, np.random.default_rng(seed), rows.contents)
+    return _take(rows, np.flatnonzero(~second)), _take(rows, np.flatnonzero(second))
 
 
 def probe_several(
@@ -104,12 +123,11 @@ def probe_several(
     """
     options = options or ProbeOptions()
     if options.folds or options.class_weight:
-        raise InputError("folds and class weights are for pictures of one label each")
+        raise UsageError("folds and class weights are for pictures of one label each")
     if test is None:
         train, test = split_rows(train, TEST_SHARE, options.seed)
     rng = np.random.default_rng(options.seed)
-    held = np.zeros(len(train.x), bool)
-    held[rng.permutation(len(train.x))[: max(1, round(VALIDATION_SHARE * len(train.x)))]] = True
+    held = share_of(len(train.x), VALIDATION_SHARE, rng, train.contents)
 
     def judge(scores: FloatArray, rows: BoolArray) -> float:
         values = average_precisions(scores, train.y[rows])
@@ -117,8 +135,8 @@ def probe_several(
 
     weight = np.ones(len(train.x), np.float32)
     targets = Targets(train.y, len(train.names))
-    model, c, reached = best_fit(train.x, targets, weight, [held], judge, options.strengths)
-    scores = model.scores(test.x)
+    chosen = best_fit(train.x, targets, weight, [held], judge, options.strengths)
+    scores = chosen.model.scores(test.x)
     values = average_precisions(scores, test.y)
     if not np.isfinite(values).any():
         raise FeaturesError("no label of the training rows occurs in the test rows")
@@ -129,14 +147,28 @@ def probe_several(
         low=low,
         high=high,
         chance=float(carried[carried > 0].mean() / len(test.y)),
-        c=c,
-        validation=dict(zip(sorted(options.strengths), reached, strict=True)),
+        c=chosen.c,
+        validation=chosen.validation,
         labels=len(train.names),
         train=len(train.x),
         test=len(test.x),
         per_label=[LabelPrecision(*row) for row in zip(train.names, carried.tolist(), values.tolist(), strict=True)],
+        scaling=chosen.scaling,
+        scalings=chosen.scalings,
+        unseen=_unseen(train, test, scores),
     )
-    return SeveralProbed(result, model, train.names)
+    return SeveralProbed(result, chosen.model, train.names)
+
+
+def _unseen(train: MultiLabelled, test: MultiLabelled, scores: FloatArray) -> UnseenSeveral | None:
+    if train.contents is None or test.contents is None:
+        return None
+    new = ~np.isin(test.contents, train.contents)
+    if new.all():
+        return None
+    values = average_precisions(scores[new], test.y[new]) if new.any() else np.full(1, np.nan)
+    mean = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    return UnseenSeveral(int((~new).sum()), int(new.sum()), mean)
 
 
 def average_precisions(scores: FloatArray, y: BoolArray) -> npt.NDArray[np.float64]:
@@ -182,4 +214,5 @@ def _weighted(
 
 
 def _take(rows: MultiLabelled, index: npt.NDArray[np.intp]) -> MultiLabelled:
-    return MultiLabelled(rows.x[index], rows.y[index], rows.names, [rows.paths[i] for i in index])
+    contents = None if rows.contents is None else rows.contents[index]
+    return MultiLabelled(rows.x[index], rows.y[index], rows.names, [rows.paths[i] for i in index], contents)

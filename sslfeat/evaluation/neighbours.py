@@ -39,7 +39,11 @@ class FewShot:
 
 def unit(x: FloatArray) -> FloatArray:
     """Rows of length 1."""
-    rows: FloatArray = np.ascontiguousarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30), np.float32)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all():  # squares beyond single precision
+        lengths = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    rows: FloatArray = np.ascontiguousarray(x / np.maximum(lengths, 1e-30), np.float32)
     return rows
 
 
@@ -69,13 +73,17 @@ def vote(cosines: FloatArray, labels: IntArray, k: int, temperature: float, clas
     return winner
 
 
-def choose(x: FloatArray, y: IntArray, classes: int, rng: np.random.Generator) -> tuple[int, float]:
-    """k and temperature that are best for training rows, each judged by all the others."""
+def choose(
+    x: FloatArray, y: IntArray, classes: int, rng: np.random.Generator, contents: IntArray | None = None
+) -> tuple[int, float]:
+    """k and temperature that are best for training rows, each judged by all the others but copies of itself."""
     rows = np.sort(rng.permutation(len(x))[:TUNING])
     k = min(max(KS), len(x) - 1)
     cosines, found = nearest(x, x[rows], k + 1)
-    others = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, :k]
-    cosines, labels = np.take_along_axis(cosines, others, 1), y[np.take_along_axis(found, others, 1)]
+    same = found == rows[:, None] if contents is None else contents[found] == contents[rows][:, None]
+    others = np.argsort(same, axis=1, kind="stable")[:, :k]
+    cosines = np.take_along_axis(np.where(same, -np.inf, cosines), others, 1)
+    labels = y[np.take_along_axis(found, others, 1)]
     grid = [(n, t) for n in KS if n <= k for t in TEMPERATURES]
     right = [float((vote(cosines, labels, n, t, classes) == y[rows]).mean()) for n, t in grid]
     return grid[int(np.argmax(right))]

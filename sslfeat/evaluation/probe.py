@@ -1,7 +1,7 @@
 """How good are features? A linear probe, nearest neighbours, class means and few shots, judged on labelled pictures.
 
-Linear: multinomial logistic regression on standardised features, its strength C chosen on a validation split of the
-training rows (or by cross-validation), then fitted to all of them. The others: see ``neighbours.py``.
+Linear: multinomial logistic regression, its strength C and the scaling of the features chosen on a validation split of
+the training rows (or by cross-validation), then fitted to all of them. The others: see ``neighbours.py``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import FeaturesError, InputError
+from sslfeat.errors import FeaturesError, UsageError
 from sslfeat.evaluation import neighbours
 from sslfeat.evaluation.bootstrap import Accuracy, accuracy, balanced
 from sslfeat.evaluation.classes import ClassFigures, class_figures, confusion
-from sslfeat.evaluation.labels import Labelled, held_out
-from sslfeat.evaluation.logistic import FloatArray, Linear, Targets
+from sslfeat.evaluation.labels import Labelled, Labelling
+from sslfeat.evaluation.logistic import SCALINGS, FloatArray, Linear, Targets
 from sslfeat.evaluation.neighbours import TEMPERATURE, FewShot
-from sslfeat.evaluation.strength import STRENGTHS, best_fit, folds
+from sslfeat.evaluation.splits import folds, held_out
+from sslfeat.evaluation.strength import STRENGTHS, Choice, best_fit
 
 IntArray = npt.NDArray[np.int64]
 NEIGHBOURS = (20, 200)
@@ -29,7 +30,7 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """``strengths`` to choose C from, by ``folds`` of cross-validation or (0) one validation split.
+    """``strengths`` to choose C from, by ``folds`` of cross-validation or (0) one validation split; see ``best_fit``.
 
     ``class_weight`` None, or ``balanced``: every class counts alike, however many pictures it has.
     """
@@ -41,7 +42,7 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         if self.class_weight not in (None, "balanced"):
-            raise InputError(f"class weight {self.class_weight!r} is not known: balanced, or none")
+            raise UsageError(f"class weight {self.class_weight!r} is not known: balanced, or none")
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,23 @@ class KnnBest:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """Figures of the ``test`` rows whose files are not among the training rows, where some are: ``seen``."""
+
+    seen: int
+    test: int
+    linear: Accuracy | None
+    knn_best: Accuracy | None
+
+
+@dataclass(frozen=True)
 class ProbeResult:
     """Figures of a probe.
 
-    ``linear`` with its chosen ``c`` and what each C reached on rows held out (``validation``); ``balanced`` is its mean
-    recall over classes. ``knn`` by k at T = 0.07, ``knn_best`` with k and T chosen, ``nearest_mean`` of class, and
-    ``few_shot`` were asked ``asked`` of the test rows. ``majority`` is the accuracy of always naming the commonest class.
+    ``linear`` with its chosen ``c`` and ``scaling``, what each C reached on rows held out (``validation``), and the best C of
+    each scaling (``scalings``); ``balanced`` is its mean recall over classes. ``knn`` by k at T = 0.07, ``knn_best`` with k
+    and T chosen, ``nearest_mean`` of class, and ``few_shot`` were asked ``asked`` of the test rows. ``majority`` is the
+    accuracy of always naming the commonest class. ``unseen`` is there if test pictures are training pictures.
     """
 
     linear: Accuracy
@@ -76,11 +88,15 @@ class ProbeResult:
     test: int
     majority: float
     per_class: list[ClassFigures]
+    scaling: str = SCALINGS[0]
+    scalings: dict[str, float] = field(default_factory=dict)
+    unseen: Unseen | None = None
 
 
 @dataclass(frozen=True)
 class Probed:
-    """A probe with what it judged: the fitted ``model``, class ``names``, ``correct`` (N,) of ``test``, and ``counts``."""
+    """A probe with what it judged: the fitted ``model``, class ``names``, ``correct`` (N,) of ``test``, ``counts``, and
+    where its labels are from, of train and test."""
 
     result: ProbeResult
     model: Linear
@@ -88,6 +104,7 @@ class Probed:
     test: Labelled
     correct: npt.NDArray[np.bool_]
     counts: IntArray = field(repr=False)
+    label_source: list[Labelling] = field(default_factory=list, repr=False)
 
 
 def probe(train: Labelled, test: Labelled, options: ProbeOptions | None = None) -> ProbeResult:
@@ -101,19 +118,22 @@ def run_probe(train: Labelled, test: Labelled, options: ProbeOptions | None = No
     names = train.classes
     strangers = sorted(set(test.y).difference(names))
     if strangers:
-        raise FeaturesError(f"test has classes that train lacks: {', '.join(strangers[:5])}")
+        raise FeaturesError(
+            f"test has classes that train lacks: {', '.join(strangers[:5])}: label both alike, or leave the pictures of such "
+            "classes out with --min-images 2"
+        )
     y, y_test = train.numbers(names), test.numbers(names)
     rng = np.random.default_rng(options.seed)
-    model, c, reached = _linear(train.x, y, names, options)
-    named = model.scores(test.x).argmax(1)
+    chosen = _linear(train, y, names, options)
+    named = chosen.model.scores(test.x).argmax(1)
     counts = confusion(y_test, named, len(names))
     asked = np.sort(rng.permutation(len(y_test))[: neighbours.QUERIES])
     queries, wanted = test.x[asked], y_test[asked]
-    knn, best = _neighbours(train.x, y, queries, wanted, len(names), rng)
+    knn, best, right = _neighbours(train, y, queries, wanted, len(names), rng)
     result = ProbeResult(
         linear=accuracy(named == y_test, rng),
-        c=c,
-        validation=dict(zip(sorted(options.strengths), reached, strict=True)),
+        c=chosen.c,
+        validation=chosen.validation,
         balanced=balanced(named == y_test, y_test, len(names), rng),
         knn=knn,
         knn_best=best,
@@ -125,15 +145,18 @@ def run_probe(train: Labelled, test: Labelled, options: ProbeOptions | None = No
         test=len(y_test),
         majority=float(np.mean(y_test == np.bincount(y).argmax())),
         per_class=class_figures(counts, names, rng),
+        scaling=chosen.scaling,
+        scalings=chosen.scalings,
+        unseen=_unseen(train, test, named == y_test, asked, right, rng),
     )
-    return Probed(result, model, names, test, named == y_test, counts)
+    return Probed(result, chosen.model, names, test, named == y_test, counts)
 
 
-def _linear(
-    x: FloatArray, y: IntArray, names: Sequence[str], options: ProbeOptions
-) -> tuple[Linear, float, list[float]]:
-    one = [] if options.folds else [held_out(y, names, VALIDATION_SHARE, options.seed)]
-    held = one or folds(y, names, options.folds, options.seed)
+def _linear(train: Labelled, y: IntArray, names: Sequence[str], options: ProbeOptions) -> Choice:
+    if options.folds:
+        held = folds(y, names, options.folds, options.seed, train.contents)
+    else:
+        held = [held_out(y, names, VALIDATION_SHARE, options.seed, train.contents, whole=False)]
     weight = np.ones(len(y), np.float32)
     if options.class_weight:
         weight = (len(y) / (len(names) * np.bincount(y)))[y].astype(np.float32)
@@ -142,17 +165,36 @@ def _linear(
         right = scores.argmax(1) == y[rows]
         return float(np.average(right, weights=weight[rows]))
 
-    return best_fit(x, Targets(y, len(names)), weight, held, judge, options.strengths)
+    return best_fit(train.x, Targets(y, len(names)), weight, held, judge, options.strengths)
 
 
 def _neighbours(
-    x: FloatArray, y: IntArray, queries: FloatArray, wanted: IntArray, classes: int, rng: np.random.Generator
-) -> tuple[dict[int, Accuracy], KnnBest]:
-    k, temperature = neighbours.choose(x, y, classes, rng)
+    train: Labelled, y: IntArray, queries: FloatArray, wanted: IntArray, classes: int, rng: np.random.Generator
+) -> tuple[dict[int, Accuracy], KnnBest, npt.NDArray[np.bool_]]:
+    """Also which queries the best k and temperature get right."""
+    k, temperature = neighbours.choose(train.x, y, classes, rng, train.contents)
     ks = [k for k in NEIGHBOURS if k <= len(y)] or [len(y)]
-    cosines, found = neighbours.nearest(x, queries, max([*ks, k]))
+    cosines, found = neighbours.nearest(train.x, queries, max([*ks, k]))
 
-    def judged(k: int, temperature: float) -> Accuracy:
-        return accuracy(neighbours.vote(cosines, y[found], k, temperature, classes) == wanted, rng)
+    def judged(k: int, temperature: float) -> npt.NDArray[np.bool_]:
+        right: npt.NDArray[np.bool_] = neighbours.vote(cosines, y[found], k, temperature, classes) == wanted
+        return right
 
-    return {n: judged(n, TEMPERATURE) for n in ks}, KnnBest(k, temperature, judged(k, temperature))
+    right = judged(k, temperature)
+    every = {n: accuracy(judged(n, TEMPERATURE), rng) for n in ks}
+    return every, KnnBest(k, temperature, accuracy(right, rng)), right
+
+
+def _unseen(
+    train: Labelled, test: Labelled, correct: npt.NDArray[np.bool_], asked: IntArray, right: npt.NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> Unseen | None:  # fmt: skip
+    """``correct`` (N,) are the linear probe's answers, ``right`` those of the neighbours to the rows ``asked``."""
+    if train.contents is None or test.contents is None:
+        return None
+    new = ~np.isin(test.contents, train.contents)
+    if new.all():
+        return None
+    linear, knn = correct[new], right[new[asked]]
+    figures = [accuracy(answers, rng) if len(answers) else None for answers in (linear, knn)]
+    return Unseen(int((~new).sum()), int(new.sum()), *figures)

@@ -1,54 +1,93 @@
-"""How strongly to hold a logistic regression back: c is chosen on rows that it was not fitted to."""
+"""How strongly to hold a logistic regression back, and on which scale: chosen on rows that it was not fitted to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import FeaturesError, InputError
-from sslfeat.evaluation.logistic import FloatArray, Linear, Regression, Targets
+from sslfeat.errors import UsageError
+from sslfeat.evaluation.logistic import SCALINGS, FloatArray, Linear, Regression, Targets
 
-IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Judge = Callable[
     [FloatArray, BoolArray], float
 ]  # logits (n, K) and the rows they are of, a mask (N,): how good, 1 is best
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+LEAST, GREATEST = 1e-8, 1e5  # how far the grid extends by itself
+UNJUDGED = 1.0  # c where no row can be held out
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The ``model`` of all rows, its ``c`` and ``scaling``, how good each c was on rows held out (``validation``, of that
+    scaling), and what the best c of each scaling reached (``scalings``). Both are empty where no row was held out."""
+
+    model: Linear
+    c: float
+    scaling: str
+    validation: dict[float, float]
+    scalings: dict[str, float]
 
 
 def best_fit(
     x: FloatArray, targets: Targets, weight: FloatArray, held: Sequence[BoolArray], judge: Judge,
     strengths: Sequence[float] = STRENGTHS,
-) -> tuple[Linear, float, list[float]]:  # fmt: skip
-    """Fit all rows with the c that is best, on average, for the rows ``held`` out (one mask, or one a fold).
+) -> Choice:  # fmt: skip
+    """Fit all rows with the c and the scaling that are best, on average, for the rows ``held`` out (one mask, or one a fold).
 
-    Returns the fit, c, and how good each of ``strengths`` was; of equals the strongest restraint is taken.
+    Where the best c is the least or the greatest of three or more, others beyond it are tried. Of equals the strongest
+    restraint is taken, and ``unit`` scaling. Raises UsageError for strengths that are not positive.
     """
     if not strengths or min(strengths) <= 0 or not np.isfinite(strengths).all():
-        raise InputError(f"strengths C {list(strengths)} must be positive numbers")
-    strengths = sorted(strengths)
-    found = np.zeros((len(held), len(strengths)))
-    fits: list[Linear] = []
-    for fold, out in enumerate(held):
-        fits = list(Regression(x, targets, np.where(out, 0, weight)).path(strengths))
-        found[fold] = [judge(fitted.scores(x[out]), out) for fitted in fits]
-    means = found.mean(0)
-    best = int(means.argmax())
-    return Regression(x, targets, weight).fit(strengths[best], fits[best]), strengths[best], means.tolist()
+        raise UsageError(f"strengths C {list(strengths)} must be positive numbers")
+    held = [out for out in held if out.any()]
+    if not held:
+        return Choice(Regression(x, targets, weight).fit(UNJUDGED), UNJUDGED, SCALINGS[0], {}, {})
+    found: dict[str, tuple[float, dict[float, float], Linear]] = {}
+    for scaling in SCALINGS:
+        trials = [_Trial(x, targets, weight, out, judge, scaling) for out in held]
+        tried = _tried(trials, sorted(set(strengths)))
+        c = max(tried, key=lambda c: (tried[c], -c))
+        found[scaling] = c, tried, trials[-1].fits[c]
+    scaling = max(SCALINGS, key=lambda name: max(found[name][1].values()))
+    c, tried, start = found[scaling]
+    model = Regression(x, targets, weight, scaling).fit(c, start)
+    return Choice(model, c, scaling, tried, {name: max(row[1].values()) for name, row in found.items()})
 
 
-def folds(y: IntArray, classes: Sequence[str], count: int, seed: int) -> list[BoolArray]:
-    """``count`` masks (N,) that share the rows of each class among them evenly. Raises FeaturesError."""
-    sizes = np.bincount(y, minlength=len(classes))
-    few = int(sizes.argmin())
-    if count < 2 or sizes[few] < count:
-        raise FeaturesError(
-            f"{count} folds need two or more, and as many rows of each class: {classes[few]!r} has {sizes[few]}; "
-            "leave small classes out with --min-images"
-        )
-    order = np.lexsort((np.random.default_rng(seed).random(len(y)), y))
-    place = np.empty(len(y), np.int64)
-    place[order] = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return [place % count == fold for fold in range(count)]
+class _Trial:
+    """Fits that have not seen the rows ``out``, each c starting from the nearest before, and how good they are for those."""
+
+    def __init__(
+        self, x: FloatArray, targets: Targets, weight: FloatArray, out: BoolArray, judge: Judge, scaling: str
+    ) -> None:
+        self.regression = Regression(x, targets, np.where(out, 0, weight), scaling)
+        self.x, self.out, self.judge = x, out, judge
+        self.fits: dict[float, Linear] = {}
+
+    def reached(self, c: float) -> float:
+        near = min(self.fits, key=lambda other: abs(np.log(other / c)), default=None)
+        self.fits[c] = self.regression.fit(c, None if near is None else self.fits[near])
+        return self.judge(self.fits[c].scores(self.x[self.out]), self.out)
+
+
+def _tried(trials: Sequence[_Trial], strengths: Sequence[float]) -> dict[float, float]:
+    """How good each c is, in rising order, the grid extended as long as an end of it is better than all others."""
+
+    def mean(c: float) -> float:
+        return float(np.mean([trial.reached(c) for trial in trials]))
+
+    tried = {c: mean(c) for c in strengths}
+    for place, step in ((-1, -1), (0, 1)):  # above, then below
+        while len(tried) > 2:
+            grid = sorted(tried)
+            best = max(value for c, value in tried.items() if c != grid[place])
+            beyond = grid[place] * grid[place + step] / grid[place + 2 * step]  # as 1, 3, 10, 30
+            if tried[grid[place]] <= best or not LEAST <= beyond <= GREATEST:
+                break
+            beyond = float(f"{beyond:.4g}")
+            tried[beyond] = mean(beyond)
+    return dict(sorted(tried.items()))

@@ -15,7 +15,7 @@ from sslfeat.errors import FeaturesError
 from sslfeat.evaluation.labels import Labels, LabelSource, check_finite
 from sslfeat.evaluation.projection import FloatArray
 from sslfeat.failures import FAILURES_NAME
-from sslfeat.features import Features, FeaturesFolder
+from sslfeat.features import Features, FeaturesFolder, contents_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def read_material(folder: Path, source: LabelSource, limit: int, seed: int) -> M
         tables.append(part.columns.take(pa.array(rows)))
         start, kept = end, kept + len(rows)
     columns = pa.concat_tables(tables)
-    features = Features(x, columns["path"].to_pylist(), columns["label"].to_pylist(), opened.run)
+    features = Features(
+        x, columns["path"].to_pylist(), columns["label"].to_pylist(), opened.run, contents_of(columns["sha256"])
+    )
     check_finite(x, features.paths)
     return Material(features, columns, source.of(features), total, _failures(folder))
 
