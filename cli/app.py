@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from sslfeat import __version__
+from sslfeat import __version__, signals
 from sslfeat.cli.adopt import adopt
 from sslfeat.cli.bench import bench
 from sslfeat.cli.cluster import cluster
@@ -93,7 +93,8 @@ def main() -> None:
     """Run the command line; the exit code says how it went (see ``exits.py``)."""
     _open_standard_streams()
     try:
-        app()
+        with signals.watched():
+            app()
     except InterruptedRun as error:
         note(str(error))
         sys.exit(128 + error.signum)

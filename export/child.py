@@ -10,11 +10,12 @@ from sslfeat.errors import SslfeatError
 
 
 def run_child(module: str, argument: Path, timeout: float, name: str, error: type[SslfeatError]) -> None:
-    """``python -m MODULE ARGUMENT``. Raises ``error``, about ``name``, if it fails, crashes, or takes over ``timeout`` s.
+    """``python -P -m MODULE ARGUMENT``: because of -P nothing is imported from the working folder.
 
-    What a child that fails prints last is the message.
+    Raises ``error``, about ``name``, if it fails, crashes, or takes over ``timeout`` s. What a child that fails prints last
+    is the message.
     """
-    command = [sys.executable, "-m", module, str(argument)]
+    command = [sys.executable, "-P", "-m", module, str(argument)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as late:

@@ -34,6 +34,7 @@ from sslfeat.models.setup import leads, make_fabric, make_optimizer, seed_step
 from sslfeat.models.watch import Watch, collapse, load_probe_set
 
 LOG_EVERY = 20  # steps
+STOP_WITHIN = 300.0  # seconds for the step that is being taken, and a checkpoint of it, once a signal asks to stop
 AGREE_EVERY = 10  # steps between two looks at each other's signals, where several processes train
 CHECKPOINT_SECONDS = 60.0
 FEW = 200  # pictures
@@ -88,7 +89,10 @@ def train(
     inputs = find_inputs(config.images, labels="none")
     config = configs.with_defaults(config, find_method(config.method).recipe, len(inputs), typical_size(inputs))
     config = dataclasses.replace(config, inputs_sha256=digest(inputs), method_sha256=file_sha256(config.method))
-    with store.exclusive(out, TrainingError) if leader else contextlib.nullcontext(), signals.deferred() as stop:
+    with (
+        store.exclusive(out, TrainingError) if leader else contextlib.nullcontext(),
+        signals.deferred(STOP_WITHIN) as stop,
+    ):
         if leader:
             _open_run(config, out, resume)
         with _pictures(config, inputs, out, reporter, stop) as pictures:

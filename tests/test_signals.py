@@ -1,0 +1,150 @@
+"""Stopping: at a safe point where one is reached, and in any case."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sslfeat import signals
+from sslfeat.card import CARD_KEY
+from tests.conftest import tiny_card, tiny_model
+
+Starter = Callable[..., subprocess.Popen[str]]
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+
+def busy_model() -> onnx.ModelProto:
+    """An encoder that passes every check and multiplies matrices for hours."""
+    model = tiny_model()
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([3000, 3000]), "square"))
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+    graph.node[4].output[0] = "mean"
+    graph.node.append(helper.make_node("ConstantOfShape", ["square"], ["zeros"], value=zero))
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["mean"], ["top"], keepdims=0),  # of the pictures: nothing can be folded
+            helper.make_node("Add", ["zeros", "top"], ["m0"]),
+        ]
+    )
+    for number in range(5000):
+        graph.node.append(helper.make_node("MatMul", [f"m{number}", "m0"], [f"m{number + 1}"]))
+    graph.node.append(helper.make_node("ReduceMax", ["m5000"], ["most"], keepdims=0))
+    graph.node.append(helper.make_node("Add", ["mean", "most"], ["embedding"]))
+    return model
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = busy_model()
+    model.metadata_props.add(key=CARD_KEY, value=tiny_card().to_json())
+    path = tmp_path_factory.mktemp("busy") / "busy.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a process and waits until it has printed ``ready``; whatever becomes of the test, it ends."""
+    processes = []
+
+    def start(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+INSIDE = """
+import sys, numpy as np
+from sslfeat import Encoder, signals
+signals.DEADLINE = float(sys.argv[3])
+encoder = Encoder.load(sys.argv[1], "cpu")
+with signals.deferred() if sys.argv[2] == "deferred" else signals.watched():
+    print("ready", flush=True)
+    encoder.run(np.zeros((1, 16, 16, 3), np.uint8))
+"""
+
+
+@pytest.mark.parametrize("how", ["deferred", "watched"])
+def test_a_run_stuck_inside_onnxruntime_ends_after_the_deadline(how: str, busy: Path, started: Starter) -> None:
+    process = started(INSIDE, busy, how, "1.5")
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM if how == "deferred" else signal.SIGINT)
+    assert process.wait(timeout=30) == (143 if how == "deferred" else 130)
+    assert time.monotonic() - began > 1.2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(signum: int, busy: Path, started: Starter) -> None:
+    process = started(INSIDE, busy, "deferred", "600")
+    time.sleep(0.5)
+    process.send_signal(signum)
+    time.sleep(0.1)
+    process.send_signal(signum)  # as one with the first
+    time.sleep(1.0)
+    assert process.poll() is None
+    process.send_signal(signum)
+    assert process.wait(timeout=30) == 128 + signum
+
+
+EMBED = """
+import sys
+from sslfeat import signals
+signals.DEADLINE = 1.0
+from sslfeat.encoder import Encoder
+run = Encoder.run
+def told(self, pixels):
+    print("ready", flush=True)
+    return run(self, pixels)
+Encoder.run = told
+from sslfeat.cli.app import main
+sys.argv[0] = "sslfeat"
+main()
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_embed_with_an_encoder_that_never_ends(
+    signum: int, busy: Path, pictures: Path, started: Starter, tmp_path: Path
+) -> None:
+    process = started(EMBED, "embed", pictures, "--encoder", busy, "--out", tmp_path / "out", "--provider", "cpu")
+    time.sleep(0.3)
+    process.send_signal(signum)
+    assert process.wait(timeout=30) == 128 + signum
+
+
+def test_a_block_that_ends_in_time_leaves_everything_as_it_was() -> None:
+    handlers = [signal.getsignal(number) for number in signals.WATCHED]
+    descriptors = len(list(Path("/dev/fd").iterdir())) if Path("/dev/fd").exists() else 0
+    with signals.deferred(deadline=0.3) as stop:
+        assert stop.signum == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        assert stop.signum == signal.SIGTERM
+    time.sleep(0.5)  # past the deadline
+    assert [signal.getsignal(number) for number in signals.WATCHED] == handlers
+    wakeup = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
+    assert wakeup == -1
+    if descriptors:
+        assert len(list(Path("/dev/fd").iterdir())) == descriptors
