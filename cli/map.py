@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sslfeat.cli.console import note, say, say_json
-from sslfeat.errors import InputError
+from sslfeat.cli.console import check_new, note, say, say_json
+from sslfeat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from sslfeat.evaluation.mapping import Map
@@ -33,6 +33,7 @@ def map_(
         bool, typer.Option("--parquet", help="a table, too: x, y, thumbnails, neighbours (OUT.parquet)")
     ] = False,
     atlas: Annotated[bool, typer.Option("--atlas", help="write that table and open it in Embedding Atlas")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT's files")] = False,
     seed: Annotated[int, typer.Option(help="of the choice, t-SNE and UMAP")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
@@ -45,21 +46,30 @@ def map_(
     from sslfeat.pages.page import write_page
 
     if not 8 <= side <= 256:
-        raise InputError(f"--side {side} is not from 8 to 256")
+        raise UsageError(f"--side {side} is not from 8 to 256")
     features = Features.load(folder)
     check_finite(features.embeddings, features.paths)
     names = _names(features, color, labels, clusters)
+    html, image, table = (Path(f"{out}.{end}") for end in ("html", "png", "parquet"))
+    check_new(overwrite, html, image if png else None, table if parquet or atlas else None)
     found = make_map(features.embeddings, features.paths, names, method, limit, seed)
-    written = {"html": Path(f"{out}.html")}
+    write_page(html, map_page(f"Map of {folder.resolve().name}", about(found, features), found, side))
+    written, left_out = {"html": html}, []
     if png:
-        _png(written.setdefault("png", Path(f"{out}.png")), found)
-    write_page(written["html"], map_page(f"Map of {folder.name}", about(found, features), found, side))
+        try:
+            _png(image, found)
+            written["png"] = image
+        except MissingExtraError as error:
+            left_out.append(f"{image}: {error}")
+            note(f"left out: {left_out[-1]}")
     if parquet or atlas:
-        write_table(written.setdefault("parquet", Path(f"{out}.parquet")), found, features.embeddings)
+        write_table(table, found, features.embeddings)
+        written["parquet"] = table
     if as_json:
         groups = {group.name: group.count for group in found.groups}
         files = {name: str(path) for name, path in written.items()}
-        say_json({"method": method, "pictures": len(found.paths), "of": found.total, "groups": groups, "files": files})
+        told = {"method": method, "pictures": len(found.paths), "of": found.total, "groups": groups, "files": files}
+        say_json({**told, "left_out": left_out})
     else:
         say(f"{', '.join(map(str, written.values()))}: {about(found, features)}")
     if atlas:
@@ -81,7 +91,7 @@ def _names(features: Features, color: str, labels: str, clusters: Path) -> list[
     if color == "cluster":
         return [None if name == "none" else f"cluster {name}" for name in read_clusters(clusters, features.paths)]
     if color != "label":
-        raise InputError(f"--color {color!r} is neither label nor cluster")
+        raise UsageError(f"--color {color!r} is neither label nor cluster")
     found = LabelSource(labels).of(features)
     return [", ".join(label) if isinstance(label, tuple) else label for label in found]
 

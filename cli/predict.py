@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.console import check_new, note, say, say_json
 from sslfeat.cli.exits import BAD_INPUTS
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 
 
 def predict(
@@ -19,6 +19,7 @@ def predict(
     top: Annotated[int, typer.Option("--top", "-t", help="names a picture")] = 1,
     encoder: Annotated[str | None, typer.Option(help="the probe's encoder, if it is not found")] = None,
     provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file --out")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Name pictures, or the rows of features folders, by a saved probe."""
@@ -30,7 +31,8 @@ def predict(
     from sslfeat.evaluation.saved import SavedProbe
 
     if out is not None and out.suffix not in ENDINGS:
-        raise InputError(f"--out {out} must end in one of {', '.join(ENDINGS)}")
+        raise UsageError(f"--out {out} must end in one of {', '.join(ENDINGS)}")
+    check_new(overwrite, out)
     good, failed = [], 0
     for row in run(SavedProbe.load(probe), inputs, top, encoder, provider):
         if row.reason:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import note, say, say_json
-from sslfeat.errors import InputError
+from sslfeat.cli.console import check_new, note, say, say_json
+from sslfeat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from sslfeat.evaluation.bootstrap import Accuracy, Paired
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sslfeat.evaluation.transfer import Transfer
 
 WORST = 10  # classes shown
+FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png")
 
 
 def probe(
@@ -42,6 +43,7 @@ def probe(
     out: Annotated[Path | None, typer.Option(help="folder for the model, tables and plots")] = None,
     work: Annotated[Path, typer.Option(help="with --encoder: folder that keeps the features")] = Path("features-probe"),
     provider: Annotated[str, typer.Option(help="with --encoder: auto, cpu or cuda")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what --out holds")] = False,
     seed: Annotated[int, typer.Option(help="of the splits and the bootstrap")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
@@ -53,9 +55,11 @@ def probe(
     source = LabelSource(labels, column, path_column, separator)
     if encoder:
         if out is not None:
-            raise InputError("--out keeps one model: give it with a features folder, not with --encoder")
+            raise UsageError("--out keeps one model: give it with a features folder, not with --encoder")
         _compare(encoder, train, test, work, provider, options, source, min_images, as_json)
     else:
+        if out is not None:
+            check_new(overwrite, *(out / name for name in FILES))
         _folders(train, test, options, source, min_images, out, as_json)
 
 
@@ -104,7 +108,7 @@ def _compare(
         source = LabelSource("folder")
     encoders = [Encoder.load(name, provider) for name in names]
     if len({encoder.fingerprint for encoder in encoders}) < len(encoders):
-        raise InputError("an encoder was given twice: each is compared with the first")
+        raise UsageError("an encoder was given twice: each is compared with the first")
     pictures = find_inputs([train], "none")
     others = None if test is None else find_inputs([test], "none")
     found = transfer(encoders, pictures, others, work, shown, options, source, min_images)
@@ -131,16 +135,19 @@ def _save(out: Path, probed: Probed | SeveralProbed, made_by: dict[str, Any]) ->
         from sslfeat.evaluation.classes import matrix, table
         from sslfeat.evaluation.plots import classes_png, confusion_png
 
-        files = {
-            "classes.csv": table(probed.result.per_class),
-            "confusion.csv": matrix(probed.counts, probed.names),
-            "classes.png": classes_png(probed.result.per_class),
-            "confusion.png": confusion_png(probed.counts, probed.names),
-        }
+        files = {"classes.csv": table(probed.result.per_class), "confusion.csv": matrix(probed.counts, probed.names)}
+        try:
+            plots = classes_png(probed.result.per_class), confusion_png(probed.counts, probed.names)
+            files.update(zip(("classes.png", "confusion.png"), plots, strict=True))
+        except MissingExtraError as error:
+            note(f"left out: classes.png and confusion.png: {error}")
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         store.write_atomic(out / name, data)
     SavedProbe(probed.model, probed.names, made_by, several, dataclasses.asdict(probed.result)).save(out)
+    for name in FILES[2:]:
+        if name not in files:  # of an earlier probe
+            (out / name).unlink(missing_ok=True)
     note(f"{out}: the model for 'sslfeat predict'{'' if several else ', tables and plots'}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sslfeat.cli.console import note, say
+from sslfeat.cli.console import check_new, note, say
 
 
 def report(
@@ -22,6 +22,7 @@ def report(
     method: Annotated[str, typer.Option("--map", help="pca, tsne or umap (extra: umap)")] = "pca",
     title: Annotated[str | None, typer.Option(help="of the page")] = None,
     limit: Annotated[int, typer.Option(help="pictures at most, a random choice of more")] = 50_000,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
     seed: Annotated[int, typer.Option(help="of every random choice")] = 0,
 ) -> None:
     """Write one page, to be mailed: card, data, probe, figures without labels, map, clusters, neighbours, duplicates."""
@@ -30,6 +31,7 @@ def report(
     from sslfeat.pages.report import ReportOptions
     from sslfeat.pages.report import report as make
 
+    check_new(overwrite, out)
     source = LabelSource(labels, column, path_column, separator)
     options = ReportOptions(title, source, method, limit, seed)
     write_page(out, make(folder, options, lambda part: note(f"{part.lower()} ...")))

@@ -11,7 +11,7 @@ from sslfeat.cli.console import note, say, say_json
 from sslfeat.errors import FeaturesError
 
 RANKED = "1 is best: by rank_me (most), alpha (nearest to 1), uniformity (least), hubness (least)"
-MEASURED = 20_000  # pictures, spread evenly over the folder
+MEASURED = 20_000  # pictures, a random choice of more
 
 
 def score(
@@ -21,6 +21,7 @@ def score(
     """Measure features without labels, several folders side by side: rank, decay, uniformity, redundancy, hubness."""
     import dataclasses
 
+    from sslfeat.evaluation.sampling import sample
     from sslfeat.evaluation.score import MEANING, mean_ranks
     from sslfeat.evaluation.score import score as measure
     from sslfeat.features import Features
@@ -28,14 +29,15 @@ def score(
     scores, found = [], []
     for folder in folders:
         features = Features.load(folder)
-        rows = features.embeddings
-        rows = rows[:: max(1, len(rows) // MEASURED)][:MEASURED]
+        rows = features.embeddings[sample(len(features.paths), MEASURED)]
         try:
             scores.append(measure(rows))
         except FeaturesError as error:
             raise FeaturesError(f"{folder}: {error}") from error
         name = features.run["encoder"]["card"]["name"]
-        found.append({"folder": str(folder), "encoder": name, **dataclasses.asdict(scores[-1])})
+        found.append(
+            {"folder": str(folder), "encoder": name, "of": len(features.paths), **dataclasses.asdict(scores[-1])}
+        )
     ranks = mean_ranks(scores)
     for row, rank in zip(found, ranks, strict=True):
         row["mean_rank"] = rank
@@ -47,11 +49,13 @@ def score(
     say(f"{'pictures, units':<18}" + "".join(f"{_sizes(row):>20}" for row in found))
     for figure, meaning in MEANING.items():
         say(f"{figure:<18}" + "".join(f"{row[figure]:>20.3f}" for row in found) + f"   {meaning}")
+    if any(row["images"] < row["of"] for row in found):
+        note(f"of larger folders a random {MEASURED} pictures were measured")
     if len(found) > 1:
         say(f"{'mean rank':<18}" + "".join(f"{rank:>20.2f}" for rank in ranks) + "   " + RANKED)
         best = [row for row in found if row["mean_rank"] == min(ranks)]
         say(f"predicted best: {' and '.join(str(row['folder']) for row in best)}")
-        if len({row["images"] for row in found}) > 1:
+        if len({row["of"] for row in found}) > 1:
             note("the folders hold different numbers of pictures: compare encoders on the same ones")
         note("a prediction, no more: docs/score.md says how well it agreed with a probe")
 

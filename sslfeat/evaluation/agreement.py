@@ -1,19 +1,19 @@
-"""How good is a clustering? Against labels where there are any, and by itself. Needs scikit-learn and SciPy (``probe``)."""
+"""How good is a clustering? Against labels where there are any, and by itself; SciPy, if it is there, matches them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import MissingExtraError
+from sslfeat.evaluation.sampling import sample
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 SAMPLE = 5_000  # rows that silhouette and stability are measured on: their cost is quadratic
+BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -29,49 +29,87 @@ class Agreement:
 
 
 def agreement(assignments: IntArray, labels: Sequence[str | None]) -> Agreement | None:
-    """Over the rows with a label and a cluster (not -1); None if there are none."""
-    metrics = _metrics()
+    """Over the rows with a label and a cluster (not -1); None if there are none. ``accuracy`` is NaN without SciPy."""
     rows = [row for row, label in enumerate(labels) if label is not None and assignments[row] >= 0]
     if not rows:
         return None
-    from scipy.optimize import linear_sum_assignment
-
-    names, y = np.unique([str(labels[row]) for row in rows], return_inverse=True)
-    clusters, found = np.unique(assignments[rows], return_inverse=True)
-    counts = np.bincount(found * len(names) + y, minlength=len(names) * len(clusters)).reshape(
-        len(clusters), len(names)
-    )
-    matched = counts[linear_sum_assignment(-counts)].sum()
+    y = np.unique([str(labels[row]) for row in rows], return_inverse=True)[1]
+    counts = _counts(assignments[rows], y)
     return Agreement(
         pictures=len(rows),
-        nmi=float(metrics.normalized_mutual_info_score(y, found)),
-        ari=float(metrics.adjusted_rand_score(y, found)),
-        accuracy=float(matched / len(rows)),
+        nmi=nmi(counts),
+        ari=ari(counts),
+        accuracy=_matched(counts) / len(rows),
         purity=float(counts.max(1).sum() / len(rows)),
     )
 
 
 def silhouette(x: FloatArray, assignments: IntArray) -> float:
-    """Mean silhouette (Rousseeuw 1987) over up to SAMPLE clustered rows, evenly spread; NaN for fewer than 2 clusters."""
-    metrics = _metrics()
+    """Mean silhouette (Rousseeuw 1987) over up to SAMPLE random clustered rows; NaN for fewer than 2 clusters.
+
+    A row alone in its cluster counts 0.
+    """
     rows = np.flatnonzero(assignments >= 0)
-    rows = rows[:: max(1, -(-len(rows) // SAMPLE))]
-    present = len(np.unique(assignments[rows]))
-    if not 2 <= present < len(rows):
+    rows = rows[sample(len(rows), SAMPLE)]
+    numbers, sizes = np.unique(assignments[rows], return_inverse=True, return_counts=True)[1:]
+    if not 2 <= len(sizes) < len(rows):
         return float("nan")
-    return float(metrics.silhouette_score(x[rows], assignments[rows]))
+    members = np.eye(len(sizes))[numbers]
+    points = x[rows].astype(np.float64)
+    lengths = np.square(points).sum(1)
+    total = 0.0
+    for start in range(0, len(rows), BLOCK):
+        some = np.arange(start, min(start + BLOCK, len(rows)))
+        squares = lengths[some, None] + lengths - 2 * points[some] @ points.T
+        squares[np.arange(len(some)), some] = 0
+        sums = np.sqrt(np.maximum(squares, 0)) @ members  # of the distances to each cluster
+        own, here = numbers[some], np.arange(len(some))
+        within = sums[here, own] / np.maximum(sizes[own] - 1, 1)
+        means = sums / sizes
+        means[here, own] = np.inf
+        other = means.min(1)
+        values = (other - within) / np.maximum(np.maximum(other, within), np.finfo(np.float64).tiny)
+        total += float(values[sizes[own] > 1].sum())
+    return total / len(rows)
 
 
 def stability(runs: Sequence[IntArray]) -> float:
     """Mean ARI of every two assignments of the same rows; NaN for a single one."""
-    metrics = _metrics()
     pairs = [(a, b) for i, a in enumerate(runs) for b in runs[:i]]
-    return float(np.mean([metrics.adjusted_rand_score(a, b) for a, b in pairs])) if pairs else float("nan")
+    return float(np.mean([ari(_counts(a, b)) for a, b in pairs])) if pairs else float("nan")
 
 
-def _metrics() -> Any:
+def nmi(counts: IntArray) -> float:
+    """Mutual information of a table (K, L) over the mean of both entropies; 1 where neither side is divided."""
+    shares = counts / counts.sum()
+    rows, columns = shares.sum(1), shares.sum(0)
+    entropies = [-float((side[side > 0] * np.log(side[side > 0])).sum()) for side in (rows, columns)]
+    there = shares > 0
+    shared = float((shares[there] * np.log(shares[there] / np.outer(rows, columns)[there])).sum())
+    return max(0.0, shared) / mean if (mean := sum(entropies) / 2) > 0 else 1.0
+
+
+def ari(counts: IntArray) -> float:
+    """Adjusted Rand index of a table (K, L) (Hubert, Arabie 1985); 1 where both sides are the same."""
+    both, rows, columns, every = (
+        float((n * (n - 1.0) / 2).sum()) for n in (counts, counts.sum(1), counts.sum(0), counts.sum(keepdims=True))
+    )
+    chance, most = rows * columns / every if every else 0.0, (rows + columns) / 2
+    return (both - chance) / (most - chance) if most != chance else 1.0
+
+
+def _counts(first: IntArray, second: IntArray) -> IntArray:
+    """How many rows have the k-th value of ``first`` and the l-th of ``second``, (K, L)."""
+    rows, r = np.unique(first, return_inverse=True)
+    columns, c = np.unique(second, return_inverse=True)
+    counts: IntArray = np.bincount(r * len(columns) + c, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
+    return counts
+
+
+def _matched(counts: IntArray) -> float:
+    """Rows that agree when clusters and labels are matched one to one, at best."""
     try:
-        from sklearn import metrics
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("probe", "scikit-learn") from error
-    return metrics
+        from scipy.optimize import linear_sum_assignment
+    except ModuleNotFoundError:
+        return float("nan")
+    return float(counts[linear_sum_assignment(-counts)].sum())

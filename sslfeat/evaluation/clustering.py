@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import FeaturesError, InputError, MissingExtraError
+from sslfeat.errors import FeaturesError, MissingExtraError, UsageError
 from sslfeat.evaluation.agreement import SAMPLE, Agreement, agreement, silhouette, stability
 from sslfeat.evaluation.kmeans import assign, kmeans
 from sslfeat.evaluation.neighbours import unit
 from sslfeat.evaluation.projection import pca
+from sslfeat.evaluation.sampling import sample
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -41,15 +42,15 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError(f"method {self.method!r} is not known: {', '.join(METHODS)}")
+            raise UsageError(f"method {self.method!r} is not known: {', '.join(METHODS)}")
         if self.k is not None and self.k < 2:
-            raise InputError(f"k is {self.k}: it takes two clusters or more")
+            raise UsageError(f"k is {self.k}: it takes two clusters or more")
         if min(self.restarts, self.reduce) < 1 or self.min_size < 2:
-            raise InputError(
+            raise UsageError(
                 f"restarts {self.restarts} and reduce {self.reduce} must be at least 1, min size {self.min_size} at least 2"
             )
         if self.spherical and self.method != "kmeans":
-            raise InputError("spherical is for kmeans")
+            raise UsageError("spherical is for kmeans")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Clustering:
 def cluster(x: FloatArray, options: ClusterOptions | None = None) -> Clustering:
     """Cluster features (N, D). Raises FeaturesError for rows that are too few, not finite, or all alike.
 
-    MissingExtraError without scikit-learn.
+    MissingExtraError for hdbscan and agglomerative without scikit-learn.
     """
     options = options or ClusterOptions()
     needed = options.k or 2
@@ -113,16 +114,16 @@ def _by_kmeans(x: FloatArray, options: ClusterOptions) -> Clustering:
     tried: dict[int, float] = {}
     k = options.k
     if k is None:
-        sample = x[:: max(1, -(-len(x) // (4 * SAMPLE)))]
-        for number in (n for n in TRIED if n <= max(2, len(sample) // 10)):
-            run = kmeans(np.ascontiguousarray(sample), number, options.restarts, options.seed, options.spherical)
-            tried[number] = silhouette(sample, run.assignments)
+        some = np.ascontiguousarray(x[sample(len(x), 4 * SAMPLE)])
+        for number in (n for n in TRIED if n <= max(2, len(some) // 10)):
+            run = kmeans(some, number, options.restarts, options.seed, options.spherical)
+            tried[number] = silhouette(some, run.assignments)
         k = max(tried, key=lambda number: np.nan_to_num(tried[number], nan=-1))
     found = kmeans(x, k, options.restarts, options.seed, options.spherical)
-    sample = np.ascontiguousarray(x[:: max(1, -(-len(x) // SAMPLE))])
+    some = np.ascontiguousarray(x[sample(len(x), SAMPLE)])
     return _numbered(
         x, found.assignments,
-        stability=stability([assign(sample, centres)[0] for centres in found.others]),
+        stability=stability([assign(some, centres)[0] for centres in found.others]),
         inertia=found.inertia, tried=tried, centres=found.centres,
     )  # fmt: skip
 
@@ -134,16 +135,15 @@ def _by_density(x: FloatArray, options: ClusterOptions) -> Clustering:
     except ModuleNotFoundError as error:
         raise MissingExtraError("probe", "scikit-learn") from error
     reduced = pca(x, options.reduce).project(x)
-    step = -(-len(x) // LARGEST)
-    seen = np.ascontiguousarray(reduced[::step])
+    seen = np.ascontiguousarray(reduced[sample(len(x), LARGEST)])
     if options.method == "hdbscan":
         found = HDBSCAN(min_cluster_size=min(options.min_size, len(seen)), copy=True).fit_predict(seen)
     else:
         found = AgglomerativeClustering(n_clusters=_clusters(seen, options)).fit_predict(seen)
     assignments = np.asarray(found, np.int64)
-    if step > 1:
+    if len(seen) < len(x):
         assignments = assignments[assign(reduced, seen)[0]]
-    return _numbered(x, assignments, sampled=len(seen) if step > 1 else None)
+    return _numbered(x, assignments, sampled=len(seen) if len(seen) < len(x) else None)
 
 
 def _clusters(rows: FloatArray, options: ClusterOptions) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from sslfeat import store
@@ -57,6 +58,13 @@ def read_clusters(file: Path, paths: Sequence[str]) -> list[str]:
         table = parquet.read_table(file, columns=["path", "cluster"])
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{file} is no table of clusters ('sslfeat cluster' writes one): {error}") from error
+    fields = [table.schema.field(name) for name in ("path", "cluster")]
+    kinds = pa.types.is_string(fields[0].type), pa.types.is_integer(fields[1].type)
+    for field, fine in zip(fields, kinds, strict=True):
+        if not fine or table[field.name].null_count:
+            raise InputError(f"{file} is no table of clusters: its column {field.name!r} is {field.type}, or has gaps")
+    if len(table) and pc.min(table["cluster"]).as_py() < NOISE:
+        raise InputError(f"{file} is no table of clusters: a cluster is less than {NOISE}")
     known = dict(zip(table["path"].to_pylist(), table["cluster"].to_pylist(), strict=True))
     missing = [path for path in paths if path not in known]
     if missing:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 from sslfeat.evaluation.projection import FloatArray, project
+from sslfeat.evaluation.sampling import sample
 
 GREY = "#9a9a9a"
 COLORS = (
@@ -48,10 +49,10 @@ def make_map(
     x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000,
     seed: int = 0,
 ) -> Map:  # fmt: skip
-    """Map up to ``limit`` random rows of features (N, D). Raises as ``project``, and InputError for a limit below 3."""
+    """Map up to ``limit`` random rows of features (N, D). Raises as ``project``, and UsageError for a limit below 3."""
     if limit < 3:
-        raise InputError(f"limit is {limit}: a map takes 3 pictures or more")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:limit])
+        raise UsageError(f"limit is {limit}: a map takes 3 pictures or more")
+    rows = sample(len(x), limit, seed)
     shown = [labels[row] for row in rows.tolist()]
     groups, members = grouped(shown)
     points = project(x if len(rows) == len(x) else x[rows], method, seed)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sslfeat.cores import available_cores
-from sslfeat.errors import FeaturesError, InputError
+from sslfeat.errors import FeaturesError, UsageError
 from sslfeat.evaluation.labels import check_finite
 from sslfeat.evaluation.logistic import FloatArray
 from sslfeat.evaluation.saved import SavedProbe
@@ -47,7 +47,7 @@ def predict(
     encoder or not finite, InputError for specs that name nothing.
     """
     if top < 1:
-        raise InputError(f"--top {top} must be 1 or more")
+        raise UsageError(f"--top {top} must be 1 or more")
     features = [spec for spec in specs if (Path(spec) / RUN_NAME).is_file()]
     pictures = [spec for spec in specs if spec not in features]
     for spec in features:

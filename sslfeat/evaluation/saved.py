@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,35 @@ import numpy.typing as npt
 from sslfeat import store
 from sslfeat.errors import FeaturesError
 from sslfeat.evaluation.logistic import FloatArray, Linear
+from sslfeat.records import parse_record
 
 FORMAT = 1
 META, WEIGHTS = "probe.json", "weights.npz"
 ARRAYS = ("mean", "weights", "bias")
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """The encoder whose features a probe takes."""
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """``probe.json``; ``sha256`` is of the weights."""
+
+    names: list[str]
+    encoder: MadeBy
+    several: bool
+    figures: dict[str, Any]
+    sha256: str
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) < max(1, len(self.names)):
+            raise ValueError("names are none, or one is there twice")
 
 
 @dataclass(frozen=True)
@@ -50,25 +75,21 @@ class SavedProbe:
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedProbe:
-        """Read a folder that ``save`` wrote. Raises FeaturesError if it is no probe, damaged, or of another format."""
+        """Read a folder that ``save`` wrote. Raises FeaturesError, naming what lies, if it is no probe, damaged, or of another
+        format."""
         folder = Path(folder)
         try:
-            meta = json.loads((folder / META).read_bytes())
-            if meta["format"] != FORMAT:
-                raise FeaturesError(f"{folder} has format {meta['format']!r}; this sslfeat reads {FORMAT}: probe again")
-            if store.sha256_file(folder / WEIGHTS) != meta["sha256"]:
+            record = parse_record(ProbeRecord, (folder / META).read_bytes(), str(folder / META), FeaturesError)
+            if store.sha256_file(folder / WEIGHTS) != record.sha256:
                 raise FeaturesError(f"{folder / WEIGHTS} is damaged: probe again with --out {folder}")
-            with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
-                model = Linear(*(arrays[name].astype(np.float32) for name in ARRAYS))
-            probe = cls(model, list(meta["names"]), dict(meta["encoder"]), bool(meta["several"]), dict(meta["figures"]))
-            fits = model.weights.shape == (len(model.mean), len(probe.names)) and model.bias.shape == (
-                len(probe.names),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FeaturesError(f"{folder} is not a probe ('sslfeat probe --out' writes one): {error}") from error
-        if not fits:
+            model = Linear(*_arrays(folder / WEIGHTS))
+        except OSError as error:
+            raise FeaturesError(
+                f"{folder} is not a probe ('sslfeat probe --out' writes one): {error.strerror}"
+            ) from error
+        if model.weights.shape != (len(model.mean), len(record.names)) or model.bias.shape != (len(record.names),):
             raise FeaturesError(f"{folder / WEIGHTS} does not fit {META}: probe again with --out {folder}")
-        return probe
+        return cls(model, record.names, vars(record.encoder), record.several, record.figures)
 
     def check(self, encoder: dict[str, Any], what: str) -> None:
         """Raise FeaturesError, naming both, if ``encoder`` (name, fingerprint) is another than the probe's."""
@@ -89,6 +110,31 @@ class SavedProbe:
         np.exp(scores, out=scores)
         shares: FloatArray = np.divide(scores, scores.sum(1, keepdims=True), dtype=np.float32)
         return shares
+
+
+def _arrays(file: Path) -> list[FloatArray]:
+    """The arrays of the weights' file, as they are in it: stored, float32, finite. Raises FeaturesError."""
+    found = []
+    try:
+        with zipfile.ZipFile(file) as packed:
+            for name in ARRAYS:
+                entry = packed.getinfo(f"{name}.npy")
+                if entry.compress_type != zipfile.ZIP_STORED:  # what is small here could be large unpacked
+                    raise ValueError(f"{name} is compressed")
+                with packed.open(entry) as stored:
+                    array = np.lib.format.read_array(stored, allow_pickle=False)
+                if (
+                    array.dtype != np.float32
+                    or array.ndim != (2 if name == "weights" else 1)
+                    or not np.isfinite(array).all()
+                ):
+                    raise ValueError(
+                        f"{name} is no array of finite float32 of {'(D, K)' if name == 'weights' else '(N,)'}"
+                    )
+                found.append(array)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise FeaturesError(f"{file} is not what 'sslfeat probe --out' writes: {error}") from error
+    return found
 
 
 def sigmoid(scores: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sslfeat.pages.names import short_names
 from sslfeat.pages.page import render
 from sslfeat.pages.thumbnails import SIDE, thumbnails
 
@@ -28,12 +29,16 @@ def gallery(title: str, about: str, sections: Sections, side: int = SIDE) -> str
 
 
 def filled(galleries: Sequence[Sections], side: int = SIDE) -> list[list[dict[str, Any]]]:
-    """Sections for the macro ``gallery``, with the thumbnails: a picture that is shown twice is decoded once."""
+    """Sections for the macro ``gallery``, with thumbnails and short names: a picture that is shown twice is decoded once."""
     names = sorted({shown.name for sections in galleries for _, pictures in sections for shown in pictures})
     uris = dict(zip(names, thumbnails(names, side), strict=True))
+    short = dict(zip(names, short_names(names), strict=True))
     return [
         [
-            {"title": heading, "pictures": [{**vars(shown), "uri": uris[shown.name]} for shown in pictures]}
+            {
+                "title": heading,
+                "pictures": [{**vars(shown), "name": short[shown.name], "uri": uris[shown.name]} for shown in pictures],
+            }
             for heading, pictures in sections
         ]
         for sections in galleries

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from sslfeat.evaluation.mapping import Map
+from sslfeat.pages.names import short_names
 from sslfeat.pages.page import render
 from sslfeat.pages.sprites import COLUMNS, PER_SHEET, sprites
 
@@ -21,14 +21,12 @@ def map_view(found: Map, side: int = SIDE) -> dict[str, Any]:
     low, high = found.points.min(0), found.points.max(0)
     span = max(float((high - low).max()), 1e-30)
     places = np.round((found.points - (low + high) / 2) / span * 65_000 + 32_768).astype("<u2")
-    folders = {path.rpartition("/")[0] for path in found.paths}
-    prefix = os.path.commonpath(folders) + "/" if len({path[:1] == "/" for path in folders}) == 1 else ""
     packed = sprites(found.paths, side)
     return {
         "points": base64.b64encode(places.tobytes()).decode(),
         "members": base64.b64encode(found.members.astype(np.uint8).tobytes()).decode(),
         "groups": [asdict(group) for group in found.groups],
-        "names": [path[len(prefix) :] for path in found.paths],
+        "names": short_names(found.paths),
         "side": side,
         "columns": COLUMNS,
         "perSheet": PER_SHEET,

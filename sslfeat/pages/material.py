@@ -14,6 +14,7 @@ import pyarrow as pa
 from sslfeat.errors import FeaturesError
 from sslfeat.evaluation.labels import Labels, LabelSource, check_finite
 from sslfeat.evaluation.projection import FloatArray
+from sslfeat.evaluation.sampling import sample
 from sslfeat.failures import FAILURES_NAME
 from sslfeat.features import Features, FeaturesFolder, contents_of
 
@@ -54,7 +55,7 @@ def read_material(folder: Path, source: LabelSource, limit: int, seed: int) -> M
     """Read a features folder a part at a time, keeping ``limit`` rows. Raises FeaturesError: damaged, empty, not finite."""
     opened = FeaturesFolder(folder)
     total = opened.rows()
-    chosen = np.sort(np.random.default_rng(seed).permutation(total)[:limit])
+    chosen = sample(total, limit, seed)
     x = np.empty((len(chosen), opened.dim), np.float32)
     tables, start, kept = [], 0, 0
     for part in opened.parts():
@@ -74,7 +75,9 @@ def read_material(folder: Path, source: LabelSource, limit: int, seed: int) -> M
 def _failures(folder: Path) -> list[tuple[str, str]]:
     try:
         text = (folder / FAILURES_NAME).read_text(encoding="utf-8", errors="replace")
+        rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
     except OSError as error:
         raise FeaturesError(f"{folder / FAILURES_NAME} cannot be read: {error.strerror}") from error
-    rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise FeaturesError(f"{folder / FAILURES_NAME} is damaged ({error}): embed the pictures again") from error
     return [(str(row.get("path")), str(row.get("reason"))) for row in rows]

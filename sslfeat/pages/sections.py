@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from sslfeat.errors import FeaturesError
+from sslfeat.errors import FeaturesError, MissingExtraError
 from sslfeat.evaluation.bootstrap import Accuracy
 from sslfeat.evaluation.clustering import Clustering, ClusterOptions, cluster
 from sslfeat.evaluation.contact import contact_sheet
 from sslfeat.evaluation.labels import LabelSource
 from sslfeat.evaluation.mapping import make_map
 from sslfeat.evaluation.neighbours import nearest
+from sslfeat.evaluation.sampling import sample
 from sslfeat.evaluation.score import MEANING, score
 from sslfeat.pages.gallery import Shown
 from sslfeat.pages.map import map_view
 from sslfeat.pages.material import Material
+from sslfeat.pages.names import short_names
 
 Part = dict[str, Any]
 SCORED, MAPPED = 20_000, 10_000  # pictures at most
@@ -64,8 +66,9 @@ def data(material: Material) -> Part:
             ("width", wide, "px"), ("height", high, "px"), ("area", wide * high / 1e6, "MP"), ("width : height", wide / high, ""),
         )),
     ]  # fmt: skip
+    failed = short_names([path for path, _ in material.failures])
     for reason, count in Counter(reason for _, reason in material.failures).most_common(REASONS):
-        example = next(path for path, why in material.failures if why == reason)
+        example = next(path for path, (_, why) in zip(failed, material.failures, strict=True) if why == reason)
         facts.append((f"failed: {count}", f"{reason}, such as {example}"))
     if labelled:
         sizes = Counter(name for name in material.names if name is not None).most_common()
@@ -76,8 +79,7 @@ def data(material: Material) -> Part:
 
 def scores(material: Material) -> Part:
     """Figures that need no labels."""
-    rows = material.x[:: max(1, -(-len(material.x) // SCORED))]
-    found = score(rows)
+    found = score(material.x[sample(len(material.x), SCORED)])
     facts = [(name.replace("_", " "), f"{getattr(found, name):.3f}", meaning) for name, meaning in MEANING.items()]
     return {"about": f"Of {found.images} pictures, {found.dim} units, without labels.", "facts": facts}
 
@@ -189,10 +191,13 @@ def probe(material: Material, source: LabelSource, seed: int) -> Part:
         *((f"{shot.shots} a class", f"{100 * shot.top1:.2f}%", f"[{100 * shot.low:.2f}, {100 * shot.high:.2f}]",
            f"{shot.draws} draws") for shot in single.few_shot),
     ]  # fmt: skip
-    plots = [
-        ("confusion matrix", confusion_png(probed.counts, probed.names)),
-        ("recall of each class", classes_png(single.per_class)),
-    ]
+    try:
+        plots = [
+            ("confusion matrix", confusion_png(probed.counts, probed.names)),
+            ("recall of each class", classes_png(single.per_class)),
+        ]
+    except MissingExtraError as error:
+        return {"about": about, "facts": facts, "reason": f"Without its plots: {error}."}
     return {"about": about, "facts": facts, "plots": [{"name": name, "uri": _uri(png)} for name, png in plots]}
 
 
