@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,16 +11,18 @@ import typer
 
 from sslfeat.cli.console import note, say, say_json
 from sslfeat.cli.exits import ERROR, needs
-from sslfeat.errors import InputError
+from sslfeat.errors import InputError, TrainingError, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def info(
-    path: Annotated[str, typer.Argument(help="encoder file or name, training run, features folder or index")],
+    path: Annotated[
+        str, typer.Argument(help="encoder file or name, target folder, training run, features folder or index")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Print the card of an encoder, or what is known of a training run, a features folder or an index."""
+    """Print the card of an encoder, or what is known of a target, a training run, a features folder or an index."""
     described = _describe(path)
     if as_json:
         say_json(described)
@@ -28,24 +31,44 @@ def info(
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="features folder or index")],
-    sources: Annotated[bool, typer.Option("--sources", help="read the pictures again too")] = False,
+    path: Annotated[Path, typer.Argument(help="features folder, index, encoder file or target folder")],
+    sources: Annotated[
+        bool, typer.Option("--sources", help="read the pictures of a features folder again too")
+    ] = False,
 ) -> None:
-    """Rehash a features folder or an index; every fault is named."""
-    from sslfeat.retrieval.folder import IDS, META, VECTORS, read_meta, verify_file
-    from sslfeat.verify import verify as faults
+    """Rehash a features folder, an index or a target, or check an encoder file; every fault is named."""
+    from sslfeat.retrieval.folder import META
+    from sslfeat.run_record import MARK_NAME, RUN_NAME, UPDATE_NAME
 
-    if (folder / META).is_file():
-        for name in (VECTORS, IDS):
-            verify_file(folder, name, read_meta(folder), fresh=True)
-        say(f"{folder}: whole and unaltered")
-        return
-    found = list(faults(folder, sources))
-    for fault in found:
-        note(fault)
-    if found:
+    features = (path / RUN_NAME).is_file() or (path / UPDATE_NAME / MARK_NAME).is_file()
+    if sources and not features:
+        raise UsageError(f"{path} is no features folder: --sources is for those")
+    if (path / META).is_file():
+        _verify_index(path)
+    elif path.is_dir() and not features:
+        _target(path)
+    elif not path.is_dir():
+        from sslfeat.encoder_file import read_encoder_file
+
+        read_encoder_file(path)
+    elif found := list(_faults(path, sources)):
+        for fault in found:
+            note(fault)
         raise typer.Exit(ERROR)
-    say(f"{folder}: whole and unaltered")
+    say(f"{path}: whole and unaltered" if path.is_dir() else f"{path}: a sound encoder file")
+
+
+def _faults(folder: Path, sources: bool) -> Iterator[str]:
+    from sslfeat.verify import verify
+
+    return verify(folder, sources)
+
+
+def _verify_index(folder: Path) -> None:
+    from sslfeat.retrieval.folder import IDS, VECTORS, read_meta, verify_file
+
+    for name in (VECTORS, IDS):
+        verify_file(folder, name, read_meta(folder), fresh=True)
 
 
 def models(as_json: Json = False) -> None:
@@ -64,20 +87,18 @@ def models(as_json: Json = False) -> None:
 
 
 def _describe(path: str) -> dict[str, Any]:
-    from sslfeat.features import RUN_NAME
     from sslfeat.retrieval.folder import META, read_meta
+    from sslfeat.run_record import MARK_NAME, RUN_NAME, UPDATE_NAME
 
     folder = Path(path)
     if (folder / META).is_file():
         return {name: value for name, value in read_meta(folder).items() if name != "files"}
-    if (folder / RUN_NAME).is_file():
+    if (folder / RUN_NAME).is_file() or (folder / UPDATE_NAME / MARK_NAME).is_file():
         return _features(folder)
     if (folder / "config.yaml").is_file():
         return _run(folder)
     if folder.is_dir():
-        raise InputError(
-            f"{path} is neither a features folder ({RUN_NAME}), an index ({META}) nor a training run (config.yaml)"
-        )
+        return _target(folder)
     from sslfeat.encoder_file import read_encoder_file
     from sslfeat.zoo import resolve
 
@@ -88,27 +109,51 @@ def _encoder(file: Any) -> dict[str, Any]:
     return {**json.loads(file.card.to_json()), "fingerprint": file.fingerprint, "bytes": len(file.data)}
 
 
-def _features(folder: Path) -> dict[str, Any]:
-    from sslfeat.features import files_of, part_count, read_commit, read_run
+def _target(folder: Path) -> dict[str, Any]:
+    """What a folder that ``export --target`` made says of itself, which is checked. Raises InputError for another."""
+    from sslfeat.export.runtimes import ABOUT, read_about
+    from sslfeat.retrieval.folder import META
+    from sslfeat.run_record import RUN_NAME
 
-    run = read_run(folder)
-    commits = [
-        commit for number in range(part_count(run)) if (commit := read_commit(folder, number, files_of(run, number)))
-    ]
-    counts = {
-        "parts": f"{len(commits)}/{part_count(run)}",
-        "rows": sum(commit.rows for commit in commits),
-        "failures": sum(len(commit.failures) for commit in commits),
-    }
-    return {**run, **counts}
+    if not (folder / ABOUT).is_file():
+        raise InputError(
+            f"{folder} is neither a features folder ({RUN_NAME}), an index ({META}), a target ({ABOUT}) "
+            "nor a training run (config.yaml)"
+        )
+    about, card = read_about(folder)
+    return {**about, "card": json.loads(card.to_json())}
+
+
+def _features(folder: Path) -> dict[str, Any]:
+    from sslfeat.features import Watched
+    from sslfeat.run_record import part_count, read_commit
+    from sslfeat.swap import commit_numbers
+
+    watched = Watched(folder)
+    run = watched.run
+
+    def count() -> dict[str, Any]:
+        commits = [commit for number in commit_numbers(folder) if (commit := read_commit(folder, run, number))]
+        return {
+            "parts": f"{len(commits)}/{part_count(run)}",
+            "rows": sum(commit.rows for commit in commits),
+            "failures": sum(len(commit.failures) for commit in commits),
+        }
+
+    return {**run, **watched.reading(count)}
 
 
 def _run(folder: Path) -> dict[str, Any]:
     with needs("train"):
         import yaml
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
-    metrics = folder / "metrics.csv"
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    path, metrics = folder / "config.yaml", folder / "metrics.csv"
+    try:
+        config = yaml.safe_load(path.read_bytes())
+        lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise TrainingError(f"{folder} is no training run: {error}") from error
+    if not isinstance(config, dict):
+        raise TrainingError(f"{path} is not a training config: it holds {str(config)[:60]!r}")
     last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=False)) if len(lines) > 1 else {}
     return {"config": config, "last": last, "exportable": (folder / "encoder.safetensors").is_file()}
 

@@ -42,12 +42,12 @@ class Changes:
         old = now.counterparts(before)
         kept = np.flatnonzero(old != MISSING)
         was = old[kept]
-        alike = now.looks_like(before, old)[kept]
+        alike, sure = now.looks_like(before, old)[kept], (now.unchanged(before) != MISSING)[kept]
         if before.contents is not None and now.contents is not None:
             modified = before.contents[was] != now.contents[kept]
         elif same is not None:
             modified = np.zeros(len(kept), bool)
-            modified[~alike] = ~same(was[~alike], kept[~alike])
+            modified[~sure] = ~same(was[~sure], kept[~sure])
         else:
             modified = (before.sizes[was] != now.sizes[kept]) | (before.modified[was] != now.modified[kept])
         relabelled = _labels(before)[was] != _labels(now)[kept]

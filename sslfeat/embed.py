@@ -21,7 +21,6 @@ from sslfeat.decoder import DEFAULT_LIMITS, Limits
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError, InputError, InterruptedRun
 from sslfeat.failures import write_failures
-from sslfeat.features import Commit, commit_path, files_of, part_count, read_commit
 from sslfeat.folder import describe, open_folder
 from sslfeat.inputs import Input
 from sslfeat.isolated import IsolatedDecoder
@@ -29,6 +28,7 @@ from sslfeat.layouts import FOLDERS, encode_part, part_files
 from sslfeat.outcomes import Batch, Embedded, Failed
 from sslfeat.pipeline import batched, embed_batches
 from sslfeat.preprocess import EXACT, Decoding
+from sslfeat.run_record import Commit, commit_path, files_of, part_count, read_commit, slice_of
 from sslfeat.stock import Stock
 from sslfeat.swap import finish_swap
 
@@ -106,7 +106,21 @@ Report = Callable[[Progress], None]
 class Known(Protocol):
     """Where outcomes that need not be computed again come from: asked part by part, in order."""
 
-    def __call__(self, start: int, stop: int) -> dict[int, Embedded]: ...
+    def missing(self, start: int, stop: int) -> list[int]: ...
+
+    def rows(self, start: int, stop: int) -> dict[int, Embedded]: ...
+
+
+class Nothing:
+    """Nothing is known: all are to be embedded."""
+
+    def missing(self, start: int, stop: int) -> list[int]:
+        """As ``Known`` says."""
+        return list(range(start, stop))
+
+    def rows(self, start: int, stop: int) -> dict[int, Embedded]:
+        """As ``Known`` says."""
+        return {}
 
 
 def embed_to_folder(
@@ -129,7 +143,7 @@ def embed_to_folder(
         finish_swap(out)
         stock = Stock.take(inputs)
         run = options.describe(encoder, stock)
-        open_folder(out, run, stock, encoder.files, overwrite)
+        run, stock = open_folder(out, run, stock, encoder.files, overwrite)
         return Job(encoder, stock, out, options, run, stop, report).fill()
 
 
@@ -142,7 +156,7 @@ class Job:
     ) -> None:  # fmt: skip
         self.encoder, self.stock, self.out, self.run, self.stop, self.report = encoder, stock, out, run, stop, report
         self.options = options
-        self.known: Known = known or (lambda start, stop: {})
+        self.known: Known = known or Nothing()
         self.spent = Spent(options.workers or max(1, available_cores() // encoder.threads))
         self.done = self.failed = self.resumed = 0
         self.commits: dict[int, Commit] = {}
@@ -154,7 +168,7 @@ class Job:
             store.make_folder(self.out / name)
         parts = range(part_count(self.run))
         for number in parts:
-            if commit := read_commit(self.out, number, files_of(self.run, number)):
+            if commit := read_commit(self.out, self.run, number):
                 self.commits[number] = commit
                 self.done += commit.rows + len(commit.failures)
                 self.failed += len(commit.failures)
@@ -163,10 +177,12 @@ class Job:
         missing = [number for number in parts if number not in self.commits]
         plans = ((number, self._plan(number)) for number in missing)
         ahead, here = itertools.tee(plans)
-        flat = ([self.stock.inputs[i].raw for i in batch] for _, (_, batches) in ahead for batch in batches)
+        flat = ([self.stock.inputs[i].raw for i in batch] for _, batches in ahead for batch in batches)
         with closing(embed_batches(self.encoder, flat, self.spent.workers, self._decoder, self._check)) as stream:
-            for number, (known, batches) in here:
+            for number, batches in here:
                 self._check()
+                numbers = slice_of(self.run, number)
+                known = self.known.rows(numbers.start, numbers.stop)
                 outcomes: dict[int, Embedded | Failed] = dict(known)
                 self.resumed += len(known)
                 self._count(list(known.values()))
@@ -179,12 +195,10 @@ class Job:
         self.spent.wall = time.monotonic() - began
         return Summary(self.out, len(self.stock.inputs) - len(failures), len(failures), self.resumed, self.spent)
 
-    def _plan(self, number: int) -> tuple[dict[int, Embedded], list[list[int]]]:
-        """What is known of a part already, and the batches of input numbers that are left to embed."""
-        start = number * self.options.part_size
-        stop = min(start + self.options.part_size, len(self.stock.inputs))
-        known = self.known(start, stop)
-        return known, list(batched((i for i in range(start, stop) if i not in known), int(self.run["batch_size"])))
+    def _plan(self, number: int) -> list[list[int]]:
+        """The batches of input numbers that a part needs embedded: numbers alone, for plans are made far ahead."""
+        numbers = slice_of(self.run, number)
+        return list(batched(self.known.missing(numbers.start, numbers.stop), int(self.run["batch_size"])))
 
     def _commit(self, number: int, outcomes: dict[int, Embedded | Failed]) -> None:
         """Write a part, then the record that makes it count."""

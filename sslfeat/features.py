@@ -2,100 +2,91 @@
 
 ``run.json`` says what made the folder, ``inputs.arrow`` of what; ``part-NNNNN.parquet`` (or what ``layouts.py`` names)
 hold the rows, ``part-NNNNN.json`` commit them, ``failures.csv`` lists the pictures that gave none.
+
+A folder may be exchanged for an updated one while it is read. Then ``run.json`` goes first and comes last, so what was
+read while it stayed the same is of one folder; everything else is thrown away.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+import functools
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sslfeat import store
 from sslfeat.errors import FeaturesError
-from sslfeat.layouts import part_files, read_columns, read_embeddings
+from sslfeat.layouts import read_columns, read_embeddings
+from sslfeat.run_record import (
+    CHECK,
+    FORMAT,
+    MARK_NAME,
+    RUN_NAME,
+    UPDATE_NAME,
+    Commit,
+    check_commit,
+    check_record,
+    commit_path,
+    files_of,
+    part_count,
+    read_commit,
+    read_run,
+    run_bytes,
+)
 
-FORMAT = 2
-RUN_NAME = "run.json"
-CHECK = "check"  # the field of run.json that holds the hash of the others
-
-
-def commit_path(folder: Path, number: int) -> Path:
-    """Where the commit record of part ``number`` is."""
-    return folder / f"part-{number:05d}.json"
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A part that counts: its ``files`` with their sha256, its rows, and (path, reason) of the inputs that gave none."""
-
-    files: dict[str, str]
-    rows: int
-    failures: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, files: dict[str, bytes], rows: int, failures: tuple[tuple[str, str], ...]) -> Commit:
-        """The record for files of these names and contents."""
-        return cls({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, rows, failures)
-
-    def to_json(self) -> bytes:
-        """The record's bytes."""
-        return store.json_bytes({"files": self.files, "rows": self.rows, "failures": self.failures})
+__all__ = [
+    "CHECK", "FORMAT", "RUN_NAME", "Commit", "Features", "FeaturesFolder", "Part", "commit_path", "files_of", "part_count",
+    "read_commit", "read_run", "run_bytes",
+]  # fmt: skip
+PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds, between attempts to find a folder at rest
+T = TypeVar("T")
+Stamp = tuple[int, bytes]
 
 
-def read_commit(folder: Path, number: int, files: Sequence[str]) -> Commit | None:
-    """The commit record of a part whose ``files`` have the recorded hashes; None if one is missing or differs."""
-    try:
-        value = json.loads(commit_path(folder, number).read_bytes())
-        failures = tuple((path, reason) for path, reason in value["failures"])
-        commit = Commit(value["files"], int(value["rows"]), failures)
-        intact = sorted(commit.files) == sorted(files) and all(
-            store.sha256_file(folder / name) == sha256 for name, sha256 in commit.files.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a record that cannot be read commits nothing
-        return None
-    return commit if intact else None
+class ChangedError(FeaturesError):
+    """The folder was exchanged for another while it was read."""
 
 
-def run_bytes(run: dict[str, Any]) -> bytes:
-    """``run.json`` for these fields, with their own hash, so that a flipped bit is noticed."""
-    return store.json_bytes({**run, CHECK: hashlib.sha256(store.json_bytes(run)).hexdigest()})
+class Watched:
+    """Whether a features folder is still the one that was opened. ``run`` is what its ``run.json`` holds."""
 
+    def __init__(self, folder: Path) -> None:
+        """Raises FeaturesError if it is no features folder; an exchange that is under way is waited for, not for ever."""
+        self.folder = folder
+        for pause in PAUSES:
+            if (folder / RUN_NAME).exists() or not (folder / UPDATE_NAME / MARK_NAME).exists():
+                break
+            time.sleep(pause)
+        stamp = self._stamp()
+        self.run = read_run(folder)
+        self._seen = stamp
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """``run.json`` of a features folder. Raises FeaturesError if it is missing, damaged, or of another format."""
-    path = folder / RUN_NAME
-    try:
-        value = json.loads(path.read_bytes())
-        found, check = value["format"], value.pop(CHECK, None)
-    except OSError as error:
-        raise FeaturesError(
-            f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FeaturesError(f"{path} is damaged: embed the pictures again with --overwrite") from error
-    if found != FORMAT:
-        raise FeaturesError(f"{path} has format {found!r}; this sslfeat reads {FORMAT}: embed the pictures again")
-    if check != hashlib.sha256(store.json_bytes(value)).hexdigest():
-        raise FeaturesError(f"{path} was altered: embed the pictures again with --overwrite")
-    run: dict[str, Any] = value
-    return run
+    def check(self) -> None:
+        """Raise ChangedError if what has been read since it was opened may be of two folders."""
+        if self._seen is None or self._stamp() != self._seen:
+            raise ChangedError(f"{self.folder} was updated or made anew while it was read: read it again")
 
+    def reading(self, read: Callable[[], T]) -> T:
+        """What ``read`` returns, or raises, if the folder is still the same then; else ChangedError."""
+        try:
+            found = read()
+        except (FeaturesError, OSError):
+            self.check()
+            raise
+        self.check()
+        return found
 
-def part_count(run: dict[str, Any]) -> int:
-    """How many parts a run has when it is complete."""
-    return -(-int(run["inputs"]["count"]) // int(run["part_size"]))
-
-
-def files_of(run: dict[str, Any], number: int) -> tuple[str, ...]:
-    """The names of the files of a part of this run."""
-    return part_files(run["layout"], number, part_count(run))
+    def _stamp(self) -> Stamp | None:
+        path = self.folder / RUN_NAME
+        try:
+            return path.stat().st_mtime_ns, path.read_bytes()
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -112,28 +103,49 @@ class FeaturesFolder:
     def __init__(self, folder: str | Path) -> None:
         """Raises FeaturesError if ``folder`` is no features folder."""
         self.folder = Path(folder)
-        self.run = read_run(self.folder)
+        self._watched = Watched(self.folder)
+        self.run = self._watched.run
         self.dim: int = self.run["encoder"]["card"]["dim"]
         self.fingerprint: str = self.run["encoder"]["fingerprint"]
 
     def rows(self) -> int:
         """How many rows there are, going by the records, whose files are not looked at. Raises FeaturesError."""
-        total = 0
-        for number in range(part_count(self.run)):
-            path = commit_path(self.folder, number)
-            try:
-                total += int(json.loads(path.read_bytes())["rows"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise FeaturesError(f"{path} is missing or damaged: {_cure(self.folder)}") from error
-        return total
+        return self._watched.reading(
+            lambda: sum(self._check(check_record, n).rows for n in range(part_count(self.run)))
+        )
 
     def parts(self) -> Iterator[Part]:
-        """The parts in order. Raises FeaturesError at one that is missing or whose hash differs."""
+        """The parts in order.
+
+        Raises FeaturesError at one that is missing or whose hash differs, and when the folder has been exchanged for
+        another since it was opened: what was read until then is of the old one.
+        """
         for number in range(part_count(self.run)):
-            files = files_of(self.run, number)
-            if read_commit(self.folder, number, files) is None:
-                raise FeaturesError(f"{self.folder / files[0]} is missing or damaged: {_cure(self.folder)}")
-            yield Part(read_columns(self.folder, files), read_embeddings(self.folder, files, self.dim))
+            yield self._watched.reading(functools.partial(self._part, number))
+
+    def _part(self, number: int) -> Part:
+        files = files_of(self.run, number)
+        before = self._stamps(files)
+        commit = self._check(check_commit, number)
+        part = Part(read_columns(self.folder, files), read_embeddings(self.folder, files, self.dim))
+        if self._stamps(files) != before:  # made again, as a repair does, after it was hashed
+            raise ChangedError(f"{self.folder / files[0]} was made again while it was read: read it again")
+        if not commit.rows == part.columns.num_rows == len(part.embeddings):
+            raise FeaturesError(
+                f"{self.folder / files[0]}: {commit.rows} rows were recorded, {part.columns.num_rows} are there, with "
+                f"{len(part.embeddings)} embeddings: {_cure(self.folder)}"
+            )
+        return part
+
+    def _check(self, check: Callable[[Path, dict[str, Any], int], Commit], number: int) -> Commit:
+        try:
+            return check(self.folder, self.run, number)
+        except FeaturesError as error:
+            raise FeaturesError(f"{error}: {_cure(self.folder)}") from error
+
+    def _stamps(self, files: tuple[str, ...]) -> list[tuple[int, int]]:
+        found = [(self.folder / name).stat() for name in files if (self.folder / name).exists()]
+        return [(status.st_ino, status.st_mtime_ns) for status in found]
 
 
 def _cure(folder: Path) -> str:
@@ -155,14 +167,38 @@ class Features:
 
     @classmethod
     def load(cls, folder: str | Path) -> Features:
-        """Read a complete features folder. Raises FeaturesError if a part is missing or its hash differs."""
-        opened = FeaturesFolder(folder)
-        embeddings = np.empty((opened.rows(), opened.dim), np.float32)
+        """Read a complete features folder; one that is exchanged meanwhile is read again.
+
+        Raises FeaturesError if a part is missing or its hash differs.
+        """
+        for pause in PAUSES:
+            try:
+                return cls._read(FeaturesFolder(folder))
+            except ChangedError:
+                time.sleep(pause)
+        return cls._read(FeaturesFolder(folder))
+
+    @classmethod
+    def _read(cls, opened: FeaturesFolder) -> Features:
+        rows = opened.rows()
+        try:
+            embeddings = np.empty((rows, opened.dim), np.float32)
+        except (MemoryError, ValueError) as error:
+            raise FeaturesError(
+                f"{opened.folder}: {rows} rows of {opened.dim} numbers are more than memory holds"
+            ) from error
         tables, start = [], 0
         for part in opened.parts():
-            embeddings[start : start + len(part.embeddings)] = part.embeddings
+            stop = start + len(part.embeddings)
+            if stop > len(embeddings):
+                break
+            embeddings[start:stop] = part.embeddings
             tables.append(part.columns.select(("path", "label", "sha256")))
-            start += len(part.embeddings)
+            start = stop
+        if start != len(embeddings) or len(tables) != part_count(opened.run):
+            raise ChangedError(f"{opened.folder} was written to while it was read: read it again")
+        if not tables:
+            return cls(embeddings, [], [], opened.run, np.empty(0, np.int64))
         table = pa.concat_tables(tables)
         contents = contents_of(table["sha256"])
         return cls(embeddings, table["path"].to_pylist(), table["label"].to_pylist(), opened.run, contents)

@@ -6,17 +6,19 @@ import dataclasses
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sslfeat import __version__, store
 from sslfeat.changes import Changes
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError
-from sslfeat.features import FORMAT, RUN_NAME, read_run, run_bytes
-from sslfeat.layouts import FOLDERS
 from sslfeat.preprocess import Decoding
-from sslfeat.stock import STOCK_NAME, Stock
-from sslfeat.swap import ENCODERS, UPDATE_NAME, own_files
+from sslfeat.reuse import Reuse
+from sslfeat.run_record import FORMAT, RUN_NAME, UPDATE_NAME, load_stock, read_run, run_bytes
+from sslfeat.stock import STOCK_NAME, Stock, is_stock
+from sslfeat.swap import ENCODERS, own_files, remove_folders
+
+Opened: TypeAlias = "tuple[dict[str, Any], Stock]"
 
 
 def describe(
@@ -52,29 +54,50 @@ def _onnxruntime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def open_folder(out: Path, run: dict[str, Any], stock: Stock, files: dict[str, bytes], overwrite: bool) -> None:
-    """Make ``out`` ready for this run: new, begun by the same run, or emptied on request."""
+def open_folder(out: Path, run: dict[str, Any], stock: Stock, files: dict[str, bytes], overwrite: bool) -> Opened:
+    """Make ``out`` ready for this run: new, begun by the same run, or emptied on request.
+
+    Returns the run and the inputs to go on with: those that it was begun with, where these are the same. Raises
+    FeaturesError if it holds files that are not a features folder's.
+    """
+    refuse_strangers(out)
     store.remove_temporaries(out)
-    path = out / RUN_NAME
-    begun = {store.LOCK_NAME, STOCK_NAME, UPDATE_NAME, *(item.name for item in out.glob(ENCODERS))}
-    strangers = [item.name for item in out.iterdir() if item.name not in begun]
-    if strangers and not path.exists():
-        raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
-    if path.exists() and overwrite:
+    if (out / RUN_NAME).exists() and overwrite:
         empty_folder(out)
-    if path.exists():
-        check_same(read_run(out), run, out, stock)
-    else:
-        begin_folder(out, run, stock, files)
+    if (out / RUN_NAME).exists():
+        return check_same(read_run(out), run, out, stock)
+    begin_folder(out, run, stock, files)
+    return run, stock
+
+
+def refuse_strangers(out: Path) -> None:
+    """Raise FeaturesError if ``out`` holds anything, and is not a features folder, nor about to become one."""
+    begun = is_stock(out / STOCK_NAME)
+    if (out / RUN_NAME).exists() and (begun or _is_run(out / RUN_NAME)):
+        return
+    own = {store.LOCK_NAME, UPDATE_NAME, *((STOCK_NAME, *ENCODERS) if begun else ())}
+    strangers = sorted(
+        item.name for item in out.iterdir() if item.name not in own and not item.name.endswith(store.TEMPORARY_SUFFIX)
+    )
+    if strangers:
+        raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
+
+
+def _is_run(path: Path) -> bool:
+    """Whether this is, or was before it was damaged, the ``run.json`` of a features folder: others use the name too."""
+    try:
+        return all(f'"{name}"'.encode() in path.read_bytes() for name in ("check", "encoder", "inputs", "part_size"))
+    except OSError:
+        return False
 
 
 def begin_folder(out: Path, run: dict[str, Any], stock: Stock, files: dict[str, bytes]) -> None:
     """Write what a run is of, and ``files`` that it needs, then what it is: the last makes it one."""
-    for leftover in out.glob(ENCODERS):  # of a run that did not come as far as this
-        leftover.unlink()
+    store.write_atomic(out / STOCK_NAME, stock.to_bytes())  # the first: it tells that the others are ours
+    for leftover in (out / name for name in ENCODERS if name not in files):  # of a run that came no further than this
+        leftover.unlink(missing_ok=True)
     for name, data in files.items():
         store.write_atomic(out / name, data)
-    store.write_atomic(out / STOCK_NAME, stock.to_bytes())
     store.write_atomic(out / RUN_NAME, run_bytes(run))
 
 
@@ -82,21 +105,27 @@ def empty_folder(out: Path) -> None:
     """Delete what a run wrote, and nothing else."""
     for item in own_files(out):
         if item.name == RUN_NAME:  # the last: without it, what is left would belong to nobody
-            for folder in filter(Path.is_dir, (out / name for name in FOLDERS)):
-                folder.rmdir()
+            remove_folders(out)
             store.sync_folder(out)
         item.unlink()
 
 
-def check_same(kept: dict[str, Any], asked: dict[str, Any], out: Path, stock: Stock) -> None:
-    """Raise FeaturesError naming the first field in which the runs differ, or how the pictures do."""
+def check_same(kept: dict[str, Any], asked: dict[str, Any], out: Path, stock: Stock) -> Opened:
+    """The run that ``out`` was begun by, with its inputs, if nothing but their files' times differs.
+
+    Raises FeaturesError naming the first field in which the runs differ, or how the pictures do.
+    """
     check_settings(kept, asked, out)
-    if kept["inputs"]["sha256"] != asked["inputs"]["sha256"]:
-        changes = Changes.between(Stock.load(out, kept["inputs"]["sha256"]), stock)
-        raise FeaturesError(
-            f"the pictures are not those that {out} was made of: {changes}. Embed what changed with --update, "
-            "or choose another --out"
-        )
+    if kept["inputs"] == asked["inputs"]:
+        return kept, stock
+    before = load_stock(out, kept)
+    changes = Changes.between(before, stock, Reuse(out, kept, before, stock).same)
+    if changes.none and changes.moved is None:
+        return kept, before
+    raise FeaturesError(
+        f"the pictures are not those that {out} was made of: {changes}. Take that over with --update, which embeds only "
+        "what is new, or choose another --out"
+    )
 
 
 def check_settings(kept: dict[str, Any], asked: dict[str, Any], out: Path) -> None:

@@ -165,6 +165,15 @@ class Stock:
         return alike
 
 
+def is_stock(path: Path) -> bool:
+    """Whether ``path`` is a list of pictures that ``Stock.to_bytes`` made, by the names of its columns."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            return set(COLUMNS) <= set(pa.ipc.open_file(file).schema.names)
+    except (OSError, pa.ArrowException):
+        return False
+
+
 class _Stored(Sequence[Input]):
     """Inputs in Arrow columns, made when they are asked for: a million of them as objects take 300 MB."""
 

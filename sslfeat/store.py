@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from sslfeat.errors import SslfeatError
 
 LOCK_NAME = ".lock"
-TEMPORARY_SUFFIX = ".tmp"
+TEMPORARY_SUFFIX = ".sslfeat.tmp"  # nobody else's, for what is left over is deleted
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -56,7 +56,8 @@ def sync_folder(folder: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Delete what a killed ``write_atomic`` left behind. Call it with the folder's lock held."""
     for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
-        leftover.unlink()
+        if leftover.is_file():
+            leftover.unlink()
 
 
 def sha256_file(path: Path) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,15 @@ from sslfeat import signals, store
 from sslfeat.changes import Changes
 from sslfeat.embed import Job, Options, Report, Summary, embed_to_folder
 from sslfeat.encoder import Encoder
-from sslfeat.errors import FeaturesError
-from sslfeat.features import RUN_NAME, files_of, part_count, read_commit, read_run
-from sslfeat.folder import begin_folder, check_settings, empty_folder
+from sslfeat.errors import FeaturesError, InterruptedRun
+from sslfeat.folder import begin_folder, check_settings, empty_folder, refuse_strangers
 from sslfeat.inputs import Input
-from sslfeat.layouts import read_columns, read_embeddings
-from sslfeat.outcomes import Embedded
 from sslfeat.precision import as_recorded
 from sslfeat.preprocess import Decoding
-from sslfeat.stock import MISSING, Stock
-from sslfeat.swap import UPDATE_NAME, finish_swap, swap
+from sslfeat.reuse import Reuse
+from sslfeat.run_record import RUN_NAME, UPDATE_NAME, load_stock, read_run
+from sslfeat.stock import Stock
+from sslfeat.swap import finish_swap, swap, update_place
 from sslfeat.zoo import find_encoder
 
 
@@ -49,13 +48,15 @@ def update_folder(
         stock = Stock.take(inputs)
         run = options.describe(encoder, stock)
         check_settings(kept, run, out)
-        before = Stock.load(out, kept["inputs"]["sha256"])
-        changes = Changes.between(before, stock)
-        if kept["inputs"]["sha256"] == run["inputs"]["sha256"]:
+        before = load_stock(out, kept)
+        if kept["inputs"] == run["inputs"]:
+            changes = Changes.between(before, stock)
             return Job(encoder, stock, out, options, run, stop, report).fill(), changes
-        new = out / UPDATE_NAME
+        reuse = Reuse(out, kept, before, stock, lambda: _check(stop, out))
+        changes = Changes.between(before, stock, reuse.same)
+        new = update_place(out)
         _begin(new, run, stock, encoder.files)
-        summary = Job(encoder, stock, new, options, run, stop, report, Reuse(out, kept, before, stock)).fill()
+        summary = Job(encoder, stock, new, options, run, stop, report, reuse).fill()
         swap(out)
         return Summary(out, summary.embedded, summary.failed, summary.resumed, summary.spent), changes
 
@@ -69,7 +70,7 @@ def repair_folder(encoder: Encoder, out: Path, *, report: Report = lambda progre
         finish_swap(out)
         store.remove_temporaries(out)
         run = read_run(out)
-        stock = Stock.load(out, run["inputs"]["sha256"])
+        stock = load_stock(out, run)
         options = Options(run["batch_size"], run["part_size"], None, run["layout"], Decoding(**run["decode"]))
         check_settings(run, options.describe(encoder, stock), out)
         return Job(encoder, stock, out, options, run, stop, report).fill()
@@ -87,52 +88,15 @@ def load_encoder(out: Path, path_or_name: str | None) -> Encoder:
     return as_recorded(found, Encoder(found, run["provider"], run["threads"]), run["precision"], out)
 
 
-class Reuse:
-    """Rows of an old folder for the inputs that did not change, given out part by part of the new one.
-
-    Both lists are sorted, so the old parts are read once, in order, and one at a time.
-    """
-
-    def __init__(self, folder: Path, run: dict[str, Any], before: Stock, now: Stock) -> None:
-        self._rows = _old_rows(folder, run, before)
-        self._numbers = now.unchanged(before)
-        self._current: tuple[int, Embedded] | None = next(self._rows, None)
-
-    def __call__(self, start: int, stop: int) -> dict[int, Embedded]:
-        """Embeddings of the unchanged among inputs ``start`` to ``stop``, by their new numbers."""
-        known: dict[int, Embedded] = {}
-        for index in range(start, stop):
-            number = int(self._numbers[index])
-            if number == MISSING:
-                continue
-            while self._current is not None and self._current[0] < number:
-                self._current = next(self._rows, None)
-            if self._current is not None and self._current[0] == number:
-                known[index] = self._current[1]
-        return known
-
-
-def _old_rows(folder: Path, run: dict[str, Any], before: Stock) -> Iterator[tuple[int, Embedded]]:
-    """Number of the input and its row, for every row of every part that is intact; failures are left out."""
-    size, dim = int(run["part_size"]), run["encoder"]["card"]["dim"]
-    for part in range(part_count(run)):
-        files = files_of(run, part)
-        commit = read_commit(folder, part, files)
-        if commit is None:
-            continue
-        columns = read_columns(folder, files).to_pydict()
-        embeddings = read_embeddings(folder, files, dim)
-        row = 0
-        for number in range(part * size, min((part + 1) * size, len(before.inputs))):
-            if row < commit.rows and columns["path"][row] == before.inputs[number].name:
-                facts = (columns[name][row] for name in ("sha256", "width", "height"))
-                yield number, Embedded(embeddings[row], *facts)
-                row += 1
+def _check(stop: signals.Stop, out: Path) -> None:
+    if stop.signum:
+        raise InterruptedRun(stop.signum, f"interrupted; {out} is as it was: run it again to update it")
 
 
 def _begin(new: Path, run: dict[str, Any], stock: Stock, files: dict[str, bytes]) -> None:
     """Start the new folder, or go on with it if it was begun for the same pictures."""
     store.make_folder(new)
+    refuse_strangers(new)
     if (new / RUN_NAME).exists():
         if read_run(new) == run:
             return

@@ -6,17 +6,18 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from sslfeat import store
 from sslfeat.errors import FeaturesError
 from sslfeat.failures import FAILURES_NAME, failures_bytes
-from sslfeat.features import files_of, part_count, read_commit, read_run
+from sslfeat.features import Watched
 from sslfeat.inputs import possible_paths
-from sslfeat.layouts import read_columns
-from sslfeat.stock import Stock
-from sslfeat.swap import encoder_name
+from sslfeat.layouts import read_columns, read_embeddings
+from sslfeat.run_record import check_commit, files_of, load_stock, part_count
+from sslfeat.swap import commit_numbers, encoder_name
 
 
 def verify(folder: Path, sources: bool = False) -> Iterator[str]:
@@ -24,34 +25,42 @@ def verify(folder: Path, sources: bool = False) -> Iterator[str]:
 
     Rehashes every part, compares its rows with its record and ``failures.csv`` with the records. With ``sources``
     the pictures are read again too, and those that changed or vanished are named. Raises FeaturesError if
-    ``run.json`` itself is damaged.
+    ``run.json`` itself is damaged, or the folder is exchanged for another meanwhile.
     """
-    run = read_run(folder)
-    failures: list[tuple[str, str]] = []
-    inputs = 0
-    for number in range(part_count(run)):
-        files = files_of(run, number)
-        commit = read_commit(folder, number, files)
-        if commit is None:
-            yield f"{folder / files[0]}: missing, uncommitted, or its sha256 differs from the record"
-            continue
-        table = read_columns(folder, files)
-        if table.num_rows != commit.rows:
-            yield f"{folder / files[0]}: {table.num_rows} rows, {commit.rows} were recorded"
-        failures += commit.failures
-        inputs += commit.rows + len(commit.failures)
-        if sources:
-            yield from _changed_sources(table)
+    watched = Watched(folder)
+    for fault in _faults(folder, watched.run, sources):
+        watched.check()
+        yield fault
+    watched.check()
+
+
+def _faults(folder: Path, run: dict[str, Any], sources: bool) -> Iterator[str]:
     try:
-        Stock.load(folder, run["inputs"]["sha256"])
+        load_stock(folder, run)
     except FeaturesError as error:
         yield str(error)
+        if (there := len(commit_numbers(folder))) < part_count(run):  # the count may be anything
+            yield f"{folder}: {part_count(run)} parts are to be there, {there} are"
+            return
+    failures: list[tuple[str, str]] = []
+    for number in range(part_count(run)):
+        files = files_of(run, number)
+        try:
+            commit = check_commit(folder, run, number)
+            table = read_columns(folder, files)
+            embeddings = read_embeddings(folder, files, int(run["encoder"]["card"]["dim"]))
+        except FeaturesError as error:
+            yield str(error)
+            continue
+        if not table.num_rows == len(embeddings) == commit.rows:
+            yield f"{folder / files[0]}: {table.num_rows} rows, {len(embeddings)} embeddings, {commit.rows} were recorded"
+        failures += commit.failures
+        if sources:
+            yield from _changed_sources(table)
     if "sha256" in run["precision"]:
         kept = encoder_name(run)
         if hashlib.sha256(_bytes(folder / kept) or b"").hexdigest() != run["precision"]["sha256"]:
             yield f"{folder / kept}: missing, or its sha256 differs from the record"
-    if inputs != run["inputs"]["count"]:
-        yield f"{folder}: {inputs} inputs are accounted for, {run['inputs']['count']} were given"
     if _bytes(folder / FAILURES_NAME) != failures_bytes(failures):
         yield f"{folder / FAILURES_NAME}: differs from the failures on record"
 

@@ -1,0 +1,361 @@
+"""Features folders that change while they are read, and folders that lie and are signed all the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sslfeat import features, run_record, store
+from sslfeat.embed import Options, embed_to_folder
+from sslfeat.encoder import Encoder
+from sslfeat.errors import FeaturesError
+from sslfeat.features import Features, FeaturesFolder, read_run, run_bytes
+from sslfeat.inputs import find_inputs
+from sslfeat.update import repair_folder, update_folder
+from sslfeat.verify import verify
+from tests.conftest import TINY_DIM, contents, sslfeat
+
+Action = Callable[[], object]
+
+
+class World:
+    """Pictures and their features, which change when told to."""
+
+    def __init__(self, tiny: Path, pictures: Path, base: Path, layout: str = "parquet") -> None:
+        self.images, self.out, self.encoder = base / "images", base / "f", Encoder.load(tiny, "cpu", 1)
+        self.options = Options(batch_size=3, part_size=7, workers=1, layout=layout)
+        shutil.copytree(pictures, self.images)
+        embed_to_folder(self.encoder, find_inputs([self.images]), self.out, self.options)
+
+    def update(self) -> None:
+        """Two pictures fewer, in the first part."""
+        for path in sorted(self.images.rglob("*.jpg"))[:2]:
+            path.unlink()
+        update_folder(self.encoder, find_inputs([self.images]), self.out, self.options)
+
+    def overwrite(self) -> None:
+        """The same pictures but two, from the start."""
+        for path in sorted(self.images.rglob("*.jpg"))[:2]:
+            path.unlink()
+        embed_to_folder(self.encoder, find_inputs([self.images]), self.out, self.options, overwrite=True)
+
+    def back_and_forth(self) -> None:
+        """Updated, and updated back to what it was, to the byte."""
+        aside = self.images.with_name("aside.jpg")
+        first = sorted(self.images.rglob("*.jpg"))[0]
+        times = first.stat()
+        first.rename(aside)
+        update_folder(self.encoder, find_inputs([self.images]), self.out, self.options)
+        aside.rename(first)
+        assert first.stat().st_mtime_ns == times.st_mtime_ns
+        update_folder(self.encoder, find_inputs([self.images]), self.out, self.options)
+
+    def repair(self) -> None:
+        """The parts are made again, from pictures that changed meanwhile."""
+        for number, path in enumerate(sorted(self.images.rglob("*.jpg"))):
+            path.write_bytes(sorted(self.images.rglob("*.jpg"))[-1 - number].read_bytes())
+        for path in self.out.glob("part-*.json"):
+            path.unlink()
+        repair_folder(self.encoder, self.out)
+
+    def check(self, found: Features) -> None:
+        """Every row is its picture's."""
+        now = Features.load(self.out)
+        assert found.paths == now.paths
+        np.testing.assert_array_equal(found.embeddings, now.embeddings)
+
+
+@pytest.fixture(params=["parquet", "npy"])
+def world(request: pytest.FixtureRequest, tiny: Path, pictures: Path, tmp_path: Path) -> World:
+    return World(tiny, pictures, tmp_path, request.param)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, at: str, call: int, action: Action) -> None:
+    """Do ``action`` once, just before call number ``call`` of a function that the reader uses."""
+    real, calls = getattr(features, at), iter(range(1, 10_000))
+
+    def watched(*arguments: Any) -> Any:
+        if next(calls) == call:
+            action()
+        return real(*arguments)
+
+    monkeypatch.setattr(features, at, watched)
+
+
+@pytest.mark.parametrize("at", ["read_columns", "read_embeddings", "check_commit", "check_record"])
+@pytest.mark.parametrize("action", ["update", "overwrite", "back_and_forth", "repair"])
+def test_what_is_loaded_while_the_folder_changes_is_no_mixture(
+    action: str, at: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, at, 3, getattr(world, action))
+    found = Features.load(world.out)
+    if action in ("update", "overwrite"):
+        assert len(found.paths) == 38
+    monkeypatch.undo()
+    world.check(found)
+
+
+@pytest.mark.parametrize("action", ["update", "overwrite"])
+def test_a_reader_part_by_part_is_told(action: str, world: World) -> None:
+    opened = FeaturesFolder(world.out)
+    parts = opened.parts()
+    before = next(parts).columns["path"].to_pylist()
+    assert len(before) == 7
+    getattr(world, action)()
+    with pytest.raises(FeaturesError, match=r"updated or made anew while it was read: read it again"):
+        next(parts)
+    with pytest.raises(FeaturesError, match="read it again"):
+        opened.rows()
+    again = FeaturesFolder(world.out)
+    assert sum(len(part.embeddings) for part in again.parts()) == again.rows() == 38
+
+
+def test_verify_does_not_call_an_exchange_damage(world: World) -> None:
+    found = verify(world.out)
+    (world.out / "failures.csv").write_bytes(b"path,reason\nx,y\n")
+    (world.out / "part-00000.json").unlink()
+    assert "part-00000" in next(found)
+    world.update()
+    with pytest.raises(FeaturesError, match="read it again"):
+        next(found)
+    assert list(verify(world.out)) == []
+
+
+def test_an_exchange_that_never_ends_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "PAUSES", (0.01, 0.01))
+    (world.out / ".update").mkdir()
+    (world.out / ".update" / "complete").touch()
+    (world.out / "run.json").rename(world.out / ".update" / "run.json")
+    for read in (Features.load, FeaturesFolder, lambda folder: list(verify(folder))):
+        with pytest.raises(FeaturesError, match=r"being exchanged.*give the last command again"):
+            read(world.out)
+    refused = sslfeat("info", world.out)
+    assert (refused.returncode, "being exchanged" in refused.stderr) == (1, True)
+
+
+def test_an_exchange_that_ends_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = world.out / ".update"
+    new.mkdir()
+    (new / "complete").touch()
+    (world.out / "run.json").rename(new / "run.json")
+
+    def end(seconds: float) -> None:
+        (new / "run.json").rename(world.out / "run.json")
+        shutil.rmtree(new)
+
+    monkeypatch.setattr(time, "sleep", end)
+    assert len(Features.load(world.out).paths) == 40
+
+
+LIES: dict[str, Any] = {
+    "format": [None, "2", 3, [2], {}],
+    "encoder": [None, [], {}, {"fingerprint": 1, "card": {}}],
+    "encoder.fingerprint": [None, 7, ["x"]],
+    "encoder.card": [None, 1, {}, "x"],
+    "encoder.card.dim": [0, -1, "8", None, 10**30, 8.0],
+    "encoder.card.name": [None, {}],
+    "inputs": [None, 0, []],
+    "inputs.count": [-1, None, "40", 1e300, 10**17, 10**30, True, 41, 0],
+    "inputs.sha256": [None, 0, "../../etc/passwd", "x" * 64],
+    "inputs.labelled": [None, 1],
+    "layout": ["csv", "../x", None, ["parquet"], 0],
+    "decode": [
+        None,
+        {"mode": "rough", "max_pixels": 1},
+        {"mode": "exact", "max_pixels": 0},
+        {"mode": "exact", "x": 1},
+    ],
+    "part_size": [0, -1, None, "7", 10**30, 1e-9, 2**40],
+    "batch_size": [0, -5, None, "x", 10**12],
+    "provider": [None, 1],
+    "threads": [0, -1, None, 10**9],
+    "precision": [
+        None,
+        {},
+        {"ran": "../../x", "asked": "int8"},
+        {"ran": "int8"},
+        {"ran": "int8", "asked": "int8", "sha256": 1},
+    ],
+    "versions": [None, [], {"sslfeat": 1}],
+    "surplus": [1],
+}
+
+
+def lie(folder: Path, field: str, value: Any) -> None:
+    """Set a field of ``run.json`` and sign it again, as whoever made the folder can."""
+    run = json.loads((folder / "run.json").read_bytes())
+    del run[run_record.CHECK]
+    *above, last = field.split(".")
+    place = run
+    for name in above:
+        place = place[name]
+    place[last] = value
+    (folder / "run.json").write_bytes(run_bytes(run))
+
+
+@pytest.fixture
+def folder(embedded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(embedded, tmp_path / "features"))
+
+
+def attempts(folder: Path, tiny: Path, inputs: Any) -> list[Action]:
+    """Everything that reads a features folder."""
+    encoder = Encoder.load(tiny, "cpu", 1)
+    return [
+        lambda: Features.load(folder),
+        lambda: list(FeaturesFolder(folder).parts()),
+        lambda: FeaturesFolder(folder).rows(),
+        lambda: refuse_any(list(verify(folder))),
+        lambda: repair_folder(encoder, folder),
+        lambda: embed_to_folder(encoder, inputs, folder, Options(part_size=1024)),
+        lambda: update_folder(encoder, inputs, folder, Options(part_size=1024)),
+    ]
+
+
+def refuse_any(faults: list[str]) -> None:
+    if faults:
+        raise FeaturesError(faults[0])
+
+
+@pytest.mark.parametrize("field", LIES)
+def test_a_signed_lie_in_run_json_is_an_error_with_the_fields_name(
+    field: str, folder: Path, tiny: Path, pictures: Path
+) -> None:
+    whole, inputs = contents(folder), find_inputs([pictures])
+    for value in LIES[field]:
+        (folder / "run.json").write_bytes(whole["run.json"])
+        lie(folder, field, value)
+        for attempt in attempts(folder, tiny, inputs):
+            try:
+                attempt()
+            except FeaturesError as error:
+                expected = {"format": "format", "surplus": "surplus"}.get(field, field.split(".")[-1])
+                told = (expected, "count", "listed", "damaged", "committed", "inputs", "begun with", "pictures are not")
+                assert any(name in str(error) for name in told), f"{field} = {value!r}: {error}"
+            else:
+                assert value == 0 and field == "inputs.count", f"{field} = {value!r} went through"
+        after = contents(folder)
+        assert {k: v for k, v in after.items() if k != "run.json"} == {
+            k: v for k, v in whole.items() if k != "run.json"
+        }
+
+
+COMMIT_LIES: dict[str, list[Any]] = {
+    "rows": [-1, None, "40", 10**30, 1e400, 39, 41, True, [40]],
+    "failures": [None, 3, [["a"]], [["a", "b", "c"]], [[1, 2]], {"a": "b"}, [["a", "b"]]],
+    "files": [None, [], {}, {"../run.json": "0" * 64}, {"/etc/passwd": "0" * 64}, {"part-00000.parquet": None}],
+    "surplus": [1],
+}
+
+
+@pytest.mark.parametrize("field", COMMIT_LIES)
+def test_a_lie_in_a_commit_record_commits_nothing(field: str, folder: Path, tiny: Path, pictures: Path) -> None:
+    whole = contents(folder)
+    record = json.loads(whole["part-00000.json"])
+    for value in COMMIT_LIES[field]:
+        data = store.json_bytes({**record, field: value}) if value != 1e400 else b'{"rows": 1e400}'
+        (folder / "part-00000.json").write_bytes(data)
+        for attempt in attempts(folder, tiny, [])[:4]:
+            with pytest.raises(FeaturesError, match="part-00000"):
+                attempt()
+        repair_folder(Encoder.load(tiny, "cpu", 1), folder)
+        assert contents(folder) == whole, f"{field} = {value!r}"
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"[" * 100_000, b"\xff", b'{"rows": ' + b"9" * 5000 + b"}"])
+def test_a_commit_record_that_is_none(data: bytes, folder: Path, tiny: Path) -> None:
+    (folder / "part-00000.json").write_bytes(data)
+    assert len(list(verify(folder))) >= 1
+    with pytest.raises(FeaturesError, match=r"part-00000\.json"):
+        Features.load(folder)
+
+
+NESTED = b'{"format": 2, "x": ' + b"[" * 900 + b"]" * 900 + b"}"
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"[" * 100_000, b"\xff", b'{"format": 2}', NESTED])
+def test_a_run_json_that_is_none(data: bytes, folder: Path) -> None:
+    (folder / "run.json").write_bytes(data)
+    with pytest.raises(FeaturesError, match=r"run\.json"):
+        read_run(folder)
+    assert "Traceback" not in sslfeat("info", folder).stderr
+
+
+def sign(folder: Path, name: str, data: bytes) -> None:
+    """Put other ``data`` in a part's file, and its hash in the record."""
+    (folder / name).write_bytes(data)
+    record = json.loads((folder / "part-00000.json").read_bytes())
+    record["files"][name] = store.sha256_file(folder / name)
+    (folder / "part-00000.json").write_bytes(store.json_bytes(record))
+
+
+def parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def test_a_signed_part_that_holds_something_else_is_named(folder: Path) -> None:
+    name = "part-00000.parquet"
+    table = pq.read_table(folder / name)
+    wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(40 * 9, np.float32)), 9)
+    holes = pa.array([None, *table["embedding"].to_pylist()[1:]], pa.list_(pa.float32(), TINY_DIM))
+    column = list(table.column_names).index
+    for lie in (
+        b"PAR1 no parquet",
+        parquet(table.drop_columns(["embedding"])),
+        parquet(table.drop_columns(["sha256"])),
+        parquet(table.slice(1)),
+        parquet(table.set_column(column("embedding"), "embedding", wide)),
+        parquet(table.set_column(column("embedding"), "embedding", holes)),
+        parquet(
+            table.set_column(
+                column("embedding"), "embedding", table["embedding"].cast(pa.list_(pa.float64(), TINY_DIM))
+            )
+        ),
+        parquet(table.set_column(column("path"), "path", pa.array(range(40)))),
+        parquet(table.set_column(column("path"), "path", pa.array([None] * 40, pa.string()))),
+        parquet(table.set_column(column("width"), "width", pa.array(["1"] * 40))),
+    ):
+        sign(folder, name, lie)
+        for read in (
+            Features.load,
+            lambda out: list(FeaturesFolder(out).parts()),
+            lambda out: refuse_any(list(verify(out))),
+        ):
+            with pytest.raises(FeaturesError, match=r"part-00000\.parquet"):
+                read(folder)
+
+
+def test_a_signed_npy_that_holds_something_else_is_named(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    out, name = tmp_path / "f", "img_emb/img_emb_0000.npy"
+    embed_to_folder(Encoder.load(tiny, "cpu", 1), find_inputs([pictures]), out, Options(layout="npy"))
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 8), }"
+    for lie in (b"", b"\x93NUMPY", np.zeros((40, 9), np.float32), np.zeros((40, 8)), np.zeros(40, np.float32),
+                np.array([{}] * 40), (header % 10**15).ljust(127) + b"\n"):  # fmt: skip
+        if isinstance(lie, np.ndarray):
+            np.save(tmp_path / "lie.npy", lie, allow_pickle=True)
+            lie = (tmp_path / "lie.npy").read_bytes()
+        sign(out, name, lie)
+        with pytest.raises(FeaturesError, match=r"img_emb_0000\.npy"):
+            Features.load(out)
+        assert list(verify(out))
+
+
+def test_a_part_without_rows(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"nothing")
+    for layout in ("parquet", "npy"):
+        out = tmp_path / layout
+        embed_to_folder(Encoder.load(tiny, "cpu", 1), find_inputs([tmp_path / "images"]), out, Options(layout=layout))
+        assert Features.load(out).embeddings.shape == (0, TINY_DIM)
+        assert list(verify(out)) == []
