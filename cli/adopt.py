@@ -11,6 +11,7 @@ from sslfeat.cli.console import say, say_json
 from sslfeat.errors import InputError
 
 MOST_BYTES = 2 << 30
+JUDGES = 64
 IMAGENET = ("0.485,0.456,0.406", "0.229,0.224,0.225")
 
 
@@ -36,9 +37,9 @@ def adopt(
     """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of pictures is checked against the model itself."""
     from sslfeat import store
     from sslfeat.export.apart import adopt_apart
-    from sslfeat.export.convert import decoded
     from sslfeat.export.foreign import Wish, read_preprocessor
     from sslfeat.export.source import pictures
+    from sslfeat.picked import decode_all, spread
     from sslfeat.preprocess import Preprocess
 
     if out.exists() and not overwrite:
@@ -55,7 +56,9 @@ def adopt(
     wish = Wish(**fed, pool=pool, output=output, name=name or out.stem, licence=licence)
     data = _read(model)
     with pictures(images or (), ()) as (sources, told):
-        file = adopt_apart(data, wish, decoded(sources, wish.preprocess)[1][:64], told)
+        some = [sources[number] for number in spread(len(sources), JUDGES)]
+        pixels, fine = decode_all(some, wish.preprocess)
+        file = adopt_apart(data, wish, pixels[fine], told)
     store.write_atomic(out, file.data)
     parity = file.card.parity
     if as_json:

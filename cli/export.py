@@ -142,12 +142,20 @@ def _say(report: Report, unrun: str) -> None:
         return
     rows: list[tuple[str, Any]] = [
         ("pictures", f"{like.images} {report.pictures}"),
-        ("cosine, least", f"{like.cosine:.7f}"),
+        (
+            "cosine, least",
+            f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}",
+        ),
         ("max abs diff", f"{like.max_abs_diff:.3g} of {like.scale:.3g}"),
-        ("overlap@10", f"{like.overlap:.4f}"),
+        ("overlap@10", f"{like.overlap:.4f}{_unseen(like.overlap_bound, '.4f', f'{like.images} images on average')}"),
     ]
     if report.drop is not None:
-        rows.append(("drop", f"kNN {report.drop.knn:+.2f}, linear probe {report.drop.linear:+.2f} points"))
+        for title, points, ends in (
+            ("kNN drop", report.drop.knn, report.drop.knn_interval),
+            ("probe drop", report.drop.linear, report.drop.linear_interval),
+        ):
+            within = "" if ends is None else f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
+            rows.append((title, f"{points:+.2f}{within} points on {report.drop.test} images"))
     if report.remark:
         rows.append(("besides", report.remark))
     for batch, (reference, own) in report.seconds.items():
@@ -157,3 +165,8 @@ def _say(report: Report, unrun: str) -> None:
         say(f"  {title:<14} {value}")
     for failed in report.overridden:
         note(f"beyond its gate, and allowed: {failed}")
+
+
+def _unseen(bound: float | None, shape: str, of: str) -> str:
+    """What is known, with 95 % confidence, of images like those judged."""
+    return "" if bound is None else f"; unseen: {bound:{shape}} or more for {of} (95 % confidence)"

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from sslfeat import store
@@ -21,13 +22,13 @@ from sslfeat.errors import ExportError, ParityError
 from sslfeat.export.gates import Drop, Likeness, Verdict, drop_of, judge, likeness
 from sslfeat.export.measure import BATCH_SIZES, measure
 from sslfeat.export.runtimes import ABOUT, CARD
-from sslfeat.export.source import Origin, pictures
+from sslfeat.export.source import DRAWN, Origin, pictures
 from sslfeat.export.targets.registry import find_target
 from sslfeat.export.targets.target import Source, Target
 from sslfeat.images import Pixels
 from sslfeat.inputs import find_inputs
-from sslfeat.picked import decode_all, held_out, spread
-from sslfeat.preprocess import Preprocess
+from sslfeat.judges import draw_panel
+from sslfeat.picked import decode_all, spread
 from sslfeat.sessions import OnnxSession
 
 TARGET_KEY = "sslfeat.target"
@@ -65,7 +66,7 @@ def convert(
     """
     target = find_target(name)
     _check_free(out, target, overwrite)
-    with pictures(images, origin.own) as (sources, told):
+    with pictures(images, () if target.shows else origin.own) as (sources, told):
         return _converted(target, origin, out, sources, told, labelled, allow, web_runtime)
 
 
@@ -74,17 +75,20 @@ def _converted(
     web_runtime: Path | None,
 ) -> Report:  # fmt: skip
     file = origin.file
-    names, pixels = decoded(sources, file.card.preprocess)
-    apart = held_out(len(pixels))
-    judged, shown = pixels[~apart], [name for name, out in zip(names, apart, strict=True) if not out]
-    source = Source(file, origin.weights, pixels[apart], shown, web_runtime)
+    if not sources:
+        raise ExportError("there are no images to judge by: give some with --images")
+    panel = draw_panel(sources, file.card.preprocess)
+    source = Source(file, origin.weights, panel.seen, panel.names, web_runtime)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         made = place / ("encoder.onnx" if target.is_file else "folder")
         if not target.is_file:
             made.mkdir()
         target.make(source, made)
-        report = _judged(target, source, made, judged, told, labelled, allow)
+        report = _judged(target, source, made, panel.judged, told, labelled, allow)
+        if target.shows and told != DRAWN:
+            remark = f"{report.remark}; thumbnails of {min(target.shows, len(panel.names))} of your images are in it"
+            report = dataclasses.replace(report, remark=remark)
         _sign(target, file, made, report)
         report = dataclasses.replace(report, out=str(out), bytes=_size(made))
         _put(made, out)
@@ -114,22 +118,37 @@ def _judged(
     else:
         measured = measure(made, reference, judged)
         like, seconds = likeness(measured.reference, list(measured.found.values())), measured.seconds
-    drop = _drop(made, reference, file, labelled) if labelled and target.gate.drop is not None else None
+    drop = _drop(made, reference, source, labelled) if labelled and target.gate.drop is not None else None
     verdicts = judge(target.gate, like, drop)
     failed = [str(verdict) for verdict in verdicts if not verdict.passed]
     if failed and not allow:
-        raise ParityError(f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written")
+        raise ParityError(
+            f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written{_cure(told, verdicts, drop)}"
+        )
     return dataclasses.replace(
         report, likeness=like, drop=drop, verdicts=verdicts, overridden=failed, seconds=seconds, remark=remark
     )
 
 
-def _drop(made: Path, reference: Path, file: EncoderFile, labelled: str) -> Drop:
+def _cure(told: str, verdicts: list[Verdict], drop: Drop | None) -> str:
+    """What may help against a gate that failed."""
+    if told == DRAWN:
+        return "; drawn images are unlike photographs, give some of yours with --images"
+    limits = [verdict.limit for verdict in verdicts if not verdict.passed and verdict.figure.endswith("drop")]
+    if drop is not None and limits and max(drop.knn, drop.linear) <= min(limits):
+        return f"; {drop.test} labelled images are too few to show that no point is lost: give more"
+    return ""
+
+
+def _drop(made: Path, reference: Path, source: Source, labelled: str) -> Drop:
+    """On up to LABELLED images, none of which ranges were taken from."""
     inputs = [item for item in find_inputs([labelled], "folder") if item.label is not None]
     if not inputs:
         raise ExportError(f"{labelled} has no pictures in class folders")
     some = [inputs[number] for number in spread(len(inputs), LABELLED)]
-    pixels, fine = decode_all([item.raw for item in some], file.card.preprocess)
+    pixels, fine = decode_all([item.raw for item in some], source.file.card.preprocess)
+    seen = {picture.tobytes() for picture in source.seen}
+    fine &= np.array([picture.tobytes() not in seen for picture in pixels], bool)
     labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]
     found = measure(made, reference, pixels[fine], laps=1)
     return drop_of(found.reference, found.found[max(BATCH_SIZES)], labels)
@@ -185,15 +204,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def decoded(sources: Sequence[bytes], preprocess: Preprocess) -> tuple[list[bytes], Pixels]:
-    """Readable ones of up to JUDGES + SEEN pictures, spread evenly: their names, and uint8 (N, S, S, 3)."""
-    if not sources:
-        raise ExportError("there are no pictures to judge by: give some with --images")
-    chosen = [sources[number] for number in spread(len(sources))]
-    pixels, fine = decode_all(chosen, preprocess)
-    return [name for name, good in zip(chosen, fine, strict=True) if good], pixels[fine]
 
 
 def _check_free(out: Path, target: Target, overwrite: bool) -> None:

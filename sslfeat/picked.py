@@ -1,4 +1,4 @@
-"""A few of many pictures, evenly spread and decoded: some judge, others are what ranges are taken from."""
+"""A few of many pictures, evenly spread, and decoded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from sslfeat.images import Decoded, Pixels
 from sslfeat.isolated import IsolatedDecoder
 from sslfeat.preprocess import EXACT, Decoding, Preprocess
 
-JUDGES, SEEN = 256, 64  # pictures to compare on, and others to take ranges from
 
-
-def spread(count: int, most: int = JUDGES + SEEN) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """Up to ``most`` of the numbers below ``count``, evenly spread."""
     numbers: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist() if count else []
     return numbers
@@ -30,10 +28,3 @@ def decode_all(
     with closing(IsolatedDecoder(preprocess, decoding, DEFAULT_LIMITS)) as decoder:
         outcomes = decoder.decode(sources, pixels)
     return pixels, np.array([isinstance(outcome, Decoded) for outcome in outcomes], bool)
-
-
-def held_out(count: int) -> npt.NDArray[np.bool_]:
-    """Mask (count,) of the pictures that ranges are taken from: they do not judge."""
-    mask = np.zeros(count, bool)
-    mask[:: round((JUDGES + SEEN) / SEEN)] = True
-    return mask

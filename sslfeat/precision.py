@@ -1,7 +1,8 @@
 """Faster arithmetic, where it proves on the pictures at hand that it keeps their features and neighbours.
 
-Tried are ``int8`` in onnxruntime and in OpenVINO, and ``bf16`` in OpenVINO; the fastest that holds is taken. One that moves
-a feature or swaps neighbours by more than the gates allow is not, and the reason is kept in ``run.json``.
+Tried are ``int8`` in onnxruntime and in OpenVINO, and ``bf16`` in OpenVINO, the fastest first; the first that holds is taken, so
+that the figures stated are not the best of several. What is judged are bounds that hold for images like those judged
+(``bounds.py``): one that moves features or swaps neighbours by more is refused, and the reason is kept in ``run.json``.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sslfeat.bounds import least, shared_at_least
 from sslfeat.cores import available_cores
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile
-from sslfeat.errors import FeaturesError, InputError, MissingExtraError
+from sslfeat.errors import FeaturesError, InputError, MissingExtraError, UsageError
 from sslfeat.features import RUN_NAME, read_run
 from sslfeat.images import Pixels
-from sslfeat.likeness import cosines, neighbour_overlap
-from sslfeat.picked import decode_all, held_out, spread
+from sslfeat.judges import FEWEST_FOR_NEIGHBOURS, Panel, draw_panel
+from sslfeat.likeness import NEIGHBOURS, cosines, overlaps
 from sslfeat.preprocess import Decoding
 from sslfeat.sessions import OnnxSession, OpenVinoSession, Session
 
@@ -35,7 +37,6 @@ WAYS = (("int8", "onnxruntime"), ("int8", "openvino"), ("bf16", "openvino"))
 PLAIN = ("fp32", "onnxruntime")
 Way = tuple[str, str]  # precision and runtime
 INT8_NAME = "encoder-int8.onnx"
-FEWEST = 50
 MIN_COSINE = {"int8": 0.999, "bf16": 0.9995}
 MIN_OVERLAP = 0.95
 MIN_GAIN = 1.05  # times as fast, or it is not worth it
@@ -44,15 +45,19 @@ BATCH, LAPS = 8, 5
 
 @dataclass(frozen=True)
 class Trial:
-    """A lower precision beside float32 on the same pictures: worst cosine, shared neighbours, times as fast.
+    """A lower precision beside float32 on the same images: worst cosine, shared neighbours, times as fast.
 
-    One that is no faster is not compared (None).
+    With 95 % confidence ``share`` of unseen images have at least ``cosine_bound``, and neighbours among as many are kept by
+    ``overlap_bound`` or more on average. One that is no faster, or slower than one that holds, is not compared (None).
     """
 
     min_cosine: float | None
     neighbour_overlap: float | None
     speed: float
     holds: bool
+    share: float | None = None
+    cosine_bound: float | None = None
+    overlap_bound: float | None = None
 
 
 def settle(
@@ -65,7 +70,7 @@ def settle(
     provider lacks, MissingExtraError for ``bf16`` without OpenVINO.
     """
     if asked not in PRECISIONS:
-        raise InputError(f"precision {asked!r} is unknown: {', '.join(PRECISIONS)}")
+        raise UsageError(f"precision {asked!r} is unknown: {', '.join(PRECISIONS)}")
     if asked == "fp32":
         return encoder
     if file.fingerprint != encoder.fingerprint:
@@ -75,25 +80,22 @@ def settle(
     kept = _kept(file, encoder, asked, out) if out else None
     if kept is not None:
         return kept
-    pixels, readable = decode_all(
-        [sources[number] for number in spread(len(sources))], encoder.card.preprocess, decoding
-    )
-    pixels = pixels[readable]
-    if len(pixels) < FEWEST:
-        why = f"{len(pixels)} readable pictures are too few to judge by, {FEWEST} are needed"
+    panel = draw_panel(sources, encoder.card.preprocess, decoding)
+    if len(panel.judged) < FEWEST_FOR_NEIGHBOURS:
+        count = len(panel.judged) + len(panel.seen)
+        least_count = FEWEST_FOR_NEIGHBOURS * 5 // 4 + 1
+        why = f"{count} readable pictures are too few to judge by, {least_count} are needed"
         say(f"precision fp32: {why}")
         return encoder.in_precision({"asked": asked, "ran": "fp32", "why": why})
-    return _choose(file, encoder, pixels, asked, say)
+    return _choose(file, encoder, panel, asked, say)
 
 
-def _choose(file: EncoderFile, encoder: Encoder, pixels: Pixels, asked: str, say: Callable[[str], None]) -> Encoder:
-    apart = held_out(len(pixels))
-    judged, seen = pixels[~apart], pixels[apart]
-    bench = _Bench(encoder, judged)
+def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, asked: str, say: Callable[[str], None]) -> Encoder:
+    bench = _Bench(encoder, panel.judged)
     trials: dict[Way, Trial] = {}
     reasons: dict[Way, str] = {}
     sessions: dict[Way, Session] = {}
-    int8 = functools.cache(lambda: _quantized(file.data, seen))
+    int8 = functools.cache(lambda: _quantized(file.data, panel.seen))
     for way in WAYS:
         if asked not in ("auto", way[0]):
             continue
@@ -104,17 +106,21 @@ def _choose(file: EncoderFile, encoder: Encoder, pixels: Pixels, asked: str, say
                 raise
             reasons[way] = f"{_name(way)}: {error}"
             continue
-        trials[way] = bench.compare(way, sessions[way], asked == "auto")
-        reasons[way] = _verdict(way, trials[way])
-    usable = [way for way, trial in trials.items() if trial.holds]
-    ran = max(usable, key=lambda way: trials[way].speed, default=PLAIN)
+        trials[way] = bench.time(sessions[way])
+    ran = PLAIN
+    for way in sorted(trials, key=lambda way: -trials[way].speed):
+        fast = asked != "auto" or trials[way].speed > MIN_GAIN
+        if ran == PLAIN and fast:
+            trials[way] = bench.compare(way, sessions[way], trials[way])
+        reasons[way] = _verdict(way, trials[way], f"slower than {_name(ran)}" if ran != PLAIN else "too little")
+        ran = way if trials[way].holds else ran
     for text in (*reasons.values(), f"precision {_name(ran)}"):
         say(text)
     record: dict[str, Any] = {
         "asked": asked,
         "ran": ran[0],
         "runtime": ran[1],
-        "pictures": len(judged),
+        "pictures": len(panel.judged),
         "tried": {_name(way): asdict(trial) for way, trial in trials.items()},
         "why": list(reasons.values()),
     }
@@ -128,11 +134,14 @@ def _name(way: Way) -> str:
     return f"{way[0]} in {way[1]}"
 
 
-def _verdict(way: Way, trial: Trial) -> str:
+def _verdict(way: Way, trial: Trial, passed_over: str) -> str:
     speed = f"{_name(way)}: {trial.speed:.2f} x as fast as fp32"
-    if trial.min_cosine is None or trial.neighbour_overlap is None:
-        return f"{speed}, so it was not looked into"
-    figures = f"cosine at least {trial.min_cosine:.5f}, {100 * trial.neighbour_overlap:.1f} % of neighbours kept"
+    if trial.cosine_bound is None or trial.overlap_bound is None or trial.share is None:
+        return f"{speed}, {passed_over}, so it was not looked into"
+    figures = (
+        f"cosine at least {trial.cosine_bound:.5f} for {100 * trial.share:.4g} % of pictures, "
+        f"at least {100 * trial.overlap_bound:.1f} % of neighbours kept"
+    )
     refused = "" if trial.holds else f"; refused: cosine {MIN_COSINE[way[0]]} and {100 * MIN_OVERLAP:.0f} % are asked"
     return f"{speed}, {figures}{refused}"
 
@@ -146,17 +155,26 @@ class _Bench:
         self._workers = max(1, available_cores() // encoder.threads)
         self._wanted = self._embeddings(encoder)
 
-    def compare(self, way: Way, session: Session, only_if_faster: bool) -> Trial:
-        """Time ``session`` and, unless it is too slow to matter, compare its embeddings."""
-        speed = round(self._speed(session), 2)
-        if only_if_faster and speed <= MIN_GAIN:
-            return Trial(None, None, speed, False)
+    def time(self, session: Session) -> Trial:
+        """A trial that knows the speed alone."""
+        return Trial(None, None, round(self._speed(session), 2), False)
+
+    def compare(self, way: Way, session: Session, trial: Trial) -> Trial:
+        """The same with figures of its embeddings."""
         found = self._embeddings(session)
         if not np.isfinite(found).all():
-            return Trial(0.0, 0.0, speed, False)
-        cosine, overlap = float(cosines(self._wanted, found).min()), neighbour_overlap(self._wanted, found)
-        holds = cosine >= MIN_COSINE[way[0]] and overlap >= MIN_OVERLAP
-        return Trial(round(cosine, 6), round(overlap, 4), speed, holds)
+            return replace(trial, min_cosine=0.0, neighbour_overlap=0.0, share=0.0, cosine_bound=0.0, overlap_bound=0.0)
+        cosine, shared = cosines(self._wanted, found), overlaps(self._wanted, found, NEIGHBOURS)
+        bound, kept = least(cosine), shared_at_least(shared)
+        return replace(
+            trial,
+            min_cosine=round(float(cosine.min()), 6),
+            neighbour_overlap=round(float(shared.mean()), 4),
+            holds=bound.value >= MIN_COSINE[way[0]] and kept >= MIN_OVERLAP,
+            share=bound.share,
+            cosine_bound=round(bound.value, 6),
+            overlap_bound=round(kept, 4),
+        )
 
     def _speed(self, session: Session) -> float:
         laps: list[list[float]] = [[], []]

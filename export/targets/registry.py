@@ -46,6 +46,7 @@ TARGETS = {
             "index.html",
             STATIC,
             web.check_web,
+            web.SAMPLES,
         ),
         Target("coreml", "Core ML package", FP32, coreml_package.coreml, None, coreml_package.MAIN, APPLE),
         Target("tensorrt", "all that trtexec needs", FP16, servers.tensorrt, None, servers.PLAIN, servers.NO_GPU),

@@ -54,8 +54,12 @@ class Checked:
 
 @dataclass(frozen=True)
 class Gate:
-    """Limits on the difference from the reference. ``max_abs_diff`` is in units of the largest component; ``overlap`` is of
-    the 10 nearest neighbours; ``drop`` is of kNN and linear probe, in points, where labelled pictures are given."""
+    """Limits on the difference from the reference, each on the bound that the judges give (``sslfeat.bounds``), not on what they
+    happened to show.
+
+    ``cosine`` and ``overlap`` of the 10 nearest neighbours are least values; ``drop`` is the most that kNN and linear probe may
+    lose, in points, where labelled images are given. ``max_abs_diff``, in units of the largest component, is of every judge.
+    """
 
     cosine: float
     max_abs_diff: float | None = None
@@ -72,7 +76,8 @@ INT8 = Gate(0.999, overlap=0.95, drop=1.0)
 class Target:
     """``make`` writes the artefact: an encoder file where ``runtime`` is ``onnx``, else files in an existing folder, one of
     them ``main``. ``runtime`` is a key of ``runtimes.OPENERS``; where it is None, ``check`` runs picture files through the
-    artefact, or ``unrun`` says why nothing was run."""
+    artefact, or ``unrun`` says why nothing was run. An artefact that ``shows`` so many images
+    to whoever opens it is made with drawn ones unless others were given."""
 
     name: str
     about: str
@@ -82,6 +87,7 @@ class Target:
     main: str = ""
     unrun: str = ""
     check: Callable[[Source, Path, Sequence[bytes]], Checked] | None = None
+    shows: int = 0
 
     @property
     def is_file(self) -> bool:

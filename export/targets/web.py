@@ -25,7 +25,7 @@ PAGE = Path(__file__).parent / "web_page"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PACKAGE = "onnxruntime-web"
 SAMPLES = 24  # pictures that the page knows
-CHECKED, LONGEST = 16, 1024  # pictures that a browser embeds, and their longer side, px
+CHECKED, LONGEST = 64, 1024  # pictures that a browser embeds, and their longer side, px
 
 
 def web(source: Source, out: Path) -> None:
