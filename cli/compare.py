@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.console import check_new, note, say, say_json
 
 if TYPE_CHECKING:
     from sslfeat.export.compare import Comparison
@@ -21,12 +21,14 @@ def compare(
     show: Annotated[int, typer.Option(help="how many of the worst pictures are named")] = 12,
     threads: Annotated[int, typer.Option(help="for an inference")] = 1,
     html: Annotated[Path | None, typer.Option(help="write a page with the worst pictures")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --html")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Compare two encoders on pictures: cosine, shared neighbours, the worst pictures, latency in turns."""
     from sslfeat.export.compare import compare as run
     from sslfeat.inputs import find_inputs
 
+    check_new(overwrite, html)
     found = run(a, b, [item.raw for item in find_inputs(images, "none")], show, threads)
     if html is not None:
         _page(html, found)
@@ -40,10 +42,14 @@ def _say(found: Comparison) -> None:
     say(f"{found.b} beside {found.a}, {found.images} pictures")
     if found.cosine_least is not None and found.max_abs_diff is not None:
         say(f"  cosine         least {found.cosine_least:.7f}, mean {found.cosine_mean:.7f}")
+        if found.cosine_bound is not None and found.share is not None:
+            say(
+                f"                 unseen: {found.cosine_bound:.7f} or more for {100 * found.share:.4g} % (95 % confidence)"
+            )
         say(f"  max abs diff   {found.max_abs_diff:.3g}")
     else:
         note("the embeddings are of different lengths: neighbours are compared alone")
-    say(f"  overlap@10     {found.overlap:.4f}")
+    say(f"  overlap@10     {found.overlap:.4f}; unseen: {found.overlap_bound:.4f} or more among as many")
     say(f"  with the batch {found.batch_diff:.3g} at the most")
     for batch, (first, second) in found.seconds.items():
         ratio = f"{first / second:.2f} times as fast"

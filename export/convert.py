@@ -122,8 +122,9 @@ def _judged(
     verdicts = judge(target.gate, like, drop)
     failed = [str(verdict) for verdict in verdicts if not verdict.passed]
     if failed and not allow:
+        cure = _cure(told, verdicts, drop)
         raise ParityError(
-            f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written{_cure(told, verdicts, drop)}"
+            f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written{cure}"
         )
     return dataclasses.replace(
         report, likeness=like, drop=drop, verdicts=verdicts, overridden=failed, seconds=seconds, remark=remark
