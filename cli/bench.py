@@ -24,10 +24,11 @@ def bench(
     import dataclasses
 
     from sslfeat.cores import available_cores
-    from sslfeat.encoder import gpu_count
+    from sslfeat.encoder import Encoder
     from sslfeat.export.bench import bench as run
+    from sslfeat.zoo import DEFAULT
 
-    providers = provider or ["cpu", *(["cuda"] if gpu_count() else [])]
+    providers = provider or sorted({"cpu", Encoder.load(DEFAULT).provider})
     counts = _numbers(threads) if threads else sorted({1, available_cores()})
     found = []
     if not as_json:

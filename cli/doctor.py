@@ -25,6 +25,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
             f"{about['memory_gib']} GiB free, {about['gpus']} NVIDIA GPUs")  # fmt: skip
         say(f"instructions    {', '.join(about['instructions']) or 'none that speed int8 up'}")
         for check in checks:
-            say(f"{check.name:<16}{check.state:<9}{check.told}{f'  ->  {check.cure}' if check.cure else ''}")
+            say(f"{check.name:<16}{check.state:<11}{check.told}{f'  ->  {check.cure}' if check.cure else ''}")
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(ERROR)

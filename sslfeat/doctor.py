@@ -5,36 +5,43 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import onnxruntime
+from packaging.requirements import Requirement
 
 from sslfeat.cores import available_cores, available_memory
 from sslfeat.encoder import Encoder, gpu_count
 from sslfeat.errors import SslfeatError
 from sslfeat.installation import install_line
+from sslfeat.sessions import PROVIDERS
 from sslfeat.zoo import DEFAULT
 
 FLAGS = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "amx_int8": "AMX int8", "amx_bf16": "AMX bf16",
          "asimddp": "dot product", "i8mm": "int8 matrix products"}  # fmt: skip
-EXTRAS = {
-    "train": ("torch", "torchvision", "lightning-fabric"),
-    "export": ("torch", "onnxscript"),
-    "probe": ("scikit-learn", "matplotlib", "scipy"),
-    "umap": ("umap-learn",),
-    "openvino": ("openvino",),
-    "ncnn": ("ncnn", "pnnx"),
-    "executorch": ("executorch",),
-    "coreml": ("coremltools",),
-    "litert": ("ai-edge-litert",),
-    "heif": ("pillow-heif",),
-    "flow": ("opencv-python-headless",),
-}
+EXTRAS = (
+    "train",
+    "export",
+    "timm",
+    "probe",
+    "umap",
+    "openvino",
+    "ncnn",
+    "executorch",
+    "coreml",
+    "litert",
+    "heif",
+    "flow",
+)
+WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-rocm")
 
 
 @dataclass(frozen=True)
 class Check:
-    """``state`` is ``works``, ``missing`` or ``broken``; ``cure`` is the line that mends it."""
+    """``state`` is ``works`` (tried), ``installed`` (not tried), ``missing``, or ``broken``; ``cure`` the line that mends it."""
 
     name: str
     state: str
@@ -58,49 +65,70 @@ def providers() -> list[Check]:
     """Each provider, tried with an encoder."""
     conflict = _conflict()
     found = [] if conflict is None else [conflict]
-    for name in ("cpu", "cuda"):
+    for name in PROVIDERS:
+        if name == "cuda" and not gpu_count():
+            found.append(Check("provider cuda", "missing", "no NVIDIA GPU is visible here"))
+            continue
         try:
             encoder = Encoder.load(DEFAULT, name)
             size = encoder.card.preprocess.size
-            encoder.run(_grey(size))
-            found.append(
-                Check(f"provider {name}", "works", f"onnxruntime {_version('onnxruntime-gpu', 'onnxruntime')}")
-            )
-        except SslfeatError as error:
-            missing = name == "cuda" and not gpu_count()
-            cure = "" if missing else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-            found.append(Check(f"provider {name}", "missing" if missing else "broken", str(error), cure))
+            encoder.run(np.full((1, size, size, 3), 128, np.uint8))
+            found.append(Check(f"provider {name}", "works", f"onnxruntime {onnxruntime.__version__}"))
+        except SslfeatError as error:  # which names the cure
+            found.append(Check(f"provider {name}", "broken", str(error)))
     return found
 
 
 def extras() -> list[Check]:
-    """The optional parts."""
-    found = []
-    for extra, packages in EXTRAS.items():
-        there = {package: _version(package) for package in packages}
-        absent = [package for package, number in there.items() if number is None]
-        told = ", ".join(f"{package} {number}" for package, number in there.items() if number is not None)
-        cure = install_line(extra) if absent else ""
-        lacking = f"{', '.join(absent)} not installed" if absent else told
-        found.append(Check(extra, "missing" if absent else "works", lacking, cure))
-    return found
+    """The optional parts: whether each has its packages, of the versions that it needs. They are not imported."""
+    return [_extra(name) for name in EXTRAS]
+
+
+def _extra(name: str) -> Check:
+    needed = [(item, _version(item.name)) for item in _requirements(name)]
+    if not needed:
+        return Check(name, "missing", "sslfeat itself is not installed", install_line(name))
+    absent = [item.name for item, number in needed if number is None]
+    old = [
+        f"{item.name} {number}, not {item.specifier}"
+        for item, number in needed
+        if number and number not in item.specifier
+    ]
+    if absent or old:
+        told = "; ".join([f"{', '.join(absent)} not installed"] * bool(absent) + old)
+        return Check(name, "missing" if absent else "broken", told, install_line(name))
+    return Check(name, "installed", ", ".join(f"{item.name} {number}" for item, number in needed))
+
+
+def _requirements(extra: str) -> list[Requirement]:
+    """What the installed sslfeat says that ``extra`` needs; nothing if it was never installed."""
+    try:
+        every = [Requirement(line) for line in requires("sslfeat") or []]
+    except PackageNotFoundError:
+        return []
+    marked = [item for item in every if item.marker is not None and "extra" in str(item.marker)]
+    return [item for item in marked if item.marker and item.marker.evaluate({"extra": extra})]
 
 
 def _conflict() -> Check | None:
-    """Two wheels of onnxruntime write to one folder: the one installed last decides whether there is CUDA."""
-    if _version("onnxruntime-gpu") is None or _version("onnxruntime") is None:
+    """Wheels of onnxruntime write to one folder: the one installed last decides what there is, if the mixture runs at all."""
+    there = [name for name in WHEELS if _version(name) is not None]
+    if len(there) < 2:
         return None
-    cure = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
-    return Check("onnxruntime", "broken", "onnxruntime and onnxruntime-gpu are both installed, over one another", cure)
+    gpu = platform.system() in ("Linux", "Windows") and platform.machine() in (
+        "x86_64",
+        "AMD64",
+    )  # as pyproject.toml says
+    keep = WHEELS[0] if gpu else WHEELS[1]
+    cure = f"pip uninstall -y {' '.join(there)} && pip install {keep}"
+    return Check("onnxruntime", "broken", f"{' and '.join(there)} are installed over one another", cure)
 
 
-def _version(*packages: str) -> str | None:
-    for package in packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _flags() -> list[str]:
@@ -110,9 +138,3 @@ def _flags() -> list[str]:
     except OSError:
         return []
     return [title for flag, title in FLAGS.items() if flag in words]
-
-
-def _grey(size: int) -> Any:
-    import numpy as np
-
-    return np.full((1, size, size, 3), 128, np.uint8)

@@ -48,7 +48,7 @@ class EncoderFile:
 
     def check_same(self) -> None:
         """Raise EncoderFileError if the file at ``path`` is not the one that was checked."""
-        if self.path is not None and _stamp(os.stat(self.path)) != self.stamp:
+        if self.path is not None and stamp_of(self.path) != self.stamp:
             raise EncoderFileError(f"{self.path} was changed while it was loaded")
 
 
@@ -98,6 +98,14 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
             return file.read(), _stamp(status)
     except OSError as error:
         raise EncoderFileError(f"cannot be read: {error.strerror}") from error
+
+
+def stamp_of(path: str | os.PathLike[str]) -> Stamp | None:
+    """What changes whenever the file at ``path`` does; None if there is no such file."""
+    try:
+        return _stamp(os.stat(path))
+    except OSError:
+        return None
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +16,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from sslfeat.cores import available_cores
-from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME
+from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME, stamp_of
 from sslfeat.errors import EncoderFileError, MissingExtraError, ProviderError
 from sslfeat.images import Pixels
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CUDA_CURE = "install its libraries with pip install 'onnxruntime-gpu[cuda,cudnn]', or use --provider cpu"
+FORK_CURE = "start processes with 'spawn', or load the encoder in the process that runs it"
 
 
 class Session(Protocol):
@@ -29,24 +34,52 @@ class Session(Protocol):
 class OnnxSession:
     """onnxruntime, with ``threads`` threads an inference, on a file's bytes or path.
 
-    Raises EncoderFileError, ProviderError.
+    It can be pickled, and goes on after a fork. Raises EncoderFileError, ProviderError.
     """
 
     def __init__(self, model: bytes | str, provider: str, threads: int) -> None:
+        self._recipe = (model, provider, threads)
+        self._stamp = stamp_of(model) if isinstance(model, str) else None
+        self._open()
+
+    def _open(self) -> None:
         give_memory_back()  # of checking the file
-        self._session = _open_session(model, provider, threads)
-        self._session.disable_fallback()  # which would need the file's bytes to stay in memory ...
-        self._session._model_bytes = None  # ... where they are as large as the encoder itself
+        session = _open_session(*self._recipe)
+        session._model_bytes = None  # ours are the caller's
+        self._session = session
+        self._process = os.getpid()  # the last: until then, other threads open one of their own
         give_memory_back()
 
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        if os.getpid() != self._process:
+            self._after_fork()
         try:
             (embedding,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
         except Exception as error:  # onnxruntime's own exceptions share no public base
             raise EncoderFileError(f"it failed to run: {brief(error)}") from error
         result: npt.NDArray[np.float32] = embedding
         return result
+
+    def try_out(self) -> None:
+        """Run it on one black picture. Raises EncoderFileError if it cannot be."""
+        _, height, width, _ = self._session.get_inputs()[0].shape
+        self.run(np.zeros((1, height, width, 3), np.uint8))
+
+    def _after_fork(self) -> None:
+        """Its threads are the parent's: waiting for them, as its destructor does too, would have no end."""
+        model, provider, threads = self._recipe
+        if provider != "cpu":
+            raise ProviderError(f"provider {provider} does not survive a fork: {FORK_CURE}")
+        if threads > 1:
+            if isinstance(model, str) and stamp_of(model) != self._stamp:
+                raise EncoderFileError(f"{model} was changed since it was loaded")
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # for ever
+            self._open()
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxSession, self._recipe
 
 
 class OpenVinoSession:
@@ -71,9 +104,12 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise EncoderFileError(f"OpenVINO cannot load the encoder: {brief(error)}") from error
         self._requests = threading.local()  # a request is one thread's at a time
+        self._process = os.getpid()
 
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        """As ``Session`` says. Raises EncoderFileError if the graph fails, ProviderError after a fork."""
+        if os.getpid() != self._process:
+            raise ProviderError(f"OpenVINO does not survive a fork: {FORK_CURE}")
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         try:
@@ -81,6 +117,9 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise EncoderFileError(f"it failed to run: {brief(error)}") from error
         return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a session of OpenVINO cannot be pickled: load the encoder in the process that runs it")
 
 
 def give_memory_back() -> None:
@@ -95,18 +134,47 @@ def _open_session(model: bytes | str, provider: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # faults reach the user as our errors
-    if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
+    options.add_session_config_entry(
+        "session.load_model_format", "ONNX"
+    )  # what was checked, whatever the file is called
+    if provider != "cpu" and PROVIDERS[provider] not in onnxruntime.get_available_providers():
+        raise ProviderError(f"provider {provider}: this onnxruntime has none; {CUDA_CURE}")
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=[PROVIDERS[provider]])
+        with _quiet(provider):
+            session = onnxruntime.InferenceSession(
+                model, options, providers=[PROVIDERS[provider]], enable_fallback=0, read_config_from_model=0
+            )
     except Exception as error:  # as above: no public base class
         raise EncoderFileError(f"onnxruntime cannot load the encoder: {brief(error)}") from error
     if session.get_providers()[0] != PROVIDERS[provider]:
-        raise ProviderError(
-            f"provider {provider} was asked for, but onnxruntime fell back to {session.get_providers()[0]}: check that "
-            "onnxruntime-gpu and its CUDA libraries are installed, or use --provider cpu"
-        )
+        raise ProviderError(f"provider {provider} cannot run here{_missing_library()}; {CUDA_CURE}")
     return session
+
+
+@contextlib.contextmanager
+def _quiet(provider: str) -> Iterator[None]:
+    """Without what onnxruntime prints on its own while it looks for CUDA, some of it on standard output."""
+    if provider == "cpu":
+        yield
+        return
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            if hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # its default, which cannot be asked for
+
+
+def _missing_library() -> str:
+    """Why the system does not load onnxruntime's part for CUDA: the first library that is not there."""
+    name = "onnxruntime_providers_cuda.dll" if os.name == "nt" else "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(Path(onnxruntime.__file__).parent / "capi" / name))
+    except OSError as error:
+        return f" ({brief(error)})"
+    return ""
 
 
 def brief(error: Exception) -> str:

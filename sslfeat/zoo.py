@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,20 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
         return ZOO / f"{text}.onnx"
     if os.path.exists(text):
         return Path(text)
-    raise EncoderFileError(f"{text!r} is neither a file nor a shipped encoder: {', '.join(names()) or 'none shipped'}")
+    raise EncoderFileError(f"{text!r} is neither a file nor a shipped encoder ({', '.join(names())}); {_cure(text)}")
+
+
+def _cure(text: str) -> str:
+    """Where an encoder of this name may come from: people know networks by their names."""
+    if text.endswith((".onnx", ".ort")) or os.sep in text.removeprefix("timm/").removeprefix("torchvision/"):
+        return "is the path right?"
+    near = difflib.get_close_matches(text, names(), 1, 0.8)
+    if near:
+        return f"is {near[0]!r} meant?"
+    return (
+        "a pretrained network becomes an encoder file by 'sslfeat export timm/NAME --out encoder.onnx' (DINOv2, CLIP, "
+        "SigLIP, ConvNeXt, ...) or torchvision/NAME, an ONNX file of another tool by 'sslfeat adopt'"
+    )
 
 
 def find_encoder(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import read_encoder_file
-from sslfeat.errors import EncoderFileError, ImageError, ProviderError
+from sslfeat.errors import EncoderFileError, ImageError, ProviderError, UsageError
 from sslfeat.zoo import DEFAULT, names, resolve
 from tests.conftest import sslfeat
 
@@ -129,7 +129,7 @@ def test_encoder_api(tiny: Path, pictures: Path) -> None:
 
 
 def test_providers_are_honoured_or_refused(tiny: Path) -> None:
-    with pytest.raises(ProviderError, match="unknown"):
+    with pytest.raises(UsageError, match="unknown"):
         Encoder.load(tiny, "npu")
     with pytest.raises(EncoderFileError, match="neither a file nor a shipped encoder"):
         Encoder.load("resnet-of-my-dreams")
