@@ -13,7 +13,7 @@ import typer
 
 from sslfeat.cli.console import note, progress, say, say_json
 from sslfeat.cli.exits import BAD_INPUTS
-from sslfeat.errors import InputError
+from sslfeat.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from sslfeat.retrieval.build import Events
@@ -26,7 +26,7 @@ def index(
     source: Annotated[list[str], typer.Argument(help="features folder; or pictures, embedded first")],
     out: Annotated[Path, typer.Option(help="index folder")] = Path("index"),
     metric: Annotated[str, typer.Option(help="cosine, ip (inner product) or l2")] = "cosine",
-    recall: Annotated[float, typer.Option(help="share of the 10 nearest that must be found")] = 0.95,
+    recall: Annotated[float, typer.Option(help="share of the nearest, of 1 as of 100, that must be found")] = 0.95,
     memory: Annotated[str | None, typer.Option(help="for searching, as 500M or 2G; default: half of what is free")] = None,
     kind: Annotated[str, typer.Option(help="auto, flat, ivf, hnsw or ivfpq")] = "auto",
     workload: Annotated[str, typer.Option(help="fastest for a batch of queries, or single ones")] = "batch",
@@ -39,7 +39,7 @@ def index(
 ) -> None:  # fmt: skip
     """Build an index that chooses its kind and measures its recall, or bring one up to date."""
     if add + remove + sync + overwrite > 1:
-        raise InputError("--add, --remove, --sync and --overwrite exclude each other: give one of them")
+        raise UsageError("--add, --remove, --sync and --overwrite exclude each other: give one of them")
     start = time.monotonic()
     failed = 0
     if remove:
@@ -128,7 +128,7 @@ def _bytes(text: str | None) -> int | None:
         return None
     parsed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if parsed is None or float(parsed[1]) == 0:
-        raise InputError(f"--memory {text!r} cannot be read: give bytes, or 500M, or 2G")
+        raise UsageError(f"--memory {text!r} cannot be read: give bytes, or 500M, or 2G")
     return int(float(parsed[1]) * UNITS[parsed[2].upper()])
 
 
@@ -164,11 +164,10 @@ def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
         return
     if changed is not None:
         say(f"{out}: {changed}")
-    rate = figures["queries_per_second"]
-    single = figures.get("single_queries_per_second")
-    exact = figures["recall_queries"] == 0
-    settings = "".join(f" {name}={value}" for name, value in meta["settings"].items())
-    found = "exact" if exact else f"recall@10 {figures['recall']:.3f} on {figures['recall_queries']} held-out queries"
+    rate, single = figures["queries_per_second"], figures["single_queries_per_second"]
+    settings = "".join(f" {name}={value}" for name, value in meta["settings"].get("10", {}).items())
+    recalls = ", ".join(f"{recall:.3f} at {k}" for k, recall in figures["recall_at"].items())
+    found = f"recall {recalls}, on {figures['recall_queries']} held-out queries" if meta["settings"] else "exact"
     say(
         f"{out}: {meta['rows'] - meta['removed']} x {meta['dim']} {meta['metric']}, {meta['factory']}{settings}: "
         f"{found}{f', {rate:.0f} queries/s ({single:.0f} one by one)' if rate else ''}, {size / 1e6:.1f} MB, {seconds:.1f} s"

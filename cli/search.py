@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.console import check_new, note, say, say_json
 from sslfeat.cli.exits import BAD_INPUTS
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
     from sslfeat.retrieval.index import Hits, Index
@@ -30,11 +30,15 @@ def search(
     provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     files: Annotated[bool, typer.Option("--files", "-f", help="print paths only, one a line")] = False,
     html: Annotated[Path | None, typer.Option(help="write a page with the pictures found inside")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:  # fmt: skip
     """Find the indexed pictures nearest to each query."""
     if not queries and not ids:
-        raise InputError("give pictures to search with, or --id PATH of an indexed one")
+        raise UsageError("give pictures to search with, or --id PATH of an indexed one")
+    if top < 1:
+        raise UsageError(f"--top {top} is too few: give 1 or more")
+    check_new(overwrite, html)
     from sslfeat.retrieval.queries import gather
 
     asked, index = gather(folder, queries or [], ids or [], encoder, provider)

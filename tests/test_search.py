@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,16 +112,44 @@ def test_an_index_follows_its_pictures(pictures: Path, tiny: Path, tmp_path: Pat
 
 def test_wrong_use_is_named(indexed: Path, pictures: Path, tmp_path: Path) -> None:
     before = contents(indexed)
-    for arguments, said in (
-        (["search", indexed], "give pictures to search with"),
-        (["search", tmp_path, "x.jpg"], "is not an index"),
-        (["search", indexed, "--id", "nowhere"], "nowhere is not in the index"),
-        (["index", pictures, "--out", pictures], "holds other files"),
-        (["index", indexed / "features", "--memory", "much", "--out", tmp_path / "i"], "'much' cannot be read"),
-        (["index", pictures, "--out", indexed, "--add", "--sync"], "exclude each other"),
+    (tmp_path / "page.html").write_text("mine")
+    page, features, new = str(tmp_path / "page.html"), indexed / "features", tmp_path / "i"
+    for arguments, code, said in (
+        (["search", indexed], 2, "give pictures to search with"),
+        (["search", indexed, "--id", "x", "--top", "0"], 2, "--top 0"),
+        (["search", indexed, "--id", next(pictures.rglob("*.jpg")), "--html", page], 2, "--overwrite"),
+        (["search", tmp_path, "x.jpg"], 1, "is not an index"),
+        (["search", indexed, "--id", "nowhere"], 1, "nowhere is not in the index"),
+        (["search", indexed, "--id", os.fsdecode(b"caf\xe9.jpg")], 1, "is not in the index"),
+        (["index", pictures, "--out", pictures], 1, "holds other files"),
+        (["index", features, "--memory", "much", "--out", new], 2, "'much' cannot be read"),
+        (["index", features, "--kind", "lsh", "--out", new], 2, "'lsh' is unknown"),
+        (["index", features, "--metric", "hamming", "--out", new], 2, "'hamming' is unknown"),
+        (["index", features, "--recall", "1.5", "--out", new], 2, "recall is 1.5"),
+        (["index", pictures, "--out", indexed, "--add", "--sync"], 2, "exclude each other"),
     ):
         done = sslfeat(*map(str, arguments))
-        assert done.returncode == 1
+        assert done.returncode == code, arguments
         assert said in done.stderr
         assert "Traceback" not in done.stderr
     assert contents(indexed) == before
+    assert (tmp_path / "page.html").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
+def test_a_name_that_is_no_text_is_found_by_its_bytes_and_as_it_is_shown(
+    pictures: Path, tiny: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    raw = os.fsencode(images) + b"/caf\xe9.jpg"
+    for number, picture in enumerate(sorted(pictures.rglob("*.jpg"))[:3]):
+        shutil.copy(picture, os.fsdecode(raw) if number == 0 else images / f"{number}.jpg")
+    assert sslfeat("index", images, "--encoder", tiny, "--out", tmp_path / "index").returncode == 0
+    shown = raw.decode("utf-8", "backslashreplace")
+    for name in (os.fsdecode(raw), shown):
+        done = sslfeat("search", tmp_path / "index", "--id", name, "--json")
+        assert done.returncode == 0, done.stderr
+        (answer,) = json.loads(done.stdout)
+        assert len(answer["hits"]) == 2
+        assert shown not in [hit["path"] for hit in answer["hits"]]

@@ -6,16 +6,15 @@ Where there are more vectors than the sample has, two sizes of sample say how a 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sslfeat.errors import InputError, RetrievalError
+from sslfeat.errors import RetrievalError, UsageError
 from sslfeat.retrieval.builder import Builder
 from sslfeat.retrieval.exact import Truth
 from sslfeat.retrieval.kinds import KINDS, Plan, plans
-from sslfeat.retrieval.tuning import WORKLOADS, Tuned, tune
+from sslfeat.retrieval.tuning import WORKLOADS, Tuned, tune, with_margin
 from sslfeat.retrieval.vectors import FloatArray
 
 SMALL = 10_000  # vectors: comparing with all takes milliseconds, so nothing else is tried
@@ -36,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of an index: recall at 10, bytes of memory, speed for batches of queries or single ones, its kind."""
+    """What is asked of an index: recall, bytes of memory, speed for batches of queries or single ones, its kind."""
 
     recall: float = 0.95
     memory: int = 1 << 30
@@ -45,17 +44,20 @@ class Wish:
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
-            raise InputError(f"recall is {self.recall}: it lies above 0 and up to 1")
+            raise UsageError(f"recall is {self.recall}: it lies above 0 and up to 1")
         if self.kind not in ("auto", *KINDS):
-            raise InputError(f"kind {self.kind!r} is unknown: auto, {', '.join(KINDS)}")
+            raise UsageError(f"kind {self.kind!r} is unknown: auto, {', '.join(KINDS)}")
         if self.workload not in WORKLOADS:
-            raise InputError(f"workload {self.workload!r} is unknown: {' or '.join(WORKLOADS)}")
+            raise UsageError(f"workload {self.workload!r} is unknown: {' or '.join(WORKLOADS)}")
 
 
 def choose(
-    sample: FloatArray, queries: FloatArray, count: int, metric: str, wish: Wish, say: Callable[[str], None]
+    sample: FloatArray, queries: FloatArray, count: int, metric: str, wish: Wish, work: Path, say: Callable[[str], None]
 ) -> list[Trial]:
-    """Plans that can be built for ``count`` vectors like ``sample``, the best first; those that cannot come last."""
+    """Plans that can be built for ``count`` vectors like ``sample``, the best first; those that cannot come last.
+
+    Files are made in the folder ``work``, and go.
+    """
     dim = sample.shape[1]
     wanted = [plan for plan in plans(count, dim) if wish.kind in ("auto", plan.kind)]
     fitting = [plan for plan in wanted if plan.memory(count, dim) <= wish.memory]
@@ -63,8 +65,8 @@ def choose(
     if (flat := Plan("flat")) in fitting and (count <= SMALL or wish.recall == 1):
         why = "exact" if wish.recall == 1 else f"exact, and soon done with {count} vectors"
         return [Trial(flat, flat.memory(count, dim), 1.0, None, why), *trials]
-    if len(wanted) == 1 and fitting:
-        return [Trial(wanted[0], wanted[0].memory(count, dim), None, None, "asked for")]
+    if fitting and (len(wanted) == 1 or not len(queries)):
+        return [Trial(fitting[0], fitting[0].memory(count, dim), None, None, "asked for")]
     most_codes = max((plan.codes for plan in fitting), default=0)
     fitting = [plan for plan in fitting if plan.codes in (0, most_codes)]
     sizes = [len(sample)] if count <= len(sample) else [min(FIRST_SAMPLE, len(sample) // 2), len(sample)]
@@ -77,7 +79,7 @@ def choose(
         for plan in tried:
             if speeds[plan] and speeds[plan][-1][1].per_second * HOPELESS < leader:
                 continue
-            tuned, highest = _try(_same(plan, size, dim), sample[:size], truth, wish)
+            tuned, highest = _try(_same(plan, size, dim), sample[:size], truth, wish, work)
             if tuned is None:
                 trials.append(_fails(plan, count, dim, highest, size))
                 continue
@@ -110,11 +112,13 @@ def _fails(plan: Plan, count: int, dim: int, highest: float, size: int) -> Trial
     return Trial(plan, plan.memory(count, dim), highest, None, f"reached recall {highest:.3f} on {size} rows")
 
 
-def _try(plan: Plan, rows: FloatArray, truth: Truth, wish: Wish) -> tuple[Tuned | None, float]:
-    with tempfile.TemporaryDirectory() as work:
-        builder = Builder(plan, rows.shape[1], truth.metric, Path(work), rows)
+def _try(plan: Plan, rows: FloatArray, truth: Truth, wish: Wish, work: Path) -> tuple[Tuned | None, float]:
+    builder = Builder(plan, rows.shape[1], truth.metric, work, rows)
+    try:
         builder.add(rows)
-        return tune(builder.open(), plan, truth, wish.recall, workload=wish.workload)
+        return tune(builder.open(), plan, truth, with_margin(wish.recall), workload=wish.workload)
+    finally:
+        builder.discard()
 
 
 def _same(plan: Plan, size: int, dim: int) -> Plan:

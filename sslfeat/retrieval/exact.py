@@ -12,7 +12,8 @@ import numpy.typing as npt
 from sslfeat.retrieval.vectors import FloatArray
 
 IntArray = npt.NDArray[np.int64]
-K = 10  # neighbours that recall is stated for
+K = 10  # neighbours that most searches ask for
+STATED = (1, 10, 100)  # numbers of neighbours that recall is stated for
 TIES = 1e-5  # of the largest score: what rounding may change
 QUERIES_AT_ONCE = 256
 
@@ -20,24 +21,18 @@ QUERIES_AT_ONCE = 256
 class Truth:
     """The ``k`` nearest rows of each query among all blocks ``seen`` so far, greater scores first."""
 
-    def __init__(self, queries: FloatArray, metric: str, k: int = K, own: IntArray | None = None) -> None:
-        """``own`` holds each query's position among the rows, which is no neighbour of it."""
+    def __init__(self, queries: FloatArray, metric: str, k: int = K) -> None:
         self.queries, self.metric, self.k = queries, metric, k
-        self.own = own
         self.scores = np.full((len(queries), k), -np.inf, np.float32)
         self.rows = np.full((len(queries), k), -1, np.int64)
 
-    def see(self, block: FloatArray, start: int, removed: npt.NDArray[np.bool_] | None = None) -> None:
-        """Compare with ``block`` (n, D), whose first row is number ``start``; its ``removed`` rows do not count."""
+    def see(self, block: FloatArray, start: int) -> None:
+        """Compare with ``block`` (n, D), whose first row is number ``start``."""
+        if not len(block):
+            return
         for first in range(0, len(self.queries), QUERIES_AT_ONCE):
             part = slice(first, first + QUERIES_AT_ONCE)
             scores = score(self.queries[part], block, self.metric)
-            if self.own is not None:
-                here = self.own[part] - start
-                inside = np.flatnonzero((here >= 0) & (here < len(block)))
-                scores[inside, here[inside]] = -np.inf
-            if removed is not None:
-                scores[:, removed] = -np.inf
             k = min(self.k, len(block))
             nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
             together = np.hstack([self.scores[part], np.take_along_axis(scores, nearest, 1)])
@@ -46,11 +41,19 @@ class Truth:
             self.scores[part] = np.take_along_axis(together, order, 1)
             self.rows[part] = np.take_along_axis(rows, order, 1)
 
-    def recall(self, scores: FloatArray, rows: IntArray) -> float:
-        """Share of the true neighbours that a search found; its ``scores`` and ``rows`` are (Q, k), -1 for none."""
-        known = np.isfinite(self.scores)
-        last = np.where(known, self.scores, np.inf).min(1)
-        slack = TIES * max(float(np.abs(self.scores[known]).max(initial=0)), 1e-30)
+    def first(self, count: int) -> Truth:
+        """The same of the first ``count`` queries."""
+        few = Truth(self.queries[:count], self.metric, self.k)
+        few.scores, few.rows = self.scores[:count], self.rows[:count]
+        return few
+
+    def recall(self, scores: FloatArray, rows: IntArray, k: int | None = None) -> float:
+        """Share of the ``k`` nearest (default: all) that a search found: its ``scores`` and ``rows`` (Q, ``k`` or more)."""
+        k = k or self.k
+        true, scores, rows = self.scores[:, :k], scores[:, :k], rows[:, :k]
+        known = np.isfinite(true)
+        last = np.where(known, true, np.inf).min(1)
+        slack = TIES * max(float(np.abs(true[known]).max(initial=0)), 1e-30)
         found = (rows >= 0) & (scores >= (last - slack)[:, None])
         return float(np.minimum(found.sum(1), known.sum(1)).sum() / max(known.sum(), 1))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -20,10 +19,14 @@ from sslfeat import store
 from sslfeat.cores import available_cores
 from sslfeat.errors import RetrievalError
 from sslfeat.features import CHECK, run_bytes
+from sslfeat.records import parse_json
 from sslfeat.retrieval.reading import read_faiss
+from sslfeat.retrieval.record import FORMAT as FORMAT
+from sslfeat.retrieval.record import IDS as IDS
+from sslfeat.retrieval.record import META as META
+from sslfeat.retrieval.record import VECTORS as VECTORS
+from sslfeat.retrieval.record import Record, read_record
 
-FORMAT = 1
-VECTORS, IDS, META = "index.faiss", "ids.parquet", "index.json"
 FILES = (VECTORS, IDS, META)
 FEATURES = "features"  # where pictures that are indexed straight away leave their embeddings
 UPDATE, MARK = ".update", "complete"
@@ -74,21 +77,22 @@ def finish_update(folder: Path) -> None:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """``index.json``. Raises RetrievalError if it is missing, damaged, or of another format."""
+    """``index.json``, valid as a ``Record``. Raises RetrievalError if it is missing, altered, or of another format."""
     _settle(folder)
     path = folder / META
     try:
-        value = json.loads(path.read_bytes())
-        found, check = value["format"], value.pop(CHECK, None)
+        data = path.read_bytes()
     except OSError as error:
         raise RetrievalError(f"{folder} is not an index: {META} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RetrievalError(f"{path} is damaged: build the index again with --overwrite") from error
-    if found != FORMAT:
+    meta = parse_json(data, str(path), RetrievalError)
+    if not isinstance(meta, dict):
+        raise RetrievalError(f"{path} is damaged: it is not an object; build the index again with --overwrite")
+    if (found := meta.get("format")) != FORMAT:
         raise RetrievalError(f"{path} has format {found!r}; this sslfeat reads {FORMAT}: build the index again")
-    if json.loads(run_bytes(value))[CHECK] != check:
+    check = meta.pop(CHECK, None)
+    read_record(meta, str(path))
+    if parse_json(run_bytes(meta), str(path), RetrievalError)[CHECK] != check:
         raise RetrievalError(f"{path} was altered: build the index again with --overwrite")
-    meta: dict[str, Any] = value
     return meta
 
 
@@ -128,9 +132,35 @@ def open_vectors(folder: Path, meta: dict[str, Any]) -> Any:
         index = read_faiss(path)
     except RuntimeError as error:
         raise RetrievalError(f"{path} is refused by FAISS: {str(error).splitlines()[0][:200]}") from error
-    if (index.ntotal, index.d) != (meta["rows"], meta["dim"]):
-        raise RetrievalError(f"{path} holds {index.ntotal} x {index.d}, recorded were {meta['rows']} x {meta['dim']}")
+    record = read_record(meta, str(folder / META))
+    if (index.ntotal, index.d) != (record.rows, record.dim):
+        raise RetrievalError(f"{path} holds {index.ntotal} x {index.d}, recorded were {record.rows} x {record.dim}")
+    if fault := _misfit(index, record):
+        raise RetrievalError(f"{path} is not what {META} says: {fault}; build the index again")
     return index
+
+
+def _misfit(index: Any, record: Record) -> str | None:
+    """What of FAISS's index is not as the plan has it: what is called upon later must be there."""
+    import faiss
+
+    kind = record.plan.kind
+    metric = faiss.METRIC_L2 if record.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    names = {"flat": "IndexFlat", "ivf": "IndexIVFFlat", "hnsw": "IndexHNSWFlat", "ivfpq": "IndexRefineFlat"}
+    parts = [(index, names[kind])]
+    if isinstance(index, faiss.IndexHNSW):
+        parts.append((faiss.downcast_index(index.storage), "IndexFlat"))
+    elif isinstance(index, faiss.IndexRefine):
+        base = faiss.downcast_index(index.base_index)
+        parts += [(base, "IndexIVFPQFastScan"), (faiss.downcast_index(index.refine_index), "IndexFlat")]
+    for part, name in parts:
+        if type(part).__name__.removesuffix("IP").removesuffix("L2") != name:
+            return f"a {type(part).__name__} is where a {name} belongs"
+        if (part.ntotal, part.d, part.metric_type) != (record.rows, record.dim, metric):
+            return f"its {name} holds {part.ntotal} x {part.d}, metric {part.metric_type}"
+        if "IVF" in name and part.nlist != record.plan.lists:
+            return f"it has {part.nlist} lists, not {record.plan.lists}"
+    return None
 
 
 def hashes(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,18 @@ class Ids:
         self._path = path
         try:
             self._file = pq.ParquetFile(path)
-            rows = self._file.metadata.num_rows
+            rows, names = self._file.metadata.num_rows, set(self._file.schema_arrow.names)
+            if missing := {*COLUMNS, REMOVED} - names:
+                raise RetrievalError(f"{path} has no column {min(missing)!r}")
+            if rows != meta["rows"]:
+                raise RetrievalError(f"{path} has {rows} rows, {meta['rows']} were recorded")
+            self.removed: npt.NDArray[np.bool_] = np.zeros(rows, bool)
             if meta["removed"]:
-                self.removed: npt.NDArray[np.bool_] = self._file.read([REMOVED])[REMOVED].to_numpy().astype(bool)
-            else:
-                self.removed = np.zeros(rows, bool)
+                self.removed = self._file.read([REMOVED])[REMOVED].to_numpy().astype(bool)
         except (OSError, pa.ArrowException) as error:
             raise RetrievalError(f"{path} cannot be read: {error}") from error
-        if rows != meta["rows"]:
-            raise RetrievalError(f"{path} has {rows} rows, {meta['rows']} were recorded")
+        if (removed := int(self.removed.sum())) != meta["removed"]:
+            raise RetrievalError(f"{path} has {removed} removed rows, {meta['removed']} were recorded")
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -48,7 +52,11 @@ class Ids:
         return self._file.read(["path"])["path"]
 
     def row_of(self, path: str) -> int:
-        """The row called ``path`` that is not removed; -1 if there is none."""
+        """The row called ``path`` that is not removed; -1 if there is none. Bytes that are no text are as ``Input.name``."""
+        try:
+            path = os.fsencode(path).decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:  # not even a name that a file could have
+            return -1
         same = pc.equal(self.paths, path).to_numpy() & ~self.removed
         return int(same.argmax()) if same.any() else -1
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,14 +22,16 @@ import pyarrow as pa
 
 from sslfeat import store
 from sslfeat.cores import available_memory
-from sslfeat.errors import InputError, RetrievalError
+from sslfeat.errors import InputError, RetrievalError, UsageError
 from sslfeat.retrieval import folder as files
 from sslfeat.retrieval.build import Built, Events, build
 from sslfeat.retrieval.choose import Wish
 from sslfeat.retrieval.exact import IntArray, without
+from sslfeat.retrieval.hits import Hit as Hit
+from sslfeat.retrieval.hits import Hits as Hits
 from sslfeat.retrieval.ids import Ids, write_ids
-from sslfeat.retrieval.kinds import Plan
 from sslfeat.retrieval.lookup import Lookup
+from sslfeat.retrieval.record import read_record
 from sslfeat.retrieval.vectors import ArrayVectors, FloatArray, FolderVectors, Vectors, prepare
 from sslfeat.retrieval.where import allowed
 
@@ -38,31 +40,6 @@ if TYPE_CHECKING:
     from sslfeat.images import Source
 
 BUILD_SHARE = 0.5  # of the free memory, if nothing else is said
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A row that was found: greater ``score`` is nearer (cosine, inner product, or minus the distance)."""
-
-    path: str
-    label: str | None
-    score: float
-    row: int
-
-
-@dataclass(frozen=True)
-class Hits:
-    """``scores`` float32 and ``rows`` int64, (Q, top), best first; row -1 and score -inf where there are no more."""
-
-    scores: FloatArray
-    rows: IntArray
-    ids: Ids
-
-    def of(self, query: int) -> list[Hit]:
-        """What was found for one query."""
-        rows = [int(row) for row in self.rows[query] if row >= 0]
-        found, scores = self.ids.describe(rows), self.scores[query][self.rows[query] >= 0]
-        return [Hit(item["path"], item["label"], float(scores[n]), rows[n]) for n, item in enumerate(found)]
 
 
 class _Kept:
@@ -79,8 +56,9 @@ class Index:
         self.ids = Ids(files.verify_file(folder, files.IDS, meta), meta)
         self.removed = self.ids.removed
         self._kept_rows = ~self.removed if self.removed.any() else None  # None: all
-        self.plan, self.metric, self.dim = Plan(**meta["plan"]), str(meta["metric"]), int(meta["dim"])
-        self._lookup = Lookup(files.open_vectors(folder, meta), self.plan, meta["settings"], self.metric)
+        record = read_record(meta, str(folder / files.META))
+        self.plan, self.metric, self.dim = record.plan, record.metric, record.dim
+        self._lookup = Lookup(files.open_vectors(folder, meta), self.plan, record.levels(), self.metric)
 
     @classmethod
     def build(
@@ -90,20 +68,14 @@ class Index:
     ) -> Index:  # fmt: skip
         """Index a features folder, or vectors (N, D) whose rows are called ``paths``, in a temporary folder.
 
-        The kind is chosen by trial (``choose.py``) so that ``recall`` of the 10 nearest are found within ``memory`` bytes
+        The kind is chosen by trial (``choose.py``) so that ``recall`` of the nearest are found within ``memory`` bytes
         (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one.
         Raises InputError, FeaturesError, RetrievalError.
         """
-        out = Path(tempfile.mkdtemp(prefix="sslfeat-index-"))
-        remove = weakref.finalize(keep := _Kept(), shutil.rmtree, out, ignore_errors=True)
-        try:
-            build_into(
-                out, as_vectors(features, paths), metric, wish(recall, memory, kind, workload), events or Events()
-            )
-            index = cls.load(out)
-        except BaseException:
-            remove()
-            raise
+        wanted = wish(recall, memory, kind, workload)
+        out, keep = _temporary()
+        build_into(out, as_vectors(features, paths), metric, wanted, events or Events())
+        index = cls.load(out)
         index._keep = keep
         return index
 
@@ -141,24 +113,28 @@ class Index:
 
     def search(
         self, queries: npt.ArrayLike | Iterable[Source] | Source, top: int = 10, *, where: Sequence[str] = (),
-        min_score: float | None = None, exclude: Sequence[int] | None = None, encoder: Encoder | None = None,
+        min_score: float | None = None, exclude: Sequence[int] | IntArray | None = None, encoder: Encoder | None = None,
     ) -> Hits:  # fmt: skip
         """The ``top`` nearest rows of each query.
 
-        ``queries`` are vectors, float (Q, D) or (D,), or pictures, which the index's own encoder embeds (``encoder`` if
-        given; it must be the same). ``where`` are conditions (``where.py``); ``exclude`` has a row for each query that it
-        shall not find, such as itself (-1: none). Raises InputError, ImageError, RetrievalError.
+        ``queries`` are vectors, (Q, D) or (D,), or pictures, which the index's own encoder embeds (``encoder`` if given; it
+        must be the same). ``where`` are conditions (``where.py``); ``exclude`` has a row for each query that it shall not
+        find, such as itself (-1: none); ``min_score`` leaves out what scores less. Raises InputError, ImageError,
+        RetrievalError.
         """
         if top < 1:
-            raise InputError(f"top is {top}: it must be at least 1")
-        vectors = self._vectors(queries, encoder)
+            raise UsageError(f"top is {top}: it must be at least 1")
+        vectors = prepare(self._vectors(queries, encoder), self.metric)
+        own = None if exclude is None else np.asarray(exclude, np.int64)
+        if own is not None and own.shape != (len(vectors),):
+            raise InputError(f"exclude has shape {own.shape}: one row for each of {len(vectors)} queries, or -1")
         mask = self._kept_rows
         if where:
             mask = allowed(self.columns, where) & (True if mask is None else mask)
-        more = top if exclude is None else top + 1
-        scores, rows = self._lookup.nearest(prepare(vectors, self.metric), min(more, max(len(self.removed), 1)), mask)
-        if exclude is not None:
-            scores, rows = without(scores, rows, np.asarray(exclude, np.int64), top)
+        count = len(self.removed)
+        scores, rows = self._lookup.nearest(vectors, min(top + (own is not None), count), mask)
+        if own is not None:
+            scores, rows = without(scores, rows, own, top)
         if self.metric == "l2":
             scores = -np.sqrt(np.maximum(-scores, 0))
         if min_score is not None:
@@ -201,16 +177,58 @@ class Index:
         self._keep = keep
 
     def _vectors(self, queries: Any, encoder: Encoder | None) -> FloatArray:
-        if isinstance(queries, np.ndarray) and queries.dtype != np.uint8:
-            vectors = np.atleast_2d(queries).astype(np.float32, copy=False)
-            if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-                raise InputError(f"queries of shape {queries.shape} were given: the index has vectors of {self.dim}")
-            if not np.isfinite(vectors).all():
-                raise InputError("a query is not finite")
-            return vectors
-        from sslfeat.retrieval.queries import embed
+        if not _are_vectors(queries):
+            from sslfeat.retrieval.queries import embed
 
-        return embed(self.meta, queries, encoder)
+            return embed(self.meta, queries, encoder)
+        try:
+            vectors = np.asarray(queries, np.float32)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"queries are vectors of {self.dim} numbers, or pictures: {error}") from error
+        vectors = vectors.reshape(0, self.dim) if not vectors.size else np.atleast_2d(vectors)
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise InputError(f"queries of shape {vectors.shape} were given: the index has vectors of {self.dim}")
+        if not np.isfinite(vectors).all():
+            raise InputError("a query is not finite")
+        return vectors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What pickle keeps: of an index in a folder its place and hashes, of a temporary one the files themselves."""
+        if self._keep is None:
+            return _reopened, (str(self.folder.resolve()), self.meta["files"])
+        return _unpacked, ({name: (self.folder / name).read_bytes() for name in files.FILES},)
+
+
+def _are_vectors(queries: Any) -> bool:
+    """Numbers, and not the pixels of a picture, nor anything that names pictures."""
+    if hasattr(queries, "__array__"):
+        return bool(np.asarray(queries).dtype != np.uint8)
+    if not isinstance(queries, list | tuple):
+        return False
+    return not queries or isinstance(queries[0], int | float | np.number) or _are_vectors(queries[0])
+
+
+def _reopened(folder: str, recorded: dict[str, Any]) -> Index:
+    index = Index.load(folder)
+    if index.meta["files"] != recorded:
+        raise RetrievalError(f"{folder} is not the index any more that was pickled: it has changed since")
+    return index
+
+
+def _unpacked(contents: dict[str, bytes]) -> Index:
+    out, keep = _temporary()
+    for name, data in contents.items():
+        (out / name).write_bytes(data)
+    index = Index.load(out)
+    index._keep = keep
+    return index
+
+
+def _temporary() -> tuple[Path, _Kept]:
+    """A folder that goes when the object beside it does."""
+    out, keep = Path(tempfile.mkdtemp(prefix="sslfeat-index-")), _Kept()
+    weakref.finalize(keep, shutil.rmtree, out, ignore_errors=True)
+    return out, keep
 
 
 def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> Vectors:
@@ -246,8 +264,9 @@ def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
     from sslfeat import __version__
 
     return {
-        "plan": asdict(built.plan), "factory": built.plan.factory, "metric": metric, "settings": built.settings,
-        "dim": vectors.dim, "rows": len(built.columns), "removed": 0, "built_rows": len(built.columns),
+        "plan": asdict(built.plan), "factory": built.plan.factory, "metric": metric,
+        "settings": {str(depth): settings for depth, settings in built.levels.items()}, "dim": vectors.dim,
+        "rows": len(built.columns), "removed": 0, "built_rows": len(built.columns),
         "figures": built.figures, "encoder": vectors.encoder, "origin": vectors.origin,
         "versions": {"sslfeat": __version__, "faiss": faiss.__version__},
     }  # fmt: skip

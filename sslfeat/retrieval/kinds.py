@@ -24,6 +24,7 @@ Settings = dict[str, int]
 POINTS_A_LIST = 64  # to learn a centre from
 POINTS_FOR_CODES = 16_384  # 16 centres for each piece of a vector are soon learned
 LINKS, CONSTRUCTION = 32, 80
+CODE_VALUES = 16  # of a 4-bit code
 CODED = 2  # dimensions in one 4-bit code
 SEED = 1234
 
@@ -58,21 +59,29 @@ class Plan:
         }[self.kind]
         return count * each + self.lists * vector
 
-    def ladders(self) -> list[list[Settings]]:
-        """Settings to try, each list from fast to thorough."""
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        if min(self.lists, self.codes, self.links) < 0:
+            raise ValueError("a plan has a negative number of lists, codes or links")
+
+    def ladders(self, depth: int) -> list[list[Settings]]:
+        """Settings to try for the ``depth`` nearest, each list from fast to thorough."""
         if self.kind == "flat":
             return [[{}]]
         if self.kind == "hnsw":
-            return [[{"efSearch": ef} for ef in _steps(8, 1024)]]
-        probes = [probes for probes in _steps(1, 1024) if probes < self.lists] + [self.lists]
+            return [[{"efSearch": ef} for ef in _steps(max(8, depth), max(1024, 8 * depth))]]
+        probes = [*_steps(1, self.lists - 1), self.lists]
         if self.kind == "ivf":
             return [[{"nprobe": probe} for probe in probes]]
-        return [[{"nprobe": probe, "k_factor": factor} for probe in probes] for factor in (4, 8, 16, 32, 64, 128)]
+        return [
+            [{"nprobe": probe, "candidates": depth * more} for probe in probes] for more in (2, 4, 8, 16, 32, 64, 128)
+        ]
 
 
 def _steps(first: int, last: int) -> list[int]:
     """1, 1.25, 1.5 and 1.75 times the powers of two, as whole numbers."""
-    values = (base * quarter // 4 for base, quarter in itertools.product([2**n for n in range(12)], (4, 5, 6, 7)))
+    values = (base * quarter // 4 for base, quarter in itertools.product([2**n for n in range(15)], (4, 5, 6, 7)))
     return sorted({value for value in values if first <= value <= last})
 
 
@@ -105,6 +114,9 @@ def empty(plan: Plan, dim: int, metric: str, sample: FloatArray) -> Any:
         quantizer.add(_centres(sample, plan.lists, metric))
         if plan.codes:
             index.pq.cp.min_points_per_centroid = 1  # else it warns of few rows on standard error
+            sample = np.resize(
+                sample, (max(len(sample), CODE_VALUES), dim)
+            )  # fewer it does not accept, equal ones it does
         with one_thread():  # hundreds of tiny problems: sharing each of them takes far longer than solving it
             index.train(sample[:POINTS_FOR_CODES])  # the lists are there already: codes alone are learned
     return index
@@ -138,15 +150,27 @@ def _centres(sample: FloatArray, lists: int, metric: str) -> FloatArray:
     return centres
 
 
-def parameters(plan: Plan, settings: Settings, k: int, selector: Any = None) -> Any:
-    """FAISS's search parameters for these settings; a graph is walked further for more than 10 neighbours."""
+def parameters(plan: Plan, settings: Settings, asked: int) -> Any:
+    """FAISS's search parameters for these settings, where ``asked`` rows shall come back."""
     import faiss
 
     if plan.kind == "flat":
-        return faiss.SearchParameters(sel=selector)
+        return None
     if plan.kind == "hnsw":
-        return faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"] * max(k, 10) // 10, k), sel=selector)
-    lists = faiss.SearchParametersIVF(nprobe=settings["nprobe"], sel=selector)
+        return faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"], asked))
+    lists = faiss.SearchParametersIVF(nprobe=settings["nprobe"])
     if plan.kind == "ivf":
         return lists
-    return faiss.IndexRefineSearchParameters(k_factor=settings["k_factor"], base_index_params=lists)
+    factor = max(settings["candidates"], asked) / asked
+    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=lists)
+
+
+def whole(index: Any, plan: Plan) -> tuple[Any, Any]:
+    """What of an ``index`` compares with every vector, so is exact, and its parameters."""
+    import faiss
+
+    if plan.kind == "hnsw":
+        return faiss.downcast_index(index.storage), None
+    if plan.kind == "ivf":
+        return index, faiss.SearchParametersIVF(nprobe=plan.lists)
+    return (faiss.downcast_index(index.refine_index), None) if plan.kind == "ivfpq" else (index, None)

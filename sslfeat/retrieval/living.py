@@ -1,7 +1,7 @@
 """An index that follows its pictures: rows are added, replaced and removed, and only they are touched.
 
 Removed rows stay in FAISS's file and are passed over. When they become many, or the index has doubled, it is built anew
-from its own vectors; when it has grown a little, its recall is measured again, and its settings follow.
+from its own vectors; when it has grown a little, its recall is measured again (``growth.py``), and its settings follow.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ from sslfeat import store
 from sslfeat.errors import RetrievalError
 from sslfeat.features import Part
 from sslfeat.retrieval import folder as files
-from sslfeat.retrieval.build import QUERIES, Events, build
+from sslfeat.retrieval.build import Events, build
 from sslfeat.retrieval.builder import Builder
 from sslfeat.retrieval.choose import Wish
-from sslfeat.retrieval.exact import K, Truth
+from sslfeat.retrieval.growth import MOST, is_due, kept_out, measured
 from sslfeat.retrieval.ids import write_ids
 from sslfeat.retrieval.index import Index, describe
 from sslfeat.retrieval.index import wish as default_wish
-from sslfeat.retrieval.kinds import SEED, Plan
+from sslfeat.retrieval.kinds import SEED
 from sslfeat.retrieval.lookup import Lookup
 from sslfeat.retrieval.queries import check_encoder
 from sslfeat.retrieval.reading import read_faiss
-from sslfeat.retrieval.tuning import measure, tune
-from sslfeat.retrieval.vectors import BLOCK, COLUMNS, Vectors, blocks, prepare
+from sslfeat.retrieval.record import Record, read_record
+from sslfeat.retrieval.vectors import BLOCK, COLUMNS, Vectors, blocks
 
 MANY_REMOVED = 1 / 3  # of all rows, and the index is built anew
 DOUBLED = 2  # times the rows that it was built for
-NOTABLY_GROWN = 1.05  # times the rows that its recall was measured with
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ class _Growth:
         self.labels: dict[int, str | None] = {}
         self.replaced: list[int] = []
         self.count = 0
+        self._lots = np.random.default_rng(SEED)
 
     def see(self, columns: pa.Table, block: npt.NDArray[np.float32], rows: dict[str, int]) -> None:
         """Compare a block with the rows there are, by path and sha256, and add what is new."""
@@ -136,7 +136,8 @@ class _Growth:
             if self.builder is None:
                 at = self.index.folder / files.VECTORS
                 self.builder = Builder.of(at, self.index.plan, self.index.dim, self.index.metric, self.work)
-            self.builder.add(block[new])
+            self.builder.add(block[new], self._lots.random(len(new)))
+            self.builder.let_in(but=MOST)
             self.tables.append(columns.take(pa.array(new)))
             self.count += len(new)
 
@@ -155,18 +156,40 @@ def _finish(
     if not (growth.count or dropped or growth.labels):
         return changes
     meta = {**index.meta, "rows": len(columns), "removed": int(removed.sum())}
+    anew = _outgrown(meta) and len(columns) > meta["removed"]
+    if not anew and growth.builder is not None:
+        meta, anew = _measured(meta, growth, events)
     file = folder / files.VECTORS
     if growth.builder is not None:
         file = growth.work / files.VECTORS
         growth.builder.write(file)
-    if _outgrown(meta) and len(columns) > meta["removed"]:
+    if anew:
         meta, columns, removed = _anew(file, growth.work, meta, columns, removed, wish, events)
         changes = replace(changes, rebuilt=True)
-    elif growth.count and index.plan.kind != "flat":
-        meta = _remeasured(file, meta, index, removed, events)
     write_ids(growth.work / files.IDS, columns, removed)
     files.commit_update(folder, meta)
     return changes
+
+
+def _measured(meta: dict[str, Any], growth: _Growth, events: Events) -> tuple[dict[str, Any], bool]:
+    """``meta`` with recall measured again where that is due, and whether the index must be built anew instead."""
+    record = _record(meta)
+    if growth.builder is None or not is_due(record):
+        return meta, False
+    asked = kept_out(growth.count)
+    growth.builder.let_in(but=asked)
+    if not asked:
+        events.say("it has grown, by too few rows at once to measure its recall with: it is built anew")
+        return meta, True
+    events.say(f"measuring recall again, with {asked} new rows")
+    found = measured(growth.builder, record)
+    if found is None:
+        return meta, True
+    return {**meta, "settings": found["settings"], "figures": {**meta["figures"], **found["figures"]}}, False
+
+
+def _record(meta: dict[str, Any]) -> Record:
+    return read_record(meta, files.META)
 
 
 def _relabelled(columns: pa.Table, labels: dict[int, str | None]) -> pa.Table:
@@ -203,40 +226,16 @@ def _anew(
     old = file
     if file.parent == work:
         old = file.replace(work / "grown.faiss")
-    remaining = _Remaining(_lookup(old, meta).vectors, columns, removed, meta)
-    wanted = wish or default_wish(meta["figures"]["target"], None, "auto", meta["figures"]["workload"])
-    built = build(remaining, work, meta["metric"], wanted, events)
+    record = _record(meta)
+    remaining = _Remaining(Lookup(read_faiss(old), record.plan, {}, record.metric).vectors, columns, removed, meta)
+    target, workload, asked = record.figures.target, record.figures.workload, record.figures.asked
+    try:
+        built = build(remaining, work, record.metric, wish or default_wish(target, None, asked, workload), events)
+    except RetrievalError:
+        if wish is not None or asked == "auto":
+            raise
+        events.say(f"{asked} does not reach recall {target} any more: another kind is chosen")
+        built = build(remaining, work, record.metric, default_wish(target, None, "auto", workload), events)
     if old.parent == work:
         old.unlink()
-    return describe(built, remaining, meta["metric"]), built.columns, np.zeros(len(built.columns), bool)
-
-
-def _lookup(file: Path, meta: dict[str, Any]) -> Lookup:
-    return Lookup(read_faiss(file), Plan(**meta["plan"]), meta["settings"], meta["metric"])
-
-
-def _remeasured(
-    file: Path, meta: dict[str, Any], index: Index, removed: npt.NDArray[np.bool_], events: Events
-) -> dict[str, Any]:
-    """Recall stated anew where the index has grown notably since; rows are the queries, each without itself."""
-    import faiss
-
-    figures = meta["figures"]
-    alive = np.flatnonzero(~removed)
-    if len(alive) <= NOTABLY_GROWN * figures.get("measured_rows", meta["built_rows"]):
-        return meta
-    events.say("measuring recall again")
-    lookup = _lookup(file, meta)
-    own = np.random.default_rng(SEED).choice(alive, min(2 * QUERIES, len(alive) // 2), replace=False)
-    queries = prepare(lookup.vectors(own), index.metric)
-    truths = [Truth(queries[half::2], index.metric, K, own[half::2]) for half in (0, 1)]
-    for start in range(0, len(removed), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(removed)))
-        block = lookup.vectors(rows)
-        for truth in truths:
-            truth.see(block, start, removed[rows])
-    selector = faiss.IDSelectorBitmap(np.packbits(~removed, bitorder="little")) if removed.any() else None
-    tuned, _ = tune(lookup.index, index.plan, truths[0], figures["target"], selector, figures["workload"])
-    settings = tuned.settings if tuned else index.plan.ladders()[-1][-1]
-    found = measure(lookup.index, index.plan, settings, truths[1], selector)
-    return {**meta, "settings": settings, "figures": {**figures, **found, "measured_rows": len(alive)}}
+    return describe(built, remaining, record.metric), built.columns, np.zeros(len(built.columns), bool)

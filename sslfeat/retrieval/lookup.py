@@ -1,4 +1,9 @@
-"""Searching an opened FAISS index: the right threads, and exact where few rows are allowed."""
+"""Searching an opened FAISS index: as deep as the neighbours asked for lie, and exactly where that is not deep enough.
+
+The nearest rows that a condition allows are sought among the nearest of all. If enough of them are allowed these are the
+answer, found as well as any; if not, the query is asked deeper, and at last compared with every row that is allowed. So no
+condition needs to be independent of the query, and what is found does not depend on which rows were removed.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +16,45 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.cores import available_cores
-from sslfeat.retrieval.builder import Found, nearest
+from sslfeat.retrieval.builder import OWN, Found
 from sslfeat.retrieval.exact import IntArray, Truth, scores_of
-from sslfeat.retrieval.kinds import Plan, Settings, one_thread, parameters
+from sslfeat.retrieval.kinds import Plan, one_thread, parameters, whole
+from sslfeat.retrieval.tuning import Levels
 from sslfeat.retrieval.vectors import BLOCK, FloatArray
 
-FEW = 0.05  # of the rows allowed: comparing with them all is exact, and soon done
+NEARER = 0.5  # of the rows found are looked at for those allowed: the farthest are found less well
+SOON = 20  # rows are compared in the time in which a search finds one
 SHARED_ROWS = 50_000  # from so many on, the cores share a single query
 
 
 class Lookup:
     """A FAISS index with the plan and the settings that it was tuned to."""
 
-    def __init__(self, index: Any, plan: Plan, settings: Settings, metric: str) -> None:
-        self.index, self.plan, self.settings, self.metric = index, plan, settings, metric
+    def __init__(self, index: Any, plan: Plan, levels: Levels, metric: str) -> None:
+        self.index, self.plan, self.levels, self.metric = index, plan, levels, metric
         self._mapped = False
-        self._parameters: dict[int, Any] = {}  # by k: making them takes as long as a search
+        self._parameters: dict[int, Any] = {}  # by depth: making them takes as long as a search
+        self._whole = whole(index, plan)
 
     def nearest(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None = None) -> Found:
-        """Scores and rows, (Q, ``k``), of prepared ``queries`` among the rows of ``mask`` (N,), or all."""
-        import faiss
-
-        if mask is None:
-            if self.plan.kind == "flat" and len(queries) < available_cores() and self.index.ntotal > SHARED_ROWS:
-                return self._shared(queries, k)
-            with one_thread() if len(queries) == 1 else contextlib.nullcontext():  # sharing one query takes longer
-                if k not in self._parameters:
-                    self._parameters[k] = parameters(self.plan, self.settings, k)
-                distances, rows = self.index.search(queries, k, params=self._parameters[k])
-            return scores_of(distances, self.metric), rows
-        share = float(mask.mean()) if mask.size else 0.0
-        if share < FEW or (self.plan.kind == "flat" and share < 0.5):
-            return self._exact(queries, k, np.flatnonzero(mask))
-        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        return nearest(self.index, self.plan, self._further(share), queries, k, self.metric, selector)
+        """Scores and rows, (Q, ``k``), of prepared ``queries`` among the rows of ``mask`` (N,), or all; row -1 for none."""
+        scores, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        left = np.arange(len(queries))
+        for depth in self._depths(k, mask):
+            found = self._at(queries[left], depth)
+            if mask is None:
+                found, enough = (found[0][:, :k], found[1][:, :k]), found[1][:, k - 1] >= 0
+            else:
+                found, enough = _allowed(*found, mask, k, depth)
+            if enough.all() and len(left) == len(queries):
+                return found
+            scores[left], rows[left] = found
+            left = left[~enough]
+            if not len(left):
+                return scores, rows
+        if len(left):
+            scores[left], rows[left] = self._exact(queries[left], k, mask)
+        return scores, rows
 
     def vectors(self, rows: IntArray) -> FloatArray:
         """Stored vectors, float32 (n, D)."""
@@ -56,32 +66,60 @@ class Lookup:
         found: FloatArray = self.index.reconstruct_batch(np.ascontiguousarray(rows, np.int64))
         return found
 
-    def _further(self, share: float) -> Settings:
-        """Where only a ``share`` of the rows counts, more must be looked at to find as many."""
-        settings = {name: int(np.ceil(value / share)) for name, value in self.settings.items() if name != "k_factor"}
-        if "nprobe" in settings:
-            settings["nprobe"] = min(settings["nprobe"], self.plan.lists)
-        return {**self.settings, **settings}
+    def _depths(self, k: int, mask: npt.NDArray[np.bool_] | None) -> list[int]:
+        """Those worth trying: none where comparing with all that are allowed is sooner done."""
+        if mask is None:
+            return [depth for depth in self.levels if depth + OWN >= k]
+        allowed = int(np.count_nonzero(mask))
+        depths = [depth for depth in self.levels if NEARER * depth * allowed >= k * len(mask)]
+        return [] if not depths or allowed < SOON * depths[0] else depths
 
-    def _exact(self, queries: FloatArray, k: int, rows: IntArray) -> Found:
+    def _at(self, queries: FloatArray, depth: int) -> Found:
+        if depth not in self._parameters:
+            self._parameters[depth] = parameters(self.plan, self.levels[depth], depth + OWN)
+        with one_thread() if len(queries) == 1 else contextlib.nullcontext():  # sharing one query takes longer
+            distances, rows = self.index.search(queries, depth + OWN, params=self._parameters[depth])
+        return scores_of(distances, self.metric), rows
+
+    def _exact(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None) -> Found:
+        if mask is not None:
+            return self._among(queries, k, np.flatnonzero(mask))
+        exact, params = self._whole
+        if self.plan.kind != "ivf" and len(queries) < available_cores() and exact.ntotal > SHARED_ROWS:
+            return self._shared(exact, queries, k)
+        distances, rows = exact.search(queries, k, params=params)
+        return scores_of(distances, self.metric), rows
+
+    def _among(self, queries: FloatArray, k: int, rows: IntArray) -> Found:
         truth = Truth(queries, self.metric, k)
         for start in range(0, len(rows), BLOCK):
             truth.see(self.vectors(rows[start : start + BLOCK]), start)
         return truth.scores, np.where(truth.rows >= 0, rows[truth.rows], -1) if len(rows) else truth.rows
 
-    def _shared(self, queries: FloatArray, k: int) -> Found:
+    def _shared(self, exact: Any, queries: FloatArray, k: int) -> Found:
         """FAISS compares a single query on one core: give every core a stretch of the rows."""
         import faiss
 
         cores = available_cores()
-        edges = np.linspace(0, self.index.ntotal, cores + 1).astype(int)
-        selectors = [faiss.IDSelectorRange(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+        edges = np.linspace(0, exact.ntotal, cores + 1).astype(int)
+        chosen = [
+            faiss.SearchParameters(sel=faiss.IDSelectorRange(int(a), int(b))) for a, b in itertools.pairwise(edges)
+        ]
         with ThreadPoolExecutor(cores) as pool:
-            found = list(
-                pool.map(
-                    lambda selector: nearest(self.index, self.plan, {}, queries, k, self.metric, selector), selectors
-                )
-            )
-        scores, rows = np.hstack([part[0] for part in found]), np.hstack([part[1] for part in found])
+            found = list(pool.map(lambda params: exact.search(queries, k, params=params), chosen))
+        scores = np.hstack([scores_of(distances, self.metric) for distances, _ in found])
+        rows = np.hstack([rows for _, rows in found])
+        scores = np.where(rows >= 0, scores, -np.inf)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+
+
+def _allowed(
+    scores: FloatArray, rows: IntArray, mask: npt.NDArray[np.bool_], k: int, depth: int
+) -> tuple[Found, npt.NDArray[np.bool_]]:
+    """The first ``k`` found that are allowed, and which queries have so many among the nearer ones."""
+    good = (rows >= 0) & mask[rows]
+    enough = good[:, : int(NEARER * depth)].sum(1) >= k
+    first = np.argsort(~good, axis=1, kind="stable")[:, :k]
+    scores, rows = np.where(good, scores, np.float32(-np.inf)), np.where(good, rows, -1)
+    return (np.take_along_axis(scores, first, 1), np.take_along_axis(rows, first, 1)), enough

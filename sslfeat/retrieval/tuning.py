@@ -1,4 +1,8 @@
-"""The fastest settings with which an index finds what it shall find."""
+"""The fastest settings with which an index finds what it shall find, for every number of neighbours.
+
+Settings belong to a depth: with those of depth 30, the nearest, the 3 nearest, ... the 30 nearest are found as well as was
+asked. A search takes those of the least depth that covers it; beyond the last it is exact (``lookup.py``).
+"""
 
 from __future__ import annotations
 
@@ -6,88 +10,142 @@ import bisect
 import contextlib
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sslfeat.retrieval.builder import Found, nearest
-from sslfeat.retrieval.exact import Truth, without
-from sslfeat.retrieval.kinds import Plan, Settings, one_thread
+from sslfeat.retrieval.exact import STATED, K, Truth
+from sslfeat.retrieval.kinds import Plan, Settings, one_thread, whole
+from sslfeat.retrieval.vectors import FloatArray
 
 WORKLOADS = ("batch", "single")
+DEPTHS = (K, 30, 100, 300, 1000)
+DEEPEST = DEPTHS[-1]
+TRIED = (1, 3, *DEPTHS)  # numbers of neighbours that recall is looked at for
 MARGIN = 0.1  # of what the target leaves to be missed: other queries may be harder
+STEADY = 0.005  # what greater depths may find less than the first does
+DEEP_QUERIES = 400  # to tune greater depths on: each has more neighbours to find
 LAPS, LAP_SECONDS = 3, 0.15
 SINGLES = 200  # queries asked one by one
+Levels = dict[int, Settings]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Settings, the recall they gave on the queries they were tuned on, and queries a second, all at once."""
+    """Settings, the least recall they gave on the queries they were tuned on, and queries a second."""
 
     settings: Settings
     recall: float
     per_second: float
 
 
-def tune(
-    index: Any, plan: Plan, truth: Truth, target: float, selector: Any = None, workload: str = "batch"
-) -> tuple[Tuned | None, float]:
-    """The fastest settings whose recall is at least ``target`` and a margin, and the best recall seen.
+def with_margin(target: float) -> float:
+    """What queries to tune on must reach, so that others reach ``target``."""
+    return min(target + MARGIN * (1 - target), 1.0)
 
-    ``selector`` is FAISS's, of the rows that count; ``workload`` as in ``speed``.
+
+def tune(
+    index: Any, plan: Plan, truth: Truth, wanted: float, depth: int = K, workload: str = "batch"
+) -> tuple[Tuned | None, float]:
+    """The fastest settings whose recall, of any number of neighbours up to ``depth``, is ``wanted``; and the best seen.
+
+    ``workload`` as in ``speed``.
     """
-    wanted = min(target + MARGIN * (1 - target), 1.0)
     best, highest = None, 0.0
-    for ladder in plan.ladders():
+    for ladder in plan.ladders(depth):
         recalls: dict[int, float] = {}
 
         def recall(step: int, ladder: list[Settings] = ladder, recalls: dict[int, float] = recalls) -> float:
             if step not in recalls:
-                recalls[step] = truth.recall(*answers(index, plan, ladder[step], truth, selector))
+                recalls[step] = least_recall(index, plan, ladder[step], truth, depth)
             return recalls[step]
 
         step = bisect.bisect_left(range(len(ladder)), wanted, key=recall)
         highest = max(highest, *recalls.values())
         if step == len(ladder):
             continue
-        tuned = Tuned(ladder[step], recall(step), speed(index, plan, ladder[step], truth, selector, workload))
+        tuned = Tuned(ladder[step], recall(step), _speed_at(index, plan, ladder[step], truth, depth, workload))
         if best is not None and tuned.per_second < best.per_second:
             break  # later ladders are more thorough still
         best = tuned
     return best, highest
 
 
-def answers(index: Any, plan: Plan, settings: Settings, truth: Truth, selector: Any = None) -> Found:
-    """What the index finds for the queries of ``truth``, themselves left out where they are rows of it."""
-    if truth.own is None:
-        return nearest(index, plan, settings, truth.queries, truth.k, truth.metric, selector)
-    found = nearest(index, plan, settings, truth.queries, truth.k + 1, truth.metric, selector)
-    return without(*found, truth.own, truth.k)
+def tune_all(
+    index: Any, plan: Plan, truth: Truth, target: float, workload: str = "batch", kept: Levels | None = None
+) -> tuple[Levels, float]:
+    """Settings for each depth, as far as they are faster than comparing with all; and the best recall at the first.
+
+    Settings of ``kept`` stay where they still do. Nothing for the first depth: ``target`` cannot be reached.
+    """
+    levels: Levels = {}
+    reached, wanted = 0.0, with_margin(target)
+    for depth in DEPTHS:
+        few = truth if depth == K else truth.first(DEEP_QUERIES)
+        if kept and depth in kept and (found := least_recall(index, plan, kept[depth], few, depth)) >= wanted:
+            levels[depth] = kept[depth]
+            wanted, reached = (max(wanted, found - STEADY), found) if depth == K else (wanted, reached)
+            continue
+        tuned, highest = tune(index, plan, few, wanted, depth, workload)
+        if depth == K:
+            reached = highest
+        if tuned is None or (depth > K and tuned.per_second < _speed_of_all(index, plan, few, depth, workload)):
+            break
+        levels[depth] = tuned.settings
+        if depth == K:
+            wanted = max(wanted, tuned.recall - STEADY)
+    return levels, reached
 
 
-def measure(index: Any, plan: Plan, settings: Settings, truth: Truth, selector: Any = None) -> dict[str, Any]:
-    """Recall of the 10 nearest on queries that should not have been tuned on, and how many a second, both ways."""
+def least_recall(index: Any, plan: Plan, settings: Settings, truth: Truth, depth: int) -> float:
+    """The least recall, over numbers of neighbours up to ``depth``."""
+    found = nearest(index, plan, settings, truth.queries, depth, truth.metric)
+    return min(truth.recall(*found, k) for k in TRIED if k <= depth)
+
+
+def measure(index: Any, plan: Plan, levels: Levels, truth: Truth) -> dict[str, Any]:
+    """Recall of the 1, 10 and 100 nearest on queries that should not have been tuned on, and how many a second."""
+    recalls = {}
+    for k in STATED:
+        depth = next((depth for depth in levels if depth >= k), None)
+        found = None if depth is None else nearest(index, plan, levels[depth], truth.queries, depth, truth.metric)
+        recalls[str(k)] = 1.0 if found is None else round(truth.recall(*found, k), 4)
     return {
-        "recall": round(truth.recall(*answers(index, plan, settings, truth, selector)), 4),
+        "recall": recalls[str(K)],
+        "recall_at": recalls,
         "recall_queries": len(truth.queries),
-        **speeds(index, plan, settings, truth, selector),
+        **speeds(index, plan, levels, truth),
     }
 
 
-def speeds(index: Any, plan: Plan, settings: Settings, truth: Truth, selector: Any = None) -> dict[str, float]:
-    """Queries a second, all at once and one by one."""
-    rates = {work: speed(index, plan, settings, truth, selector, work) for work in WORKLOADS}
-    return {"queries_per_second": round(rates["batch"], 1), "single_queries_per_second": round(rates["single"], 1)}
+def speeds(index: Any, plan: Plan, levels: Levels, truth: Truth) -> dict[str, float]:
+    """Queries a second for the 10 nearest, all at once and one by one."""
+    if K in levels:
+        rates = [_speed_at(index, plan, levels[K], truth, K, workload) for workload in WORKLOADS]
+    else:
+        rates = [_speed_of_all(index, plan, truth, K, workload) for workload in WORKLOADS]
+    return {"queries_per_second": round(rates[0], 1), "single_queries_per_second": round(rates[1], 1)}
 
 
-def speed(
-    index: Any, plan: Plan, settings: Settings, truth: Truth, selector: Any = None, workload: str = "batch"
-) -> float:
+def _speed_at(index: Any, plan: Plan, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
+    def ask(queries: FloatArray) -> Found:
+        return nearest(index, plan, settings, queries, depth, truth.metric)
+
+    return speed(ask, truth.queries, workload)
+
+
+def _speed_of_all(index: Any, plan: Plan, truth: Truth, depth: int, workload: str) -> float:
+    exact, parameters = whole(index, plan)
+    return speed(lambda queries: exact.search(queries, depth, params=parameters), truth.queries, workload)
+
+
+def speed(ask: Callable[[FloatArray], Any], queries: FloatArray, workload: str = "batch") -> float:
     """Queries a second, all asked at once, or for ``single`` one after the other on one thread: the median of some laps."""
-    several = truth.k if truth.own is None else truth.k + 1
     single = workload == "single"
-    batches = np.array_split(truth.queries[:SINGLES], SINGLES) if single else [truth.queries]
+    batches = np.array_split(queries[:SINGLES], SINGLES) if single else [queries]
     batches = [batch for batch in batches if len(batch)]
     laps = []
     with one_thread() if single else contextlib.nullcontext():
@@ -95,7 +153,7 @@ def speed(
             began, asked = time.perf_counter(), 0
             while (spent := time.perf_counter() - began) < LAP_SECONDS:
                 for batch in batches:
-                    nearest(index, plan, settings, batch, several, truth.metric, selector)
+                    ask(batch)
                     asked += len(batch)
             laps.append(asked / spent)
     return statistics.median(laps)

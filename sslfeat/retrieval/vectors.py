@@ -18,6 +18,7 @@ from sslfeat.features import FeaturesFolder, Part
 FloatArray = npt.NDArray[np.float32]
 METRICS = ("cosine", "ip", "l2")
 BLOCK = 65_536  # rows handled at once
+SHORT, LONGEST = 1e-17, 1.3e19  # lengths whose squares float32 holds
 COLUMNS = ("path", "sha256", "width", "height", "label")
 
 
@@ -128,10 +129,22 @@ def _joined(tables: list[pa.Table], rows: list[FloatArray], metric: str) -> tupl
 
 
 def prepare(rows: npt.ArrayLike, metric: str) -> FloatArray:
-    """Contiguous float32 (N, D); for ``cosine`` copies of unit length, since cosine is their inner product."""
+    """Contiguous float32 (N, D); for ``cosine`` copies of unit length, since cosine is their inner product.
+
+    Raises InputError for other metrics if a row is so long that float32 cannot hold its square.
+    """
     array = np.ascontiguousarray(rows, np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        norms = np.linalg.norm(array, axis=1, keepdims=True)
     if metric != "cosine":
+        if (longest := norms.max(initial=0)) > LONGEST:
+            raise InputError(
+                f"a vector of length {longest:.3g} was given: {metric} takes up to {LONGEST:.3g}, scale them"
+            )
         return array
-    norms = np.linalg.norm(array, axis=1, keepdims=True)
-    unit: FloatArray = array / np.maximum(norms, np.finfo(np.float32).tiny)
+    odd = np.flatnonzero(((norms < SHORT) | (norms > LONGEST)) & array.any(1, keepdims=True))
+    unit: FloatArray = array / (norms + (norms == 0))
+    if odd.size:  # their squares are beyond float32
+        exact: npt.NDArray[np.float64] = array[odd].astype(np.float64)
+        unit[odd] = (exact / np.linalg.norm(exact, axis=1, keepdims=True)).astype(np.float32)
     return unit
