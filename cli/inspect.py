@@ -38,9 +38,9 @@ def verify(
 ) -> None:
     """Rehash a features folder, an index or a target, or check an encoder file; every fault is named."""
     from sslfeat.retrieval.folder import META
-    from sslfeat.run_record import MARK_NAME, RUN_NAME, UPDATE_NAME
+    from sslfeat.run_record import RUN_NAME, exchanging
 
-    features = (path / RUN_NAME).is_file() or (path / UPDATE_NAME / MARK_NAME).is_file()
+    features = (path / RUN_NAME).is_file() or exchanging(path)
     if sources and not features:
         raise UsageError(f"{path} is no features folder: --sources is for those")
     if (path / META).is_file():
@@ -88,12 +88,12 @@ def models(as_json: Json = False) -> None:
 
 def _describe(path: str) -> dict[str, Any]:
     from sslfeat.retrieval.folder import META, read_meta
-    from sslfeat.run_record import MARK_NAME, RUN_NAME, UPDATE_NAME
+    from sslfeat.run_record import RUN_NAME, exchanging
 
     folder = Path(path)
     if (folder / META).is_file():
         return {name: value for name, value in read_meta(folder).items() if name != "files"}
-    if (folder / RUN_NAME).is_file() or (folder / UPDATE_NAME / MARK_NAME).is_file():
+    if (folder / RUN_NAME).is_file() or exchanging(folder):
         return _features(folder)
     if (folder / "config.yaml").is_file():
         return _run(folder)

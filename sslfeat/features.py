@@ -25,13 +25,12 @@ from sslfeat.layouts import read_columns, read_embeddings
 from sslfeat.run_record import (
     CHECK,
     FORMAT,
-    MARK_NAME,
     RUN_NAME,
-    UPDATE_NAME,
     Commit,
     check_commit,
     check_record,
     commit_path,
+    exchanging,
     files_of,
     part_count,
     read_commit,
@@ -59,7 +58,7 @@ class Watched:
         """Raises FeaturesError if it is no features folder; an exchange that is under way is waited for, not for ever."""
         self.folder = folder
         for pause in PAUSES:
-            if (folder / RUN_NAME).exists() or not (folder / UPDATE_NAME / MARK_NAME).exists():
+            if not exchanging(folder):  # or all but the mark has arrived: run.json is there, or never was
                 break
             time.sleep(pause)
         stamp = self._stamp()

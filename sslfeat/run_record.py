@@ -125,7 +125,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        if (folder / UPDATE_NAME / MARK_NAME).exists():
+        if exchanging(folder):
             raise FeaturesError(
                 f"{folder} is being exchanged for an updated one; if no update is running, give the last command "
                 "again: it carries the exchange through"
@@ -144,6 +144,11 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise FeaturesError(f"{path} was altered: embed the pictures again with --overwrite")
     build_record(Run, run, str(path), FeaturesError)
     return run
+
+
+def exchanging(folder: Path) -> bool:
+    """Whether the folder is being exchanged for an updated one, or was when somebody died of it."""
+    return all((folder / UPDATE_NAME / name).exists() for name in (MARK_NAME, RUN_NAME))
 
 
 def part_count(run: dict[str, Any]) -> int:

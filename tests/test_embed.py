@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,15 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from sslfeat import store
+from sslfeat import features, store
 from sslfeat.embed import Options, Summary, embed_to_folder
 from sslfeat.encoder import Encoder
 from sslfeat.errors import FeaturesError
+from sslfeat.failures import failures_bytes
 from sslfeat.features import Features
 from sslfeat.inputs import find_inputs
+from sslfeat.swap import swap
+from sslfeat.update import repair_folder, update_folder
 from sslfeat.verify import verify
 from tests.conftest import contents, sslfeat, tiny_card, write_tiny
 
@@ -243,3 +248,155 @@ def test_an_interrupted_run_says_so_and_goes_on(
     again.communicate()
     assert again.returncode == 3
     assert list(verify(tmp_path / "f")) == []
+
+
+def test_names_with_any_character_are_read_back_from_failures_csv() -> None:
+    rows = [("a\rb.jpg", "x"), ("a\nb\r\n", "y"), ('q"uo,te', "z"), (" \t=1+1", "é"), ("\u202e\x1b[31m", "\u2028\x85")]
+    text = failures_bytes([*rows, ("nul\0", "\0")]).decode()
+    found = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))]
+    assert found == [("path", "reason"), *rows, ("nul\\x00", "\\x00")]
+    frame = pd.read_csv(io.StringIO(text, newline=""))
+    assert frame.to_numpy().tolist() == [list(row) for row in found[1:]]
+
+
+STRANGERS: dict[str, dict[str, bytes]] = {
+    "another program's run.json": {
+        "run.json": b'{"name": "my run"}',
+        "part-00000.parquet": b"mine",
+        "part-00000.json": b"{}",
+    },
+    "parts of another program": {"part-00000.parquet": b"mine", "failures.csv": b"a,b"},
+    "temporary files": {".notes.tmp": b"mine", "deep/.x.tmp": b"mine", "thesis.tex": b"mine"},
+    "an encoder": {"encoder-int8.onnx": b"mine"},
+    "encoders": {"encoder-mine.onnx": b"mine"},
+    "a list of another kind": {"inputs.arrow": b"mine"},
+    "an update of another program": {".update/complete": b"", ".update/data": b"mine", "x": b"mine"},
+    "arrays": {"img_emb/notes.npy": b"mine", "metadata/readme": b"mine"},
+    "pictures": {"a.jpg": b"mine"},
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_is_no_features_folder_is_left_as_it_is(name: str, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    out, inputs = tmp_path / "f", find_inputs([pictures])
+    for path, data in STRANGERS[name].items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(data)
+    encoder = Encoder.load(tiny, "cpu", 1)
+    attempts: dict[str, Callable[[], object]] = {
+        "embed": lambda: embed_to_folder(encoder, inputs, out, Options(3, 7)),
+        "overwrite": lambda: embed_to_folder(encoder, inputs, out, Options(3, 7), overwrite=True),
+        "update": lambda: update_folder(encoder, inputs, out, Options(3, 7)),
+        "repair": lambda: repair_folder(encoder, out),
+    }
+    for attempt in attempts.values():
+        with pytest.raises(FeaturesError, match=r"holds other files|not a features folder|run\.json"):
+            attempt()
+        left = {path: data for path, data in contents(out).items() if path != store.LOCK_NAME}
+        assert left == STRANGERS[name]
+
+
+def test_files_of_others_in_a_features_folder_survive_overwrite_and_update(
+    tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "f"
+    shutil.copytree(pictures, images)
+    encoder = Encoder.load(tiny, "cpu", 1)
+    beside = ("notes.txt", "part-list.json", "part-00000.parquet.bak", "part-1.parquet", "encoder-mine.onnx", ".x.tmp")
+    below = ("img_emb/mine.npy", "img_emb/img_emb_x.npy", "metadata/readme", "sub/part-00000.parquet")
+    others = dict.fromkeys((*beside, *below), b"mine")
+    embed_to_folder(encoder, find_inputs([images]), out, Options(3, 7, layout="npy"))
+    for name, data in others.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(data)
+    next(images.rglob("*.jpg")).unlink()
+    update_folder(encoder, find_inputs([images]), out, Options(3, 7, layout="npy"))
+    embed_to_folder(encoder, find_inputs([images]), out, Options(3, 7), overwrite=True)
+    found = contents(out)
+    assert {name: found.get(name) for name in others} == others
+    assert list(verify(out)) == []
+    assert not list((out / "img_emb").glob("img_emb_0*"))
+    assert len(Features.load(out).paths) == 39
+
+
+def test_an_update_through_a_link_is_refused(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    images, out, elsewhere = tmp_path / "images", tmp_path / "f", tmp_path / "elsewhere"
+    shutil.copytree(pictures, images)
+    run(tiny, images, out)
+    elsewhere.mkdir()
+    (elsewhere / "complete").touch()
+    (elsewhere / "thesis.tex").write_text("years")
+    shutil.copy(out / "run.json", elsewhere / "run.json")
+    (out / ".update").symlink_to(elsewhere)
+    for path in sorted(images.rglob("*.jpg"))[:2]:
+        path.unlink()
+    for anew in (False, True):
+        with pytest.raises(FeaturesError, match=r"\.update is a link"):
+            if not anew:
+                update_folder(Encoder.load(tiny, "cpu", 1), find_inputs([images]), out, Options(3, 7))
+            else:
+                run(tiny, images, out, overwrite=True)
+    assert {path.name for path in elsewhere.iterdir()} == {"complete", "thesis.tex", "run.json"}
+
+
+def test_the_features_may_be_inside_the_folder_of_the_pictures(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(pictures, images)
+    for _ in range(2):
+        assert run(tiny, images, images / "features").embedded == 40
+    assert (
+        update_folder(Encoder.load(tiny, "cpu"), find_inputs([images]), images / "features", Options(3, 7))[0].resumed
+        == 40
+    )
+    with pytest.raises(FeaturesError, match="holds other files"):
+        run(tiny, images, images / "circles")
+
+
+def test_an_exchange_that_is_interrupted_is_carried_through_by_the_next_command(
+    tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "f"
+    shutil.copytree(pictures, images)
+    run(tiny, images, out)
+    next(images.rglob("*.jpg")).unlink()
+    encoder, inputs = Encoder.load(tiny, "cpu", 1), find_inputs([images])
+    real, calls = Path.replace, iter(range(1000))
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.parent.name == ".update" and self.name.startswith("part-") and next(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        update_folder(encoder, inputs, out, Options(3, 7))
+    monkeypatch.undo()
+    assert not (out / "run.json").exists()
+    monkeypatch.setattr(features, "PAUSES", (0.01,))
+    with pytest.raises(FeaturesError, match="being exchanged"):
+        Features.load(out)
+    summary = run(tiny, images, out)
+    assert (summary.embedded, summary.resumed) == (39, 39)
+    assert list(verify(out)) == []
+    assert not (out / ".update").exists()
+
+
+def test_of_two_updates_one_wins_and_the_other_says_why(
+    tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "f"
+    shutil.copytree(pictures, images)
+    run(tiny, images, out)
+    next(images.rglob("*.jpg")).unlink()
+    real = swap
+
+    def meanwhile(folder: Path) -> None:
+        refused = sslfeat(
+            "embed", images, "--encoder", tiny, "--out", out, "--part-size", "7", "--batch-size", "3", "--update"
+        )
+        assert (refused.returncode, "being written by another process" in refused.stderr) == (1, True)
+        real(folder)
+
+    monkeypatch.setattr("sslfeat.update.swap", meanwhile)
+    update_folder(Encoder.load(tiny, "cpu", 1), find_inputs([images]), out, Options(3, 7))
+    assert len(Features.load(out).paths) == 39

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import duckdb
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from embedding_reader import EmbeddingReader
 
@@ -63,6 +65,19 @@ def test_duckdb(folders: dict[str, Path], wanted: Features) -> None:
 def test_pyarrow_datasets(folders: dict[str, Path], wanted: Features) -> None:
     table = ds.dataset(sorted(map(str, folders["parquet"].glob("part-*.parquet")))).to_table()
     assert table["path"].to_pylist() == wanted.paths
+
+
+def test_the_patterns_that_the_documentation_gives(folders: dict[str, Path], wanted: Features) -> None:
+    """As README and docs/embed.md write them; the folder itself holds more than parts, and is not to be given."""
+    pattern = f"{folders['parquet']}/*.parquet"
+    files = sorted(glob.glob(pattern))
+    assert pl.read_parquet(pattern).sort("path")["path"].to_list() == wanted.paths
+    assert duckdb.execute(f"select path from '{pattern}' order by path").fetchall() == [
+        (path,) for path in wanted.paths
+    ]
+    assert list(pd.read_parquet(files)["path"]) == wanted.paths  # type: ignore[call-overload]  # its stubs know one path
+    assert pq.read_table(files)["path"].to_pylist() == wanted.paths
+    assert (folders["parquet"] / "failures.csv").exists()
 
 
 def test_the_reader_of_autofaiss_and_clip_retrieval(folders: dict[str, Path], wanted: Features) -> None:
