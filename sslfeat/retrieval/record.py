@@ -78,7 +78,6 @@ class Figures:
 class Record:
     """All of it. ``settings`` are by depth (``tuning.py``); ``built_rows`` were there when the index was built anew."""
 
-    format: int
     plan: Plan
     factory: str
     metric: str
@@ -92,6 +91,7 @@ class Record:
     origin: str
     versions: dict[str, str]
     files: dict[str, Stored]
+    format: int = FORMAT
 
     def __post_init__(self) -> None:
         _check(self.metric in METRICS, f"metric is {self.metric!r}")
