@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +112,7 @@ def _encoder(file: Any) -> dict[str, Any]:
 
 def _target(folder: Path) -> dict[str, Any]:
     """What a folder that ``export --target`` made says of itself, which is checked. Raises InputError for another."""
-    from sslfeat.export.runtimes import ABOUT, read_about
+    from sslfeat.export.artefact import ABOUT, read_artefact
     from sslfeat.retrieval.folder import META
     from sslfeat.run_record import RUN_NAME
 
@@ -120,8 +121,8 @@ def _target(folder: Path) -> dict[str, Any]:
             f"{folder} is neither a features folder ({RUN_NAME}), an index ({META}), a target ({ABOUT}) "
             "nor a training run (config.yaml)"
         )
-    about, card = read_about(folder)
-    return {**about, "card": json.loads(card.to_json())}
+    about, card = read_artefact(folder)
+    return {**dataclasses.asdict(about), "card": json.loads(card.to_json())}
 
 
 def _features(folder: Path) -> dict[str, Any]:

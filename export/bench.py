@@ -10,7 +10,8 @@ import numpy as np
 
 from sslfeat.encoder_file import read_encoder_file
 from sslfeat.errors import InputError
-from sslfeat.export.runtimes import described, open_artefact, read_about
+from sslfeat.export.artefact import read_artefact
+from sslfeat.export.runtimes import described, open_artefact
 from sslfeat.images import Pixels
 from sslfeat.sessions import OnnxSession, Session
 from sslfeat.zoo import resolve
@@ -55,7 +56,7 @@ def _sessions(path: str, providers: Sequence[str], threads: Sequence[int]) -> It
     found = resolve(path)
     if found.is_dir():
         for count in threads:
-            yield read_about(found)[0]["runtime"], count, open_artefact(found, count)
+            yield str(read_artefact(found)[0].runtime), count, open_artefact(found, count)
         return
     data = read_encoder_file(found).data
     for provider in providers:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,9 +18,9 @@ from sslfeat import store
 from sslfeat.card import CARD_KEY, Parity
 from sslfeat.encoder_file import EncoderFile, check_encoder
 from sslfeat.errors import ExportError, ParityError
+from sslfeat.export.artefact import ABOUT, CARD, Artefact, hash_folder
 from sslfeat.export.gates import Drop, Likeness, Verdict, drop_of, judge, likeness
 from sslfeat.export.measure import BATCH_SIZES, measure
-from sslfeat.export.runtimes import ABOUT, CARD
 from sslfeat.export.source import DRAWN, Origin, pictures
 from sslfeat.export.targets.registry import find_target
 from sslfeat.export.targets.target import Source, Target
@@ -169,7 +168,7 @@ def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None
     card = dataclasses.replace(file.card, name=f"{file.card.name}-{target.name}", parity=parity)
     del model.metadata_props[:]
     model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    model.metadata_props.add(key=TARGET_KEY, value=json.dumps(_about(target, file, report), sort_keys=True))
+    model.metadata_props.add(key=TARGET_KEY, value=json.dumps(asdict(_about(target, file, report, {})), sort_keys=True))
     data: bytes = model.SerializeToString(deterministic=True)
     check_encoder(data)
     made.write_bytes(data)
@@ -177,24 +176,25 @@ def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None
 
 def _describe(target: Target, file: EncoderFile, made: Path, report: Report) -> None:
     (made / CARD).write_text(file.card.to_json() + "\n", encoding="utf-8")
-    (made / ABOUT).write_bytes(store.json_bytes(_about(target, file, report)))
+    (made / ABOUT).write_bytes(store.json_bytes(asdict(_about(target, file, report, hash_folder(made)))))
 
 
-def _about(target: Target, file: EncoderFile, report: Report) -> dict[str, Any]:
-    return {
-        "target": target.name,
-        "runtime": target.runtime,
-        "main": target.main,
-        "unrun": target.unrun,
-        "of": file.fingerprint,
-        "pictures": report.pictures,
-        "remark": report.remark,
-        "likeness": None if report.likeness is None else asdict(report.likeness),
-        "drop": None if report.drop is None else asdict(report.drop),
-        "gates": [str(verdict) for verdict in report.verdicts],
-        "overridden": report.overridden,
-        "versions": _versions(),
-    }
+def _about(target: Target, file: EncoderFile, report: Report, files: dict[str, str]) -> Artefact:
+    return Artefact(
+        target=target.name,
+        runtime=target.runtime,
+        main=target.main,
+        of=file.fingerprint,
+        files=files,
+        unrun=target.unrun,
+        pictures=report.pictures,
+        remark=report.remark,
+        likeness=report.likeness,
+        drop=report.drop,
+        gates=tuple(str(verdict) for verdict in report.verdicts),
+        overridden=tuple(report.overridden),
+        versions=_versions(),
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +12,11 @@ import numpy.typing as npt
 from sslfeat.card import Card
 from sslfeat.encoder_file import read_encoder_file
 from sslfeat.errors import EncoderFileError, MissingExtraError
+from sslfeat.export.artefact import read_artefact, read_onnx
 from sslfeat.images import Pixels
 from sslfeat.sessions import OnnxSession, OpenVinoSession, Session
 from sslfeat.zoo import resolve
 
-ABOUT, CARD = "target.json", "card.json"
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -30,10 +28,12 @@ def open_artefact(path: str | Path, threads: int = 1) -> Session:
     found = resolve(path)
     if not found.is_dir():
         return OnnxSession(read_encoder_file(found).data, "cpu", threads)
-    about, card = read_about(found)
-    if about["runtime"] is None:
-        raise EncoderFileError(f"{found}: target {about['target']} does not run here: {about['unrun']}")
-    return OPENERS[about["runtime"]](found / about["main"], card, threads)
+    about, card = read_artefact(found)
+    if about.runtime is None:
+        raise EncoderFileError(f"{found}: target {about.target} does not run here: {about.unrun}")
+    if about.runtime == "onnxruntime":
+        return OnnxSession(read_onnx(found, about), "cpu", threads)
+    return OPENERS[about.runtime](found / about.main, card, threads)
 
 
 def described(path: str | Path) -> tuple[str, Card]:
@@ -42,23 +42,8 @@ def described(path: str | Path) -> tuple[str, Card]:
     if not found.is_dir():
         card = read_encoder_file(found).card
         return card.name, card
-    about, card = read_about(found)
-    return f"{card.name}-{about['target']}", card
-
-
-def read_about(folder: Path) -> tuple[dict[str, Any], Card]:
-    """What an artefact's folder says of itself. Raises EncoderFileError for another folder, or a damaged one."""
-    try:
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())
-        card = Card.from_json((folder / CARD).read_text(encoding="utf-8"))
-        known = about["runtime"] is None or about["runtime"] in OPENERS
-        if not known or not (folder / about["main"]).exists() or "target" not in about:
-            raise EncoderFileError(f"{folder}: {ABOUT} names a runtime or a file that is not there")
-    except OSError as error:
-        raise EncoderFileError(f"{folder} is not what 'sslfeat export --target' made: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise EncoderFileError(f"{folder / ABOUT} is damaged: export again") from error
-    return about, card
+    about, card = read_artefact(found)
+    return f"{card.name}-{about.target}", card
 
 
 class NcnnSession:
@@ -149,7 +134,6 @@ class LiteRtSession:
 
 
 OPENERS: dict[str, Callable[[Path, Card, int], Session]] = {
-    "onnxruntime": lambda main, card, threads: OnnxSession(str(main), "cpu", threads),
     "openvino": lambda main, card, threads: OpenVinoSession(main, "fp32", threads),
     "ncnn": NcnnSession,
     "executorch": ExecuTorchSession,

@@ -24,10 +24,11 @@ from sslfeat import Encoder
 from sslfeat.cli.export import TARGETS as HELP
 from sslfeat.errors import EncoderFileError, ExportError, InputError, ParityError
 from sslfeat.export import convert as module
+from sslfeat.export.artefact import ABOUT
 from sslfeat.export.convert import convert
 from sslfeat.export.gates import Drop, Likeness, drop_of, judge, likeness
 from sslfeat.export.measure import measure
-from sslfeat.export.runtimes import ABOUT, open_artefact
+from sslfeat.export.runtimes import open_artefact
 from sslfeat.export.source import Origin, origin
 from sslfeat.export.targets import lower
 from sslfeat.export.targets.registry import TARGETS, find_target

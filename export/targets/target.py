@@ -75,9 +75,9 @@ INT8 = Gate(0.999, overlap=0.95, drop=1.0)
 @dataclass(frozen=True)
 class Target:
     """``make`` writes the artefact: an encoder file where ``runtime`` is ``onnx``, else files in an existing folder, one of
-    them ``main``. ``runtime`` is a key of ``runtimes.OPENERS``; where it is None, ``check`` runs picture files through the
-    artefact, or ``unrun`` says why nothing was run. An artefact that ``shows`` so many images
-    to whoever opens it is made with drawn ones unless others were given."""
+    them ``main``. ``runtime`` is ``onnxruntime`` or a key of ``runtimes.OPENERS``; where it is None, ``check`` runs picture files
+    through the artefact, or ``unrun`` says why nothing was run. An artefact that ``shows`` so many images to whoever opens it
+    is made with drawn ones unless others were given."""
 
     name: str
     about: str
