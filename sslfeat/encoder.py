@@ -173,21 +173,21 @@ def _open(model: bytes | str, asked: str, threads: int) -> tuple[str, Session]:
         return _open_best(model, threads)
     if asked == "cuda" and not gpu_count():
         raise ProviderError("provider cuda: no NVIDIA GPU is visible here; use --provider cpu")
-    return asked, OnnxSession(model, asked, threads)
+    return asked, OnnxSession(model, asked, threads, "ONNX")
 
 
 def _open_best(model: bytes | str, threads: int) -> tuple[str, Session]:
     if gpu_count():
         try:
-            session = OnnxSession(model, "cuda", threads)
+            session = OnnxSession(model, "cuda", threads, "ONNX")
             session.try_out()  # libraries of another version, or for other GPUs, fail here
             return "cuda", session
         except (ProviderError, EncoderFileError) as error:  # the second: of the file or of CUDA, the CPU will tell
             told = str(error)
-        session = OnnxSession(model, "cpu", threads)
+        session = OnnxSession(model, "cpu", threads, "ONNX")
         logging.getLogger(__name__).warning("provider auto: the GPU is left idle, the CPU works: %s", told)
         return "cpu", session
-    return "cpu", OnnxSession(model, "cpu", threads)
+    return "cpu", OnnxSession(model, "cpu", threads, "ONNX")
 
 
 def gpu_count() -> int:

@@ -7,6 +7,7 @@ import ctypes
 import io
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,20 @@ CUDA_CURE = "install its libraries with pip install 'onnxruntime-gpu[cuda,cudnn]
 FORK_CURE = "start processes with 'spawn', or load the encoder in the process that runs it"
 
 
+_LOADED: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _keep_after_fork() -> None:
+    """In a forked child, never free what was loaded before: destructors wait for threads that only the parent has."""
+    for session in _LOADED:
+        for value in vars(session).values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_after_fork)
+
+
 class Session(Protocol):
     """A loaded graph. ``run`` may be called from several threads at once."""
 
@@ -34,13 +49,16 @@ class Session(Protocol):
 class OnnxSession:
     """onnxruntime, with ``threads`` threads an inference, on a file's bytes or path.
 
-    It can be pickled, and goes on after a fork. Raises EncoderFileError, ProviderError.
+    ``form`` is ``ONNX`` or ``ORT``, onnxruntime's own; left empty, it is guessed from the name or the first bytes, which
+    another file than the one that was checked may come of. A session can be pickled, and goes on after a fork. Raises
+    EncoderFileError, ProviderError.
     """
 
-    def __init__(self, model: bytes | str, provider: str, threads: int) -> None:
-        self._recipe = (model, provider, threads)
+    def __init__(self, model: bytes | str, provider: str, threads: int, form: str = "") -> None:
+        self._recipe = (model, provider, threads, form)
         self._stamp = stamp_of(model) if isinstance(model, str) else None
         self._open()
+        _LOADED.add(self)
 
     def _open(self) -> None:
         give_memory_back()  # of checking the file
@@ -67,14 +85,13 @@ class OnnxSession:
         self.run(np.zeros((1, height, width, 3), np.uint8))
 
     def _after_fork(self) -> None:
-        """Its threads are the parent's: waiting for them, as its destructor does too, would have no end."""
-        model, provider, threads = self._recipe
+        """Its threads are the parent's: waiting for them would have no end."""
+        model, provider, threads, _ = self._recipe
         if provider != "cpu":
             raise ProviderError(f"provider {provider} does not survive a fork: {FORK_CURE}")
         if threads > 1:
             if isinstance(model, str) and stamp_of(model) != self._stamp:
                 raise EncoderFileError(f"{model} was changed since it was loaded")
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # for ever
             self._open()
         self._process = os.getpid()
 
@@ -104,6 +121,7 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise EncoderFileError(f"OpenVINO cannot load the encoder: {brief(error)}") from error
         self._requests = threading.local()  # a request is one thread's at a time
+        _LOADED.add(self)
         self._process = os.getpid()
 
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
@@ -129,14 +147,13 @@ def give_memory_back() -> None:
         trim(0)
 
 
-def _open_session(model: bytes | str, provider: str, threads: int) -> Any:
+def _open_session(model: bytes | str, provider: str, threads: int, form: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # faults reach the user as our errors
-    options.add_session_config_entry(
-        "session.load_model_format", "ONNX"
-    )  # what was checked, whatever the file is called
+    if form:
+        options.add_session_config_entry("session.load_model_format", form)
     if provider != "cpu" and PROVIDERS[provider] not in onnxruntime.get_available_providers():
         raise ProviderError(f"provider {provider}: this onnxruntime has none; {CUDA_CURE}")
     try:

@@ -137,7 +137,7 @@ def test_after_a_fork_a_file_that_changed_is_not_loaded_again(tmp_path: Path, pi
 @pytest.mark.skipif(os.name == "nt", reason="fork")
 def test_openvino_and_gpus_say_that_they_do_not_survive_a_fork(tiny: Path, pictures: Path) -> None:
     loaded = Encoder.load(tiny, "cpu")
-    loaded._session._recipe = (str(tiny), "cuda", 1)  # type: ignore[attr-defined]
+    loaded._session._recipe = (str(tiny), "cuda", 1, "ONNX")  # type: ignore[attr-defined]
     with pytest.raises(ProviderError, match="does not survive a fork: start processes with 'spawn'"):
         in_child("fork", rows, loaded, pictures)
     pytest.importorskip("openvino")
