@@ -136,7 +136,8 @@ def check_settings(kept: dict[str, Any], asked: dict[str, Any], out: Path) -> No
             f"{out} was made by encoder {before[0]!r} ({before[1]}), now {now[0]!r} ({now[1]}) is given: "
             "use that one, choose another --out, or start afresh with --overwrite"
         )
-    _check_fields({**kept, "inputs": None}, {**asked, "inputs": None}, out)
+    told = {"inputs": None, "encoder": None}  # of the encoder, the fingerprint decides: a card's prose may have changed
+    _check_fields({**kept, **told}, {**asked, **told}, out)
 
 
 def _check_fields(kept: dict[str, Any], asked: dict[str, Any], out: Path, where: str = "") -> None:
