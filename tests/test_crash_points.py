@@ -99,7 +99,12 @@ def update(encoder: str, pictures: str, out: str, told: str) -> None:
     )
 
 
-NEXT: dict[Job, Job] = {embed: embed, overwrite: go_on, update: update, naive: naive}
+def take_over(encoder: str, pictures: str, out: str, told: str) -> None:
+    """The features of copies elsewhere are made those of these pictures, of which none is embedded again."""
+    update(encoder, pictures, out, told)
+
+
+NEXT: dict[Job, Job] = {embed: embed, overwrite: go_on, update: update, take_over: take_over, naive: naive}
 JOBS = {job.__name__: job for job in NEXT}
 
 
@@ -216,6 +221,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny, other = write_tiny(base / "tiny.onnx"), write_tiny(base / "other.onnx", seed=1)
     embed(str(other), str(base / "pictures"), str(base / "before-overwrite"), os.devnull)
     embed(str(tiny), str(base / "pictures" / "squares"), str(base / "before-update"), os.devnull)
+    shutil.copytree(base / "pictures", base / "copies", copy_function=shutil.copyfile)
+    embed(str(tiny), str(base / "copies"), str(base / "before-take_over"), os.devnull)
     return base
 
 
@@ -228,7 +235,7 @@ def points(base: Path) -> dict[str, list[Point]]:
 
 
 @pytest.mark.parametrize("power_loss", POWER_LOSSES)
-@pytest.mark.parametrize("job", ["embed", "overwrite", "update"])
+@pytest.mark.parametrize("job", ["embed", "overwrite", "update", "take_over"])
 def test_crashed_anywhere_and_repeated_the_folder_is_the_same(
     points: dict[str, list[Point]], job: str, power_loss: str
 ) -> None:
