@@ -29,17 +29,23 @@ class Coordinates:
     ``mean`` and ``deviation`` are (D,); weights in these coordinates are (r, K).
     """
 
-    def __init__(self, x: FloatArray, used: BoolArray, scaling: str = "unit") -> None:
+    def __init__(self, x: FloatArray, used: BoolArray, scaling: str = "unit", like: Coordinates | None = None) -> None:
+        """``like`` has the axes of most of these rows: along them the Gram matrix is nearly diagonal here, too."""
         self.x, self.numbers = x, np.flatnonzero(used)
+        self.values: DoubleArray
+        self.axes: FloatArray
         self.whole = len(self.numbers) == len(x)
         self.mean, self.deviation = self._moments(scaling)
         self.turned: FloatArray | None = None
         if len(self.numbers) < x.shape[1]:
             self._row_space()
             return
-        gram = sum(np.asarray(rows.T @ rows, np.float64) for rows in map(self._scaled, self._blocks()))
-        self.values, axes = np.linalg.eigh(np.asarray(gram, np.float64 if x.shape[1] < WIDE else np.float32))
-        self.values, self.axes = np.maximum(self.values, 0).astype(np.float64), axes.astype(np.float32)
+        if like is not None and len(like.values) == x.shape[1]:
+            self.axes, self.values = like.axes, like.values * (len(self.numbers) / max(1, len(like.numbers)))
+        else:
+            gram = sum(np.asarray(rows.T @ rows, np.float64) for rows in map(self._scaled, self._blocks()))
+            values, axes = np.linalg.eigh(np.asarray(gram, np.float64 if x.shape[1] < WIDE else np.float32))
+            self.values, self.axes = np.maximum(values, 0).astype(np.float64), axes.astype(np.float32)
         if len(self.numbers) <= FEW * x.shape[1]:
             self.turned = np.concatenate([self._scaled(rows) @ self.axes for rows in self._blocks()])
 

@@ -93,15 +93,19 @@ class Targets:
 
 
 class Regression:
-    """Features ``x`` float32 (N, D) with ``targets``; rows of weight 0 are left out. ``scaling``: see SCALINGS."""
+    """Features ``x`` float32 (N, D) with ``targets``; rows of weight 0 are left out. ``scaling``: see SCALINGS.
+
+    ``like`` is a regression on most of the same rows: its axes save the search for others. The optimum is the same.
+    """
 
     def __init__(
-        self, x: FloatArray, targets: Targets, weight: npt.ArrayLike | None = None, scaling: str = "unit"
-    ) -> None:
+        self, x: FloatArray, targets: Targets, weight: npt.ArrayLike | None = None, scaling: str = "unit",
+        like: Regression | None = None,
+    ) -> None:  # fmt: skip
         self.targets = targets
         self.weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
         self.total = float(self.weight.sum(dtype=np.float64))
-        self.rows = Coordinates(x, self.weight > 0, scaling)
+        self.rows: Coordinates = Coordinates(x, self.weight > 0, scaling, None if like is None else like.rows)
         count = len(self.rows.numbers)
         self.values = self.rows.values * (self.total / max(1, count))
         self.some = np.sort(np.random.default_rng(0).permutation(count)[:LOOKED_AT])

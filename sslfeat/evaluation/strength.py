@@ -17,6 +17,7 @@ Judge = Callable[
 ]  # logits (n, K) and the rows they are of, a mask (N,): how good, 1 is best
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 LEAST, GREATEST = 1e-8, 1e5  # how far the grid extends by itself
+PATIENCE = 3  # values of c in a row that are worse than the best: larger ones, which cost most, are not tried
 UNJUDGED = 1.0  # c where no row can be held out
 
 
@@ -38,7 +39,8 @@ def best_fit(
 ) -> Choice:  # fmt: skip
     """Fit all rows with the c and the scaling that are best, on average, for the rows ``held`` out (one mask, or one a fold).
 
-    Where the best c is the least or the greatest of three or more, others beyond it are tried. Of equals the strongest
+    Where the best c is the least or the greatest of three or more, others beyond it are tried; none once three in a row
+    were worse. Of equals the strongest
     restraint is taken, and ``unit`` scaling. Raises UsageError for strengths that are not positive.
     """
     if not strengths or min(strengths) <= 0 or not np.isfinite(strengths).all():
@@ -46,15 +48,15 @@ def best_fit(
     held = [out for out in held if out.any()]
     if not held:
         return Choice(Regression(x, targets, weight).fit(UNJUDGED), UNJUDGED, SCALINGS[0], {}, {})
-    found: dict[str, tuple[float, dict[float, float], Linear]] = {}
+    found: dict[str, tuple[float, dict[float, float], _Trial]] = {}
     for scaling in SCALINGS:
         trials = [_Trial(x, targets, weight, out, judge, scaling) for out in held]
         tried = _tried(trials, sorted(set(strengths)))
         c = max(tried, key=lambda c: (tried[c], -c))
-        found[scaling] = c, tried, trials[-1].fits[c]
+        found[scaling] = c, tried, trials[-1]
     scaling = max(SCALINGS, key=lambda name: max(found[name][1].values()))
-    c, tried, start = found[scaling]
-    model = Regression(x, targets, weight, scaling).fit(c, start)
+    c, tried, trial = found[scaling]
+    model = Regression(x, targets, weight, scaling, trial.regression).fit(c, trial.fits[c])
     return Choice(model, c, scaling, tried, {name: max(row[1].values()) for name, row in found.items()})
 
 
@@ -80,7 +82,11 @@ def _tried(trials: Sequence[_Trial], strengths: Sequence[float]) -> dict[float, 
     def mean(c: float) -> float:
         return float(np.mean([trial.reached(c) for trial in trials]))
 
-    tried = {c: mean(c) for c in strengths}
+    tried: dict[float, float] = {}
+    for c in strengths:
+        tried[c] = mean(c)
+        if len(tried) > PATIENCE and max(list(tried.values())[-PATIENCE:]) < max(tried.values()):
+            break
     for place, step in ((-1, -1), (0, 1)):  # above, then below
         while len(tried) > 2:
             grid = sorted(tried)
