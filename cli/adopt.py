@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import say, say_json
-from sslfeat.errors import InputError
+from sslfeat.cli.console import check_new, say, say_json
+from sslfeat.errors import InputError, UsageError
 
-MOST_BYTES = 2 << 30
 JUDGES = 64
 IMAGENET = ("0.485,0.456,0.406", "0.229,0.224,0.225")
 
@@ -37,24 +36,26 @@ def adopt(
     """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of pictures is checked against the model itself."""
     from sslfeat import store
     from sslfeat.export.apart import adopt_apart
+    from sslfeat.export.beside import read_whole
     from sslfeat.export.foreign import Wish, read_preprocessor
     from sslfeat.export.source import pictures
     from sslfeat.picked import decode_all, spread
     from sslfeat.preprocess import Preprocess
 
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another --out, or replace it with --overwrite")
+    check_new(overwrite, out)
+    if not out.parent.is_dir():
+        raise InputError(f"the folder {out.parent} does not exist")
     fed: dict[str, Any]
     if config is not None:
         fed = read_preprocessor(config)
     elif size is None:
-        raise InputError(
+        raise UsageError(
             "how is it fed? Give --size (and --mean, --std), or its preprocessor_config.json with --config"
         )
     else:
         fed = {"preprocess": Preprocess(resize or size, size, filter_), "mean": _three(mean), "std": _three(std)}
     wish = Wish(**fed, pool=pool, output=output, name=name or out.stem, licence=licence)
-    data = _read(model)
+    data = read_whole(model)
     with pictures(images or (), ()) as (sources, told):
         some = [sources[number] for number in spread(len(sources), JUDGES)]
         pixels, fine = decode_all(some, wish.preprocess)
@@ -76,15 +77,4 @@ def _three(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"{text!r} is not three numbers, such as 0.5,0.5,0.5") from error
-
-
-def _read(model: Path) -> bytes:
-    try:
-        if not model.is_file():
-            raise InputError(f"{model} is no file")
-        if model.stat().st_size > MOST_BYTES:
-            raise InputError(f"{model} is too large: {model.stat().st_size} bytes, the limit is {MOST_BYTES}")
-        return model.read_bytes()
-    except OSError as error:
-        raise InputError(f"{model} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{text!r} is not three numbers, such as 0.5,0.5,0.5") from error

@@ -14,8 +14,18 @@ from onnx import TensorProto, helper, numpy_helper
 from sslfeat import __version__
 from sslfeat.card import CARD_KEY, Card, Parity, TrainingData
 from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME, EncoderFile, check_encoder
-from sslfeat.errors import EncoderFileError, ParityError
-from sslfeat.export.foreign import PREFIX, Wish, embedding_port, picture_port, read_foreign
+from sslfeat.errors import EncoderFileError, ParityError, UsageError
+from sslfeat.export.foreign import (
+    OWN_RANGES,
+    PREFIX,
+    Wish,
+    batch_cure,
+    embedding_port,
+    free_batch,
+    picture_port,
+    read_foreign,
+)
+from sslfeat.export.towers import picture_part
 from sslfeat.images import Pixels
 from sslfeat.likeness import cosines, neighbour_overlap
 from sslfeat.sessions import OnnxSession, brief
@@ -31,8 +41,12 @@ def adopt(data: bytes, wish: Wish, pixels: Pixels, source: str) -> EncoderFile:
 
     Raises EncoderFileError for a model that is refused, saying why, ParityError if the file gives other features.
     """
-    model = read_foreign(data)
-    wanted, rank = _reference(model, wish, pixels)
+    model = picture_part(read_foreign(data), None if wish.output is None else PREFIX + wish.output)
+    port, _ = picture_port(model, wish.preprocess.size)
+    kind = port.type.tensor_type.elem_type
+    if kind == TensorProto.UINT8 and (wish.mean, wish.std, wish.scale) != (Wish.mean, Wish.std, Wish.scale):
+        raise UsageError("its input is uint8, so it scales and normalises inside: leave --mean, --std and --config out")
+    wanted, shape = _reference(model, wish, pixels)
     layer, graph = (name.removeprefix(PREFIX) for name in (embedding_port(model, wish).name, model.graph.name))
     card = Card(
         name=wish.name, method="adopted", backbone=graph or "unnamed", layer=layer,
@@ -40,31 +54,43 @@ def adopt(data: bytes, wish: Wish, pixels: Pixels, source: str) -> EncoderFile:
         config_sha256=hashlib.sha256(data).hexdigest(), versions={"sslfeat": __version__, "onnx": onnx.__version__},
         parity=Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0),
     )  # fmt: skip
-    wrapped = _wrapped(model, wish, wanted.shape[1], rank)
+    wrapped = _wrapped(model, wish, wanted.shape[1], shape)
     session = OnnxSession(_bytes(wrapped, card), "cpu", 1)
     try:
         found = [np.concatenate([session.run(part) for part in _parts(pixels, size)]) for size in BATCH_SIZES]
     except EncoderFileError as error:
-        raise EncoderFileError(f"it takes no batches: export it with a dynamic batch axis ({error})") from error
+        raise EncoderFileError(batch_cure(port)) from error
     if any(rows.shape != wanted.shape for rows in found):
-        raise EncoderFileError("it takes no batches: of three pictures it gives other than three embeddings")
+        raise EncoderFileError(batch_cure(port))
     parity = Parity(
         images=len(pixels), source=source, batch_sizes=BATCH_SIZES,
         max_abs_diff=float(max(np.abs(rows - wanted).max() for rows in found)),
         scale=float(np.abs(wanted).max()), min_cosine=min(float(cosines(rows, wanted).min()) for rows in found),
         neighbour_overlap=min(neighbour_overlap(rows, wanted) for rows in found),
     )  # fmt: skip
-    half = picture_port(model, wish.preprocess.size)[0].type.tensor_type.elem_type == TensorProto.FLOAT16
-    if not parity.max_abs_diff <= (WITHIN_HALF if half else WITHIN) * parity.scale:
+    if not parity.max_abs_diff <= (WITHIN_HALF if kind == TensorProto.FLOAT16 else WITHIN) * parity.scale:
         raise ParityError(
-            f"in batches the model gives other features, by {parity.max_abs_diff:.3g} of {parity.scale:.3g}: it was not "
-            "exported for batches of any size"
+            f"in batches the model gives other features, by {parity.max_abs_diff:.3g} of {parity.scale:.3g}: "
+            f"{_why_it_depends(model, port)}"
         )
     return check_encoder(_bytes(wrapped, dataclasses.replace(card, parity=parity)))
 
 
-def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> tuple[npt.NDArray[np.float32], int]:
-    """Embeddings (N, D) by the foreign model itself, a picture at a time, fed and pooled by NumPy; its output's rank.
+def _why_it_depends(model: onnx.ModelProto, port: onnx.ValueInfoProto) -> str:
+    """What makes a picture's features change with the others of its batch, and what to do about it."""
+    if any(node.op_type == OWN_RANGES for node in model.graph.node):
+        return (
+            f"it was quantised to take its ranges from each batch ({OWN_RANGES}); adopt the model that it was made from, and "
+            "quantise that with 'sslfeat export --target int8'"
+        )
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    if any(attribute.name == "training_mode" and attribute.i for attribute in attributes):
+        return "it was exported as it trains, and normalises by each batch: call eval() on it, then export it again"
+    return batch_cure(port)
+
+
+def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> tuple[npt.NDArray[np.float32], tuple[int, ...]]:
+    """Embeddings (N, D) by the foreign model itself, a picture at a time, fed and pooled by NumPy; its output's shape for one.
 
     What the model declares of its output need not be true.
     """
@@ -74,15 +100,18 @@ def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> tuple[npt.
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     mean, std = (np.array(values, np.float32) for values in (wish.mean, wish.std))
-    half = port.type.tensor_type.elem_type == TensorProto.FLOAT16
+    kind = port.type.tensor_type.elem_type
     output = embedding_port(model, wish).name
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            free_batch(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         rows = []
         for picture in pixels:
             fed = (picture[None].astype(np.float32) / 255 * wish.scale - mean) / std
+            fed = picture[None] if kind == TensorProto.UINT8 else fed
             fed = fed if last else fed.transpose(0, 3, 1, 2)
-            (out,) = session.run([output], {port.name: fed.astype(np.float16 if half else np.float32)})
+            (out,) = session.run([output], {port.name: fed.astype(helper.tensor_dtype_to_np_dtype(kind))})
             rows.append(_pooled(np.asarray(out), wish.pool))
             if len(rows[-1]) != 1:
                 raise EncoderFileError(
@@ -91,38 +120,47 @@ def _reference(model: onnx.ModelProto, wish: Wish, pixels: Pixels) -> tuple[npt.
     except Exception as error:  # onnxruntime's exceptions share no public base
         if isinstance(error, EncoderFileError):
             raise
-        raise EncoderFileError(f"onnxruntime cannot run it: {brief(error)}") from error
+        fixed = port.type.tensor_type.shape.dim[0].dim_value > 1
+        why = batch_cure(port) if fixed else f"onnxruntime cannot run it: {brief(error)}"
+        raise EncoderFileError(why) from error
     found = np.concatenate(rows).astype(np.float32)
     if not (np.abs(found) < LARGEST).all():
         raise EncoderFileError("its features are not finite, or beyond reason, on these pictures")
-    return found, np.ndim(out)
+    return found, np.shape(out)
 
 
 def _pooled(out: npt.NDArray[Any], pool: str) -> npt.NDArray[Any]:
-    if out.ndim == 4 and pool == "none" and out.shape[2:] == (1, 1):
+    if out.ndim == 4 and pool == "none" and 1 == out.shape[2] == out.shape[3]:
         return out[:, :, 0, 0]
     if out.ndim == 4 and pool == "mean":
-        means: npt.NDArray[Any] = out.mean((2, 3))
+        means: npt.NDArray[Any] = out.mean((1, 2) if _is_last(out.shape) else (2, 3))
         return means
     if out.ndim == 3 and pool in ("cls", "mean"):
         tokens: npt.NDArray[Any] = out[:, 0] if pool == "cls" else out.mean(1)
         return tokens
     if out.ndim == 2 and pool == "none":
         return out
-    cure = "choose --pool cls or mean" if out.ndim > 2 else "leave --pool out"
+    cure = {2: "leave --pool out", 3: "choose --pool cls or mean", 4: "choose --pool mean"}.get(
+        out.ndim, "choose another --output"
+    )
     raise EncoderFileError(
         f"its output has the shape {out.shape}, which pool {pool!r} does not make an embedding of: {cure}"
     )
 
 
-def _wrapped(model: onnx.ModelProto, wish: Wish, dim: int, rank: int) -> onnx.ModelProto:
+def _is_last(shape: tuple[int, ...]) -> bool:
+    """Whether a feature map is (N, S, S, D), not (N, D, S, S)."""
+    return shape[1] == shape[2] != shape[3]
+
+
+def _wrapped(model: onnx.ModelProto, wish: Wish, dim: int, shape: tuple[int, ...]) -> onnx.ModelProto:
     """The model between a way in for pictures and a way out for embeddings, for batches of any size."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph, size = made.graph, wish.preprocess.size
     port, last = picture_port(made, size)
     into, constants = _way_in(port, last, wish)
-    out = _way_out(embedding_port(made, wish).name, rank, wish.pool)
+    out = _way_out(embedding_port(made, wish).name, shape, wish.pool)
     nodes = [*into, *graph.node, *out]
     for part in (graph.node, graph.input, graph.output, graph.value_info):
         del part[:]
@@ -134,6 +172,10 @@ def _wrapped(model: onnx.ModelProto, wish: Wish, dim: int, rank: int) -> onnx.Mo
 
 
 def _way_in(port: onnx.ValueInfoProto, last: bool, wish: Wish) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    if port.type.tensor_type.elem_type == TensorProto.UINT8:
+        if last:
+            return [helper.make_node("Identity", [INPUT_NAME], [port.name])], []
+        return [helper.make_node("Transpose", [INPUT_NAME], [port.name], perm=[0, 3, 1, 2])], []
     std = np.array(wish.std, np.float32)
     shape = (3,) if last else (3, 1, 1)
     constants = {"factor": wish.scale / 255 / std, "shift": np.array(wish.mean, np.float32) / std}
@@ -151,7 +193,7 @@ def _way_in(port: onnx.ValueInfoProto, last: bool, wish: Wish) -> tuple[list[onn
     return nodes, tensors
 
 
-def _way_out(name: str, rank: int, pool: str) -> list[onnx.NodeProto]:
+def _way_out(name: str, shape: tuple[int, ...], pool: str) -> list[onnx.NodeProto]:
     """Pooling over the axes between the first and the embedding's, in 32 bits."""
     nodes = [helper.make_node("Cast", [name], ["whole"], to=TensorProto.FLOAT)]
     if pool == "cls":
@@ -159,15 +201,17 @@ def _way_out(name: str, rank: int, pool: str) -> list[onnx.NodeProto]:
             helper.make_node("Constant", [], ["first"], value_int=0),
             helper.make_node("Gather", ["whole", "first"], [OUTPUT_NAME], axis=1),
         ]
-    elif pool == "mean" and rank == 3:
+    elif pool == "mean" and len(shape) == 3:
         nodes += [
             helper.make_node("Transpose", ["whole"], ["units"], perm=[0, 2, 1]),
             helper.make_node("GlobalAveragePool", ["units"], ["mean"]),
             helper.make_node("Flatten", ["mean"], [OUTPUT_NAME]),
         ]
-    elif rank == 4:
+    elif len(shape) == 4:
+        first = [0, 3, 1, 2] if pool == "mean" and _is_last(shape) else [0, 1, 2, 3]
         nodes += [
-            helper.make_node("GlobalAveragePool", ["whole"], ["mean"]),
+            helper.make_node("Transpose", ["whole"], ["units"], perm=first),
+            helper.make_node("GlobalAveragePool", ["units"], ["mean"]),
             helper.make_node("Flatten", ["mean"], [OUTPUT_NAME]),
         ]
     else:

@@ -13,7 +13,7 @@ from onnx import TensorProto, compose, version_converter
 
 from sslfeat.card import CARD_KEY
 from sslfeat.encoder_file import MAX_BYTES, refuse_unsafe
-from sslfeat.errors import EncoderFileError, InputError
+from sslfeat.errors import EncoderFileError, InputError, UsageError
 from sslfeat.preprocess import FILTERS, Preprocess
 from sslfeat.sessions import brief
 
@@ -21,12 +21,14 @@ POOLS = ("none", "cls", "mean")
 OLDEST_OPSET = 13
 PREFIX = "model."
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+FED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8)
+OWN_RANGES = "DynamicQuantizeLinear"  # the operator that takes its range from whatever is in the batch
 
 
 @dataclass(frozen=True)
 class Wish:
-    """How pictures are fed: (x / 255 * ``scale`` - ``mean``) / ``std``, of pictures prepared as ``preprocess`` says.
+    """How pictures are fed: (x / 255 * ``scale`` - ``mean``) / ``std``, of pictures prepared as ``preprocess`` says; to a model
+    that takes uint8, which scales inside, as they are.
 
     ``output`` is the one to take (None: the only, or first fitting), ``pool`` what becomes of tokens (N, T, D).
     """
@@ -42,13 +44,13 @@ class Wish:
 
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
-            raise InputError(f"pool {self.pool!r} is unknown: {', '.join(POOLS)}")
+            raise UsageError(f"pool {self.pool!r} is unknown: {', '.join(POOLS)}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise InputError(f"mean {self.mean} and std {self.std} are three numbers each, std above 0")
+            raise UsageError(f"mean {self.mean} and std {self.std} are three numbers each, std above 0")
         if self.preprocess.filter not in FILTERS:
-            raise InputError(f"filter {self.preprocess.filter!r} is unknown: {', '.join(FILTERS)}")
+            raise UsageError(f"filter {self.preprocess.filter!r} is unknown: {', '.join(FILTERS)}")
         if not 1 <= self.preprocess.size <= self.preprocess.resize:
-            raise InputError(f"size {self.preprocess.size} must be from 1 to resize, {self.preprocess.resize}")
+            raise UsageError(f"size {self.preprocess.size} must be from 1 to resize, {self.preprocess.resize}")
 
 
 def read_preprocessor(file: Path) -> dict[str, Any]:
@@ -126,12 +128,14 @@ def picture_port(model: onnx.ModelProto, size: int) -> tuple[onnx.ValueInfoProto
     inputs = [port for port in model.graph.input if port.name not in weights]
     names = [port.name.removeprefix(PREFIX) for port in inputs]
     if len(inputs) != 1:
-        raise EncoderFileError(f"it has {len(inputs)} inputs ({', '.join(names)}): one picture is fed")
+        raise EncoderFileError(
+            f"it has {len(inputs)} inputs ({', '.join(names)}): one picture is fed; export the part that takes it alone"
+        )
     tensor = inputs[0].type.tensor_type
     shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     what = f"its input {names[0]!r} is {TensorProto.DataType.Name(tensor.elem_type)} {shape}"
-    if tensor.elem_type not in FLOATS or len(shape) != 4:
-        raise EncoderFileError(f"{what}, not float (N, 3, S, S) or (N, S, S, 3)")
+    if tensor.elem_type not in FED or len(shape) != 4:
+        raise EncoderFileError(f"{what}, not float or uint8 (N, 3, S, S) or (N, S, S, 3)")
     last = shape[3] == 3 and shape[1] != 3
     if (shape[3] if last else shape[1]) not in (3, None):
         raise EncoderFileError(f"{what}: three channels are fed")
@@ -141,16 +145,41 @@ def picture_port(model: onnx.ModelProto, size: int) -> tuple[onnx.ValueInfoProto
 
 
 def embedding_port(model: onnx.ModelProto, wish: Wish) -> onnx.ValueInfoProto:
-    """The output that becomes the embedding. Raises InputError, EncoderFileError."""
+    """The output that becomes the embedding. Raises UsageError, EncoderFileError."""
     names = [port.name.removeprefix(PREFIX) for port in model.graph.output]
     if wish.output is not None:
         if wish.output not in names:
-            raise InputError(f"output {wish.output!r} is not there: {', '.join(names)}")
+            raise UsageError(f"output {wish.output!r} is not there: {', '.join(names)}")
         return model.graph.output[names.index(wish.output)]
     if len(names) == 1:
         return model.graph.output[0]
     ranks = {port.name.removeprefix(PREFIX): len(port.type.tensor_type.shape.dim) for port in model.graph.output}
-    wanted = [name for name in names if ranks[name] == (2 if wish.pool == "none" else 3)]
+    wanted = [name for name in names if ranks[name] in ((2,) if wish.pool == "none" else (3, 4))]
     if len(wanted) != 1:
         raise EncoderFileError(f"it has {len(names)} outputs: choose one with --output: {', '.join(names)}")
     return model.graph.output[names.index(wanted[0])]
+
+
+def batch_cure(port: onnx.ValueInfoProto) -> str:
+    """How a model that takes no batches of any size is exported anew."""
+    fixed = port.type.tensor_type.shape.dim[0].dim_value  # 0: not fixed
+    name = port.name.removeprefix(PREFIX)
+    made = f"it was exported for batches of {fixed}" if fixed else "it takes no batches"
+    return (
+        f"{made}: export it with a dynamic batch axis, with torch.onnx.export by dynamic_shapes="
+        f"{{{name!r}: {{0: torch.export.Dim('batch')}}}}"
+    )
+
+
+def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` as if its batch axis had never been fixed: whether that holds is seen when it is run."""
+    freed = onnx.ModelProto()
+    freed.CopyFrom(model)
+    weights = {tensor.name for tensor in freed.graph.initializer}
+    for port in [*(port for port in freed.graph.input if port.name not in weights), *freed.graph.output]:
+        dims = port.type.tensor_type.shape.dim
+        if dims:
+            dims[0].Clear()
+            dims[0].dim_param = "batch"
+    del freed.graph.value_info[:]
+    return freed

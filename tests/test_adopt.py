@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from sslfeat import Encoder
 from sslfeat.errors import EncoderFileError, InputError, ParityError, SslfeatError
 from sslfeat.export.adopt import adopt
 from sslfeat.export.apart import adopt_apart
+from sslfeat.export.beside import read_whole
 from sslfeat.export.foreign import Wish, read_preprocessor
 from sslfeat.images import Pixels
 from sslfeat.preprocess import Preprocess
@@ -52,6 +54,8 @@ def foreign(
     inputs = [helper.make_tensor_value_info("embedding", kind, shape)]
     if twist == "two inputs":
         inputs.append(helper.make_tensor_value_info("mask", kind, [1]))
+        nodes.append(helper.make_node("Mul", ["unmasked", "mask"], ["image"]))
+        nodes[-2].output[0] = "unmasked"
     constants = [numpy_helper.from_array(weight, "factor")]
     constants += [numpy_helper.from_array(np.array([0, DIM, tokens]), "shape")] if tokens else []
     constants += [numpy_helper.from_array(np.array([1, DIM]), "one")] if twist == "fixed" else []
@@ -99,7 +103,8 @@ def test_half_precision_is_fed_and_widened() -> None:
     [
         (foreign(twist="two inputs"), WISH, "2 inputs"),
         (foreign(twist="domain"), WISH, "com.microsoft"),
-        (foreign(twist="fixed"), WISH, "no batches"),
+        (foreign(twist="fixed"), WISH, "takes no batches: export it with a dynamic batch axis"),
+        (foreign(twist="fixed", batch=1), WISH, "for batches of 1: export it with a dynamic batch axis"),
         (foreign(channels=4), WISH, "three channels"),
         (foreign(), Wish(Preprocess(32, 32)), "not of 32 px"),
         (foreign(tokens=16), WISH, "choose --pool"),
@@ -185,7 +190,170 @@ def test_the_command_and_what_it_makes_is_embedded(pictures: Path, tmp_path: Pat
     assert "carries an sslfeat card already" in again.stderr
     assert not (tmp_path / "more.onnx").exists()
     assert "Give --size" in sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "x.onnx").stderr
+    kept = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "ours.onnx", *options)
+    assert kept.returncode == 2
+    assert "--overwrite" in kept.stderr
     model = onnx.load(tmp_path / "theirs.onnx")
-    onnx.save(model, tmp_path / "outside.onnx", save_as_external_data=True, size_threshold=0)
-    refused = sslfeat("adopt", tmp_path / "outside.onnx", "--out", tmp_path / "x.onnx", *options)
+    onnx.save(model, tmp_path / "beside.onnx", save_as_external_data=True, size_threshold=0, location="beside.data")
+    taken = sslfeat("adopt", tmp_path / "beside.onnx", "--out", tmp_path / "x.onnx", "--name", "ours", *options)
+    assert taken.returncode == 0, taken.stderr
+    assert Encoder.load(tmp_path / "x.onnx").fingerprint == Encoder.load(tmp_path / "ours.onnx").fingerprint
+    (tmp_path / "beside.data").rename(tmp_path / "gone")
+    refused = sslfeat("adopt", tmp_path / "beside.onnx", "--out", tmp_path / "y.onnx", *options)
     assert "external data" in refused.stderr
+    assert "external_data=False" in refused.stderr
+    for wrong in (("--mean", "1,2"), ("--mean", "a,b,c"), ("--pool", "max"), ("--size", "0"), ("--std", "0,1,1")):
+        done = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "z.onnx", "--size", "16", *wrong)
+        assert done.returncode == 2, done.stderr
+
+
+def test_a_batch_axis_that_was_only_declared_is_freed() -> None:
+    for batch in (1, 8):
+        file = adopt(foreign(batch=batch), WISH, PIXELS, "given")
+        assert Encoder(file, provider="cpu").run(PIXELS) == pytest.approx(by_hand(PIXELS), abs=1e-4)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_maps_are_averaged_over_their_cells_wherever_their_channels_are(last: bool) -> None:
+    model = onnx.load_model_from_string(foreign())
+    del model.graph.node[1:]
+    if last:
+        model.graph.node.append(helper.make_node("Transpose", ["float"], ["image"], perm=[0, 2, 3, 1]))
+    else:
+        model.graph.node[0].output[0] = "image"
+    shape = ["n", 4, 4, DIM] if last else ["n", DIM, 4, 4]
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
+    wish = Wish(WISH.preprocess, WISH.mean, WISH.std, pool="mean")
+    file = adopt(model.SerializeToString(), wish, PIXELS, "given")
+    assert Encoder(file, provider="cpu").run(PIXELS) == pytest.approx(by_hand(PIXELS), abs=1e-4)
+    with pytest.raises(EncoderFileError, match="choose --pool mean"):
+        adopt(model.SerializeToString(), WISH, PIXELS, "given")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_model_that_scales_inside_is_fed_as_pictures_are(last: bool) -> None:
+    model = onnx.load_model_from_string(foreign(last))
+    graph = model.graph
+    graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    graph.node[0].input[0] = "scaled"
+    for number, node in enumerate(
+        (
+            helper.make_node("Cast", ["embedding"], ["cast"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["cast", "most"], ["scaled"]),
+        )
+    ):
+        graph.node.insert(number, node)
+    graph.initializer.append(numpy_helper.from_array(np.array(255, np.float32), "most"))
+    plain = Wish(WISH.preprocess)
+    found = Encoder(adopt(model.SerializeToString(), plain, PIXELS, "given"), provider="cpu").run(PIXELS)
+    unscaled = Wish(WISH.preprocess, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    wanted = Encoder(adopt(foreign(last), unscaled, PIXELS, "given"), provider="cpu").run(PIXELS)
+    assert found == pytest.approx(wanted, abs=1e-4)
+    with pytest.raises(InputError, match="leave --mean"):
+        adopt(model.SerializeToString(), WISH, PIXELS, "given")
+
+
+def two_towers() -> onnx.ModelProto:
+    """As CLIP is exported: pictures and text go in; an embedding of each, and their product, come out."""
+    model = onnx.load_model_from_string(foreign())
+    graph = model.graph
+    graph.input.append(helper.make_tensor_value_info("ids", TensorProto.FLOAT, ["n", DIM]))
+    graph.initializer.append(numpy_helper.from_array(np.eye(DIM, dtype=np.float32), "words"))
+    graph.node.append(helper.make_node("MatMul", ["ids", "words"], ["text"]))
+    graph.node.append(helper.make_node("Mul", ["text", "image"], ["product"]))
+    for name in ("text", "product"):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", DIM]))
+    return model
+
+
+def test_the_tower_of_the_picture_is_taken_alone() -> None:
+    data = two_towers().SerializeToString()
+    file = adopt(data, WISH, PIXELS, "given")
+    assert Encoder(file, provider="cpu").run(PIXELS) == pytest.approx(by_hand(PIXELS), abs=1e-4)
+    kept = onnx.load_model_from_string(file.data)
+    assert not [tensor.name for tensor in kept.graph.initializer if tensor.name.endswith("words")]
+    for output in ("text", "product"):
+        with pytest.raises(InputError, match="made of other inputs"):
+            adopt(data, Wish(WISH.preprocess, output=output), PIXELS, "given")
+
+
+def test_why_features_change_with_the_batch_is_said(tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    (tmp_path / "float.onnx").write_bytes(foreign())
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "quantised.onnx")
+    with pytest.raises(ParityError, match="ranges from each batch"):
+        adopt((tmp_path / "quantised.onnx").read_bytes(), WISH, PIXELS, "given")
+    model = onnx.load_model_from_string(foreign())
+    model.graph.node[0].output[0] = "raw"
+    names = ["scale", "bias", "mean_", "variance"]
+    model.graph.node.insert(
+        1,
+        helper.make_node("BatchNormalization", ["raw", *names], ["float", "new_mean", "new_variance"], training_mode=1),
+    )
+    for name, value in zip(names, (1, 0, 0, 1), strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(np.full(DIM, value, np.float32), name))
+    with pytest.raises(ParityError, match="call eval"):
+        adopt(model.SerializeToString(), WISH, PIXELS, "given")
+
+
+def outside(folder: Path, **changed: str) -> Path:
+    """The model with its weights in ``w.data`` of the same folder, its first tensor said to be elsewhere."""
+    path = folder / "model.onnx"
+    onnx.save(
+        onnx.load_model_from_string(foreign()), path, save_as_external_data=True, size_threshold=0, location="w.data"
+    )
+    model = onnx.load(path, load_external_data=False)
+    tensor = model.graph.initializer[0]
+    told = {entry.key: entry.value for entry in tensor.external_data} | changed
+    del tensor.external_data[:]
+    for key, value in told.items():
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_beside_the_model_are_taken_in(tmp_path: Path) -> None:
+    whole = onnx.load_model_from_string(read_whole(outside(tmp_path)))
+    wanted = onnx.load_model_from_string(foreign())
+    found, first = (numpy_helper.to_array(model.graph.initializer[0]) for model in (whole, wanted))
+    np.testing.assert_array_equal(found, first)
+    (tmp_path / "plain.onnx").write_bytes(foreign())
+    assert read_whole(tmp_path / "plain.onnx") == foreign()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"location": "../secret"}, "are said to be in"),
+        ({"location": "/etc/passwd"}, "are said to be in"),
+        ({"location": "a/../w.data"}, "are said to be in"),
+        ({"location": ".."}, "are said to be in"),
+        ({"location": ""}, "are said to be in"),
+        ({"location": "link"}, "is a link"),
+        ({"location": "pipe"}, "or no file"),
+        ({"location": "folder"}, "or no file"),
+        ({"location": "missing"}, "cannot be read"),
+        ({"offset": "-8"}, "bytes in"),
+        ({"offset": "x"}, "no place"),
+        ({"length": "3"}, "3 bytes in"),
+        ({"offset": "999999"}, "ends before"),
+    ],
+)
+def test_weights_elsewhere_are_refused(changed: dict[str, str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(10_000))
+    folder = tmp_path / "model"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(EncoderFileError, match=said):
+        read_whole(outside(folder, **changed))
+
+
+def test_weights_beyond_one_file_are_refused_unread(tmp_path: Path) -> None:
+    path = outside(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].dims[0] = 1 << 40
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(EncoderFileError, match="2 GiB"):
+        read_whole(path)
