@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sslfeat.cli.console import say, say_json
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 
 
 def bench(
@@ -46,4 +46,4 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(f"{text!r} is not whole numbers, such as 1,8") from error
+        raise UsageError(f"{text!r} is not whole numbers, such as 1,8") from error

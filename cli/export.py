@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.console import check_new, note, say, say_json
 from sslfeat.cli.exits import needs
-from sslfeat.errors import InputError
+from sslfeat.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from sslfeat.export.convert import Report
@@ -58,12 +58,14 @@ def export(
 ) -> None:
     """Export an encoder. It is written only if its own runtime gives the reference's features on real pictures."""
     if (source is None) == (random_init is None):
-        raise InputError("give a run folder or an encoder, or --random-init BACKBONE, not both or neither")
+        raise UsageError("give a run folder or an encoder, or --random-init BACKBONE, not both or neither")
     if random_init is not None and image_size is None:
-        raise InputError("--random-init needs --image-size")
+        raise UsageError("--random-init needs --image-size")
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"--image-size is {image_size}: a side of 1 px or more")
     if target != DEFAULT:
         if source is None:
-            raise InputError(f"--random-init makes encoder files: export one of them to {target} afterwards")
+            raise UsageError(f"--random-init makes encoder files: export one of them to {target} afterwards")
         _target(
             source, target, out, images or [], labelled, allow, layer, name, overwrite, web_runtime, trust_code, as_json
         )
@@ -92,6 +94,7 @@ def _encoder_file(
     pretrained = source is not None and source.startswith(("torchvision/", "timm/"))
     if source is not None and not pretrained and not (Path(source) / "config.yaml").is_file():
         raise InputError(f"{source} is no run folder: an encoder file is exported to another --target ({TARGETS})")
+    check_new(overwrite, out)
     with needs("export"):
         import onnxscript  # noqa: F401 - torch imports it only halfway through an export
 
@@ -125,6 +128,7 @@ def _target(
 
     found = find_target(target)
     out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
+    check_new(overwrite, out)
     report = convert(
         origin(source, name, images, layer, trust_code), target, out, images, labelled, allow, overwrite, web_runtime
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sslfeat.encoder_file import read_encoder_file
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 from sslfeat.export.artefact import read_artefact
 from sslfeat.export.runtimes import described, open_artefact
 from sslfeat.images import Pixels
@@ -41,7 +41,7 @@ def bench(
     Each setting runs for ``seconds``, ten times at least. Raises ProviderError for a provider that cannot run.
     """
     if min((*threads, *batches)) < 1 or seconds <= 0:
-        raise InputError("threads and batches are 1 or more, seconds more than 0")
+        raise UsageError("threads and batches are 1 or more, seconds more than 0")
     size = described(path)[1].preprocess.size
     rng = np.random.default_rng(0)
     for name, count, session in _sessions(path, providers, threads):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sslfeat.card import Card, TrainingData
 from sslfeat.encoder_file import EncoderFile
-from sslfeat.errors import ExportError, InputError, MissingExtraError
+from sslfeat.errors import ExportError, MissingExtraError, UsageError
 from sslfeat.export.run import NO_PARITY, export_module, versions
 from sslfeat.preprocess import Preprocess
 
@@ -44,11 +44,11 @@ def export_pretrained(
 ) -> EncoderFile:  # fmt: skip
     """Export ``torchvision/NAME`` or ``timm/NAME``; without ``weights`` at random initialisation.
 
-    Raises InputError for an unknown name, ExportError for weights that cannot be fetched, or a network that is not exported.
+    Raises UsageError for an unknown name, ExportError for weights that cannot be fetched, or a network that is not exported.
     """
     source, _, network = name.partition("/")
     if source not in SOURCES or not network:
-        raise InputError(f"{name!r} is not torchvision/NAME or timm/NAME")
+        raise UsageError(f"{name!r} is not torchvision/NAME or timm/NAME")
     load: Callable[[str, bool], tuple[Pretrained, Preprocess, str]] = _torchvision if source == "torchvision" else _timm
     try:
         encoder, preprocess, data = load(network, weights)
@@ -74,7 +74,7 @@ def _torchvision(name: str, weights: bool) -> tuple[Pretrained, Preprocess, str]
     from torchvision import models
 
     if name not in models.list_models(module=models):
-        raise InputError(f"torchvision has no classifier {name!r}")
+        raise UsageError(f"torchvision has no classifier {name!r}")
     default = models.get_model_weights(name).DEFAULT
     network = models.get_model(name, weights=default if weights else None)
     head = next((part for part in HEADS if hasattr(network, part)), None)
@@ -96,7 +96,7 @@ def _timm(name: str, weights: bool) -> tuple[Pretrained, Preprocess, str]:
         network: Any = timm.create_model(name, pretrained=weights, num_classes=0)
     except RuntimeError as error:
         if "Unknown model" in str(error):
-            raise InputError(f"timm has no model {name!r}") from error
+            raise UsageError(f"timm has no model {name!r}") from error
         raise
     told = timm.data.resolve_model_data_config(network)
     size = int(told["input_size"][1])

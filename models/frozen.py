@@ -51,11 +51,11 @@ def load_run(
     """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``).
 
     ``layer`` takes the features elsewhere than at the end; for rotation and counting the middle is often better.
-    A run of a method from a ``.py`` file needs ``trust_code``, since loading it runs that file. Raises TrainingError.
+    A run of a method from a ``.py`` file needs ``trust_code``, since loading it runs that file: the one it was trained with.
+    Raises TrainingError.
     """
     config = load_config(run / CONFIG_NAME)
-    if not trust_code:
-        refuse_code(config, run / CONFIG_NAME)
+    refuse_code(config, run / CONFIG_NAME, trust_code)
     method = build_method(config)
     encoder = FrozenEncoder(method.input_transform, method.encoder, layer)
     tensors, meta = read_tensors(run / ENCODER_NAME)
@@ -66,15 +66,21 @@ def load_run(
     return _freeze(encoder), config, meta
 
 
-def refuse_code(config: TrainConfig, file: Path) -> None:
-    """Raise TrainingError if ``config``, read from ``file``, names a Python file, and say whether that is still the same."""
+def refuse_code(config: TrainConfig, file: Path, trusted: bool = False) -> None:
+    """Raise TrainingError if ``config``, read from ``file``, names a Python file that is not ``trusted``.
+
+    Trust is in the file that the run was trained with: another in its place is refused all the same.
+    """
     if not config.method.endswith(".py"):
         return
-    known = config.method_sha256 is not None and file_sha256(config.method) == config.method_sha256
-    state = "the same file as in training" if known else "not the file that the run was trained with"
-    raise TrainingError(
-        f"{file} names {config.method}, {state}: its code would be run; read it, then allow that with --trust-code"
-    )
+    known, found = config.method_sha256, file_sha256(config.method)
+    if trusted and known in (None, found):
+        return
+    state = "the same file as in training" if known == found else "not the file that the run was trained with"
+    cure = "read it, then allow that with --trust-code"
+    if trusted:
+        cure = f"put that one back (sha256 {known}), or train anew"
+    raise TrainingError(f"{file} names {config.method}, {state}: its code would be run; {cure}")
 
 
 def random_encoder(backbone: str, image_size: int, seed: int) -> FrozenEncoder:

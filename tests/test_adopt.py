@@ -221,7 +221,7 @@ def test_maps_are_averaged_over_their_cells_wherever_their_channels_are(last: bo
         model.graph.node.append(helper.make_node("Transpose", ["float"], ["image"], perm=[0, 2, 3, 1]))
     else:
         model.graph.node[0].output[0] = "image"
-    shape = ["n", 4, 4, DIM] if last else ["n", DIM, 4, 4]
+    shape: list[Any] = ["n", 4, 4, DIM] if last else ["n", DIM, 4, 4]
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
     wish = Wish(WISH.preprocess, WISH.mean, WISH.std, pool="mean")
     file = adopt(model.SerializeToString(), wish, PIXELS, "given")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import EncoderFile, read_encoder_file
 from sslfeat.errors import ExportError, InputError, ParityError
 from sslfeat.export import onnx_file, parity
+from sslfeat.export.convert import convert
 from sslfeat.export.pretrained import export_pretrained
 from sslfeat.export.run import Labels, export_random, export_run
+from sslfeat.export.source import origin
 from sslfeat.images import Preprocess
 from sslfeat.models.config import TrainConfig
 from sslfeat.models.frozen import FrozenEncoder, load_run, random_encoder
@@ -95,6 +98,29 @@ def test_exported_twice_the_bytes_are_the_same(run: Path, exported: Path, tmp_pa
     assert again.read_bytes() == exported.read_bytes()
 
 
+def test_a_name_is_not_part_of_what_an_encoder_is(run: Path, exported: Path, pictures: Path, tmp_path: Path) -> None:
+    """Exported under another name, from a renamed run, and with other labels: an index of the one takes the other."""
+    moved = tmp_path / "a run renamed"
+    shutil.copytree(run, moved)
+    other = export_run(moved, tmp_path / "other.onnx", Labels(name="other", licence="MIT"), [str(pictures)])
+    first = read_encoder_file(exported)
+    assert other.fingerprint == first.fingerprint
+    assert (other.card.name, first.card.name) == ("other", "small")
+    assert other.sha256 != first.sha256
+    origins = (origin(str(run), "one", [str(pictures)]), origin(str(moved), "two", [str(pictures)]))
+    made = [convert(kind, "fp16", tmp_path / f"{n}.onnx", [str(pictures)]) for n, kind in enumerate(origins)]
+    assert len({read_encoder_file(report.out).fingerprint for report in made} | {first.fingerprint}) == 2
+    features, index, query = tmp_path / "features", tmp_path / "index", next(pictures.rglob("*.jpg"))
+    assert sslfeat("embed", pictures, "--encoder", exported, "--out", features).returncode == 0
+    assert sslfeat("index", features, "--out", index).returncode == 0
+    for file in (exported, tmp_path / "other.onnx"):
+        found = sslfeat("search", index, query, "--encoder", file, "--top", "1")
+        assert found.returncode == 0, found.stderr
+        assert query.name in found.stdout
+    refused = sslfeat("search", index, query, "--encoder", made[0].out, "--top", "1")
+    assert refused.returncode == 1
+
+
 def test_nothing_of_this_machine_is_in_the_file(run: Path, exported: Path) -> None:
     data = exported.read_bytes()
     places = (run, run.parent, Path(__file__).parent.parent, Path(sys.prefix), Path.home())
@@ -163,7 +189,15 @@ def test_refusals(run: Path, tmp_path: Path, exported: Path, pictures: Path) -> 
     with pytest.raises(ExportError, match="at least 8"):
         export_random("resnet10_w4", 32, 0, tmp_path / "x.onnx", [str(next(pictures.rglob("*.jpg")))])
     assert sslfeat("export", tmp_path / "nothing", "--out", tmp_path / "x.onnx").returncode == 1
-    assert sslfeat("export", "--random-init", "resnet10_w4", "--out", tmp_path / "x.onnx").returncode == 1
+    for wrong in (
+        ("--random-init", "resnet10_w4"),
+        ("--random-init", "resnet10_w4", "--image-size", "0"),
+        (run, "--random-init", "resnet10_w4"),
+        (run, "--target", "magic"),
+        ("--random-init", "resnet10_w4", "--image-size", "32", "--target", "ort"),
+    ):
+        assert sslfeat("export", *wrong, "--out", tmp_path / "x.onnx").returncode == 2
+    assert sslfeat("export", run, "--out", exported).returncode == 2
     assert not (tmp_path / "x.onnx").exists()
 
 

@@ -120,6 +120,13 @@ def test_a_method_file_from_outside_trains_and_exports(pictures: Path, tmp_path:
     exported = sslfeat("export", tmp_path / "run", "--out", tmp_path / "toy.onnx", "--trust-code")
     assert exported.returncode == 0, exported.stderr
     assert str(tmp_path).encode() not in (tmp_path / "toy.onnx").read_bytes()
+    (tmp_path / "toy.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n{TOY}")
+    for more in ((), ("--trust-code",), ("--target", "ort"), ("--target", "ort", "--trust-code")):
+        refused = sslfeat("export", tmp_path / "run", "--out", tmp_path / "other", *more)
+        assert refused.returncode == 1
+        assert "toy.py, not the file that the run was trained with" in refused.stderr
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "other").exists()
 
 
 def test_rotation_learns_on_drawn_pictures(config: TrainConfig, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 from sslfeat.export.targets import (
     coreml_package,
     executorch_pte,
@@ -56,8 +56,8 @@ TARGETS = {
 
 
 def find_target(name: str) -> Target:
-    """Raises InputError for an unknown one."""
+    """Raises UsageError for an unknown one."""
     if name not in TARGETS:
         known = "\n".join(f"  {target.name:<14} {target.about}" for target in TARGETS.values())
-        raise InputError(f"target {name!r} is unknown; there are onnx, the encoder file of a run, and\n{known}")
+        raise UsageError(f"target {name!r} is unknown; there are onnx, the encoder file of a run, and\n{known}")
     return TARGETS[name]
