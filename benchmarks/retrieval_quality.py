@@ -1,10 +1,11 @@
-"""How good is search? Mean average precision and precision@10 of the shipped encoder, of its untrained self, of raw pixels.
+"""How good is the shipped encoder? Linear and kNN accuracy, mean average precision, precision@10; beside its untrained self.
 
     python benchmarks/retrieval_quality.py IMAGENETTE CIFAR10 WORK
 
 Held-out pictures (val/ or test/) are the queries, those of train/ are searched (of CIFAR-10 the first 1,000 and 500 of each
-class, by name); relevant is what has the query's class. Ranked by cosine, exactly, all of them. Writes
-WORK/retrieval_quality.json and prints the table.
+class, by name); relevant is what has the query's class. Ranked by cosine, exactly, all of them. The linear classifier and the
+20 nearest neighbours are those of ``sslfeat probe``, trained on train/ and tested on the queries. Raw pixels are ranked, too.
+Writes WORK/retrieval_quality.json and prints the table.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ PIXELS = Preprocess(32, 32)
 UNTRAINED = ("resnet10_w40", 64)  # what the shipped encoder is
 
 
-def cli(*arguments: object) -> None:
-    """Run one command line; 3 means that some pictures could not be read."""
+def cli(*arguments: object) -> str:
+    """What one command line prints; 3 means that some pictures could not be read."""
     command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 3):
         raise SystemExit(done.stderr)
+    return done.stdout
 
 
 def listing(folder: Path, per_class: int | None, path: Path) -> Path:
@@ -79,7 +81,11 @@ def measure(name: str, parts: tuple[Path, Path], work: Path) -> dict[str, Any]:
         for part, folder in zip(parts, folders, strict=True):
             cli("embed", part, "--encoder", encoder, "--labels", "folder", "--out", folder)
         train, test = map(Features.load, folders)
-        result[kind] = quality(test.embeddings, test.labels, train.embeddings, train.labels)
+        probed = json.loads(cli("probe", *folders, "--json"))
+        accuracy = {"linear": probed["linear"], "kNN 20": probed["knn"]["20"]}
+        result[kind] = quality(test.embeddings, test.labels, train.embeddings, train.labels) | {
+            name: 100 * figures["top1"] for name, figures in accuracy.items()
+        }
     rows, queries = pixels(train.paths), pixels(test.paths)
     mean = rows.mean(0)
     result["pixels"] = quality(queries - mean, test.labels, rows - mean, train.labels)
@@ -107,11 +113,13 @@ def main() -> None:
         ]
         results[title] = measure(name, (lists[0], lists[1]), options.work)
     (options.work / "retrieval_quality.json").write_text(json.dumps(results, indent=1) + "\n")
-    print("| pictures | features | mAP | precision@10 |\n|---|---|---|---|")
+    columns = ("linear", "kNN 20", "mAP", "precision@10")
+    print(f"| images | features | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
     for title, rows in results.items():
         for kind, figures in rows.items():
             if kind != "counts":
-                print(f"| {title} | {kind} | {figures['mAP']:.1f} | {figures['precision@10']:.1f} |")
+                cells = (f"{figures[name]:.1f}" if name in figures else "" for name in columns)
+                print(f"| {title} | {kind} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
