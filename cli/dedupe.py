@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import note, progress, say, say_json
+from sslfeat.cli.console import check_new, note, progress, say, say_json
 from sslfeat.cli.exits import BAD_INPUTS
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
     from sslfeat.retrieval.duplicates import Duplicates
@@ -24,58 +25,78 @@ SHOWN = 20  # groups in the table
 def dedupe(
     features: Annotated[Path | None, typer.Argument(help="features folder")] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="cosine from which on pictures are copies; default: chosen")
+        float | None, typer.Option(help="compare the pixels of images whose features have at least this cosine")
     ] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="write a line for every picture of a group")] = None,
-    html: Annotated[Path | None, typer.Option(help="write a page with the groups' pictures inside")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="write a line for every image of a group")] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with the groups' images inside")] = None,
     apply_to: Annotated[
-        Path | None, typer.Option("--apply", help="move all but the kept pictures to this folder")
+        Path | None, typer.Option("--apply", help="move all but the kept images to this folder")
     ] = None,
+    scenes: Annotated[bool, typer.Option("--scenes", help="with --apply: other shots of the same scene, too")] = False,
     undo_from: Annotated[Path | None, typer.Option("--undo", help="put back what --apply moved to this folder")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="move without asking")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the files of --csv and --html")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Find exact and near duplicates, as groups with the picture to keep; nothing is ever deleted."""
+    """Find images that are there more than once, as groups with the one to keep; nothing is ever deleted."""
     if undo_from is not None:
         if features is not None or apply_to is not None:
-            raise InputError("--undo FOLDER takes nothing else")
+            raise UsageError("--undo FOLDER takes neither features nor --apply")
         from sslfeat.retrieval.quarantine import undo
 
-        _end(undo(undo_from), "put back", as_json)
+        _end(undo(undo_from, trusted=yes), "put back", as_json)
         return
     if features is None:
-        raise InputError("give a features folder, or --undo FOLDER")
+        raise UsageError("give a features folder, or --undo FOLDER")
+    if apply_to is not None and not yes and (sys.stdin is None or not sys.stdin.isatty()):
+        raise UsageError("--apply asks before it moves: where nobody can answer, say --yes")
+    check_new(overwrite, csv_file, html)
     from sslfeat.retrieval.duplicates import find_duplicates
 
-    with progress(1.0, "compared") as show:
+    with progress(1.0, "of this step") as show:
         found = find_duplicates(
-            features, threshold, lambda stage, done, total: show(done / total, f"{stage} {done}/{total}")
+            features, threshold, lambda stage, done, total: show(done / max(1, total), f"{stage} {done}/{total}")
         )
+    for path, why in found.failures:
+        note(f"{path}: could not be compared: {why}")
     if csv_file is not None:
         _write_csv(csv_file, found)
     if html is not None:
         _write_page(html, found)
     if as_json and apply_to is None:
-        say_json({**dataclasses.asdict(found), "copies": found.copies})
+        say_json({**dataclasses.asdict(found), "copies": found.copies, "scenes": found.scenes})
     elif not as_json:
         _table(found)
     if apply_to is not None:
-        from sslfeat.retrieval.quarantine import apply
+        _apply(found, features, apply_to, scenes, yes, as_json)
+    elif found.failures:
+        raise typer.Exit(BAD_INPUTS)
 
-        _end(apply(found, apply_to), f"moved to {apply_to}", as_json)
+
+def _apply(found: Duplicates, features: Path, folder: Path, scenes: bool, yes: bool, as_json: bool) -> None:
+    from sslfeat.retrieval.quarantine import apply
+
+    count = found.copies + (found.scenes if scenes else 0)
+    if not yes and not typer.confirm(f"move {count} images to {folder}?", err=True):
+        return
+    result = apply(found, folder, scenes)
+    if result.moved:
+        note(
+            f"next: 'sslfeat embed IMAGES --out {features} --update', and 'sslfeat index {features} --out INDEX --sync' for each "
+            "index of them"
+        )
+    _end(result, f"moved to {folder}", as_json)
 
 
 def _table(found: Duplicates) -> None:
     for group in found.groups[:SHOWN]:
         say(f"{group.kept.path}  {group.kept.width} x {group.kept.height}")
         for copy in group.copies:
-            said = "same file" if copy.exact else f"{copy.similarity:.4f}"
-            say(f"    {said:>9}  {copy.path}  {copy.width} x {copy.height}")
+            say(f"    {copy.verdict:<12}  {copy.path}  {copy.width} x {copy.height}")
     if len(found.groups) > SHOWN:
         say(f"... and {len(found.groups) - SHOWN} groups more: --csv, --html or --json has them all")
-    say(
-        f"{found.copies} copies in {len(found.groups)} groups among {found.pictures} pictures; "
-        f"cosine of at least {found.threshold:g}: {found.why}"
-    )
+    counts = f"{found.copies} copies and {found.scenes} other shots of a scene in {len(found.groups)} groups"
+    say(f"{counts} among {found.pictures} images")
 
 
 def _write_csv(path: Path, found: Duplicates) -> None:
@@ -83,10 +104,10 @@ def _write_csv(path: Path, found: Duplicates) -> None:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("group", "kept", "path", "similarity", "exact", "width", "height", "sha256"))
+    writer.writerow(("group", "kept", "path", "verdict", "similarity", "width", "height", "sha256"))
     for number, group in enumerate(found.groups):
         for copy in (group.kept, *group.copies):
-            facts: tuple[Any, ...] = (copy.path, copy.similarity, copy.exact, copy.width, copy.height, copy.sha256)
+            facts: tuple[Any, ...] = (copy.path, copy.verdict, copy.similarity, copy.width, copy.height, copy.sha256)
             writer.writerow((number, copy is group.kept, *facts))
     store.write_atomic(path, text.getvalue().encode())
 
@@ -98,12 +119,9 @@ def _write_page(path: Path, found: Duplicates) -> None:
     sections = []
     for number, group in enumerate(found.groups, 1):
         kept = Shown(group.kept.path, f"kept, {group.kept.width} x {group.kept.height}", marked=True)
-        copies = [
-            Shown(copy.path, f"{'same file' if copy.exact else f'{copy.similarity:.4f}'}, {copy.width} x {copy.height}")
-            for copy in group.copies
-        ]
+        copies = [Shown(copy.path, f"{copy.verdict}, {copy.width} x {copy.height}") for copy in group.copies]
         sections.append((f"Group {number}", [kept, *copies]))
-    about = f"{found.copies} copies in {len(found.groups)} groups among {found.pictures} pictures; threshold {found.threshold:g}"
+    about = f"{found.copies} copies and {found.scenes} other shots in {len(found.groups)} groups among {found.pictures} images"
     write_page(path, gallery("Duplicates", about, sections))
 
 

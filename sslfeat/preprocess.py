@@ -30,6 +30,7 @@ MAX_PIXELS = 178_956_970  # what Pillow by itself refuses to exceed: 683 MiB in 
 MAX_FILE_BYTES = 1 << 30
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 STRIP = 16
+WHOLE = "whole"
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
 UPRIGHT = {  # what turns a picture of this EXIF orientation upright; from 5 on it swaps width and height
@@ -48,7 +49,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Shorter side to ``resize`` px with ``filter``, then the centre ``size`` x ``size`` px, RGB."""
+    """Shorter side to ``resize`` px with ``filter``, then the centre ``size`` x ``size`` px, RGB.
+
+    With the crop WHOLE the whole image is squeezed into ``size`` x ``size`` px: for comparing images, never for an encoder.
+    """
 
     resize: int
     size: int
@@ -124,6 +128,8 @@ def resize_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     resize the two axes in another order: up to a fifth of a portrait's pixels then differ by a level or more. So it
     serves only strips longer than STRIP to 1, whose whole resized picture might not fit in memory.
     """
+    if preprocess.crop == WHOLE:
+        return image.resize((preprocess.size, preprocess.size), FILTERS[preprocess.filter])
     width, height = image.size
     shorter, size = min(width, height), preprocess.size
     new_width, new_height = _resized(width, height, preprocess)

@@ -28,7 +28,7 @@ Part = dict[str, Any]
 SCORED, MAPPED = 20_000, 10_000  # pictures at most
 CLUSTERS, EACH = 12, 3  # shown, and pictures of each kind in a cluster
 QUERIES, FOUND = 8, 7
-GROUPS, COPIES = 10, 6
+GROUPS, COPIES, CLOSE = 10, 6, 0.7  # the least cosine of pairs that are compared
 REASONS = 8
 MOST_CLUSTERS = 50
 LEAST_IMAGES = 5  # of a class that the probe takes
@@ -141,17 +141,18 @@ def duplicates(material: Material) -> Part:
     from sslfeat.retrieval.duplicates import find_duplicates
     from sslfeat.retrieval.vectors import ArrayVectors
 
-    found = find_duplicates(ArrayVectors(material.x, material.columns))
+    found = find_duplicates(ArrayVectors(material.x, material.columns), CLOSE, pixels=True)
     pictures = [
         (f"group {number}", [Shown(group.kept.path, "kept", marked=True), *(
-            Shown(copy.path, "same file" if copy.exact else f"{copy.similarity:.3f}") for copy in group.copies[:COPIES]
+            Shown(copy.path, copy.verdict) for copy in group.copies[:COPIES]
         )])
         for number, group in enumerate(found.groups[:GROUPS], 1)
     ]  # fmt: skip
     more = f"; the first {GROUPS} groups are shown" if len(found.groups) > GROUPS else ""
     about = (
-        f"{found.copies} copies in {len(found.groups)} groups, at a cosine (of whitened features) of at least "
-        f"{found.threshold:.3g}{more}. 'sslfeat dedupe' lists all, and can set them aside."
+        f"{found.copies} copies and {found.scenes} other shots of a scene in {len(found.groups)} groups{more}. Only images whose "
+        f"whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks further, and can "
+        "set copies aside."
     )
     return {"about": about, "pictures": pictures}
 

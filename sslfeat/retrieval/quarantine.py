@@ -1,15 +1,20 @@
 """Copies are moved aside, never deleted, and can be put back.
 
 The plan of all moves is written first and done second: killed anywhere, the same call goes on, and undoing works from
-whatever was reached. A picture is moved only if its file, and the kept one's, are still those that were embedded.
+whatever was reached. An image is moved only if its file, and the kept one's, are still those that were embedded, and put back
+only if it is still the file that was moved.
+
+A plan is a file that anybody may have written: it can name images below one folder alone, whose paths lead out of neither
+that folder nor the plan's. And that folder holds a receipt for it, which ``apply`` left there: a plan without one is undone
+only on somebody's word.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,39 +24,81 @@ from pathlib import Path
 
 from sslfeat import store
 from sslfeat.errors import InputError, RetrievalError
-from sslfeat.inputs import possible_paths
+from sslfeat.inputs import ENDINGS, possible_paths
+from sslfeat.records import parse_record
 from sslfeat.retrieval.duplicates import Copy, Duplicates
+from sslfeat.retrieval.verdicts import SAME_SCENE
 
 PLAN_NAME = "moved.json"
-FORMAT = 1
+RECEIPT = (
+    ".sslfeat-moved-"  # and the first digits of the plan's sha256: a hidden name, which is never taken for an image
+)
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Move:
-    """From one absolute path to another."""
+    """One image: where it lay below the plan's root, where it lies below the plan's folder, and its file's sha256."""
 
-    source: Path
-    target: Path
+    source: str  # bytes of paths, as hexadecimal digits
+    target: str
+    sha256: str
+    name: str  # for people
+
+    def __post_init__(self) -> None:
+        for path in (self.source, self.target):
+            parts = Path(_path(path)).parts
+            if not parts or Path(_path(path)).is_absolute() or ".." in parts:
+                raise ValueError(f"{_path(path)!r} leads out of its folder")
+        if os.path.splitext(_path(self.source))[1].lower() not in ENDINGS:
+            raise ValueError(f"{_path(self.source)!r} is no image")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All moves; ``root`` is the folder, absolute, that the images lay below."""
+
+    root: str
+    moves: tuple[Move, ...]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.moves and not Path(_path(self.root)).is_absolute():
+            raise ValueError("root is not absolute")
+
+    def to_json(self) -> bytes:
+        """The bytes of ``moved.json``."""
+        return store.json_bytes(dataclasses.asdict(self))
+
+    def sources(self) -> list[Path]:
+        """Where the images lay."""
+        return [Path(_path(self.root), _path(move.source)) for move in self.moves]
+
+    def receipt(self) -> Path:
+        """The file by which ``apply`` shows that this plan was made here."""
+        return Path(_path(self.root), RECEIPT + hashlib.sha256(self.to_json()).hexdigest()[:32])
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Pictures that were moved, and (path, reason) of those that were not."""
+    """Images that were moved, and (path, reason) of those that were not."""
 
     moved: int
     failures: tuple[tuple[str, str], ...]
 
 
-def apply(duplicates: Duplicates, folder: Path) -> Moved:
+def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
     """Move all copies but the kept ones into ``folder``, below it as they lay below their common folder.
 
-    Raises RetrievalError if ``folder`` holds anything, but for what an interrupted call with the same plan left.
+    With ``scenes`` other shots of the same scene go, too. Raises RetrievalError if ``folder`` holds anything, but for what an
+    interrupted call with the same plan left.
     """
     with _locked(folder):
-        recorded = _read(folder) if (folder / PLAN_NAME).exists() else []
-        plan, failures = _plan(duplicates, folder, {move.source for move in recorded if _there(move.target)})
-        if recorded:
-            if {move.source for move in plan} - {move.source for move in recorded}:
+        recorded = _read(folder) if (folder / PLAN_NAME).exists() else None
+        done = _moved(recorded, folder) if recorded else set()
+        plan, failures = _plan(duplicates, done, scenes)
+        if recorded is not None:
+            if set(plan.sources()) - set(recorded.sources()):
                 raise RetrievalError(
                     f"{folder} holds copies that were moved before: choose another folder, or undo that first"
                 )
@@ -59,32 +106,60 @@ def apply(duplicates: Duplicates, folder: Path) -> Moved:
             others = [path.name for path in folder.iterdir() if path.name != store.LOCK_NAME]
             if others:
                 raise RetrievalError(f"{folder} holds other files ({others[0]}, ...): choose one that is new or empty")
-            store.write_atomic(folder / PLAN_NAME, _bytes(plan))
-        wanted = {move.source for move in plan}
-        for move in recorded or plan:
-            if move.source in wanted:
-                failures += _do(move.source, move.target)
-        return Moved(sum(_there(move.target) for move in recorded or plan), tuple(failures))
+            store.write_atomic(folder / PLAN_NAME, plan.to_json())
+        wanted, plan = set(plan.sources()), recorded or plan
+        if plan.moves:
+            with contextlib.suppress(PermissionError):  # without a receipt, undoing it takes somebody's word
+                store.write_atomic(plan.receipt(), b"")
+        for move, source in zip(plan.moves, plan.sources(), strict=True):
+            if source in wanted:
+                failures += _do(source, folder / _path(move.target))
+        return Moved(len(_moved(plan, folder)), tuple(failures))
 
 
-def undo(folder: Path) -> Moved:
-    """Put everything back that ``apply`` moved to ``folder``. What cannot be put back stays there, and is named."""
+def undo(folder: Path, trusted: bool = False) -> Moved:
+    """Put everything back that ``apply`` moved to ``folder``, which may have been renamed since.
+
+    What cannot be put back stays there, and is named; the plan goes once all is back. Raises RetrievalError for a plan that was
+    not made here, unless ``trusted``.
+    """
     if not (folder / PLAN_NAME).is_file():
         raise InputError(f"{folder} holds no {PLAN_NAME}: nothing was moved there by 'sslfeat dedupe --apply'")
     with _locked(folder):
+        plan = _read(folder)
+        if plan.moves and not trusted and not plan.receipt().is_file():
+            raise RetrievalError(
+                f"{folder / PLAN_NAME} would put {len(plan.moves)} files below {shown(Path(_path(plan.root)))}, where nothing "
+                "shows that they were moved from there: look at it, and say --yes if that is right"
+            )
         failures: list[tuple[str, str]] = []
         back = 0
-        for move in _read(folder):
-            if _there(move.target):
-                problem = _do(move.target, move.source)
-                failures += problem
-                back += not problem
+        for move, source in zip(plan.moves, plan.sources(), strict=True):
+            problem = _put_back(folder, move, source)
+            back += problem is None
+            failures += [] if problem in (None, "") else [(shown(source), str(problem))]
         if not failures:
             (folder / PLAN_NAME).unlink()
+            plan.receipt().unlink(missing_ok=True)
             for below in sorted(filter(Path.is_dir, folder.rglob("*")), reverse=True):  # the deepest first
                 if not any(below.iterdir()):
                     below.rmdir()
         return Moved(back, tuple(failures))
+
+
+def _put_back(folder: Path, move: Move, source: Path) -> str | None:
+    """Put one file back: None if it is now, "" if it was before, or why it is not."""
+    target = folder / _path(move.target)
+    if not _there(target):
+        return "" if _is_file(source, move.sha256) else f"it is not in {folder} any more"
+    if target.is_symlink() or not target.resolve().is_relative_to(folder.resolve()):
+        return f"{shown(target)} is a link"
+    if not _is_file(target, move.sha256):
+        return f"{shown(target)} is not the file that was moved"
+    if not source.parent.is_dir():
+        return f"the folder {shown(source.parent)} is gone"
+    problem = _do(target, source)
+    return problem[0][1] if problem else None
 
 
 @contextmanager
@@ -94,28 +169,38 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _plan(duplicates: Duplicates, folder: Path, moved: set[Path]) -> tuple[list[Move], list[tuple[str, str]]]:
+def _plan(duplicates: Duplicates, moved: set[Path], scenes: bool) -> tuple[Plan, list[tuple[str, str]]]:
     """The moves that are left, and what stays where it is and why."""
-    sources: list[Path] = []
+    sources: list[tuple[Path, str]] = []
     failures: list[tuple[str, str]] = []
     for group in duplicates.groups:
         kept = _unchanged(group.kept)
         for copy in group.copies:
-            if any(path in moved for path in _paths(copy)):
+            if any(path in moved for path in _paths(copy)) or (copy.verdict == SAME_SCENE and not scenes):
                 continue
             source = _unchanged(copy)
             if source is None:
                 failures.append((copy.path, "it is gone, or not the file that was embedded"))
             elif kept is None:
                 failures.append((copy.path, f"left there: the kept {group.kept.path} is gone, or changed"))
+            elif source.suffix.lower() not in ENDINGS:
+                failures.append((copy.path, "left there: its name does not end like an image's"))
             elif source.samefile(kept):
                 failures.append((copy.path, f"it is the same file as the kept {group.kept.path}, by another name"))
             else:
-                sources.append(source)
-    if not sources:
-        return [], failures
-    root = os.path.commonpath([source.parent for source in sources])
-    return [Move(source, folder.absolute() / source.relative_to(root)) for source in sources], failures
+                sources.append((source, str(copy.sha256)))
+    root = os.path.commonpath([source.parent for source, _ in sources]) if sources else ""
+    moves = []
+    for source, sha256 in sources:
+        below = os.fsencode(source.relative_to(root)).hex()
+        moves.append(Move(below, below, sha256, shown(source)))
+    return Plan(os.fsencode(root).hex(), tuple(moves)), failures
+
+
+def _moved(plan: Plan, folder: Path) -> set[Path]:
+    """The images of a plan that lie in its folder, by where they lay."""
+    there = (_there(folder / _path(move.target)) for move in plan.moves)
+    return {source for source, moved in zip(plan.sources(), there, strict=True) if moved}
 
 
 def _paths(copy: Copy) -> list[Path]:
@@ -123,7 +208,7 @@ def _paths(copy: Copy) -> list[Path]:
 
 
 def _unchanged(copy: Copy) -> Path | None:
-    """The path of a picture whose file is the one that was embedded."""
+    """The path of an image whose file is the one that was embedded."""
     for path in _paths(copy):
         with contextlib.suppress(OSError):
             if store.sha256_file(path) == copy.sha256:
@@ -173,20 +258,20 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _bytes(plan: list[Move]) -> bytes:
-    moves = [
-        {"from": os.fsencode(move.source).hex(), "to": os.fsencode(move.target).hex(), "name": shown(move.source)}
-        for move in plan
-    ]
-    return store.json_bytes({"format": FORMAT, "moves": moves})
-
-
-def _read(folder: Path) -> list[Move]:
+def _read(folder: Path) -> Plan:
     path = folder / PLAN_NAME
     try:
-        value = json.loads(path.read_bytes())
-        return [
-            Move(*(Path(os.fsdecode(bytes.fromhex(move[end]))) for end in ("from", "to"))) for move in value["moves"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RetrievalError(f"{path} is damaged: move the pictures back by hand") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_record(Plan, data, str(path), RetrievalError)
+
+
+def _path(digits: str) -> str:
+    return os.fsdecode(bytes.fromhex(digits))
+
+
+def _is_file(path: Path, sha256: str) -> bool:
+    with contextlib.suppress(OSError):
+        return store.sha256_file(path) == sha256
+    return False
