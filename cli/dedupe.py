@@ -95,7 +95,7 @@ def _table(found: Duplicates) -> None:
             say(f"    {copy.verdict:<12}  {copy.path}  {copy.width} x {copy.height}")
     if len(found.groups) > SHOWN:
         say(f"... and {len(found.groups) - SHOWN} groups more: --csv, --html or --json has them all")
-    counts = f"{found.copies} copies and {found.scenes} other shots of a scene in {len(found.groups)} groups"
+    counts = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene,"
     say(f"{counts} among {found.pictures} images")
 
 
@@ -121,7 +121,7 @@ def _write_page(path: Path, found: Duplicates) -> None:
         kept = Shown(group.kept.path, f"kept, {group.kept.width} x {group.kept.height}", marked=True)
         copies = [Shown(copy.path, f"{copy.verdict}, {copy.width} x {copy.height}") for copy in group.copies]
         sections.append((f"Group {number}", [kept, *copies]))
-    about = f"{found.copies} copies and {found.scenes} other shots in {len(found.groups)} groups among {found.pictures} images"
+    about = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots, among {found.pictures} images"
     write_page(path, gallery("Duplicates", about, sections))
 
 
