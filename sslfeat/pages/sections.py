@@ -151,8 +151,8 @@ def duplicates(material: Material) -> Part:
     more = f"; the first {GROUPS} groups are shown" if len(found.groups) > GROUPS else ""
     about = (
         f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene{more}. Only images "
-        f"whose whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks further, and can "
-        "set copies aside."
+        f"whose whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks "
+        "further, and can set copies aside."
     )
     return {"about": about, "pictures": pictures}
 
