@@ -2,10 +2,10 @@
 
     python benchmarks/duplicates.py WORK --copies SET [SET...] --distinct SET [SET...]
 
-Of each --copies set (a folder of images) COPIED images are saved once more with each change, among OTHERS others of the set; recall
-is the share of copies that 'sslfeat dedupe' calls the same picture as their original. On each --distinct set as it is, every
-pair that is called the same picture is drawn side by side on WORK/SET-N.png: look at them, and give the number that are
-right as --right SET=N. Byte copies are left out of both. Drawn products (one shape in other colors, pages of one layout)
+Of each --copies set (a folder of images) COPIED images are saved once more with each change, among OTHERS others of the set;
+recall is the share of copies that 'sslfeat dedupe' calls the same picture as their original. On each --distinct set as it is,
+every pair that is called the same picture is drawn side by side on WORK/SET-N.png: look at them, and give the number that
+are right as --right SET=N. Byte copies are left out of both. Drawn products (one shape in other colors, pages of one layout)
 are judged, too. Speed: 100,000 x 384 clustered vectors, by cosine. Writes WORK/duplicates.json.
 """
 
