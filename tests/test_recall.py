@@ -214,6 +214,26 @@ def test_more_thorough_settings_for_more_neighbours() -> None:
     assert depths[-1] > depths[0]
     for depth, settings in levels.items():
         assert tuning.least_recall(builder.open(), plan, settings, truth, depth) >= 0.9
+    kept = {10: {"nprobe": 64}, 100: {"nprobe": 1}}
+    again, _ = tuning.tune_all(builder.open(), plan, truth, 0.9, kept=kept)
+    assert again[10] == kept[10]  # never less thorough
+    assert again[100]["nprobe"] > 1  # and more so where it must
+
+
+def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, labels = clouds(3000, 0)
+    index = Index.build(named(rows, labels), kind="ivf", recall=0.9)
+    before = index.meta["figures"]["recall_at"]
+
+    def measured(index: Any, plan: Plan, levels: tuning.Levels, truth: Truth) -> dict[str, Any]:
+        return {**tuning.measure(index, plan, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
+
+    monkeypatch.setattr(growth, "measure", measured)
+    index.add(named(*clouds(1000, 1), first=3000))
+    figures = index.meta["figures"]
+    expected = {k: 0.75 * before[k] + 0.25 * new for k, new in (("1", 0.5), ("10", 0.4), ("100", 0.3))}
+    assert figures["recall_at"] == pytest.approx(expected, abs=1e-3)
+    assert figures["recall"] == figures["recall_at"]["10"]
 
 
 def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
