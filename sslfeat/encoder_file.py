@@ -16,6 +16,7 @@ from sslfeat.card import CARD_KEY, Card
 from sslfeat.errors import EncoderFileError
 from sslfeat.fingerprint import fingerprint_of
 from sslfeat.operators import PLAIN_OPERATORS
+from sslfeat.workload import refuse_boundless
 
 MAX_BYTES = 2 << 30  # protobuf's own limit
 MAX_NODES = 100_000  # forty times those of the largest vision transformers
@@ -80,7 +81,9 @@ def check_encoder(data: bytes) -> EncoderFile:
     uint8, float32 = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
     _check_ports("input", model.graph.input, INPUT_NAME, uint8, (None, size, size, 3))
     _check_ports("output", model.graph.output, OUTPUT_NAME, float32, (None, card.dim))
-    return EncoderFile(data, fingerprint_of(model, OUTPUT_NAME, card.preprocess), card)
+    fingerprint = fingerprint_of(model, OUTPUT_NAME, card.preprocess)
+    refuse_boundless(model)
+    return EncoderFile(data, fingerprint, card)
 
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:

@@ -24,23 +24,27 @@ Starter = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 
-def busy_model() -> onnx.ModelProto:
-    """An encoder that passes every check and multiplies matrices for hours."""
+def busy_model(foreseeable: bool = False) -> onnx.ModelProto:
+    """An encoder that multiplies matrices for minutes, and, since their size depends on pixels, passes every check."""
     model = tiny_model()
     graph = model.graph
-    graph.initializer.append(numpy_helper.from_array(np.array([3000, 3000]), "square"))
+    constants = {"square": np.array([3000, 3000]), "nought": np.float32(0), "edge": np.array([3000, 3000], np.float32)}
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
     zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
     graph.node[4].output[0] = "mean"
-    graph.node.append(helper.make_node("ConstantOfShape", ["square"], ["zeros"], value=zero))
     graph.node.extend(
         [
-            helper.make_node("ReduceMax", ["mean"], ["top"], keepdims=0),  # of the pictures: nothing can be folded
+            helper.make_node("ReduceMax", ["mean"], ["top"], keepdims=0),
+            helper.make_node("Mul", ["top", "nought"], ["none"]),
+            helper.make_node("Add", ["none", "edge"], ["edges"]),
+            helper.make_node("Cast", ["edges"], ["sides"], to=TensorProto.INT64),
+            helper.make_node("ConstantOfShape", ["square" if foreseeable else "sides"], ["zeros"], value=zero),
             helper.make_node("Add", ["zeros", "top"], ["m0"]),
         ]
     )
-    for number in range(5000):
+    for number in range(600):
         graph.node.append(helper.make_node("MatMul", [f"m{number}", "m0"], [f"m{number + 1}"]))
-    graph.node.append(helper.make_node("ReduceMax", ["m5000"], ["most"], keepdims=0))
+    graph.node.append(helper.make_node("ReduceMax", ["m600"], ["most"], keepdims=0))
     graph.node.append(helper.make_node("Add", ["mean", "most"], ["embedding"]))
     return model
 
