@@ -54,15 +54,15 @@ def silhouette(x: FloatArray, assignments: IntArray) -> float:
     numbers, sizes = np.unique(assignments[rows], return_inverse=True, return_counts=True)[1:]
     if not 2 <= len(sizes) < len(rows):
         return float("nan")
-    members = np.eye(len(sizes))[numbers]
-    points = x[rows].astype(np.float64)
+    members = np.eye(len(sizes), dtype=np.float32)[numbers]
+    points = x[rows] - x[rows].mean(0)  # short vectors lose fewer digits
     lengths = np.square(points).sum(1)
     total = 0.0
     for start in range(0, len(rows), BLOCK):
         some = np.arange(start, min(start + BLOCK, len(rows)))
         squares = lengths[some, None] + lengths - 2 * points[some] @ points.T
         squares[np.arange(len(some)), some] = 0
-        sums = np.sqrt(np.maximum(squares, 0)) @ members  # of the distances to each cluster
+        sums = (np.sqrt(np.maximum(squares, 0)) @ members).astype(np.float64)  # of the distances to each cluster
         own, here = numbers[some], np.arange(len(some))
         within = sums[here, own] / np.maximum(sizes[own] - 1, 1)
         means = sums / sizes
