@@ -108,6 +108,20 @@ def test_agreement_against_naive_computations() -> None:
     assert agreement.agreement(found, [None] * 60) is None
 
 
+@pytest.mark.parametrize(("clusters", "classes"), [(2, 9), (9, 2), (5, 5), (1, 4), (1, 1), (60, 3)])
+def test_nmi_and_ari_are_scikit_learns(clusters: int, classes: int) -> None:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    rng = np.random.default_rng(clusters)
+    y = np.minimum(rng.geometric(0.4, 200), classes) - 1  # of uneven sizes
+    found = np.where(rng.random(200) < 0.5, y % clusters, rng.integers(0, clusters, 200))
+    judged = agreement.agreement(found, [f"c{number}" for number in y])
+    assert judged is not None
+    assert judged.nmi == pytest.approx(normalized_mutual_info_score(y, found), abs=1e-12)
+    assert judged.ari == pytest.approx(adjusted_rand_score(y, found), abs=1e-12)
+    assert agreement.stability([found, y]) == pytest.approx(judged.ari)
+
+
 def test_silhouette_against_the_naive_one() -> None:
     x, _ = blobs(60, 3, 0.8)
     found = cluster(x, ClusterOptions(k=3))
