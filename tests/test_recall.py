@@ -16,7 +16,8 @@ from sslfeat.retrieval import build as building
 from sslfeat.retrieval import growth, tuning
 from sslfeat.retrieval.builder import Builder
 from sslfeat.retrieval.exact import Truth
-from sslfeat.retrieval.kinds import Plan
+from sslfeat.retrieval.kinds import Plan, parameters
+from sslfeat.retrieval.lookup import Lookup
 from sslfeat.retrieval.vectors import ArrayVectors, prepare, table
 
 FloatArray = npt.NDArray[np.float32]
@@ -130,25 +131,28 @@ def test_what_is_stated_was_tuned_on_other_queries(monkeypatch: pytest.MonkeyPat
     seen: dict[str, FloatArray] = {}
     rows, labels = clouds(3000, 0)
 
-    def spy(name: str, real: Callable[..., Any], place: int) -> Callable[..., Any]:
+    def spy(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def called(index: Any, plan: Plan, *arguments: Any) -> Any:
-            seen[name] = arguments[place].queries
-            inside = index.storage if plan.kind == "hnsw" else index
-            seen[f"inside {name}"] = inside.reconstruct_n(0, inside.ntotal)
+            seen[name] = next(argument for argument in arguments if isinstance(argument, Truth)).queries
+            seen[f"inside {name}"] = index.storage.reconstruct_n(0, index.ntotal)
             return real(index, plan, *arguments)
 
         return called
 
+    monkeypatch.setattr(building, "tune_all", spy("tuned", tuning.tune_all))
+    monkeypatch.setattr(growth, "least_recall", spy("tuned", tuning.least_recall))
     for module in (building, growth):
-        monkeypatch.setattr(module, "tune_all", spy("tuned", tuning.tune_all, 0))
-        monkeypatch.setattr(module, "measure", spy("measured", tuning.measure, 1))
-    index = Index.build(named(rows, labels), kind="hnsw")
+        monkeypatch.setattr(module, "measure", spy("measured", tuning.measure))
+    index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)
     _check_apart(seen, 150)
+    before = index.meta
     seen.clear()
     more, more_labels = clouds(1200, 5)
     index.add(named(more, more_labels, 3000))
     _check_apart(seen, 300)
     assert index.meta["figures"]["measured_rows"] == 4200
+    assert len(seen["inside tuned"]) == 3600  # half of what is new is in, as all of it will be
+    assert index.meta["settings"] == before["settings"]
 
 
 def _check_apart(seen: dict[str, FloatArray], least: int) -> None:
@@ -171,9 +175,9 @@ def test_grown_it_states_what_unseen_queries_find(kind: str) -> None:
     index.add(named(more, more_labels, 6000))
     figures = index.meta["figures"]
     assert figures["measured_rows"] == 9000
-    assert index.meta["plan"] == before["plan"]
-    if kind == "hnsw":
-        assert index.meta["settings"]["10"]["efSearch"] >= before["settings"]["10"]["efSearch"]
+    assert index.plan.kind == kind
+    if index.meta["built_rows"] == 6000:
+        assert index.meta["settings"] == before["settings"]
     everything = np.concatenate([rows, more])
     queries = np.concatenate([clouds(500, 2, only=tuple(range(8)))[0], clouds(250, 3, only=(8, 9, 10, 11))[0]])
     for k in (1, 10, 100):
@@ -214,10 +218,6 @@ def test_more_thorough_settings_for_more_neighbours() -> None:
     assert depths[-1] > depths[0]
     for depth, settings in levels.items():
         assert tuning.least_recall(builder.open(), plan, settings, truth, depth) >= 0.9
-    kept = {10: {"nprobe": 64}, 100: {"nprobe": 1}}
-    again, _ = tuning.tune_all(builder.open(), plan, truth, 0.9, kept=kept)
-    assert again[10] == kept[10]  # never less thorough
-    assert again[100]["nprobe"] > 1  # and more so where it must
 
 
 def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,3 +258,56 @@ def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
         np.testing.assert_allclose(index.reconstruct_n(0, 500), rows, atol=1e-6)
         for file in tmp_path.iterdir():
             file.unlink()
+
+
+def test_new_rows_that_are_not_found_well_have_the_index_built_anew() -> None:
+    """Few lists are looked at: enough for clouds apart, not for rows strewn among them."""
+    rows, labels = clouds(4000, 0)
+    index = Index.build(named(rows, labels), kind="ivf", recall=0.9)
+    before = index.meta["settings"]["10"]["nprobe"]
+    strewn = np.random.default_rng(3).normal(size=(2000, DIM)).astype(np.float32)
+    index.add(named(strewn, np.zeros(2000, np.int64), 4000))
+    assert index.meta["built_rows"] == 6000
+    assert index.meta["settings"]["10"]["nprobe"] > before
+    queries = np.concatenate([np.random.default_rng(4).normal(size=(300, DIM)).astype(np.float32), clouds(600, 5)[0]])
+    assert found(index, queries, np.concatenate([rows, strewn]), 10) >= index.meta["figures"]["recall"] - 0.02
+
+
+def test_the_nearest_missed_by_all_is_seen_though_ten_are_found() -> None:
+    """Recall is looked at for every number of neighbours up to the depth."""
+    rows, queries = prepare(clouds(100, 0)[0], "cosine"), prepare(clouds(20, 1)[0], "cosine")
+    truth = Truth(queries, "cosine", 30)
+    truth.see(rows, 0)
+
+    class Blind:
+        def search(self, queries: FloatArray, k: int, params: Any) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+            return truth.scores[:, 1 : k + 1], truth.rows[:, 1 : k + 1]
+
+    assert tuning.least_recall(Blind(), Plan("flat"), {}, truth, 10) == 0
+    assert truth.recall(truth.scores[:, 1:12], truth.rows[:, 1:12], 10) == pytest.approx(0.9)
+
+
+def test_a_short_answer_is_asked_again_until_it_is_whole() -> None:
+    """Lists of a few rows each, of which one is looked at."""
+    rows, queries = prepare(clouds(1000, 0)[0], "cosine"), prepare(clouds(50, 1)[0], "cosine")
+    plan = Plan("ivf", lists=200)
+    builder = Builder(plan, DIM, "cosine", Path(), rows)
+    builder.add(rows)
+    index = builder.open()
+    lookup = Lookup(index, plan, {10: {"nprobe": 1}, 30: {"nprobe": 2}}, "cosine")
+    assert (index.search(queries, 10, params=parameters(plan, {"nprobe": 1}, 10))[1] < 0).any()
+    scores, found = lookup.nearest(queries, 10)
+    assert found.min() >= 0
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ rows.T, found, 1), atol=1e-5)
+    short = (index.search(queries, 10, params=parameters(plan, {"nprobe": 2}, 10))[1] < 0).any(1)
+    assert short.any()
+    np.testing.assert_allclose(scores[short], -np.sort(-(queries[short] @ rows.T))[:, :10], atol=1e-5)  # exact at last
+
+
+def test_ladders_reach_as_deep_as_they_are_for() -> None:
+    for depth in tuning.DEPTHS:
+        for name, plan in (("efSearch", Plan("hnsw", links=32)), ("candidates", Plan("ivfpq", lists=64, codes=8))):
+            tried = [settings[name] for ladder in plan.ladders(depth) for settings in ladder]
+            assert min(tried) >= min(depth, 1000)
+            assert max(tried) >= 6 * depth
+        assert plan.ladders(depth)[-1][-1]["nprobe"] == 64

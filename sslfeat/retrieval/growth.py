@@ -1,9 +1,9 @@
 """The recall of an index that has grown, measured with rows that it does not know yet.
 
 Rows that are in a graph are no queries: it leads to their neighbours better than to anybody else's. So new rows are kept out
-until they were asked, and where too few come at once the index is built anew. They say how what is new is found; how the
-rows before are found was measured before, and settings are never made less thorough: the figure stated weighs the two by the
-rows they stand for.
+until they were asked. They say how what is new is found; how the rows before are found was measured before, and the settings
+are the same: the figure stated weighs the two by the rows they stand for. Where too few rows come at once to measure with, or
+the target is missed by them, the index is built anew.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sslfeat.retrieval.build import QUERIES
 from sslfeat.retrieval.builder import Builder
 from sslfeat.retrieval.exact import K, Truth
 from sslfeat.retrieval.record import Record
-from sslfeat.retrieval.tuning import DEEPEST, measure, tune_all
+from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall, measure
 from sslfeat.retrieval.vectors import FloatArray
 
 NOTABLY_GROWN = 1.05  # times the rows that its recall was measured with
-FEWEST = 500  # rows kept out, half of them to tune on
+FEWEST = 500  # rows kept out, half of them to decide by
 MOST = 2 * QUERIES
 
 
@@ -33,22 +33,22 @@ def kept_out(new: int) -> int:
 
 
 def measured(builder: Builder, record: Record) -> dict[str, Any] | None:
-    """What changes in ``index.json``, going by the rows that ``builder`` keeps out; None if the target is out of reach."""
-    plan, figures = builder.plan, record.figures
+    """The figures that are stated from now on, going by the rows that ``builder`` keeps out; None if they miss the target."""
+    plan, figures, levels = builder.plan, record.figures, record.levels()
     half = len(builder.kept_out) // 2
-    to_measure, to_tune = (_truth(builder, rows) for rows in (builder.kept_out[:half], builder.kept_out[half:]))
-    levels, _ = tune_all(builder.open(), plan, to_tune, figures.target, figures.workload, record.levels())
-    if not levels:
-        return None
+    to_measure, to_decide = (_truth(builder, rows) for rows in (builder.kept_out[:half], builder.kept_out[half:]))
+    index = builder.open()
+    for depth, settings in levels.items():
+        if least_recall(index, plan, settings, to_decide, depth) < figures.target - STEADY:
+            return None
     builder.let_in(but=half)
-    to_measure.see(to_tune.queries, 0)
+    to_measure.see(to_decide.queries, 0)
     found = measure(builder.open(), plan, levels, to_measure)
     before = figures.measured_rows / record.rows
     recalls = {
         k: round(before * figures.recall_at[k] + (1 - before) * recall, 4) for k, recall in found["recall_at"].items()
     }
-    found |= {"recall_at": recalls, "recall": recalls[str(K)], "measured_rows": record.rows}
-    return {"settings": {str(depth): settings for depth, settings in levels.items()}, "figures": found}
+    return {**found, "recall_at": recalls, "recall": recalls[str(K)], "measured_rows": record.rows}
 
 
 def _truth(builder: Builder, queries: FloatArray) -> Truth:

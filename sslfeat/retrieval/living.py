@@ -1,7 +1,7 @@
 """An index that follows its pictures: rows are added, replaced and removed, and only they are touched.
 
 Removed rows stay in FAISS's file and are passed over. When they become many, or the index has doubled, it is built anew
-from its own vectors; when it has grown a little, its recall is measured again (``growth.py``), and its settings follow.
+from its own vectors; when it has grown a little, its recall is measured again (``growth.py``).
 """
 
 from __future__ import annotations
@@ -184,8 +184,9 @@ def _measured(meta: dict[str, Any], growth: _Growth, events: Events) -> tuple[di
     events.say(f"measuring recall again, with {asked} new rows")
     found = measured(growth.builder, record)
     if found is None:
+        events.say("they are not found as well as was asked for: it is built anew")
         return meta, True
-    return {**meta, "settings": found["settings"], "figures": {**meta["figures"], **found["figures"]}}, False
+    return {**meta, "figures": {**meta["figures"], **found}}, False
 
 
 def _record(meta: dict[str, Any]) -> Record:

@@ -74,21 +74,15 @@ def tune(
     return best, highest
 
 
-def tune_all(
-    index: Any, plan: Plan, truth: Truth, target: float, workload: str = "batch", kept: Levels | None = None
-) -> tuple[Levels, float]:
+def tune_all(index: Any, plan: Plan, truth: Truth, target: float, workload: str = "batch") -> tuple[Levels, float]:
     """Settings for each depth, as far as they are faster than comparing with all; and the best recall at the first.
 
-    Settings of ``kept`` stay where they still do. Nothing for the first depth: ``target`` cannot be reached.
+    Nothing for the first depth: ``target`` cannot be reached.
     """
     levels: Levels = {}
     reached, wanted = 0.0, with_margin(target)
     for depth in DEPTHS:
         few = truth if depth == K else truth.first(DEEP_QUERIES)
-        if kept and depth in kept and (found := least_recall(index, plan, kept[depth], few, depth)) >= wanted:
-            levels[depth] = kept[depth]
-            wanted, reached = (max(wanted, found - STEADY), found) if depth == K else (wanted, reached)
-            continue
         tuned, highest = tune(index, plan, few, wanted, depth, workload)
         if depth == K:
             reached = highest
