@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from sslfeat.errors import InputError
 
 if TYPE_CHECKING:
     from sslfeat.embed import Progress, Summary
+    from sslfeat.inputs import Input
 
 Strict = Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
@@ -38,6 +40,10 @@ def embed(
     max_pixels: Annotated[int | None, typer.Option(help="refuse pictures of more; default: 179 million")] = None,
     max_memory: Annotated[int, typer.Option(help="MiB that decoding one picture may take")] = 2048,
     max_seconds: Annotated[float, typer.Option(help="that decoding one picture may take")] = 30.0,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="leave out what matches this glob: a path, or a file's or folder's name; repeatable"),
+    ] = None,
     labels: Annotated[str, typer.Option(help="auto (folders that look like classes), folder, none")] = "auto",
     update: Annotated[bool, typer.Option("--update", help="embed what changed since, keep the rest")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="discard the features that --out holds")] = False,
@@ -62,7 +68,8 @@ def embed(
     decoding = Decoding(decode, MAX_PIXELS if max_pixels is None else max_pixels)
     limits = Limits(max_seconds, max_memory << 20)
     options = Options(batch_size, part_size, num_workers, format_, decoding, limits)
-    inputs = find_inputs(images, labels)
+    inputs = find_inputs(images, labels, exclude or ())
+    _say_labels(inputs, labels)
     loaded = Encoder.load(encoder or DEFAULT, provider, threads)
     note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     if precision != "fp32":
@@ -143,3 +150,17 @@ def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as
     if summary.failed:
         note(f"the failed pictures and why: {summary.folder / 'failures.csv'}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)
+
+
+def _say_labels(inputs: Sequence[Input], labels: str) -> None:
+    """Say what was taken for classes, and what stood in the way of taking folders for them."""
+    classes = {item.label for item in inputs} - {None}
+    without = sum(item.label is None for item in inputs)
+    if classes and without:
+        note(
+            f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)"
+        )
+    elif not classes and labels == "auto" and len({os.path.dirname(item.raw) for item in inputs}) > 2:
+        note(
+            "labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so"
+        )

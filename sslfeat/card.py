@@ -117,6 +117,7 @@ def _check_preprocess(preprocess: Preprocess) -> None:
         "antialias": (True,),
         "crop": ("center",),
         "color": ("RGB",),
+        "profile": ("sRGB",),
     }
     for field, values in allowed.items():
         if getattr(preprocess, field) not in values:

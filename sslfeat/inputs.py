@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import fnmatch
 import glob
 import hashlib
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from sslfeat.errors import InputError
 
@@ -36,6 +40,10 @@ ENDINGS = frozenset((*JPEG_ENDINGS, *OTHER_ENDINGS))
 RAW_ENDINGS = frozenset(map(os.fsencode, ENDINGS))
 UNREADABLE = -1  # the depth of a folder that could not be listed
 LIST_ENDINGS = frozenset((".txt", ".lst"))
+SYSTEM_FOLDERS = frozenset(
+    (b"@eaDir", b"#recycle", b"#snapshot", b"$RECYCLE.BIN", b"System Volume Information", b"__MACOSX", b"lost+found")
+)
+"""What network drives, Windows, macOS and file systems put among people's images, thumbnails and deleted ones among it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -57,26 +65,42 @@ def possible_paths(name: str) -> list[bytes]:
     return [written, re.sub(rb"\\x([89a-f][0-9a-f])", lambda escape: bytes.fromhex(escape[1].decode()), written)]
 
 
-def find_inputs(specs: Sequence[str | os.PathLike[str]], labels: str = "auto") -> list[Input]:
+def find_inputs(
+    specs: Sequence[str | os.PathLike[str]], labels: str = "auto", exclude: Sequence[str] = ()
+) -> list[Input]:
     """All pictures that ``specs`` name, without repeats, sorted by the bytes of their paths.
 
     A spec is a folder (searched recursively; hidden names and other endings are passed over), a picture, a glob
     pattern, a ``.txt``/``.lst`` list (one path a line, or separated by NUL), or ``-`` for a list on standard input.
     ``labels`` is ``auto`` (class folders if the folders look like classes), ``folder`` (always the parent folder's
-    name) or ``none``. Raises InputError if a spec names nothing.
+    name) or ``none``. What matches a glob pattern of ``exclude``, as a whole path or the name of a file or folder in it, is left
+    out. Raises InputError if a spec names nothing.
     """
     if labels not in ("auto", "folder", "none"):
         raise InputError(f"labels can be auto, folder or none, not {labels!r}")
     depths: dict[bytes, int] = {}  # path -> folders between it and the spec that named it
     for spec in specs:
         for raw, depth in _expand(os.fspath(spec)):
-            depths.setdefault(raw, depth)
+            if not any(_matches(raw, pattern) for pattern in exclude):
+                depths.setdefault(raw, depth)
     if not depths:
         raise InputError(f"no pictures in {', '.join(map(str, specs))}: files ending in {' '.join(sorted(ENDINGS))}")
     paths = sorted(depths)
     if labels == "none" or (labels == "auto" and not _look_like_classes(depths)):
         return [Input(path) for path in paths]
-    return [Input(path, os.path.basename(os.path.dirname(path)).decode("utf-8", "backslashreplace")) for path in paths]
+    classes = max(depths.values()) if labels == "auto" else None  # loose files beside class folders have no class
+    return [Input(path, _class_of(path) if classes is None or depths[path] == classes else None) for path in paths]
+
+
+def _matches(path: bytes, pattern: str) -> bool:
+    text = os.fsdecode(path)
+    return fnmatch.fnmatchcase(text, pattern) or any(fnmatch.fnmatchcase(part, pattern) for part in Path(text).parts)
+
+
+def _class_of(path: bytes) -> str:
+    """The name of the folder that holds it; however its accents were written, one name is one class."""
+    name = os.path.basename(os.path.dirname(path)).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", name)
 
 
 def digest(inputs: Iterable[Input]) -> str:
@@ -89,12 +113,12 @@ def digest(inputs: Iterable[Input]) -> str:
 
 def _expand(spec: str) -> Iterator[tuple[bytes, int]]:
     if spec == "-":
-        yield from _read_list(sys.stdin.buffer.read())
+        yield from _read_list(sys.stdin.buffer.read(), b"")
     elif os.path.isdir(spec):
         yield from _walk(os.fsencode(spec))
     elif os.path.lexists(spec):
         if os.path.splitext(spec)[1].lower() in LIST_ENDINGS:
-            yield from _read_list(Path(spec).read_bytes())
+            yield from _read_list(Path(spec).read_bytes(), os.fsencode(os.path.dirname(spec)))
         else:
             yield os.fsencode(spec), 0
     elif glob.has_magic(spec):
@@ -108,9 +132,32 @@ def _expand(spec: str) -> Iterator[tuple[bytes, int]]:
         raise InputError(f"{spec} does not exist: give a folder, a picture, a quoted glob, or a .txt list")
 
 
-def _read_list(data: bytes) -> Iterator[tuple[bytes, int]]:
+def _read_list(data: bytes, folder: bytes) -> Iterator[tuple[bytes, int]]:
+    """The paths of a list as people and programs write it: with a byte order mark, in UTF-16, quoted, as file:// URLs.
+
+    A relative path that does not exist here is taken from the list's ``folder``, if it exists there.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            data = data.decode("utf-16").encode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise InputError(f"a list begins as UTF-16 and is none: {error.reason}") from error
+    data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
-    return ((line, 0) for line in lines if line.strip())
+    for line in lines:
+        if line.strip():
+            yield _listed(line, folder), 0
+
+
+def _listed(line: bytes, folder: bytes) -> bytes:
+    """The path that a line of a list stands for: as it is written, if there is such a file."""
+    bare = line.strip()
+    quoted = bare[1:-1] if len(bare) > 2 and bare[:1] == bare[-1:] and bare[:1] in (b'"', b"'") else bare
+    readings = [line, bare, quoted]
+    if quoted.lower().startswith(b"file://"):
+        readings.append(unquote_to_bytes(urlsplit(quoted).path))
+    every = [*readings, *(os.path.join(folder, path) for path in readings)]
+    return next(filter(os.path.lexists, every), readings[-1])
 
 
 def _walk(root: bytes) -> Iterator[tuple[bytes, int]]:
@@ -125,7 +172,7 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, int]]:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(b"."))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(b".") and name not in SYSTEM_FOLDERS)
         relative = os.path.relpath(folder, root)
         depth = 0 if relative == b"." else relative.count(os.sep.encode()) + 1
         prefix = os.path.join(folder, b"")
@@ -139,9 +186,14 @@ def _is_picture(name: bytes) -> bool:
 
 
 def _look_like_classes(depths: dict[bytes, int]) -> bool:
-    """Folders are classes if all pictures lie equally deep, in two or more folders of two or more pictures each on average."""
+    """Folders are classes if the images in them lie equally deep, in two or more of two or more images each on average.
+
+    Loose images above them do not speak against it, if they are few: one in ten at most.
+    """
     pictures = {path: depth for path, depth in depths.items() if depth != UNREADABLE}
-    if 0 in pictures.values() or len(set(pictures.values())) != 1:
+    deepest = max(pictures.values(), default=0)
+    inside = [path for path, depth in pictures.items() if depth == deepest]
+    if not deepest or 10 * (len(pictures) - len(inside)) > len(pictures):
         return False
-    names = {os.path.basename(os.path.dirname(path)) for path in pictures}
-    return len(names) >= 2 and len(pictures) >= 2 * len(names)
+    names = {_class_of(path) for path in inside}
+    return len(names) >= 2 and len(inside) >= 2 * len(names)

@@ -15,9 +15,12 @@ import stat
 import warnings
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from sslfeat.errors import ImageError, InputError
+from sslfeat.installation import install_line
+from sslfeat.png_chunks import without_text
+from sslfeat.profiles import MAX_PROFILE_BYTES, to_srgb
 
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO"]
 FILTERS = {
@@ -29,9 +32,11 @@ FILTERS = {
 MAX_PIXELS = 178_956_970  # what Pillow by itself refuses to exceed: 683 MiB in its memory
 MAX_FILE_BYTES = 1 << 30
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
 STRIP = 16
 WHOLE = "whole"
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
+NEW_SUBFILE_TYPE, SUB_IFDS = 254, 330  # TIFF supplement 1
 
 UPRIGHT = {  # what turns a picture of this EXIF orientation upright; from 5 on it swaps width and height
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,6 +48,7 @@ UPRIGHT = {  # what turns a picture of this EXIF orientation upright; from 5 on 
     8: Image.Transpose.ROTATE_90,
 }
 
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # its limit for profiles, too; text is taken out before
 # Pillow warns at half the limit that it enforces; here the limit alone counts, and decoding threads cannot scope a filter.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -51,7 +57,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 class Preprocess:
     """Shorter side to ``resize`` px with ``filter``, then the centre ``size`` x ``size`` px, RGB.
 
-    With the crop WHOLE the whole image is squeezed into ``size`` x ``size`` px: for comparing images, never for an encoder.
+    ``profile`` "sRGB": colors are brought to sRGB by the profile in the file, if there is one (encoder files of before have
+    no such field, and their images are read so, too). With the crop WHOLE the whole image is squeezed into ``size`` x ``size``
+    px: for comparing images, never for an encoder.
     """
 
     resize: int
@@ -60,6 +68,7 @@ class Preprocess:
     antialias: bool = True
     crop: str = "center"
     color: str = "RGB"
+    profile: str = "sRGB"
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = _from_16_bit(image)
     elif image.mode == "F":
         raise ImageError("floating-point pixels have no defined range: convert the picture to 8 or 16 bits")
+    else:
+        image = to_srgb(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -169,10 +180,15 @@ def allow_pixels(limit: int) -> None:
 def open_picture(data: bytes, decoding: Decoding = EXACT) -> Image.Image:
     """The picture in ``data``, not yet unpacked. Raises ImageError for too many pixels, or whatever the codec raises."""
     Image.init()  # without it, Pillow knows only its commonest formats, and the allow-list would fail on the others
-    heif = data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS
+    heif = _is_heif(data)
     if heif and not _read_heif():
-        raise ImageError("HEIC pictures need a further package: pip install 'sslfeat[heif]'")
-    image = Image.open(io.BytesIO(data), formats=["HEIF"] if heif else FORMATS)
+        raise ImageError(f"HEIC images need a further package: {install_line('heif')}")
+    image = Image.open(io.BytesIO(_known_brand(without_text(data))), formats=["HEIF"] if heif else FORMATS)
+    tags = getattr(image, "tag_v2", {})
+    if SUB_IFDS in tags and tags.get(NEW_SUBFILE_TYPE, 0) & 1:
+        raise ImageError(
+            "the first page is a thumbnail, the picture is in a page within it, as in cameras' raw files: convert it"
+        )
     if image.width * image.height > decoding.max_pixels:
         raise ImageError(f"{image.width} x {image.height} px exceeds the limit of {decoding.max_pixels} pixels")
     return image
@@ -183,13 +199,34 @@ def reason(error: Exception) -> str:
     if isinstance(error, ImageError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "not enough memory to decode it"
+        return "not enough memory to decode it: --max-memory allows more"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture in a format that sslfeat reads"
     if isinstance(error, Image.DecompressionBombError):
         return "a picture in it exceeds the limit of pixels"
     text = re.sub(r"<.*? at 0x[0-9a-f]+>", "it", str(error))  # addresses differ from run to run
     return f"cannot be decoded: {text or type(error).__name__}"
+
+
+def _brands(data: bytes) -> list[bytes]:
+    """The brands of a file of the ISO base media format: the major one, then those that it is compatible with."""
+    if data[4:8] != b"ftyp":
+        return []
+    end = min(int.from_bytes(data[:4], "big"), len(data), 256)
+    return [data[8:12], *(data[place : place + 4] for place in range(16, end - 3, 4))]
+
+
+def _is_heif(data: bytes) -> bool:
+    brands = _brands(data)
+    return bool(brands) and brands[0] in HEIF_BRANDS and not set(brands) & set(AVIF_BRANDS)
+
+
+def _known_brand(data: bytes) -> bytes:
+    """AVIF files of another major brand under the one by which Pillow knows them."""
+    brands = _brands(data)
+    if brands and brands[0] != AVIF_BRANDS[0] and AVIF_BRANDS[0] in brands:
+        return data[:8] + AVIF_BRANDS[0] + data[12:]
+    return data
 
 
 @functools.cache

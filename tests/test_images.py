@@ -228,7 +228,7 @@ def test_heic_is_read_or_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.
     wanted = decode(np.asarray(image.convert("RGB")), EXACT).pixels
     assert np.abs(found.pixels.astype(int) - wanted).mean() < 6
     monkeypatch.setattr(preprocess, "_read_heif", lambda: False)
-    with pytest.raises(ImageError, match=r"pip install 'sslfeat\[heif\]'"):
+    with pytest.raises(ImageError, match=r"pip install 'pillow-heif"):
         decode(tmp_path / "a.heic", EXACT)
 
 

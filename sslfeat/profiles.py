@@ -1,0 +1,56 @@
+"""Color profiles: an image that carries one is brought to sRGB, in which encoders are trained and viewers show it.
+
+A profile that is damaged, or of another kind of pixels than the image's, is passed over, as viewers do. Images of 16 bits keep
+their values: they have gray profiles at best.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import Any
+
+from PIL import Image
+
+SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
+PLAIN = {"RGBA": "RGB", "LA": "L"}  # what is left without alpha
+MAX_PROFILE_BYTES = 16 << 20
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """The image with its colors in sRGB, by the profile in it (perceptual intent); itself if there is none that holds."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or not profile:
+        return image
+    if image.mode in ("P", "PA", "1"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    mode = PLAIN.get(image.mode, image.mode)
+    transform = _transform(profile, mode) if mode in SPACES and len(profile) <= MAX_PROFILE_BYTES else None
+    if transform is None:
+        return image
+    from PIL import ImageCms
+
+    plain = image.convert(mode) if mode != image.mode else image
+    colors = ImageCms.applyTransform(plain, transform)
+    if colors is None:
+        return image
+    if mode != image.mode:
+        colors.putalpha(image.getchannel("A"))
+    elif "transparency" in image.info:  # of one color of an image without alpha
+        colors.putalpha(image.convert("RGBA").getchannel("A"))
+    return colors
+
+
+@functools.lru_cache(16)
+def _transform(profile: bytes, mode: str) -> Any:
+    """From this profile to sRGB, or None: it is sRGB, damaged, or of another kind of pixels."""
+    from PIL import ImageCms
+
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        facts = opened.profile
+        if facts.xcolor_space != SPACES[mode] or "srgb" in (facts.profile_description or "").lower():
+            return None
+        return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # whatever is wrong with it
+        return None
