@@ -164,6 +164,7 @@ def main() -> None:
         result["million"] = million(options.work)
     for shape in options.shape:
         result[shape] = compare(*map(int, shape.split("x")), options.laps)
+        path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     path.write_text(json.dumps(result, indent=1) + "\n")
 

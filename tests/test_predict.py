@@ -84,3 +84,20 @@ def test_encoders_are_compared_on_the_same_pictures(pictures: Path, tiny: Path, 
     again = sslfeat("probe", pictures, *options[:2], *options[:2])
     assert again.returncode == 1
     assert "given twice" in again.stderr
+
+
+def test_the_better_encoder_is_named_first_with_its_gain() -> None:
+    from sslfeat.cli.probe import _against
+    from sslfeat.evaluation.bootstrap import Paired
+
+    worse = _against("mine", "theirs", Paired(-0.05, -0.08, -0.02, 60, 10, 1e-6))
+    assert (
+        worse
+        == "theirs is 5.00 points better than mine [+2.00, +8.00] (McNemar p = 1e-06; 60 right alone, 10 the other)"
+    )
+    better = _against("mine", "theirs", Paired(0.01, -0.02, 0.04, 9, 10, 0.6))
+    assert better.startswith(
+        "mine is 1.00 points better than theirs [-2.00, +4.00] (McNemar p = 0.6; 10 right alone, 9 the"
+    )
+    assert better.endswith(": may be chance")
+    assert _against("mine", "theirs", Paired(0, -0.02, 0.02, 5, 5, 1)).startswith("mine and theirs are equally good")

@@ -119,3 +119,18 @@ def test_several_encoders_are_ranked(embedded: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"predicted best: {embedded} and {embedded}" in done.stdout
     assert "predicted best" not in sslfeat("score", embedded).stdout
+
+
+def test_of_many_pictures_a_random_choice_is_measured(
+    embedded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sslfeat.cli import score as command
+    from sslfeat.evaluation.sampling import sample
+
+    monkeypatch.setattr(command, "MEASURED", 20)
+    command.score([embedded], as_json=True)
+    (found,) = json.loads(capsys.readouterr().out)
+    rows = sample(40, 20)
+    assert rows.max() > 30
+    assert (found["images"], found["of"]) == (20, 40)
+    assert found["rank_me"] == pytest.approx(rank_me(Features.load(embedded).embeddings[rows]), rel=1e-6)

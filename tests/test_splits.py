@@ -69,6 +69,17 @@ def test_copies_are_on_one_side() -> None:
         assert apart(test_rows.contents, train_rows.contents)
 
 
+def test_c_is_not_chosen_on_copies_of_what_was_fitted() -> None:
+    rows = noise(120, 400)
+    twice = Labelled(
+        np.repeat(rows.x, 2, axis=0), [y for y in rows.y for _ in "ab"], contents=np.repeat(np.arange(120), 2)
+    )
+    for options in (probe.ProbeOptions(), probe.ProbeOptions(folds=3)):
+        assert max(probe.probe(twice, rows, options).validation.values()) < 0.8
+    alone = Labelled(twice.x, twice.y)
+    assert max(probe.probe(alone, rows).validation.values()) > 0.9  # what copies would make of it
+
+
 def test_copies_of_one_picture_are_one_picture() -> None:
     contents = np.array([0, 0, 0, 1, 2, 3, 4, 4])
     y = np.array([0, 0, 0, 1, 1, 1, 1, 2])
