@@ -34,7 +34,9 @@ def export(
         str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
     ] = None,
     layer: Annotated[str | None, typer.Option(help="take the features here, e.g. layer3; default: the last")] = None,
-    image_size: Annotated[int | None, typer.Option(help="px, with --random-init")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="px, with --random-init, torchvision/NAME or timm/NAME")
+    ] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
     images: Annotated[
         list[str] | None, typer.Option(help="pictures to calibrate and verify with; default: the run's own")
@@ -103,7 +105,7 @@ def _encoder_file(
     if random_init is not None and image_size is not None:
         file = export_random(random_init, image_size, seed, out, images, overwrite)
     elif pretrained:
-        file = export_pretrained(str(source), out, images, card[-1], overwrite)
+        file = export_pretrained(str(source), out, images, card[-1], overwrite, image_size=image_size)
     else:
         file = export_run(Path(str(source)), out, Labels(*card), images, overwrite, layer, trust_code)
     parity = file.card.parity

@@ -121,7 +121,7 @@ def _judged(
     verdicts = judge(target.gate, like, drop)
     failed = [str(verdict) for verdict in verdicts if not verdict.passed]
     if failed and not allow:
-        cure = _cure(told, verdicts, drop)
+        cure = _cure(target, told, verdicts, drop)
         raise ParityError(
             f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written{cure}"
         )
@@ -130,14 +130,14 @@ def _judged(
     )
 
 
-def _cure(told: str, verdicts: list[Verdict], drop: Drop | None) -> str:
+def _cure(target: Target, told: str, verdicts: list[Verdict], drop: Drop | None) -> str:
     """What may help against a gate that failed."""
     if told == DRAWN:
         return "; drawn images are unlike photographs, give some of yours with --images"
     limits = [verdict.limit for verdict in verdicts if not verdict.passed and verdict.figure.endswith("drop")]
     if drop is not None and limits and max(drop.knn, drop.linear) <= min(limits):
         return f"; {drop.test} labelled images are too few to show that no point is lost: give more"
-    return ""
+    return "; --target fp16 is half the size, and nearer" if target.gate.overlap is not None else ""
 
 
 def _drop(made: Path, reference: Path, source: Source, labelled: str) -> Drop:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from sslfeat.card import Card, TrainingData
 from sslfeat.encoder_file import EncoderFile
 from sslfeat.errors import ExportError, MissingExtraError, UsageError
-from sslfeat.export.run import NO_PARITY, export_module, versions
+from sslfeat.export.run import NO_PARITY, UNKNOWN_LICENCE, export_module, versions
 from sslfeat.preprocess import Preprocess
 
 SOURCES = ("torchvision", "timm")
@@ -38,39 +39,50 @@ class Pretrained(nn.Module):
         return embedding.flatten(1)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A network with what its weights' authors say of it: how it is fed, what it was trained on, the weights' license."""
+
+    encoder: Pretrained
+    preprocess: Preprocess
+    data: str
+    licence: str
+
+
 def export_pretrained(
-    name: str, out: Path, images: Sequence[str] = (), licence: str = "not stated", overwrite: bool = False,
-    weights: bool = True,
+    name: str, out: Path, images: Sequence[str] = (), licence: str = UNKNOWN_LICENCE, overwrite: bool = False,
+    weights: bool = True, image_size: int | None = None,
 ) -> EncoderFile:  # fmt: skip
     """Export ``torchvision/NAME`` or ``timm/NAME``; without ``weights`` at random initialisation.
 
-    Raises UsageError for an unknown name, ExportError for weights that cannot be fetched, or a network that is not exported.
+    ``image_size`` is the side of the pictures it takes, px; None: that of its weights. Raises UsageError for an unknown name,
+    ExportError for weights that cannot be fetched, or a network that is not exported.
     """
     source, _, network = name.partition("/")
     if source not in SOURCES or not network:
         raise UsageError(f"{name!r} is not torchvision/NAME or timm/NAME")
-    load: Callable[[str, bool], tuple[Pretrained, Preprocess, str]] = _torchvision if source == "torchvision" else _timm
+    load = _torchvision if source == "torchvision" else _timm
     try:
-        encoder, preprocess, data = load(network, weights)
+        found = load(network, weights, image_size)
     except (OSError, RuntimeError) as error:  # a network that cannot be reached, a file that is damaged
         raise ExportError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
     card = Card(
         name=out.stem,
         method="pretrained" if weights else "random-init",
         backbone=name,
-        layer=encoder.layer,
-        dim=encoder.dim,
-        preprocess=preprocess,
-        training_data=TrainingData(data, 0, "not stated"),
-        licence=licence,
-        config_sha256=hashlib.sha256(f"{name} {data}".encode()).hexdigest(),
+        layer=found.encoder.layer,
+        dim=found.encoder.dim,
+        preprocess=found.preprocess,
+        training_data=TrainingData(found.data, 0, UNKNOWN_LICENCE),
+        licence=found.licence if weights and licence == UNKNOWN_LICENCE else licence,
+        config_sha256=hashlib.sha256(f"{name} {found.data}".encode()).hexdigest(),
         versions=versions(source),
         parity=NO_PARITY,
     )
-    return export_module(encoder.eval().requires_grad_(False), card, images, out, overwrite)
+    return export_module(found.encoder.eval().requires_grad_(False), card, images, out, overwrite)
 
 
-def _torchvision(name: str, weights: bool) -> tuple[Pretrained, Preprocess, str]:
+def _torchvision(name: str, weights: bool, image_size: int | None) -> Loaded:
     from torchvision import models
 
     if name not in models.list_models(module=models):
@@ -82,30 +94,41 @@ def _torchvision(name: str, weights: bool) -> tuple[Pretrained, Preprocess, str]
         raise ExportError(f"torchvision/{name}: its classifier was not found among {', '.join(HEADS)}")
     setattr(network, head, nn.Identity())
     prep = default.transforms()
-    size, resize = prep.crop_size[0], prep.resize_size[0]
+    own, resize = prep.crop_size[0], prep.resize_size[0]
+    size = image_size or own
     encoder = Pretrained(network, prep.mean, prep.std, _dim(network, size))
-    return encoder, Preprocess(resize, size, prep.interpolation.value), f"{default}" if weights else "none"
+    preprocess = Preprocess(resize * size // own, size, prep.interpolation.value)
+    return Loaded(encoder, preprocess, f"{default}" if weights else "none", UNKNOWN_LICENCE)
 
 
-def _timm(name: str, weights: bool) -> tuple[Pretrained, Preprocess, str]:
+def _timm(name: str, weights: bool, image_size: int | None) -> Loaded:
     try:
         import timm
     except ImportError as error:
         raise MissingExtraError("timm", "timm") from error
+    options = {"pretrained": weights, "num_classes": 0}
     try:
-        network: Any = timm.create_model(name, pretrained=weights, num_classes=0)
+        try:
+            network: Any = timm.create_model(name, **options, **({"img_size": image_size} if image_size else {}))
+        except TypeError:  # convolutions take any size, and are told none
+            network = timm.create_model(name, **options)
     except RuntimeError as error:
         if "Unknown model" in str(error):
             raise UsageError(f"timm has no model {name!r}") from error
         raise
     told = timm.data.resolve_model_data_config(network)
-    size = int(told["input_size"][1])
+    size = image_size or int(told["input_size"][1])
     resize = max(size, int(size / float(told["crop_pct"])))
     encoder = Pretrained(network, told["mean"], told["std"], _dim(network, size))
-    return encoder, Preprocess(resize, size, told["interpolation"]), f"timm's tag {name}" if weights else "none"
+    licence = str(network.pretrained_cfg.get("license") or UNKNOWN_LICENCE)
+    data = f"timm's tag {name}" if weights else "none"
+    return Loaded(encoder, Preprocess(resize, size, told["interpolation"]), data, licence)
 
 
 def _dim(network: nn.Module, size: int) -> int:
-    with torch.inference_mode():
-        found: Tensor = network.eval()(torch.zeros(1, 3, size, size))
+    try:
+        with torch.inference_mode():
+            found: Tensor = network.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError) as error:  # of a network that takes another size
+        raise UsageError(f"it takes no pictures of {size} px: {str(error).splitlines()[0]}") from error
     return int(found.flatten(1).shape[1])

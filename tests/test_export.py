@@ -235,9 +235,19 @@ def test_backbones_of_others_are_exported(name: str, preprocess: Preprocess, tmp
     assert file.card.preprocess == preprocess
     assert (file.card.backbone, file.card.method) == (name, "random-init")
     assert file.card.parity.min_cosine > 0.99999
+    smaller = export_pretrained(name, tmp_path / "smaller.onnx", weights=False, image_size=96)
+    assert (smaller.card.preprocess.resize, smaller.card.preprocess.size) == (109, 96)
     with pytest.raises(InputError, match="no classifier"):
         export_pretrained("torchvision/resnet9", tmp_path / "x.onnx")
     with pytest.raises(InputError, match="no model"):
         export_pretrained("timm/resnet9", tmp_path / "x.onnx")
     with pytest.raises(InputError, match="timm/NAME"):
         export_pretrained("hub/resnet18", tmp_path / "x.onnx")
+
+
+def test_vision_transformers_of_others_take_another_size(tmp_path: Path) -> None:
+    file = export_pretrained("timm/vit_tiny_patch16_224", tmp_path / "vit.onnx", weights=False, image_size=64)
+    assert (file.card.preprocess.size, file.card.licence) == (64, "not stated")
+    assert Encoder(file, "cpu").run(np.zeros((2, 64, 64, 3), np.uint8)).shape == (2, 192)
+    with pytest.raises(InputError, match="no pictures of 50 px"):
+        export_pretrained("torchvision/vit_b_32", tmp_path / "x.onnx", weights=False, image_size=50)

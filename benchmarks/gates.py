@@ -1,0 +1,115 @@
+"""Do the bounds that an export states hold on images that nobody judged? Of the same kind, and of other kinds.
+
+    python benchmarks/gates.py OUT.json ENCODER NAME=IMAGES [NAME=IMAGES ...] [--most 3000] [--draws 200]
+
+Of each set of images ENCODER is quantised (int8, as exports and ``embed --precision`` do) with ranges from 64 images, and judged
+by 640 others, as ``draw_panel`` draws them; the bound that they give is then looked for on all other images of that set, and on
+every other set. ``held`` repeats the judging, by ``--draws`` random draws of 640 from all that calibrated nothing: how often the
+share that is stated was found on the rest. ``overlap`` is by how many images there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.bounds import least, shared_at_least
+from sslfeat.encoder_file import read_encoder_file
+from sslfeat.images import Pixels
+from sslfeat.inputs import find_inputs
+from sslfeat.judges import JUDGES, SEEN
+from sslfeat.likeness import cosines, overlaps
+from sslfeat.picked import decode_all
+from sslfeat.quantize import quantize
+from sslfeat.sessions import OnnxSession
+from sslfeat.zoo import resolve
+
+SIZES = (64, 256, 640, 1000, 3000)
+Rows = npt.NDArray[np.float32]
+
+
+def run(data: bytes, pixels: Pixels) -> Rows:
+    session = OnnxSession(data, "cpu", 1)
+    return np.concatenate([session.run(pixels[start : start + 8]) for start in range(0, len(pixels), 8)])
+
+
+def held(cosine: npt.NDArray[np.float64], draws: int) -> float:
+    """How often the share that JUDGES of these values state is found among the others."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(draws):
+        order = rng.permutation(len(cosine))
+        bound = least(cosine[order[:JUDGES]])
+        found.append(float((cosine[order[JUDGES:]] >= bound.value).mean()) >= bound.share)
+    return round(float(np.mean(found)), 3)
+
+
+def measure(data: bytes, name: str, sets: dict[str, Pixels], draws: int) -> dict[str, Any]:
+    """Figures of the encoder with ranges from the first SEEN of the images called ``name``."""
+    low = quantize(data, sets[name][:SEEN])
+    cosine: dict[str, npt.NDArray[np.float64]] = {}
+    pairs: dict[str, tuple[Rows, Rows]] = {}
+    for other, pixels in sets.items():
+        kept = pixels[SEEN:] if other == name else pixels
+        pairs[other] = run(data, kept), run(low, kept)
+        cosine[other] = cosines(*pairs[other])
+    judges = cosine[name][:JUDGES]
+    bound = least(judges)
+    shared = overlaps(pairs[name][0][:JUDGES], pairs[name][1][:JUDGES], 10)
+    unseen = {other: values[JUDGES:] if other == name else values for other, values in cosine.items()}
+    return {
+        "judges": len(judges),
+        "least of the judges": float(judges.min()),
+        "stated": {"cosine": bound.value, "share": bound.share, "overlap": shared_at_least(shared)},
+        "unseen": {
+            other: {
+                "images": len(values),
+                "share at or above": round(float((values >= bound.value).mean()), 4),
+                "least": float(values.min()),
+            }
+            for other, values in unseen.items()
+            if len(values)
+        },
+        "held": held(cosine[name], draws) if len(cosine[name]) > 2 * JUDGES else None,
+        "overlap": {
+            other: {
+                str(size): round(float(overlaps(before[:size], after[:size], 10).mean()), 4)
+                for size in SIZES
+                if size <= len(before)
+            }
+            for other, (before, after) in pairs.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("encoder")
+    parser.add_argument("sets", nargs="+", metavar="NAME=IMAGES")
+    parser.add_argument("--most", type=int, default=3000, help="images of each set")
+    parser.add_argument("--draws", type=int, default=200)
+    options = parser.parse_args()
+    file = read_encoder_file(resolve(options.encoder))
+    sets: dict[str, Pixels] = {}
+    for text in options.sets:
+        name, _, place = text.partition("=")
+        sources = [item.raw for item in find_inputs([place], "none")]
+        order = np.random.default_rng(0).permutation(len(sources))[: options.most]
+        pixels, fine = decode_all([sources[number] for number in order.tolist()], file.card.preprocess)
+        sets[name] = pixels[fine]
+    results = json.loads(options.out.read_text()) if options.out.exists() else {}
+    results[file.card.name] = {}
+    for name in sets:
+        results[file.card.name][name] = measure(file.data, name, sets, options.draws)
+        print(name, json.dumps(results[file.card.name][name]["unseen"]), flush=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
