@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from sslfeat import precision
 from sslfeat.card import CARD_KEY
 from sslfeat.encoder import Encoder
 from sslfeat.encoder_file import check_encoder
 from sslfeat.errors import FeaturesError, InputError
-from sslfeat.images import Decoding
+from sslfeat.images import Decoding, Pixels
 from sslfeat.inputs import find_inputs
 from sslfeat.precision import INT8_NAME, settle
 from sslfeat.samples import draw_samples
@@ -144,3 +146,61 @@ def test_a_kept_encoder_must_be_there(images: Path, tmp_path: Path) -> None:
         from sslfeat.update import load_encoder
 
         load_encoder(tmp_path / "f", str(path))
+
+
+def test_no_picture_that_ranges_are_taken_from_judges(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Pixels] = []
+    judged: list[Pixels] = []
+    quantized, begin = precision._quantized, precision._Bench.__init__
+
+    def quantize(data: bytes, pixels: Pixels) -> bytes:
+        seen.append(pixels)
+        return quantized(data, pixels)
+
+    def bench(self: precision._Bench, encoder: Encoder, pixels: Pixels) -> None:
+        judged.append(pixels)
+        begin(self, encoder, pixels)
+
+    monkeypatch.setattr(precision, "_quantized", quantize)
+    monkeypatch.setattr(precision._Bench, "__init__", bench)
+    settled(two_convolutions(tmp_path / "two.onnx"), images, "int8")
+    known = {picture.tobytes() for picture in seen[0]}
+    assert (len(seen), len(judged), len(known), len(judged[0])) == (1, 1, 24, 96)
+    assert not known & {picture.tobytes() for picture in judged[0]}
+
+
+class Rows:
+    """An encoder that gives these embeddings, (N, D), of pictures whose first pixel is their number."""
+
+    threads = 1
+
+    def __init__(self, rows: npt.NDArray[np.float32]) -> None:
+        self.rows = rows
+
+    def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        return self.rows[pixels[:, 0, 0, 0]]
+
+
+def test_each_bound_refuses_alone() -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((100, 1, 1, 3), np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(100)
+    alike = (1 + 1e-3 * rng.normal(size=(100, 8))).astype(np.float32)  # all alike: neighbours hang by a thread
+    apart = rng.normal(size=(100, 8)).astype(np.float32)
+    worse = apart.copy()
+    worse[3] = apart[3] + 0.1 * rng.normal(size=8)
+
+    def holds(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> precision.Trial:
+        bench = precision._Bench(Rows(before), pixels)  # type: ignore[arg-type]
+        return bench.compare(("int8", "onnxruntime"), Rows(after), precision.Trial(None, None, 2.0, False))
+
+    swapped = holds(alike, alike[:, ::-1].copy())
+    assert (swapped.cosine_bound or 0) > 0.9999
+    assert (swapped.overlap_bound or 1) < 0.9
+    moved = holds(apart, worse)
+    assert (moved.cosine_bound or 1) < 0.999
+    assert (moved.overlap_bound or 0) > 0.95
+    assert (swapped.holds, moved.holds, holds(apart, apart).holds) == (False, False, True)
+    assert not holds(apart, np.full_like(apart, np.nan)).holds

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from tritonclient.grpc import model_config_pb2
 
 from sslfeat import Encoder
 from sslfeat.cli.export import TARGETS as HELP
+from sslfeat.encoder_file import read_encoder_file
 from sslfeat.errors import EncoderFileError, ExportError, InputError, ParityError
+from sslfeat.export import compare as comparing
 from sslfeat.export import convert as module
 from sslfeat.export.artefact import ABOUT
 from sslfeat.export.convert import convert
@@ -32,7 +34,7 @@ from sslfeat.export.runtimes import open_artefact
 from sslfeat.export.source import Origin, origin
 from sslfeat.export.targets import lower
 from sslfeat.export.targets.registry import TARGETS, find_target
-from sslfeat.export.targets.target import FP32, INT8, Source, Target
+from sslfeat.export.targets.target import FP32, INT8, Checked, Source, Target
 from sslfeat.inputs import find_inputs
 from sslfeat.judges import draw_panel
 from sslfeat.models.config import TrainConfig
@@ -326,6 +328,43 @@ def test_no_image_that_ranges_are_taken_from_judges(
     assert [len(pixels) for pixels in judged] == [64, 128]  # of 80 and 160
     for pixels in judged:
         assert not known & {picture.tobytes() for picture in pixels}
+
+
+def test_what_others_will_see_is_drawn_unless_it_is_given(tiny: Path, many: Path, tmp_path: Path) -> None:
+    """Training images are somebody's: a page does not show them by itself."""
+    shown: list[list[bytes]] = []
+
+    def make(source: Source, out: Path) -> None:
+        shown.append(list(source.shown))
+        (out / "index.html").write_text("a page")
+
+    def check(source: Source, out: Path, pictures: Sequence[bytes]) -> Checked:
+        pixels, _ = decode_all(pictures, source.file.card.preprocess)
+        return Checked(Encoder(source.file, provider="cpu").run(pixels), "looked at")
+
+    page = dataclasses.replace(TARGETS["web"], make=make, check=check)
+    trained = Origin(read_encoder_file(tiny), None, (str(many),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "find_target", lambda name: page)
+        drawn = convert(trained, "web", tmp_path / "drawn")
+        given = convert(trained, "web", tmp_path / "given", [str(many)])
+    assert not [name for name in shown[0] if str(many).encode() in name]
+    assert all(str(many).encode() in name for name in shown[1])
+    assert (drawn.pictures, drawn.remark) == ("drawn by sslfeat", "looked at")
+    assert given.remark == "looked at; thumbnails of 24 of your images are in it"
+
+
+def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "PICTURES", 12)
+    sources = [item.raw for item in find_inputs([str(many)], "none")]
+    found = comparing.compare(str(tiny), str(tiny), sources, show=12, laps=1)
+    places = sorted(sources.index(worst.path.encode()) for worst in found.worst)
+    assert (found.images, len(places)) == (12, 12)
+    assert places[0] < 20 < 60 < places[-1]
+    assert found.share == pytest.approx(0.779)  # 0.05 ** (1 / 12)
+    for wrong in ({"show": -1}, {"threads": 0}, {"laps": 0}):
+        with pytest.raises(InputError):
+            comparing.compare(str(tiny), str(tiny), sources, **wrong)
 
 
 def test_a_panel_is_a_random_draw_of_what_can_be_read(many: Path, tmp_path: Path) -> None:
