@@ -11,7 +11,7 @@ import typer
 
 from sslfeat.cli.console import note, progress, say
 from sslfeat.cli.exits import BAD_INPUTS, needs
-from sslfeat.errors import InputError
+from sslfeat.errors import UsageError
 
 PAIRS = (("accuracy", "chance"), ("error", "trivial"))  # figures that mean little without the other
 
@@ -31,9 +31,14 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="default: the method's, less for few pictures")] = None,
     steps: Annotated[int | None, typer.Option(help="budget in optimiser steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="budget in passes over the pictures")] = None,
-    minutes: Annotated[float | None, typer.Option(help="budget in minutes of training")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="budget in minutes of training, looks and probes not counted")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's")] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="largest norm of the gradient, 0 for any; default: the method's")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     precision: Annotated[
@@ -51,6 +56,10 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")] = False,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="run a method's .py file that --config names, or that changed since")
+    ] = False,
     checkpoint_steps: Annotated[int | None, typer.Option(help="default: a checkpoint a minute")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")] = False,
 ) -> None:
@@ -58,9 +67,9 @@ def train(
     with needs("train"):
         from sslfeat.models.config import TrainConfig
     if config is not None:
-        settings = _repeat(config, bool(method or images))
+        settings = _repeat(config, bool(method or images), trust_code)
     elif not method or not images:
-        raise InputError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
+        raise UsageError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
     else:
         settings = TrainConfig(
             method=os.path.abspath(method) if method.endswith(".py") else method,
@@ -74,6 +83,7 @@ def train(
             minutes=minutes,
             lr=lr,
             weight_decay=weight_decay,
+            clip=clip,
             seed=seed,
             accelerator=accelerator,
             precision=precision,
@@ -81,19 +91,28 @@ def train(
             compile=compile_,
             probe_data=os.path.abspath(probe_data) if probe_data else None,
         )
-    _train(settings, out, resume, checkpoint_steps, strict)
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise UsageError(f"--checkpoint-steps {checkpoint_steps}: it is at least 1")
+    begin = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code}
+    _train(settings, out, begin, checkpoint_steps, strict)
 
 
-def _repeat(config: Path, named: bool) -> TrainConfig:
+def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:
     """The settings of an earlier run."""
     from sslfeat.models.config import load_config
+    from sslfeat.models.frozen import refuse_code
 
     if named:
-        raise InputError("--config already names the method and the images: leave them out")
-    return load_config(config)
+        raise UsageError("--config already names the method and the images: leave them out")
+    settings = load_config(config)
+    if not trust_code:
+        refuse_code(settings, config)
+    return settings
 
 
-def _train(settings: TrainConfig, out: Path, resume: bool, checkpoint_steps: int | None, strict: bool) -> None:
+def _train(
+    settings: TrainConfig, out: Path, begin: dict[str, bool], checkpoint_steps: int | None, strict: bool
+) -> None:
     from sslfeat.models.setup import leads
     from sslfeat.models.train import Reporter
     from sslfeat.models.train import train as run
@@ -111,13 +130,16 @@ def _train(settings: TrainConfig, out: Path, resume: bool, checkpoint_steps: int
             note(f"look at step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()))
 
         reporter = Reporter(loading, training, note, look)
-        result = run(settings, out, resume=resume, reporter=reporter, checkpoint_steps=checkpoint_steps)
+        result = run(settings, out, reporter=reporter, checkpoint_steps=checkpoint_steps, **begin)
     if not leads():
         return
     say(f"{result.run}: {result.steps} steps in {time.monotonic() - start:.0f} s")
     say(f"next: sslfeat export {result.run} --out encoder.onnx")
     if result.failures:
         note(f"{len(result.failures)} pictures could not be read: {out / 'failures.csv'}")
+    if result.fault:  # last, where it is read
+        say(f"warning: {result.fault}")
+    if result.failures:
         raise typer.Exit(1 if strict else BAD_INPUTS)
 
 
@@ -136,5 +158,5 @@ def describe(now: Progress) -> str:
 def _options(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise InputError(f"--set {pair}: write it as name=value")
+            raise UsageError(f"--set {pair}: write it as name=value")
     return dict(pair.split("=", 1) for pair in pairs)

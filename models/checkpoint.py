@@ -22,34 +22,46 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     """Write weights, optimiser state and ``progress`` (JSON) to ``path``, whole or not at all."""
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
     scalars: dict[str, Any] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
+    for parameter_name, parameter in module.named_parameters():
+        for name, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
+                tensors[f"optimizer.{parameter_name}.{name}"] = value
             else:
-                scalars[f"{index}.{name}"] = value
+                scalars[f"{parameter_name}.{name}"] = value
     write_tensors(path, tensors, {"progress": progress, "optimizer": scalars})
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore what ``save_checkpoint`` wrote, strictly, and return its ``progress``. Raises TrainingError."""
+    """Restore what ``save_checkpoint`` wrote, strictly, and return its ``progress``. Raises TrainingError.
+
+    The module is on its device already: the optimiser's state goes to where its parameters are.
+    """
     tensors, meta = read_tensors(path)
     weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
     try:
         module.load_state_dict(weights)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        names = {parameter: name for name, parameter in module.named_parameters()}
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        places = {names[parameter]: index for index, parameter in enumerate(trained)}
         state: dict[int, dict[str, Any]] = {}
         entries = {
             name.removeprefix("optimizer."): value for name, value in tensors.items() if name.startswith("optimizer.")
         }
         for key, value in {**entries, **meta["optimizer"]}.items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = _like(value, parameters[int(index)])
+            parameter_name, name = key.rsplit(".", 1)
+            index = places[parameter_name]
+            state.setdefault(index, {})[name] = _like(value, trained[index])
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         progress: dict[str, Any] = meta["progress"]
-    except (RuntimeError, KeyError, ValueError, IndexError) as error:
+    except (RuntimeError, KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise TrainingError(f"{path} does not fit this run: {error}") from error
     return progress
+
+
+def all_finite(module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether no weight, buffer or optimiser state is infinite or not a number."""
+    states = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return all(bool(value.isfinite().all()) for value in (*module.state_dict().values(), *states))
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -71,6 +83,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _like(value: Any, parameter: Tensor) -> Any:
     """A state tensor in its parameter's memory layout: another layout adds up in another order, to other last bits."""
-    if isinstance(value, Tensor) and value.shape == parameter.shape:
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape == parameter.shape:
         return torch.empty_like(parameter).copy_(value)
+    if value.ndim:
+        raise ValueError(f"state of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}")
     return value

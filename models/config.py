@@ -15,10 +15,11 @@ import yaml
 from sslfeat import store
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.method import Recipe
+from sslfeat.models.ranks import processes_asked
 
 CONFIG_NAME = "config.yaml"
-ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes")
-FRACTIONS = ("lr", "weight_decay", "epochs", "minutes")
+ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes", "clip")
+FRACTIONS = ("lr", "weight_decay", "epochs", "minutes", "clip")
 LEAST = {"image_size": 8, "batch_size": 2, "accumulate": 1, **dict.fromkeys(ZERO_OR_MORE, 0)}
 ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed")}
 
@@ -28,7 +29,8 @@ class TrainConfig:
     """A run's settings. ``None`` means: chosen from the data and the machine by ``with_defaults``.
 
     The run ends at the first of ``steps``, ``epochs`` and ``minutes`` (of training, after loading) that is reached.
-    ``accumulate`` splits each batch into so many pieces, ``compile`` names a torch.compile backend, ``probe_data`` a
+    ``accumulate`` splits each batch into so many pieces, which are batches of their own to contrast and batch statistics.
+    ``clip``: largest norm of the gradient, 0 for any. ``compile`` names a torch.compile backend, ``probe_data`` a
     labelled folder to judge by while training. ``inputs_sha256`` is of the names and contents of the pictures
     (``identity``), ``method_sha256`` of the Python file that ``method`` names, if it names one.
     """
@@ -52,6 +54,7 @@ class TrainConfig:
     options: dict[str, Any] = field(default_factory=dict)
     inputs_sha256: str | None = None
     method_sha256: str | None = None
+    clip: float | None = None
 
     def to_yaml(self) -> str:
         """YAML with the fields in the order of this class."""
@@ -106,7 +109,7 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
     image_size = config.image_size
     if image_size is None:
         image_size = typical_size if gpu else min(typical_size, 96)
-    batch_size = max(2, min(recipe.batch_size, count // 4)) if config.batch_size is None else config.batch_size
+    batch_size = _batch_size(recipe, config.accumulate, count) if config.batch_size is None else config.batch_size
     filled = dataclasses.replace(
         config,
         backbone=config.backbone or recipe.backbones[gpu],
@@ -114,11 +117,19 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
         batch_size=batch_size,
         lr=recipe.lr if config.lr is None else config.lr,
         weight_decay=recipe.weight_decay if config.weight_decay is None else config.weight_decay,
+        clip=recipe.clip if config.clip is None else config.clip,
         precision=config.precision or ("bf16-mixed" if multiplies_bf16(gpu) else "32-true"),
     )
     filled = _with_budget(filled, gpu)
     _check_values(filled, count)
     return filled
+
+
+def _batch_size(recipe: Recipe, accumulate: int, count: int) -> int:
+    """The recipe's, less for few pictures; as many for each process, and two for each of its pieces."""
+    processes = processes_asked()
+    least = 2 * max(1, accumulate) * processes
+    return max(least, min(recipe.batch_size, count // 4) // processes * processes)
 
 
 def uses_gpu(config: TrainConfig) -> bool:
@@ -147,10 +158,11 @@ def _check_values(config: TrainConfig, count: int) -> None:
             raise UsageError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
-    if int(config.batch_size or 0) < 2 * config.accumulate:
-        raise UsageError(
-            f"accumulate {config.accumulate}: pieces of batch_size {config.batch_size} need 2 pictures each"
-        )
+    batch_size, processes = int(config.batch_size or 0), processes_asked()
+    if batch_size % processes:
+        raise UsageError(f"batch_size {batch_size}: {processes} processes take equal parts, choose a multiple of them")
+    if batch_size < 2 * config.accumulate * processes:
+        raise UsageError(f"accumulate {config.accumulate}: pieces of batch_size {batch_size} need 2 pictures each")
     if int(config.batch_size or 0) > count:
         raise UsageError(f"batch_size {config.batch_size} is more than the {count} pictures: choose a smaller one")
 

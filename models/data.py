@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 from collections.abc import Callable, Sequence
@@ -14,25 +15,43 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sslfeat.contents import DIGEST
 from sslfeat.cores import available_cores
 from sslfeat.errors import ImageError, TrainingError
-from sslfeat.images import Preprocess, decode, read_size
+from sslfeat.images import Decoded, Preprocess, decode, read_size
 from sslfeat.inputs import Input
+from sslfeat.models.pixel_cache import cached
 from sslfeat.pipeline import batched
+from sslfeat.stock import Stock
 
 MEMORY_LIMIT = 4 << 30  # bytes of pixels kept in memory; more are kept in a file of the run folder
-PIXELS_NAME = "pixels.cache"
+FAILED = "!"
+CHUNK = 256  # pictures decoded at once
 SIZES = (32, 64, 96, 128, 160, 224)
 SAMPLE = 200
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """``pixels`` uint8 (N, S, S, 3) of the readable ``inputs``; ``failures`` are (path, reason) of the others."""
+    """``pixels`` uint8 (N, S, S, 3) of the readable ``inputs``; ``failures`` are (path, reason) of the others.
+
+    ``stock``: all inputs, with the sha256 of what was decoded.
+    """
 
     pixels: npt.NDArray[np.uint8]
     inputs: tuple[Input, ...]
     failures: tuple[tuple[str, str], ...]
+    stock: Stock | None = None
+
+    @property
+    def known(self) -> Stock:
+        """All inputs, with contents as far as they are known."""
+        return Stock.take(self.inputs) if self.stock is None else self.stock
+
+    @property
+    def identity(self) -> str:
+        """sha256 of the pictures wherever they are: their names from their common folder, and what they hold."""
+        return self.known.identity
 
 
 def load_pictures(
@@ -42,34 +61,65 @@ def load_pictures(
 
     ``advance`` is told how many inputs each step dealt with. Raises TrainingError if fewer than two are readable.
     """
-    preprocess = Preprocess(resize=image_size, size=image_size)
+    stock = Stock.take(inputs)
     shape = (len(inputs), image_size, image_size, 3)
-    pixels: npt.NDArray[np.uint8]
     if int(np.prod(shape)) <= MEMORY_LIMIT:
         pixels = np.empty(shape, np.uint8)
+        lines = _decode(inputs, image_size, _filler(pixels), advance)
     else:
-        pixels = np.memmap(cache_folder / PIXELS_NAME, np.uint8, "w+", shape=shape)
-    failures: list[tuple[str, str]] = []
-    readable: list[Input] = []
-
-    def attempt(item: Input) -> npt.NDArray[np.uint8] | str:
-        try:
-            return decode(item.raw, preprocess).pixels
-        except ImageError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for chunk in batched(inputs, 1024):
-            for item, result in zip(chunk, pool.map(attempt, chunk), strict=True):
-                if isinstance(result, str):
-                    failures.append((item.name, result))
-                else:
-                    pixels[len(readable)] = result
-                    readable.append(item)
-            advance(len(chunk))
+        pixels, lines = cached(
+            cache_folder,
+            stock,
+            image_size,
+            lambda file: _decode(inputs, image_size, lambda rows: file.write(rows.data), advance),
+            lambda: advance(0),
+        )
+    readable = tuple(item for item, line in zip(inputs, lines, strict=True) if not line.startswith(FAILED))
+    failures = [(item.name, line[1:]) for item, line in zip(inputs, lines, strict=True) if line.startswith(FAILED)]
     if len(readable) < 2:
         raise TrainingError(f"{len(readable)} of {len(inputs)} pictures are readable; training needs at least 2")
-    return Pictures(pixels[: len(readable)], tuple(readable), tuple(failures))
+    digests = np.array([b"" if line.startswith(FAILED) else bytes.fromhex(line) for line in lines], DIGEST)
+    stock = dataclasses.replace(stock, contents=digests)
+    return Pictures(pixels[: len(readable)], readable, tuple(failures), stock)
+
+
+def _decode(
+    inputs: Sequence[Input],
+    image_size: int,
+    take: Callable[[npt.NDArray[np.uint8]], object],
+    advance: Callable[[int], None],
+) -> list[str]:
+    """``take`` gets the pixels (n, S, S, 3) of the readable inputs, in order. Returns a line for each input: the sha256
+    of its file, or FAILED and the reason."""
+    preprocess = Preprocess(resize=image_size, size=image_size)
+    lines: list[str] = []
+
+    def attempt(item: Input) -> Decoded | str:
+        try:
+            return decode(item.raw, preprocess)
+        except ImageError as error:
+            return FAILED + str(error)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for chunk in batched(inputs, CHUNK):
+            results = list(pool.map(attempt, chunk))
+            good = [result.pixels for result in results if not isinstance(result, str)]
+            if good:
+                take(np.stack(good))
+            lines += [result if isinstance(result, str) else result.sha256 for result in results]
+            advance(len(chunk))
+    return lines
+
+
+def _filler(pixels: npt.NDArray[np.uint8]) -> Callable[[npt.NDArray[np.uint8]], None]:
+    filled = 0
+
+    def take(rows: npt.NDArray[np.uint8]) -> None:
+        nonlocal filled
+        pixels[filled : filled + len(rows)] = rows
+        filled += len(rows)
+
+    return take
 
 
 def typical_size(inputs: Sequence[Input]) -> int:
@@ -134,4 +184,23 @@ def evenly(count: int, limit: int) -> npt.NDArray[np.int64]:
 def to_batch(pixels: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     """Those pictures as uint8 (B, 3, S, S) on the device, in channels-last memory order."""
     batch = torch.from_numpy(pixels[indices])
+    if device.type == "cuda":  # from pinned memory the copy waits for nothing and nothing waits for it
+        batch = batch.pin_memory()
     return batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+class Ahead:
+    """Batches one step ahead: the next one is read and copied while the device is busy with the one before."""
+
+    def __init__(self, load: Callable[[npt.NDArray[np.int64]], Tensor]) -> None:
+        self._load = load
+        self._next: tuple[npt.NDArray[np.int64], Tensor] | None = None
+
+    def take(self, numbers: npt.NDArray[np.int64]) -> Tensor:
+        """The batch of these picture numbers (B,)."""
+        ready, self._next = self._next, None
+        return ready[1] if ready is not None and np.array_equal(ready[0], numbers) else self._load(numbers)
+
+    def expect(self, numbers: npt.NDArray[np.int64]) -> None:
+        """These are likely to be taken next."""
+        self._next = numbers, self._load(numbers)

@@ -22,6 +22,11 @@ class Meter:
         self._since, self._images, self._steps = time.monotonic(), 0, 0
         self._sums: dict[str, Tensor | float] = {}
 
+    @property
+    def unread(self) -> int:
+        """How many steps have been added since the last reading."""
+        return self._steps
+
     def add(self, images: int, figures: dict[str, Tensor | float]) -> None:
         """The figures of one step over ``images`` pictures."""
         self._images += images

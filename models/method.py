@@ -44,7 +44,8 @@ class About:
 class Recipe:
     """What suits a method unless the user says otherwise, for AdamW with warm-up and cosine decay.
 
-    ``backbones`` are the defaults on a CPU and on a GPU; ``betas`` are AdamW's.
+    ``backbones`` are the defaults on a CPU and on a GPU; ``betas`` are AdamW's; ``clip`` is the gradient's largest norm,
+    0 for any.
     """
 
     batch_size: int = 128
@@ -52,6 +53,7 @@ class Recipe:
     weight_decay: float = 1e-4
     backbones: tuple[str, str] = ("resnet10", "resnet18")
     betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 10.0
 
 
 class Normalize(nn.Module):
@@ -124,7 +126,9 @@ class Method(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, S, S) in [0, 1] to features (N, dim)."""
-        features: Tensor = self.encoder(self.input_transform(pixels))
+        with torch.autocast(pixels.device.type, enabled=False):  # differences of pixels drown in bfloat16
+            seen = self.input_transform(pixels)
+        features: Tensor = self.encoder(seen)
         return features
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Any:

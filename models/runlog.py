@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sslfeat import store
 
 METRICS_NAME = "metrics.csv"
+EVENTS = "events.out.tfevents.*"  # TensorBoard's files
 
 
 class RunLog:

@@ -9,64 +9,42 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslfeat import signals, store
 from sslfeat.errors import InterruptedRun, TrainingError
 from sslfeat.failures import write_failures
-from sslfeat.inputs import Input, digest, find_inputs
+from sslfeat.inputs import Input, find_inputs
 from sslfeat.models import config as configs
+from sslfeat.models import ranks
 from sslfeat.models.budget import learning_rate, share_spent
-from sslfeat.models.checkpoint import ENCODER_NAME, LAST_NAME, load_checkpoint, save_checkpoint
+from sslfeat.models.checkpoint import ENCODER_NAME, LAST_NAME, all_finite, load_checkpoint, save_checkpoint
 from sslfeat.models.config import TrainConfig
-from sslfeat.models.data import PIXELS_NAME, Order, Pictures, load_pictures, to_batch, typical_size
+from sslfeat.models.data import Ahead, Order, Pictures, load_pictures, to_batch, typical_size
 from sslfeat.models.frozen import build_method, save_encoder
 from sslfeat.models.meter import Complaints, Meter
-from sslfeat.models.method import Figures, file_sha256, find_method
+from sslfeat.models.method import Figures, Method, file_sha256, find_method
+from sslfeat.models.pixel_cache import remove_caches
+from sslfeat.models.reporting import Progress, Reporter, Result
+from sslfeat.models.run_folder import Begin, write_result
 from sslfeat.models.runlog import RunLog
-from sslfeat.models.setup import leads, make_fabric, make_optimizer, seed_step
-from sslfeat.models.watch import Watch, collapse, load_probe_set
+from sslfeat.models.setup import choice_of, leads, make_fabric, make_optimizer, seed_step
+from sslfeat.models.verdict import Verdict, find_fault, looks
+from sslfeat.models.watch import ProbeSet, Watch, collapse, load_probe_set
+
+__all__ = ["Progress", "Reporter", "Result", "train"]
 
 LOG_EVERY = 20  # steps
 STOP_WITHIN = 300.0  # seconds for the step that is being taken, and a checkpoint of it, once a signal asks to stop
 AGREE_EVERY = 10  # steps between two looks at each other's signals, where several processes train
 CHECKPOINT_SECONDS = 60.0
 FEW = 200  # pictures
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a report shows: share of the budget spent, step, pictures a second, smoothed loss and other figures."""
-
-    share: float
-    step: int
-    images_per_second: float
-    figures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run: its folder, the steps taken, and the pictures that could not be read."""
-
-    run: Path
-    steps: int
-    failures: tuple[tuple[str, str], ...]
-
-
-@dataclass
-class Reporter:
-    """How a run speaks: override what you want to hear."""
-
-    loading: Callable[[int, int], None] = lambda done, total: None
-    training: Callable[[Progress], None] = lambda progress: None
-    warn: Callable[[str], None] = lambda message: None
-    look: Callable[[int, dict[str, float]], None] = lambda step, figures: None
 
 
 def train(
@@ -76,58 +54,91 @@ def train(
     resume: bool = False,
     reporter: Reporter | None = None,
     checkpoint_steps: int | None = None,
+    overwrite: bool = False,
+    trust_code: bool = False,
 ) -> Result:
     """Train ``config.method`` on ``config.images`` into the folder ``out``.
 
-    With ``resume`` a run that was interrupted goes on from its last checkpoint (or starts, if it never reached one).
+    With ``resume`` a run that was interrupted goes on from its last checkpoint (or starts, if it never reached one); a
+    Python file of a method that has changed since is refused unless ``trust_code``. ``overwrite`` replaces another run.
     Checkpoints are written every minute, or every ``checkpoint_steps``. Several processes, one a GPU, train together
-    when torchrun starts them. Raises SslfeatError; InterruptedRun after a SIGINT or SIGTERM, once the checkpoint is
-    safe.
+    when torchrun starts them. Everything that can be refused is refused before the folder is changed. Raises
+    SslfeatError; InterruptedRun after a SIGINT or SIGTERM, once the checkpoint is safe.
     """
-    leader = leads()
+    leader, begin = leads(), Begin(resume, overwrite, trust_code)
     reporter = reporter if reporter and leader else Reporter()
     inputs = find_inputs(config.images, labels="none")
     config = configs.with_defaults(config, find_method(config.method).recipe, len(inputs), typical_size(inputs))
-    config = dataclasses.replace(config, inputs_sha256=digest(inputs), method_sha256=file_sha256(config.method))
+    config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
+    module = build_method(config)
     with (
         store.exclusive(out, TrainingError) if leader else contextlib.nullcontext(),
         signals.deferred(STOP_WITHIN) as stop,
     ):
+        begin.check(config, out)
         if leader:
-            _open_run(config, out, resume)
-        with _pictures(config, inputs, out, reporter, stop) as pictures:
-            steps = _Run(config, out, pictures, reporter, stop).loop(checkpoint_steps)
+            store.remove_temporaries(out)
+        try:
+            pictures = _pictures(config, inputs, out, reporter, stop)
+            config = dataclasses.replace(config, inputs_sha256=pictures.identity)
+            probe_set = (
+                load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
+            )
+            run = _Run(config, out, module, pictures, reporter, stop)
+            if leader:
+                begin.record(config, out, pictures.known)
+            run.restore(resume)
+            verdict = run.loop(checkpoint_steps, probe_set)
+        finally:
+            if leader:
+                remove_caches(out)
         if leader:
             write_failures(out, pictures.failures)
-    return Result(out, steps, pictures.failures)
+            write_result(out, verdict)
+    return Result(out, verdict.steps, pictures.failures, verdict.fault)
 
 
 class _Run:
     """One run in flight: everything in front of the loop happens once, everything in it once a step."""
 
     def __init__(
-        self, config: TrainConfig, out: Path, pictures: Pictures, reporter: Reporter, stop: signals.Stop
+        self, config: TrainConfig, out: Path, module: Method, pictures: Pictures, reporter: Reporter, stop: signals.Stop
     ) -> None:
         self.config, self.out, self.pictures, self.reporter, self.stop = config, out, pictures, reporter, stop
         self.fabric = make_fabric(config)
-        self.module = build_method(config).to(memory_format=torch.channels_last)
-        self.module.prepare(pictures)
-        self.optimizer = make_optimizer(self.module, config)
-        self.step, spent = _restore(out, self.module, self.optimizer)
-        if config.compile:
-            self.module.loss = torch.compile(self.module.loss, backend=config.compile)  # type: ignore[method-assign]
-        self.method, self.stepper = self.fabric.setup(self.module, self.optimizer)
+        if self.fabric.broadcast(config.inputs_sha256) != config.inputs_sha256:
+            raise TrainingError("the processes see different pictures: give all of them the same ones")
+        module = module.to(memory_format=torch.channels_last)
+        module.prepare(pictures)
+        ranks.share_statistics(module.to(self.fabric.device), self.fabric.device)
+        ranks.equalize(module)
+        self.module = module
+        self.optimizer = make_optimizer(module, config)  # of parameters where they stay: its state goes there, too
         self.order = Order(len(pictures.pixels), int(config.batch_size or 1), config.seed)
-        self.clock = time.monotonic() - spent
+        self.ahead = Ahead(lambda numbers: to_batch(pictures.pixels, numbers, self.fabric.device))
+        self.upcoming: tuple[int, list[npt.NDArray[np.int64]]] | None = None
+        self.step, self.clock, self.saved = 0, time.monotonic(), ""
 
-    def loop(self, checkpoint_steps: int | None) -> int:
-        """Train until the budget is spent; returns the steps taken."""
+    def restore(self, resume: bool) -> None:
+        """Go on from the last checkpoint if there is one, and get ready for the first step."""
+        spent = 0.0
+        if resume and (self.out / LAST_NAME).exists():
+            progress: dict[str, Any] = load_checkpoint(self.out / LAST_NAME, self.module, self.optimizer)
+            self.step, spent = int(progress["step"]), float(progress["seconds"])
+            self.saved = f"step {self.step}"
+        if self.config.compile:
+            self.module.loss = torch.compile(self.module.loss, backend=self.config.compile)  # type: ignore[method-assign]
+        self.method, self.stepper = self.fabric.setup(self.module, self.optimizer)
+        self.clock = time.monotonic() - spent  # its distance to now is the time spent training, looks left out
+
+    def loop(self, checkpoint_steps: int | None, probe_set: ProbeSet | None) -> Verdict:
+        """Train until the budget is spent."""
         config, out, fabric = self.config, self.out, self.fabric
         generator = torch.Generator(fabric.device)
-        probe_set = load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
         meter, log, saved_at = Meter(), RunLog(out, self.step) if fabric.is_global_zero else None, time.monotonic()
         complaints = Complaints(self.reporter.warn, self.module.complaint)
         watch = Watch(out, self.module, self.pictures, probe_set, log) if log else None
+        means: dict[str, float] = {}
         try:
             while (share := self._share()) < 1:
                 if watch and watch.due(self.step, share):
@@ -136,17 +147,10 @@ class _Run:
                 seed_step(config.seed, self.step, fabric.global_rank, generator)
                 for group in self.optimizer.param_groups:
                     group["lr"] = learning_rate(float(config.lr or 0), share)
-                count, figures = self._step(generator)
+                meter.add(*self._step(generator))
                 self.step += 1
-                meter.add(count, figures)
                 if self.step % LOG_EVERY == 0:
-                    rate, means = meter.read()
-                    complaints.check(self.step, share, means)
-                    if log:
-                        log.write(
-                            self.step, {**means, "lr": self.optimizer.param_groups[0]["lr"], "images_per_second": rate}
-                        )
-                    self.reporter.training(Progress(share, self.step, rate, means))
+                    means = self._report(share, meter, complaints, log)
                 signum = self._signal()
                 late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
                 if signum or (self.step % checkpoint_steps == 0 if checkpoint_steps else late):
@@ -156,32 +160,48 @@ class _Run:
                     raise InterruptedRun(
                         signum, f"interrupted at step {self.step}: go on with the same command and --resume"
                     )
+            if meter.unread and not means:  # too short a run for a report
+                means = ranks.mean_figures(meter.read()[1], fabric.device)
+            seconds = time.monotonic() - self.clock
             self._save()
             if watch:
                 self._look(watch, complaints)
         finally:
             if log:
                 log.close()
-        return self.step
+        first, last = looks(out) if log else ({}, {})
+        counts = (self.step, len(self.pictures.pixels), len(self.pictures.failures), seconds)
+        return Verdict(*counts, means, first, last, find_fault(means, first, last))
 
     def _step(self, generator: torch.Generator) -> tuple[int, Figures]:
         """One optimiser step over one batch, in ``accumulate`` pieces; returns its pictures and mean figures."""
-        fabric, pieces = self.fabric, self.config.accumulate
-        indices = self.module.choose(self.order.indices(self.step), generator)
-        share = indices[fabric.global_rank :: fabric.world_size]
+        fabric, pieces = self.fabric, self._pieces(self.step)
+        count = sum(map(len, pieces))
         sums: Figures = {}
-        for piece in range(pieces):
-            numbers = share[piece::pieces]
-            self.module.numbers = torch.from_numpy(numbers).to(fabric.device)
-            batch = to_batch(self.pictures.pixels, numbers, fabric.device)
-            with fabric.no_backward_sync(self.method, enabled=piece < pieces - 1):
+        for number, piece in enumerate(pieces):
+            part = len(piece) / count
+            self.module.numbers = torch.from_numpy(piece).to(fabric.device)
+            batch = self.ahead.take(piece)
+            last = number == len(pieces) - 1
+            with fabric.no_backward_sync(self.method, enabled=not last):
                 loss, figures = self.method(batch, generator)
-                fabric.backward(loss / pieces)
+                fabric.backward(loss * part)
+            self.ahead.expect(self._pieces(self.step + 1)[0] if last else pieces[number + 1])
             for name, value in {"loss": loss.detach(), **figures}.items():
-                sums[name] = sums.get(name, 0.0) + value / pieces
+                sums[name] = sums.get(name, 0.0) + value * part
+        if self.config.clip:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
         self.stepper.step()
         self.stepper.zero_grad()
-        return len(indices), sums
+        return count * fabric.world_size, sums
+
+    def _pieces(self, step: int) -> list[npt.NDArray[np.int64]]:
+        """The picture numbers of a step that this rank deals with, piece by piece."""
+        if self.upcoming is None or self.upcoming[0] != step:
+            chosen = self.module.choose(self.order.indices(step), choice_of(self.config.seed, step))
+            share, count = chosen[self.fabric.global_rank :: self.fabric.world_size], self.config.accumulate
+            self.upcoming = step, [share[piece::count] for piece in range(count)]
+        return self.upcoming[1]
 
     def _cycle(self, generator: torch.Generator) -> None:
         """Let the method look at all the data when a cycle begins."""
@@ -190,15 +210,29 @@ class _Run:
         seed_step(self.config.seed, -1 - self.step, 0, generator)  # the same on every rank
         for parameter in self.module.on_cycle(self.pictures, generator):
             self.optimizer.state.pop(parameter, None)
+        ranks.equalize(self.module)
+        self.upcoming = None  # what the method chooses may be another
+
+    def _report(self, share: float, meter: Meter, complaints: Complaints, log: RunLog | None) -> dict[str, float]:
+        """Write down and show the mean figures since the last report; returns them."""
+        rate, means = meter.read()
+        means = ranks.mean_figures(means, self.fabric.device)
+        complaints.check(self.step, share, means)
+        if log:
+            log.write(self.step, {**means, "lr": self.optimizer.param_groups[0]["lr"], "images_per_second": rate})
+        self.reporter.training(Progress(share, self.step, rate, means))
+        return means
 
     def _look(self, watch: Watch, complaints: Complaints) -> float:
-        """Measure the encoder and say what is wrong with it; returns the seconds that took."""
+        """Measure the encoder and say what is wrong with it; returns the seconds that took, which no budget counts."""
         began = time.monotonic()
         figures = watch.look(self.step, self.fabric.device, self.config.seed)
         if self.step:
             complaints.say("collapse", collapse(figures))
         self.reporter.look(self.step, figures)
-        return time.monotonic() - began
+        seconds = time.monotonic() - began
+        self.clock += seconds
+        return seconds
 
     def _share(self) -> float:
         share = share_spent(self.config, self.step, self.order.steps_per_epoch, time.monotonic() - self.clock)
@@ -215,30 +249,23 @@ class _Run:
         return int(cast(Tensor, heard))
 
     def _save(self) -> None:
+        """Write a checkpoint and the encoder, in place of the last ones; never weights that are no numbers."""
         if not self.fabric.is_global_zero:
             return
+        if not all_finite(self.module, self.optimizer):
+            kept = f"{self.out} keeps those of {self.saved}" if self.saved else "none were written"
+            raise TrainingError(
+                f"the weights are not finite at step {self.step}; {kept}: train anew with a lower --lr than "
+                f"{self.config.lr:g}, a lower --clip than {self.config.clip:g}, or --precision 32-true"
+            )
         progress = {"step": self.step, "seconds": time.monotonic() - self.clock}
         save_checkpoint(self.out / LAST_NAME, self.module, self.optimizer, progress)
         noted = {"images": len(self.pictures.pixels), "steps": self.step}
         save_encoder(self.out / ENCODER_NAME, self.module, noted)
+        self.saved = f"step {self.step}"
 
 
-def _open_run(config: TrainConfig, out: Path, resume: bool) -> None:
-    """Refuse to mix two runs in one folder; leave ``config.yaml`` in it."""
-    store.remove_temporaries(out)
-    begun = (out / configs.CONFIG_NAME).exists()
-    if begun and not resume:
-        raise TrainingError(f"{out} already holds a run: go on with --resume, or choose another --out")
-    if begun:
-        configs.check_same(config, configs.load_config(out / configs.CONFIG_NAME), out)
-    else:
-        configs.save_config(config, out)
-
-
-@contextlib.contextmanager
-def _pictures(
-    config: TrainConfig, inputs: list[Input], out: Path, reporter: Reporter, stop: signals.Stop
-) -> Iterator[Pictures]:
+def _pictures(config: TrainConfig, inputs: list[Input], out: Path, reporter: Reporter, stop: signals.Stop) -> Pictures:
     done = 0
 
     def advance(count: int) -> None:
@@ -250,20 +277,9 @@ def _pictures(
                 stop.signum, "interrupted while reading pictures: go on with the same command and --resume"
             )
 
-    try:
-        pictures = load_pictures(inputs, int(config.image_size or 0), out, advance)
-        if len(pictures.pixels) < int(config.batch_size or 0):
-            raise TrainingError(f"only {len(pictures.pixels)} pictures are readable: choose a smaller --batch-size")
-        if len(pictures.pixels) < FEW:
-            reporter.warn(f"{len(pictures.pixels)} pictures are few to learn from: some thousands are a beginning")
-        yield pictures
-    finally:
-        (out / PIXELS_NAME).unlink(missing_ok=True)
-
-
-def _restore(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """The step and the seconds of training so far: zero without a checkpoint."""
-    if not (out / LAST_NAME).exists():
-        return 0, 0.0
-    progress: dict[str, Any] = load_checkpoint(out / LAST_NAME, module, optimizer)
-    return int(progress["step"]), float(progress["seconds"])
+    pictures = load_pictures(inputs, int(config.image_size or 0), out, advance)
+    if len(pictures.pixels) < int(config.batch_size or 0):
+        raise TrainingError(f"only {len(pictures.pixels)} pictures are readable: choose a smaller --batch-size")
+    if len(pictures.pixels) < FEW:
+        reporter.warn(f"{len(pictures.pixels)} pictures are few to learn from: some thousands are a beginning")
+    return pictures

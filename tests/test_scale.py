@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import shutil
@@ -15,7 +16,8 @@ from safetensors.torch import load_file
 
 from sslfeat.errors import UsageError
 from sslfeat.models.backbones import build_backbone
-from sslfeat.models.config import TrainConfig
+from sslfeat.models.config import TrainConfig, with_defaults
+from sslfeat.models.method import Recipe
 from sslfeat.models.train import Progress, Reporter, train
 
 PLAIN_METHOD = '''
@@ -39,6 +41,38 @@ class Brightness(Method):
 
     def loss(self, views):
         return functional.mse_loss(self.head(self.encode(views))[:, 0], views.mean((1, 2, 3))), {}
+'''
+
+
+PAIRED_METHOD = '''
+import os
+from pathlib import Path
+
+import torch
+from sslfeat.models.augment import to_float
+from sslfeat.models.heads import mlp
+from sslfeat.models.method import Method, register
+from sslfeat.models.methods.simclr import nt_xent
+
+
+@register("paired")
+class Paired(Method):
+    """Each picture and its mirror image among those of the batch; what it draws changes nothing, and is written down."""
+
+    def __init__(self, encoder, config):
+        super().__init__(encoder, config)
+        self.projector = mlp(encoder.dim, encoder.dim, 16)
+
+    def views(self, batch, generator):
+        if self.training:
+            with Path(__file__).with_name("draw-" + os.environ.get("RANK", "only")).open("a") as file:
+                file.write(f"{float(torch.rand(1, generator=generator))} ")
+        pictures = to_float(batch)
+        return torch.cat([pictures, pictures.flip(3)])
+
+    def loss(self, views):
+        loss, figures = nt_xent(self.projector(self.encode(views)), 0.5)
+        return loss, {**figures, "light": views.mean()}
 '''
 
 
@@ -78,41 +112,71 @@ def test_pieces_of_a_batch_add_up_to_the_batch(config: TrainConfig, tmp_path: Pa
     assert difference(tmp_path / "whole", tmp_path / "other", tmp_path / "begin") > 0.2
 
 
+@pytest.mark.parametrize("pieces", [3, 4])
+def test_the_gradient_of_pieces_is_that_of_the_batch(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    """Adam does not see how long a gradient is, plain descent does; three pieces of eight are not equally large."""
+
+    def descent(method: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+        return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1.0)
+
+    monkeypatch.setattr("sslfeat.models.train.make_optimizer", descent)
+    config = dataclasses.replace(config, lr=0.01, clip=0.0, steps=2)
+    train(dataclasses.replace(config, steps=0), tmp_path / "begin")
+    train(config, tmp_path / "whole")
+    train(dataclasses.replace(config, accumulate=pieces), tmp_path / "pieces")
+    assert difference(tmp_path / "whole", tmp_path / "pieces", tmp_path / "begin") < 1e-3
+
+
 def test_pieces_need_two_pictures(config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="accumulate 5"):
         train(dataclasses.replace(config, accumulate=5), tmp_path / "run")
 
 
 def test_two_processes_train_as_one(config: TrainConfig, tmp_path: Path) -> None:
-    """torchrun with gloo: the weights are those of one process on the whole batch, and one process writes."""
+    """torchrun with gloo: weights and figures are those of one process on the whole batch, and one process writes.
+
+    The method contrasts all pictures of a batch and normalises over them; the ranks draw different randomness.
+    """
+    (tmp_path / "brightness.py").write_text(PAIRED_METHOD)
+    config = dataclasses.replace(config, backbone="resnet10_w4", steps=20)
     train(dataclasses.replace(config, steps=0), tmp_path / "begin")
     train(config, tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
-    options = [
-        "--backbone",
-        "vit_tiny",
-        "--image-size",
-        "32",
-        "--batch-size",
-        "8",
-        "--steps",
-        "3",
-        "--accelerator",
-        "cpu",
-        "--precision",
-        "32-true",
-    ]
+    options = ["--backbone", "resnet10_w4", "--image-size", "32", "--batch-size", "8", "--steps", "20"]
+    options += ["--accelerator", "cpu", "--precision", "32-true"]
     program = [sys.executable, "-c", "from sslfeat.cli.app import main; main()"]
     finished = subprocess.run(
         [*command, *program, "train", config.method, *config.images, "--out", str(tmp_path / "two"), *options],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("3 steps") == 1
+    assert finished.stdout.count("20 steps") == 1
     assert difference(tmp_path / "one", tmp_path / "two", tmp_path / "begin") < 0.02
+    one, two = (last_row(tmp_path / run / "metrics.csv") for run in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in ("loss", "accuracy", "chance", "light"):
+        assert float(two[name]) == pytest.approx(float(one[name]), rel=5e-3), name
+    draws = [(tmp_path / f"draw-{rank}").read_text().split() for rank in (0, 1)]
+    assert len(draws[0]) == len(draws[1]) == 20
+    assert not set(draws[0]) & set(draws[1])
+
+
+def last_row(path: Path) -> dict[str, str]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def test_ranks_take_equal_parts(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="3 processes take equal parts"):
+        train(config, tmp_path / "run")
+    filled = with_defaults(dataclasses.replace(config, batch_size=None), Recipe(batch_size=8), 1000, 32)
+    assert filled.batch_size == 6
 
 
 def test_bf16_learns(config: TrainConfig, tmp_path: Path) -> None:

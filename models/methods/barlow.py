@@ -19,6 +19,7 @@ from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.previews import tile
+from sslfeat.models.ranks import gather_parts
 
 EPSILON = 1e-5  # under the variance of a unit
 LEAST_AGREEMENT = 0.2
@@ -86,10 +87,10 @@ def barlow_twins(projections: Tensor, weight: float) -> tuple[Tensor, Figures]:
     """sum_i (1 - C_ii)^2 + ``weight`` sum_{i != j} C_ij^2 of (2N, P) projections whose rows i and N + i are a pair.
 
     ``agreement`` is the mean C_ii, 1 at best; ``redundancy`` the mean |C_ij|; ``accuracy`` how often the true partner is
-    the nearest of the N other views, by the cosine of the standardised projections.
+    the nearest of the N other views, by the cosine of the standardised projections. The batch is that of all processes.
     """
     with torch.autocast(projections.device.type, enabled=False):
-        first, second = (_standardise(half) for half in projections.float().chunk(2))
+        first, second = (_standardise(half) for half in gather_parts(projections.float(), 2).chunk(2))
         n, width = first.shape
         correlation = first.T @ second / n
         similarity = functional.normalize(first.detach(), dim=1) @ functional.normalize(second.detach(), dim=1).T

@@ -110,6 +110,11 @@ class Colorization(Method):
         """
         pictures, ab = views
         predicted = self.decoder(self.encoder.maps(self.input_transform(pictures))).float()
+        with torch.autocast(predicted.device.type, enabled=False):
+            return self.compare(predicted, ab)
+
+    def compare(self, predicted: Tensor, ab: Tensor) -> tuple[Tensor, Figures]:
+        """The loss of the decoder's output beside the true colours."""
         if self.config.loss == "l2":
             loss = (predicted - ab / AB_SCALE).square().mean()
             mean = (self.prior @ self.bins).view(1, 2, 1, 1)

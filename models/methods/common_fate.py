@@ -125,7 +125,9 @@ class CommonFate(Method):
         spread = (flow - flow.mean(1, keepdim=True)).square().sum(2).mean(1).sqrt().view(-1, 1, 1)
         wanted = rbf(flow / spread.clamp_min(STILL), self.config.bandwidth)
         embeddings = self.embed(pictures, points)
-        loss = cross_entropy(wanted, (embeddings @ embeddings.transpose(1, 2)) / self.config.temperature)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            similarity = embeddings @ embeddings.transpose(1, 2)
+        loss = cross_entropy(wanted, similarity / self.config.temperature)
         least = cross_entropy(wanted, wanted)
         near = rbf(torch.stack([points % size, points // size], 2) / size, NEAR)
         return loss, {

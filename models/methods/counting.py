@@ -20,6 +20,7 @@ from sslfeat.errors import UsageError
 from sslfeat.models.augment import random_resized_crop, to_float
 from sslfeat.models.backbones import Backbone, need_conv
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.ranks import gather
 from sslfeat.models.tiles import FILTERS, halve, to_gray, whole_numbers
 
 LEAST_ALIVE = 0.05  # share of units that count anything
@@ -87,15 +88,18 @@ class Counting(Method):
 
         Pictures are told from those of their kind, grey or coloured, so that colour tells no pair. ``accuracy``: how often
         a picture's quarters are nearer to its own whole than to any other of its kind (a collapse is never nearer).
-        ``alive``: share of units that count something in this batch. ``counted``: mean sum of counts.
+        ``alive``: share of units that count something in this batch, which is that of all processes. ``counted``: mean
+        sum of counts.
         """
         wholes, quarters, gray = views
         n = len(wholes)
         counts = self.count(torch.cat([wholes, quarters.flatten(0, 1)]))
-        whole, parts = counts[:n], counts[n:].view(n, 4, -1).sum(1)
+        whole, parts = gather(counts[:n]), gather(counts[n:].view(n, 4, -1).sum(1))
+        gray, n = gather(gray.to(torch.uint8)), len(whole)
         own = (whole - parts).square().sum(1)
         others = (gray[:, None] == gray) & ~torch.eye(n, dtype=torch.bool, device=gray.device)
-        apart = parts.square().sum(1)[:, None] + whole.square().sum(1) - 2 * parts @ whole.T
+        with torch.autocast(whole.device.type, enabled=False):
+            apart = parts.square().sum(1)[:, None] + whole.square().sum(1) - 2 * parts @ whole.T
         loss = own.mean()
         if self.config.contrast:
             lack = functional.relu(self.config.margin - apart) * others

@@ -29,6 +29,7 @@ from sslfeat.models.data import Pictures, load_arrays
 from sslfeat.models.heads import mlp, small_tower
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.previews import tile
+from sslfeat.models.ranks import gather
 
 LEAST_ENTROPY = 0.5  # of log K: below it few classes are in use
 COLOR_RANGE = 25.0  # ab in these units has about unit variance
@@ -119,11 +120,12 @@ class DeSa(Method):
 
 
 def teach_each_other(first: Tensor, second: Tensor, beta: float, balanced: bool) -> tuple[Tensor, Figures]:
-    """The loss on logits (N, K) of the two modalities, in nats.
+    """The loss on logits (N, K) of the two modalities, in nats; means and shares are those of all processes' batches.
 
     ``accuracy`` is how often both give the same class, ``chance`` how often they would if they knew nothing of each
     other; ``entropy`` that of the mean answer, in units of log K, the lower of the two.
     """
+    first, second = gather(first), gather(second)
     both, k = (first, second), first.shape[1]
     means = [logits.softmax(1).mean(0) for logits in both]
     entropies = [-(mean * mean.clamp_min(1e-12).log()).sum() for mean in means]

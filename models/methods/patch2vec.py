@@ -23,6 +23,7 @@ from sslfeat.models.backbones import Backbone
 from sslfeat.models.codebook import WORDS, WordVectors, sample_patches, unigram
 from sslfeat.models.data import Pictures
 from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.ranks import mean_count
 from sslfeat.models.tiles import whole_numbers
 
 POWER = 0.75  # of the unigram distribution that negatives are drawn from (section 2.2)
@@ -114,7 +115,9 @@ class Patch2Vec(Method):
         with torch.autocast(vectors.device.type, enabled=False):
             true = (vectors * self.contexts[pairs[:, 1]]).sum(1)
             false = torch.einsum("pd,pkd->pk", vectors, self.contexts[negatives])
-            loss = functional.softplus(-true).mean() + functional.softplus(false).sum(1).mean()
+            loss = (functional.softplus(-true).sum() + functional.softplus(false).sum()) / mean_count(
+                len(pairs), pairs.device
+            )
         trivial = (1 + self.config.negatives) * torch.log(torch.tensor(2.0))
         used = (pairs.flatten().bincount(minlength=self.config.words) > 0).float().mean()
         return loss, {"error": loss.detach(), "trivial": trivial, "used": used}

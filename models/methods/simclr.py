@@ -19,6 +19,7 @@ from sslfeat.models.backbones import Backbone
 from sslfeat.models.heads import mlp
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.previews import tile
+from sslfeat.models.ranks import gather_parts
 
 
 @register("simclr")
@@ -67,9 +68,13 @@ class SimCLR(Method):
 
 
 def nt_xent(projections: Tensor, temperature: float) -> tuple[Tensor, Figures]:
-    """Normalised temperature-scaled cross-entropy of (2N, P) projections whose rows i and N + i are a pair."""
-    unit = functional.normalize(projections.float(), dim=1)
-    similarity = unit @ unit.T / temperature
+    """Normalised temperature-scaled cross-entropy of (2N, P) projections whose rows i and N + i are a pair.
+
+    Where several processes train, among the views of all of them. In float32 whatever the network uses.
+    """
+    unit = functional.normalize(gather_parts(projections.float(), 2), dim=1)
+    with torch.autocast(unit.device.type, enabled=False):
+        similarity = unit @ unit.T / temperature
     similarity.fill_diagonal_(float("-inf"))
     n = len(unit) // 2
     partner = torch.arange(2 * n, device=unit.device).roll(n)
