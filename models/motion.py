@@ -136,6 +136,12 @@ def rbf(vectors: Tensor, bandwidth: float) -> Tensor:
     return -(vectors[:, :, None] - vectors[:, None]).square().sum(3) / (2 * bandwidth**2)
 
 
+def cosines(unit: Tensor) -> Tensor:
+    """Inner products (N, P, P) of unit vectors (N, P, D), in float32 whatever the network uses."""
+    with torch.autocast(unit.device.type, enabled=False):
+        return unit.float() @ unit.float().transpose(1, 2)
+
+
 def cross_entropy(wanted: Tensor, given: Tensor) -> Tensor:
     """Mean over columns of the cross-entropy of two kernels given by their logs (N, P, P), each column of sum 1."""
     return -(wanted.softmax(1) * given.log_softmax(1)).sum(1).mean()

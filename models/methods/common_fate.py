@@ -25,7 +25,7 @@ from sslfeat.models.data import Pictures
 from sslfeat.models.decoder import pool_patches, pyramid
 from sslfeat.models.heads import mlp
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.motion import cross_entropy, flow_colors, frame_flow, rbf, sprite_scene
+from sslfeat.models.motion import cosines, cross_entropy, flow_colors, frame_flow, rbf, sprite_scene
 from sslfeat.models.previews import tile
 
 NEAR = 0.15  # of the side: bandwidth of the kernel of distances
@@ -125,9 +125,7 @@ class CommonFate(Method):
         spread = (flow - flow.mean(1, keepdim=True)).square().sum(2).mean(1).sqrt().view(-1, 1, 1)
         wanted = rbf(flow / spread.clamp_min(STILL), self.config.bandwidth)
         embeddings = self.embed(pictures, points)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            similarity = embeddings @ embeddings.transpose(1, 2)
-        loss = cross_entropy(wanted, similarity / self.config.temperature)
+        loss = cross_entropy(wanted, cosines(embeddings) / self.config.temperature)
         least = cross_entropy(wanted, wanted)
         near = rbf(torch.stack([points % size, points // size], 2) / size, NEAR)
         return loss, {
