@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,9 @@ RAW_ENDINGS = frozenset(map(os.fsencode, ENDINGS))
 UNREADABLE = -1  # the depth of a folder that could not be listed
 LIST_ENDINGS = frozenset((".txt", ".lst"))
 SYSTEM_FOLDERS = frozenset(
-    (b"@eaDir", b"#recycle", b"#snapshot", b"$RECYCLE.BIN", b"System Volume Information", b"__MACOSX", b"lost+found")
+    (b"@eadir", b"#recycle", b"#snapshot", b"$recycle.bin", b"system volume information", b"__macosx", b"lost+found")
 )
-"""What network drives, Windows, macOS and file systems put among people's images, thumbnails and deleted ones among it."""
+"""What network drives, Windows, macOS and file systems put among people's images, such as thumbnails; in lower case."""
 
 
 @dataclass(frozen=True, order=True)
@@ -73,27 +74,29 @@ def find_inputs(
     A spec is a folder (searched recursively; hidden names and other endings are passed over), a picture, a glob
     pattern, a ``.txt``/``.lst`` list (one path a line, or separated by NUL), or ``-`` for a list on standard input.
     ``labels`` is ``auto`` (class folders if the folders look like classes), ``folder`` (always the parent folder's
-    name) or ``none``. What matches a glob pattern of ``exclude``, as a whole path or the name of a file or folder in it, is left
+    name) or ``none``. What matches a glob pattern of ``exclude``, as a path below its folder or a name in that, is left
     out. Raises InputError if a spec names nothing.
     """
     if labels not in ("auto", "folder", "none"):
         raise InputError(f"labels can be auto, folder or none, not {labels!r}")
     depths: dict[bytes, int] = {}  # path -> folders between it and the spec that named it
     for spec in specs:
+        folder = os.fsencode(spec) if os.path.isdir(spec) else b""
         for raw, depth in _expand(os.fspath(spec)):
-            if not any(_matches(raw, pattern) for pattern in exclude):
+            if not any(_matches(raw, folder, pattern) for pattern in exclude):
                 depths.setdefault(raw, depth)
     if not depths:
         raise InputError(f"no pictures in {', '.join(map(str, specs))}: files ending in {' '.join(sorted(ENDINGS))}")
     paths = sorted(depths)
     if labels == "none" or (labels == "auto" and not _look_like_classes(depths)):
         return [Input(path) for path in paths]
-    classes = max(depths.values()) if labels == "auto" else None  # loose files beside class folders have no class
+    classes = _usual_depth(depths) if labels == "auto" else None  # loose images beside class folders have no class
     return [Input(path, _class_of(path) if classes is None or depths[path] == classes else None) for path in paths]
 
 
-def _matches(path: bytes, pattern: str) -> bool:
-    text = os.fsdecode(path)
+def _matches(path: bytes, folder: bytes, pattern: str) -> bool:
+    """Whether a pattern is of this path below the ``folder`` that was given, or of a name in it."""
+    text = os.fsdecode(path.removeprefix(folder).lstrip(os.sep.encode()))
     return fnmatch.fnmatchcase(text, pattern) or any(fnmatch.fnmatchcase(part, pattern) for part in Path(text).parts)
 
 
@@ -172,7 +175,9 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, int]]:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(b".") and name not in SYSTEM_FOLDERS)
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(b".") and name.lower() not in SYSTEM_FOLDERS
+        )
         relative = os.path.relpath(folder, root)
         depth = 0 if relative == b"." else relative.count(os.sep.encode()) + 1
         prefix = os.path.join(folder, b"")
@@ -185,15 +190,21 @@ def _is_picture(name: bytes) -> bool:
     return dot > 0 and not name.startswith(b".") and name[dot:].lower() in RAW_ENDINGS
 
 
+def _usual_depth(depths: dict[bytes, int]) -> int:
+    """At which most images lie."""
+    counts = Counter(depth for depth in depths.values() if depth != UNREADABLE)
+    return max(counts, key=lambda depth: (counts[depth], depth), default=0)
+
+
 def _look_like_classes(depths: dict[bytes, int]) -> bool:
     """Folders are classes if the images in them lie equally deep, in two or more of two or more images each on average.
 
-    Loose images above them do not speak against it, if they are few: one in ten at most.
+    Images above or below them do not speak against it, if they are few: one in five at most.
     """
-    pictures = {path: depth for path, depth in depths.items() if depth != UNREADABLE}
-    deepest = max(pictures.values(), default=0)
-    inside = [path for path, depth in pictures.items() if depth == deepest]
-    if not deepest or 10 * (len(pictures) - len(inside)) > len(pictures):
+    usual = _usual_depth(depths)
+    images = [path for path, depth in depths.items() if depth != UNREADABLE]
+    inside = [path for path in images if depths[path] == usual]
+    if not usual or 5 * (len(images) - len(inside)) > len(images):
         return False
     names = {_class_of(path) for path in inside}
     return len(names) >= 2 and len(inside) >= 2 * len(names)

@@ -1,23 +1,41 @@
-"""PNG files without what is of no use for pixels: text, which decoders refuse where it is large or damaged."""
+"""PNG files without what is of no use for pixels, and makes decoders refuse the file: text, and damaged or huge metadata."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXT = (b"tEXt", b"zTXt", b"iTXt")
+PROFILE, METADATA = b"iCCP", (b"iCCP", b"eXIf", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB")
 
 
-def without_text(data: bytes) -> bytes:
-    """The file without its text chunks (PNG specification, section 11.3.3); itself if it has none, or is no PNG."""
+def readable(data: bytes, most: int) -> bytes:
+    """The file without text (PNG specification, section 11.3.3), damaged metadata, and a profile of over ``most`` bytes.
+
+    Itself if it has nothing of the kind, or is no PNG.
+    """
     if not data.startswith(SIGNATURE):
         return data
     kept, start, place = [], 0, len(SIGNATURE)
     while place + 12 <= len(data):
         length, name = struct.unpack(">I4s", data[place : place + 8])
         end = place + 12 + length
-        if name in TEXT:
+        if name in TEXT or (name in METADATA and _useless(name, data[place + 4 : end], most)):
             kept.append(data[start:place])
             start = end
         place = end
     return b"".join([*kept, data[start:]]) if kept else data
+
+
+def _useless(name: bytes, chunk: bytes, most: int) -> bool:
+    """Whether a chunk's check sum is wrong, or its profile larger than ``most``; ``chunk`` is its name, body and check sum."""
+    if zlib.crc32(chunk[:-4]) != int.from_bytes(chunk[-4:], "big"):
+        return True
+    if name != PROFILE:
+        return False
+    try:
+        unpacked = zlib.decompressobj().decompress(chunk[4:-4].partition(b"\0")[2][1:], most + 1)
+    except zlib.error:
+        return True
+    return len(unpacked) > most

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from sslfeat.errors import ImageError, InputError
 from sslfeat.installation import install_line
-from sslfeat.png_chunks import without_text
+from sslfeat.png_chunks import readable
 from sslfeat.profiles import MAX_PROFILE_BYTES, to_srgb
 
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO"]
@@ -183,7 +183,9 @@ def open_picture(data: bytes, decoding: Decoding = EXACT) -> Image.Image:
     heif = _is_heif(data)
     if heif and not _read_heif():
         raise ImageError(f"HEIC images need a further package: {install_line('heif')}")
-    image = Image.open(io.BytesIO(_known_brand(without_text(data))), formats=["HEIF"] if heif else FORMATS)
+    image = Image.open(
+        io.BytesIO(_known_brand(readable(data, MAX_PROFILE_BYTES))), formats=["HEIF"] if heif else FORMATS
+    )
     tags = getattr(image, "tag_v2", {})
     if SUB_IFDS in tags and tags.get(NEW_SUBFILE_TYPE, 0) & 1:
         raise ImageError(

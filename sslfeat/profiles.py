@@ -14,7 +14,8 @@ from PIL import Image
 
 SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 PLAIN = {"RGBA": "RGB", "LA": "L"}  # what is left without alpha
-MAX_PROFILE_BYTES = 16 << 20
+MAX_PROFILE_BYTES = 4 << 20
+ALIKE = 2
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -41,6 +42,23 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return colors
 
 
+def _changes_nothing(transform: Any, mode: str) -> bool:
+    """Whether colors all over the space come out as they are, to ALIKE levels: the profile is sRGB, whatever it is called."""
+    from PIL import ImageCms
+
+    if mode == "CMYK":
+        return False
+    levels = range(0, 256, 51)
+    colors = (
+        bytes(levels) if mode == "L" else bytes(v for r in levels for g in levels for b in levels for v in (r, g, b))
+    )
+    sample = Image.frombytes(mode, (len(colors) // len(mode), 1), colors)
+    found = ImageCms.applyTransform(sample, transform)
+    if found is None:
+        return True
+    return max(abs(a - b) for a, b in zip(found.tobytes(), sample.convert("RGB").tobytes(), strict=True)) <= ALIKE
+
+
 @functools.lru_cache(16)
 def _transform(profile: bytes, mode: str) -> Any:
     """From this profile to sRGB, or None: it is sRGB, damaged, or of another kind of pixels."""
@@ -49,8 +67,9 @@ def _transform(profile: bytes, mode: str) -> Any:
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         facts = opened.profile
-        if facts.xcolor_space != SPACES[mode] or "srgb" in (facts.profile_description or "").lower():
+        if facts.xcolor_space != SPACES[mode]:
             return None
-        return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+        transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+        return None if _changes_nothing(transform, mode) else transform
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # whatever is wrong with it
         return None

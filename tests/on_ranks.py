@@ -66,9 +66,9 @@ def joined(views: list[Any], blocks: int) -> Any:
 def outcome(method: Method, views: Any) -> dict[str, Tensor]:
     """Loss, gradient, figures and running statistics after one step's forward and backward."""
     loss, figures = method.loss(views)
-    loss.backward()
-    values = {key: float(figures[key]) for key in ("accuracy", "chance", "error") if key in figures}
-    values = ranks.mean_figures({"loss": float(loss.detach()), **values}, CPU)
+    torch.autograd.backward(loss)
+    told: dict[str, float] = {key: float(figures[key]) for key in figures if key in ("accuracy", "chance", "error")}
+    values = ranks.mean_figures({"loss": float(loss.detach()), **told}, CPU)
     gradient = torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
     if ranks.world_size() > 1:  # as DistributedDataParallel does
         dist.all_reduce(gradient)

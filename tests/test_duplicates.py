@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from sslfeat.retrieval.candidates import candidate_pairs, distinct
 from sslfeat.retrieval.duplicates import choose_threshold, find_duplicates
 from sslfeat.retrieval.quarantine import PLAN_NAME, apply, undo
 from sslfeat.retrieval.vectors import ArrayVectors, FloatArray
-from sslfeat.retrieval.verdicts import LUMA, SAME_PICTURE, judge
+from sslfeat.retrieval.verdicts import LUMA, SAME_PICTURE, SAME_SCENE, judge
 from tests.conftest import contents, sslfeat
 
 SAME = 0.99999
@@ -462,3 +463,15 @@ def test_nobody_is_moved_unasked(doubled: tuple[Path, Path], tmp_path: Path) -> 
     (tmp_path / "d.csv").touch()
     assert sslfeat("dedupe", features, "--csv", tmp_path / "d.csv").returncode == 2
     assert sslfeat("dedupe", features, "--csv", tmp_path / "d.csv", "--overwrite").returncode in (0, 3)
+
+
+def test_scenes_are_moved_only_when_asked(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    found = find_duplicates(doubled[1], SAME)
+    shots = tuple(
+        dataclasses.replace(group, copies=tuple(dataclasses.replace(copy, verdict=SAME_SCENE) for copy in group.copies))
+        for group in found.groups
+    )
+    found = dataclasses.replace(found, groups=shots)
+    assert (found.copies, found.scenes) == (0, 6)
+    assert apply(found, tmp_path / "none").moved == 0
+    assert apply(found, tmp_path / "all", scenes=True).moved == 6

@@ -115,6 +115,9 @@ def test_text_in_a_png_costs_nobody_the_picture() -> None:
         b"".join(chunk(b"tEXt", b"k%d\0" % number + b"y" * (1 << 20)) for number in range(70)),
         chunk(b"iCCP", b"p\0\0" + zlib.compress(large)),
         bytes(damaged),
+        chunk(b"iCCP", b"p\0\0" + zlib.compress(b"x" * (20 << 20))),
+        chunk(b"iCCP", b"p\0\0" + zlib.compress(b"x"))[:-1] + b"?",
+        chunk(b"eXIf", b"MM\0*")[:-1] + b"?",
     ):
         assert np.array_equal(pixels(head + text + rest), np.asarray(drawn()).astype(int))
 
@@ -185,6 +188,7 @@ def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:
         "a/@eaDir/2.png",
         "#recycle/3.png",
         "$RECYCLE.BIN/4.png",
+        "$Recycle.Bin/4.png",
         "__MACOSX/5.png",
     )
     assert [Path(item.name).name for item in find_inputs([tmp_path], "none")] == ["1.png"]
@@ -192,6 +196,9 @@ def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:
 
 def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
     folder_of(tmp_path, "a/1.png", "a/2.png", "thumbs/1.png", "b/old-3.png")
+    assert (
+        len(find_inputs([tmp_path], "none", [tmp_path.name])) == 4
+    )  # what is above the folder that was given is not asked
     assert [item.name[len(str(tmp_path)) :] for item in find_inputs([tmp_path], "none", ["thumbs", "old-*"])] == [
         "/a/1.png",
         "/a/2.png",
@@ -210,6 +217,9 @@ def test_a_loose_image_beside_class_folders_takes_no_labels_away(tmp_path: Path,
     assert [item.label for item in find_inputs([tmp_path / "p"])].count("cat") == 10
     done = sslfeat("embed", tmp_path / "p", "--encoder", tiny, "--out", tmp_path / "f")
     assert "2 class folders; 1 images beside them have none" in done.stderr
+    folder_of(tmp_path / "p", "cat/old/1.png", *(f"loose{number}.png" for number in range(3)))
+    again = [item.label for item in find_inputs([tmp_path / "p"])]
+    assert (again.count("cat"), again.count("dog"), again.count(None)) == (10, 10, 5)
     folder_of(tmp_path / "q", *(f"{depth}/{number}.png" for depth in ("a", "b/c", "d/e/f") for number in range(4)))
     assert all(item.label is None for item in find_inputs([tmp_path / "q"]))
     done = sslfeat("embed", tmp_path / "q", "--encoder", tiny, "--out", tmp_path / "g")
