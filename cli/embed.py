@@ -66,8 +66,7 @@ def embed(
         raise InputError("--update keeps what --overwrite discards: give one of them")
     start = time.monotonic()
     decoding = Decoding(decode, MAX_PIXELS if max_pixels is None else max_pixels)
-    limits = Limits(max_seconds, max_memory << 20)
-    options = Options(batch_size, part_size, num_workers, format_, decoding, limits)
+    options = Options(batch_size, part_size, num_workers, format_, decoding, Limits(max_seconds, max_memory << 20))
     inputs = find_inputs(images, labels, exclude or ())
     _say_labels(inputs, labels)
     loaded = Encoder.load(encoder or DEFAULT, provider, threads)
@@ -76,8 +75,8 @@ def embed(
         from sslfeat.precision import settle
 
         file = read_encoder_file(resolve(encoder or DEFAULT))
-        kept = out if not overwrite else None
-        loaded = settle(file, loaded, [item.raw for item in inputs], precision, decoding, kept, note)
+        raws = [item.raw for item in inputs]
+        loaded = settle(file, loaded, raws, precision, decoding, None if overwrite else out, note)
     changes = None
     with shown(len(inputs)) as report:
         if update:

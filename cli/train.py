@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    method: Annotated[
-        str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file that registers one")
-    ] = None,
+    method: Annotated[str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, pictures, quoted globs, .txt lists")] = None,
     out: Annotated[Path, typer.Option(help="run folder")] = Path("run"),
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, ..., vit_tiny, vit_s_16, ...")] = None,
@@ -31,35 +29,21 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="default: the method's, less for few pictures")] = None,
     steps: Annotated[int | None, typer.Option(help="budget in optimiser steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="budget in passes over the pictures")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="budget in minutes of training, looks and probes not counted")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="minutes of training, evaluation not counted")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's")] = None,
-    clip: Annotated[
-        float | None, typer.Option(help="largest norm of the gradient, 0 for any; default: the method's")
-    ] = None,
+    clip: Annotated[float | None, typer.Option(help="largest gradient norm, 0: any")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="32-true or bf16-mixed; default: bf16 where the hardware gains by it")
-    ] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed; default: the faster")] = None,
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
-    compile_: Annotated[
-        str | None, typer.Option("--compile", metavar="BACKEND", help="torch.compile the loss: inductor, ...")
-    ] = None,
-    probe_data: Annotated[
-        str | None, typer.Option(help="class folders to judge by while training, with kNN and a linear probe")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="option of the method, as name=value; repeatable")
-    ] = None,
+    compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
+    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on while training")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")] = None,
     config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")] = False,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="run a method's .py file that --config names, or that changed since")
-    ] = False,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="run the .py file of --config")] = False,
     checkpoint_steps: Annotated[int | None, typer.Option(help="default: a checkpoint a minute")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")] = False,
 ) -> None:

@@ -19,6 +19,7 @@ from sslfeat.models.config import TrainConfig, load_config
 from sslfeat.models.data import Pictures, load_pictures, to_batch
 from sslfeat.models.frozen import build_method, load_run
 from sslfeat.models.method import VIT_BACKBONES, Method, Recipe, find_method, method_names
+from sslfeat.models.setup import seed_step
 from sslfeat.models.train import train
 
 EVERY = pytest.mark.parametrize("name", method_names())
@@ -128,16 +129,13 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 ) -> None:
     config = settings(name, pictures)
     train(config, tmp_path / "whole")
-    calls = 0
 
-    def dies(*arguments: object) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
+    def dies(seed: int, step: int, rank: int, generator: torch.Generator) -> None:
+        if step == 7:
             raise StopAt
-        return to_batch(*arguments)  # type: ignore[arg-type]
+        seed_step(seed, step, rank, generator)
 
-    monkeypatch.setattr("sslfeat.models.train.to_batch", dies)
+    monkeypatch.setattr("sslfeat.models.train.seed_step", dies)
     with pytest.raises(StopAt):
         train(config, tmp_path / "broken", checkpoint_steps=3)
     monkeypatch.undo()

@@ -188,7 +188,7 @@ def spoilt(by: float) -> Target:
 def test_what_differs_is_refused_and_leaves_nothing(
     origins: Callable[[str], Origin], many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "find_target", lambda name: spoilt(0.3))
+    monkeypatch.setitem(TARGETS, "spoilt", spoilt(0.3))
     out = tmp_path / "out.onnx"
     with pytest.raises(ParityError, match=r"cosine of 95\.4 % of images .* \(beyond 0\.999\)"):
         convert(origins("resnet"), "spoilt", out, [str(many)])
