@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/sslfeat verify demo/features
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
