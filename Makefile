@@ -1,4 +1,4 @@
-# make demo [IMAGES=folder]   install, then embed a folder of pictures (drawn ones if none is given)
+# make demo [IMAGES=folder]   install, then embed a folder of images (drawn ones if none is given)
 # make test                   install with everything, then run the tests
 # make check                  lint and types, as CI does
 # make wheel-check            build the wheel and use it in a fresh environment without torch

@@ -2,7 +2,7 @@
 
     python benchmarks/agreement.py WORK TRAIN TEST ENCODER.onnx [ENCODER.onnx ...]
 
-TRAIN and TEST are folders of class folders, or lists of pictures in them. Each encoder embeds both, is scored on TRAIN without
+TRAIN and TEST are folders of class folders, or lists of images in them. Each encoder embeds both, is scored on TRAIN without
 labels and probed on TEST. Spearman's rank correlation over the encoders, with a bootstrap interval over them. What is in
 WORK is not done again. Writes WORK/agreement.json and WORK/agreement.png.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from sslfeat.evaluation.score import MEANING, Score, mean_ranks
+from sslfeat.evaluation.unsupervised import MEANING, Score, mean_ranks
 
 FIGURES = [*(name for name in MEANING if name != "dead"), "mean_rank"]
 RESAMPLES = 2000

@@ -2,10 +2,10 @@
 
     python benchmarks/cluster.py WORK FEATURES [--k 10 100] [--laps 3]
 
-The rows of a features folder are clustered by ``sslfeat.evaluation.kmeans`` (three restarts, as the command line does), by
-scikit-learn's ``KMeans`` and by ``faiss.Kmeans`` (25 iterations over all points), all by their defaults, alternating in one
-process, with another seed each lap. Printed: medians of the seconds, and of the inertia above scikit-learn's. Writes
-WORK/cluster.json.
+The rows of a features folder are clustered by ``sslfeat.numerics.kmeans`` (three restarts, as the
+command line does), by scikit-learn's ``KMeans`` and by ``faiss.Kmeans`` (25 iterations over all points), all by their
+defaults, alternating in one process, with another seed each lap. Printed: medians of the seconds, and of the inertia above
+scikit-learn's. Writes WORK/cluster.json.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
 
-from sslfeat.evaluation.kmeans import assign, kmeans
-from sslfeat.features import Features
+from sslfeat.features.reader import Features
+from sslfeat.numerics.kmeans import assign, kmeans
 
 Rows = npt.NDArray[np.float32]
 

@@ -1,10 +1,10 @@
-"""Finding duplicates: which changes are seen through, and how often different pictures are called one.
+"""Finding duplicates: which changes are seen through, and how often different images are called one.
 
     python benchmarks/duplicates.py WORK --copies SET [SET...] --distinct SET [SET...]
 
 Of each --copies set (a folder of images) COPIED images are saved once more with each change, among OTHERS others of the set;
-recall is the share of copies that 'sslfeat dedupe' calls the same picture as their original. On each --distinct set as it is,
-every pair that is called the same picture is drawn side by side on WORK/SET-N.png: look at them, and give the number that
+recall is the share of copies that 'sslfeat dedupe' calls the same image as their original. On each --distinct set as it is,
+every pair that is called the same image is drawn side by side on WORK/SET-N.png: look at them, and give the number that
 are right as --right SET=N. Byte copies are left out of both. Drawn products (one shape in other colors, pages of one layout)
 are judged, too. Speed: 100,000 x 384 clustered vectors, by cosine. Writes WORK/duplicates.json.
 """
@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from sslfeat.inputs import find_inputs
-from sslfeat.retrieval.duplicates import Duplicates, find_duplicates
+from sslfeat.data.dataset import find_inputs
+from sslfeat.dedup.near_duplicates import Duplicates, find_duplicates
+from sslfeat.dedup.verify import SAME_IMAGE
 from sslfeat.retrieval.vectors import ArrayVectors
-from sslfeat.retrieval.verdicts import SAME_PICTURE
 
 COPIED, OTHERS = 250, 2000
 SHEET, SIDE, COLUMNS = 60, 96, 6
@@ -108,16 +108,16 @@ def groups_of(found: Duplicates) -> dict[str, int]:
     return {
         copy.path: number
         for number, group in enumerate(found.groups)
-        for copy in (group.kept, *(c for c in group.copies if c.verdict == SAME_PICTURE))
+        for copy in (group.kept, *(c for c in group.copies if c.verdict == SAME_IMAGE))
     }
 
 
 def precision(folder: Path, work: Path) -> dict[str, Any]:
-    """What is called the same picture in a set of distinct files, drawn on sheets."""
+    """What is called the same image in a set of distinct files, drawn on sheets."""
     began = time.perf_counter()
     found = find_duplicates(embed(distinct_files(folder), work / f"{folder.parent.name}-{folder.name}"))
     pairs = [
-        (group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_PICTURE
+        (group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_IMAGE
     ]
     for start in range(0, len(pairs), SHEET):
         part = pairs[start : start + SHEET]
@@ -128,7 +128,7 @@ def precision(folder: Path, work: Path) -> dict[str, Any]:
                 sheet.paste(Image.open(name).convert("RGB").resize((SIDE, SIDE)), (x, y))
         sheet.save(work / f"{folder.parent.name}-{folder.name}-{start // SHEET}.png")
     seconds = time.perf_counter() - began
-    return {"images": found.pictures, "same picture": len(pairs), "same scene": found.scenes, "seconds": round(seconds)}
+    return {"images": found.images, "same image": len(pairs), "same scene": found.scenes, "seconds": round(seconds)}
 
 
 def drawn(work: Path) -> dict[str, int]:
@@ -160,7 +160,7 @@ def drawn(work: Path) -> dict[str, int]:
             ImageDraw.Draw(page).text((40, 40 + 24 * line), words, fill="black", font_size=16)
         page.save(folder / f"page{number:02d}.png")
     found = find_duplicates(embed([str(path) for path in sorted(folder.iterdir())], work / "drawn-features"))
-    return {"images": found.pictures, "same picture": found.copies, "same scene": found.scenes}
+    return {"images": found.images, "same image": found.copies, "same scene": found.scenes}
 
 
 def speed(count: int = 100_000, dim: int = 384) -> dict[str, Any]:

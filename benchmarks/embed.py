@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from sslfeat.cores import available_cores
-from sslfeat.encoder import Encoder
-from sslfeat.images import decode
-from sslfeat.inputs import find_inputs
-from sslfeat.zoo import DEFAULT
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.decode import decode
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.registry import DEFAULT
+from sslfeat.system.cores import available_cores
 
 PEERS = Path(__file__).with_name("embed_peers.py")
 SIZE = 224

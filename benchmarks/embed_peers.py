@@ -1,9 +1,9 @@
-"""Pictures a second of other libraries, embedding a folder of photographs, each as its own documentation says.
+"""Images a second of other libraries, embedding a folder of photographs, each as its own documentation says.
 
     python benchmarks/embed_peers.py PEER MODEL FOLDER [--count N] [--batch-size N] [--workers N] [--work DIR]
 
 Prints one line of JSON. All compute in float32, all shrink the shorter side to the network's size with an antialiased
-bicubic filter, cut out the centre and normalise (lightly_train alone squashes pictures, bilinearly: it has no other
+bicubic filter, cut out the center and normalize (lightly_train alone squashes images, bilinearly: it has no other
 way), and none keeps its figures if an embedding is missing, of the wrong length or not finite. Imports, loading of the
 network and a warm-up of two batches are not counted.
 
@@ -80,7 +80,7 @@ def build(model: str) -> nn.Module:
     torch.manual_seed(0)
     network: nn.Module
     if model == "shipped":
-        from sslfeat.models.backbones import build_backbone
+        from sslfeat.models.backbones.registry import build_backbone
 
         network = build_backbone("resnet10_w40", SIZE[model])
     elif model == "resnet18":
@@ -208,7 +208,7 @@ def dataloader(task: Task, watch: Stopwatch) -> Rows:
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
-    network, prepare_picture = build(task.model), transform(task.model)
+    network, prepare_image = build(task.model), transform(task.model)
 
     class Photos(Dataset[Any]):
         def __init__(self, folder: Path) -> None:
@@ -218,7 +218,7 @@ def dataloader(task: Task, watch: Stopwatch) -> Rows:
             return len(self.paths)
 
         def __getitem__(self, index: int) -> Any:
-            return prepare_picture(Image.open(self.paths[index]).convert("RGB"))
+            return prepare_image(Image.open(self.paths[index]).convert("RGB"))
 
     @torch.inference_mode()
     def embed(folder: Path) -> Rows:

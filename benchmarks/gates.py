@@ -2,7 +2,7 @@
 
     python benchmarks/gates.py OUT.json ENCODER NAME=IMAGES [NAME=IMAGES ...] [--most 3000] [--draws 200]
 
-Of each set of images ENCODER is quantised (int8, as exports and ``embed --precision`` do) with ranges from 64 images, and judged
+Of each set of images ENCODER is quantized (int8, as exports and ``embed --precision`` do) with ranges from 64 images, and judged
 by 640 others, as ``draw_panel`` draws them; the bound that they give is then looked for on all other images of that set, and on
 every other set. ``held`` repeats the judging, by ``--draws`` random draws of 640 from all that calibrated nothing: how often the
 share that is stated was found on the rest. ``overlap`` is by how many images there are.
@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.bounds import least, shared_at_least
-from sslfeat.encoder_file import read_encoder_file
-from sslfeat.images import Pixels
-from sslfeat.inputs import find_inputs
-from sslfeat.judges import JUDGES, SEEN
-from sslfeat.likeness import cosines, overlaps
-from sslfeat.picked import decode_all
-from sslfeat.quantize import quantize
-from sslfeat.sessions import OnnxSession
-from sslfeat.zoo import resolve
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.decode import Pixels
+from sslfeat.data.holdout import JUDGES, SEEN
+from sslfeat.data.sampling import decode_all
+from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.inference.onnx_model import read_encoder_file
+from sslfeat.inference.quantization import quantize
+from sslfeat.inference.registry import resolve
+from sslfeat.numerics.bounds import least, shared_at_least
+from sslfeat.numerics.similarity import cosines, overlaps
 
 SIZES = (64, 256, 640, 1000, 3000)
 Rows = npt.NDArray[np.float32]
 
 
 def run(data: bytes, pixels: Pixels) -> Rows:
-    session = OnnxSession(data, "cpu", 1)
+    session = OnnxRuntimeBackend(data, "cpu", 1)
     return np.concatenate([session.run(pixels[start : start + 8]) for start in range(0, len(pixels), 8)])
 
 

@@ -21,16 +21,16 @@ import onnxruntime
 import torch
 from safetensors.torch import load_file
 
-from sslfeat.encoder import Encoder
-from sslfeat.encoder_file import read_encoder_file
+from sslfeat.data.decode import decode
+from sslfeat.data.synthetic import draw_samples
 from sslfeat.errors import ProviderError
-from sslfeat.images import decode
-from sslfeat.models.config import TrainConfig
-from sslfeat.models.train import Progress, Reporter, train
-from sslfeat.samples import draw_samples
-from sslfeat.zoo import DEFAULT, resolve
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.onnx_model import read_encoder_file
+from sslfeat.inference.registry import DEFAULT, resolve
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
 
-PICTURES = 640
+IMAGES = 640
 BATCHES = (1, 8, 64, 256)
 
 
@@ -49,7 +49,7 @@ def resume(work: Path, device: str) -> dict[str, float]:
     """A run that is stopped at step 40 and resumed, beside one that is not: the largest difference of their weights."""
     config = config_of("simclr", work, 60, device, "resnet10_w8", precision="32-true")
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainProgress) -> None:
         if progress.step == 40:
             raise Stopped
 
@@ -161,7 +161,7 @@ def main() -> int:
         raise SystemExit("torch sees no GPU here: --cpu runs what a CPU can")
     device = "cpu" if options.cpu else "cuda"
     options.work.mkdir(parents=True)
-    draw_samples(options.work / "drawn", PICTURES if device == "cuda" else PICTURES // 4)
+    draw_samples(options.work / "drawn", IMAGES if device == "cuda" else IMAGES // 4)
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     result: dict[str, Any] = {"device": name, "torch": torch.__version__}
     failed = False

@@ -5,7 +5,7 @@
 
 Vectors: the features of the folders (real), clustered ones (easy), and independent Gaussians (hard), of unit length. 1,000
 queries tune each peer, 1,000 others count: recall of the 10 nearest against exact search, as ann-benchmarks counts it (a
-neighbour as near as the tenth is right), and queries a second, all at once on all cores and one by one on one. Contenders are
+neighbor as near as the tenth is right), and queries a second, all at once on all cores and one by one on one. Contenders are
 processes of their own (index_peers.py), all alive, and take turns; medians count. ``sslfeat-single`` is
 sslfeat with ``--workload single``. Bytes are those of the index's file.
 Writes WORK/index.json.
@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from sslfeat.numerics.arrays import FloatArray
+
 CHILD = Path(__file__).with_name("index_peers.py")
 NAMES = ("sslfeat", "sslfeat-single", "faiss-hnsw", "hnswlib", "usearch", "autofaiss")
 OURS = {"sslfeat": "batch", "sslfeat-single": "single"}  # and the workload it is chosen for
@@ -33,10 +34,10 @@ K, TIES = 10, 1e-5
 
 
 def clustered(count: int, dim: int, seed: int) -> FloatArray:
-    """One centre for a thousand vectors, and half as much spread around it as between centres."""
+    """One center for a thousand vectors, and half as much spread around it as between centers."""
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(7).normal(size=(max(10, count // 1000), dim)).astype(np.float32)
-    return centres[rng.integers(0, len(centres), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
+    centers = np.random.default_rng(7).normal(size=(max(10, count // 1000), dim)).astype(np.float32)
+    return centers[rng.integers(0, len(centers), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
 
 
 def unit(rows: FloatArray) -> FloatArray:
@@ -46,7 +47,7 @@ def unit(rows: FloatArray) -> FloatArray:
 
 def data_sets(options: argparse.Namespace) -> dict[str, FloatArray]:
     """Vectors by name; the queries are taken from them."""
-    from sslfeat.features import Features
+    from sslfeat.features.reader import Features
 
     count, dim = options.count + 2 * QUERIES, options.dim
     sets = {

@@ -4,7 +4,7 @@
 
 A features folder of clustered vectors is made with sslfeat's own writers. It is indexed by the command line twice, as ``flat``
 and as chosen, with the peak memory of each; the recall that the second states is compared with exact search for 1,000 other
-queries. Then whole processes of ``sslfeat search`` are timed: one picture, and one indexed picture, against the flat million.
+queries. Then whole processes of ``sslfeat search`` are timed: one image, and one indexed image, against the flat million.
 Writes WORK/index_million.json.
 """
 
@@ -26,16 +26,17 @@ from index import clustered, recall, unit
 from million import make_encoder
 from PIL import Image
 
-from sslfeat import Encoder, Index, store
-from sslfeat.failures import write_failures
-from sslfeat.features import Commit, commit_path, part_count
-from sslfeat.folder import begin_folder, describe
-from sslfeat.inputs import Input
-from sslfeat.layouts import encode_part, part_files
-from sslfeat.outcomes import Embedded
-from sslfeat.preprocess import EXACT
-from sslfeat.retrieval.kinds import Plan
-from sslfeat.stock import Stock
+from sslfeat import Encoder, Index
+from sslfeat.data.dataset import ImageRecord
+from sslfeat.data.manifest import Manifest
+from sslfeat.data.results import Embedded
+from sslfeat.data.transforms import EXACT
+from sslfeat.features.failures import write_failures
+from sslfeat.features.folder import begin_folder, describe
+from sslfeat.features.formats import encode_part, part_files
+from sslfeat.features.reader import CommitRecord, commit_path, part_count
+from sslfeat.retrieval.index_types import IndexSpec
+from sslfeat.storage import atomic
 
 PART = 16_384
 QUERIES = 1000
@@ -56,19 +57,19 @@ def make_features(
 ) -> None:
     """A features folder as ``sslfeat embed`` would have left it, with classes ``y``."""
     classes = np.arange(len(rows)) % 10 if y is None else y
-    inputs = [Input(f"pictures/{n:07d}.jpg".encode(), f"class {label}") for n, label in enumerate(classes.tolist())]
+    inputs = [ImageRecord(f"images/{n:07d}.jpg".encode(), f"class {label}") for n, label in enumerate(classes.tolist())]
     sizes = np.zeros(len(rows), np.int64)
-    stock = Stock(inputs, sizes, sizes)
-    run = describe(encoder, stock, "parquet", EXACT, PART, None)
+    manifest = Manifest(inputs, sizes, sizes)
+    run = describe(encoder, manifest, "parquet", EXACT, PART, None)
     folder.mkdir(parents=True)
-    begin_folder(folder, run, stock, {})
+    begin_folder(folder, run, manifest, {})
     for number in range(part_count(run)):
         here = range(number * PART, min((number + 1) * PART, len(rows)))
         part = [(inputs[n], Embedded(rows[n], f"{n:064x}", 640, 480)) for n in here]
         (data,) = encode_part("parquet", part, rows.shape[1])
         (name,) = part_files("parquet", number, part_count(run))
         (folder / name).write_bytes(data)
-        store.write_atomic(commit_path(folder, number), Commit.of({name: data}, len(part), ()).to_json())
+        atomic.write_atomic(commit_path(folder, number), CommitRecord.of({name: data}, len(part), ()).to_json())
     write_failures(folder, [])
 
 
@@ -110,21 +111,19 @@ def main() -> None:
         make_features(features, rows, Encoder.load(encoder))
     result: dict[str, Any] = {"vectors": options.count, "dim": options.dim}
     result["flat"] = build(features, options.work / "flat", "--kind", "flat", "--overwrite")
-    picture = options.work / "picture.bmp"
-    Image.effect_noise((8, 8), 60).convert("RGB").save(picture)
-    indexed = f"pictures/{options.count // 2:07d}.jpg"
-    result["search one picture, whole process, s"] = search(
-        options.work / "flat", options.laps, str(picture), "--encoder", str(encoder)
+    image = options.work / "image.bmp"
+    Image.effect_noise((8, 8), 60).convert("RGB").save(image)
+    indexed = f"images/{options.count // 2:07d}.jpg"
+    result["search one image, whole process, s"] = search(
+        options.work / "flat", options.laps, str(image), "--encoder", str(encoder)
     )
-    result["search one indexed picture, whole process, s"] = search(
-        options.work / "flat", options.laps, "--id", indexed
-    )
+    result["search one indexed image, whole process, s"] = search(options.work / "flat", options.laps, "--id", indexed)
     result["chosen"] = build(features, options.work / "chosen", "--overwrite")
     index = Index.load(options.work / "chosen")
     names = np.array([int(path[9:16]) for path in index.columns["path"].to_pylist()])
     found = names[index.search(queries, top=10).rows]
     result["chosen"]["recall of other queries"] = round(recall(unit(rows), queries, found), 4)
-    tight = Plan("flat").memory(options.count, options.dim) // 4
+    tight = IndexSpec("flat").memory(options.count, options.dim) // 4
     result["within a quarter of the memory"] = build(
         features, options.work / "tight", "--memory", str(tight), "--overwrite"
     )

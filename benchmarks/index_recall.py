@@ -3,7 +3,7 @@
     python benchmarks/index_recall.py WORK FEATURES OTHER_FEATURES [--kinds ivf hnsw ivfpq] [--rows 40000]
 
 Of FEATURES (with labels), 1,000 rows are queries, ``--rows`` are indexed, then a twelfth more of FEATURES is added, then rows
-of OTHER_FEATURES, other pictures embedded by the same encoder, whose queries join; then a class is removed.
+of OTHER_FEATURES, other images embedded by the same encoder, whose queries join; then a class is removed.
 After each step: what is stated, and the share of the true k nearest that is found (as near as the k-th counts), with the
 fewest hits that came. Conditions are asked of the first: a class asked from every class and from another class alone, half of
 all rows.
@@ -23,10 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sslfeat import Index
-from sslfeat.features import Features
+from sslfeat.features.reader import Features
+from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.vectors import ArrayVectors, prepare, table
 
-FloatArray = npt.NDArray[np.float32]
 QUERIES, TIES = 1000, 1e-5
 COUNTS = (1, 2, 5, 10, 50, 100, 500, 1000, 5000)
 STATED = (1, 10, 100)
@@ -129,7 +129,7 @@ def one_kind(kind: str, data: Features, other: Features, options: argparse.Names
     share = len(strange) * QUERIES // len(rows.kept)  # as many queries as there are rows, in proportion
     index.add(rows.more(other.embeddings[strange[share:]], np.array(other.labels, object)[strange[share:]]))
     both = np.concatenate([queries, other.embeddings[strange[:share]]])
-    result["other pictures added"] = at_all_counts(rows, index, both, STATED)
+    result["other images added"] = at_all_counts(rows, index, both, STATED)
     gone = np.flatnonzero(rows.labels == sorted(set(names))[0])
     index.remove([str(row) for row in gone])
     rows.kept[gone] = False

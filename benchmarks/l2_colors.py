@@ -1,9 +1,9 @@
-"""What is wrong with L2: shapes that are red, green or blue by chance, coloured by squared error and by cross-entropy.
+"""What is wrong with L2: shapes that are red, green or blue by chance, colored by squared error and by cross-entropy.
 
     python benchmarks/l2_colors.py WORK [--steps 300]
 
-Every picture is a grey disc to the encoder, and a red, a green or a blue one, equally light and equally often, to the
-loss. Writes WORK/l2_colors.json and WORK/l2_colors.png: the picture each model gives, and samples of the second.
+Every image is a gray disc to the encoder, and a red, a green or a blue one, equally light and equally often, to the
+loss. Writes WORK/l2_colors.json and WORK/l2_colors.png: the image each model gives, and samples of the second.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.color import lab_to_rgb
-from sslfeat.models.data import Pictures
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.data import Images
 from sslfeat.models.methods.colorization import Colorization
+from sslfeat.models.ops.color import lab_to_rgb
 
 SIZE, LIGHTNESS, CHROMA = 32, 60.0, 40.0
-HUES = {"red": 30, "green": 150, "blue": 270}  # degrees in the ab plane: the mean of the three is grey
+HUES = {"red": 30, "green": 150, "blue": 270}  # degrees in the ab plane: the mean of the three is gray
 
 
 def colors() -> Tensor:
-    """The three colours, ab (3, 2)."""
+    """The three colors, ab (3, 2)."""
     angles = torch.tensor([math.radians(hue) for hue in HUES.values()])
     return CHROMA * torch.stack([angles.cos(), angles.sin()], 1)
 
 
 def discs(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Discs on white, uint8 (N, 3, S, S), and which of the three colours each has (N,)."""
+    """Discs on white, uint8 (N, 3, S, S), and which of the three colors each has (N,)."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     place = torch.rand(n, 2, 1, 1, generator=generator) * 8 + 12
     disc = ((x - place[:, 0]) ** 2 + (y - place[:, 1]) ** 2 < 64)[:, None]
@@ -46,12 +46,12 @@ def discs(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def train(loss: str, steps: int, backbone: str = "resnet10_w16") -> Colorization:
-    """A colourisation model of the discs."""
+    """A colorisation model of the discs."""
     torch.manual_seed(0)
     method = Colorization(build_backbone(backbone, SIZE), Colorization.Config(loss=loss, min_area=1.0))
     generator = torch.Generator().manual_seed(0)
     sample = discs(512, generator)[0].permute(0, 2, 3, 1).contiguous().numpy()
-    method.prepare(Pictures(sample, (), ()))
+    method.prepare(Images(sample, (), ()))
     optimizer = torch.optim.AdamW(method.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for _ in range(steps):
@@ -63,7 +63,7 @@ def train(loss: str, steps: int, backbone: str = "resnet10_w16") -> Colorization
     return method.eval()
 
 
-def at_centre(method: Colorization) -> Tensor:
+def at_center(method: Colorization) -> Tensor:
     """The decoder's output (C,) in the middle of a disc that lies in the middle."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     disc = ((x - 16) ** 2 + (y - 16) ** 2 < 64)[None]
@@ -74,21 +74,21 @@ def at_centre(method: Colorization) -> Tensor:
 
 
 def sampled(method: Colorization, count: int, generator: torch.Generator) -> Tensor:
-    """Colours drawn from what the cross-entropy model believes, ab (count, 2)."""
-    chances = at_centre(method).softmax(0)
-    # the loss weighs rare colours up; dividing that out gives the colours as often as the pictures show them
+    """Colors drawn from what the cross-entropy model believes, ab (count, 2)."""
+    chances = at_center(method).softmax(0)
+    # the loss weighs rare colors up; dividing that out gives the colors as often as the images show them
     chances = chances / method.weights()
     return method.bins[torch.multinomial(chances, count, replacement=True, generator=generator)]
 
 
 def shares(ab: Tensor) -> dict[str, float]:
-    """How many of the colours (N, 2) are nearest to red, green, blue, or grey."""
+    """How many of the colors (N, 2) are nearest to red, green, blue, or gray."""
     nearest = torch.cdist(ab, torch.cat([colors(), torch.zeros(1, 2)])).argmin(1)
-    return {name: float((nearest == k).float().mean()) for k, name in enumerate([*HUES, "grey"])}
+    return {name: float((nearest == k).float().mean()) for k, name in enumerate([*HUES, "gray"])}
 
 
 def swatch(ab: Tensor) -> Tensor:
-    """A row of squares (3, 32, 34 N) in colours ab (N, 2)."""
+    """A row of squares (3, 32, 34 N) in colors ab (N, 2)."""
     lab = torch.cat([torch.full((len(ab), 1), LIGHTNESS), ab], 1)[..., None, None].expand(-1, -1, 32, 32)
     padded = torch.nn.functional.pad(lab_to_rgb(lab), (1, 1, 0, 0), value=1.0)
     return torch.cat(list(padded), 2)
@@ -101,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     l2, ce = train("l2", options.steps), train("ce", options.steps)
-    guess = l2.decode(at_centre(l2).view(1, -1, 1, 1))[0, :, 0, 0]
+    guess = l2.decode(at_center(l2).view(1, -1, 1, 1))[0, :, 0, 0]
     drawn = sampled(ce, 3000, torch.Generator().manual_seed(1))
     result = {
         "steps": options.steps,
@@ -109,8 +109,8 @@ def main() -> None:
         "cross_entropy": {"samples": 3000, "shares": shares(drawn), "mean_chroma": float(drawn.norm(dim=1).mean())},
     }
     rows = [swatch(colors().repeat(3, 1)), swatch(guess.expand(9, 2)), swatch(drawn[:9])]
-    picture = torch.cat([torch.nn.functional.pad(row, (0, 0, 1, 1), value=1.0) for row in rows], 1)
-    pixels = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    image = torch.cat([torch.nn.functional.pad(row, (0, 0, 1, 1), value=1.0) for row in rows], 1)
+    pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(options.work / "l2_colors.png")
     (options.work / "l2_colors.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -1,11 +1,11 @@
-"""Every method for the same budget on the same pictures, judged by the same probe, beside its untrained encoder.
+"""Every method for the same budget on the same images, judged by the same probe, beside its untrained encoder.
 
     python benchmarks/methods.py DATA WORK --minutes 15 [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
-    python benchmarks/methods.py DATA WORK2 --methods common-fate --pictures FRAMES --set source=frames
+    python benchmarks/methods.py DATA WORK2 --methods common-fate --images FRAMES --set source=frames
 
 DATA holds train/CLASS/* and test/CLASS/* (or val/). Each encoder is trained, exported, embedded and probed by the command line.
 A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Writes WORK/methods.json,
-WORK/methods.md and WORK/methods.png: accuracy over the untrained encoder, and pictures a second in training.
+WORK/methods.md and WORK/methods.png: accuracy over the untrained encoder, and images a second in training.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def held_out(data: Path) -> str:
 
 
 def learning(run: Path) -> dict[str, float]:
-    """Steps, pictures a second (median), and the pretext figures at the end (mean of the last ten readings)."""
+    """Steps, images a second (median), and the pretext figures at the end (mean of the last ten readings)."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     pretext = [name for name in ("accuracy", "chance", "error", "trivial") if name in rows[-1]]
@@ -83,8 +83,8 @@ def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
         resume = ["--resume"] if (run / "config.yaml").exists() else []
         size = ["--image-size", options.image_size, "--seed", seed, *resume, *backbone_of(method, options)]
         settings = [word for setting in options.set for word in ("--set", setting)]
-        pictures = options.pictures or options.data / "train"
-        cli("train", method, pictures, "--out", run, "--minutes", options.minutes, *size, *settings)
+        images = options.images or options.data / "train"
+        cli("train", method, images, "--out", run, "--minutes", options.minutes, *size, *settings)
         cli("export", run, "--out", encoder)
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     found = {**judge(encoder, options.data), **learning(run), "core_minutes": cores * options.minutes}
@@ -107,7 +107,7 @@ def baseline_of(method: str, options: argparse.Namespace) -> str:
 
 
 def untrained(method: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The same network at random initialisation."""
+    """The same network at random initialization."""
     name = f"{baseline_of(method, options)}-seed{seed}"
     encoder, done = options.work / f"{name}.onnx", options.work / f"{name}.json"
     if done.exists():
@@ -120,8 +120,8 @@ def untrained(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
             cli("train", method, options.data / "train", "--out", run, "--steps", 1, "--lr", 1e-12, *size)
             cli("export", run, "--out", encoder)
         else:
-            pictures = ["--images", options.data / held_out(options.data), "--out", encoder]
-            cli("export", "--random-init", backbone_of(method, options)[1], *size, *pictures)
+            images = ["--images", options.data / held_out(options.data), "--out", encoder]
+            cli("export", "--random-init", backbone_of(method, options)[1], *size, *images)
     found = judge(encoder, options.data)
     done.write_text(json.dumps(found, indent=1) + "\n")
     return found
@@ -180,7 +180,7 @@ def plot(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     for place, row in enumerate(rows):
         if row["goal"]:
             axes.plot([row["goal"]] * 2, [place - 0.4, place + 0.4], color="black")
-    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.axvline(0, color="gray", linewidth=0.8)
     axes.set_xlabel("points of linear accuracy over the untrained encoder (black: goal)")
     axes.set_title(title)
     figure.savefig(path, dpi=120)
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet10")
     parser.add_argument("--token-backbone", default="vit_tiny")
     parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("--pictures", type=Path, help="train on these, judge on DATA")
+    parser.add_argument("--images", type=Path, help="train on these, judge on DATA")
     parser.add_argument("--set", nargs="*", default=[], help="options of the method, NAME=VALUE")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

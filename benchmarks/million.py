@@ -2,7 +2,7 @@
 
     python benchmarks/million.py WORK [--count 1000000] [--dim 384]
 
-The pictures are one bitmap of 8 x 8 px under a million names in a thousand folders, the encoder a single matrix product, so
+The images are one bitmap of 8 x 8 px under a million names in a thousand folders, the encoder a single matrix product, so
 that making the features takes minutes, not days; what is timed does not depend on either. Writes WORK/million.json.
 """
 
@@ -22,16 +22,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from sslfeat.card import CARD_KEY, Card, Parity, TrainingData
-from sslfeat.inputs import find_inputs
-from sslfeat.preprocess import Preprocess
-from sslfeat.stock import Stock
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.manifest import Manifest
+from sslfeat.data.transforms import Preprocess
+from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
 
 SIZE = 8
 LINKS = 1000  # names of one file; file systems limit them
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """``count`` names of bitmaps in folders of LINKS."""
     buffer = io.BytesIO()
     Image.effect_noise((SIZE, SIZE), 60).convert("RGB").save(buffer, "BMP")
@@ -83,14 +83,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
     options = parser.parse_args()
-    folder = options.work / "pictures"
+    folder = options.work / "images"
     if not folder.exists():
-        make_pictures(folder, options.count)
+        make_images(folder, options.count)
         make_encoder(options.work / "million.onnx", options.dim)
     began = time.monotonic()
     inputs = find_inputs([folder], labels="none")
     listed = time.monotonic()
-    Stock.take(inputs)
+    Manifest.take(inputs)
     looked = time.monotonic()
     result = {"inputs": len(inputs), "list_seconds": listed - began, "look_seconds": looked - listed}
     result["embed_seconds"] = embed(folder, options.work)

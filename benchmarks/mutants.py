@@ -24,16 +24,16 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from mutants import mutant
 from sslfeat.errors import SslfeatError
-from sslfeat.export.adopt import adopt
-from sslfeat.export.apart import limit_memory
-from sslfeat.export.foreign import Wish
-from sslfeat.preprocess import Preprocess
+from sslfeat.export.adopt.adopt import adopt
+from sslfeat.export.adopt.subprocess import limit_memory
+from sslfeat.export.adopt.foreign_model import AdoptRequest
+from sslfeat.data.transforms import Preprocess
 limit_memory()
 data, size = Path(sys.argv[2]).read_bytes(), int(sys.argv[5])
 pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
 for number in range(int(sys.argv[3]), int(sys.argv[4])):
     try:
-        adopt(mutant(data, number), Wish(Preprocess(size, size), pool=sys.argv[6]), pixels, "drawn")
+        adopt(mutant(data, number), AdoptRequest(Preprocess(size, size), pool=sys.argv[6]), pixels, "drawn")
         print("@", number, "works", flush=True)
     except SslfeatError as error:
         print("@", number, "refused", flush=True)

@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from sslfeat.evaluation.logistic import Linear, Regression, Targets
-from sslfeat.evaluation.splits import held_out
-from sslfeat.evaluation.strength import STRENGTHS, best_fit
+from sslfeat.evaluation.probing.logistic import Linear, Regression, Targets
+from sslfeat.evaluation.probing.regularization import STRENGTHS, best_fit
+from sslfeat.evaluation.probing.splits import held_out
 
 Rows = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ def draw(count: int, dim: int, classes: int, seed: int) -> tuple[Rows, Numbers]:
     return np.maximum(x @ turn + 0.1, 0), y
 
 
-def standardised(train: Rows, *others: Rows) -> list[Rows]:
+def standardized(train: Rows, *others: Rows) -> list[Rows]:
     mean, scale = train.mean(0), train.std(0)
     return [(x - mean) / scale for x in (train, *others)]
 
@@ -74,7 +74,7 @@ def choose(x: Rows, y: Numbers, classes: int) -> None:
 def compare(rows_: int, dim: int, classes: int, laps: int) -> dict[str, Any]:
     x, y = draw(rows_, dim, classes, 1)
     x_test, y_test = draw(TEST, dim, classes, 2)
-    rows, rows_test = standardised(x, x_test)
+    rows, rows_test = standardized(x, x_test)
     ours: list[Linear] = []
     spent: dict[str, list[Numbers]] = {"ours": [], "ours, whole choice": [], "scikit-learn": []}
     theirs: list[LogisticRegression] = []

@@ -2,9 +2,9 @@
 
     python benchmarks/retrieval_quality.py IMAGENETTE CIFAR10 WORK
 
-Held-out pictures (val/ or test/) are the queries, those of train/ are searched (of CIFAR-10 the first 1,000 and 500 of each
+Held-out images (val/ or test/) are the queries, those of train/ are searched (of CIFAR-10 the first 1,000 and 500 of each
 class, by name); relevant is what has the query's class. Ranked by cosine, exactly, all of them. The linear classifier and the
-20 nearest neighbours are those of ``sslfeat probe``, trained on train/ and tested on the queries. Raw pixels are ranked, too.
+20 nearest neighbors are those of ``sslfeat probe``, trained on train/ and tested on the queries. Raw pixels are ranked, too.
 Writes WORK/retrieval_quality.json and prints the table.
 """
 
@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.features import Features
-from sslfeat.images import decode
-from sslfeat.preprocess import Preprocess
+from sslfeat.data.decode import decode
+from sslfeat.data.transforms import Preprocess
+from sslfeat.features.reader import Features
+from sslfeat.inference.registry import DEFAULT
 from sslfeat.retrieval.vectors import prepare
-from sslfeat.zoo import DEFAULT
 
 Floats = npt.NDArray[np.float32]
 PIXELS = Preprocess(32, 32)
@@ -32,7 +32,7 @@ UNTRAINED = ("resnet10_w40", 64)  # what the shipped encoder is
 
 
 def cli(*arguments: object) -> str:
-    """What one command line prints; 3 means that some pictures could not be read."""
+    """What one command line prints; 3 means that some images could not be read."""
     command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 3):
@@ -41,7 +41,7 @@ def cli(*arguments: object) -> str:
 
 
 def listing(folder: Path, per_class: int | None, path: Path) -> Path:
-    """A list of the pictures of each class folder, the first ``per_class`` by name."""
+    """A list of the images of each class folder, the first ``per_class`` by name."""
     names = [str(name) for group in sorted(folder.iterdir()) for name in sorted(group.iterdir())[:per_class]]
     path.write_text("\n".join(names))
     return path

@@ -1,4 +1,4 @@
-"""Pictures a second in training, beside lightly's equivalents: same pictures, same backbone, same batch size.
+"""Images a second in training, beside lightly's equivalents: same images, same backbone, same batch size.
 
     python benchmarks/train_speed.py DATA WORK [--steps 100] [--laps 3] [--image-size 32] [--precision 32-true]
 
@@ -6,7 +6,7 @@ DATA is a folder of class folders. SimCLR: lightly's SimCLRTransform, SimCLRProj
 LightlyDataset and a DataLoader, as in its documentation. Rotation, which lightly has no module for: the same loader with
 torchvision's crops, and four turns of a batch. lightly gets whichever number of workers is fastest for it. Both train as
 they do unless told otherwise: sslfeat in bfloat16 where the machine gains by it, a plain loop around lightly's parts in
-float32. Laps alternate, medians are compared; the time sslfeat takes to read all pictures once, before its first step,
+float32. Laps alternate, medians are compared; the time sslfeat takes to read all images once, before its first step,
 is stated apart, and its ten looks at the encoder are left out (ten in a run, however long it is).
 Needs: pip install lightly. Writes WORK/train_speed.json.
 """
@@ -26,20 +26,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.config import CONFIG_NAME, TrainConfig, load_config
-from sslfeat.models.train import Progress, Reporter, train
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
+from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
 
 BATCH = {"simclr": 256, "rotation": 64}
 WARM_UP = 20  # steps that are not counted
 
 
 def ours(method: str, options: argparse.Namespace) -> tuple[float, float]:
-    """Pictures a second in training, and seconds until the first step, by the same function as ``sslfeat train``."""
+    """Images a second in training, and seconds until the first step, by the same function as ``sslfeat train``."""
     rates: list[float] = []
     began, first = time.monotonic(), [0.0]
 
-    def training(progress: Progress) -> None:
+    def training(progress: TrainProgress) -> None:
         if progress.step > WARM_UP:
             rates.append(progress.images_per_second)
 
@@ -100,14 +100,14 @@ def lightly_step(method: str, options: argparse.Namespace) -> tuple[list[nn.Para
     turns = nn.Linear(dim, 4)
 
     def rotation(batch: Any) -> Tensor:
-        pictures = torch.cat([torch.rot90(batch[0], k, (2, 3)) for k in range(4)])
-        return functional.cross_entropy(turns(backbone(pictures)), torch.arange(4).repeat_interleave(len(batch[0])))
+        images = torch.cat([torch.rot90(batch[0], k, (2, 3)) for k in range(4)])
+        return functional.cross_entropy(turns(backbone(images)), torch.arange(4).repeat_interleave(len(batch[0])))
 
     return [*backbone.parameters(), *turns.parameters()], rotation
 
 
 def lightly_rate(method: str, workers: int, steps: int, options: argparse.Namespace) -> float:
-    """Pictures a second of a plain training loop around lightly's parts."""
+    """Images a second of a plain training loop around lightly's parts."""
     parameters, loss_of = lightly_step(method, options)
     optimizer = torch.optim.AdamW(parameters, 1e-3)
     warm_up, done, since = min(WARM_UP, steps), 0, 0.0
@@ -142,7 +142,7 @@ def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "lightly_workers": workers,
         "sslfeat_seconds_before_the_first_step": reading,
     }
-    print(f"{method}: {result['ratio']:.2f} x lightly's pictures a second {json.dumps(result)}", flush=True)
+    print(f"{method}: {result['ratio']:.2f} x lightly's images a second {json.dumps(result)}", flush=True)
     return result
 
 

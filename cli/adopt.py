@@ -20,27 +20,27 @@ def adopt(
     config: Annotated[
         Path | None, typer.Option(help="its preprocessor_config.json, instead of the options below")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="side of the pictures it takes, px")] = None,
+    size: Annotated[int | None, typer.Option(help="side of the images it takes, px")] = None,
     resize: Annotated[int | None, typer.Option(help="shorter side before the crop, px; default: --size")] = None,
     filter_: Annotated[str, typer.Option("--filter", help="bicubic, bilinear, lanczos or box")] = "bicubic",
     mean: Annotated[str, typer.Option(help="of the channels, values 0 to 1; default: ImageNet's")] = IMAGENET[0],
     std: Annotated[str, typer.Option(help="as --mean")] = IMAGENET[1],
     pool: Annotated[str, typer.Option(help="of tokens: cls or mean; none: the output is an embedding")] = "none",
     output: Annotated[str | None, typer.Option(help="which output, if it has several")] = None,
-    images: Annotated[list[str] | None, typer.Option(help="pictures to verify with; default: drawn ones")] = None,
+    images: Annotated[list[str] | None, typer.Option(help="images to verify with; default: drawn ones")] = None,
     name: Annotated[str | None, typer.Option(help="on the card; default: the file's")] = None,
-    licence: Annotated[str, typer.Option(help="of the weights, on the card")] = "not stated",
+    license: Annotated[str, typer.Option(help="of the weights, on the card")] = "not stated",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of pictures is checked against the model itself."""
-    from sslfeat import store
-    from sslfeat.export.apart import adopt_apart
-    from sslfeat.export.beside import read_whole
-    from sslfeat.export.foreign import Wish, read_preprocessor
-    from sslfeat.export.source import pictures
-    from sslfeat.picked import decode_all, spread
-    from sslfeat.preprocess import Preprocess
+    """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of images is checked against the model itself."""
+    from sslfeat.data.sampling import decode_all, spread
+    from sslfeat.data.transforms import Preprocess
+    from sslfeat.export.adopt.external_data import read_whole
+    from sslfeat.export.adopt.foreign_model import AdoptRequest, read_preprocessor
+    from sslfeat.export.adopt.subprocess import adopt_apart
+    from sslfeat.export.images import images_to_check
+    from sslfeat.storage import atomic
 
     check_new(overwrite, out)
     if not out.parent.is_dir():
@@ -54,13 +54,13 @@ def adopt(
         )
     else:
         fed = {"preprocess": Preprocess(resize or size, size, filter_), "mean": _three(mean), "std": _three(std)}
-    wish = Wish(**fed, pool=pool, output=output, name=name or out.stem, licence=licence)
+    request = AdoptRequest(**fed, pool=pool, output=output, name=name or out.stem, license=license)
     data = read_whole(model)
-    with pictures(images or (), ()) as (sources, told):
+    with images_to_check(images or (), ()) as (sources, image_source):
         some = [sources[number] for number in spread(len(sources), JUDGES)]
-        pixels, fine = decode_all(some, wish.preprocess)
-        file = adopt_apart(data, wish, pixels[fine], told)
-    store.write_atomic(out, file.data)
+        pixels, fine = decode_all(some, request.preprocess)
+        file = adopt_apart(data, request, pixels[fine], image_source)
+    atomic.write_atomic(out, file.data)
     parity = file.card.parity
     if as_json:
         figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "min_cosine": parity.min_cosine}
@@ -69,7 +69,7 @@ def adopt(
         )
         return
     say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
-    say(f"beside {model}: {parity.images} pictures, max abs diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, cosine "
+    say(f"beside {model}: {parity.images} images, max abs diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, cosine "
         f"{parity.min_cosine:.7f}")  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from sslfeat import __version__, signals
+from sslfeat import __version__
 from sslfeat.cli.adopt import adopt
 from sslfeat.cli.bench import bench
 from sslfeat.cli.cluster import cluster
@@ -32,10 +32,11 @@ from sslfeat.cli.score import score
 from sslfeat.cli.search import search
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError, UsageError
+from sslfeat.system import signals
 
 app = typer.Typer(
     name="sslfeat",
-    help="A folder of unlabelled pictures becomes an image encoder: train, export, embed, probe.",
+    help="A folder of unlabeled images becomes an image encoder: train, export, embed, probe.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""``sslfeat cluster``: which pictures belong together?"""
+"""``sslfeat cluster``: which images belong together?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sslfeat.cli.console import check_new, note, say, say_json
-from sslfeat.errors import InputError, UsageError
-from sslfeat.installation import install_line
+from sslfeat.errors import InputError, UsageError, install_line
 
 SHOWN = 20  # clusters listed
 
@@ -22,10 +21,8 @@ def cluster(
     restarts: Annotated[int, typer.Option(help="of k-means, the best is kept")] = 3,
     reduce: Annotated[int, typer.Option(help="principal components for hdbscan and agglomerative")] = 32,
     min_size: Annotated[int, typer.Option(help="of an hdbscan cluster")] = 10,
-    out: Annotated[Path, typer.Option(help="folder for the assignments, centres and figures")] = Path("clusters"),
-    links: Annotated[
-        Path | None, typer.Option(help="make this folder, of links to the pictures of each cluster")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="folder for the assignments, centers and figures")] = Path("clusters"),
+    links: Annotated[Path | None, typer.Option(help="make this folder, of links to the images of each cluster")] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with a contact sheet of each cluster")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace the clusters that --out holds, and the page")
@@ -34,14 +31,14 @@ def cluster(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Cluster features; judge the clusters by themselves, and against labels where there are any."""
-    from sslfeat.evaluation import clusters_folder
-    from sslfeat.evaluation.clustering import ClusterOptions
-    from sslfeat.evaluation.clustering import cluster as run
-    from sslfeat.evaluation.labels import check_finite
-    from sslfeat.features import Features
+    from sslfeat.evaluation.clustering import storage
+    from sslfeat.evaluation.clustering.clustering import ClusterOptions
+    from sslfeat.evaluation.clustering.clustering import cluster as run
+    from sslfeat.evaluation.probing.labels import check_finite
+    from sslfeat.features.reader import Features
 
     options = ClusterOptions(method, _number(k), spherical, restarts, reduce, min_size, seed)
-    clusters_folder.check_free(out, overwrite)
+    storage.check_free(out, overwrite)
     check_new(overwrite, html)
     if links is not None and links.exists():
         raise InputError(f"--links {links} exists: links go into a new folder")
@@ -49,12 +46,12 @@ def cluster(
     check_finite(features.embeddings, features.paths)
     found = run(features.embeddings, options)
     figures = {**found.figures(features.labels), "method": method, "encoder": features.run["encoder"]["card"]["name"]}
-    clusters_folder.save(out, found, features.paths, features.labels, figures)
+    storage.save(out, found, features.paths, features.labels, figures)
     if links is not None:
-        missing = clusters_folder.link(links, found, features.paths)
+        missing = storage.link(links, found, features.paths)
         note(f"{links}: {len(features.paths) - len(missing)} links")
         if missing:
-            note(f"{len(missing)} pictures are not there any more, such as {missing[0]}")
+            note(f"{len(missing)} images are not there any more, such as {missing[0]}")
     if html is not None:
         _page(html, features, found)
     if as_json:
@@ -72,16 +69,16 @@ def _number(k: str) -> int | None:
 
 
 def _page(path: Path, features: Any, found: Any) -> None:
-    from sslfeat.evaluation.contact import CLUSTERS, contact_sheet
-    from sslfeat.pages.gallery import gallery
-    from sslfeat.pages.page import write_page
+    from sslfeat.reports.contact_sheet import CLUSTERS, contact_sheet
+    from sslfeat.reports.gallery import gallery
+    from sslfeat.reports.render import write_page
 
     sections = contact_sheet(found, features.paths, features.labels)
-    count = len(found.centres)
+    count = len(found.centers)
     shown = f"the largest {CLUSTERS} of {count} clusters" if count > CLUSTERS else f"{count} clusters"
     about = (
-        f"{len(features.paths)} pictures, {shown}. Of each: the nearest to its centre; odd ones, which another centre is "
-        "almost as near to (framed); the farthest. Numbers are distances to the centre."
+        f"{len(features.paths)} images, {shown}. Of each: the nearest to its center; odd ones, which another center is "
+        "almost as near to (framed); the farthest. Numbers are distances to the center."
     )
     write_page(path, gallery("Clusters", about, sections))
     note(f"{path}: contact sheets")
@@ -93,10 +90,10 @@ def _say(figures: dict[str, Any], out: Path) -> None:
         say("k         " + "".join(f"{k:>7}" for k in tried))
         say("silhouette" + "".join(f"{value:>7.3f}" for value in tried.values()))
         if figures["clusters"] == min(tried):
-            note("no k stands out (the silhouette favours few clusters): give --k for more")
+            note("no k stands out (the silhouette favors few clusters): give --k for more")
     if figures["sampled"]:
-        note(f"{figures['sampled']} pictures were clustered; each of the others went with the nearest of them")
-    noise = f", {figures['noise']} pictures in none" if figures["noise"] else ""
+        note(f"{figures['sampled']} images were clustered; each of the others went with the nearest of them")
+    noise = f", {figures['noise']} images in none" if figures["noise"] else ""
     stable = (
         ""
         if figures["stability"] != figures["stability"]
@@ -104,7 +101,7 @@ def _say(figures: dict[str, Any], out: Path) -> None:
     )
     say(f"{out}: {figures['clusters']} clusters{noise}, silhouette {figures['silhouette']:.3f}{stable}")
     more = " ..." if figures["clusters"] > SHOWN else ""
-    say("pictures: " + " ".join(map(str, figures["sizes"][:SHOWN])) + more)
+    say("images: " + " ".join(map(str, figures["sizes"][:SHOWN])) + more)
     judged = figures["labels"]
     if judged:
         matched = ""
@@ -113,6 +110,6 @@ def _say(figures: dict[str, Any], out: Path) -> None:
         else:
             note(f"left out: accuracy, which matches clusters with labels by SciPy: {install_line('probe')}")
         say(
-            f"against the labels of {judged['pictures']}: NMI {judged['nmi']:.3f}, ARI {judged['ari']:.3f}, "
+            f"against the labels of {judged['images']}: NMI {judged['nmi']:.3f}, ARI {judged['ari']:.3f}, "
             f"{matched}purity {100 * judged['purity']:.2f}%"
         )

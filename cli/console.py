@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat.errors import UsageError
-from sslfeat.store import finite
+from sslfeat.storage.atomic import finite
 
 # what would move a terminal's cursor, color it, or turn the direction of reading, as names of files can
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {

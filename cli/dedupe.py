@@ -1,4 +1,4 @@
-"""``sslfeat dedupe``: which pictures are there more than once, and moving the others aside."""
+"""``sslfeat dedupe``: which images are there more than once, and moving the others aside."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sslfeat.cli.exits import BAD_INPUTS
 from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslfeat.retrieval.duplicates import Duplicates
-    from sslfeat.retrieval.quarantine import Moved
+    from sslfeat.dedup.moves import Moved
+    from sslfeat.dedup.near_duplicates import Duplicates
 
 SHOWN = 20  # groups in the table
 
@@ -42,7 +42,7 @@ def dedupe(
     if undo_from is not None:
         if features is not None or apply_to is not None:
             raise UsageError("--undo FOLDER takes neither features nor --apply")
-        from sslfeat.retrieval.quarantine import undo
+        from sslfeat.dedup.moves import undo
 
         _end(undo(undo_from, trusted=yes), "put back", as_json)
         return
@@ -51,7 +51,7 @@ def dedupe(
     if apply_to is not None and not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise UsageError("--apply asks before it moves: where nobody can answer, say --yes")
     check_new(overwrite, csv_file, html)
-    from sslfeat.retrieval.duplicates import find_duplicates
+    from sslfeat.dedup.near_duplicates import find_duplicates
 
     with progress(1.0, "of this step") as show:
         found = find_duplicates(
@@ -74,7 +74,7 @@ def dedupe(
 
 
 def _apply(found: Duplicates, features: Path, folder: Path, scenes: bool, yes: bool, as_json: bool) -> None:
-    from sslfeat.retrieval.quarantine import apply
+    from sslfeat.dedup.moves import apply
 
     count = found.copies + (found.scenes if scenes else 0)
     if not yes and not typer.confirm(f"move {count} images to {folder}?", err=True):
@@ -96,11 +96,11 @@ def _table(found: Duplicates) -> None:
     if len(found.groups) > SHOWN:
         say(f"... and {len(found.groups) - SHOWN} groups more: --csv, --html or --json has them all")
     counts = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene,"
-    say(f"{counts} among {found.pictures} images")
+    say(f"{counts} among {found.images} images")
 
 
 def _write_csv(path: Path, found: Duplicates) -> None:
-    from sslfeat import store
+    from sslfeat.storage import atomic
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -109,19 +109,19 @@ def _write_csv(path: Path, found: Duplicates) -> None:
         for copy in (group.kept, *group.copies):
             facts: tuple[Any, ...] = (copy.path, copy.verdict, copy.similarity, copy.width, copy.height, copy.sha256)
             writer.writerow((number, copy is group.kept, *facts))
-    store.write_atomic(path, text.getvalue().encode())
+    atomic.write_atomic(path, text.getvalue().encode())
 
 
 def _write_page(path: Path, found: Duplicates) -> None:
-    from sslfeat.pages.gallery import Shown, gallery
-    from sslfeat.pages.page import write_page
+    from sslfeat.reports.gallery import Shown, gallery
+    from sslfeat.reports.render import write_page
 
     sections = []
     for number, group in enumerate(found.groups, 1):
         kept = Shown(group.kept.path, f"kept, {group.kept.width} x {group.kept.height}", marked=True)
         copies = [Shown(copy.path, f"{copy.verdict}, {copy.width} x {copy.height}") for copy in group.copies]
         sections.append((f"Group {number}", [kept, *copies]))
-    about = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots, among {found.pictures} images"
+    about = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots, among {found.images} images"
     write_page(path, gallery("Duplicates", about, sections))
 
 
@@ -129,7 +129,7 @@ def _end(result: Moved, what: str, as_json: bool) -> None:
     if as_json:
         say_json({"moved": result.moved, "failures": list(result.failures)})
     else:
-        say(f"{result.moved} pictures {what}")
+        say(f"{result.moved} images {what}")
     for path, reason in result.failures:
         note(f"{path}: {reason}")
     if result.failures:

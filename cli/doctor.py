@@ -15,7 +15,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
     from dataclasses import asdict
 
     from sslfeat import __version__
-    from sslfeat.doctor import extras, machine, providers
+    from sslfeat.inference.diagnostics import extras, machine, providers
 
     about, checks = machine(), [*providers(), *extras()]
     if as_json:
@@ -25,6 +25,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
             f"{about['memory_gib']} GiB free, {about['gpus']} NVIDIA GPUs")  # fmt: skip
         say(f"instructions    {', '.join(about['instructions']) or 'none that speed int8 up'}")
         for check in checks:
-            say(f"{check.name:<16}{check.state:<11}{check.told}{f'  ->  {check.cure}' if check.cure else ''}")
+            say(f"{check.name:<16}{check.state:<11}{check.message}{f'  ->  {check.cure}' if check.cure else ''}")
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(ERROR)

@@ -1,4 +1,4 @@
-"""``sslfeat embed`` and ``repair``: pictures become a features folder, and stay one."""
+"""``sslfeat embed`` and ``repair``: images become a features folder, and stay one."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from sslfeat.cli.exits import BAD_INPUTS, ERROR
 from sslfeat.errors import InputError
 
 if TYPE_CHECKING:
-    from sslfeat.embed import Progress, Summary
-    from sslfeat.inputs import Input
+    from sslfeat.data.dataset import ImageRecord
+    from sslfeat.features.writer import EmbedProgress, Summary
 
-Strict = Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")]
+Strict = Annotated[bool, typer.Option("--strict", help="unreadable images are an error")]
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
 
 def embed(
     images: Annotated[
-        list[str], typer.Argument(help="folders, pictures, quoted globs, .txt lists, - for standard input")
+        list[str], typer.Argument(help="folders, images, quoted globs, .txt lists, - for standard input")
     ],
     out: Annotated[Path, typer.Option(help="features folder")] = Path("features"),
     encoder: Annotated[str | None, typer.Option(help="encoder file, or a name from 'sslfeat models'")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="pictures per inference; default: 4, on a GPU 32")] = None,
-    part_size: Annotated[int, typer.Option(help="pictures per part file: what a crash can cost")] = 1024,
+    batch_size: Annotated[int | None, typer.Option(help="images per inference; default: 4, on a GPU 32")] = None,
+    part_size: Annotated[int, typer.Option(help="images per part file: what a crash can cost")] = 1024,
     format_: Annotated[str, typer.Option("--format", help="parquet, or npy as clip-retrieval reads it")] = "parquet",
-    precision: Annotated[str, typer.Option(help="fp32; int8, bf16 or auto: faster, if these pictures allow")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32; int8, bf16 or auto: faster, if these images allow")] = "fp32",
     decode: Annotated[str, typer.Option(help="exact, or fast: large JPEGs decoded at reduced size")] = "exact",
     provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="threads per inference")] = 1,
     num_workers: Annotated[int | None, typer.Option(help="decode and infer at once; default: one a core")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="refuse pictures of more; default: 179 million")] = None,
-    max_memory: Annotated[int, typer.Option(help="MiB that decoding one picture may take")] = 2048,
-    max_seconds: Annotated[float, typer.Option(help="that decoding one picture may take")] = 30.0,
+    max_pixels: Annotated[int | None, typer.Option(help="refuse images of more; default: 179 million")] = None,
+    max_memory: Annotated[int, typer.Option(help="MiB that decoding one image may take")] = 2048,
+    max_seconds: Annotated[float, typer.Option(help="that decoding one image may take")] = 30.0,
     exclude: Annotated[
         list[str] | None,
         typer.Option(help="leave out what matches this glob: a path, or a file's or folder's name; repeatable"),
@@ -50,17 +50,17 @@ def embed(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Embed pictures with a frozen encoder. Killed or interrupted, the same command goes on where it was."""
-    from sslfeat.cores import one_thread_each
+    """Embed images with a frozen encoder. Killed or interrupted, the same command goes on where it was."""
+    from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
-    from sslfeat.decoder import Limits
-    from sslfeat.embed import Options, embed_to_folder
-    from sslfeat.encoder import Encoder
-    from sslfeat.encoder_file import read_encoder_file
-    from sslfeat.inputs import find_inputs
-    from sslfeat.preprocess import MAX_PIXELS, Decoding
-    from sslfeat.zoo import DEFAULT, resolve
+    from sslfeat.data.dataset import find_inputs
+    from sslfeat.data.decode_worker import Limits
+    from sslfeat.data.transforms import MAX_PIXELS, Decoding
+    from sslfeat.features.writer import Options, embed_to_folder
+    from sslfeat.inference.encoder import Encoder
+    from sslfeat.inference.onnx_model import read_encoder_file
+    from sslfeat.inference.registry import DEFAULT, resolve
 
     if update and overwrite:
         raise InputError("--update keeps what --overwrite discards: give one of them")
@@ -70,9 +70,9 @@ def embed(
     inputs = find_inputs(images, labels, exclude or ())
     _say_labels(inputs, labels)
     loaded = Encoder.load(encoder or DEFAULT, provider, threads)
-    note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
+    note(f"{len(inputs)} images, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     if precision != "fp32":
-        from sslfeat.precision import settle
+        from sslfeat.features.auto_precision import settle
 
         file = read_encoder_file(resolve(encoder or DEFAULT))
         raws = [item.raw for item in inputs]
@@ -80,7 +80,7 @@ def embed(
     changes = None
     with shown(len(inputs)) as report:
         if update:
-            from sslfeat.update import update_folder
+            from sslfeat.features.update import update_folder
 
             summary, changes = update_folder(loaded, inputs, out, options, report=report)
         else:
@@ -97,11 +97,11 @@ def repair(
     as_json: Json = False,
 ) -> None:
     """Make the damaged or missing parts of a features folder again, and only those."""
-    from sslfeat.cores import one_thread_each
+    from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
-    from sslfeat.features import read_run
-    from sslfeat.update import load_encoder, repair_folder
+    from sslfeat.features.reader import read_run
+    from sslfeat.features.update import load_encoder, repair_folder
 
     start = time.monotonic()
     loaded = load_encoder(folder, encoder)
@@ -111,11 +111,11 @@ def repair(
 
 
 @contextmanager
-def shown(total: int) -> Iterator[Callable[[Progress], None]]:
+def shown(total: int) -> Iterator[Callable[[EmbedProgress], None]]:
     start = time.monotonic()
     with progress(total, "embedded") as show:
 
-        def report(now: Progress) -> None:
+        def report(now: EmbedProgress) -> None:
             rate = (now.done - now.resumed) / max(time.monotonic() - start, 1e-9)
             show(now.done, f"{now.done}/{now.total}  {rate:.0f} images/s  {now.failed} failed")
 
@@ -123,18 +123,18 @@ def shown(total: int) -> Iterator[Callable[[Progress], None]]:
 
 
 def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as_json: bool) -> None:
-    """Say what came of it and where the time went; bad pictures decide the exit code."""
+    """Say what came of it and where the time went; bad images decide the exit code."""
     shares = summary.spent.shares()
     if as_json:
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
-        told = {name: round(share, 4) for name, share in shares.items()}
-        told["seconds"] = round(summary.spent.wall, 3)
+        times = {name: round(share, 4) for name, share in shares.items()}
+        times["seconds"] = round(summary.spent.wall, 3)
         say_json(
             {
                 "out": str(summary.folder),
                 **counts,
                 "seconds": round(seconds, 3),
-                "time": told,
+                "time": times,
                 "fingerprint": fingerprint,
             }
         )
@@ -147,11 +147,11 @@ def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as
                 f"{shares['wait']:.0%} waiting; writing {summary.spent.write:.1f} s"
             )
     if summary.failed:
-        note(f"the failed pictures and why: {summary.folder / 'failures.csv'}")
+        note(f"the failed images and why: {summary.failures}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)
 
 
-def _say_labels(inputs: Sequence[Input], labels: str) -> None:
+def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     """Say what was taken for classes, and what stood in the way of taking folders for them."""
     classes = {item.label for item in inputs} - {None}
     without = sum(item.label is None for item in inputs)

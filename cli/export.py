@@ -39,9 +39,9 @@ def export(
     ] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
     images: Annotated[
-        list[str] | None, typer.Option(help="pictures to calibrate and verify with; default: the run's own")
+        list[str] | None, typer.Option(help="images to calibrate and verify with; default: the run's own")
     ] = None,
-    labelled: Annotated[
+    labeled: Annotated[
         str | None, typer.Option(help="folder of class folders: kNN and probe must not lose a point by int8 either")
     ] = None,
     allow: Annotated[bool, typer.Option("--allow", help="write it although a gate fails, and record that")] = False,
@@ -50,15 +50,15 @@ def export(
     ] = None,
     name: Annotated[str | None, typer.Option(help="name on the card; default: the file's")] = None,
     data_name: Annotated[str | None, typer.Option(help="name of the training data on the card")] = None,
-    data_licence: Annotated[str, typer.Option(help="licence of the training data on the card")] = "not stated",
-    licence: Annotated[str, typer.Option(help="licence of the weights on the card")] = "not stated",
+    data_license: Annotated[str, typer.Option(help="license of the training data on the card")] = "not stated",
+    license: Annotated[str, typer.Option(help="license of the weights on the card")] = "not stated",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="run the .py file that the run's method is from")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
-    """Export an encoder. It is written only if its own runtime gives the reference's features on real pictures."""
+    """Export an encoder. It is written only if its own runtime gives the reference's features on real images."""
     if (source is None) == (random_init is None):
         raise UsageError("give a run folder or an encoder, or --random-init BACKBONE, not both or neither")
     if random_init is not None and image_size is None:
@@ -69,10 +69,10 @@ def export(
         if source is None:
             raise UsageError(f"--random-init makes encoder files: export one of them to {target} afterwards")
         _target(
-            source, target, out, images or [], labelled, allow, layer, name, overwrite, web_runtime, trust_code, as_json
+            source, target, out, images or [], labeled, allow, layer, name, overwrite, web_runtime, trust_code, as_json
         )
         return
-    card = (name, data_name, data_licence, licence)
+    card = (name, data_name, data_license, license)
     _encoder_file(
         source,
         random_init,
@@ -100,8 +100,8 @@ def _encoder_file(
     with needs("export"):
         import onnxscript  # noqa: F401 - torch imports it only halfway through an export
 
+        from sslfeat.export.from_run import Labels, export_random, export_run
         from sslfeat.export.pretrained import export_pretrained
-        from sslfeat.export.run import Labels, export_random, export_run
     if random_init is not None and image_size is not None:
         file = export_random(random_init, image_size, seed, out, images, overwrite)
     elif pretrained:
@@ -110,7 +110,7 @@ def _encoder_file(
         file = export_run(Path(str(source)), out, Labels(*card), images, overwrite, layer, trust_code)
     parity = file.card.parity
     figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
-    figures |= {"min_cosine": parity.min_cosine, "neighbour_overlap": parity.neighbour_overlap}
+    figures |= {"min_cosine": parity.min_cosine, "neighbor_overlap": parity.neighbor_overlap}
     if as_json:
         say_json({"out": str(out), "bytes": len(file.data), "fingerprint": file.fingerprint, **figures})
         return
@@ -119,20 +119,21 @@ def _encoder_file(
 
 
 def _target(
-    source: str, target: str, out: Path | None, images: list[str], labelled: str | None, allow: bool, layer: str | None,
+    source: str, target: str, out: Path | None, images: list[str], labeled: str | None, allow: bool, layer: str | None,
     name: str | None, overwrite: bool, web_runtime: Path | None, trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
     import dataclasses
 
-    from sslfeat.export.convert import convert
-    from sslfeat.export.source import origin
+    from sslfeat.export.convert import ExportRequest, convert
+    from sslfeat.export.sources import origin
     from sslfeat.export.targets.registry import find_target
 
     found = find_target(target)
     out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
     check_new(overwrite, out)
     report = convert(
-        origin(source, name, images, layer, trust_code), target, out, images, labelled, allow, overwrite, web_runtime
+        origin(source, name, images, layer, trust_code),
+        ExportRequest(target, out, images, labeled, allow, overwrite, web_runtime),
     )
     if as_json:
         say_json(dataclasses.asdict(report))
@@ -147,7 +148,7 @@ def _say(report: Report, unrun: str) -> None:
         note(f"target {report.target}: {unrun}")
         return
     rows: list[tuple[str, Any]] = [
-        ("pictures", f"{like.images} {report.pictures}"),
+        ("images", f"{like.images} {report.images}"),
         (
             "cosine, least",
             f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}",

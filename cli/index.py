@@ -1,4 +1,4 @@
-"""``sslfeat index``: features, or pictures straight away, become an index, and the index follows them."""
+"""``sslfeat index``: features, or images straight away, become an index, and the index follows them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from sslfeat.cli.exits import BAD_INPUTS
 from sslfeat.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from sslfeat.retrieval.build import Events
-    from sslfeat.retrieval.choose import Wish
+    from sslfeat.retrieval.create import Events
+    from sslfeat.retrieval.selection import IndexRequirements
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def index(
-    source: Annotated[list[str], typer.Argument(help="features folder; or pictures, embedded first")],
+    source: Annotated[list[str], typer.Argument(help="features folder; or images, embedded first")],
     out: Annotated[Path, typer.Option(help="index folder")] = Path("index"),
     metric: Annotated[str, typer.Option(help="cosine, ip (inner product) or l2")] = "cosine",
     recall: Annotated[float, typer.Option(help="share of the nearest, of 1 as of 100, that must be found")] = 0.95,
     memory: Annotated[str | None, typer.Option(help="for searching, as 500M or 2G; default: half of what is free")] = None,
     kind: Annotated[str, typer.Option(help="auto, flat, ivf, hnsw or ivfpq")] = "auto",
     workload: Annotated[str, typer.Option(help="fastest for a batch of queries, or single ones")] = "batch",
-    encoder: Annotated[str | None, typer.Option(help="for pictures; kept in mind for searching")] = None,
+    encoder: Annotated[str | None, typer.Option(help="for images; kept in mind for searching")] = None,
     add: Annotated[bool, typer.Option("--add", help="add to the index, replacing rows of the same path")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="remove the pictures of SOURCE from the index")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="remove the images of SOURCE from the index")] = False,
     sync: Annotated[bool, typer.Option("--sync", help="make it hold SOURCE alone; only changes are touched")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the index")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
@@ -43,30 +43,32 @@ def index(
     start = time.monotonic()
     failed = 0
     if remove:
-        from sslfeat.retrieval.living import remove as remove_rows
+        from sslfeat.retrieval.maintenance import remove as remove_rows
 
         with _events() as events:
             changed: Any = remove_rows(out, _named(source, out), events=events)
     else:
-        from sslfeat.retrieval.index import wish
+        from sslfeat.retrieval.create import requirements_of
 
-        wanted = wish(recall, _bytes(memory), kind, workload)
+        wanted = requirements_of(recall, _bytes(memory), kind, workload)
         features, failed = _features(source, out, encoder, overwrite)
         with _events() as events:
             changed = _fill(features, out, metric, wanted, encoder, add or sync, sync, overwrite, events)
     _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
     if failed:
-        note(f"{failed} pictures could not be read: {features / 'failures.csv'}")
+        from sslfeat.features.files import FAILED_NAME
+
+        note(f"{failed} images could not be read: {features / FAILED_NAME}")
         raise typer.Exit(BAD_INPUTS)
 
 
 def _fill(
-    features: Path, out: Path, metric: str, wanted: Wish, encoder: str | None, living: bool, sync: bool,
+    features: Path, out: Path, metric: str, wanted: IndexRequirements, encoder: str | None, living: bool, sync: bool,
     overwrite: bool, events: Events,
 ) -> Any:  # fmt: skip
-    from sslfeat.retrieval.folder import META
-    from sslfeat.retrieval.index import build_into
-    from sslfeat.retrieval.living import change
+    from sslfeat.retrieval.create import build_into
+    from sslfeat.retrieval.maintenance import change
+    from sslfeat.retrieval.storage import META
     from sslfeat.retrieval.vectors import FolderVectors
 
     vectors = FolderVectors(features)
@@ -79,22 +81,22 @@ def _fill(
 
 
 def _features(source: list[str], out: Path, encoder: str | None, overwrite: bool) -> tuple[Path, int]:
-    """The features folder that SOURCE is, or becomes; and how many pictures failed."""
-    from sslfeat.features import RUN_NAME
+    """The features folder that SOURCE is, or becomes; and how many images failed."""
+    from sslfeat.features.reader import RUN_NAME
 
     if len(source) == 1 and (Path(source[0]) / RUN_NAME).is_file():
         return Path(source[0]), 0
     from sslfeat.cli.embed import shown
-    from sslfeat.embed import embed_to_folder
-    from sslfeat.encoder import Encoder
-    from sslfeat.inputs import find_inputs
-    from sslfeat.retrieval.folder import FEATURES
-    from sslfeat.update import update_folder
-    from sslfeat.zoo import DEFAULT
+    from sslfeat.data.dataset import find_inputs
+    from sslfeat.features.update import update_folder
+    from sslfeat.features.writer import embed_to_folder
+    from sslfeat.inference.encoder import Encoder
+    from sslfeat.inference.registry import DEFAULT
+    from sslfeat.retrieval.storage import FEATURES
 
     inputs = find_inputs(source)
     loaded = Encoder.load(encoder or DEFAULT)
-    note(f"{len(inputs)} pictures, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
+    note(f"{len(inputs)} images, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     with shown(len(inputs)) as report:
         if overwrite:
             summary = embed_to_folder(loaded, inputs, out / FEATURES, overwrite=True, report=report)
@@ -104,9 +106,9 @@ def _features(source: list[str], out: Path, encoder: str | None, overwrite: bool
 
 
 def _named(source: list[str], out: Path) -> set[str]:
-    """Paths as the index has them: of a features folder, of pictures and folders that are there, or as written."""
-    from sslfeat.features import RUN_NAME, FeaturesFolder
-    from sslfeat.inputs import find_inputs
+    """Paths as the index has them: of a features folder, of images and folders that are there, or as written."""
+    from sslfeat.data.dataset import find_inputs
+    from sslfeat.features.reader import RUN_NAME, FeaturesFolder
     from sslfeat.retrieval.index import Index
 
     names: set[str] = set()
@@ -119,7 +121,7 @@ def _named(source: list[str], out: Path) -> set[str]:
             names.add(spec)
     unknown = names.difference(Index.load(out).columns["path"].to_pylist())
     if unknown:
-        raise InputError(f"{out} has no picture called {min(unknown)} ({len(unknown)} such names): see its ids.parquet")
+        raise InputError(f"{out} has no image called {min(unknown)} ({len(unknown)} such names): see its ids.parquet")
     return names
 
 
@@ -135,7 +137,7 @@ def _bytes(text: str | None) -> int | None:
 @contextmanager
 def _events() -> Iterator[Events]:
     """What is chosen, said as it happens; a bar for each stage."""
-    from sslfeat.retrieval.build import Events
+    from sslfeat.retrieval.create import Events
 
     with progress(1.0, "of this step") as show:
 
@@ -149,7 +151,7 @@ def _events() -> Iterator[Events]:
 def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
     import dataclasses
 
-    from sslfeat.retrieval.folder import FILES, read_meta
+    from sslfeat.retrieval.storage import FILES, read_meta
 
     meta = read_meta(out)
     size = sum((out / name).stat().st_size for name in FILES)

@@ -33,13 +33,11 @@ def info(
 
 def verify(
     path: Annotated[Path, typer.Argument(help="features folder, index, encoder file or target folder")],
-    sources: Annotated[
-        bool, typer.Option("--sources", help="read the pictures of a features folder again too")
-    ] = False,
+    sources: Annotated[bool, typer.Option("--sources", help="read the images of a features folder again too")] = False,
 ) -> None:
     """Rehash a features folder, an index or a target, or check an encoder file; every fault is named."""
-    from sslfeat.retrieval.folder import META
-    from sslfeat.run_record import RUN_NAME, exchanging
+    from sslfeat.features.metadata import RUN_NAME, exchanging
+    from sslfeat.retrieval.storage import META
 
     features = (path / RUN_NAME).is_file() or exchanging(path)
     if sources and not features:
@@ -49,7 +47,7 @@ def verify(
     elif path.is_dir() and not features:
         _target(path)
     elif not path.is_dir():
-        from sslfeat.encoder_file import read_encoder_file
+        from sslfeat.inference.onnx_model import read_encoder_file
 
         read_encoder_file(path)
     elif found := list(_faults(path, sources)):
@@ -60,13 +58,13 @@ def verify(
 
 
 def _faults(folder: Path, sources: bool) -> Iterator[str]:
-    from sslfeat.verify import verify
+    from sslfeat.features.verify import verify
 
     return verify(folder, sources)
 
 
 def _verify_index(folder: Path) -> None:
-    from sslfeat.retrieval.folder import IDS, VECTORS, read_meta, verify_file
+    from sslfeat.retrieval.storage import IDS, VECTORS, read_meta, verify_file
 
     for name in (VECTORS, IDS):
         verify_file(folder, name, read_meta(folder), fresh=True)
@@ -74,8 +72,8 @@ def _verify_index(folder: Path) -> None:
 
 def models(as_json: Json = False) -> None:
     """List the encoders that come with sslfeat."""
-    from sslfeat.encoder_file import read_encoder_file
-    from sslfeat.zoo import names, resolve
+    from sslfeat.inference.onnx_model import read_encoder_file
+    from sslfeat.inference.registry import names, resolve
 
     files = {name: read_encoder_file(resolve(name)) for name in names()}
     if as_json:
@@ -84,12 +82,12 @@ def models(as_json: Json = False) -> None:
     for name, file in files.items():
         card = file.card
         say(f"{name}  {card.dim}-d, {card.preprocess.size} px, {len(file.data) / 1e6:.1f} MB")
-        say(f"    {card.method} {card.backbone}, trained on {card.training_data.name}; licence: {card.licence}")
+        say(f"    {card.method} {card.backbone}, trained on {card.training_data.name}; license: {card.license}")
 
 
 def _describe(path: str) -> dict[str, Any]:
-    from sslfeat.retrieval.folder import META, read_meta
-    from sslfeat.run_record import RUN_NAME, exchanging
+    from sslfeat.features.metadata import RUN_NAME, exchanging
+    from sslfeat.retrieval.storage import META, read_meta
 
     folder = Path(path)
     if (folder / META).is_file():
@@ -100,8 +98,8 @@ def _describe(path: str) -> dict[str, Any]:
         return _run(folder)
     if folder.is_dir():
         return _target(folder)
-    from sslfeat.encoder_file import read_encoder_file
-    from sslfeat.zoo import resolve
+    from sslfeat.inference.onnx_model import read_encoder_file
+    from sslfeat.inference.registry import resolve
 
     return _encoder(read_encoder_file(resolve(path)))
 
@@ -112,23 +110,23 @@ def _encoder(file: Any) -> dict[str, Any]:
 
 def _target(folder: Path) -> dict[str, Any]:
     """What a folder that ``export --target`` made says of itself, which is checked. Raises InputError for another."""
-    from sslfeat.export.artefact import ABOUT, read_artefact
-    from sslfeat.retrieval.folder import META
-    from sslfeat.run_record import RUN_NAME
+    from sslfeat.export.artifact import ABOUT, read_artifact
+    from sslfeat.features.metadata import RUN_NAME
+    from sslfeat.retrieval.storage import META
 
     if not (folder / ABOUT).is_file():
         raise InputError(
             f"{folder} is neither a features folder ({RUN_NAME}), an index ({META}), a target ({ABOUT}) "
             "nor a training run (config.yaml)"
         )
-    about, card = read_artefact(folder)
+    about, card = read_artifact(folder)
     return {**dataclasses.asdict(about), "card": json.loads(card.to_json())}
 
 
 def _features(folder: Path) -> dict[str, Any]:
-    from sslfeat.features import Watched
-    from sslfeat.run_record import part_count, read_commit
-    from sslfeat.swap import commit_numbers
+    from sslfeat.features.files import commit_numbers
+    from sslfeat.features.metadata import part_count, read_commit
+    from sslfeat.features.reader import Watched
 
     watched = Watched(folder)
     run = watched.run

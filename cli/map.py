@@ -1,4 +1,4 @@
-"""``sslfeat map``: all pictures in one plane, those that are alike close together."""
+"""``sslfeat map``: all images in one plane, those that are alike close together."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sslfeat.cli.console import check_new, note, say, say_json
 from sslfeat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from sslfeat.evaluation.mapping import Map
-    from sslfeat.features import Features
+    from sslfeat.evaluation.embedding_map import Map
+    from sslfeat.features.reader import Features
 
 
 def map_(
@@ -26,24 +26,24 @@ def map_(
     clusters: Annotated[Path, typer.Option(help="what 'sslfeat cluster' wrote, for --color cluster")] = Path(
         "clusters"
     ),
-    limit: Annotated[int, typer.Option(help="pictures at most, a random choice of more")] = 10_000,
+    limit: Annotated[int, typer.Option(help="images at most, a random choice of more")] = 10_000,
     side: Annotated[int, typer.Option(help="of the page's thumbnails, px")] = 40,
-    png: Annotated[bool, typer.Option("--png/--no-png", help="a picture of the map, too (extra: probe)")] = True,
+    png: Annotated[bool, typer.Option("--png/--no-png", help="an image of the map, too (extra: probe)")] = True,
     parquet: Annotated[
-        bool, typer.Option("--parquet", help="a table, too: x, y, thumbnails, neighbours (OUT.parquet)")
+        bool, typer.Option("--parquet", help="a table, too: x, y, thumbnails, neighbors (OUT.parquet)")
     ] = False,
     atlas: Annotated[bool, typer.Option("--atlas", help="write that table and open it in Embedding Atlas")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT's files")] = False,
     seed: Annotated[int, typer.Option(help="of the choice, t-SNE and UMAP")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Map features into the plane: a page to look around in, and a picture of it."""
-    from sslfeat.evaluation.atlas import open_atlas, write_table
-    from sslfeat.evaluation.labels import check_finite
-    from sslfeat.evaluation.mapping import make_map
-    from sslfeat.features import Features
-    from sslfeat.pages.map import map_page
-    from sslfeat.pages.page import write_page
+    """Map features into the plane: a page to look around in, and an image of it."""
+    from sslfeat.evaluation.embedding_map import make_map
+    from sslfeat.evaluation.probing.labels import check_finite
+    from sslfeat.features.reader import Features
+    from sslfeat.reports.embedding_atlas import open_atlas, write_table
+    from sslfeat.reports.map_view import map_page
+    from sslfeat.reports.render import write_page
 
     if not 8 <= side <= 256:
         raise UsageError(f"--side {side} is not from 8 to 256")
@@ -68,8 +68,8 @@ def map_(
     if as_json:
         groups = {group.name: group.count for group in found.groups}
         files = {name: str(path) for name, path in written.items()}
-        told = {"method": method, "pictures": len(found.paths), "of": found.total, "groups": groups, "files": files}
-        say_json({**told, "left_out": left_out})
+        facts = {"method": method, "images": len(found.paths), "of": found.total, "groups": groups, "files": files}
+        say_json({**facts, "left_out": left_out})
     else:
         say(f"{', '.join(map(str, written.values()))}: {about(found, features)}")
     if atlas:
@@ -81,12 +81,12 @@ def about(found: Map, features: Features) -> str:
     """What the map shows, in a line."""
     chosen = f"{len(found.paths)} of {found.total}" if len(found.paths) < found.total else f"{found.total}"
     ways = {"pca": "the two main components", "tsne": "t-SNE", "umap": "UMAP"}
-    return f"{chosen} pictures, {ways[found.method]} of the features of {features.run['encoder']['card']['name']}"
+    return f"{chosen} images, {ways[found.method]} of the features of {features.run['encoder']['card']['name']}"
 
 
 def _names(features: Features, color: str, labels: str, clusters: Path) -> list[str | None]:
-    from sslfeat.evaluation.clusters_folder import read_clusters
-    from sslfeat.evaluation.labels import LabelSource
+    from sslfeat.evaluation.clustering.storage import read_clusters
+    from sslfeat.evaluation.probing.labels import LabelSource
 
     if color == "cluster":
         return [None if name == "none" else f"cluster {name}" for name in read_clusters(clusters, features.paths)]
@@ -97,7 +97,7 @@ def _names(features: Features, color: str, labels: str, clusters: Path) -> list[
 
 
 def _png(path: Path, found: Map) -> None:
-    from sslfeat import store
-    from sslfeat.evaluation.plots import map_png
+    from sslfeat.reports.plots import map_png
+    from sslfeat.storage import atomic
 
-    store.write_atomic(path, map_png(found))
+    atomic.write_atomic(path, map_png(found))

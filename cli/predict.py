@@ -1,4 +1,4 @@
-"""``sslfeat predict``: a saved probe names pictures."""
+"""``sslfeat predict``: a saved probe names images."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sslfeat.errors import UsageError
 
 def predict(
     probe: Annotated[Path, typer.Argument(help="folder that 'sslfeat probe --out' wrote")],
-    inputs: Annotated[list[str], typer.Argument(help="features folders, pictures, folders of them, quoted globs")],
+    inputs: Annotated[list[str], typer.Argument(help="features folders, images, folders of them, quoted globs")],
     out: Annotated[Path | None, typer.Option(help="write a .csv, .jsonl or .parquet instead of printing")] = None,
-    top: Annotated[int, typer.Option("--top", "-t", help="names a picture")] = 1,
+    top: Annotated[int, typer.Option("--top", "-t", help="names an image")] = 1,
     encoder: Annotated[str | None, typer.Option(help="the probe's encoder, if it is not found")] = None,
     provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file --out")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Name pictures, or the rows of features folders, by a saved probe."""
+    """Name images, or the rows of features folders, by a saved probe."""
     import dataclasses
 
-    from sslfeat import store
-    from sslfeat.evaluation.predicting import ENDINGS, table
-    from sslfeat.evaluation.predicting import predict as run
-    from sslfeat.evaluation.saved import SavedProbe
+    from sslfeat.evaluation.probing.checkpoint import SavedProbe
+    from sslfeat.evaluation.probing.predict import ENDINGS, table
+    from sslfeat.evaluation.probing.predict import predict as run
+    from sslfeat.storage import atomic
 
     if out is not None and out.suffix not in ENDINGS:
         raise UsageError(f"--out {out} must end in one of {', '.join(ENDINGS)}")
@@ -46,7 +46,7 @@ def predict(
     if as_json:
         say_json([dataclasses.asdict(row) for row in good])
     if out is not None:
-        store.write_atomic(out, table(good, out.suffix))
-        note(f"{out}: {len(good)} pictures")
+        atomic.write_atomic(out, table(good, out.suffix))
+        note(f"{out}: {len(good)} images")
     if failed:
         raise typer.Exit(BAD_INPUTS)

@@ -13,18 +13,18 @@ from sslfeat.cli.console import check_new, note, say, say_json
 from sslfeat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from sslfeat.evaluation.bootstrap import Accuracy, Paired
-    from sslfeat.evaluation.labels import LabelSource
-    from sslfeat.evaluation.multilabel import MultiLabelResult, SeveralProbed
-    from sslfeat.evaluation.probe import Probed, ProbeOptions, ProbeResult, Unseen
-    from sslfeat.evaluation.transfer import Transfer
+    from sslfeat.evaluation.probing.bootstrap import Accuracy, Paired
+    from sslfeat.evaluation.probing.compare import Transfer
+    from sslfeat.evaluation.probing.labels import LabelSource
+    from sslfeat.evaluation.probing.multilabel import MultiLabelResult, SeveralProbed
+    from sslfeat.evaluation.probing.probe import Probed, ProbeOptions, ProbeResult, Unseen
 
 WORST = 10  # classes shown
 FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png")
 
 
 def probe(
-    train: Annotated[Path, typer.Argument(help="features folder with labels; with --encoder, pictures")],
+    train: Annotated[Path, typer.Argument(help="features folder with labels; with --encoder, images")],
     test: Annotated[
         Path | None, typer.Argument(help="another to test on; default: a fifth of each class of the first")
     ] = None,
@@ -35,8 +35,8 @@ def probe(
         str, typer.Option(help="features (as embedded), folder, or a .csv, .tsv or .parquet")
     ] = "features",
     column: Annotated[str | None, typer.Option(help="of the table of labels: the label")] = None,
-    path_column: Annotated[str | None, typer.Option(help="of the table of labels: the picture")] = None,
-    separator: Annotated[str, typer.Option(help="divides labels, where pictures carry several")] = "",
+    path_column: Annotated[str | None, typer.Option(help="of the table of labels: the image")] = None,
+    separator: Annotated[str, typer.Option(help="divides labels, where images carry several")] = "",
     folds: Annotated[int, typer.Option(help="choose C by cross-validation; 0: by one validation split")] = 0,
     class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts alike")] = None,
     min_images: Annotated[int, typer.Option(help="leave smaller classes out")] = 1,
@@ -47,9 +47,9 @@ def probe(
     seed: Annotated[int, typer.Option(help="of the splits and the bootstrap")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Judge features by a linear probe, nearest neighbours, class means and few shots (with 95% bootstrap intervals)."""
-    from sslfeat.evaluation.labels import LabelSource
-    from sslfeat.evaluation.probe import ProbeOptions
+    """Judge features by a linear probe, nearest neighbors, class means and few shots (with 95% bootstrap intervals)."""
+    from sslfeat.evaluation.probing.labels import LabelSource
+    from sslfeat.evaluation.probing.probe import ProbeOptions
 
     options = ProbeOptions(folds=folds, class_weight=class_weight, seed=seed)
     source = LabelSource(labels, column, path_column, separator)
@@ -67,9 +67,9 @@ def _folders(
     train: Path, test: Path | None, options: ProbeOptions, source: LabelSource, min_images: int, out: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from sslfeat.evaluation.folders import run_folders
-    from sslfeat.evaluation.multilabel import SeveralProbed
-    from sslfeat.features import Features
+    from sslfeat.evaluation.probing.multilabel import SeveralProbed
+    from sslfeat.evaluation.probing.run import run_folders
+    from sslfeat.features.reader import Features
 
     features = Features.load(train)
     probed = run_folders(features, None if test is None else Features.load(test), options, source, min_images)
@@ -78,8 +78,8 @@ def _folders(
     if out is not None:
         _save(out, probed, {"name": made_by["card"]["name"], "fingerprint": made_by["fingerprint"]})
     if as_json:
-        told = [row.told for row in probed.label_source]
-        say_json({**dataclasses.asdict(probed.result), "encoder": made_by["card"]["name"], "label_source": told})
+        sources = [row.summary for row in probed.label_source]
+        say_json({**dataclasses.asdict(probed.result), "encoder": made_by["card"]["name"], "label_source": sources})
     elif isinstance(probed, SeveralProbed):
         _say_several(probed.result)
     else:
@@ -99,19 +99,19 @@ def _compare(
     source: LabelSource, min_images: int, as_json: bool,
 ) -> None:  # fmt: skip
     from sslfeat.cli.embed import shown
-    from sslfeat.encoder import Encoder
-    from sslfeat.evaluation.labels import LabelSource
-    from sslfeat.evaluation.transfer import transfer
-    from sslfeat.inputs import find_inputs
+    from sslfeat.data.dataset import find_inputs
+    from sslfeat.evaluation.probing.compare import transfer
+    from sslfeat.evaluation.probing.labels import LabelSource
+    from sslfeat.inference.encoder import Encoder
 
     if source == LabelSource():
         source = LabelSource("folder")
     encoders = [Encoder.load(name, provider) for name in names]
     if len({encoder.fingerprint for encoder in encoders}) < len(encoders):
         raise UsageError("an encoder was given twice: each is compared with the first")
-    pictures = find_inputs([train], "none")
+    images = find_inputs([train], "none")
     others = None if test is None else find_inputs([test], "none")
-    found = transfer(encoders, pictures, others, work, shown, options, source, min_images)
+    found = transfer(encoders, images, others, work, shown, options, source, min_images)
     if as_json:
         say_json([_plain(row) for row in found])
     else:
@@ -124,16 +124,16 @@ def _plain(row: Transfer) -> dict[str, Any]:
 
 
 def _save(out: Path, probed: Probed | SeveralProbed, made_by: dict[str, Any]) -> None:
-    """The folder of a probe: its model, and, of one label a picture, tables and plots."""
-    from sslfeat import store
-    from sslfeat.evaluation.multilabel import SeveralProbed
-    from sslfeat.evaluation.saved import SavedProbe
+    """The folder of a probe: its model, and, of one label an image, tables and plots."""
+    from sslfeat.evaluation.probing.checkpoint import SavedProbe
+    from sslfeat.evaluation.probing.multilabel import SeveralProbed
+    from sslfeat.storage import atomic
 
     several = isinstance(probed, SeveralProbed)
     files: dict[str, bytes] = {}
     if not isinstance(probed, SeveralProbed):
-        from sslfeat.evaluation.classes import matrix, table
-        from sslfeat.evaluation.plots import classes_png, confusion_png
+        from sslfeat.evaluation.probing.confusion import matrix, table
+        from sslfeat.reports.plots import classes_png, confusion_png
 
         files = {"classes.csv": table(probed.result.per_class), "confusion.csv": matrix(probed.counts, probed.names)}
         try:
@@ -143,7 +143,7 @@ def _save(out: Path, probed: Probed | SeveralProbed, made_by: dict[str, Any]) ->
             note(f"left out: classes.png and confusion.png: {error}")
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        store.write_atomic(out / name, data)
+        atomic.write_atomic(out / name, data)
     SavedProbe(probed.model, probed.names, made_by, several, dataclasses.asdict(probed.result)).save(out)
     for name in FILES[2:]:
         if name not in files:  # of an earlier probe
@@ -168,7 +168,7 @@ def _say(result: ProbeResult) -> None:
         name = f"{shot.shots} a class, {shot.draws} draws"
         say(f"{name:<24} {100 * shot.top1:5.2f}%  [{100 * shot.low:.2f}, {100 * shot.high:.2f}]")
     if result.asked < result.test:
-        note(f"all but the linear probe were asked {result.asked} of the test pictures")
+        note(f"all but the linear probe were asked {result.asked} of the test images")
     _note_choice(result)
     if result.unseen is not None:
         _note_seen(result.unseen, result.test)
@@ -179,7 +179,7 @@ def _note_choice(result: ProbeResult | MultiLabelResult) -> None:
     """How C and the scaling were chosen, where that needs a word."""
     tried = sorted(result.validation)
     if not tried:
-        note(f"C = {result.c:g}, not chosen: no picture could be held out to choose it on")
+        note(f"C = {result.c:g}, not chosen: no image could be held out to choose it on")
     elif len(tried) > 1 and result.c == tried[-1]:
         note(f"C = {result.c:g} is the greatest that was tried")
     elif len(tried) > 1 and result.c == tried[0] and result.validation[tried[1]] < result.validation[result.c]:
@@ -189,9 +189,9 @@ def _note_choice(result: ProbeResult | MultiLabelResult) -> None:
 
 
 def _note_seen(unseen: Unseen, total: int) -> None:
-    note(f"{unseen.seen} of the {total} test pictures are training pictures, file by file")
+    note(f"{unseen.seen} of the {total} test images are training images, file by file")
     if unseen.linear is None:
-        note("none is left without them: these figures say how well the training pictures are remembered")
+        note("none is left without them: these figures say how well the training images are remembered")
         return
     _line(f"  {unseen.test} not seen: linear", unseen.linear)
     if unseen.knn_best is not None:
@@ -216,7 +216,7 @@ def _say_several(result: MultiLabelResult) -> None:
     say(f"{f'linear C={result.c:g}, mean AP':<24} {100 * result.mean:5.2f}%  {interval}")
     _note_choice(result)
     if result.unseen is not None:
-        note(f"{result.unseen.seen} of the {result.test} test pictures are training pictures, file by file")
+        note(f"{result.unseen.seen} of the {result.test} test images are training images, file by file")
         say(f"{f'  {result.unseen.test} not seen: mean AP':<24} {100 * result.unseen.mean:5.2f}%")
     for row in sorted((row for row in result.per_label if row.test), key=lambda row: row.average_precision)[:WORST]:
         say(f"  {row.name[:24]:<24} {row.test:>6} test {100 * row.average_precision:6.2f}%")

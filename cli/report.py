@@ -18,18 +18,18 @@ def report(
     ] = "features",
     column: Annotated[str | None, typer.Option(help="of the table, with the labels")] = None,
     path_column: Annotated[str | None, typer.Option(help="of the table, with the paths")] = None,
-    separator: Annotated[str, typer.Option(help="between the labels of a picture that has several")] = "",
+    separator: Annotated[str, typer.Option(help="between the labels of an image that has several")] = "",
     method: Annotated[str, typer.Option("--map", help="pca, tsne or umap (extra: umap)")] = "pca",
     title: Annotated[str | None, typer.Option(help="of the page")] = None,
-    limit: Annotated[int, typer.Option(help="pictures at most, a random choice of more")] = 50_000,
+    limit: Annotated[int, typer.Option(help="images at most, a random choice of more")] = 50_000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
     seed: Annotated[int, typer.Option(help="of every random choice")] = 0,
 ) -> None:
-    """Write one page, to be mailed: card, data, probe, figures without labels, map, clusters, neighbours, duplicates."""
-    from sslfeat.evaluation.labels import LabelSource
-    from sslfeat.pages.page import write_page
-    from sslfeat.pages.report import ReportOptions
-    from sslfeat.pages.report import report as make
+    """Write one page, to be mailed: card, data, probe, figures without labels, map, clusters, neighbors, duplicates."""
+    from sslfeat.evaluation.probing.labels import LabelSource
+    from sslfeat.reports.render import write_page
+    from sslfeat.reports.report import ReportOptions
+    from sslfeat.reports.report import report as make
 
     check_new(overwrite, out)
     source = LabelSource(labels, column, path_column, separator)

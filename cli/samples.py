@@ -1,4 +1,4 @@
-"""``sslfeat samples``: pictures to try things on."""
+"""``sslfeat samples``: images to try things on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sslfeat.cli.console import say
 
 def samples(
     out: Annotated[Path, typer.Option(help="folder to draw into")] = Path("samples"),
-    count: Annotated[int, typer.Option(help="number of pictures")] = 40,
+    count: Annotated[int, typer.Option(help="number of images")] = 40,
 ) -> None:
-    """Draw sample pictures, a folder a kind."""
-    from sslfeat.samples import draw_samples
+    """Draw sample images, a folder a kind."""
+    from sslfeat.data.synthetic import draw_samples
 
-    say(f"{out}: {draw_samples(out, count)} pictures")
+    say(f"{out}: {draw_samples(out, count)} images")

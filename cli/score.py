@@ -11,7 +11,7 @@ from sslfeat.cli.console import note, say, say_json
 from sslfeat.errors import FeaturesError
 
 RANKED = "1 is best: by rank_me (most), alpha (nearest to 1), uniformity (least), hubness (least)"
-MEASURED = 20_000  # pictures, a random choice of more
+MEASURED = 20_000  # images, a random choice of more
 
 
 def score(
@@ -21,10 +21,10 @@ def score(
     """Measure features without labels, several folders side by side: rank, decay, uniformity, redundancy, hubness."""
     import dataclasses
 
-    from sslfeat.evaluation.sampling import sample
-    from sslfeat.evaluation.score import MEANING, mean_ranks
-    from sslfeat.evaluation.score import score as measure
-    from sslfeat.features import Features
+    from sslfeat.evaluation.unsupervised import MEANING, mean_ranks
+    from sslfeat.evaluation.unsupervised import score as measure
+    from sslfeat.features.reader import Features
+    from sslfeat.numerics.sampling import sample
 
     scores, found = [], []
     for folder in folders:
@@ -46,17 +46,17 @@ def score(
         return
     names = [str(row["encoder"])[:18] for row in found]
     say(f"{'':<18}" + "".join(f"{name:>20}" for name in names))
-    say(f"{'pictures, units':<18}" + "".join(f"{_sizes(row):>20}" for row in found))
+    say(f"{'images, units':<18}" + "".join(f"{_sizes(row):>20}" for row in found))
     for figure, meaning in MEANING.items():
         say(f"{figure:<18}" + "".join(f"{row[figure]:>20.3f}" for row in found) + f"   {meaning}")
     if any(row["images"] < row["of"] for row in found):
-        note(f"of larger folders a random {MEASURED} pictures were measured")
+        note(f"of larger folders a random {MEASURED} images were measured")
     if len(found) > 1:
         say(f"{'mean rank':<18}" + "".join(f"{rank:>20.2f}" for rank in ranks) + "   " + RANKED)
         best = [row for row in found if row["mean_rank"] == min(ranks)]
         say(f"predicted best: {' and '.join(str(row['folder']) for row in best)}")
         if len({row["of"] for row in found}) > 1:
-            note("the folders hold different numbers of pictures: compare encoders on the same ones")
+            note("the folders hold different numbers of images: compare encoders on the same ones")
         note("a prediction, no more: docs/score.md says how well it agreed with a probe")
 
 

@@ -1,4 +1,4 @@
-"""``sslfeat search``: which indexed pictures are most like these?"""
+"""``sslfeat search``: which indexed images are most like these?"""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 def search(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="index folder")],
     queries: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY...", help="pictures, folders, quoted globs, or features folders")
+        list[str] | None, typer.Argument(metavar="QUERY...", help="images, folders, quoted globs, or features folders")
     ] = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="search with this indexed picture, by its path")] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="search with this indexed image, by its path")] = None,
     top: Annotated[int, typer.Option("--top", "-t", help="hits a query")] = 10,
     where: Annotated[list[str] | None, typer.Option(help="only label=TEXT or path~GLOB; != and !~ for not; repeatable")] = None,
     min_score: Annotated[float | None, typer.Option(help="only hits of at least this score")] = None,
     encoder: Annotated[str | None, typer.Option(help="the index's encoder, if it is not found")] = None,
     provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     files: Annotated[bool, typer.Option("--files", "-f", help="print paths only, one a line")] = False,
-    html: Annotated[Path | None, typer.Option(help="write a page with the pictures found inside")] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with the images found inside")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:  # fmt: skip
-    """Find the indexed pictures nearest to each query."""
+    """Find the indexed images nearest to each query."""
     if not queries and not ids:
-        raise UsageError("give pictures to search with, or --id PATH of an indexed one")
+        raise UsageError("give images to search with, or --id PATH of an indexed one")
     if top < 1:
         raise UsageError(f"--top {top} is too few: give 1 or more")
     check_new(overwrite, html)
-    from sslfeat.retrieval.queries import gather
+    from sslfeat.retrieval.query import gather
 
     asked, index = gather(folder, queries or [], ids or [], encoder, provider)
     for name, reason in asked.failures:
@@ -91,8 +91,8 @@ def _table(answers: Sequence[Answer]) -> None:
 
 
 def _page(path: Path, index: Index, answers: Sequence[Answer]) -> None:
-    from sslfeat.pages.gallery import Shown, gallery
-    from sslfeat.pages.page import write_page
+    from sslfeat.reports.gallery import Shown, gallery
+    from sslfeat.reports.render import write_page
 
     sections = []
     for answer in answers:
@@ -101,5 +101,5 @@ def _page(path: Path, index: Index, answers: Sequence[Answer]) -> None:
         hits = [Shown(hit["path"], caption) for hit, caption in zip(found, captions, strict=True)]
         sections.append((Path(answer.query).name, [Shown(answer.query, "query", marked=True), *hits]))
     made_by = (index.meta["encoder"] or {"name": "vectors"})["name"]
-    about = f"{len(index)} pictures, {index.metric}, {index.meta['factory']}, encoder {made_by}"
+    about = f"{len(index)} images, {index.metric}, {index.meta['factory']}, encoder {made_by}"
     write_page(path, gallery("Search", about, sections))

@@ -1,4 +1,4 @@
-"""``sslfeat train``: a folder of pictures becomes a training run."""
+"""``sslfeat train``: a folder of images becomes a training run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sslfeat.errors import UsageError
 PAIRS = (("accuracy", "chance"), ("error", "trivial"))  # figures that mean little without the other
 
 if TYPE_CHECKING:
-    from sslfeat.models.config import TrainConfig
-    from sslfeat.models.train import Progress
+    from sslfeat.models.engine.config import TrainConfig
+    from sslfeat.models.engine.trainer import TrainProgress
 
 
 def train(
     method: Annotated[str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file")] = None,
-    images: Annotated[list[str] | None, typer.Argument(help="folders, pictures, quoted globs, .txt lists")] = None,
+    images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
     out: Annotated[Path, typer.Option(help="run folder")] = Path("run"),
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, ..., vit_tiny, vit_s_16, ...")] = None,
-    image_size: Annotated[int | None, typer.Option(help="px; default: from the pictures")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="default: the method's, less for few pictures")] = None,
-    steps: Annotated[int | None, typer.Option(help="budget in optimiser steps")] = None,
-    epochs: Annotated[float | None, typer.Option(help="budget in passes over the pictures")] = None,
+    image_size: Annotated[int | None, typer.Option(help="px; default: from the images")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="default: the method's, less for few images")] = None,
+    steps: Annotated[int | None, typer.Option(help="budget in optimizer steps")] = None,
+    epochs: Annotated[float | None, typer.Option(help="budget in passes over the images")] = None,
     minutes: Annotated[float | None, typer.Option(help="minutes of training, evaluation not counted")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's")] = None,
@@ -45,11 +45,11 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")] = False,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="run the .py file of --config")] = False,
     checkpoint_steps: Annotated[int | None, typer.Option(help="default: a checkpoint a minute")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="unreadable pictures are an error")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="unreadable images are an error")] = False,
 ) -> None:
     """Train an encoder without labels. METHOD --help explains the method. Several GPUs: torchrun --no-python sslfeat."""
     with needs("train"):
-        from sslfeat.models.config import TrainConfig
+        from sslfeat.models.engine.config import TrainConfig
     if config is not None:
         settings = _repeat(config, bool(method or images), trust_code)
     elif not method or not images:
@@ -83,8 +83,8 @@ def train(
 
 def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:
     """The settings of an earlier run."""
-    from sslfeat.models.config import load_config
-    from sslfeat.models.frozen import refuse_code
+    from sslfeat.models.engine.config import load_config
+    from sslfeat.models.engine.frozen import refuse_code
 
     if named:
         raise UsageError("--config already names the method and the images: leave them out")
@@ -97,17 +97,17 @@ def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:
 def _train(
     settings: TrainConfig, out: Path, begin: dict[str, bool], checkpoint_steps: int | None, strict: bool
 ) -> None:
-    from sslfeat.models.setup import leads
-    from sslfeat.models.train import Reporter
-    from sslfeat.models.train import train as run
+    from sslfeat.models.engine.setup import leads
+    from sslfeat.models.engine.trainer import Reporter
+    from sslfeat.models.engine.trainer import train as run
 
     start = time.monotonic()
     with progress(1.0, "trained") as show:
 
         def loading(done: int, total: int) -> None:
-            show(0.0, f"reading pictures {done}/{total}")
+            show(0.0, f"reading images {done}/{total}")
 
-        def training(now: Progress) -> None:
+        def training(now: TrainProgress) -> None:
             show(now.share, describe(now))
 
         def look(step: int, figures: dict[str, float]) -> None:
@@ -120,15 +120,15 @@ def _train(
     say(f"{result.run}: {result.steps} steps in {time.monotonic() - start:.0f} s")
     say(f"next: sslfeat export {result.run} --out encoder.onnx")
     if result.failures:
-        note(f"{len(result.failures)} pictures could not be read: {out / 'failures.csv'}")
+        note(f"{len(result.failures)} images could not be read: {out / 'failures.csv'}")
     if result.fault:  # last, where it is read
         say(f"warning: {result.fault}")
     if result.failures:
         raise typer.Exit(1 if strict else BAD_INPUTS)
 
 
-def describe(now: Progress) -> str:
-    """One line: pictures a second, loss, accuracy beside its chance level, error beside the trivial predictor's."""
+def describe(now: TrainProgress) -> str:
+    """One line: images a second, loss, accuracy beside its chance level, error beside the trivial predictor's."""
     figures = dict(now.figures)
     pairs = [(name, figures.pop(name, None), beside, figures.pop(beside, None)) for name, beside in PAIRS]
     parts = [f"step {now.step}", f"{now.images_per_second:.0f} images/s"]

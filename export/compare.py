@@ -1,4 +1,4 @@
-"""Two encoders, or one in two forms, on the same pictures: how alike are they, where are they not, which is faster?"""
+"""Two encoders, or one in two forms, on the same images: how alike are they, where are they not, which is faster?"""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.bounds import least, shared_at_least
+from sslfeat.data.sampling import decode_all
 from sslfeat.errors import ExportError, UsageError
-from sslfeat.export.measure import BATCH_SIZES, LAPS, measure
-from sslfeat.export.runtimes import described
-from sslfeat.likeness import NEIGHBOURS, cosines, overlaps
-from sslfeat.picked import decode_all
+from sslfeat.export.backends import described
+from sslfeat.export.runner import BATCH_SIZES, LAPS, measure
+from sslfeat.numerics.bounds import least, shared_at_least
+from sslfeat.numerics.similarity import NEIGHBORS, cosines, overlaps
 
-PICTURES = 500
+IMAGES = 500
 
 
 @dataclass(frozen=True)
 class Worst:
-    """A picture on which the two agree least: its cosine (None: of different dims) and shared share of neighbours."""
+    """An image on which the two agree least: its cosine (None: of different dims) and shared share of neighbors."""
 
     path: str
     cosine: float | None
@@ -32,7 +32,7 @@ class Worst:
 class Comparison:
     """``b`` beside ``a``. Cosines and the largest difference are None where the embeddings are of different lengths.
 
-    With 95 % confidence ``share`` of unseen images like these have ``cosine_bound`` or more, and of neighbours among as many
+    With 95 % confidence ``share`` of unseen images like these have ``cosine_bound`` or more, and of neighbors among as many
     of them ``overlap_bound`` or more are shared.
     """
 
@@ -52,24 +52,24 @@ class Comparison:
 
 
 def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: int = 1, laps: int = LAPS) -> Comparison:
-    """Run encoders or artefacts ``a`` and ``b``, each with its own preprocessing, on up to 500 of the pictures, drawn at random.
+    """Run encoders or artifacts ``a`` and ``b``, each with its own preprocessing, on up to 500 of the images, drawn at random.
 
     ``batch_diff`` is the most that b's embeddings change with the batch size. Raises ExportError, EncoderFileError, UsageError.
     """
     if show < 0 or threads < 1 or laps < 1:
         raise UsageError(f"show is {show}, threads {threads}, laps {laps}: 0 or more, and 1 or more")
     (name_a, card_a), (name_b, card_b) = described(a), described(b)
-    drawn = np.sort(np.random.default_rng(0).permutation(len(sources))[:PICTURES])
+    drawn = np.sort(np.random.default_rng(0).permutation(len(sources))[:IMAGES])
     chosen = [sources[number] for number in drawn.tolist()]
     (first, fine), (second, good) = (decode_all(chosen, card.preprocess) for card in (card_a, card_b))
     kept = fine & good
     if kept.sum() < 2:
-        raise ExportError(f"{int(kept.sum())} readable pictures: it takes two or more to compare")
+        raise ExportError(f"{int(kept.sum())} readable images: it takes two or more to compare")
     measured = measure(b, a, second[kept], threads, laps, reference_pixels=first[kept])
     wanted, found = measured.reference, measured.found[max(BATCH_SIZES)]
     same = wanted.shape == found.shape
     cosine = cosines(wanted, found) if same else None
-    shared = overlaps(wanted, found, NEIGHBOURS)
+    shared = overlaps(wanted, found, NEIGHBORS)
     bound = None if cosine is None else least(cosine)
     names = [source for source, keep in zip(chosen, kept, strict=True) if keep]
     order = np.lexsort((shared, cosine)) if cosine is not None else np.argsort(shared, kind="stable")

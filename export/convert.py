@@ -14,93 +14,106 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from sslfeat import store
-from sslfeat.card import CARD_KEY, Parity
-from sslfeat.encoder_file import EncoderFile, check_encoder
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.decode import Pixels
+from sslfeat.data.holdout import draw_panel
+from sslfeat.data.sampling import decode_all, spread
 from sslfeat.errors import ExportError, ParityError
-from sslfeat.export.artefact import ABOUT, CARD, Artefact, hash_folder
-from sslfeat.export.gates import Drop, Likeness, Verdict, drop_of, judge, likeness
-from sslfeat.export.measure import BATCH_SIZES, measure
-from sslfeat.export.source import DRAWN, Origin, pictures
+from sslfeat.export.artifact import ABOUT, CARD, Artifact, hash_folder
+from sslfeat.export.gates import Agreement, Drop, GateResult, drop_of, judge, likeness
+from sslfeat.export.images import DRAWN, images_to_check
+from sslfeat.export.runner import BATCH_SIZES, measure
+from sslfeat.export.sources import Origin
+from sslfeat.export.targets.base import Source, Target
 from sslfeat.export.targets.registry import find_target
-from sslfeat.export.targets.target import Source, Target
-from sslfeat.images import Pixels
-from sslfeat.inputs import find_inputs
-from sslfeat.judges import draw_panel
-from sslfeat.picked import decode_all, spread
-from sslfeat.sessions import OnnxSession
+from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.inference.model_card import CARD_KEY, Parity
+from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.storage import atomic, staged
 
 TARGET_KEY = "sslfeat.target"
-LABELLED, CHECKED = 4000, 64
+LABELED, CHECKED = 4000, 64
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnxruntime", "openvino", "ncnn", "pnnx", "executorch", "coremltools", "torch")
 
 
 @dataclass(frozen=True)
 class Report:
-    """How an artefact compares. ``likeness`` is None where nothing was run; ``seconds`` are by batch size: the reference's,
-    in onnxruntime on one thread, and the artefact's. ``overridden`` are the gates that failed and were allowed; ``remark`` is
+    """How an artifact compares. ``likeness`` is None where nothing was run; ``seconds`` are by batch size: the reference's,
+    in onnxruntime on one thread, and the artifact's. ``overridden`` are the gates that failed and were allowed; ``remark`` is
     what else there is to tell."""
 
     target: str
     out: str
     bytes: int
     reference_bytes: int
-    likeness: Likeness | None
+    likeness: Agreement | None
     drop: Drop | None
-    verdicts: list[Verdict]
+    verdicts: list[GateResult]
     overridden: list[str]
     seconds: dict[int, tuple[float, float]]
-    pictures: str
+    images: str
     remark: str
 
 
-def convert(
-    origin: Origin, name: str, out: Path, images: Sequence[str] = (), labelled: str | None = None, allow: bool = False,
-    overwrite: bool = False, web_runtime: Path | None = None,
-) -> Report:  # fmt: skip
-    """Make target ``name`` of an encoder at ``out``. ``images`` are the pictures to calibrate and judge with.
+@dataclass(frozen=True)
+class ExportRequest:
+    """A ``target`` by name, to be made at ``out``. ``images`` are those to calibrate and judge with.
 
-    ``labelled`` is a folder of class folders: then classifiers must not lose by it either. Raises ParityError, naming the
-    figures, for an artefact beyond its gates unless ``allow``, ExportError for one that cannot be made or run.
+    ``labeled`` is a folder of class folders: then classifiers must not lose by it either. ``allow`` writes an artifact that is
+    beyond its gates, and records which. ``web_runtime`` is a copy of onnxruntime-web.
     """
-    target = find_target(name)
-    _check_free(out, target, overwrite)
-    with pictures(images, () if target.shows else origin.own) as (sources, told):
-        return _converted(target, origin, out, sources, told, labelled, allow, web_runtime)
+
+    target: str
+    out: Path
+    images: Sequence[str] = ()
+    labeled: str | None = None
+    allow: bool = False
+    overwrite: bool = False
+    web_runtime: Path | None = None
+
+
+def convert(origin: Origin, request: ExportRequest) -> Report:
+    """Make what is asked for of an encoder.
+
+    Raises ParityError, naming the figures, for an artifact beyond its gates, ExportError for one that cannot be made or run.
+    """
+    target = find_target(request.target)
+    _check_free(request.out, target, request.overwrite)
+    with images_to_check(request.images, () if target.shows else origin.own) as (sources, image_source):
+        return _converted(target, origin, request, sources, image_source)
 
 
 def _converted(
-    target: Target, origin: Origin, out: Path, sources: Sequence[bytes], told: str, labelled: str | None, allow: bool,
-    web_runtime: Path | None,
-) -> Report:  # fmt: skip
-    file = origin.file
+    target: Target, origin: Origin, request: ExportRequest, sources: Sequence[bytes], image_source: str
+) -> Report:
+    file, out = origin.file, request.out
     if not sources:
         raise ExportError("there are no images to judge by: give some with --images")
     panel = draw_panel(sources, file.card.preprocess)
-    source = Source(file, origin.weights, panel.seen, panel.names, web_runtime)
+    source = Source(file, origin.weights, panel.seen, panel.names, request.web_runtime)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         made = place / ("encoder.onnx" if target.is_file else "folder")
         if not target.is_file:
             made.mkdir()
         target.make(source, made)
-        report = _judged(target, source, made, panel.judged, told, labelled, allow)
-        if target.shows and told != DRAWN:
+        report = _judged(target, source, made, panel.judged, image_source, request)
+        if target.shows and image_source != DRAWN:
             remark = f"{report.remark}; thumbnails of {min(target.shows, len(panel.names))} of your images are in it"
             report = dataclasses.replace(report, remark=remark)
         _sign(target, file, made, report)
         report = dataclasses.replace(report, out=str(out), bytes=_size(made))
-        _put(made, out)
+        staged.replace(made, out)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return report
 
 
 def _judged(
-    target: Target, source: Source, made: Path, judged: Pixels, told: str, labelled: str | None, allow: bool
+    target: Target, source: Source, made: Path, judged: Pixels, image_source: str, request: ExportRequest
 ) -> Report:
     file = source.file
-    report = Report(target.name, "", 0, len(file.data), None, None, [], [], {}, told, "")
+    report = Report(target.name, "", 0, len(file.data), None, None, [], [], {}, image_source, "")
     if target.runtime is None and target.check is None:
         return report
     if not target.is_file:
@@ -112,16 +125,17 @@ def _judged(
         checked = target.check(source, made, source.shown[:CHECKED])
         wanted = checked.reference
         if wanted is None:
-            wanted = OnnxSession(file.data, "cpu", 1).run(judged[:CHECKED])
-        like, remark = likeness(wanted, [checked.embeddings]), checked.told
+            wanted = OnnxRuntimeBackend(file.data, "cpu", 1).run(judged[:CHECKED])
+        like, remark = likeness(wanted, [checked.embeddings]), checked.remark
     else:
         measured = measure(made, reference, judged)
         like, seconds = likeness(measured.reference, list(measured.found.values())), measured.seconds
-    drop = _drop(made, reference, source, labelled) if labelled and target.gate.drop is not None else None
+    labeled = request.labeled if target.gate.drop is not None else None
+    drop = _drop(made, reference, source, labeled) if labeled else None
     verdicts = judge(target.gate, like, drop)
     failed = [str(verdict) for verdict in verdicts if not verdict.passed]
-    if failed and not allow:
-        cure = _cure(target, told, verdicts, drop)
+    if failed and not request.allow:
+        cure = _cure(target, image_source, verdicts, drop)
         raise ParityError(
             f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written{cure}"
         )
@@ -130,32 +144,32 @@ def _judged(
     )
 
 
-def _cure(target: Target, told: str, verdicts: list[Verdict], drop: Drop | None) -> str:
+def _cure(target: Target, image_source: str, verdicts: list[GateResult], drop: Drop | None) -> str:
     """What may help against a gate that failed."""
-    if told == DRAWN:
+    if image_source == DRAWN:
         return "; drawn images are unlike photographs, give some of yours with --images"
     limits = [verdict.limit for verdict in verdicts if not verdict.passed and verdict.figure.endswith("drop")]
     if drop is not None and limits and max(drop.knn, drop.linear) <= min(limits):
-        return f"; {drop.test} labelled images are too few to show that no point is lost: give more"
+        return f"; {drop.test} labeled images are too few to show that no point is lost: give more"
     return "; --target fp16 is half the size, and nearer" if target.gate.overlap is not None else ""
 
 
-def _drop(made: Path, reference: Path, source: Source, labelled: str) -> Drop:
-    """On up to LABELLED images, none of which ranges were taken from."""
-    inputs = [item for item in find_inputs([labelled], "folder") if item.label is not None]
+def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
+    """On up to LABELED images, none of which ranges were taken from."""
+    inputs = [item for item in find_inputs([labeled], "folder") if item.label is not None]
     if not inputs:
-        raise ExportError(f"{labelled} has no pictures in class folders")
-    some = [inputs[number] for number in spread(len(inputs), LABELLED)]
+        raise ExportError(f"{labeled} has no images in class folders")
+    some = [inputs[number] for number in spread(len(inputs), LABELED)]
     pixels, fine = decode_all([item.raw for item in some], source.file.card.preprocess)
-    seen = {picture.tobytes() for picture in source.seen}
-    fine &= np.array([picture.tobytes() not in seen for picture in pixels], bool)
+    seen = {image.tobytes() for image in source.seen}
+    fine &= np.array([image.tobytes() not in seen for image in pixels], bool)
     labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]
     found = measure(made, reference, pixels[fine], laps=1)
     return drop_of(found.reference, found.found[max(BATCH_SIZES)], labels)
 
 
 def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None:
-    """Write the report into the artefact."""
+    """Write the report into the artifact."""
     if not target.is_file:
         _describe(target, file, made, report)
         return
@@ -163,7 +177,7 @@ def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None
     if like is None:
         raise ExportError(f"target {target.name} was not measured")
     model = onnx.load_model_from_string(made.read_bytes())
-    parity = Parity(like.images, f"{target.name} beside {file.fingerprint[:12]}: {report.pictures}", BATCH_SIZES,
+    parity = Parity(like.images, f"{target.name} beside {file.fingerprint[:12]}: {report.images}", BATCH_SIZES,
                     like.max_abs_diff, like.scale, like.cosine, like.overlap)  # fmt: skip
     card = dataclasses.replace(file.card, name=f"{file.card.name}-{target.name}", parity=parity)
     del model.metadata_props[:]
@@ -176,18 +190,18 @@ def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None
 
 def _describe(target: Target, file: EncoderFile, made: Path, report: Report) -> None:
     (made / CARD).write_text(file.card.to_json() + "\n", encoding="utf-8")
-    (made / ABOUT).write_bytes(store.json_bytes(asdict(_about(target, file, report, hash_folder(made)))))
+    (made / ABOUT).write_bytes(atomic.json_bytes(asdict(_about(target, file, report, hash_folder(made)))))
 
 
-def _about(target: Target, file: EncoderFile, report: Report, files: dict[str, str]) -> Artefact:
-    return Artefact(
+def _about(target: Target, file: EncoderFile, report: Report, files: dict[str, str]) -> Artifact:
+    return Artifact(
         target=target.name,
         runtime=target.runtime,
         main=target.main,
         of=file.fingerprint,
         files=files,
         unrun=target.unrun,
-        pictures=report.pictures,
+        images=report.images,
         remark=report.remark,
         likeness=report.likeness,
         drop=report.drop,
@@ -220,19 +234,6 @@ def _check_free(out: Path, target: Target, overwrite: bool) -> None:
         raise ExportError(
             f"{out} is a {'folder' if out.is_dir() else 'file'}, target {target.name} is not: choose another --out"
         )
-
-
-def _put(made: Path, out: Path) -> None:
-    old = made.parent / "old"
-    replaced = out.is_dir()
-    if replaced:
-        out.rename(old)
-    try:
-        made.rename(out)
-    except OSError:
-        if replaced:
-            old.rename(out)
-        raise
 
 
 def _size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Does an artefact give the reference's features? Figures that hold for unseen images, and the limits that its target sets."""
+"""Does an artifact give the reference's features? Figures that hold for unseen images, and the limits that its target sets."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.bounds import least, lost_between, shared_at_least
+from sslfeat.data.holdout import FEWEST_FOR_NEIGHBORS
 from sslfeat.errors import ExportError
-from sslfeat.evaluation import neighbours
-from sslfeat.evaluation.labels import Labelled
-from sslfeat.evaluation.probe import run_probe
-from sslfeat.export.measure import FloatArray
-from sslfeat.export.targets.target import Gate
-from sslfeat.judges import FEWEST_FOR_NEIGHBOURS
-from sslfeat.likeness import NEIGHBOURS, cosines, overlaps
+from sslfeat.evaluation.probing import knn as neighbors
+from sslfeat.evaluation.probing.labels import Labeled
+from sslfeat.evaluation.probing.probe import run_probe
+from sslfeat.export.targets.base import Gate
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.bounds import least, lost_between, shared_at_least
+from sslfeat.numerics.similarity import NEIGHBORS, cosines, nearest, overlaps
 
 FEWEST = 8  # images to judge by
 FOLDS = 3
@@ -24,11 +24,11 @@ KNN, TEMPERATURE = 20, 0.07
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Agreement:
     """Of ``images`` at every batch size: the worst found, the mean ``overlap``, and what that says of others.
 
     ``scale`` is the largest component of the reference's embeddings. With 95 % confidence ``share`` of unseen images have
-    ``cosine_bound`` or more, and of neighbours among as many unseen ones ``overlap_bound`` or more are kept; None: not known.
+    ``cosine_bound`` or more, and of neighbors among as many unseen ones ``overlap_bound`` or more are kept; None: not known.
     """
 
     images: int
@@ -53,7 +53,7 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """A figure beside its limit; ``about`` says of what it holds."""
 
     figure: str
@@ -67,7 +67,7 @@ class Verdict:
         return f"{self.figure}{of} {self.value:.6g} ({'within' if self.passed else 'beyond'} {self.limit:.6g})"
 
 
-def likeness(wanted: FloatArray, found: Sequence[FloatArray]) -> Likeness:
+def likeness(wanted: FloatArray, found: Sequence[FloatArray]) -> Agreement:
     """Of embeddings ``found``, each (N, D), with those ``wanted``.
 
     Raises ExportError for embeddings that are not finite, of another length, or too few images.
@@ -80,9 +80,9 @@ def likeness(wanted: FloatArray, found: Sequence[FloatArray]) -> Likeness:
         if not np.isfinite(rows).all():
             raise ExportError("it gave embeddings that are not finite")
     cosine = np.min([cosines(wanted, rows) for rows in found], axis=0)
-    shared = min((overlaps(wanted, rows, NEIGHBOURS) for rows in found), key=lambda values: float(values.mean()))
+    shared = min((overlaps(wanted, rows, NEIGHBORS) for rows in found), key=lambda values: float(values.mean()))
     bound = least(cosine)
-    return Likeness(
+    return Agreement(
         images=len(wanted),
         cosine=float(cosine.min()),
         max_abs_diff=max(float(np.abs(rows - wanted).max()) for rows in found),
@@ -94,34 +94,36 @@ def likeness(wanted: FloatArray, found: Sequence[FloatArray]) -> Likeness:
     )
 
 
-def judge(gate: Gate, like: Likeness, drop: Drop | None) -> list[Verdict]:
-    """Every figure that the gate limits. Raises ExportError if neighbours are to be judged on too few images."""
+def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
+    """Every figure that the gate limits. Raises ExportError if neighbors are to be judged on too few images."""
     cosine = like.cosine if like.cosine_bound is None else like.cosine_bound
-    found = [Verdict("cosine", cosine, gate.cosine, cosine >= gate.cosine, f"of {100 * like.share:.4g} % of images")]
+    found = [GateResult("cosine", cosine, gate.cosine, cosine >= gate.cosine, f"of {100 * like.share:.4g} % of images")]
     if gate.max_abs_diff is not None:
         limit = gate.max_abs_diff * like.scale
-        found.append(Verdict("max abs diff", like.max_abs_diff, limit, like.max_abs_diff <= limit))
+        found.append(GateResult("max abs diff", like.max_abs_diff, limit, like.max_abs_diff <= limit))
     if gate.overlap is not None:
-        if like.images < FEWEST_FOR_NEIGHBOURS:
+        if like.images < FEWEST_FOR_NEIGHBORS:
             raise ExportError(
-                f"{like.images} images are too few to judge neighbours by, beside those that ranges are taken from: give "
-                f"{FEWEST_FOR_NEIGHBOURS * 5 // 4 + 1} or more (--images), 364 for a bound on 99 % of others"
+                f"{like.images} images are too few to judge neighbors by, beside those that ranges are taken from: give "
+                f"{FEWEST_FOR_NEIGHBORS * 5 // 4 + 1} or more (--images), 364 for a bound on 99 % of others"
             )
         kept = like.overlap if like.overlap_bound is None else like.overlap_bound
         about = f"among {like.images} images at least"
-        found.append(Verdict("overlap@10", kept, gate.overlap, kept >= gate.overlap, about))
+        found.append(GateResult("overlap@10", kept, gate.overlap, kept >= gate.overlap, about))
     if gate.drop is not None and drop is not None:
         for name, points, ends in (
             ("kNN", drop.knn, drop.knn_interval),
             ("linear probe", drop.linear, drop.linear_interval),
         ):
             most = points if ends is None else ends[1]
-            found.append(Verdict(f"{name} drop", most, gate.drop, most <= gate.drop, f"on {drop.test} images at most"))
+            found.append(
+                GateResult(f"{name} drop", most, gate.drop, most <= gate.drop, f"on {drop.test} images at most")
+            )
     return found
 
 
 def drop_of(reference: FloatArray, found: FloatArray, labels: list[str]) -> Drop:
-    """Points lost by classifiers that are asked every labelled row, by those fitted to the other two thirds.
+    """Points lost by classifiers that are asked every labeled row, by those fitted to the other two thirds.
 
     Raises ExportError for fewer than two classes of three rows each.
     """
@@ -129,7 +131,7 @@ def drop_of(reference: FloatArray, found: FloatArray, labels: list[str]) -> Drop
     kept = [row for row, label in enumerate(labels) if label in set(names[counts >= FOLDS].tolist())]
     y = [labels[row] for row in kept]
     if len(set(y)) < 2:
-        raise ExportError(f"classifiers need two classes or more, of {FOLDS} images each (--labelled)")
+        raise ExportError(f"classifiers need two classes or more, of {FOLDS} images each (--labeled)")
     fold = _folds(y)
     before, after = (_right(rows[kept], y, fold) for rows in (reference, found))
     knn, linear = (was.astype(float) - now for was, now in zip(before, after, strict=True))
@@ -159,13 +161,13 @@ def _right(
     rows: FloatArray, labels: list[str], fold: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Whether kNN, and the linear probe, name each row rightly."""
-    every = Labelled(rows, labels)
+    every = Labeled(rows, labels)
     y = every.numbers(every.classes)
     knn, linear = np.zeros(len(y), bool), np.zeros(len(y), bool)
     for number in range(FOLDS):
         rest, asked = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         linear[asked] = run_probe(every.take(rest), every.take(asked)).correct
-        near, which = neighbours.nearest(rows[rest], rows[asked], min(KNN, len(rest)))
-        voted = neighbours.vote(near, y[rest][which], min(KNN, len(rest)), TEMPERATURE, len(every.classes))
+        near, which = nearest(rows[rest], rows[asked], min(KNN, len(rest)))
+        voted = neighbors.vote(near, y[rest][which], min(KNN, len(rest)), TEMPERATURE, len(every.classes))
         knn[asked] = voted == y[asked]
     return knn, linear

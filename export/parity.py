@@ -1,11 +1,12 @@
-"""Proof that the exported file gives the torch encoder's features, from picture file to embedding.
+"""Proof that the exported file gives the torch encoder's features, from image file to embedding.
 
-The two sides share nothing but the picture: torchvision's resize and crop of the whole picture feed torch, sslfeat's
+The two sides share nothing but the image: torchvision's resize and crop of the whole image feed torch, sslfeat's
 pipeline feeds onnxruntime.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,41 +17,43 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from sslfeat.card import Parity
-from sslfeat.encoder import Encoder
-from sslfeat.encoder_file import EncoderFile
+from sslfeat.data.transforms import Preprocess, to_rgb
 from sslfeat.errors import ExportError, ParityError
-from sslfeat.likeness import cosines, neighbour_overlap
-from sslfeat.preprocess import Preprocess, to_rgb
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.model_card import Parity
+from sslfeat.inference.onnx_model import EncoderFile
+from sslfeat.numerics.similarity import cosines, neighbor_overlap
 
 BATCH_SIZES = (1, 3, 8)
 MAX_ABS_DIFF = 1e-4  # times the largest component
 MIN_COSINE = 0.99999
-PICTURES = 64
+IMAGES = 64
 
 
-def check_parity(encoder: torch.nn.Module, file: EncoderFile, pictures: Sequence[bytes], source: str) -> Parity:
-    """Compare ``file`` in onnxruntime with ``encoder`` in torch on picture files, at batch sizes 1, 3 and 8.
+def check_parity(encoder: torch.nn.Module, file: EncoderFile, images: Sequence[bytes], source: str) -> Parity:
+    """Compare ``file`` in onnxruntime with ``encoder`` in torch on image files, at batch sizes 1, 3 and 8.
 
     Both run on the CPU in one thread, so that the figures repeat exactly. Raises ParityError naming the figure beyond
-    its tolerance, ExportError if there are fewer pictures than the largest batch.
+    its tolerance, ExportError if there are fewer images than the largest batch.
     """
-    if len(pictures) < max(BATCH_SIZES):
-        raise ExportError(f"{len(pictures)} readable pictures: the parity check needs at least {max(BATCH_SIZES)}")
-    wanted = _torch_embeddings(encoder, pictures, file.card.preprocess)
+    if len(images) < max(BATCH_SIZES):
+        raise ExportError(f"{len(images)} readable images: the parity check needs at least {max(BATCH_SIZES)}")
+    wanted = _torch_embeddings(encoder, images, file.card.preprocess)
     runtime = Encoder(file, provider="cpu", threads=1)
-    found = [np.stack(list(runtime.embed(pictures, batch_size=size))) for size in BATCH_SIZES]
+    found = [
+        np.stack(list(runtime.embed([os.fsdecode(path) for path in images], batch_size=size))) for size in BATCH_SIZES
+    ]
     if not all(np.isfinite(values).all() for values in (wanted, *found)):
         raise ParityError("some embeddings are not finite: the training has diverged")
     worst = max(found, key=lambda values: float(np.abs(values - wanted).max()))
     parity = Parity(
-        images=len(pictures),
+        images=len(images),
         source=source,
         batch_sizes=BATCH_SIZES,
         max_abs_diff=_rounded(float(np.abs(worst - wanted).max())),
         scale=_rounded(float(np.abs(wanted).max())),
         min_cosine=round(min(float(cosines(values, wanted).min()) for values in found), 9),
-        neighbour_overlap=round(min(neighbour_overlap(values, wanted) for values in found), 6),
+        neighbor_overlap=round(min(neighbor_overlap(values, wanted) for values in found), 6),
     )
     _judge(parity)
     return parity
@@ -65,7 +68,7 @@ def _judge(parity: Parity) -> None:
 
 
 def reference_pixels(path: bytes | str | Path, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """The plain way to the encoder's input, uint8 (S, S, 3): resize the whole upright picture, then crop its centre."""
+    """The plain way to the encoder's input, uint8 (S, S, 3): resize the whole upright image, then crop its center."""
     with Image.open(path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path) as image:
         upright = to_rgb(ImageOps.exif_transpose(image))
     resized = transforms.resize(upright, preprocess.resize, InterpolationMode(preprocess.filter), antialias=True)
@@ -73,13 +76,13 @@ def reference_pixels(path: bytes | str | Path, preprocess: Preprocess) -> npt.ND
 
 
 def _torch_embeddings(
-    encoder: torch.nn.Module, pictures: Sequence[bytes], preprocess: Preprocess
+    encoder: torch.nn.Module, images: Sequence[bytes], preprocess: Preprocess
 ) -> npt.NDArray[np.float32]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            rows = [encoder(torch.from_numpy(reference_pixels(path, preprocess))[None])[0] for path in pictures]
+            rows = [encoder(torch.from_numpy(reference_pixels(path, preprocess))[None])[0] for path in images]
         embeddings: npt.NDArray[np.float32] = torch.stack(rows).numpy()
         return embeddings
     finally:

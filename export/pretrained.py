@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslfeat.card import Card, TrainingData
-from sslfeat.encoder_file import EncoderFile
+from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import ExportError, MissingExtraError, UsageError
-from sslfeat.export.run import NO_PARITY, UNKNOWN_LICENCE, export_module, versions
-from sslfeat.preprocess import Preprocess
+from sslfeat.export.from_run import NO_PARITY, UNKNOWN_LICENSE, export_module, versions
+from sslfeat.inference.model_card import Card, TrainingData
+from sslfeat.inference.onnx_model import EncoderFile
 
 SOURCES = ("torchvision", "timm")
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision's networks call their last layers
 
 
 class Pretrained(nn.Module):
-    """``network`` (N, 3, S, S) to (N, D), fed with pictures as they are stored, uint8 (N, S, S, 3)."""
+    """``network`` (N, 3, S, S) to (N, D), fed with images as they are stored, uint8 (N, S, S, 3)."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], dim: int) -> None:
         super().__init__()
@@ -46,16 +46,16 @@ class Loaded:
     encoder: Pretrained
     preprocess: Preprocess
     data: str
-    licence: str
+    license: str
 
 
 def export_pretrained(
-    name: str, out: Path, images: Sequence[str] = (), licence: str = UNKNOWN_LICENCE, overwrite: bool = False,
+    name: str, out: Path, images: Sequence[str] = (), license: str = UNKNOWN_LICENSE, overwrite: bool = False,
     weights: bool = True, image_size: int | None = None,
 ) -> EncoderFile:  # fmt: skip
-    """Export ``torchvision/NAME`` or ``timm/NAME``; without ``weights`` at random initialisation.
+    """Export ``torchvision/NAME`` or ``timm/NAME``; without ``weights`` at random initialization.
 
-    ``image_size`` is the side of the pictures it takes, px; None: that of its weights. Raises UsageError for an unknown name,
+    ``image_size`` is the side of the images it takes, px; None: that of its weights. Raises UsageError for an unknown name,
     ExportError for weights that cannot be fetched, or a network that is not exported.
     """
     source, _, network = name.partition("/")
@@ -73,8 +73,8 @@ def export_pretrained(
         layer=found.encoder.layer,
         dim=found.encoder.dim,
         preprocess=found.preprocess,
-        training_data=TrainingData(found.data, 0, UNKNOWN_LICENCE),
-        licence=found.licence if weights and licence == UNKNOWN_LICENCE else licence,
+        training_data=TrainingData(found.data, 0, UNKNOWN_LICENSE),
+        license=found.license if weights and license == UNKNOWN_LICENSE else license,
         config_sha256=hashlib.sha256(f"{name} {found.data}".encode()).hexdigest(),
         versions=versions(source),
         parity=NO_PARITY,
@@ -98,7 +98,7 @@ def _torchvision(name: str, weights: bool, image_size: int | None) -> Loaded:
     size = image_size or own
     encoder = Pretrained(network, prep.mean, prep.std, _dim(network, size))
     preprocess = Preprocess(resize * size // own, size, prep.interpolation.value)
-    return Loaded(encoder, preprocess, f"{default}" if weights else "none", UNKNOWN_LICENCE)
+    return Loaded(encoder, preprocess, f"{default}" if weights else "none", UNKNOWN_LICENSE)
 
 
 def _timm(name: str, weights: bool, image_size: int | None) -> Loaded:
@@ -116,13 +116,13 @@ def _timm(name: str, weights: bool, image_size: int | None) -> Loaded:
         if "Unknown model" in str(error):
             raise UsageError(f"timm has no model {name!r}") from error
         raise
-    told = timm.data.resolve_model_data_config(network)
-    size = image_size or int(told["input_size"][1])
-    resize = max(size, int(size / float(told["crop_pct"])))
-    encoder = Pretrained(network, told["mean"], told["std"], _dim(network, size))
-    licence = str(network.pretrained_cfg.get("license") or UNKNOWN_LICENCE)
+    data_config = timm.data.resolve_model_data_config(network)
+    size = image_size or int(data_config["input_size"][1])
+    resize = max(size, int(size / float(data_config["crop_pct"])))
+    encoder = Pretrained(network, data_config["mean"], data_config["std"], _dim(network, size))
+    license = str(network.pretrained_cfg.get("license") or UNKNOWN_LICENSE)
     data = f"timm's tag {name}" if weights else "none"
-    return Loaded(encoder, Preprocess(resize, size, told["interpolation"]), data, licence)
+    return Loaded(encoder, Preprocess(resize, size, data_config["interpolation"]), data, license)
 
 
 def _dim(network: nn.Module, size: int) -> int:
@@ -130,5 +130,5 @@ def _dim(network: nn.Module, size: int) -> int:
         with torch.inference_mode():
             found: Tensor = network.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError) as error:  # of a network that takes another size
-        raise UsageError(f"it takes no pictures of {size} px: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"it takes no images of {size} px: {str(error).splitlines()[0]}") from error
     return int(found.flatten(1).shape[1])

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models import methods as builtin
-from sslfeat.models.backbones import Backbone, build_backbone
-from sslfeat.models.data import Pictures
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.data import Images
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Figures = dict[str, Tensor | float]
@@ -81,7 +82,7 @@ class Method(nn.Module):
     The other hooks have defaults that do nothing; the training loop says when each is called.
 
     Only ``input_transform`` and ``encoder`` are exported. ``input_transform`` brings pixels (N, 3, S, S) in [0, 1]
-    to what the encoder was trained on; a method that feeds it anything else (grey only, say) replaces it.
+    to what the encoder was trained on; a method that feeds it anything else (gray only, say) replaces it.
     """
 
     @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Method(nn.Module):
     recipe: ClassVar[Recipe] = Recipe()
     about: ClassVar[About] = About("not stated", "not stated", "none")
     numbers: Tensor | None = None
-    """Which pictures the batch at hand holds, int64 (N,): for methods that keep something of every picture."""
+    """Which images the batch at hand holds, int64 (N,): for methods that keep something of every image."""
 
     def __init__(self, encoder: Backbone, config: Any) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class Method(nn.Module):
         """The encoder that ``__init__`` is given; a method whose encoder is no usual backbone makes its own."""
         return build_backbone(backbone, image_size)
 
-    def prepare(self, pictures: Pictures) -> None:
+    def prepare(self, images: Images) -> None:
         """Called once, before the first step and before a checkpoint is restored, with all the data.
 
         The place for codebooks, priors and buffers as long as the data. What it computes must follow from the data and
@@ -115,13 +116,13 @@ class Method(nn.Module):
         """How many steps lie between two calls of ``on_cycle``."""
         return steps_per_epoch
 
-    def on_cycle(self, pictures: Pictures, generator: torch.Generator) -> Iterable[nn.Parameter]:
-        """Called before step 0 and after every cycle. Returns the parameters that start afresh: the optimiser forgets
+    def on_cycle(self, images: Images, generator: torch.Generator) -> Iterable[nn.Parameter]:
+        """Called before step 0 and after every cycle. Returns the parameters that start afresh: the optimizer forgets
         what it knew about them."""
         return ()
 
     def choose(self, indices: Indices, generator: torch.Generator) -> Indices:
-        """The picture numbers (B,) of the next batch, given those drawn: a method may prefer others."""
+        """The image numbers (B,) of the next batch, given those drawn: a method may prefer others."""
         return indices
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -132,11 +133,11 @@ class Method(nn.Module):
         return features
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Any:
-        """What the loss needs of a batch of pictures, uint8 (N, 3, S, S), drawn on the batch's device."""
+        """What the loss needs of a batch of images, uint8 (N, 3, S, S), drawn on the batch's device."""
         raise TypeError(f"{type(self).__name__} defines no views")
 
     def loss(self, views: Any) -> tuple[Tensor, Figures]:
-        """The scalar to minimise, and figures to log.
+        """The scalar to minimize, and figures to log.
 
         ``accuracy`` and ``chance`` are shown side by side, and so are ``error`` and ``trivial``, the same error of a
         predictor that learned nothing; a run that stays at chance or at the trivial error is warned about.
@@ -144,7 +145,7 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
-        """One training step's loss: ``loss(views(batch))``; pictures keep full precision whatever the network uses."""
+        """One training step's loss: ``loss(views(batch))``; images keep full precision whatever the network uses."""
         with torch.autocast(batch.device.type, enabled=False):
             views = self.views(batch, generator)
         return self.loss(views)
@@ -154,7 +155,7 @@ class Method(nn.Module):
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor | None:
-        """A picture (3, H, W) in [0, 1] of what the method sees and predicts for a few of ``batch``, or nothing.
+        """An image (3, H, W) in [0, 1] of what the method sees and predicts for a few of ``batch``, or nothing.
 
         Called in evaluation mode and without gradients; batch is uint8 (N, 3, S, S), N at most 8.
         """

@@ -3,7 +3,7 @@
 SslfeatError
 ├── InputError        what was asked for is not there or makes no sense
 │   └── UsageError    the command or call itself is wrong: an option's value, two options that exclude each other
-├── ImageError        one picture cannot be used (the run goes on without it)
+├── ImageError        one image cannot be used (the run goes on without it)
 ├── EncoderFileError  an encoder file is refused
 ├── ProviderError     the execution provider asked for cannot run here
 ├── FeaturesError     a features folder is busy, damaged, or made by another run
@@ -17,7 +17,21 @@ SslfeatError
 
 from __future__ import annotations
 
-from sslfeat.installation import install_line
+import shlex
+from importlib.metadata import PackageNotFoundError, requires
+
+
+def install_line(extra: str) -> str:
+    """A pip command that installs the packages of ``extra``: they are named one by one, so no index need have sslfeat."""
+    try:
+        found = requires("sslfeat") or []
+    except PackageNotFoundError:  # a checkout that was never installed
+        found = []
+    wanted = {f'extra == "{extra}"', f"extra == '{extra}'"}
+    packages = [name.strip() for name, _, marker in (line.partition(";") for line in found) if marker.strip() in wanted]
+    if not packages:
+        return f"pip install -e '.[{extra}]' in a checkout of sslfeat"
+    return f"pip install {shlex.join(packages)}"
 
 
 class SslfeatError(Exception):
@@ -33,7 +47,7 @@ class UsageError(InputError):
 
 
 class ImageError(SslfeatError):
-    """One picture cannot be read. ``str(error)`` is the reason, without the path, the same on every run."""
+    """One image cannot be read. ``str(error)`` is the reason, without the path, the same on every run."""
 
 
 class EncoderFileError(SslfeatError):

@@ -42,15 +42,15 @@ def look(page: Path, tmp_path: Path, size: tuple[int, int] = DESKTOP, dark: bool
     watched = (
         page.read_text() + f"<script>addEventListener('load', () => setTimeout(() => {{ {probe} }}, 300))</script>"
     )
-    copy, picture = tmp_path / "watched.html", tmp_path / "seen.png"
+    copy, screenshot = tmp_path / "watched.html", tmp_path / "seen.png"
     copy.write_text(watched)
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={screenshot}",
         f"--window-size={size[0]},{size[1]}", f"--blink-settings=preferredColorScheme={0 if dark else 1}",
         "--virtual-time-budget=5000", "--dump-dom", copy.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    with Image.open(picture) as image:
+    with Image.open(screenshot) as image:
         return Seen(done.stdout, errors, np.asarray(image.convert("RGB")))

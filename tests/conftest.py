@@ -1,4 +1,4 @@
-"""Fixtures: drawn pictures, and a tiny encoder made without torch."""
+"""Fixtures: drawn images, and a tiny encoder made without torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sslfeat.card import CARD_KEY, Card, Parity, TrainingData
-from sslfeat.images import Preprocess
-from sslfeat.samples import draw_samples
+from sslfeat.data.decode import Preprocess
+from sslfeat.data.synthetic import draw_samples
+from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks lose time to threads
 
@@ -31,7 +31,7 @@ def tiny_card(name: str = "tiny") -> Card:
         dim=TINY_DIM,
         preprocess=Preprocess(resize=TINY_SIZE, size=TINY_SIZE),
         training_data=TrainingData("none", 0, "none"),
-        licence="Apache-2.0",
+        license="Apache-2.0",
         config_sha256="0" * 64,
         versions={},
         parity=Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0),
@@ -72,18 +72,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 drawn JPEGs in four class folders. Read only."""
-    folder = tmp_path_factory.mktemp("drawn") / "pictures"
+    folder = tmp_path_factory.mktemp("drawn") / "images"
     draw_samples(folder, 40)
     return folder
 
 
 @pytest.fixture(scope="session")
-def embedded(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The features folder of ``pictures`` by ``tiny``. Read only."""
+def embedded(tiny: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The features folder of ``images`` by ``tiny``. Read only."""
     folder = tmp_path_factory.mktemp("embedded") / "features"
-    done = sslfeat("embed", pictures, "--encoder", tiny, "--out", folder)
+    done = sslfeat("embed", image_folder, "--encoder", tiny, "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -1,4 +1,4 @@
-"""Drawn picture files of every format and mode that sslfeat promises, each with the pixels that it must give.
+"""Drawn image files of every format and mode that sslfeat promises, each with the pixels that it must give.
 
 The pixels come from the drawing by numpy, never from reading the file; what Pillow cannot write is packed by hand.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from sslfeat.images import Pixels
+from sslfeat.data.decode import Pixels
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO")  # the promised ones
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -34,7 +34,7 @@ UPRIGHT = {**STORED, 6: STORED[8], 8: STORED[6]}
 
 @dataclass(frozen=True)
 class Drawn:
-    """``golden`` is the upright RGB picture. Pixels may differ from it by ``tolerance`` levels, in a lossy file by more."""
+    """``golden`` is the upright RGB image. Pixels may differ from it by ``tolerance`` levels, in a lossy file by more."""
 
     name: str
     data: bytes
@@ -52,15 +52,15 @@ def drawing(width: int = 48, height: int = 36) -> Pixels:
 
 
 RGB = drawing()
-GREY = RGB[:, :, 2].copy()
-BITS = (GREY > 90) & (RGB[:, :, 1] > 40)
+GRAY = RGB[:, :, 2].copy()
+BITS = (GRAY > 90) & (RGB[:, :, 1] > 40)
 INDEX = (RGB[:, :, 0] // 32 * 8 + RGB[:, :, 1] // 32).astype(np.uint8)
 PALETTE = np.random.default_rng(0).integers(0, 256, (64, 3)).astype(np.uint8)
-ALPHA = np.select([GREY < 60, GREY > 180], [0, 255], 255 - RGB[:, :, 1].astype(int)).astype(np.uint8)
-DEEP = np.linspace(0, 65535, GREY.size).round().astype(np.uint16).reshape(GREY.shape)
+ALPHA = np.select([GRAY < 60, GRAY > 180], [0, 255], 255 - RGB[:, :, 1].astype(int)).astype(np.uint8)
+DEEP = np.linspace(0, 65535, GRAY.size).round().astype(np.uint16).reshape(GRAY.shape)
 RGBA = np.dstack([RGB, ALPHA])
 DEEP_RGB = RGB.astype(np.uint16) * 256 + 255 - RGB[::-1]
-CMYK = np.dstack([255 - RGB, GREY // 4])
+CMYK = np.dstack([255 - RGB, GRAY // 4])
 CMYK_AS_RGB = np.rint(RGB * (1 - CMYK[:, :, 3:] / 255)).astype(np.uint8)
 
 
@@ -74,7 +74,7 @@ def three(plane: Pixels) -> Pixels:
 
 
 def whitened(rgb: Pixels, where: Any) -> Pixels:
-    """The picture with white where it is transparent."""
+    """The image with white where it is transparent."""
     return np.where(where[:, :, None], np.uint8(255), rgb)
 
 
@@ -83,15 +83,15 @@ def eight_bits(values: Any, most: int = 65535) -> Pixels:
     return pixels if pixels.ndim == 3 else three(pixels)
 
 
-def encoded(picture: Any, kind: str, **options: Any) -> bytes:
+def encoded(image: Any, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
-    image.save(buffer, kind, **options)
+    opened = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
+    opened.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def another() -> dict[str, Any]:
-    """Options that save a second picture behind the first; a new one each time, since saving leaves its marks on it."""
+    """Options that save a second image behind the first; a new one each time, since saving leaves its marks on it."""
     return {"save_all": True, "append_images": [Image.fromarray(255 - RGB)]}
 
 
@@ -114,12 +114,12 @@ def png_chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def transparent(*colour: int) -> bytes:
-    return png_chunk(b"tRNS", struct.pack(f">{len(colour)}H", *colour))
+def transparent(*color: int) -> bytes:
+    return png_chunk(b"tRNS", struct.pack(f">{len(color)}H", *color))
 
 
-def png(pixels: Any, colour: int, depth: int = 8, interlaced: bool = False, extra: bytes = b"") -> bytes:
-    """A PNG of any depth, of colour type 0, 2, 4 or 6; ``extra`` chunks come before the pixels."""
+def png(pixels: Any, color: int, depth: int = 8, interlaced: bool = False, extra: bytes = b"") -> bytes:
+    """A PNG of any depth, of color type 0, 2, 4 or 6; ``extra`` chunks come before the pixels."""
     height, width = pixels.shape[:2]
     rows = []
     for x, y, dx, dy in ADAM7 if interlaced else ((0, 0, 1, 1),):
@@ -128,14 +128,14 @@ def png(pixels: Any, colour: int, depth: int = 8, interlaced: bool = False, extr
             rows.append(
                 b"\0" + (np.packbits(high_bits_first) if depth < 8 else row.astype(f">u{depth // 8}")).tobytes()
             )
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
     chunks = png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", zlib.compress(b"".join(rows)))
     return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
 
 
 def tiff(strip: bytes, bits: int, photometric: int, order: str = "<") -> bytes:
-    """An uncompressed grey TIFF of one strip."""
-    height, width = GREY.shape
+    """An uncompressed gray TIFF of one strip."""
+    height, width = GRAY.shape
     tags = {
         256: width,
         257: height,
@@ -164,7 +164,7 @@ def basics() -> Iterator[Drawn]:
     yield Drawn("PPM-1", encoded(BITS, "PPM"), black_and_white)
     for kind in ("PNG", "BMP", "TIFF"):
         yield Drawn(f"{kind}-1", encoded(BITS, kind), black_and_white)
-        yield Drawn(f"{kind}-L", encoded(GREY, kind), three(GREY))
+        yield Drawn(f"{kind}-L", encoded(GRAY, kind), three(GRAY))
         yield Drawn(f"{kind}-P", encoded(paletted(), kind), PALETTE[INDEX])
         yield Drawn(f"{kind}-RGB", encoded(RGB, kind), RGB)
 
@@ -175,7 +175,7 @@ def jpegs() -> Iterator[Drawn]:
     for subsampling, name in enumerate(("444", "422", "420")):
         data = encoded(RGB, "JPEG", quality=95, subsampling=subsampling)
         yield Drawn(f"JPEG-{name}", data, RGB, lossy=True)
-    yield Drawn("JPEG-L", encoded(GREY, "JPEG", quality=95), three(GREY), lossy=True)
+    yield Drawn("JPEG-L", encoded(GRAY, "JPEG", quality=95), three(GRAY), lossy=True)
     cmyk = Image.fromarray(CMYK, "CMYK")
     yield Drawn("JPEG-CMYK-Adobe", encoded(cmyk, "JPEG", quality=95), CMYK_AS_RGB, lossy=True)
     yield Drawn("JPEG-trailing-bytes", encoded(RGB, "JPEG", quality=95) + b"junk" * 9, RGB, lossy=True)
@@ -184,7 +184,7 @@ def jpegs() -> Iterator[Drawn]:
 
 
 def pngs() -> Iterator[Drawn]:
-    yield Drawn("PNG-LA", encoded(np.dstack([GREY, ALPHA]), "PNG"), over_white(three(GREY), ALPHA))
+    yield Drawn("PNG-LA", encoded(np.dstack([GRAY, ALPHA]), "PNG"), over_white(three(GRAY), ALPHA))
     yield Drawn("PNG-RGBA", encoded(RGBA, "PNG"), over_white(RGB, ALPHA))
     yield Drawn("PNG-I;16", encoded(DEEP, "PNG"), eight_bits(DEEP))
     alphas = np.arange(64, dtype=np.uint8) * 4
@@ -197,7 +197,7 @@ def pngs() -> Iterator[Drawn]:
     yield Drawn("PNG-RGB-interlaced", png(RGB, 2, interlaced=True), RGB)
     yield Drawn("PNG-I;16-interlaced", png(DEEP, 0, 16, interlaced=True), eight_bits(DEEP))
     for depth in (2, 4):
-        plane = (GREY >> (8 - depth)).astype(np.uint8)
+        plane = (GRAY >> (8 - depth)).astype(np.uint8)
         scaled = plane * np.uint8(255 // (2**depth - 1))
         yield Drawn(f"PNG-{depth}-bit", png(plane, 0, depth), three(scaled))
     clear = png(BITS.view(np.uint8), 0, 1, extra=transparent(0))
@@ -217,7 +217,7 @@ def gifs() -> Iterator[Drawn]:
     still, other = paletted(), Image.fromarray(255 - PALETTE[INDEX])
     yield Drawn("GIF", encoded(still, "GIF"), PALETTE[INDEX])
     yield Drawn("GIF-not-interlaced", encoded(still, "GIF", interlace=0), PALETTE[INDEX])
-    yield Drawn("GIF-grey", encoded(GREY, "GIF"), three(GREY))
+    yield Drawn("GIF-gray", encoded(GRAY, "GIF"), three(GRAY))
     yield Drawn("GIF-transparent", encoded(still, "GIF", transparency=9), whitened(PALETTE[INDEX], INDEX == 9))
     animated = encoded(still, "GIF", save_all=True, append_images=[other, still], duration=50, loop=0)
     yield Drawn("GIF-animated", animated, PALETTE[INDEX])
@@ -230,15 +230,15 @@ def bmps() -> Iterator[Drawn]:
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
     yield Drawn("BMP-RGBA", bmp(bgra[::-1].tobytes(), 32, 3, 36, masks, 108), over_white(RGB, ALPHA))
     runs = b"".join(b"".join(bytes([1, index]) for index in row) + b"\0\0" for row in INDEX[::-1]) + b"\0\1"
-    colours = np.zeros((256, 4), np.uint8)
-    colours[:64, :3] = PALETTE[:, ::-1]
-    yield Drawn("BMP-run-lengths", bmp(runs, 8, 1, 36, colours.tobytes()), PALETTE[INDEX])
+    colors = np.zeros((256, 4), np.uint8)
+    colors[:64, :3] = PALETTE[:, ::-1]
+    yield Drawn("BMP-run-lengths", bmp(runs, 8, 1, 36, colors.tobytes()), PALETTE[INDEX])
 
 
 def tiffs() -> Iterator[Drawn]:
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
         yield Drawn(f"TIFF-RGB-{compression}", encoded(RGB, "TIFF", compression=compression), RGB)
-        yield Drawn(f"TIFF-L-{compression}", encoded(GREY, "TIFF", compression=compression), three(GREY))
+        yield Drawn(f"TIFF-L-{compression}", encoded(GRAY, "TIFF", compression=compression), three(GRAY))
     yield Drawn("TIFF-jpeg", encoded(RGB, "TIFF", compression="jpeg", quality=95), RGB, lossy=True)
     yield Drawn("TIFF-1-fax", encoded(BITS, "TIFF", compression="group4"), three(BITS * np.uint8(255)))
     yield Drawn("TIFF-RGBA", encoded(RGBA, "TIFF"), over_white(RGB, ALPHA))
@@ -250,7 +250,7 @@ def tiffs() -> Iterator[Drawn]:
     yield Drawn("TIFF-I;16-lzw", encoded(DEEP, "TIFF", compression="tiff_lzw"), eight_bits(DEEP))
     yield Drawn("TIFF-I;16B", tiff(DEEP.astype(">u2").tobytes(), 16, 1, ">"), eight_bits(DEEP))
     yield Drawn("TIFF-I", encoded(DEEP.astype(np.int32), "TIFF"), eight_bits(DEEP))
-    yield Drawn("TIFF-white-is-0", tiff((255 - GREY).tobytes(), 8, 0), three(GREY))
+    yield Drawn("TIFF-white-is-0", tiff((255 - GRAY).tobytes(), 8, 0), three(GRAY))
     yield Drawn("TIFF-16-bit-white-is-0", tiff((65535 - DEEP).tobytes(), 16, 0), eight_bits(DEEP))
     twelve = DEEP >> 4
     bits = np.unpackbits(twelve.astype(">u2").view(np.uint8).reshape(36, 48, 2), axis=2)[:, :, 4:]
@@ -274,9 +274,9 @@ def webps_and_avifs() -> Iterator[Drawn]:
 
 
 def others() -> Iterator[Drawn]:
-    for mode, picture, golden in (("RGB", RGB, RGB), ("L", GREY, three(GREY)), ("I;16", DEEP, eight_bits(DEEP))):
-        yield Drawn(f"JPEG2000-{mode}", encoded(picture, "JPEG2000"), golden)
-        yield Drawn(f"PPM-{mode}", encoded(picture, "PPM"), golden)
+    for mode, image, golden in (("RGB", RGB, RGB), ("L", GRAY, three(GRAY)), ("I;16", DEEP, eight_bits(DEEP))):
+        yield Drawn(f"JPEG2000-{mode}", encoded(image, "JPEG2000"), golden)
+        yield Drawn(f"PPM-{mode}", encoded(image, "PPM"), golden)
     yield Drawn("JPEG2000-RGBA", encoded(RGBA, "JPEG2000"), over_white(RGB, ALPHA))
     yield Drawn("JPEG2000-stream", encoded(RGB, "JPEG2000", no_jp2=True), RGB)
     lossy = encoded(RGB, "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[5])

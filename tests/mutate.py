@@ -1,4 +1,4 @@
-"""Damaged picture files: seeded mutations of small drawn ones, the same on every machine."""
+"""Damaged image files: seeded mutations of small drawn ones, the same on every machine."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Mutation = Callable[[bytearray, random.Random], None]
 def originals() -> Iterator[tuple[str, bytes]]:
     """Files of every format that sslfeat reads, most of them in several variants."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    colour = Image.fromarray(np.stack([columns * 4, rows * 5, rows ^ columns], 2).astype(np.uint8))
-    faded = colour.copy()
+    color = Image.fromarray(np.stack([columns * 4, rows * 5, rows ^ columns], 2).astype(np.uint8))
+    faded = color.copy()
     faded.putalpha(Image.fromarray((rows * 5).astype(np.uint8)))
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind in FORMATS:
-        yield kind, saved(colour, kind)
-    yield "JPEG", saved(colour, "JPEG", progressive=True, exif=exif)
-    yield "JPEG", saved(colour.convert("CMYK"), "JPEG")
+        yield kind, saved(color, kind)
+    yield "JPEG", saved(color, "JPEG", progressive=True, exif=exif)
+    yield "JPEG", saved(color.convert("CMYK"), "JPEG")
     yield "PNG", saved(faded, "PNG", exif=exif)
-    yield "PNG", saved(colour.quantize(16), "PNG", transparency=3)
-    yield "GIF", saved(colour, "GIF", save_all=True, append_images=[faded, colour])
-    yield "BMP", saved(colour.quantize(16), "BMP")
+    yield "PNG", saved(color.quantize(16), "PNG", transparency=3)
+    yield "GIF", saved(color, "GIF", save_all=True, append_images=[faded, color])
+    yield "BMP", saved(color.quantize(16), "BMP")
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg"):
-        yield "TIFF", saved(colour, "TIFF", compression=compression)
+        yield "TIFF", saved(color, "TIFF", compression=compression)
     yield "WEBP", saved(faded, "WEBP", lossless=True, exif=exif)
-    yield "WEBP", saved(colour, "WEBP", save_all=True, append_images=[faded])
+    yield "WEBP", saved(color, "WEBP", save_all=True, append_images=[faded])
     yield "AVIF", saved(faded, "AVIF", exif=exif)
     yield "JPEG2000", saved(faded, "JPEG2000", no_jp2=True)
     yield "PPM", saved(Image.fromarray((rows * columns).astype(np.uint16)), "PPM")

@@ -1,4 +1,4 @@
-"""One of several processes that train together, for ``test_ranks``: python -m tests.on_ranks RANK WORLD PICTURES OUT."""
+"""One of several processes that train together, for ``test_ranks``: python -m tests.on_ranks RANK WORLD IMAGES OUT."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sslfeat.inputs import find_inputs
-from sslfeat.models import ranks
-from sslfeat.models.config import TrainConfig
-from sslfeat.models.data import Pictures, load_pictures, to_batch
-from sslfeat.models.frozen import build_method
+from sslfeat.data.dataset import find_inputs
+from sslfeat.models.engine import distributed
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.data import Images, load_images, to_batch
+from sslfeat.models.engine.frozen import build_method
 from sslfeat.models.method import VIT_BACKBONES, Method, Recipe, find_method, method_names
 
 BATCH = 16
-BLOCKS = {"simclr": 2, "barlow": 2, "rotation": 4}  # views that are blocks of N, picture by picture in each
+BLOCKS = {"simclr": 2, "barlow": 2, "rotation": 4}  # views that are blocks of N, image by image in each
 OPTIONS = {  # the length of a prefix is drawn for a whole batch; small codebooks are soon found
     "autoregressive": {"prefix": "false"},
     "beit": {"words": "16"},
@@ -30,7 +30,7 @@ OPTIONS = {  # the length of a prefix is drawn for a whole batch; small codebook
 CPU = torch.device("cpu")
 
 
-def made(name: str, drawn: Pictures, seed: int = 0) -> Method:
+def made(name: str, drawn: Images, seed: int = 0) -> Method:
     usual = find_method(name).recipe.backbones
     backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: "resnet10_w4"}.get(usual, usual[0])
     method = build_method(TrainConfig(name, (), backbone, 32, seed=seed, options=OPTIONS.get(name, {})))
@@ -42,7 +42,7 @@ def made(name: str, drawn: Pictures, seed: int = 0) -> Method:
     return method
 
 
-def views_of(method: Method, drawn: Pictures, rank: int, world: int) -> Any:
+def views_of(method: Method, drawn: Images, rank: int, world: int) -> Any:
     """What rank ``rank`` of ``world`` sees of a batch."""
     numbers = np.arange(BATCH)[rank::world]
     method.numbers = torch.from_numpy(numbers)
@@ -68,27 +68,27 @@ def outcome(method: Method, views: Any) -> dict[str, Tensor]:
     loss, figures = method.loss(views)
     torch.autograd.backward(loss)
     told: dict[str, float] = {key: float(figures[key]) for key in figures if key in ("accuracy", "chance", "error")}
-    values = ranks.mean_figures({"loss": float(loss.detach()), **told}, CPU)
+    values = distributed.mean_figures({"loss": float(loss.detach()), **told}, CPU)
     gradient = torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
-    if ranks.world_size() > 1:  # as DistributedDataParallel does
+    if distributed.world_size() > 1:  # as DistributedDataParallel does
         dist.all_reduce(gradient)
-        gradient /= ranks.world_size()
+        gradient /= distributed.world_size()
     running = [buffer.flatten() for name, buffer in method.named_buffers() if "running" in name]
     kept = {"gradient": gradient, "running": torch.cat([torch.zeros(0), *running])}
     return kept | {f"figure {key}": torch.tensor(value) for key, value in values.items()}
 
 
-def main(rank: int, world: int, pictures: str, out: Path) -> None:
+def main(rank: int, world: int, image_folder: str, out: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=world)
-    drawn = load_pictures(find_inputs([pictures]), 32, out.parent)
+    drawn = load_images(find_inputs([image_folder]), 32, out.parent)
     kept: dict[str, Tensor] = {}
     for name in method_names():
         method = made(name, drawn)
-        ranks.share_statistics(method, CPU)
+        distributed.share_statistics(method, CPU)
         kept |= {f"{name}/{key}": value for key, value in outcome(method, views_of(method, drawn, rank, world)).items()}
     unlike = made("patch2vec", drawn, seed=rank)
-    ranks.equalize(unlike)
+    distributed.equalize(unlike)
     kept |= {f"equal/{name}": value.clone().contiguous() for name, value in unlike.state_dict().items()}
     save_file(kept, f"{out}.{rank}")
     dist.destroy_process_group()

@@ -17,18 +17,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat import Encoder
+from sslfeat.data.decode import Pixels
+from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import EncoderFileError, InputError, ParityError, SslfeatError
-from sslfeat.export.adopt import adopt
-from sslfeat.export.apart import adopt_apart
-from sslfeat.export.beside import read_whole
-from sslfeat.export.foreign import Wish, read_preprocessor
-from sslfeat.images import Pixels
-from sslfeat.preprocess import Preprocess
+from sslfeat.export.adopt.adopt import adopt
+from sslfeat.export.adopt.external_data import read_whole
+from sslfeat.export.adopt.foreign_model import AdoptRequest, read_preprocessor
+from sslfeat.export.adopt.subprocess import adopt_apart
 from tests.conftest import sslfeat
 
 SIZE, DIM = 16, 6
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), dtype=np.uint8)
-WISH = Wish(Preprocess(SIZE, SIZE), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+WISH = AdoptRequest(Preprocess(SIZE, SIZE), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
 def foreign(
@@ -85,8 +85,8 @@ def by_hand(pixels: Pixels, pool: str = "") -> npt.NDArray[np.float64]:
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("pool", ["none", "cls", "mean"])
 def test_the_features_are_those_by_hand(last: bool, pool: str, tmp_path: Path) -> None:
-    wish = Wish(WISH.preprocess, WISH.mean, WISH.std, pool=pool, name="theirs")
-    file = adopt(foreign(last, tokens=0 if pool == "none" else 16), wish, PIXELS, "given")
+    request = AdoptRequest(WISH.preprocess, WISH.mean, WISH.std, pool=pool, name="theirs")
+    file = adopt(foreign(last, tokens=0 if pool == "none" else 16), request, PIXELS, "given")
     found = Encoder(file, provider="cpu").run(PIXELS)
     assert found == pytest.approx(by_hand(PIXELS, pool), abs=1e-4)
     assert (file.card.name, file.card.backbone, file.card.layer, file.card.dim) == ("theirs", "theirs", "image", DIM)
@@ -99,24 +99,24 @@ def test_half_precision_is_fed_and_widened() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "wish", "message"),
+    ("data", "request", "message"),
     [
         (foreign(twist="two inputs"), WISH, "2 inputs"),
         (foreign(twist="domain"), WISH, "com.microsoft"),
         (foreign(twist="fixed"), WISH, "takes no batches: export it with a dynamic batch axis"),
         (foreign(twist="fixed", batch=1), WISH, "for batches of 1: export it with a dynamic batch axis"),
         (foreign(channels=4), WISH, "three channels"),
-        (foreign(), Wish(Preprocess(32, 32)), "not of 32 px"),
+        (foreign(), AdoptRequest(Preprocess(32, 32)), "not of 32 px"),
         (foreign(tokens=16), WISH, "choose --pool"),
-        (foreign(), Wish(WISH.preprocess, pool="cls"), "leave --pool out"),
+        (foreign(), AdoptRequest(WISH.preprocess, pool="cls"), "leave --pool out"),
         (foreign()[:200], WISH, "damaged"),
         (without_opset(), WISH, "which opset"),
         (b"", WISH, "not an ONNX"),
     ],
 )
-def test_what_is_refused(data: bytes, wish: Wish, message: str) -> None:
+def test_what_is_refused(data: bytes, request: AdoptRequest, message: str) -> None:
     with pytest.raises((EncoderFileError, ParityError), match=message):
-        adopt(data, wish, PIXELS, "given")
+        adopt(data, request, PIXELS, "given")
 
 
 def test_hostile_models_end_as_errors_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_damage_anywhere_is_named() -> None:
 def test_wishes_that_make_no_sense() -> None:
     for wrong in ({"pool": "max"}, {"std": (1, 0, 1)}, {"mean": (1, 2)}, {"preprocess": Preprocess(8, 16)}):
         with pytest.raises(InputError):
-            Wish(**{"preprocess": WISH.preprocess, **wrong})  # type: ignore[arg-type]
+            AdoptRequest(**{"preprocess": WISH.preprocess, **wrong})  # type: ignore[arg-type]
 
 
 def test_a_preprocessor_config_is_followed(tmp_path: Path) -> None:
@@ -172,20 +172,20 @@ def test_a_preprocessor_config_is_followed(tmp_path: Path) -> None:
     assert (read["mean"], read["std"], read["scale"]) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), pytest.approx(1))
     for stretched in ({"size": {"height": 16, "width": 16}}, {"do_center_crop": False}):
         file.write_text(json.dumps({**told, **stretched}))
-        with pytest.raises(InputError, match="stretches pictures"):
+        with pytest.raises(InputError, match="stretches images"):
             read_preprocessor(file)
     file.write_text(json.dumps({**told, "size": {"height": 16, "width": 20}}))
     with pytest.raises(InputError, match="not one side"):
         read_preprocessor(file)
 
 
-def test_the_command_and_what_it_makes_is_embedded(pictures: Path, tmp_path: Path) -> None:
+def test_the_command_and_what_it_makes_is_embedded(image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.onnx").write_bytes(foreign())
-    options = ("--size", "16", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.3,0.4", "--images", pictures)
+    options = ("--size", "16", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.3,0.4", "--images", image_folder)
     done = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "ours.onnx", *options)
     assert done.returncode == 0, done.stderr
     assert "cosine 1.0000000" in done.stdout
-    assert sslfeat("embed", pictures, "--encoder", tmp_path / "ours.onnx", "--out", tmp_path / "f").returncode == 0
+    assert sslfeat("embed", image_folder, "--encoder", tmp_path / "ours.onnx", "--out", tmp_path / "f").returncode == 0
     again = sslfeat("adopt", tmp_path / "ours.onnx", "--out", tmp_path / "more.onnx", *options)
     assert "carries an sslfeat card already" in again.stderr
     assert not (tmp_path / "more.onnx").exists()
@@ -223,15 +223,15 @@ def test_maps_are_averaged_over_their_cells_wherever_their_channels_are(last: bo
         model.graph.node[0].output[0] = "image"
     shape: list[Any] = ["n", 4, 4, DIM] if last else ["n", DIM, 4, 4]
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
-    wish = Wish(WISH.preprocess, WISH.mean, WISH.std, pool="mean")
-    file = adopt(model.SerializeToString(), wish, PIXELS, "given")
+    request = AdoptRequest(WISH.preprocess, WISH.mean, WISH.std, pool="mean")
+    file = adopt(model.SerializeToString(), request, PIXELS, "given")
     assert Encoder(file, provider="cpu").run(PIXELS) == pytest.approx(by_hand(PIXELS), abs=1e-4)
     with pytest.raises(EncoderFileError, match="choose --pool mean"):
         adopt(model.SerializeToString(), WISH, PIXELS, "given")
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_a_model_that_scales_inside_is_fed_as_pictures_are(last: bool) -> None:
+def test_a_model_that_scales_inside_is_fed_as_images_are(last: bool) -> None:
     model = onnx.load_model_from_string(foreign(last))
     graph = model.graph
     graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
@@ -244,9 +244,9 @@ def test_a_model_that_scales_inside_is_fed_as_pictures_are(last: bool) -> None:
     ):
         graph.node.insert(number, node)
     graph.initializer.append(numpy_helper.from_array(np.array(255, np.float32), "most"))
-    plain = Wish(WISH.preprocess)
+    plain = AdoptRequest(WISH.preprocess)
     found = Encoder(adopt(model.SerializeToString(), plain, PIXELS, "given"), provider="cpu").run(PIXELS)
-    unscaled = Wish(WISH.preprocess, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    unscaled = AdoptRequest(WISH.preprocess, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     wanted = Encoder(adopt(foreign(last), unscaled, PIXELS, "given"), provider="cpu").run(PIXELS)
     assert found == pytest.approx(wanted, abs=1e-4)
     with pytest.raises(InputError, match="leave --mean"):
@@ -254,7 +254,7 @@ def test_a_model_that_scales_inside_is_fed_as_pictures_are(last: bool) -> None:
 
 
 def two_towers() -> onnx.ModelProto:
-    """As CLIP is exported: pictures and text go in; an embedding of each, and their product, come out."""
+    """As CLIP is exported: images and text go in; an embedding of each, and their product, come out."""
     model = onnx.load_model_from_string(foreign())
     graph = model.graph
     graph.input.append(helper.make_tensor_value_info("ids", TensorProto.FLOAT, ["n", DIM]))
@@ -266,7 +266,7 @@ def two_towers() -> onnx.ModelProto:
     return model
 
 
-def test_the_tower_of_the_picture_is_taken_alone() -> None:
+def test_the_tower_of_the_image_is_taken_alone() -> None:
     data = two_towers().SerializeToString()
     file = adopt(data, WISH, PIXELS, "given")
     assert Encoder(file, provider="cpu").run(PIXELS) == pytest.approx(by_hand(PIXELS), abs=1e-4)
@@ -274,16 +274,16 @@ def test_the_tower_of_the_picture_is_taken_alone() -> None:
     assert not [tensor.name for tensor in kept.graph.initializer if tensor.name.endswith("words")]
     for output in ("text", "product"):
         with pytest.raises(InputError, match="made of other inputs"):
-            adopt(data, Wish(WISH.preprocess, output=output), PIXELS, "given")
+            adopt(data, AdoptRequest(WISH.preprocess, output=output), PIXELS, "given")
 
 
 def test_why_features_change_with_the_batch_is_said(tmp_path: Path) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
     (tmp_path / "float.onnx").write_bytes(foreign())
-    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "quantised.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "quantized.onnx")
     with pytest.raises(ParityError, match="ranges from each batch"):
-        adopt((tmp_path / "quantised.onnx").read_bytes(), WISH, PIXELS, "given")
+        adopt((tmp_path / "quantized.onnx").read_bytes(), WISH, PIXELS, "given")
     model = onnx.load_model_from_string(foreign())
     model.graph.node[0].output[0] = "raw"
     names = ["scale", "bias", "mean_", "variance"]

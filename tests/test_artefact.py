@@ -15,14 +15,14 @@ import pytest
 from onnx import numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from sslfeat.card import CARD_KEY
-from sslfeat.encoder_file import read_encoder_file
 from sslfeat.errors import EncoderFileError
-from sslfeat.export.artefact import ABOUT, CARD, hash_folder, read_artefact
-from sslfeat.export.bench import bench
-from sslfeat.export.convert import convert
-from sslfeat.export.runtimes import described, open_artefact
-from sslfeat.export.source import Origin
+from sslfeat.export.artifact import ABOUT, CARD, hash_folder, read_artifact
+from sslfeat.export.backends import described, open_artifact
+from sslfeat.export.benchmark import bench
+from sslfeat.export.convert import ExportRequest, convert
+from sslfeat.export.sources import Origin
+from sslfeat.inference.model_card import CARD_KEY
+from sslfeat.inference.onnx_model import read_encoder_file
 from tests.conftest import sslfeat, tiny_card, tiny_model, write_tiny
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -30,11 +30,11 @@ MODEL = Path("encoder") / "1" / "model.onnx"
 
 
 @pytest.fixture(scope="module")
-def made(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tiny: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``ort`` and ``triton``, of the tiny encoder."""
     folder = tmp_path_factory.mktemp("made")
     for name in ("ort", "triton"):
-        convert(Origin(read_encoder_file(tiny), None), name, folder / name, [str(pictures)])
+        convert(Origin(read_encoder_file(tiny), None), ExportRequest(name, folder / name, [str(image_folder)]))
     return folder
 
 
@@ -53,12 +53,12 @@ def sign(folder: Path, change: Callable[[dict[str, Any]], object] = lambda told:
 
 
 def test_every_file_is_recorded_and_the_folder_may_be_moved(made: Path, copied: Path, tiny: Path) -> None:
-    about, card = read_artefact(made / "triton")
+    about, card = read_artifact(made / "triton")
     assert set(about.files) == {CARD, "encoder/1/model.onnx", "encoder/config.pbtxt"}
     assert about.files["encoder/1/model.onnx"] == hashlib.sha256(tiny.read_bytes()).hexdigest()
     assert card == read_encoder_file(tiny).card
     for name in ("ort", "triton"):
-        found, wanted = (open_artefact(path / name).run(PIXELS) for path in (copied, made))
+        found, wanted = (open_artifact(path / name).run(PIXELS) for path in (copied, made))
         np.testing.assert_array_equal(found, wanted)
     assert json.loads(sslfeat("info", copied / "ort", "--json").stdout)["files"].keys() == {CARD, "encoder.ort"}
     assert next(bench(str(copied / "ort"), ["cpu"], [1], [1], 0.01)).provider == "onnxruntime"
@@ -86,7 +86,7 @@ def test_every_file_is_recorded_and_the_folder_may_be_moved(made: Path, copied: 
 def test_a_field_that_lies_is_named(field: str, value: Any, said: str, copied: Path) -> None:
     folder = copied / "ort"
     sign(folder, lambda told: told.update({field: value}))
-    for opened in (open_artefact, described):
+    for opened in (open_artifact, described):
         with pytest.raises(EncoderFileError, match=said) as refused:
             opened(folder)
         assert ABOUT in str(refused.value)
@@ -99,7 +99,7 @@ def test_a_field_that_lies_is_named(field: str, value: Any, said: str, copied: P
 def test_files_outside_are_not_looked_at(name: str, copied: Path) -> None:
     sign(copied / "ort", lambda told: told["files"].update({name: "0" * 64}))
     with pytest.raises(EncoderFileError, match="is no path inside the folder"):
-        read_artefact(copied / "ort")
+        read_artifact(copied / "ort")
 
 
 @pytest.mark.parametrize("name", ["encoder.ort", CARD])
@@ -109,10 +109,10 @@ def test_an_altered_file_is_named(name: str, copied: Path) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(EncoderFileError, match=f"{name} was altered"):
-        open_artefact(copied / "ort")
+        open_artifact(copied / "ort")
     path.unlink()
     with pytest.raises(EncoderFileError, match=f"{name} is not there"):
-        open_artefact(copied / "ort")
+        open_artifact(copied / "ort")
 
 
 def test_links_are_refused_wherever_they_lead(copied: Path) -> None:
@@ -120,28 +120,28 @@ def test_links_are_refused_wherever_they_lead(copied: Path) -> None:
     kept = model.rename(copied / "kept.onnx")
     model.symlink_to(kept)
     with pytest.raises(EncoderFileError, match=r"model\.onnx is a link"):
-        open_artefact(copied / "triton")
+        open_artifact(copied / "triton")
     model.unlink()
     shutil.move(model.parent, copied / "apart")
     (copied / "apart" / "model.onnx").write_bytes(kept.read_bytes())
     model.parent.symlink_to(copied / "apart")
     with pytest.raises(EncoderFileError, match="1 is a link"):
-        open_artefact(copied / "triton")
+        open_artifact(copied / "triton")
     about = copied / "ort" / ABOUT
     about.rename(copied / "about.json")
     about.symlink_to(copied / "about.json")
     with pytest.raises(EncoderFileError, match=r"target\.json is a link"):
-        open_artefact(copied / "ort")
+        open_artifact(copied / "ort")
 
 
 def test_weights_that_nobody_recorded_are_not_read(copied: Path) -> None:
     """OpenVINO and ncnn read the .bin beside their main file unasked."""
     (copied / "ort" / "encoder.bin").write_bytes(b"weights")
     with pytest.raises(EncoderFileError, match=r"files lacks encoder\.bin"):
-        open_artefact(copied / "ort")
+        open_artifact(copied / "ort")
     (copied / "ort" / "notes.txt").write_text("mine")  # what no runtime reads may lie there
     sign(copied / "ort")
-    open_artefact(copied / "ort")
+    open_artifact(copied / "ort")
 
 
 def outside(card: str) -> bytes:
@@ -175,21 +175,21 @@ def test_a_model_is_checked_as_an_encoder_file_is(copied: Path, tmp_path: Path) 
         (folder / MODEL).write_bytes(data)
         sign(folder)
         with pytest.raises(EncoderFileError, match=said):
-            open_artefact(folder)
+            open_artifact(folder)
     (folder / MODEL).write_bytes(original)
     sign(folder)
-    open_artefact(folder)
+    open_artifact(folder)
 
 
-def test_a_folder_without_hashes_is_no_artefact(copied: Path) -> None:
+def test_a_folder_without_hashes_is_no_artifact(copied: Path) -> None:
     about = copied / "ort" / ABOUT
     about.write_text(json.dumps({"target": "ort", "runtime": "onnxruntime", "main": "encoder.ort", "unrun": ""}))
     with pytest.raises(EncoderFileError, match="format"):
-        open_artefact(copied / "ort")
+        open_artifact(copied / "ort")
     for text in ("{", "[" * 100_000, "[]", "\xff"):
         about.write_text(text)
         with pytest.raises(EncoderFileError, match=ABOUT):
-            open_artefact(copied / "ort")
+            open_artifact(copied / "ort")
     about.unlink()
     with pytest.raises(EncoderFileError, match="is not there"):
-        open_artefact(copied / "ort")
+        open_artifact(copied / "ort")

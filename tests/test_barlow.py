@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sslfeat.evaluation.redundancy import effective_rank, redundancy
-from sslfeat.models.backbones import build_backbone
+from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.methods.barlow import Barlow, barlow_twins
 
 

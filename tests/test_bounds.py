@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sslfeat.bounds import least, lost_between, rank, share_of, shared_at_least
+from sslfeat.numerics.bounds import least, lost_between, rank, share_of, shared_at_least
 
 Values = npt.NDArray[np.float64]
 LAWS: dict[str, Callable[[np.random.Generator, int], Values]] = {

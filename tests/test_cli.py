@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslfeat.encoder import Encoder
-from sslfeat.encoder_file import read_encoder_file
 from sslfeat.errors import EncoderFileError, ImageError, ProviderError, UsageError
-from sslfeat.zoo import DEFAULT, names, resolve
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.onnx_model import read_encoder_file
+from sslfeat.inference.registry import DEFAULT, names, resolve
 from tests.conftest import sslfeat
 
 COMMANDS = (
@@ -41,7 +41,7 @@ def test_version() -> None:
     ("arguments", "code", "said"),
     [
         (("embed", "no/such/folder"), 1, "no/such/folder does not exist"),
-        (("embed", "."), 1, "no pictures in ."),
+        (("embed", "."), 1, "no images in ."),
         (("embed", "--batch-size", "many", "."), 2, "--batch-size"),
         (("frobnicate",), 2, "frobnicate"),
         (("embed", ".", "--no-such-option"), 2, "no-such-option"),
@@ -49,7 +49,7 @@ def test_version() -> None:
         (("info", "."), 1, "neither a features folder"),
         (("verify", "."), 1, "neither a features folder"),
         (("train", "simclr"), 2, "a method and images are needed"),
-        (("train", "simclp", "pictures"), 1, "pictures does not exist"),
+        (("train", "simclp", "images"), 1, "images does not exist"),
         (("export",), 2, "Usage"),
         (("probe", "."), 1, "not a features folder"),
     ],
@@ -67,23 +67,23 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in finished.stderr
 
 
-def test_a_list_on_standard_input(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    paths = sorted(map(str, pictures.rglob("*.jpg")))[:5]
+def test_a_list_on_standard_input(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    paths = sorted(map(str, image_folder.rglob("*.jpg")))[:5]
     listed = "\n".join([*paths, "missing.jpg"])
     finished = sslfeat("embed", "-", "--encoder", tiny, "--out", tmp_path / "f", "--json", text=listed)
     assert finished.returncode == 3, finished.stderr
     assert json.loads(finished.stdout)["embedded"] == 5
-    assert "missing.jpg" in (tmp_path / "f" / "failures.csv").read_text()
+    assert "missing.jpg" in (tmp_path / "f" / "__sslfeat__/failures.csv").read_text()
 
 
-def test_a_closed_standard_output_is_no_traceback(pictures: Path) -> None:
+def test_a_closed_standard_output_is_no_traceback(image_folder: Path) -> None:
     code = "from sslfeat.cli.app import main; main()"
     command = f"{sys.executable} -c '{code}' info {DEFAULT} | head -c 1 > /dev/null"
     finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in finished.stderr
 
 
-def test_the_default_encoder_is_shipped_small_and_honest(pictures: Path) -> None:
+def test_the_default_encoder_is_shipped_small_and_honest(image_folder: Path) -> None:
     assert DEFAULT in names()
     for name in names():
         file = read_encoder_file(resolve(name))
@@ -96,7 +96,7 @@ def test_the_default_encoder_is_shipped_small_and_honest(pictures: Path) -> None
     assert [item["name"] for item in listed] == names()
     encoder = Encoder.load(DEFAULT, "cpu")
     originals, copies = [], []
-    for path in sorted(pictures.rglob("*.jpg")):
+    for path in sorted(image_folder.rglob("*.jpg")):
         with Image.open(path) as image:
             width, height = image.size
             originals.append(image.copy())
@@ -107,14 +107,14 @@ def test_the_default_encoder_is_shipped_small_and_honest(pictures: Path) -> None
         for rows in (np.stack(list(encoder.embed(part))) for part in (originals, copies))
     ]
     found = (units[1] @ units[0].T).argmax(1) == np.arange(len(originals))
-    assert found.mean() >= 0.5  # a mirrored part of a picture finds its picture among 40; chance is 1/40
+    assert found.mean() >= 0.5  # a mirrored part of an image finds its image among 40; chance is 1/40
 
 
-def test_encoder_api(tiny: Path, pictures: Path) -> None:
+def test_encoder_api(tiny: Path, image_folder: Path) -> None:
     encoder = Encoder.load(tiny)
     assert encoder.provider in ("cpu", "cuda")
     assert len(encoder.fingerprint) == 64
-    path = next(pictures.rglob("*.jpg"))
+    path = next(image_folder.rglob("*.jpg"))
     with Image.open(path) as image:
         rows = list(encoder.embed([path, str(path), np.asarray(image), image]))
         (single,) = encoder.embed(image)

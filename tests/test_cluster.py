@@ -7,20 +7,18 @@ import json
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from pyarrow import parquet
 from sklearn.cluster import KMeans as Reference
 
 from sslfeat.errors import FeaturesError, InputError
-from sslfeat.evaluation import agreement, clustering
-from sslfeat.evaluation.clustering import ClusterOptions, cluster
-from sslfeat.evaluation.clusters_folder import link, read_clusters
-from sslfeat.evaluation.contact import contact_sheet
-from sslfeat.evaluation.kmeans import kmeans
+from sslfeat.evaluation.clustering import clustering, metrics
+from sslfeat.evaluation.clustering.clustering import ClusterOptions, cluster
+from sslfeat.evaluation.clustering.storage import link, read_clusters
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.kmeans import kmeans
+from sslfeat.reports.contact_sheet import contact_sheet
 from tests.conftest import sslfeat
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def blobs(count: int, groups: int, spread: float, seed: int = 0, dim: int = 12) -> tuple[FloatArray, list[str]]:
@@ -36,27 +34,27 @@ def test_inertia_is_scikit_learns(spread: float) -> None:
     wanted = Reference(12, n_init=10, random_state=0).fit(x).inertia_
     found = kmeans(x, 12, restarts=10)
     assert found.inertia <= 1.01 * wanted
-    naive = np.square(x[:, None].astype(np.float64) - found.centres[None]).sum(2)
+    naive = np.square(x[:, None].astype(np.float64) - found.centers[None]).sum(2)
     assert (naive.argmin(1) == found.assignments).mean() > 0.999
     assert found.inertia == pytest.approx(naive.min(1).sum(), rel=1e-4)
     assert np.array_equal(kmeans(x, 12, restarts=10).assignments, found.assignments)
 
 
-def test_spherical_centres_are_of_unit_length() -> None:
+def test_spherical_centers_are_of_unit_length() -> None:
     x, y = blobs(600, 5, 0.2)
     stretched = x * np.random.default_rng(1).uniform(0.1, 10, (600, 1)).astype(np.float32)
     found = cluster(stretched, ClusterOptions(k=5, spherical=True, restarts=5))
-    assert np.linalg.norm(found.centres, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    assert np.linalg.norm(found.centers, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
     assert found.figures(y)["labels"]["accuracy"] > 0.99
 
 
 def test_separate_groups_are_found_and_counted() -> None:
     x, y = blobs(1200, 6, 0.1)
     found = cluster(x)
-    assert len(found.centres) == 6
+    assert len(found.centers) == 6
     assert max(found.tried, key=lambda k: found.tried[k]) == 6
     judged = found.figures(y)
-    assert judged["labels"] == pytest.approx({"pictures": 1200, "nmi": 1, "ari": 1, "accuracy": 1, "purity": 1})
+    assert judged["labels"] == pytest.approx({"images": 1200, "nmi": 1, "ari": 1, "accuracy": 1, "purity": 1})
     assert found.stability == pytest.approx(1)
     assert found.sizes == sorted(found.sizes, reverse=True)
     assert sum(found.sizes) == 1200
@@ -71,9 +69,9 @@ def test_the_other_methods_find_them_too(method: str, sampled: bool, monkeypatch
     found = cluster(x, ClusterOptions(method, k=4, reduce=5))
     assert found.sampled == (300 if sampled else None)
     assert found.figures(y)["labels"]["purity"] > 0.99
-    assert len(found.centres) == 4
+    assert len(found.centers) == 4
     inside = found.assignments >= 0
-    wanted = np.linalg.norm(x[inside] - found.centres[found.assignments[inside]], axis=1)
+    wanted = np.linalg.norm(x[inside] - found.centers[found.assignments[inside]], axis=1)
     assert found.distances[inside] == pytest.approx(wanted, rel=1e-5)
     assert np.isnan(found.distances[~inside]).all()
 
@@ -90,10 +88,10 @@ def test_agreement_against_naive_computations() -> None:
     rng = np.random.default_rng(0)
     labels = [None if value == 3 else "abc"[value] for value in rng.integers(0, 4, 60)]
     found = rng.integers(-1, 3, 60)
-    judged = agreement.agreement(found, labels)
+    judged = metrics.agreement(found, labels)
     assert judged is not None
     pairs = [(c, y) for c, y in zip(found.tolist(), labels, strict=True) if c >= 0 and y is not None]
-    assert judged.pictures == len(pairs)
+    assert judged.images == len(pairs)
     best = max(
         sum(dict(zip(range(3), order, strict=True))[c] == y for c, y in pairs)
         for order in itertools.permutations("abc")
@@ -105,7 +103,7 @@ def test_agreement_against_naive_computations() -> None:
     both, clusters, classes = (sum(map(f, same)) for f in (all, lambda p: p[0], lambda p: p[1]))
     chance = clusters * classes / len(same)
     assert judged.ari == pytest.approx((both - chance) / ((clusters + classes) / 2 - chance))
-    assert agreement.agreement(found, [None] * 60) is None
+    assert metrics.agreement(found, [None] * 60) is None
 
 
 @pytest.mark.parametrize(("clusters", "classes"), [(2, 9), (9, 2), (5, 5), (1, 4), (1, 1), (60, 3)])
@@ -115,11 +113,11 @@ def test_nmi_and_ari_are_scikit_learns(clusters: int, classes: int) -> None:
     rng = np.random.default_rng(clusters)
     y = np.minimum(rng.geometric(0.4, 200), classes) - 1  # of uneven sizes
     found = np.where(rng.random(200) < 0.5, y % clusters, rng.integers(0, clusters, 200))
-    judged = agreement.agreement(found, [f"c{number}" for number in y])
+    judged = metrics.agreement(found, [f"c{number}" for number in y])
     assert judged is not None
     assert judged.nmi == pytest.approx(normalized_mutual_info_score(y, found), abs=1e-12)
     assert judged.ari == pytest.approx(adjusted_rand_score(y, found), abs=1e-12)
-    assert agreement.stability([found, y]) == pytest.approx(judged.ari)
+    assert metrics.stability([found, y]) == pytest.approx(judged.ari)
 
 
 def test_silhouette_against_the_naive_one() -> None:
@@ -137,7 +135,7 @@ def test_silhouette_against_the_naive_one() -> None:
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_odd_ones_are_nearly_as_near_to_another_centre(spherical: bool) -> None:
+def test_odd_ones_are_nearly_as_near_to_another_center(spherical: bool) -> None:
     x, y = blobs(90, 2, 0.2)
     x[0] = 0.5 * (x[[label == "g0" for label in y]].mean(0) + x[[label == "g1" for label in y]].mean(0))
     found = cluster(x, ClusterOptions(k=2, spherical=spherical))
@@ -146,8 +144,8 @@ def test_odd_ones_are_nearly_as_near_to_another_centre(spherical: bool) -> None:
     number = int(found.assignments[0])
     odd = [shown.name for shown in sections[number][1] if shown.marked]
     assert odd[0] == "0"
-    for _, pictures in sections:
-        assert len({shown.name for shown in pictures}) == len(pictures) == 15
+    for _, images in sections:
+        assert len({shown.name for shown in images}) == len(images) == 15
     near = [float(shown.caption.split()[1]) for shown in sections[0][1] if shown.caption.startswith("near")]
     assert near == sorted(near)
     assert near[0] == pytest.approx(found.distances[found.assignments == 0].min(), rel=1e-2)
@@ -158,8 +156,8 @@ def test_odd_ones_are_nearly_as_near_to_another_centre(spherical: bool) -> None:
     [
         (np.ones((50, 4), np.float32), {}, "all features are the same"),
         (np.full((50, 4), np.nan, np.float32), {}, "not finite"),
-        (blobs(5, 2, 1)[0], {"k": 8}, "8 clusters take more pictures"),
-        (blobs(0, 2, 1)[0], {}, "2 clusters take more pictures"),
+        (blobs(5, 2, 1)[0], {"k": 8}, "8 clusters take more images"),
+        (blobs(0, 2, 1)[0], {}, "2 clusters take more images"),
     ],
 )
 def test_features_that_have_no_clusters(x: FloatArray, options: dict[str, int], message: str) -> None:
@@ -175,7 +173,7 @@ def test_wrong_options(options: dict[str, int]) -> None:
         ClusterOptions(**options)  # type: ignore[arg-type]
 
 
-def test_links_keep_pictures_of_one_name_apart(tmp_path: Path) -> None:
+def test_links_keep_images_of_one_name_apart(tmp_path: Path) -> None:
     for folder in ("a", "b b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.jpg").write_text(folder)
@@ -196,12 +194,12 @@ def test_the_command(embedded: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["clusters"] == 4
-    assert figures["labels"]["pictures"] == 40
+    assert figures["labels"]["images"] == 40
     assert json.loads((out / "clusters.json").read_text()) == figures
     table = parquet.read_table(out / "clusters.parquet")
     assert table.column_names == ["path", "cluster", "distance", "other", "label"]
     assert np.bincount(table["cluster"]).tolist() == figures["sizes"]
-    assert np.load(out / "centres.npy").shape == (4, 8)
+    assert np.load(out / "centers.npy").shape == (4, 8)
     assert sum(1 for file in links.rglob("*") if file.is_symlink() and file.exists()) == 40
     assert page.read_text().count("data:image") > 20
     names = read_clusters(out, table["path"].to_pylist())

@@ -1,4 +1,4 @@
-"""Colours and colourisation: Lab, bins, soft encoding, rebalancing, losses, and what is wrong with L2."""
+"""Colors and colorisation: Lab, bins, soft encoding, rebalancing, losses, and what is wrong with L2."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from sslfeat.errors import UsageError
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
-from sslfeat.models.data import Pictures
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.data import Images
 from sslfeat.models.methods.colorization import AB_SCALE, Colorization
+from sslfeat.models.ops.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(n: int = 6, size: int = 32) -> Tensor:
+def images(n: int = 6, size: int = 32) -> Tensor:
     coarse = torch.randint(0, 256, (n, 3, size // 8, size // 8), dtype=torch.uint8, generator=generator(9))
     return coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)
 
@@ -31,7 +31,7 @@ def pictures(n: int = 6, size: int = 32) -> Tensor:
 def prepared(**options: Any) -> Colorization:
     torch.manual_seed(0)
     method = Colorization(build_backbone("resnet10_w4", 32), Colorization.Config(**options))
-    method.prepare(Pictures(pictures(20).permute(0, 2, 3, 1).contiguous().numpy(), (), ()))
+    method.prepare(Images(images(20).permute(0, 2, 3, 1).contiguous().numpy(), (), ()))
     return method
 
 
@@ -46,12 +46,12 @@ def prepared(**options: Any) -> Colorization:
         ((0.5, 0.5, 0.5), (53.39, 0, 0)),
     ],
 )
-def test_lab_of_known_colours(rgb: tuple[float, ...], lab: tuple[float, ...]) -> None:
+def test_lab_of_known_colors(rgb: tuple[float, ...], lab: tuple[float, ...]) -> None:
     found = rgb_to_lab(torch.tensor(rgb, dtype=torch.float32).view(1, 3, 1, 1)).flatten()
     assert found.tolist() == pytest.approx(lab, abs=0.02)
 
 
-def test_lab_and_back_is_the_picture_and_lightness_is_its_first_channel() -> None:
+def test_lab_and_back_is_the_image_and_lightness_is_its_first_channel() -> None:
     x = torch.rand(2, 3, 16, 16, generator=generator())
     torch.testing.assert_close(lab_to_rgb(rgb_to_lab(x)), x, atol=1e-4, rtol=0)
     light = Lightness()(x)
@@ -60,22 +60,22 @@ def test_lab_and_back_is_the_picture_and_lightness_is_its_first_channel() -> Non
 
 
 @pytest.mark.parametrize("grid", [10, 20])
-def test_every_8_bit_colour_has_its_bin_and_no_bin_is_without_colour(grid: int) -> None:
+def test_every_8_bit_color_has_its_bin_and_no_bin_is_without_color(grid: int) -> None:
     bins = {tuple(row) for row in ab_bins(grid).tolist()}
     levels = torch.arange(0, 256, 5) / 255
     cube = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 1, -1).double()
     ab = rgb_to_lab(cube)[0, 1:, 0].T
     met = {tuple(row) for row in ((ab / grid).round() * grid + 0.0).tolist()}
     assert met <= bins
-    assert len(bins - met) <= 0.06 * len(bins)  # a coarse grid of colours misses some corners
+    assert len(bins - met) <= 0.06 * len(bins)  # a coarse grid of colors misses some corners
     assert len(bins) == len(ab_bins(grid))
 
 
 def test_soft_encoding_is_a_gaussian_over_the_five_nearest_bins() -> None:
     bins, ab = ab_bins(10), torch.tensor([[3.0, -12.0], [41.0, 7.5]])
     nearest, weights = soft_encode(ab, bins, 5.0)
-    for colour, chosen, given in zip(ab.tolist(), nearest.tolist(), weights.tolist(), strict=True):
-        distances = sorted((math.dist(colour, centre), k) for k, centre in enumerate(bins.tolist()))[:5]
+    for color, chosen, given in zip(ab.tolist(), nearest.tolist(), weights.tolist(), strict=True):
+        distances = sorted((math.dist(color, center), k) for k, center in enumerate(bins.tolist()))[:5]
         assert {k for _, k in distances} == set(chosen)
         raw = {k: math.exp(-(distance**2) / 50) for distance, k in distances}
         for k, weight in zip(chosen, given, strict=True):
@@ -101,41 +101,41 @@ def test_weights_have_mean_one_and_follow_equation_4() -> None:
 @pytest.mark.parametrize("loss", ["ce", "l2"])
 def test_the_loss_pixel_by_pixel(loss: str) -> None:
     method = prepared(loss=loss).eval()
-    crops, ab = method.views(pictures(2), generator())
+    crops, ab = method.views(images(2), generator())
     with torch.no_grad():
         value, _ = method.loss((crops, ab))
         out = method.decoder(method.encoder.maps(method.input_transform(crops))).double().numpy()
     total, weights, bins = 0.0, method.weights().tolist(), method.bins
     for n, y, x in np.ndindex(2, 16, 16):
-        colour = ab[n, :, y, x]
+        color = ab[n, :, y, x]
         if loss == "l2":
-            total += sum((out[n, c, y, x] - float(colour[c]) / AB_SCALE) ** 2 for c in range(2)) / 2
+            total += sum((out[n, c, y, x] - float(color[c]) / AB_SCALE) ** 2 for c in range(2)) / 2
             continue
-        nearest, share = soft_encode(colour[None], bins, method.grid / 2)
+        nearest, share = soft_encode(color[None], bins, method.grid / 2)
         logs = out[n, :, y, x] - np.log(np.exp(out[n, :, y, x]).sum())
         total -= weights[int(nearest[0, 0])] * float((share[0].numpy() * logs[nearest[0].numpy()]).sum())
     assert float(value) == pytest.approx(total / 512, rel=1e-4)
 
 
-def test_the_encoder_sees_no_colour() -> None:
+def test_the_encoder_sees_no_color() -> None:
     method = prepared().eval()
-    x = pictures().float() / 255
-    grey = lab_to_rgb(torch.cat([rgb_to_lab(x)[:, :1], torch.zeros(6, 2, 32, 32)], 1))
+    x = images().float() / 255
+    gray = lab_to_rgb(torch.cat([rgb_to_lab(x)[:, :1], torch.zeros(6, 2, 32, 32)], 1))
     with torch.no_grad():
-        torch.testing.assert_close(method.encode(x), method.encode(grey), atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(method.encode(x), method.encode(gray), atol=2e-3, rtol=1e-3)
 
 
-def test_grey_data_is_complained_about() -> None:
+def test_gray_data_is_complained_about() -> None:
     method = prepared()
-    grey = pictures()[:, :1].expand(-1, 3, -1, -1)
-    _, figures = method(grey, generator())
-    assert "grey" in str(method.complaint({name: float(value) for name, value in figures.items()}))
+    gray = images()[:, :1].expand(-1, 3, -1, -1)
+    _, figures = method(gray, generator())
+    assert "gray" in str(method.complaint({name: float(value) for name, value in figures.items()}))
     with pytest.raises(UsageError, match="ce or l2"):
         Colorization(build_backbone("resnet10_w4", 32), Colorization.Config(loss="l1"))
 
 
 def test_what_is_wrong_with_l2() -> None:
-    """Discs that are red, green or blue by chance: squared error makes them grey, cross-entropy keeps all three."""
+    """Discs that are red, green or blue by chance: squared error makes them gray, cross-entropy keeps all three."""
     path = Path(__file__).parent.parent / "benchmarks" / "l2_colors.py"
     spec = importlib.util.spec_from_file_location("l2_colors", path)
     assert spec is not None
@@ -143,8 +143,8 @@ def test_what_is_wrong_with_l2() -> None:
     toy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(toy)
     l2, ce = toy.train("l2", 60, "resnet10_w8"), toy.train("ce", 60, "resnet10_w8")
-    guess = l2.decode(toy.at_centre(l2).view(1, -1, 1, 1))
+    guess = l2.decode(toy.at_center(l2).view(1, -1, 1, 1))
     assert float(guess.norm()) < 0.4 * toy.CHROMA
     shares = toy.shares(toy.sampled(ce, 2000, generator()))
     assert all(shares[hue] > 0.15 for hue in toy.HUES)
-    assert shares["grey"] < 0.1
+    assert shares["gray"] < 0.1

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sslfeat.columns import binaries, numbers, strings, vectors
+from sslfeat.storage.arrow import binaries, numbers, strings, vectors
 
 
 @pytest.mark.parametrize("values", [[], ["a"], [None], ["", None, "\u00e9\U0001f600", "x" * 300, None] * 5, ["a"] * 9])

@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.inputs import find_inputs
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.config import TrainConfig
-from sslfeat.models.data import load_pictures
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.data import load_images
+from sslfeat.models.engine.trainer import train
 from sslfeat.models.methods.common_fate import CommonFate
-from sslfeat.models.motion import cross_entropy, flow_colors, frame_flow, rbf, sprite_scene, successors
-from sslfeat.models.train import train
+from sslfeat.models.ops.optical_flow import cross_entropy, flow_colors, frame_flow, rbf, sprite_scene, successors
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -82,17 +82,17 @@ def test_the_loss_is_the_cross_entropy_of_kernel_columns() -> None:
 def test_embeddings_are_read_at_their_pixels() -> None:
     torch.manual_seed(0)
     method = CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(points=64)).eval()
-    pictures = torch.rand(2, 3, 32, 32, generator=generator())
+    images = torch.rand(2, 3, 32, 32, generator=generator())
     points = torch.tensor([[0, 33, 1023], [5, 700, 31]])
     with torch.no_grad():
-        together = method.embed(pictures, points)
+        together = method.embed(images, points)
         assert together.shape == (2, 3, 16)
         torch.testing.assert_close(together.norm(dim=2), torch.ones(2, 3))
-        alone = method.embed(pictures[1:], points[1:, 1:2])
+        alone = method.embed(images[1:], points[1:, 1:2])
         torch.testing.assert_close(alone[0, 0], together[1, 1], atol=1e-5, rtol=1e-4)
 
 
-def test_pixels_are_sampled_without_repeats_and_colours_follow_the_flow() -> None:
+def test_pixels_are_sampled_without_repeats_and_colors_follow_the_flow() -> None:
     method = CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(points=200))
     batch = (smooth(4, 36)[..., :32, :32] * 255).byte()
     _, flow, points = method.views(batch, generator())
@@ -115,7 +115,7 @@ def test_frames_that_do_not_move_are_complained_about() -> None:
 def test_frames_follow_in_the_order_of_their_numbers() -> None:
     paths = [os.fsencode(name) for name in ("a/frame10", "a/frame2", "b/1", "a/frame1", "b/2")]
     assert sorted(successors(paths)) == [(0, 1), (1, 0), (2, 4), (3, 1), (4, 2)]
-    with pytest.raises(TrainingError, match="one readable picture"):
+    with pytest.raises(TrainingError, match="one readable image"):
         successors([*paths, b"c/1"])
 
 
@@ -132,7 +132,7 @@ def film(tmp_path: Path) -> Path:
 
 
 def test_flow_between_frames(film: Path, tmp_path: Path) -> None:
-    flow = frame_flow(load_pictures(find_inputs([film]), 64, tmp_path)).float()
+    flow = frame_flow(load_images(find_inputs([film]), 64, tmp_path)).float()
     inner = flow[:9, :, 8:-8, 8:-8].mean((2, 3))
     torch.testing.assert_close(inner, torch.tensor([3.0, 1.0]).expand(9, 2), atol=0.3, rtol=0)
     torch.testing.assert_close(flow[9, :, 8:-8, 8:-8].mean((1, 2)), torch.tensor([-3.0, -1.0]), atol=0.3, rtol=0)
@@ -146,8 +146,8 @@ def test_training_on_frames_knows_which_flow_is_whose(film: Path, tmp_path: Path
     train(config, tmp_path / "run")
     assert (tmp_path / "run" / "previews" / "step-0000003.png").exists()
     method = CommonFate(build_backbone("resnet10_w4", 64), CommonFate.Config(source="frames", points=64))
-    pictures = load_pictures(find_inputs([film]), 64, tmp_path)
-    method.prepare(pictures)
+    images = load_images(find_inputs([film]), 64, tmp_path)
+    method.prepare(images)
     with pytest.raises(TrainingError, match="which frames"):
         method.flow_of(torch.device("cpu"))
     method.numbers = torch.tensor([9, 2])

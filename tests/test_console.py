@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sslfeat import installation
+from sslfeat import errors
 from sslfeat.cli.console import check_new
-from sslfeat.errors import InputError, MissingExtraError, UsageError
-from sslfeat.installation import install_line
+from sslfeat.errors import InputError, MissingExtraError, UsageError, install_line
 from tests.conftest import sslfeat
 
 
@@ -28,7 +27,7 @@ def test_the_install_line_of_a_checkout_that_is_not_installed(monkeypatch: pytes
     def absent(name: str) -> list[str]:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(installation, "requires", absent)
+    monkeypatch.setattr(errors, "requires", absent)
     assert install_line("probe") == "pip install -e '.[probe]' in a checkout of sslfeat"
 
 
@@ -51,9 +50,9 @@ def test_every_extra_that_is_named_in_the_code_exists() -> None:
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams_change_nothing(pictures: Path, tiny: Path, tmp_path: Path, closed: str) -> None:
+def test_closed_standard_streams_change_nothing(image_folder: Path, tiny: Path, tmp_path: Path, closed: str) -> None:
     main = f"{sys.executable} -m sslfeat"
-    command = f"{main} embed '{pictures}' --encoder '{tiny}' --out '{tmp_path / 'f'}' {closed}"
+    command = f"{main} embed '{image_folder}' --encoder '{tiny}' --out '{tmp_path / 'f'}' {closed}"
     assert subprocess.run(["bash", "-c", command], check=False).returncode == 0
     assert sslfeat("verify", tmp_path / "f").returncode == 0
     command = f"{main} verify '{tmp_path / 'nothing'}' {closed}"

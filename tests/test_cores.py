@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sslfeat import cores
+from sslfeat.system import cores
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_libraries_are_kept_to_one_thread_unless_told(monkeypatch: pytest.Monkey
     assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
 
 
-def test_pandas_is_not_loaded_for_nothing(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    arguments = ["embed", str(pictures), "--encoder", str(tiny), "--out", str(tmp_path / "f")]
+def test_pandas_is_not_loaded_for_nothing(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    arguments = ["embed", str(image_folder), "--encoder", str(tiny), "--out", str(tmp_path / "f")]
     code = (
         "import sys; from sslfeat.cli.app import app\n"
         f"try: app({arguments!r})\n"
@@ -58,5 +58,5 @@ def test_pandas_is_not_loaded_for_nothing(tiny: Path, pictures: Path, tmp_path: 
 
 
 def test_a_decoding_process_loads_neither_numpy_nor_onnxruntime() -> None:
-    code = "import sys; import sslfeat.decoder; print({'numpy', 'onnxruntime', 'pyarrow', 'typer'} & set(sys.modules))"
+    code = "import sys; import sslfeat.data.decode_worker; print({'numpy', 'onnxruntime', 'pyarrow', 'typer'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

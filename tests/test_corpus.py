@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from sslfeat.data.decode import Decoded, Pixels, Preprocess, decode
 from sslfeat.errors import ImageError
-from sslfeat.images import Decoded, Pixels, Preprocess, decode
 from tests.corpus import (
     FORMATS,
-    GREY,
+    GRAY,
     RGB,
     STORED,
     UPRIGHT,
@@ -45,7 +45,7 @@ NO_SENTENCE = re.compile(
 
 
 def written(data: bytes, folder: Path) -> Path:
-    path = folder / "picture"
+    path = folder / "image"
     path.write_bytes(data)
     return path
 
@@ -55,7 +55,7 @@ def decoded(data: bytes, folder: Path, resize: int = 36, size: int = 36) -> Deco
 
 
 def plain(rgb: Pixels, resize: int, size: int) -> Pixels:
-    """The definition: shorter side to ``resize`` by bicubic, then the centre."""
+    """The definition: shorter side to ``resize`` by bicubic, then the center."""
     height, width = rgb.shape[:2]
     new_width, new_height = (resize * side // min(width, height) for side in (width, height))
     resized = np.asarray(
@@ -106,7 +106,7 @@ def test_a_lossy_file_gives_what_pillow_reads_and_almost_what_was_drawn(
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("damage", DAMAGED_EXIF)
-def test_a_picture_whose_exif_is_damaged_is_still_a_picture(damage: str, kind: str, tmp_path: Path) -> None:
+def test_an_image_whose_exif_is_damaged_is_still_an_image(damage: str, kind: str, tmp_path: Path) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     result = decoded(encoded(RGB, kind, exif=b"Exif\0\0" + DAMAGED_EXIF[damage], **options), tmp_path)
     assert np.abs(result.pixels.astype(int) - plain(RGB, 36, 36)).mean() < 4
@@ -164,9 +164,9 @@ BROKEN: dict[str, bytes] = {
     "png-of-no-size": png(RGB, 2).replace(struct.pack(">II", 48, 36), bytes(8)),
     "png-with-a-wrong-sum": png(RGB, 2).replace(b"IHDR\0\0\0\x30", b"IHDR\0\0\0\x31"),
     "png-without-pixels": b"\x89PNG\r\n\x1a\n" + png(RGB, 2)[8:33] + png_chunk(b"IEND", b""),
-    "tiff-of-floats": encoded(GREY.astype(np.float32), "TIFF"),
-    "tiff-of-big-numbers": encoded(GREY.astype(np.int32) << 12, "TIFF"),
-    "tiff-of-negative-numbers": encoded(GREY.astype(np.int32) - 40, "TIFF"),
+    "tiff-of-floats": encoded(GRAY.astype(np.float32), "TIFF"),
+    "tiff-of-big-numbers": encoded(GRAY.astype(np.int32) << 12, "TIFF"),
+    "tiff-of-negative-numbers": encoded(GRAY.astype(np.int32) - 40, "TIFF"),
     **heads_and_halves(),
 }
 

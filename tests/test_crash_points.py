@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from sslfeat.embed import Options, embed_to_folder
-from sslfeat.encoder import Encoder
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.synthetic import draw_samples
 from sslfeat.errors import FeaturesError
-from sslfeat.inputs import find_inputs
-from sslfeat.samples import draw_samples
-from sslfeat.update import update_folder
+from sslfeat.features.update import update_folder
+from sslfeat.features.writer import Options, embed_to_folder
+from sslfeat.inference.encoder import Encoder
 from tests.conftest import contents, write_tiny
 from tests.crash import CRASHED, POWER_LOSSES, Disk, forked
 
@@ -50,11 +50,11 @@ def tell(told: str, done: int) -> None:
         file.write(f"{done}\n")
 
 
-def embed(encoder: str, pictures: str, out: str, told: str, overwrite: bool = False) -> None:
+def embed(encoder: str, image_folder: str, out: str, told: str, overwrite: bool = False) -> None:
     """What is put to the test."""
     embed_to_folder(
         Encoder.load(encoder, "cpu", 1),
-        find_inputs([pictures]),
+        find_inputs([image_folder]),
         Path(out),
         Options(part_size=PART, workers=1),
         overwrite=overwrite,
@@ -62,26 +62,26 @@ def embed(encoder: str, pictures: str, out: str, told: str, overwrite: bool = Fa
     )
 
 
-def overwrite(encoder: str, pictures: str, out: str, told: str) -> None:
+def overwrite(encoder: str, image_folder: str, out: str, told: str) -> None:
     """The same where another encoder's finished features are."""
-    embed(encoder, pictures, out, told, overwrite=True)
+    embed(encoder, image_folder, out, told, overwrite=True)
 
 
-def go_on(encoder: str, pictures: str, out: str, told: str) -> None:
+def go_on(encoder: str, image_folder: str, out: str, told: str) -> None:
     """The user's next command after ``overwrite``: without the option, and with it only if told so."""
     try:
-        embed(encoder, pictures, out, told)
+        embed(encoder, image_folder, out, told)
     except FeaturesError as error:
         if "--overwrite" not in str(error):
             raise
-        embed(encoder, pictures, out, told, overwrite=True)
+        embed(encoder, image_folder, out, told, overwrite=True)
 
 
-def naive(encoder: str, pictures: str, out: str, told: str) -> None:
+def naive(encoder: str, image_folder: str, out: str, told: str) -> None:
     """A job as it is often written, for the battery to find out: no renaming, no fsync, a file that exists is done."""
     folder = Path(out)
     folder.mkdir(exist_ok=True)
-    paths = sorted(Path(pictures).rglob("*.jpg"))
+    paths = sorted(Path(image_folder).rglob("*.jpg"))
     tell(told, PART * len(list(folder.iterdir())))
     for first in range(0, len(paths), PART):
         part = folder / f"part-{first // PART:05d}.bin"
@@ -92,16 +92,16 @@ def naive(encoder: str, pictures: str, out: str, told: str) -> None:
         tell(told, min(first + PART, len(paths)))
 
 
-def update(encoder: str, pictures: str, out: str, told: str) -> None:
-    """The features of some of the pictures are made those of all."""
+def update(encoder: str, image_folder: str, out: str, told: str) -> None:
+    """The features of some of the images are made those of all."""
     update_folder(
-        Encoder.load(encoder, "cpu", 1), find_inputs([pictures]), Path(out), Options(part_size=PART, workers=1)
+        Encoder.load(encoder, "cpu", 1), find_inputs([image_folder]), Path(out), Options(part_size=PART, workers=1)
     )
 
 
-def take_over(encoder: str, pictures: str, out: str, told: str) -> None:
-    """The features of copies elsewhere are made those of these pictures, of which none is embedded again."""
-    update(encoder, pictures, out, told)
+def take_over(encoder: str, image_folder: str, out: str, told: str) -> None:
+    """The features of copies elsewhere are made those of these images, of which none is embedded again."""
+    update(encoder, image_folder, out, told)
 
 
 NEXT: dict[Job, Job] = {embed: embed, overwrite: go_on, update: update, take_over: take_over, naive: naive}
@@ -115,7 +115,7 @@ class Place:
         self.job, self.before = job, base / f"before-{job.__name__}"
         home = base / job.__name__
         self.world, self.out, self.told = home / "world", home / "world" / "features", home / "told"
-        self.arguments = (str(base / "tiny.onnx"), str(base / "pictures"), str(self.out), str(self.told))
+        self.arguments = (str(base / "tiny.onnx"), str(base / "images"), str(self.out), str(self.told))
 
     def clear(self) -> None:
         """As it is before the job is first run; some find an older run's features."""
@@ -160,7 +160,7 @@ def digest(files: dict[str, bytes]) -> str:
 def battery(name: str, every: str, base: str) -> None:
     """Crash ``JOBS[name]`` at every ``every``-th operation, run it again, and print what came of it as JSON."""
     importlib.import_module("pandas")  # or pyarrow does so in every child
-    os.fsync = lambda fd: None  # the disk need not be waited for: what it would keep is modelled
+    os.fsync = lambda fd: None  # the disk need not be waited for: what it would keep is modeled
     place = Place(Path(base), JOBS[name])
     place.clear()
     assert forked(place.job, place.arguments) == 0
@@ -214,14 +214,14 @@ def run_alone(place: Place, stop_at: int, power_loss: str) -> str:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 pictures and a file that is none, features of them by another encoder, and of some of them."""
+    """30 images and a file that is none, features of them by another encoder, and of some of them."""
     base = tmp_path_factory.mktemp("crash")
-    draw_samples(base / "pictures", 30)
-    (base / "pictures" / "circles" / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    draw_samples(base / "images", 30)
+    (base / "images" / "circles" / "broken.jpg").write_bytes(b"\xff\xd8 broken")
     tiny, other = write_tiny(base / "tiny.onnx"), write_tiny(base / "other.onnx", seed=1)
-    embed(str(other), str(base / "pictures"), str(base / "before-overwrite"), os.devnull)
-    embed(str(tiny), str(base / "pictures" / "squares"), str(base / "before-update"), os.devnull)
-    shutil.copytree(base / "pictures", base / "copies", copy_function=shutil.copyfile)
+    embed(str(other), str(base / "images"), str(base / "before-overwrite"), os.devnull)
+    embed(str(tiny), str(base / "images" / "squares"), str(base / "before-update"), os.devnull)
+    shutil.copytree(base / "images", base / "copies", copy_function=shutil.copyfile)
     embed(str(tiny), str(base / "copies"), str(base / "before-take_over"), os.devnull)
     return base
 
@@ -268,7 +268,7 @@ def test_a_forked_crash_leaves_what_one_in_a_new_interpreter_leaves(base: Path, 
         assert digest(features(place.world)) == point.left
 
 
-def lesson(encoder: str, pictures: str, out: str, told: str) -> None:
+def lesson(encoder: str, image_folder: str, out: str, told: str) -> None:
     """Twelve operations on which the model of a power loss is checked."""
     folder = Path(out)
     folder.mkdir()  # 1
@@ -299,7 +299,7 @@ def lesson(encoder: str, pictures: str, out: str, told: str) -> None:
         (12, "no", {"renamed": b"n"}),
     ],
 )
-def test_the_modelled_disk_keeps_what_was_synced(
+def test_the_modeled_disk_keeps_what_was_synced(
     base: Path, stop_at: int, power_loss: str, left: dict[str, bytes]
 ) -> None:
     place = Place(base, lesson)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.color import rgb_to_lab
-from sslfeat.models.config import TrainConfig
-from sslfeat.models.data import load_arrays
-from sslfeat.models.lvq import Codebook, learn_pair
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.data import load_arrays
+from sslfeat.models.engine.trainer import train
 from sslfeat.models.methods.desa import COLOR_RANGE, DeSa, balance, teach_each_other
-from sslfeat.models.train import train
+from sslfeat.models.ops.color import rgb_to_lab
+from tests.lvq import Codebook, learn_pair
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -89,22 +89,22 @@ def test_unbalanced_and_without_the_entropies_all_answers_become_one() -> None:
     assert "few classes" in str(method.complaint({"entropy": 0.1}))
 
 
-def test_the_modalities_are_lightness_and_colour_of_one_crop() -> None:
+def test_the_modalities_are_lightness_and_color_of_one_crop() -> None:
     method = DeSa(build_backbone("resnet10_w4", 32), DeSa.Config()).eval()
     batch = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=generator())
-    crops, colour = method.views(batch, generator())
-    torch.testing.assert_close(colour, rgb_to_lab(crops)[:, 1:] / COLOR_RANGE)
+    crops, color = method.views(batch, generator())
+    torch.testing.assert_close(color, rgb_to_lab(crops)[:, 1:] / COLOR_RANGE)
     seen = method.input_transform(crops)
     assert torch.equal(seen[:, 0], seen[:, 2])
     other = DeSa(method.encoder, DeSa.Config(same_crop=False)).views(batch, generator())[1]
-    assert not torch.allclose(other, colour)
+    assert not torch.allclose(other, color)
 
 
 @pytest.fixture
-def paired(pictures: Path, tmp_path: Path) -> Path:
-    """Pictures with an array beside each, which tells its class folder and some noise."""
+def paired(image_folder: Path, tmp_path: Path) -> Path:
+    """Images with an array beside each, which tells its class folder and some noise."""
     folder = tmp_path / "paired"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(image_folder, folder)
     rng = np.random.default_rng(0)
     for number, name in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         for path in name.glob("*.jpg"):
@@ -113,7 +113,7 @@ def paired(pictures: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_second_array_beside_each_picture(paired: Path, tmp_path: Path) -> None:
+def test_a_second_array_beside_each_image(paired: Path, tmp_path: Path) -> None:
     config = TrainConfig(
         "desa", (str(paired),), "resnet10_w4", image_size=32, batch_size=8, steps=4, accelerator="cpu",
         options={"second": ".npy", "classes": "4"},
@@ -128,7 +128,7 @@ def test_a_second_array_beside_each_picture(paired: Path, tmp_path: Path) -> Non
         train(config, tmp_path / "and again")
 
 
-def test_arrays_are_flattened_and_standardised(tmp_path: Path) -> None:
+def test_arrays_are_flattened_and_standardized(tmp_path: Path) -> None:
     arrays = np.random.default_rng(0).normal(3, 2, (6, 2, 5)).astype(np.float32)
     paths = [tmp_path / f"{k}.npy" for k in range(6)]
     for path, array in zip(paths, arrays, strict=True):
@@ -143,8 +143,8 @@ def two_views(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Three classes, Gaussian in each of two modalities, independent given the class."""
     labels = rng.integers(0, 3, n)
-    centres = [np.array([[0, 0], [3, 0], [1.5, 2.6]]), np.array([[0, 0, 0], [0, 3, 0], [0, 1.5, 2.6]])]
-    first, second = (c[labels] + rng.normal(size=(n, c.shape[1])) for c in centres)
+    centers = [np.array([[0, 0], [3, 0], [1.5, 2.6]]), np.array([[0, 0, 0], [0, 3, 0], [0, 1.5, 2.6]])]
+    first, second = (c[labels] + rng.normal(size=(n, c.shape[1])) for c in centers)
     return first, second, labels
 
 
@@ -153,13 +153,13 @@ def test_lvq_learns_without_labels_what_it_would_nearly_learn_with_them() -> Non
     first, second, _ = two_views(1500, rng)
     books = learn_pair(first, second, 3, 12, rng, epochs=4)
     x1, x2, labels = two_views(3000, np.random.default_rng(1))
-    for book, x, centres in zip(
+    for book, x, centers in zip(
         books, (x1, x2), ([[0, 0], [3, 0], [1.5, 2.6]], [[0, 0, 0], [0, 3, 0], [0, 1.5, 2.6]]), strict=True
     ):
         found = book.classify(x)
         names = [np.bincount(labels[found == k], minlength=3).argmax() for k in range(3)]
         accuracy = float((np.array(names)[found] == labels).mean())
-        best = float((((x[:, None] - np.array(centres)[None]) ** 2).sum(2).argmin(1) == labels).mean())
+        best = float((((x[:, None] - np.array(centers)[None]) ** 2).sum(2).argmin(1) == labels).mean())
         assert sorted(names) == [0, 1, 2]
         assert accuracy > best - 0.05
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sslfeat import doctor, encoder
 from sslfeat.errors import EncoderFileError, ProviderError
-from sslfeat.zoo import DEFAULT, resolve
+from sslfeat.inference import diagnostics, encoder
+from sslfeat.inference.registry import DEFAULT, resolve
 from tests.conftest import sslfeat
 
 ROOT = Path(__file__).parent.parent
@@ -24,14 +24,14 @@ def installed(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], needs: 
             raise PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(diagnostics, "version", version)
     if needs is not None:
-        monkeypatch.setattr(doctor, "requires", lambda name: needs)
+        monkeypatch.setattr(diagnostics, "requires", lambda name: needs)
 
 
 def test_every_extra_is_one_of_the_project() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(doctor.EXTRAS) == set(told) - {"all", "dev"}
+    assert set(diagnostics.EXTRAS) == set(told) - {"all", "dev"}
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -40,9 +40,9 @@ def test_the_command(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     states = {check["name"]: check["state"] for check in told["checks"]}
     assert states["provider cpu"] == "works"
-    assert set(doctor.EXTRAS) < set(states)
+    assert set(diagnostics.EXTRAS) < set(states)
     assert all(
-        check["cure"] for check in told["checks"] if check["name"] in doctor.EXTRAS and check["state"] == "missing"
+        check["cure"] for check in told["checks"] if check["name"] in diagnostics.EXTRAS and check["state"] == "missing"
     )
 
 
@@ -59,34 +59,37 @@ def test_the_command(tmp_path: Path) -> None:
 def test_extras(versions: dict[str, str], state: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needs = ["always>=1", "one>=2; extra == 'umap'", 'two; extra == "umap"', "three>=9; extra == 'flow'"]
     installed(monkeypatch, versions, needs)
-    (check,) = [check for check in doctor.extras() if check.name == "umap"]
-    assert (check.state, check.told, bool(check.cure)) == (state, told, state != "installed")
+    (check,) = [check for check in diagnostics.extras() if check.name == "umap"]
+    assert (check.state, check.message, bool(check.cure)) == (state, told, state != "installed")
 
 
 def test_a_checkout_that_was_never_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def requires(name: str) -> list[str]:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor, "requires", requires)
-    assert {check.state for check in doctor.extras()} == {"missing"}
+    monkeypatch.setattr(diagnostics, "requires", requires)
+    assert {check.state for check in diagnostics.extras()} == {"missing"}
 
 
 def test_two_wheels_of_onnxruntime_are_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, {"onnxruntime": "1.30", "onnxruntime-gpu": "1.31"})
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    check = doctor.providers()[0]
+    check = diagnostics.providers()[0]
     assert (check.name, check.state) == ("onnxruntime", "broken")
     assert check.cure == "pip uninstall -y onnxruntime-gpu onnxruntime && pip install onnxruntime-gpu"
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    assert doctor.providers()[0].cure.endswith("&& pip install onnxruntime")
+    assert diagnostics.providers()[0].cure.endswith("&& pip install onnxruntime")
     installed(monkeypatch, {"onnxruntime-gpu": "1.31"})
-    assert doctor.providers()[0].name == "provider cpu"
+    assert diagnostics.providers()[0].name == "provider cpu"
 
 
 def test_a_gpu_whose_libraries_are_missing_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [check.state for check in doctor.providers()] == ["works", "missing" if not encoder.gpu_count() else "works"]
-    monkeypatch.setattr(doctor, "gpu_count", lambda: 1)
+    assert [check.state for check in diagnostics.providers()] == [
+        "works",
+        "missing" if not encoder.gpu_count() else "works",
+    ]
+    monkeypatch.setattr(diagnostics, "gpu_count", lambda: 1)
 
     def load(name: str, provider: str) -> encoder.Encoder:
         if provider == "cuda":
@@ -95,9 +98,9 @@ def test_a_gpu_whose_libraries_are_missing_is_broken(monkeypatch: pytest.MonkeyP
 
     original = encoder.Encoder.load
     monkeypatch.setattr(encoder.Encoder, "load", load)
-    cpu, cuda = doctor.providers()
+    cpu, cuda = diagnostics.providers()
     assert cpu.state == "works"
-    assert (cuda.state, cuda.told) == ("broken", "provider cuda cannot run here (libcublas): install it")
+    assert (cuda.state, cuda.message) == ("broken", "provider cuda cannot run here (libcublas): install it")
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
+from sslfeat.data.decode import Pixels
+from sslfeat.dedup.alignment import SIDE, _Search, coarse_windows, finest_window
+from sslfeat.dedup.candidates import candidate_pairs, distinct
+from sslfeat.dedup.moves import PLAN_NAME, apply, undo
+from sslfeat.dedup.near_duplicates import choose_threshold, find_duplicates
+from sslfeat.dedup.verify import LUMA, SAME_IMAGE, SAME_SCENE, judge
 from sslfeat.errors import InputError, RetrievalError
-from sslfeat.images import Pixels
-from sslfeat.retrieval.alignment import SIDE, _Search, coarse_windows, finest_window
-from sslfeat.retrieval.candidates import candidate_pairs, distinct
-from sslfeat.retrieval.duplicates import choose_threshold, find_duplicates
-from sslfeat.retrieval.quarantine import PLAN_NAME, apply, undo
-from sslfeat.retrieval.vectors import ArrayVectors, FloatArray
-from sslfeat.retrieval.verdicts import LUMA, SAME_PICTURE, SAME_SCENE, judge
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.vectors import ArrayVectors
 from tests.conftest import contents, sslfeat
 
 SAME = 0.99999
@@ -33,22 +34,22 @@ DIM = 128
 def with_copies(count: int, copies: int, seed: int = 0) -> FloatArray:
     """Clustered vectors, the first ``copies`` of them once more at the end, a little changed."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(count // 10, DIM))
-    rows = centres[rng.integers(0, len(centres), count)] + 1.0 * rng.normal(size=(count, DIM)) + 3
+    centers = rng.normal(size=(count // 10, DIM))
+    rows = centers[rng.integers(0, len(centers), count)] + 1.0 * rng.normal(size=(count, DIM)) + 3
     return np.concatenate([rows, rows[:copies] + 0.02 * rng.normal(size=(copies, DIM))]).astype(np.float32)
 
 
 def test_the_chosen_threshold_finds_copies_and_hardly_anything_else() -> None:
     found = find_duplicates(ArrayVectors.of(with_copies(2000, 60)))
-    group_of = {int(picture.path): number for number, g in enumerate(found.groups) for picture in (g.kept, *g.copies)}
+    group_of = {int(image.path): number for number, g in enumerate(found.groups) for image in (g.kept, *g.copies)}
     assert all(group_of[number] == group_of[2000 + number] for number in range(60))
     assert found.copies <= 66
     assert len(find_duplicates(ArrayVectors.of(with_copies(2000, 0))).groups) <= 2
     threshold, why = choose_threshold(distinct(with_copies(2000, 60)))
     assert 0.5 <= threshold <= 0.995
-    assert "50th neighbour" in why
+    assert "50th neighbor" in why
     few = find_duplicates(ArrayVectors.of(with_copies(20, 0, 3)[:8]))
-    assert (few.threshold, few.why) == (0.99, "8 pictures are too few to choose by")
+    assert (few.threshold, few.why) == (0.99, "8 images are too few to choose by")
 
 
 def test_groups_are_stars_round_the_kept_one_not_chains() -> None:
@@ -73,10 +74,10 @@ def test_wrong_input_is_named() -> None:
 
 
 @pytest.fixture
-def doubled(pictures: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Six drawn pictures, each also smaller and, under the same name elsewhere, as the same file; and their features."""
-    images = tmp_path / "my pictures"
-    for path in sorted(pictures.rglob("*.jpg"))[::7]:
+def doubled(image_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Six drawn images, each also smaller and, under the same name elsewhere, as the same file; and their features."""
+    images = tmp_path / "my images"
+    for path in sorted(image_folder.rglob("*.jpg"))[::7]:
         for name in ("one", "two", "small"):
             (images / name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, images / "one" / path.name)
@@ -127,7 +128,7 @@ def test_apply_moves_and_undo_puts_back(doubled: tuple[Path, Path], tmp_path: Pa
 def test_what_changed_or_vanished_is_left_alone(doubled: tuple[Path, Path], tmp_path: Path) -> None:
     images, features = doubled
     one, two, three, *_ = sorted((images / "two").iterdir())
-    one.write_bytes(b"another picture")
+    one.write_bytes(b"another image")
     two.unlink()
     (images / "one" / three.name).write_bytes(b"the kept one changed")
     done = sslfeat("dedupe", features, "--threshold", str(SAME), "--apply", tmp_path / "aside", "--yes")
@@ -164,8 +165,8 @@ def test_killed_anywhere_nothing_is_lost(doubled: tuple[Path, Path], tmp_path: P
 
     for stop_at in range(1, 30, 4):
         assert run(stop_at).returncode in (0, 137)
-        pictures = [data for name, data in contents(images).items() if name.endswith(".jpg")]
-        assert sorted(pictures) == names  # each is here or there
+        present = [data for name, data in contents(images).items() if name.endswith(".jpg")]
+        assert sorted(present) == names  # each is here or there
         if stop_at % 8 == 1:
             move(str(features), str(aside))
             assert len(list(aside.rglob("*.jpg"))) == 6
@@ -174,13 +175,13 @@ def test_killed_anywhere_nothing_is_lost(doubled: tuple[Path, Path], tmp_path: P
         assert {name: data for name, data in contents(images).items() if name.endswith(".jpg")} == before
 
 
-def test_names_that_are_not_text(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_names_that_are_not_text(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    picture = next(pictures.rglob("*.jpg"))
+    image = next(image_folder.rglob("*.jpg"))
     odd = os.fsencode(images) + b"/caf\xe9\n.jpg"
-    shutil.copy(picture, images / "a.jpg")
-    shutil.copy(picture, os.fsdecode(odd))
+    shutil.copy(image, images / "a.jpg")
+    shutil.copy(image, os.fsdecode(odd))
     assert sslfeat("embed", images, "--encoder", tiny, "--out", tmp_path / "f").returncode == 0
     assert apply(find_duplicates(tmp_path / "f"), tmp_path / "aside").moved == 1
     assert not os.path.lexists(odd)
@@ -238,19 +239,19 @@ def thumbnail(image: Image.Image) -> Pixels:
 
 
 @pytest.mark.parametrize("change", COPIES)
-def test_copies_of_a_photograph_are_the_same_picture(change: str) -> None:
+def test_copies_of_a_photograph_are_the_same_image(change: str) -> None:
     originals = [photo(seed) for seed in range(8)]
     copies = [COPIES[change](image) for image in originals]
     first, second = (np.stack([thumbnail(image) for image in images]) for images in (originals, copies))
-    assert judge(first, second) == [SAME_PICTURE] * 8
-    assert judge(second, first) == [SAME_PICTURE] * 8
-    assert SAME_PICTURE not in judge(first, np.roll(second, 1, 0))
+    assert judge(first, second) == [SAME_IMAGE] * 8
+    assert judge(second, first) == [SAME_IMAGE] * 8
+    assert SAME_IMAGE not in judge(first, np.roll(second, 1, 0))
 
 
 def test_products_of_one_shape_and_pages_of_one_layout_are_different() -> None:
     orange, pink, again = (thumbnail(shirt(color)) for color in ((240, 140, 20), (240, 90, 160), (240, 140, 20)))
-    assert judge(orange[None], again[None]) == [SAME_PICTURE]
-    assert judge(orange[None], pink[None])[0] != SAME_PICTURE
+    assert judge(orange[None], again[None]) == [SAME_IMAGE]
+    assert judge(orange[None], pink[None])[0] != SAME_IMAGE
     pages = []
     for seed in (0, 1):
         rng = np.random.default_rng(seed)
@@ -259,7 +260,7 @@ def test_products_of_one_shape_and_pages_of_one_layout_are_different() -> None:
             words = "".join(rng.choice(list("abcdefghijkl mnopq"), 34))
             ImageDraw.Draw(page).text((20, 15 + 18 * line), words, fill="black", font_size=14)
         pages.append(thumbnail(page))
-    assert judge(pages[0][None], pages[1][None])[0] != SAME_PICTURE
+    assert judge(pages[0][None], pages[1][None])[0] != SAME_IMAGE
 
 
 def test_a_crop_is_found_where_it_was_cut() -> None:
@@ -303,7 +304,7 @@ def test_whitening_finds_what_plain_features_do_not() -> None:
 
 
 def test_one_scene_that_is_the_whole_folder(tmp_path: Path, tiny: Path) -> None:
-    """However many copies of one picture there are: whitening finds no neighbors among them."""
+    """However many copies of one image there are: whitening finds no neighbors among them."""
     image = photo(0)
     for number in range(45):
         saved(image, tmp_path / "images" / f"{number:03d}.jpg", 50 + number)
@@ -312,14 +313,14 @@ def test_one_scene_that_is_the_whole_folder(tmp_path: Path, tiny: Path) -> None:
     assert (found.copies, len(found.groups)) == (44, 1)
 
 
-def test_thousands_of_one_picture_cost_what_they_are_many() -> None:
+def test_thousands_of_one_image_cost_what_they_are_many() -> None:
     rows = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
     rows[:2500] = rows[0]
     found = find_duplicates(ArrayVectors.of(rows), threshold=0.9999)
     assert (found.copies, len(found.groups)) == (2499, 1)
 
 
-def test_different_pictures_are_no_group_and_scenes_are_not_moved(tmp_path: Path, tiny: Path) -> None:
+def test_different_images_are_no_group_and_scenes_are_not_moved(tmp_path: Path, tiny: Path) -> None:
     images = tmp_path / "images"
     for seed in range(12):
         saved(photo(seed), images / f"{seed}.jpg")

@@ -22,16 +22,17 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from sslfeat import features, store
-from sslfeat.embed import Options, Summary, embed_to_folder
-from sslfeat.encoder import Encoder
+from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import FeaturesError
-from sslfeat.failures import failures_bytes
-from sslfeat.features import Features
-from sslfeat.inputs import find_inputs
-from sslfeat.swap import swap
-from sslfeat.update import repair_folder, update_folder
-from sslfeat.verify import verify
+from sslfeat.features import reader as features
+from sslfeat.features.failures import failures_bytes
+from sslfeat.features.files import exchange
+from sslfeat.features.reader import Features
+from sslfeat.features.update import repair_folder, update_folder
+from sslfeat.features.verify import verify
+from sslfeat.features.writer import Options, Summary, embed_to_folder
+from sslfeat.inference.encoder import Encoder
+from sslfeat.storage import atomic
 from tests.conftest import contents, sslfeat, tiny_card, write_tiny
 
 
@@ -40,11 +41,11 @@ def run(tiny: Path, images: Path, out: Path, part_size: int = 7, overwrite: bool
     return embed_to_folder(encoder, find_inputs([images]), out, Options(3, part_size), overwrite=overwrite)
 
 
-def test_rows_are_what_the_encoder_gives(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    summary = run(tiny, pictures, tmp_path / "f")
+def test_rows_are_what_the_encoder_gives(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    summary = run(tiny, image_folder, tmp_path / "f")
     assert (summary.embedded, summary.failed, summary.resumed) == (40, 0, 0)
     features = Features.load(tmp_path / "f")
-    paths = sorted(str(path) for path in pictures.rglob("*.jpg"))
+    paths = sorted(str(path) for path in image_folder.rglob("*.jpg"))
     assert features.paths == paths
     assert features.labels == [Path(path).parent.name for path in paths]
     direct = np.stack(list(Encoder.load(tiny, "cpu").embed(paths)))
@@ -53,8 +54,8 @@ def test_rows_are_what_the_encoder_gives(tiny: Path, pictures: Path, tmp_path: P
     assert list(verify(tmp_path / "f", sources=True)) == []
 
 
-def test_pandas_reads_a_part_as_it_stands(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    run(tiny, pictures, tmp_path / "f")
+def test_pandas_reads_a_part_as_it_stands(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    run(tiny, image_folder, tmp_path / "f")
     frame = pd.read_parquet(tmp_path / "f" / "part-00001.parquet")
     assert list(frame.columns) == ["path", "sha256", "width", "height", "label", "embedding"]
     with Image.open(frame["path"][0]) as image:
@@ -66,11 +67,11 @@ def test_pandas_reads_a_part_as_it_stands(tiny: Path, pictures: Path, tmp_path: 
     )
 
 
-def test_bad_pictures_are_listed_and_the_rest_is_done(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    images = tmp_path / "pictures with space"
-    shutil.copytree(pictures, images)
+def test_bad_images_are_listed_and_the_rest_is_done(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images with space"
+    shutil.copytree(image_folder, images)
     (images / "circles" / "empty.jpg").touch()
-    (images / "circles" / "text.png").write_text("not a picture")
+    (images / "circles" / "text.png").write_text("not an image")
     whole = (images / "circles" / "circles-0000.jpg").read_bytes()
     (images / "squares" / "half.jpg").write_bytes(whole[: len(whole) // 2])
     strange = os.fsencode(images / "squares") + b"/new\nline \xff.jpg"
@@ -78,7 +79,7 @@ def test_bad_pictures_are_listed_and_the_rest_is_done(tiny: Path, pictures: Path
     finished = sslfeat("embed", images, "--encoder", tiny, "--out", tmp_path / "f", "--json")
     assert finished.returncode == 3, finished.stderr
     assert json.loads(finished.stdout)["failed"] == 3
-    with (tmp_path / "f" / "failures.csv").open(newline="") as file:
+    with (tmp_path / "f" / "__sslfeat__/failures.csv").open(newline="") as file:
         failures = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
     assert set(failures) == {"empty.jpg", "text.png", "half.jpg"}
     assert "empty" in failures["empty.jpg"]
@@ -88,18 +89,18 @@ def test_bad_pictures_are_listed_and_the_rest_is_done(tiny: Path, pictures: Path
     assert sslfeat("embed", images, "--encoder", tiny, "--out", tmp_path / "f", "--strict").returncode == 1
 
 
-def test_a_finished_folder_is_left_alone(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    run(tiny, pictures, tmp_path / "f")
+def test_a_finished_folder_is_left_alone(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    run(tiny, image_folder, tmp_path / "f")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").glob("part-*")}
-    assert run(tiny, pictures, tmp_path / "f").resumed == 40
+    assert run(tiny, image_folder, tmp_path / "f").resumed == 40
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "f").glob("part-*")}
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "missing", "record", "orphan"])
-def test_a_damaged_part_is_made_again(tiny: Path, pictures: Path, tmp_path: Path, damage: str) -> None:
-    run(tiny, pictures, tmp_path / "f")
+def test_a_damaged_part_is_made_again(tiny: Path, image_folder: Path, tmp_path: Path, damage: str) -> None:
+    run(tiny, image_folder, tmp_path / "f")
     good = contents(tmp_path / "f")
-    part, record = tmp_path / "f" / "part-00002.parquet", tmp_path / "f" / "part-00002.json"
+    part, record = tmp_path / "f" / "part-00002.parquet", tmp_path / "f" / "__sslfeat__/part-00002.json"
     if damage == "flip":
         data = bytearray(part.read_bytes())
         data[100] ^= 1
@@ -115,13 +116,13 @@ def test_a_damaged_part_is_made_again(tiny: Path, pictures: Path, tmp_path: Path
     assert any("part-00002" in fault for fault in verify(tmp_path / "f"))
     with pytest.raises(FeaturesError, match="part-00002"):
         Features.load(tmp_path / "f")
-    assert run(tiny, pictures, tmp_path / "f").resumed == 33
+    assert run(tiny, image_folder, tmp_path / "f").resumed == 33
     assert contents(tmp_path / "f") == good
 
 
-def test_verify_names_a_changed_source(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_verify_names_a_changed_source(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
-    shutil.copytree(pictures, images)
+    shutil.copytree(image_folder, images)
     odd_name = os.fsencode(images) + (b"/caf\xe9 \\x41.jpg" if sys.platform == "linux" else b"/plain.jpg")
     shutil.copy(images / "stripes" / "stripes-0001.jpg", os.fsdecode(odd_name))
     run(tiny, images, tmp_path / "f")
@@ -134,30 +135,30 @@ def test_verify_names_a_changed_source(tiny: Path, pictures: Path, tmp_path: Pat
     assert "stripes-0001" in faults[0]
 
 
-def test_another_run_is_refused_by_the_field_that_differs(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    run(tiny, pictures, tmp_path / "f")
+def test_another_run_is_refused_by_the_field_that_differs(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    run(tiny, image_folder, tmp_path / "f")
     other = write_tiny(tmp_path / "other.onnx", seed=1)
     with pytest.raises(FeaturesError, match=r"encoder 'tiny' .* now 'other'"):
-        run(other, pictures, tmp_path / "f")
-    with pytest.raises(FeaturesError, match=r"30 removed, 10 relabelled, such as .* --update"):
-        run(tiny, pictures / "circles", tmp_path / "f")
+        run(other, image_folder, tmp_path / "f")
+    with pytest.raises(FeaturesError, match=r"30 removed, 10 relabeled, such as .* --update"):
+        run(tiny, image_folder / "circles", tmp_path / "f")
     with pytest.raises(FeaturesError, match="part_size"):
-        run(tiny, pictures, tmp_path / "f", part_size=8)
-    assert run(other, pictures, tmp_path / "f", overwrite=True).embedded == 40
+        run(tiny, image_folder, tmp_path / "f", part_size=8)
+    assert run(other, image_folder, tmp_path / "f", overwrite=True).embedded == 40
     assert list(verify(tmp_path / "f")) == []
 
 
-def test_a_folder_with_other_files_is_not_touched(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_touched(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "thesis.tex").write_text("years")
     with pytest.raises(FeaturesError, match=r"thesis\.tex"):
-        run(tiny, pictures, tmp_path / "f", overwrite=True)
+        run(tiny, image_folder, tmp_path / "f", overwrite=True)
 
 
-def test_a_second_writer_is_kept_out(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_second_writer_is_kept_out(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
-    with FileLock(tmp_path / "f" / store.LOCK_NAME), pytest.raises(FeaturesError, match="another process"):
-        run(tiny, pictures, tmp_path / "f")
+    with FileLock(tmp_path / "f" / atomic.LOCK_NAME), pytest.raises(FeaturesError, match="another process"):
+        run(tiny, image_folder, tmp_path / "f")
 
 
 def test_no_machine_dependent_text_in_reasons(tiny: Path, tmp_path: Path) -> None:
@@ -190,10 +191,10 @@ def start(tiny: Path, images: Path, out: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def many(pictures: Path, folder: Path, copies: int) -> Path:
-    """``copies`` links to each drawn picture, and a broken file among every forty."""
+def many(image_folder: Path, folder: Path, copies: int) -> Path:
+    """``copies`` links to each drawn image, and a broken file among every forty."""
     for number in range(copies):
-        for path in pictures.rglob("*.jpg"):
+        for path in image_folder.rglob("*.jpg"):
             target = folder / path.parent.name / f"{number:03d}-{path.name}"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(path)
@@ -201,13 +202,13 @@ def many(pictures: Path, folder: Path, copies: int) -> Path:
     return folder
 
 
-def test_killed_at_random_moments_the_folder_is_the_same(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    images = many(pictures, tmp_path / "images", 40)
+def test_killed_at_random_moments_the_folder_is_the_same(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    images = many(image_folder, tmp_path / "images", 40)
     whole = start(tiny, images, tmp_path / "whole")
     whole.communicate()
     assert whole.returncode == 3
     wanted = contents(tmp_path / "whole")
-    parts = len(list((tmp_path / "whole").glob("part-*.json")))
+    parts = len(list((tmp_path / "whole").glob("__sslfeat__/part-*.json")))
     rng = random.Random(1)
     killed = resumed = 0
     for round_number in range(200 if os.environ.get("SSLFEAT_NIGHTLY") else 20):
@@ -215,13 +216,13 @@ def test_killed_at_random_moments_the_folder_is_the_same(tiny: Path, pictures: P
         for _ in range(2):
             process = start(tiny, images, out)
             enough = rng.randrange(parts)
-            while process.poll() is None and len(list(out.glob("part-*.json"))) < enough:
+            while process.poll() is None and len(list(out.glob("__sslfeat__/part-*.json"))) < enough:
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.1))
             process.kill()
             process.communicate()
             killed += process.returncode == -signal.SIGKILL
-            resumed += any(out.glob("part-*.json")) and not (out / "failures.csv").exists()
+            resumed += any(out.glob("__sslfeat__/part-*.json")) and not (out / "__sslfeat__/failures.csv").exists()
             if process.returncode != -signal.SIGKILL:
                 break
         last = start(tiny, images, out)
@@ -235,11 +236,11 @@ def test_killed_at_random_moments_the_folder_is_the_same(tiny: Path, pictures: P
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_goes_on(
-    tiny: Path, pictures: Path, tmp_path: Path, signum: signal.Signals
+    tiny: Path, image_folder: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    images = many(pictures, tmp_path / "images", 60)
+    images = many(image_folder, tmp_path / "images", 60)
     process = start(tiny, images, tmp_path / "f")
-    while not any((tmp_path / "f").glob("part-*.json")):
+    while not any((tmp_path / "f").glob("__sslfeat__/part-*.json")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signum)
@@ -263,24 +264,24 @@ def test_names_with_any_character_are_read_back_from_failures_csv() -> None:
 
 STRANGERS: dict[str, dict[str, bytes]] = {
     "another program's run.json": {
-        "run.json": b'{"name": "my run"}',
+        "__sslfeat__/features.json": b'{"name": "my run"}',
         "part-00000.parquet": b"mine",
-        "part-00000.json": b"{}",
+        "__sslfeat__/part-00000.json": b"{}",
     },
-    "parts of another program": {"part-00000.parquet": b"mine", "failures.csv": b"a,b"},
+    "parts of another program": {"part-00000.parquet": b"mine", "__sslfeat__/failures.csv": b"a,b"},
     "temporary files": {".notes.tmp": b"mine", "deep/.x.tmp": b"mine", "thesis.tex": b"mine"},
-    "an encoder": {"encoder-int8.onnx": b"mine"},
+    "an encoder": {"__sslfeat__/encoder-int8.onnx": b"mine"},
     "encoders": {"encoder-mine.onnx": b"mine"},
-    "a list of another kind": {"inputs.arrow": b"mine"},
+    "a list of another kind": {"__sslfeat__/inputs.arrow": b"mine"},
     "an update of another program": {".update/complete": b"", ".update/data": b"mine", "x": b"mine"},
     "arrays": {"img_emb/notes.npy": b"mine", "metadata/readme": b"mine"},
-    "pictures": {"a.jpg": b"mine"},
+    "images": {"a.jpg": b"mine"},
 }
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-def test_what_is_no_features_folder_is_left_as_it_is(name: str, tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    out, inputs = tmp_path / "f", find_inputs([pictures])
+def test_what_is_no_features_folder_is_left_as_it_is(name: str, tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    out, inputs = tmp_path / "f", find_inputs([image_folder])
     for path, data in STRANGERS[name].items():
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_bytes(data)
@@ -292,17 +293,17 @@ def test_what_is_no_features_folder_is_left_as_it_is(name: str, tiny: Path, pict
         "repair": lambda: repair_folder(encoder, out),
     }
     for attempt in attempts.values():
-        with pytest.raises(FeaturesError, match=r"holds other files|not a features folder|run\.json"):
+        with pytest.raises(FeaturesError, match=r"holds other files|not a features folder|features\.json"):
             attempt()
-        left = {path: data for path, data in contents(out).items() if path != store.LOCK_NAME}
+        left = {path: data for path, data in contents(out).items() if path != atomic.LOCK_NAME}
         assert left == STRANGERS[name]
 
 
 def test_files_of_others_in_a_features_folder_survive_overwrite_and_update(
-    tiny: Path, pictures: Path, tmp_path: Path
+    tiny: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     images, out = tmp_path / "images", tmp_path / "f"
-    shutil.copytree(pictures, images)
+    shutil.copytree(image_folder, images)
     encoder = Encoder.load(tiny, "cpu", 1)
     beside = ("notes.txt", "part-list.json", "part-00000.parquet.bak", "part-1.parquet", "encoder-mine.onnx", ".x.tmp")
     below = ("img_emb/mine.npy", "img_emb/img_emb_x.npy", "metadata/readme", "sub/part-00000.parquet")
@@ -321,14 +322,14 @@ def test_files_of_others_in_a_features_folder_survive_overwrite_and_update(
     assert len(Features.load(out).paths) == 39
 
 
-def test_an_update_through_a_link_is_refused(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_an_update_through_a_link_is_refused(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     images, out, elsewhere = tmp_path / "images", tmp_path / "f", tmp_path / "elsewhere"
-    shutil.copytree(pictures, images)
+    shutil.copytree(image_folder, images)
     run(tiny, images, out)
-    elsewhere.mkdir()
+    (elsewhere / "__sslfeat__").mkdir(parents=True)
     (elsewhere / "complete").touch()
     (elsewhere / "thesis.tex").write_text("years")
-    shutil.copy(out / "run.json", elsewhere / "run.json")
+    shutil.copy(out / "__sslfeat__/features.json", elsewhere / "__sslfeat__/features.json")
     (out / ".update").symlink_to(elsewhere)
     for path in sorted(images.rglob("*.jpg"))[:2]:
         path.unlink()
@@ -338,12 +339,12 @@ def test_an_update_through_a_link_is_refused(tiny: Path, pictures: Path, tmp_pat
                 update_folder(Encoder.load(tiny, "cpu", 1), find_inputs([images]), out, Options(3, 7))
             else:
                 run(tiny, images, out, overwrite=True)
-    assert {path.name for path in elsewhere.iterdir()} == {"complete", "thesis.tex", "run.json"}
+    assert set(contents(elsewhere)) == {"complete", "thesis.tex", "__sslfeat__/features.json"}
 
 
-def test_the_features_may_be_inside_the_folder_of_the_pictures(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_features_may_be_inside_the_folder_of_the_images(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
-    shutil.copytree(pictures, images)
+    shutil.copytree(image_folder, images)
     for _ in range(2):
         assert run(tiny, images, images / "features").embedded == 40
     assert (
@@ -355,10 +356,10 @@ def test_the_features_may_be_inside_the_folder_of_the_pictures(tiny: Path, pictu
 
 
 def test_an_exchange_that_is_interrupted_is_carried_through_by_the_next_command(
-    tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, out = tmp_path / "images", tmp_path / "f"
-    shutil.copytree(pictures, images)
+    shutil.copytree(image_folder, images)
     run(tiny, images, out)
     next(images.rglob("*.jpg")).unlink()
     encoder, inputs = Encoder.load(tiny, "cpu", 1), find_inputs([images])
@@ -373,7 +374,7 @@ def test_an_exchange_that_is_interrupted_is_carried_through_by_the_next_command(
     with pytest.raises(KeyboardInterrupt):
         update_folder(encoder, inputs, out, Options(3, 7))
     monkeypatch.undo()
-    assert not (out / "run.json").exists()
+    assert not (out / "__sslfeat__/features.json").exists()
     monkeypatch.setattr(features, "PAUSES", (0.01,))
     with pytest.raises(FeaturesError, match="being exchanged"):
         Features.load(out)
@@ -384,13 +385,13 @@ def test_an_exchange_that_is_interrupted_is_carried_through_by_the_next_command(
 
 
 def test_of_two_updates_one_wins_and_the_other_says_why(
-    tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, out = tmp_path / "images", tmp_path / "f"
-    shutil.copytree(pictures, images)
+    shutil.copytree(image_folder, images)
     run(tiny, images, out)
     next(images.rglob("*.jpg")).unlink()
-    real = swap
+    real = exchange
 
     def meanwhile(folder: Path) -> None:
         refused = sslfeat(
@@ -399,6 +400,6 @@ def test_of_two_updates_one_wins_and_the_other_says_why(
         assert (refused.returncode, "being written by another process" in refused.stderr) == (1, True)
         real(folder)
 
-    monkeypatch.setattr("sslfeat.update.swap", meanwhile)
+    monkeypatch.setattr("sslfeat.features.update.exchange", meanwhile)
     update_folder(Encoder.load(tiny, "cpu", 1), find_inputs([images]), out, Options(3, 7))
     assert len(Features.load(out).paths) == 39

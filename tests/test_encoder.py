@@ -20,39 +20,40 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from sslfeat import Encoder, encoder, sessions
-from sslfeat.encoder_file import read_encoder_file
+from sslfeat import Encoder
 from sslfeat.errors import EncoderFileError, ImageError, InputError, ProviderError, UsageError
-from sslfeat.sessions import OnnxSession
+from sslfeat.inference import backends, encoder
+from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.inference.onnx_model import read_encoder_file
 from tests.conftest import TINY_SIZE, write_tiny
 
 loads = pickle.loads
 Rows = npt.NDArray[np.float32]
 
 
-def rows(loaded: Encoder, pictures: Path) -> Rows:
-    return np.stack(list(loaded.embed(sorted(pictures.rglob("*.jpg"))[:6])))
+def rows(loaded: Encoder, image_folder: Path) -> Rows:
+    return np.stack(list(loaded.embed(sorted(image_folder.rglob("*.jpg"))[:6])))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_pickled_and_copied_encoders_give_equal_features(threads: int, tiny: Path, pictures: Path) -> None:
+def test_pickled_and_copied_encoders_give_equal_features(threads: int, tiny: Path, image_folder: Path) -> None:
     loaded = Encoder.load(tiny, "cpu", threads)
-    wanted = rows(loaded, pictures)
+    wanted = rows(loaded, image_folder)
     data = pickle.dumps(loaded)
     assert len(data) < 2000  # the path, not the weights
     for other in (loads(data), copy.copy(loaded), copy.deepcopy(loaded)):
-        np.testing.assert_array_equal(rows(other, pictures), wanted)
+        np.testing.assert_array_equal(rows(other, image_folder), wanted)
         assert (other.fingerprint, other.provider, other.threads) == (loaded.fingerprint, "cpu", threads)
 
 
 def test_a_pickle_goes_on_from_another_working_folder(
-    tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny.parent)
     loaded = Encoder.load(tiny.name, "cpu")
     data = pickle.dumps(loaded)
     monkeypatch.chdir(tmp_path)
-    np.testing.assert_array_equal(rows(loads(data), pictures), rows(loaded, pictures))
+    np.testing.assert_array_equal(rows(loads(data), image_folder), rows(loaded, image_folder))
 
 
 def test_a_pickle_whose_file_became_another_is_refused(tmp_path: Path) -> None:
@@ -66,22 +67,24 @@ def test_a_pickle_whose_file_became_another_is_refused(tmp_path: Path) -> None:
         loads(data)
 
 
-def test_an_encoder_of_bytes_takes_them_along(tiny: Path, pictures: Path) -> None:
-    from sslfeat.encoder_file import check_encoder
+def test_an_encoder_of_bytes_takes_them_along(tiny: Path, image_folder: Path) -> None:
+    from sslfeat.inference.onnx_model import check_encoder
 
     loaded = Encoder(check_encoder(tiny.read_bytes()), "cpu")
-    np.testing.assert_array_equal(rows(loads(pickle.dumps(loaded)), pictures), rows(loaded, pictures))
+    np.testing.assert_array_equal(rows(loads(pickle.dumps(loaded)), image_folder), rows(loaded, image_folder))
 
 
-def test_another_precision_travels_too(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_another_precision_travels_too(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     """Here the session is simply another encoder's: its features tell which one runs."""
     other = write_tiny(tmp_path / "other.onnx", seed=1).read_bytes()
     record = {"asked": "int8", "ran": "int8"}
-    lower = Encoder.load(tiny, "cpu").in_precision(record, OnnxSession(other, "cpu", 1), {"encoder-int8.onnx": other})
+    lower = Encoder.load(tiny, "cpu").in_precision(
+        record, OnnxRuntimeBackend(other, "cpu", 1), {"__sslfeat__/encoder-int8.onnx": other}
+    )
     restored = loads(pickle.dumps(lower))
-    assert (restored.precision, restored.files) == (record, {"encoder-int8.onnx": other})
-    np.testing.assert_array_equal(rows(restored, pictures), rows(lower, pictures))
-    assert not np.array_equal(rows(lower, pictures), rows(Encoder.load(tiny, "cpu"), pictures))
+    assert (restored.precision, restored.files) == (record, {"__sslfeat__/encoder-int8.onnx": other})
+    np.testing.assert_array_equal(rows(restored, image_folder), rows(lower, image_folder))
+    assert not np.array_equal(rows(lower, image_folder), rows(Encoder.load(tiny, "cpu"), image_folder))
 
 
 def test_in_another_precision_the_first_encoder_stays_as_it_is(tiny: Path) -> None:
@@ -116,43 +119,43 @@ def _answer(answers: Any, work: Callable[..., Any], *arguments: Any) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="fork")
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_child_processes_use_the_parents_encoder(context: str, threads: int, tiny: Path, pictures: Path) -> None:
+def test_child_processes_use_the_parents_encoder(context: str, threads: int, tiny: Path, image_folder: Path) -> None:
     loaded = Encoder.load(tiny, "cpu", threads)
-    wanted = rows(loaded, pictures)
-    np.testing.assert_array_equal(in_child(context, rows, loaded, pictures, daemon=True), wanted)
-    np.testing.assert_array_equal(rows(loaded, pictures), wanted)
+    wanted = rows(loaded, image_folder)
+    np.testing.assert_array_equal(in_child(context, rows, loaded, image_folder, daemon=True), wanted)
+    np.testing.assert_array_equal(rows(loaded, image_folder), wanted)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="fork")
-def test_after_a_fork_a_file_that_changed_is_not_loaded_again(tmp_path: Path, pictures: Path) -> None:
+def test_after_a_fork_a_file_that_changed_is_not_loaded_again(tmp_path: Path, image_folder: Path) -> None:
     path = write_tiny(tmp_path / "one.onnx")
     loaded = Encoder.load(path, "cpu", threads=2)
-    wanted = rows(loaded, pictures)
+    wanted = rows(loaded, image_folder)
     write_tiny(path, seed=1)
-    np.testing.assert_array_equal(rows(loaded, pictures), wanted)
+    np.testing.assert_array_equal(rows(loaded, image_folder), wanted)
     with pytest.raises(EncoderFileError, match="was changed since it was loaded"):
-        in_child("fork", rows, loaded, pictures)
+        in_child("fork", rows, loaded, image_folder)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="fork")
-def test_openvino_and_gpus_say_that_they_do_not_survive_a_fork(tiny: Path, pictures: Path) -> None:
+def test_openvino_and_gpus_say_that_they_do_not_survive_a_fork(tiny: Path, image_folder: Path) -> None:
     loaded = Encoder.load(tiny, "cpu")
     loaded._session._recipe = (str(tiny), "cuda", 1, "ONNX")  # type: ignore[attr-defined]
     with pytest.raises(ProviderError, match="does not survive a fork: start processes with 'spawn'"):
-        in_child("fork", rows, loaded, pictures)
+        in_child("fork", rows, loaded, image_folder)
     pytest.importorskip("openvino")
-    session = sessions.OpenVinoSession(tiny.read_bytes(), "fp32", 1)
+    session = backends.OpenVinoBackend(tiny.read_bytes(), "fp32", 1)
     with pytest.raises(ProviderError, match="OpenVINO does not survive a fork"):
         in_child("fork", session.run, np.zeros((1, TINY_SIZE, TINY_SIZE, 3), np.uint8))
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(Encoder.load(tiny, "cpu").in_precision({}, session))
 
 
-def test_threads_share_an_encoder(tiny: Path, pictures: Path) -> None:
+def test_threads_share_an_encoder(tiny: Path, image_folder: Path) -> None:
     loaded = Encoder.load(tiny, "cpu")
-    wanted = rows(loaded, pictures)
+    wanted = rows(loaded, image_folder)
     found: list[Rows] = []
-    threads = [threading.Thread(target=lambda: found.append(rows(loaded, pictures))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(rows(loaded, image_folder))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -162,17 +165,39 @@ def test_threads_share_an_encoder(tiny: Path, pictures: Path) -> None:
         np.testing.assert_array_equal(each, wanted)
 
 
-def test_every_way_to_give_a_picture(tiny: Path, pictures: Path) -> None:
+def test_every_way_to_give_an_image(tiny: Path, image_folder: Path) -> None:
     loaded = Encoder.load(tiny, "cpu")
-    path = min(pictures.rglob("*.jpg"))
+    path = min(image_folder.rglob("*.jpg"))
     with Image.open(path) as opened:
         array = np.asarray(opened.convert("RGB"))
         wanted = next(loaded.embed(path))
-        ways: list[Any] = [path, str(path), os.fsencode(path), opened.copy(), array, array[None]]
+        data = path.read_bytes()
+        contents = [data, bytearray(data), memoryview(data)]
+        ways: list[Any] = [path, str(path), *contents, opened.copy(), array, array[None]]
         for way in (*ways, [path], (path,), iter([path]), {path: 1}):
             (found,) = loaded.embed(way)
             np.testing.assert_array_equal(found, wanted)
+    for each in (io.BytesIO(path.read_bytes()), path.open("rb")):
+        with each as file:
+            np.testing.assert_array_equal(next(loaded.embed([file])), wanted)
     assert list(loaded.embed([])) == []
+
+
+def test_images_that_cannot_be_read_are_raised_skipped_or_returned(tiny: Path, image_folder: Path) -> None:
+    loaded = Encoder.load(tiny, "cpu")
+    path = min(image_folder.rglob("*.jpg"))
+    images: list[Any] = [path, b"no image", "missing.jpg", path]
+    wanted = next(loaded.embed(path))
+    with pytest.raises(ImageError, match="an image in memory: "):
+        list(loaded.embed(images))
+    for row in (skipped := list(loaded.embed(images, on_error="skip"))):
+        np.testing.assert_array_equal(row, wanted)
+    assert len(skipped) == 2
+    first, broken, missing, last = loaded.embed(images, on_error="return")
+    assert isinstance(broken, ImageError)
+    assert isinstance(missing, ImageError)
+    assert str(missing) == "missing.jpg: cannot be opened: No such file or directory"
+    np.testing.assert_array_equal(np.stack([first, last]), np.stack([wanted, wanted]))  # type: ignore[list-item]
 
 
 class Tensor:
@@ -184,18 +209,16 @@ class Tensor:
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (None, "a NoneType was given: pictures are paths"),
+        (None, "a NoneType was given: images are paths"),
         (5, "a int was given"),
         ([None], "a NoneType was given"),
         ([3.5], "a float was given"),
         ([("a.jpg", 1)], "a tuple was given"),
         ([Tensor()], "a torch.Tensor was given: .* uint8 arrays"),
-        ([io.BytesIO(b"x")], "a _io.BytesIO was given: .*, or PIL.Image.open of it"),
-        ([b"\x89PNG\0\0"], r"bytes that are no path .* PIL.Image.open\(io.BytesIO"),
-        (b"x" * 5000, "bytes that are no path"),
+        (io.StringIO("x"), "opened as text was given: .* 'rb'"),
     ],
 )
-def test_what_is_no_picture_is_refused(images: Any, said: str, tiny: Path) -> None:
+def test_what_is_no_image_is_refused(images: Any, said: str, tiny: Path) -> None:
     with pytest.raises(InputError, match=said):
         list(Encoder.load(tiny, "cpu").embed(images))
 
@@ -210,7 +233,7 @@ def test_what_is_no_picture_is_refused(images: Any, said: str, tiny: Path) -> No
         (np.zeros(5, np.uint8), r"an array of shape \(5,\)"),
     ],
 )
-def test_arrays_that_are_no_pictures(array: Any, said: str, tiny: Path) -> None:
+def test_arrays_that_are_no_images(array: Any, said: str, tiny: Path) -> None:
     with pytest.raises(ImageError, match=said):
         list(Encoder.load(tiny, "cpu").embed(array))
 
@@ -231,10 +254,10 @@ def test_values_that_cannot_be(load: dict[str, Any], embed: dict[str, Any], said
         list(Encoder.load(tiny, **{"provider": "cpu", **load}).embed([], **embed))
 
 
-def test_a_file_of_any_name_is_read_as_onnx(tmp_path: Path, pictures: Path) -> None:
+def test_a_file_of_any_name_is_read_as_onnx(tmp_path: Path, image_folder: Path) -> None:
     """onnxruntime by itself takes ``.ort`` for a format of its own, which nobody checked."""
     named = write_tiny(tmp_path / "encoder.ort")
-    assert rows(Encoder.load(named, "cpu"), pictures).shape == (6, 8)
+    assert rows(Encoder.load(named, "cpu"), image_folder).shape == (6, 8)
 
 
 class FakeGpu:
@@ -284,49 +307,49 @@ class FakeCuda:
     ],
 )
 def test_auto_falls_back_to_the_cpu_and_says_so(
-    available: bool, reached: str, said: str, tiny: Path, pictures: Path,
+    available: bool, reached: str, said: str, tiny: Path, image_folder: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    wanted = rows(Encoder.load(tiny, "cpu"), pictures)
+    wanted = rows(Encoder.load(tiny, "cpu"), image_folder)
     FakeGpu(monkeypatch, available, reached)
     with caplog.at_level(logging.WARNING):
         loaded = Encoder.load(tiny)
     assert loaded.provider == "cpu"
-    np.testing.assert_array_equal(rows(loaded, pictures), wanted)
+    np.testing.assert_array_equal(rows(loaded, image_folder), wanted)
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("provider auto: the GPU is left idle, the CPU works: ")
     assert said in caplog.messages[0]
     with pytest.raises((ProviderError, EncoderFileError), match=said):
-        rows(Encoder.load(tiny, "cuda"), pictures)
+        rows(Encoder.load(tiny, "cuda"), image_folder)
     assert capsys.readouterr().out == ""
 
 
 def test_auto_takes_the_gpu_where_it_works(
-    tiny: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     FakeGpu(monkeypatch, True, "works")
     loaded = Encoder.load(tiny)
     assert loaded.provider == "cuda"
-    assert rows(loaded, pictures).shape == (6, 8)
+    assert rows(loaded, image_folder).shape == (6, 8)
     assert caplog.messages == []
 
 
 def test_a_damaged_file_is_not_blamed_on_the_gpu(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeGpu(monkeypatch, True, "fell back")
     model = read_encoder_file(tiny).data.replace(b"strides", b"stripes")
-    from sslfeat.encoder_file import check_encoder
+    from sslfeat.inference.onnx_model import check_encoder
 
     with pytest.raises(EncoderFileError, match=r"onnxruntime cannot load the encoder: .*stripes"):
         Encoder(check_encoder(model))
 
 
 def test_embed_records_the_provider_that_ran(
-    tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sslfeat.embed import embed_to_folder
-    from sslfeat.inputs import find_inputs
+    from sslfeat.data.dataset import find_inputs
+    from sslfeat.features.writer import embed_to_folder
 
     FakeGpu(monkeypatch, True, "fell back")
-    embed_to_folder(Encoder.load(tiny), find_inputs([str(pictures)]), tmp_path / "out")
-    (run,) = tmp_path.rglob("run.json")
+    embed_to_folder(Encoder.load(tiny), find_inputs([str(image_folder)]), tmp_path / "out")
+    (run,) = tmp_path.rglob("features.json")
     assert json.loads(run.read_text())["provider"] == "cpu"

@@ -17,9 +17,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat import Encoder
-from sslfeat.card import CARD_KEY, Card
-from sslfeat.encoder_file import check_encoder, read_encoder_file
 from sslfeat.errors import EncoderFileError
+from sslfeat.inference.model_card import CARD_KEY, Card
+from sslfeat.inference.onnx_model import check_encoder, read_encoder_file
 from tests.conftest import TINY_DIM, TINY_SIZE, tiny_card, tiny_model, write_tiny
 
 
@@ -216,8 +216,8 @@ def within(part: str, **fields: Any) -> str:
         ("1" * 5000, "not JSON"),
         ("[]", "card is a list of 0, not an object"),
         (tiny_card().to_json()[:-1] + ',"dim":8}', "a field is there twice"),
-        (altered(format=2), "upgrade sslfeat"),
-        (altered(format=True), "format is True, not int"),
+        (altered(format=3), "upgrade sslfeat"),
+        (altered(format=True), "has format True"),
         (altered(dim="8"), "card: dim is '8', not int"),
         (altered(dim=True), "card: dim is True"),
         (altered(dim=10**300), "card: dim is 1000"),
@@ -248,11 +248,11 @@ def within(part: str, **fields: Any) -> str:
         (within("preprocess", size=17), "size 17 and resize 16"),
         (within("training_data", images=-1), "-1 images cannot be"),
         (within("training_data", images=1e9), "images is 1000000000.0, not int"),
-        (within("training_data", licence="a\rb"), "training_data.licence is"),
+        (within("training_data", license="a\rb"), "training_data.license is"),
         (within("parity", images=-1), "-1 images cannot be"),
         (within("parity", min_cosine=1.5), "a cosine of 1.5 cannot be"),
         (within("parity", min_cosine=float("nan")), "min_cosine is nan, not float"),
-        (within("parity", neighbour_overlap=-0.1), "a share of -0.1 neighbours cannot be"),
+        (within("parity", neighbor_overlap=-0.1), "a share of -0.1 neighbors cannot be"),
         (within("parity", batch_sizes=[0]), "batch sizes (0,) cannot be"),
         (within("parity", batch_sizes=[True]), "batch_sizes[0] is True, not int"),
         (within("parity", scale=float("inf")), "scale is inf"),

@@ -12,49 +12,51 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sslfeat.export.run import Labels, export_run
-from sslfeat.inputs import find_inputs
-from sslfeat.models.checkpoint import read_tensors
-from sslfeat.models.config import TrainConfig, load_config
-from sslfeat.models.data import Pictures, load_pictures, to_batch
-from sslfeat.models.frozen import build_method, load_run
+from sslfeat.data.dataset import find_inputs
+from sslfeat.export.from_run import Labels, export_run
+from sslfeat.models.engine.checkpoint import read_tensors
+from sslfeat.models.engine.config import TrainConfig, load_config
+from sslfeat.models.engine.data import Images, load_images, to_batch
+from sslfeat.models.engine.frozen import build_method, load_run
+from sslfeat.models.engine.setup import seed_step
+from sslfeat.models.engine.trainer import train
 from sslfeat.models.method import VIT_BACKBONES, Method, Recipe, find_method, method_names
-from sslfeat.models.setup import seed_step
-from sslfeat.models.train import train
 
 EVERY = pytest.mark.parametrize("name", method_names())
 
 
 @pytest.fixture(scope="module")
-def drawn(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return load_pictures(find_inputs([pictures]), 32, tmp_path_factory.mktemp("cache"))
+def drawn(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Images:
+    return load_images(find_inputs([image_folder]), 32, tmp_path_factory.mktemp("cache"))
 
 
-def settings(name: str, pictures: Path) -> TrainConfig:
+def settings(name: str, image_folder: Path) -> TrainConfig:
     usual = find_method(name).recipe.backbones
     backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: "resnet10_w4"}.get(usual, usual[0])
     options = {"sobel": "true"} if name == "deepcluster" else {}  # the filter is to be in the graph
     return TrainConfig(
-        name, (str(pictures),), backbone, image_size=32, batch_size=8, steps=12, accelerator="cpu", options=options
+        name, (str(image_folder),), backbone, image_size=32, batch_size=8, steps=12, accelerator="cpu", options=options
     )
 
 
-def made(name: str, pictures: Path, drawn: Pictures) -> Method:
-    method = build_method(settings(name, pictures))
+def made(name: str, image_folder: Path, drawn: Images) -> Method:
+    method = build_method(settings(name, image_folder))
     method.prepare(drawn)
     list(method.on_cycle(drawn, torch.Generator().manual_seed(0)))
     return method
 
 
-def batch_of(method: Method, drawn: Pictures) -> torch.Tensor:
+def batch_of(method: Method, drawn: Images) -> torch.Tensor:
     numbers = np.arange(0, 40, 5)
     method.numbers = torch.from_numpy(numbers)
     return to_batch(drawn.pixels, numbers, torch.device("cpu"))
 
 
 @EVERY
-def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(name: str, pictures: Path, drawn: Pictures) -> None:
-    method = made(name, pictures, drawn)
+def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(
+    name: str, image_folder: Path, drawn: Images
+) -> None:
+    method = made(name, image_folder, drawn)
     batch = batch_of(method, drawn)
     losses = []
     for seed in (1, 1, 2):
@@ -73,8 +75,8 @@ def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(name: str, p
 
 
 @EVERY
-def test_figures_stand_beside_what_learning_nothing_gives(name: str, pictures: Path, drawn: Pictures) -> None:
-    method = made(name, pictures, drawn)
+def test_figures_stand_beside_what_learning_nothing_gives(name: str, image_folder: Path, drawn: Images) -> None:
+    method = made(name, image_folder, drawn)
     loss, figures = method(batch_of(method, drawn), torch.Generator().manual_seed(0))
     assert loss.dtype == torch.float32
     assert {"accuracy", "chance"} <= figures.keys() or {"error", "trivial"} <= figures.keys()
@@ -84,8 +86,8 @@ def test_figures_stand_beside_what_learning_nothing_gives(name: str, pictures: P
 
 
 @EVERY
-def test_half_precision_and_batches_in_pieces(name: str, pictures: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(settings(name, pictures), precision="bf16-mixed", accumulate=2, steps=3)
+def test_half_precision_and_batches_in_pieces(name: str, image_folder: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(settings(name, image_folder), precision="bf16-mixed", accumulate=2, steps=3)
     train(config, tmp_path / "run")
     kept = load_file(tmp_path / "run" / "encoder.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in kept.values())
@@ -106,8 +108,8 @@ def test_a_method_explains_itself_and_is_short(name: str) -> None:
 
 
 @EVERY
-def test_previews_are_pictures_and_draw_nothing_from_the_training(name: str, pictures: Path, drawn: Pictures) -> None:
-    method = made(name, pictures, drawn).eval()
+def test_previews_are_images_and_draw_nothing_from_the_training(name: str, image_folder: Path, drawn: Images) -> None:
+    method = made(name, image_folder, drawn).eval()
     state = torch.get_rng_state()
     with torch.no_grad():
         preview = method.preview(batch_of(method, drawn), torch.Generator().manual_seed(0))
@@ -125,9 +127,9 @@ class StopAt(Exception):
 
 @EVERY
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    name: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings(name, pictures)
+    config = settings(name, image_folder)
     train(config, tmp_path / "whole")
 
     def dies(seed: int, step: int, rank: int, generator: torch.Generator) -> None:
@@ -135,7 +137,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
             raise StopAt
         seed_step(seed, step, rank, generator)
 
-    monkeypatch.setattr("sslfeat.models.train.seed_step", dies)
+    monkeypatch.setattr("sslfeat.models.engine.trainer.seed_step", dies)
     with pytest.raises(StopAt):
         train(config, tmp_path / "broken", checkpoint_steps=3)
     monkeypatch.undo()
@@ -150,9 +152,11 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 @EVERY
-def test_the_exported_file_gives_the_features_of_the_torch_encoder(name: str, pictures: Path, tmp_path: Path) -> None:
+def test_the_exported_file_gives_the_features_of_the_torch_encoder(
+    name: str, image_folder: Path, tmp_path: Path
+) -> None:
     """``export_run`` refuses a file that differs; an earlier layer goes the same way."""
-    config = settings(name, pictures)
+    config = settings(name, image_folder)
     train(dataclasses.replace(config, steps=2), tmp_path / "run")
     assert load_config(tmp_path / "run" / "config.yaml").method == name
     encoder = load_run(tmp_path / "run")[0]
@@ -164,9 +168,9 @@ def test_the_exported_file_gives_the_features_of_the_torch_encoder(name: str, pi
 
 
 @EVERY
-def test_seven_grey_pictures_and_a_broken_one_are_enough_to_begin(name: str, tmp_path: Path) -> None:
+def test_seven_gray_images_and_a_broken_one_are_enough_to_begin(name: str, tmp_path: Path) -> None:
     """Of odd shapes, in modes that are not RGB; only figures may be poor."""
-    folder = tmp_path / "a few pictures"
+    folder = tmp_path / "a few images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for k in range(7):

@@ -15,27 +15,27 @@ import pytest
 import torch
 from PIL import Image
 
-from sslfeat import likeness
-from sslfeat.encoder import Encoder
-from sslfeat.encoder_file import EncoderFile, read_encoder_file
+from sslfeat.data.decode import Preprocess
 from sslfeat.errors import ExportError, InputError, ParityError
-from sslfeat.export import onnx_file, parity
-from sslfeat.export.convert import convert
+from sslfeat.export import parity, to_onnx
+from sslfeat.export.convert import ExportRequest, convert
+from sslfeat.export.from_run import Labels, export_random, export_run
 from sslfeat.export.pretrained import export_pretrained
-from sslfeat.export.run import Labels, export_random, export_run
-from sslfeat.export.source import origin
-from sslfeat.images import Preprocess
-from sslfeat.models.config import TrainConfig
-from sslfeat.models.frozen import FrozenEncoder, load_run, random_encoder
-from sslfeat.models.train import train
+from sslfeat.export.sources import origin
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.onnx_model import EncoderFile, read_encoder_file
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.frozen import FrozenEncoder, load_run, random_encoder
+from sslfeat.models.engine.trainer import train
+from sslfeat.numerics import similarity
 from tests.conftest import sslfeat
 
 
 @pytest.fixture(scope="module")
-def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short training run."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    settings = TrainConfig("simclr", (str(pictures),), "resnet10_w8", image_size=32, batch_size=8, steps=30)
+    settings = TrainConfig("simclr", (str(image_folder),), "resnet10_w8", image_size=32, batch_size=8, steps=30)
     train(dataclasses.replace(settings, accelerator="cpu"), out)
     return out
 
@@ -43,12 +43,12 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "small.onnx"
-    export_run(run, out, Labels(data_name="drawn", data_licence="Apache-2.0", licence="Apache-2.0"))
+    export_run(run, out, Labels(data_name="drawn", data_license="Apache-2.0", license="Apache-2.0"))
     return out
 
 
 def plain_pixels(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """The documented preprocessing in plain Pillow, for RGB pictures without orientation."""
+    """The documented preprocessing in plain Pillow, for RGB images without orientation."""
     with Image.open(path) as image:
         short = min(image.size)
         width, height = (size * side // short for side in image.size)
@@ -57,11 +57,11 @@ def plain_pixels(path: Path, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
-def test_the_file_gives_the_features_of_the_torch_encoder(run: Path, exported: Path, pictures: Path) -> None:
+def test_the_file_gives_the_features_of_the_torch_encoder(run: Path, exported: Path, image_folder: Path) -> None:
     """Independent of sslfeat's own check: plain Pillow, plain onnxruntime, the weights from the run."""
     module, config, meta = load_run(run)
     assert meta == {"images": 40, "steps": 30}
-    paths = sorted(pictures.rglob("*.jpg"))
+    paths = sorted(image_folder.rglob("*.jpg"))
     pixels = np.stack([plain_pixels(path, 32) for path in paths])
     with torch.inference_mode():
         wanted = module(torch.from_numpy(pixels)).numpy()
@@ -75,15 +75,15 @@ def test_the_file_gives_the_features_of_the_torch_encoder(run: Path, exported: P
     assert measured <= 2 * card.parity.max_abs_diff + 1e-6
     assert card.parity.max_abs_diff <= 1e-4 * card.parity.scale
     assert card.parity.scale == pytest.approx(float(np.abs(wanted).max()), rel=0.01)
-    assert (card.parity.images, card.parity.batch_sizes, card.parity.source) == (40, (1, 3, 8), "training pictures")
+    assert (card.parity.images, card.parity.batch_sizes, card.parity.source) == (40, (1, 3, 8), "training images")
     assert card.config_sha256 == config.sha256()
 
 
-def test_trained_weights_are_what_is_exported(run: Path, exported: Path, pictures: Path, tmp_path: Path) -> None:
+def test_trained_weights_are_what_is_exported(run: Path, exported: Path, image_folder: Path, tmp_path: Path) -> None:
     untrained = export_random("resnet10_w8", 32, 0, tmp_path / "untrained.onnx")
-    picture = next(pictures.rglob("*.jpg"))
-    (trained,) = Encoder.load(exported, "cpu").embed(picture)
-    (random,) = Encoder(untrained, "cpu").embed(picture)
+    image = next(image_folder.rglob("*.jpg"))
+    (trained,) = Encoder.load(exported, "cpu").embed(image)
+    (random,) = Encoder(untrained, "cpu").embed(image)
     assert not np.allclose(trained, random, atol=1e-2)
     assert untrained.card.method == "random-init"
     assert untrained.card.parity.source == "drawn by sslfeat"
@@ -91,27 +91,32 @@ def test_trained_weights_are_what_is_exported(run: Path, exported: Path, picture
 
 def test_exported_twice_the_bytes_are_the_same(run: Path, exported: Path, tmp_path: Path) -> None:
     again = tmp_path / "small.onnx"
-    labels = ("--data-name", "drawn", "--data-licence", "Apache-2.0", "--licence", "Apache-2.0")
+    labels = ("--data-name", "drawn", "--data-license", "Apache-2.0", "--license", "Apache-2.0")
     finished = sslfeat("export", run, "--out", again, *labels, "--json")
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["fingerprint"] == read_encoder_file(exported).fingerprint
     assert again.read_bytes() == exported.read_bytes()
 
 
-def test_a_name_is_not_part_of_what_an_encoder_is(run: Path, exported: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_name_is_not_part_of_what_an_encoder_is(
+    run: Path, exported: Path, image_folder: Path, tmp_path: Path
+) -> None:
     """Exported under another name, from a renamed run, and with other labels: an index of the one takes the other."""
     moved = tmp_path / "a run renamed"
     shutil.copytree(run, moved)
-    other = export_run(moved, tmp_path / "other.onnx", Labels(name="other", licence="MIT"), [str(pictures)])
+    other = export_run(moved, tmp_path / "other.onnx", Labels(name="other", license="MIT"), [str(image_folder)])
     first = read_encoder_file(exported)
     assert other.fingerprint == first.fingerprint
     assert (other.card.name, first.card.name) == ("other", "small")
     assert other.sha256 != first.sha256
-    origins = (origin(str(run), "one", [str(pictures)]), origin(str(moved), "two", [str(pictures)]))
-    made = [convert(kind, "fp16", tmp_path / f"{n}.onnx", [str(pictures)]) for n, kind in enumerate(origins)]
+    origins = (origin(str(run), "one", [str(image_folder)]), origin(str(moved), "two", [str(image_folder)]))
+    made = [
+        convert(kind, ExportRequest("fp16", tmp_path / f"{n}.onnx", [str(image_folder)]))
+        for n, kind in enumerate(origins)
+    ]
     assert len({read_encoder_file(report.out).fingerprint for report in made} | {first.fingerprint}) == 2
-    features, index, query = tmp_path / "features", tmp_path / "index", next(pictures.rglob("*.jpg"))
-    assert sslfeat("embed", pictures, "--encoder", exported, "--out", features).returncode == 0
+    features, index, query = tmp_path / "features", tmp_path / "index", next(image_folder.rglob("*.jpg"))
+    assert sslfeat("embed", image_folder, "--encoder", exported, "--out", features).returncode == 0
     assert sslfeat("index", features, "--out", index).returncode == 0
     for file in (exported, tmp_path / "other.onnx"):
         found = sslfeat("search", index, query, "--encoder", file, "--top", "1")
@@ -143,7 +148,7 @@ def test_backbones_export_with_a_dynamic_batch(backbone: str, tmp_path: Path) ->
 def test_an_export_that_differs_is_refused_and_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The torch side sees pixels one grey level brighter: a preprocessing that differs, the commonest fault of all."""
+    """The torch side sees pixels one gray level brighter: a preprocessing that differs, the commonest fault of all."""
     real = parity.reference_pixels
 
     def brighter(path: bytes, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
@@ -155,12 +160,12 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_diverged_encoder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Path) -> None:
+def test_a_diverged_encoder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_folder: Path) -> None:
     module = random_encoder("resnet10_w4", 32, 0)
     next(module.parameters()).data[:] = float("nan")
     file = export_random("resnet10_w4", 32, 0, tmp_path / "good.onnx")
     with pytest.raises(ParityError, match="not finite"):
-        parity.check_parity(module, file, [str(path).encode() for path in pictures.rglob("*.jpg")], "test")
+        parity.check_parity(module, file, [str(path).encode() for path in image_folder.rglob("*.jpg")], "test")
 
 
 def test_overlap_and_cosine_against_naive_loops() -> None:
@@ -175,19 +180,19 @@ def test_overlap_and_cosine_against_naive_loops() -> None:
         return set(sorted(cosine, key=lambda j: -cosine[j])[:10])
 
     naive = sum(len(nearest(a, i) & nearest(b, i)) / 10 for i in range(30)) / 30
-    assert likeness.neighbour_overlap(a, b) == pytest.approx(naive)
+    assert similarity.neighbor_overlap(a, b) == pytest.approx(naive)
     assert 0.3 < naive < 0.95
     cosines = [float(x @ y) / float(np.linalg.norm(x) * np.linalg.norm(y)) for x, y in zip(a, b, strict=True)]
-    np.testing.assert_allclose(likeness.cosines(a, b), cosines, rtol=1e-5)
+    np.testing.assert_allclose(similarity.cosines(a, b), cosines, rtol=1e-5)
 
 
-def test_refusals(run: Path, tmp_path: Path, exported: Path, pictures: Path) -> None:
+def test_refusals(run: Path, tmp_path: Path, exported: Path, image_folder: Path) -> None:
     with pytest.raises(ExportError, match="exists"):
         export_run(run, exported, Labels())
     with pytest.raises(ExportError, match="does not exist"):
         export_random("resnet10_w4", 32, 0, tmp_path / "no" / "such.onnx")
     with pytest.raises(ExportError, match="at least 8"):
-        export_random("resnet10_w4", 32, 0, tmp_path / "x.onnx", [str(next(pictures.rglob("*.jpg")))])
+        export_random("resnet10_w4", 32, 0, tmp_path / "x.onnx", [str(next(image_folder.rglob("*.jpg")))])
     assert sslfeat("export", tmp_path / "nothing", "--out", tmp_path / "x.onnx").returncode == 1
     for wrong in (
         ("--random-init", "resnet10_w4"),
@@ -209,7 +214,7 @@ def test_an_unexportable_encoder_is_an_export_error() -> None:
 
     good = random_encoder("resnet10_w4", 32, 0)
     with pytest.raises(ExportError, match="could not export"):
-        onnx_file.to_onnx(Unexportable(good.input_transform, good.encoder), 32)
+        to_onnx.to_onnx(Unexportable(good.input_transform, good.encoder), 32)
 
 
 def test_the_card_travels_with_the_file(exported: Path) -> None:
@@ -247,7 +252,7 @@ def test_backbones_of_others_are_exported(name: str, preprocess: Preprocess, tmp
 
 def test_vision_transformers_of_others_take_another_size(tmp_path: Path) -> None:
     file = export_pretrained("timm/vit_tiny_patch16_224", tmp_path / "vit.onnx", weights=False, image_size=64)
-    assert (file.card.preprocess.size, file.card.licence) == (64, "not stated")
+    assert (file.card.preprocess.size, file.card.license) == (64, "not stated")
     assert Encoder(file, "cpu").run(np.zeros((2, 64, 64, 3), np.uint8)).shape == (2, 192)
-    with pytest.raises(InputError, match="no pictures of 50 px"):
+    with pytest.raises(InputError, match="no images of 50 px"):
         export_pretrained("torchvision/vit_b_32", tmp_path / "x.onnx", weights=False, image_size=50)

@@ -14,36 +14,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sslfeat import features, run_record, store
-from sslfeat.embed import Options, embed_to_folder
-from sslfeat.encoder import Encoder
+from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import FeaturesError
-from sslfeat.features import Features, FeaturesFolder, read_run, run_bytes
-from sslfeat.inputs import find_inputs
-from sslfeat.update import repair_folder, update_folder
-from sslfeat.verify import verify
+from sslfeat.features import metadata, reader
+from sslfeat.features.reader import Features, FeaturesFolder, read_run, run_bytes
+from sslfeat.features.update import repair_folder, update_folder
+from sslfeat.features.verify import verify
+from sslfeat.features.writer import Options, embed_to_folder
+from sslfeat.inference.encoder import Encoder
+from sslfeat.storage import atomic
 from tests.conftest import TINY_DIM, contents, sslfeat
 
 Action = Callable[[], object]
 
 
 class World:
-    """Pictures and their features, which change when told to."""
+    """Images and their features, which change when told to."""
 
-    def __init__(self, tiny: Path, pictures: Path, base: Path, layout: str = "parquet") -> None:
+    def __init__(self, tiny: Path, image_folder: Path, base: Path, layout: str = "parquet") -> None:
         self.images, self.out, self.encoder = base / "images", base / "f", Encoder.load(tiny, "cpu", 1)
         self.options = Options(batch_size=3, part_size=7, workers=1, layout=layout)
-        shutil.copytree(pictures, self.images)
+        shutil.copytree(image_folder, self.images)
         embed_to_folder(self.encoder, find_inputs([self.images]), self.out, self.options)
 
     def update(self) -> None:
-        """Two pictures fewer, in the first part."""
+        """Two images fewer, in the first part."""
         for path in sorted(self.images.rglob("*.jpg"))[:2]:
             path.unlink()
         update_folder(self.encoder, find_inputs([self.images]), self.out, self.options)
 
     def overwrite(self) -> None:
-        """The same pictures but two, from the start."""
+        """The same images but two, from the start."""
         for path in sorted(self.images.rglob("*.jpg"))[:2]:
             path.unlink()
         embed_to_folder(self.encoder, find_inputs([self.images]), self.out, self.options, overwrite=True)
@@ -60,35 +61,35 @@ class World:
         update_folder(self.encoder, find_inputs([self.images]), self.out, self.options)
 
     def repair(self) -> None:
-        """The parts are made again, from pictures that changed meanwhile."""
+        """The parts are made again, from images that changed meanwhile."""
         for number, path in enumerate(sorted(self.images.rglob("*.jpg"))):
             path.write_bytes(sorted(self.images.rglob("*.jpg"))[-1 - number].read_bytes())
-        for path in self.out.glob("part-*.json"):
+        for path in self.out.glob("__sslfeat__/part-*.json"):
             path.unlink()
         repair_folder(self.encoder, self.out)
 
     def check(self, found: Features) -> None:
-        """Every row is its picture's."""
+        """Every row is its image's."""
         now = Features.load(self.out)
         assert found.paths == now.paths
         np.testing.assert_array_equal(found.embeddings, now.embeddings)
 
 
 @pytest.fixture(params=["parquet", "npy"])
-def world(request: pytest.FixtureRequest, tiny: Path, pictures: Path, tmp_path: Path) -> World:
-    return World(tiny, pictures, tmp_path, request.param)
+def world(request: pytest.FixtureRequest, tiny: Path, image_folder: Path, tmp_path: Path) -> World:
+    return World(tiny, image_folder, tmp_path, request.param)
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, at: str, call: int, action: Action) -> None:
     """Do ``action`` once, just before call number ``call`` of a function that the reader uses."""
-    real, calls = getattr(features, at), iter(range(1, 10_000))
+    real, calls = getattr(reader, at), iter(range(1, 10_000))
 
     def watched(*arguments: Any) -> Any:
         if next(calls) == call:
             action()
         return real(*arguments)
 
-    monkeypatch.setattr(features, at, watched)
+    monkeypatch.setattr(reader, at, watched)
 
 
 @pytest.mark.parametrize("at", ["read_columns", "read_embeddings", "check_commit", "check_record"])
@@ -121,8 +122,8 @@ def test_a_reader_part_by_part_is_told(action: str, world: World) -> None:
 
 def test_verify_does_not_call_an_exchange_damage(world: World) -> None:
     found = verify(world.out)
-    (world.out / "failures.csv").write_bytes(b"path,reason\nx,y\n")
-    (world.out / "part-00000.json").unlink()
+    (world.out / "__sslfeat__/failures.csv").write_bytes(b"path,reason\nx,y\n")
+    (world.out / "__sslfeat__/part-00000.json").unlink()
     assert "part-00000" in next(found)
     world.update()
     with pytest.raises(FeaturesError, match="read it again"):
@@ -131,10 +132,10 @@ def test_verify_does_not_call_an_exchange_damage(world: World) -> None:
 
 
 def test_an_exchange_that_never_ends_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "PAUSES", (0.01, 0.01))
-    (world.out / ".update").mkdir()
+    monkeypatch.setattr(reader, "PAUSES", (0.01, 0.01))
+    (world.out / ".update" / metadata.META_FOLDER).mkdir(parents=True)
     (world.out / ".update" / "complete").touch()
-    (world.out / "run.json").rename(world.out / ".update" / "run.json")
+    (world.out / "__sslfeat__/features.json").rename(world.out / ".update" / "__sslfeat__/features.json")
     for read in (Features.load, FeaturesFolder, lambda folder: list(verify(folder))):
         with pytest.raises(FeaturesError, match=r"being exchanged.*give the last command again"):
             read(world.out)
@@ -144,12 +145,12 @@ def test_an_exchange_that_never_ends_is_named(world: World, monkeypatch: pytest.
 
 def test_an_exchange_that_ends_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     new = world.out / ".update"
-    new.mkdir()
+    (new / metadata.META_FOLDER).mkdir(parents=True)
     (new / "complete").touch()
-    (world.out / "run.json").rename(new / "run.json")
+    (world.out / "__sslfeat__/features.json").rename(new / "__sslfeat__/features.json")
 
     def end(seconds: float) -> None:
-        (new / "run.json").rename(world.out / "run.json")
+        (new / "__sslfeat__/features.json").rename(world.out / "__sslfeat__/features.json")
         shutil.rmtree(new)
 
     monkeypatch.setattr(time, "sleep", end)
@@ -157,7 +158,7 @@ def test_an_exchange_that_ends_is_waited_for(world: World, monkeypatch: pytest.M
 
 
 LIES: dict[str, Any] = {
-    "format": [None, "2", 3, [2], {}],
+    "format": [None, "3", 2, [3], {}],
     "encoder": [None, [], {}, {"fingerprint": 1, "card": {}}],
     "encoder.fingerprint": [None, 7, ["x"]],
     "encoder.card": [None, 1, {}, "x"],
@@ -166,7 +167,7 @@ LIES: dict[str, Any] = {
     "inputs": [None, 0, []],
     "inputs.count": [-1, None, "40", 1e300, 10**17, 10**30, True, 41, 0],
     "inputs.sha256": [None, 0, "../../etc/passwd", "x" * 64],
-    "inputs.labelled": [None, 1],
+    "inputs.labeled": [None, 1],
     "layout": ["csv", "../x", None, ["parquet"], 0],
     "decode": [
         None,
@@ -191,15 +192,15 @@ LIES: dict[str, Any] = {
 
 
 def lie(folder: Path, field: str, value: Any) -> None:
-    """Set a field of ``run.json`` and sign it again, as whoever made the folder can."""
-    run = json.loads((folder / "run.json").read_bytes())
-    del run[run_record.CHECK]
+    """Set a field of ``features.json`` and sign it again, as whoever made the folder can."""
+    run = json.loads((folder / "__sslfeat__/features.json").read_bytes())
+    del run[metadata.CHECK]
     *above, last = field.split(".")
     place = run
     for name in above:
         place = place[name]
     place[last] = value
-    (folder / "run.json").write_bytes(run_bytes(run))
+    (folder / "__sslfeat__/features.json").write_bytes(run_bytes(run))
 
 
 @pytest.fixture
@@ -228,42 +229,49 @@ def refuse_any(faults: list[str]) -> None:
 
 @pytest.mark.parametrize("field", LIES)
 def test_a_signed_lie_in_run_json_is_an_error_with_the_fields_name(
-    field: str, folder: Path, tiny: Path, pictures: Path
+    field: str, folder: Path, tiny: Path, image_folder: Path
 ) -> None:
-    whole, inputs = contents(folder), find_inputs([pictures])
+    whole, inputs = contents(folder), find_inputs([image_folder])
     for value in LIES[field]:
-        (folder / "run.json").write_bytes(whole["run.json"])
+        (folder / "__sslfeat__/features.json").write_bytes(whole["__sslfeat__/features.json"])
         lie(folder, field, value)
         for attempt in attempts(folder, tiny, inputs):
             try:
                 attempt()
             except FeaturesError as error:
                 expected = {"format": "format", "surplus": "surplus"}.get(field, field.split(".")[-1])
-                told = (expected, "count", "listed", "damaged", "committed", "inputs", "begun with", "pictures are not")
+                told = (expected, "count", "listed", "damaged", "committed", "inputs", "begun with", "images are not")
                 assert any(name in str(error) for name in told), f"{field} = {value!r}: {error}"
             else:
                 assert value == 0 and field == "inputs.count", f"{field} = {value!r} went through"
         after = contents(folder)
-        assert {k: v for k, v in after.items() if k != "run.json"} == {
-            k: v for k, v in whole.items() if k != "run.json"
+        assert {k: v for k, v in after.items() if k != "__sslfeat__/features.json"} == {
+            k: v for k, v in whole.items() if k != "__sslfeat__/features.json"
         }
 
 
 COMMIT_LIES: dict[str, list[Any]] = {
     "rows": [-1, None, "40", 10**30, 1e400, 39, 41, True, [40]],
     "failures": [None, 3, [["a"]], [["a", "b", "c"]], [[1, 2]], {"a": "b"}, [["a", "b"]]],
-    "files": [None, [], {}, {"../run.json": "0" * 64}, {"/etc/passwd": "0" * 64}, {"part-00000.parquet": None}],
+    "files": [
+        None,
+        [],
+        {},
+        {"../__sslfeat__/features.json": "0" * 64},
+        {"/etc/passwd": "0" * 64},
+        {"part-00000.parquet": None},
+    ],
     "surplus": [1],
 }
 
 
 @pytest.mark.parametrize("field", COMMIT_LIES)
-def test_a_lie_in_a_commit_record_commits_nothing(field: str, folder: Path, tiny: Path, pictures: Path) -> None:
+def test_a_lie_in_a_commit_record_commits_nothing(field: str, folder: Path, tiny: Path, image_folder: Path) -> None:
     whole = contents(folder)
-    record = json.loads(whole["part-00000.json"])
+    record = json.loads(whole["__sslfeat__/part-00000.json"])
     for value in COMMIT_LIES[field]:
-        data = store.json_bytes({**record, field: value}) if value != 1e400 else b'{"rows": 1e400}'
-        (folder / "part-00000.json").write_bytes(data)
+        data = atomic.json_bytes({**record, field: value}) if value != 1e400 else b'{"rows": 1e400}'
+        (folder / "__sslfeat__/part-00000.json").write_bytes(data)
         for attempt in attempts(folder, tiny, [])[:4]:
             with pytest.raises(FeaturesError, match="part-00000"):
                 attempt()
@@ -273,19 +281,19 @@ def test_a_lie_in_a_commit_record_commits_nothing(field: str, folder: Path, tiny
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[" * 100_000, b"\xff", b'{"rows": ' + b"9" * 5000 + b"}"])
 def test_a_commit_record_that_is_none(data: bytes, folder: Path, tiny: Path) -> None:
-    (folder / "part-00000.json").write_bytes(data)
+    (folder / "__sslfeat__/part-00000.json").write_bytes(data)
     assert len(list(verify(folder))) >= 1
     with pytest.raises(FeaturesError, match=r"part-00000\.json"):
         Features.load(folder)
 
 
-NESTED = b'{"format": 2, "x": ' + b"[" * 900 + b"]" * 900 + b"}"
+NESTED = b'{"format": 3, "x": ' + b"[" * 900 + b"]" * 900 + b"}"
 
 
-@pytest.mark.parametrize("data", [b"", b"null", b"[" * 100_000, b"\xff", b'{"format": 2}', NESTED])
+@pytest.mark.parametrize("data", [b"", b"null", b"[" * 100_000, b"\xff", b'{"format": 3}', NESTED])
 def test_a_run_json_that_is_none(data: bytes, folder: Path) -> None:
-    (folder / "run.json").write_bytes(data)
-    with pytest.raises(FeaturesError, match=r"run\.json"):
+    (folder / "__sslfeat__/features.json").write_bytes(data)
+    with pytest.raises(FeaturesError, match=r"features\.json"):
         read_run(folder)
     assert "Traceback" not in sslfeat("info", folder).stderr
 
@@ -293,9 +301,9 @@ def test_a_run_json_that_is_none(data: bytes, folder: Path) -> None:
 def sign(folder: Path, name: str, data: bytes) -> None:
     """Put other ``data`` in a part's file, and its hash in the record."""
     (folder / name).write_bytes(data)
-    record = json.loads((folder / "part-00000.json").read_bytes())
-    record["files"][name] = store.sha256_file(folder / name)
-    (folder / "part-00000.json").write_bytes(store.json_bytes(record))
+    record = json.loads((folder / "__sslfeat__/part-00000.json").read_bytes())
+    record["files"][name] = atomic.sha256_file(folder / name)
+    (folder / "__sslfeat__/part-00000.json").write_bytes(atomic.json_bytes(record))
 
 
 def parquet(table: pa.Table) -> bytes:
@@ -336,9 +344,9 @@ def test_a_signed_part_that_holds_something_else_is_named(folder: Path) -> None:
                 read(folder)
 
 
-def test_a_signed_npy_that_holds_something_else_is_named(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_signed_npy_that_holds_something_else_is_named(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     out, name = tmp_path / "f", "img_emb/img_emb_0000.npy"
-    embed_to_folder(Encoder.load(tiny, "cpu", 1), find_inputs([pictures]), out, Options(layout="npy"))
+    embed_to_folder(Encoder.load(tiny, "cpu", 1), find_inputs([image_folder]), out, Options(layout="npy"))
     header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 8), }"
     for lie in (b"", b"\x93NUMPY", np.zeros((40, 9), np.float32), np.zeros((40, 8)), np.zeros(40, np.float32),
                 np.array([{}] * 40), (header % 10**15).ljust(127) + b"\n"):  # fmt: skip

@@ -13,11 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sslfeat.card import CARD_KEY, Parity, TrainingData
-from sslfeat.encoder_file import check_encoder, read_encoder_file
+from sslfeat.data.decode import Preprocess
 from sslfeat.errors import EncoderFileError
-from sslfeat.fingerprint import fingerprint_of
-from sslfeat.images import Preprocess
+from sslfeat.inference.fingerprint import fingerprint_of
+from sslfeat.inference.model_card import CARD_KEY, Parity, TrainingData
+from sslfeat.inference.onnx_model import check_encoder, read_encoder_file
 from tests.conftest import TINY_SIZE, sslfeat, tiny_card, tiny_model, write_tiny
 
 Change = Callable[[onnx.ModelProto], object]
@@ -247,7 +247,7 @@ def test_cards_may_be_rewritten() -> None:
         dataclasses.replace(card, **fields)
         for fields in (
             {"name": "another"},
-            {"licence": "MIT", "method": "m", "backbone": "b", "layer": "l"},
+            {"license": "MIT", "method": "m", "backbone": "b", "layer": "l"},
             {"training_data": TrainingData("more", 5, "CC0"), "config_sha256": "1" * 64, "versions": {"torch": "9"}},
             {"parity": Parity(9, "x", (1,), 0.1, 2.0, 0.9, 0.9)},
         )
@@ -261,18 +261,20 @@ def test_cards_may_be_rewritten() -> None:
 
 
 def test_features_and_index_take_the_encoder_under_another_name(
-    tiny: Path, embedded: Path, pictures: Path, tmp_path: Path
+    tiny: Path, embedded: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     """What the same weights made can be searched, whatever the file and the card are called."""
     renamed = write_tiny(tmp_path / "renamed.onnx")
     assert renamed.read_bytes() != tiny.read_bytes()
     assert read_encoder_file(renamed).sha256 != read_encoder_file(tiny).sha256
     assert read_encoder_file(renamed).fingerprint == read_encoder_file(tiny).fingerprint
-    again = sslfeat("embed", pictures, "--encoder", renamed, "--out", shutil.copytree(embedded, tmp_path / "features"))
+    again = sslfeat(
+        "embed", image_folder, "--encoder", renamed, "--out", shutil.copytree(embedded, tmp_path / "features")
+    )
     assert again.returncode == 0, again.stderr
     made = sslfeat("index", embedded, "--out", tmp_path / "index")
     assert made.returncode == 0, made.stderr
-    query = next(pictures.rglob("*.jpg"))
+    query = next(image_folder.rglob("*.jpg"))
     found = sslfeat("search", tmp_path / "index", query, "--encoder", renamed)
     assert found.returncode == 0, found.stderr
     other = sslfeat("search", tmp_path / "index", query, "--encoder", write_tiny(tmp_path / "other.onnx", seed=1))

@@ -1,4 +1,4 @@
-"""Decoding: every kind of picture beside the plainest Pillow code, and every kind of damage."""
+"""Decoding: every kind of image beside the plainest Pillow code, and every kind of damage."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslfeat import preprocess
+from sslfeat.data import transforms as preprocess
+from sslfeat.data.decode import MAX_PIXELS, Decoding, Pixels, Preprocess, decode
 from sslfeat.errors import ImageError, InputError
-from sslfeat.images import MAX_PIXELS, Decoding, Pixels, Preprocess, decode
 
 EXACT = Preprocess(resize=16, size=16)
 
 
 def scene(width: int = 90, height: int = 60) -> Image.Image:
-    """A picture without symmetry, so that any turn or flip shows."""
+    """An image without symmetry, so that any turn or flip shows."""
     rows, columns = np.mgrid[0:height, 0:width]
     return Image.fromarray(
         np.stack([columns * 255 // width, rows * 255 // height, (rows * columns) % 251], 2).astype(np.uint8)
@@ -34,13 +34,13 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def decode_bytes(data: bytes, folder: Path, preprocess: Preprocess = EXACT) -> Pixels:
-    path = folder / "picture"
+    path = folder / "image"
     path.write_bytes(data)
     return decode(path, preprocess).pixels
 
 
 def plain(image: Image.Image, resize: int, size: int) -> Pixels:
-    """The definition, written out: shorter side to ``resize`` by bicubic, then the centre."""
+    """The definition, written out: shorter side to ``resize`` by bicubic, then the center."""
     width, height = image.size
     if width < height:
         image = image.resize((resize, resize * height // width), Image.Resampling.BICUBIC)
@@ -131,14 +131,14 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
 
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "lime", "blue")]
     for kind in ("GIF", "WEBP", "TIFF", "PNG"):
         options = {"lossless": True} if kind == "WEBP" else {}
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         np.testing.assert_array_equal(decode_bytes(data, tmp_path), np.broadcast_to([255, 0, 0], (16, 16, 3)))
 
 
-def test_two_pictures_in_one_jpeg_file(tmp_path: Path) -> None:
+def test_two_images_in_one_jpeg_file(tmp_path: Path) -> None:
     """MPO, as stereo cameras and phones write it, is read as the JPEG it begins with."""
     data = encoded(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (90, 60))], quality=95)
     assert np.abs(decode_bytes(data, tmp_path).astype(int) - plain(scene(), 16, 16)).max() < 40
@@ -151,13 +151,13 @@ def test_every_promised_format_is_read(kind: str, tmp_path: Path) -> None:
     assert np.abs(pixels.astype(int) - plain(image, 16, 16)).mean() < 20
 
 
-def test_arrays_and_pil_images_are_pictures() -> None:
-    colour = np.asarray(scene())
-    grey = colour[:, :, 0]
-    np.testing.assert_array_equal(decode(colour, EXACT).pixels, plain(scene(), 16, 16))
-    np.testing.assert_array_equal(decode(colour[::-1], EXACT).pixels, decode(colour[::-1].copy(), EXACT).pixels)
-    np.testing.assert_array_equal(decode(grey, EXACT).pixels, decode(grey[:, :, None], EXACT).pixels)
-    np.testing.assert_array_equal(decode(grey, EXACT).pixels, decode(Image.fromarray(grey.copy()), EXACT).pixels)
+def test_arrays_and_pil_images_are_images() -> None:
+    color = np.asarray(scene())
+    gray = color[:, :, 0]
+    np.testing.assert_array_equal(decode(color, EXACT).pixels, plain(scene(), 16, 16))
+    np.testing.assert_array_equal(decode(color[::-1], EXACT).pixels, decode(color[::-1].copy(), EXACT).pixels)
+    np.testing.assert_array_equal(decode(gray, EXACT).pixels, decode(gray[:, :, None], EXACT).pixels)
+    np.testing.assert_array_equal(decode(gray, EXACT).pixels, decode(Image.fromarray(gray.copy()), EXACT).pixels)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_other_arrays_are_refused_by_their_shape_or_type(array: Any, said: str) 
         decode(array, EXACT)
 
 
-def test_a_float_picture_is_refused() -> None:
+def test_a_float_image_is_refused() -> None:
     with pytest.raises(ImageError, match="floating-point"):
         decode(Image.fromarray(np.zeros((4, 4), np.float32)), EXACT)
 
@@ -184,12 +184,12 @@ def test_a_float_picture_is_refused() -> None:
     ("data", "said"),
     [
         (b"", "empty"),
-        (b"not a picture, but text", "not a picture"),
-        (b"\x89PNG\r\n\x1a\n", "not a picture"),
+        (b"not an image, but text", "not an image"),
+        (b"\x89PNG\r\n\x1a\n", "not an image"),
         (encoded(scene(), "JPEG")[:400], "cannot be decoded"),
         (encoded(scene(), "PNG")[:300], "cannot be decoded"),
-        (encoded(scene(), "PDF"), "not a picture"),
-        (encoded(scene(), "EPS"), "not a picture"),  # would start Ghostscript
+        (encoded(scene(), "PDF"), "not an image"),
+        (encoded(scene(), "EPS"), "not an image"),  # would start Ghostscript
     ],
 )
 def test_what_cannot_be_read_says_why(data: bytes, said: str, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000"])
-def test_damage_anywhere_gives_a_picture_or_an_image_error(kind: str, tmp_path: Path) -> None:
+def test_damage_anywhere_gives_an_image_or_an_image_error(kind: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     whole = encoded(scene(), kind)
     for _ in range(40):

@@ -10,16 +10,15 @@ import pytest
 
 from sslfeat import Index
 from sslfeat.errors import InputError, RetrievalError
-from sslfeat.retrieval import build as building
-from sslfeat.retrieval import choose as choosing
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval import create as building
+from sslfeat.retrieval import selection as choosing
 from sslfeat.retrieval import tuning
-from sslfeat.retrieval.choose import Wish
-from sslfeat.retrieval.exact import Truth
-from sslfeat.retrieval.flat_file import FlatFile
-from sslfeat.retrieval.kinds import KINDS, Plan, plans
+from sslfeat.retrieval.faiss_io import FlatFile
+from sslfeat.retrieval.ground_truth import Truth
+from sslfeat.retrieval.index_types import KINDS, IndexSpec, specs_for
+from sslfeat.retrieval.selection import IndexRequirements
 from sslfeat.retrieval.vectors import prepare
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +30,8 @@ def short_laps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def clustered(count: int, dim: int = 32, seed: int = 0) -> FloatArray:
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(40, dim))
-    return (centres[rng.integers(0, 40, count)] + 0.6 * rng.normal(size=(count, dim))).astype(np.float32)
+    centers = np.random.default_rng(99).normal(size=(40, dim))
+    return (centers[rng.integers(0, 40, count)] + 0.6 * rng.normal(size=(count, dim))).astype(np.float32)
 
 
 def exact(queries: FloatArray, rows: FloatArray, metric: str, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
@@ -67,10 +66,10 @@ def test_stated_recall_is_what_other_queries_find(kind: str, metric: str) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_row_is_found_by_its_own_vector(kind: str) -> None:
     rows = clustered(3000)
-    index = Index.build(rows, [f"picture {number}" for number in range(len(rows))], kind=kind, recall=0.99)
+    index = Index.build(rows, [f"image {number}" for number in range(len(rows))], kind=kind, recall=0.99)
     hits = index.search(rows, top=1)
     names = [index.columns["path"][int(row)].as_py() for row in hits.rows[:, 0]]
-    right = np.mean([name == f"picture {number}" for number, name in enumerate(names)])
+    right = np.mean([name == f"image {number}" for number, name in enumerate(names)])
     assert right > (0.999 if kind == "flat" else 0.97)
     stored = index.vectors(list(range(20)))
     numbers = [int(index.columns["path"][row].as_py().split()[1]) for row in range(20)]
@@ -109,7 +108,7 @@ def test_the_fastest_kind_that_finds_enough_is_taken(monkeypatch: pytest.MonkeyP
     said: list[str] = []
     rows = clustered(4000)
     monkeypatch.setattr(choosing, "SMALL", 100)
-    trials = choosing.choose(rows, clustered(200, seed=1), 4000, "cosine", Wish(), tmp_path, said.append)
+    trials = choosing.choose(rows, clustered(200, seed=1), 4000, "cosine", IndexRequirements(), tmp_path, said.append)
     assert not list(tmp_path.iterdir())
     rates = [trial.per_second for trial in trials if trial.per_second is not None]
     assert len(rates) >= 3
@@ -119,9 +118,9 @@ def test_the_fastest_kind_that_finds_enough_is_taken(monkeypatch: pytest.MonkeyP
 
 def test_memory_decides_and_what_cannot_be_met_says_which_of_the_two_to_give() -> None:
     rows = clustered(5000)
-    whole = Plan("flat").memory(5000, 32)
+    whole = IndexSpec("flat").memory(5000, 32)
     small = Index.build(rows, memory=whole // 2, recall=0.8)
-    assert small.plan.kind == "ivfpq"
+    assert small.spec.kind == "ivfpq"
     assert small.meta["figures"]["memory"] <= whole // 2
     hard = np.random.default_rng(0).normal(size=(20_000, 64))
     with pytest.raises(RetrievalError, match=r"within 0 MiB.*--recall 0\.\d+.*or --memory 5M"):
@@ -132,8 +131,8 @@ def test_memory_decides_and_what_cannot_be_met_says_which_of_the_two_to_give() -
 
 def test_plans_suit_any_dimension() -> None:
     for dim in (1, 2, 7, 97, 320, 384, 1000):
-        for plan in plans(50_000, dim):
-            assert plan.kind != "ivfpq" or dim % plan.codes == 0
+        for spec in specs_for(50_000, dim):
+            assert spec.kind != "ivfpq" or dim % spec.pq_m == 0
     index = Index.build(clustered(2000, 7), kind="ivfpq", recall=0.7)
     assert index.search(clustered(3, 7), top=5).rows.shape == (3, 5)
 

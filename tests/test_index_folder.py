@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sslfeat import Index, store
+from sslfeat import Index
 from sslfeat.errors import InputError, RetrievalError, SslfeatError
-from sslfeat.features import run_bytes
-from sslfeat.retrieval import build as building
-from sslfeat.retrieval import folder as files
+from sslfeat.features.reader import run_bytes
+from sslfeat.retrieval import create as building
+from sslfeat.retrieval import storage as files
 from sslfeat.retrieval import tuning
-from sslfeat.retrieval.kinds import KINDS
-from sslfeat.retrieval.reading import read_faiss
+from sslfeat.retrieval.faiss_io import read_faiss
+from sslfeat.retrieval.index_types import KINDS
+from sslfeat.storage import atomic, staged
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +41,8 @@ def sign(folder: Path, meta: dict[str, Any]) -> None:
 
 
 LIES: list[tuple[str, Any]] = [
-    ("plan", {}), ("plan", {"kind": "lsh", "lists": 0, "codes": 0, "links": 0}), ("plan.kind", "flat"),
-    ("plan.lists", 0), ("plan.lists", 7), ("plan.lists", "4"), ("plan.lists", -4), ("plan.codes", 10**30),
+    ("spec", {}), ("spec", {"kind": "lsh", "nlist": 0, "pq_m": 0, "hnsw_m": 0}), ("spec.kind", "flat"),
+    ("spec.nlist", 0), ("spec.nlist", 7), ("spec.nlist", "4"), ("spec.nlist", -4), ("spec.pq_m", 10**30),
     ("factory", "Flat"), ("metric", "hamming"), ("metric", "l2"), ("metric", None), ("settings", {"10": {}}),
     ("settings", {"ten": {"nprobe": 1}}), ("settings", {"10": {"nprobe": 0}}), ("settings", {"10": {"nprobe": 1.5}}),
     ("settings", {"10": {"efSearch": 8}}), ("settings", []), ("dim", 0), ("dim", 9), ("dim", True), ("rows", 0),
@@ -66,7 +67,7 @@ def test_fields_that_lie_are_refused_by_name_behind_a_valid_hash(tmp_path: Path)
         with pytest.raises(RetrievalError) as refused:
             Index.load(index)
         assert str(index) in str(refused.value), place
-    for place in [*good, "figures.recall", "plan.lists", "files.index.faiss.sha256"]:
+    for place in [*good, "figures.recall", "spec.nlist", "files.index.faiss.sha256"]:
         meta = copy.deepcopy(good)
         holder, *names = [
             meta,
@@ -80,7 +81,7 @@ def test_fields_that_lie_are_refused_by_name_behind_a_valid_hash(tmp_path: Path)
             Index.load(index)
     for data in (
         b"[" * 100_000,
-        b'{"format": 2, "x": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"format": 3, "x": ' + b"[" * 900 + b"]" * 900 + b"}",
         b"[]",
         b"{}",
         b"\xff",
@@ -150,7 +151,7 @@ def test_names_are_durable_before_the_mark_of_an_exchange_goes(tmp_path: Path, m
     index = tmp_path / "index"
     Index.build(rows(50)).save(index)
     done: list[str] = []
-    replace, unlink, sync = Path.replace, Path.unlink, store.sync_folder
+    replace, unlink, sync = Path.replace, Path.unlink, atomic.sync_folder
 
     def replaced(path: Path, target: Any) -> Path:
         if Path(target).parent == index:
@@ -158,7 +159,7 @@ def test_names_are_durable_before_the_mark_of_an_exchange_goes(tmp_path: Path, m
         return replace(path, target)
 
     def unlinked(path: Path, missing_ok: bool = False) -> None:
-        if path.name == files.MARK:
+        if path.name == staged.MARK:
             done.append("mark goes")
         unlink(path, missing_ok)
 
@@ -169,7 +170,7 @@ def test_names_are_durable_before_the_mark_of_an_exchange_goes(tmp_path: Path, m
 
     monkeypatch.setattr(Path, "replace", replaced)
     monkeypatch.setattr(Path, "unlink", unlinked)
-    monkeypatch.setattr(store, "sync_folder", synced)
+    monkeypatch.setattr(atomic, "sync_folder", synced)
     Index.load(index).remove(["3"])
     last = len(done) - 1 - done[::-1].index("exchange")
     assert "durable" in done[last : done.index("mark goes")]
@@ -228,7 +229,7 @@ def test_few_odd_rows_are_searched_exactly_by_any_kind(kind: str, metric: str) -
         elif what == "huge":
             given *= 1e18
         index = Index.build(given, kind=kind, metric=metric)
-        assert index.plan.kind == kind
+        assert index.spec.kind == kind
         hits = index.search(given, top=count + 5)
         exact = given.astype(np.float64)
         if metric == "cosine":
@@ -255,15 +256,15 @@ FULL = """
 import os, sys, tempfile
 tempfile.mkdtemp = tempfile.mkstemp = tempfile.NamedTemporaryFile = None  # a TMPDIR that takes nothing
 os.environ["TMPDIR"] = "/nowhere"
-from sslfeat.retrieval import build, choose, tuning
+from sslfeat.retrieval import create as build, selection as choose, tuning
 tuning.LAP_SECONDS = 0.001
 build.SMALL = choose.SMALL = 1000
 from pathlib import Path
 import numpy as np
-from sslfeat.retrieval.index import build_into, wish
+from sslfeat.retrieval.create import build_into, requirements_of
 from sslfeat.retrieval.vectors import ArrayVectors
 rows = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
-meta = build_into(Path(sys.argv[1]), ArrayVectors.of(rows), "cosine", wish(0.8, None, "auto"), build.Events(print))
+meta = build_into(Path(sys.argv[1]), ArrayVectors.of(rows), "cosine", requirements_of(0.8, None, "auto"), build.Events(print))
 print(sorted(os.listdir(sys.argv[1])))
 """
 
@@ -288,4 +289,4 @@ def test_rows_before_and_after_being_built_anew(monkeypatch: pytest.MonkeyPatch)
     index.remove([str(number) for number in range(300, 400)])
     assert index.meta["rows"] == 600
     assert index.search(given[500], 1).rows[0, 0] == 100
-    assert index.plan.kind == "hnsw"
+    assert index.spec.kind == "hnsw"

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.decoder import Decoder, minimax
+from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.methods.inpainting import BAND_WEIGHT, Inpainting, center_masks
-from sslfeat.models.motion import blob_masks
+from sslfeat.models.modules.conv_decoder import ConvDecoder, minimax
+from sslfeat.models.ops.optical_flow import blob_masks
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(n: int = 4, size: int = 32) -> Tensor:
+def images(n: int = 4, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
 
 
@@ -37,7 +37,7 @@ def test_blobs_cover_their_share_to_the_pixel_and_differ(share: float) -> None:
     assert int(edges.max()) < 40 * 6  # blobs, not noise
 
 
-def test_the_centre_is_half_the_side_with_a_band_that_is_seen_and_dear() -> None:
+def test_the_center_is_half_the_side_with_a_band_that_is_seen_and_dear() -> None:
     hidden, weight = center_masks(128)
     assert int(hidden.sum()) == 56 * 56
     assert int((weight > 0).sum()) == 64 * 64
@@ -49,14 +49,14 @@ def test_the_centre_is_half_the_side_with_a_band_that_is_seen_and_dear() -> None
 @pytest.mark.parametrize("mask", ["blobs", "center"])
 def test_the_loss_pixel_by_pixel_and_what_is_hidden_cannot_be_seen(mask: str) -> None:
     model = method(mask=mask)
-    views = model.views(pictures(), generator())
+    views = model.views(images(), generator())
     with torch.no_grad():
         loss, figures = model.loss(views)
         predicted = model.fill(views).double().numpy()
-        poked = functional.pad(views.pictures, (0, 0)).masked_fill(views.hidden, 3.0)
+        poked = functional.pad(views.images, (0, 0)).masked_fill(views.hidden, 3.0)
         again = model.fill(type(views)(poked, views.hidden, views.weight))
     np.testing.assert_array_equal(again.numpy(), predicted.astype(np.float32))
-    truth, total, weights, hidden = views.pictures.double().numpy(), 0.0, 0.0, []
+    truth, total, weights, hidden = views.images.double().numpy(), 0.0, 0.0, []
     for n, y, x in np.ndindex(4, 32, 32):
         squared = float(((predicted[n, :, y, x] - truth[n, :, y, x]) ** 2).mean())
         total += squared * float(views.weight[n, 0, y, x])
@@ -86,7 +86,7 @@ def test_the_adversary_learns_to_tell_and_the_predictor_to_fool() -> None:
 
 def test_the_adversary_trains_along_and_says_when_it_wins() -> None:
     model = method(adversarial=True).train()
-    loss, figures = model(pictures(), generator())
+    loss, figures = model(images(), generator())
     loss.backward()
     assert model.adversary is not None
     assert all(parameter.grad is not None for parameter in model.adversary.parameters())
@@ -99,7 +99,7 @@ def test_the_adversary_trains_along_and_says_when_it_wins() -> None:
 @pytest.mark.parametrize(("size", "wanted"), [(32, 32), (48, 24), (64, 16), (96, 96)])
 def test_the_decoder_gives_the_size_asked_for(name: str, size: int, wanted: int) -> None:
     encoder = build_backbone(name, size).eval()
-    decoder = Decoder(encoder, 5, wanted).eval()
+    decoder = ConvDecoder(encoder, 5, wanted).eval()
     with torch.no_grad():
         assert decoder(encoder.maps(torch.rand(2, 3, size, size))).shape == (2, 5, wanted, wanted)
 

@@ -1,4 +1,4 @@
-"""Which pictures a spec means: folders, globs, lists, odd names, links, and the labels in folder names."""
+"""Which images a spec means: folders, globs, lists, odd names, links, and the labels in folder names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from sslfeat.data.dataset import ImageRecord, digest, find_inputs, possible_paths
 from sslfeat.errors import InputError
-from sslfeat.inputs import Input, digest, find_inputs, possible_paths
 
 
 def make(folder: Path, *names: str | bytes) -> None:
@@ -34,14 +34,14 @@ def test_a_folder_is_searched_whole_and_sorted_by_bytes(tmp_path: Path) -> None:
     assert found == ["B.jpeg", "a b/c d.gif", "a/b/c/deep.webp", "a/z.PNG", "b.jpg", "é.jpg"]
 
 
-def test_a_picture_named_twice_counts_once(tmp_path: Path) -> None:
+def test_an_image_named_twice_counts_once(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", "b.jpg")
     assert names([tmp_path, tmp_path / "a.jpg", str(tmp_path / "*.jpg")], tmp_path) == ["a.jpg", "b.jpg"]
 
 
 def test_a_file_named_by_itself_is_taken_whatever_its_ending(tmp_path: Path) -> None:
-    make(tmp_path, "scan", "x.picture")
-    assert names([tmp_path / "scan", tmp_path / "x.picture"], tmp_path) == ["scan", "x.picture"]
+    make(tmp_path, "scan", "x.image")
+    assert names([tmp_path / "scan", tmp_path / "x.image"], tmp_path) == ["scan", "x.image"]
 
 
 def test_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_nothing_found_is_an_error_that_names_the_spec(spec: str, tmp_path: Path
         (["train/cat/1.jpg", "train/cat/2.jpg", "train/dog/1.jpg", "train/dog/2.jpg"], ["cat", "cat", "dog", "dog"]),
         (["1.jpg", "2.jpg"], [None, None]),
         (["all/1.jpg", "all/2.jpg"], [None, None]),  # one folder is no classification
-        (["cat/1.jpg", "dog/1.jpg"], [None, None]),  # a folder a picture is none either
+        (["cat/1.jpg", "dog/1.jpg"], [None, None]),  # a folder an image is none either
         (["cat/1.jpg", "cat/2.jpg", "dog/a/1.jpg", "dog/2.jpg"], [None] * 4),  # not equally deep
         (["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "0.jpg"], [None] * 4),
     ],
@@ -140,8 +140,14 @@ def test_an_unknown_way_to_label_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_digest_tells_lists_apart() -> None:
-    base = [Input(b"a", "x"), Input(b"b", None)]
-    others = [base[:1], base[::-1], [Input(b"a", "y"), base[1]], [Input(b"ab", "x")], [Input(b"a"), Input(b"b", "x")]]
+    base = [ImageRecord(b"a", "x"), ImageRecord(b"b", None)]
+    others = [
+        base[:1],
+        base[::-1],
+        [ImageRecord(b"a", "y"), base[1]],
+        [ImageRecord(b"ab", "x")],
+        [ImageRecord(b"a"), ImageRecord(b"b", "x")],
+    ]
     digests = {digest(items) for items in [base, *others]}
     assert len(digests) == 6
     assert digest(iter(base)) == digest(base)

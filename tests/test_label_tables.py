@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from sslfeat.errors import InputError
-from sslfeat.evaluation import labels
+from sslfeat.evaluation.probing import labels
 
 PATHS = [f"pics/{kind}/{number}.jpg" for kind in ("cat", "dog") for number in range(3)]
 KINDS = [path.split("/")[1] for path in PATHS]
@@ -94,9 +94,9 @@ def test_every_way_to_write_a_path(tmp_path: Path, written: list[str]) -> None:
 
 def test_paths_that_differ_in_a_folder_are_not_joined(tmp_path: Path) -> None:
     other = table(tmp_path, names=[path.replace("pics", "train") for path in PATHS])
-    with pytest.raises(InputError, match=r"no label for any of the 6 pictures.*names train/cat/0\.jpg"):
+    with pytest.raises(InputError, match=r"no label for any of the 6 images.*names train/cat/0\.jpg"):
         labels.from_table(other, PATHS)
-    with pytest.raises(InputError, match="or another picture of that name"):
+    with pytest.raises(InputError, match="or another image of that name"):
         labels.from_table(table(tmp_path, names=[Path(path).name for path in PATHS], values=["x"] * 6), PATHS)
 
 
@@ -152,6 +152,6 @@ def test_what_stands_beside_class_folders_is_left_out_and_counted() -> None:
     odd = ["pics/loose.jpg", "pics/cat/@eaDir/0.jpg/thumb.jpg", "pics/#recycle/old.jpg"]
     found, left_out = labels.class_folders([*PATHS, *odd])
     assert found == [*KINDS, None, None, None]
-    assert [(row.pictures, row.example) for row in left_out] == [(1, odd[0]), (2, odd[1])]
+    assert [(row.images, row.example) for row in left_out] == [(1, odd[0]), (2, odd[1])]
     assert str(left_out[0]) == "1 left out: beside the class folders, such as pics/loose.jpg"
     assert labels.from_folders(["a/0.jpg", "a/1.jpg"]) == ["a", "a"]  # one folder is a class by itself

@@ -14,20 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 from embedding_reader import EmbeddingReader
 
-from sslfeat.embed import Options, embed_to_folder
-from sslfeat.encoder import Encoder
+from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import InputError
-from sslfeat.features import Features
-from sslfeat.inputs import find_inputs
-from tests.conftest import TINY_DIM
+from sslfeat.features.reader import Features
+from sslfeat.features.writer import Options, embed_to_folder
+from sslfeat.inference.encoder import Encoder
+from tests.conftest import TINY_DIM, contents
 
 
 @pytest.fixture(scope="module")
-def folders(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(tiny: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = {layout: tmp_path_factory.mktemp("layouts") / layout for layout in ("parquet", "npy")}
     for layout, folder in out.items():
         options = Options(part_size=15, layout=layout)
-        embed_to_folder(Encoder.load(tiny, "cpu"), find_inputs([pictures]), folder, options)
+        embed_to_folder(Encoder.load(tiny, "cpu"), find_inputs([image_folder]), folder, options)
     return out
 
 
@@ -44,7 +44,7 @@ def test_both_layouts_hold_the_same(folders: dict[str, Path], wanted: Features) 
 
 
 def test_pandas(folders: dict[str, Path], wanted: Features) -> None:
-    frame = pd.concat([pd.read_parquet(path) for path in sorted(folders["parquet"].glob("part-*.parquet"))])
+    frame = pd.read_parquet(folders["parquet"])
     np.testing.assert_array_equal(np.stack(list(frame["embedding"])), wanted.embeddings)
     assert list(frame["path"]) == wanted.paths
 
@@ -63,12 +63,13 @@ def test_duckdb(folders: dict[str, Path], wanted: Features) -> None:
 
 
 def test_pyarrow_datasets(folders: dict[str, Path], wanted: Features) -> None:
-    table = ds.dataset(sorted(map(str, folders["parquet"].glob("part-*.parquet")))).to_table()
+    table = ds.dataset(folders["parquet"]).to_table()
+    assert pq.read_table(folders["parquet"]).equals(table)
     assert table["path"].to_pylist() == wanted.paths
 
 
 def test_the_patterns_that_the_documentation_gives(folders: dict[str, Path], wanted: Features) -> None:
-    """As README and docs/embed.md write them; the folder itself holds more than parts, and is not to be given."""
+    """As README and docs/embed.md write them; polars takes a pattern alone."""
     pattern = f"{folders['parquet']}/*.parquet"
     files = sorted(glob.glob(pattern))
     assert pl.read_parquet(pattern).sort("path")["path"].to_list() == wanted.paths
@@ -77,7 +78,7 @@ def test_the_patterns_that_the_documentation_gives(folders: dict[str, Path], wan
     ]
     assert list(pd.read_parquet(files)["path"]) == wanted.paths  # type: ignore[call-overload]  # its stubs know one path
     assert pq.read_table(files)["path"].to_pylist() == wanted.paths
-    assert (folders["parquet"] / "failures.csv").exists()
+    assert (folders["parquet"] / "__sslfeat__/failures.csv").exists()
 
 
 def test_the_reader_of_autofaiss_and_clip_retrieval(folders: dict[str, Path], wanted: Features) -> None:
@@ -107,9 +108,10 @@ def test_an_unknown_layout_is_refused() -> None:
         Options(layout="csv")
 
 
-def test_overwriting_leaves_nothing_of_the_other_layout(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    encoder, inputs = Encoder.load(tiny, "cpu"), find_inputs([pictures])
+def test_overwriting_leaves_nothing_of_the_other_layout(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    encoder, inputs = Encoder.load(tiny, "cpu"), find_inputs([image_folder])
     embed_to_folder(encoder, inputs, tmp_path / "f", Options(layout="npy"))
     embed_to_folder(encoder, inputs, tmp_path / "f", Options(), overwrite=True)
-    names = sorted(path.name for path in (tmp_path / "f").iterdir() if path.name != ".lock")
-    assert names == ["failures.csv", "inputs.arrow", "part-00000.json", "part-00000.parquet", "run.json"]
+    names = sorted(contents(tmp_path / "f"))
+    inside = ("failures.csv", "features.json", "inputs.arrow", "part-00000.json")
+    assert names == [".lock", *(f"__sslfeat__/{name}" for name in inside), "part-00000.parquet"]

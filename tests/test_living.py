@@ -11,24 +11,24 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sslfeat import Index, store
-from sslfeat.columns import strings
+from sslfeat import Index
 from sslfeat.errors import RetrievalError
-from sslfeat.features import run_bytes
-from sslfeat.retrieval import folder as files
+from sslfeat.features.reader import run_bytes
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval import storage as files
 from sslfeat.retrieval import tuning
-from sslfeat.retrieval.index import wish as make_wish
-from sslfeat.retrieval.kinds import KINDS
-from sslfeat.retrieval.living import change, remove
+from sslfeat.retrieval.create import requirements_of
+from sslfeat.retrieval.index_types import KINDS
+from sslfeat.retrieval.maintenance import change, remove
 from sslfeat.retrieval.vectors import COLUMNS, ArrayVectors
+from sslfeat.storage import atomic, staged
+from sslfeat.storage.arrow import strings
 from tests.conftest import contents
 
-FloatArray = npt.NDArray[np.float32]
 DIM = 8
 
 
@@ -37,7 +37,7 @@ def short_laps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "LAP_SECONDS", 0.001)
 
 
-class Pictures:
+class Images:
     """What the index should hold: by path a version and a label, from which the vector follows."""
 
     def __init__(self, seed: int) -> None:
@@ -48,7 +48,7 @@ class Pictures:
     def new(self, count: int) -> None:
         for _ in range(count):
             self.count += 1
-            self.rows[f"picture {self.count}"] = (0, "a")
+            self.rows[f"image {self.count}"] = (0, "a")
 
     def some(self) -> list[str]:
         return self.rng.sample(sorted(self.rows), self.rng.randint(1, max(1, len(self.rows) // 4)))
@@ -64,7 +64,7 @@ class Pictures:
         return ArrayVectors(np.stack([self.vector(path) for path in paths]), table)
 
     def check(self, folder: Path) -> None:
-        """Every picture is found by its vector under its own name and label; nothing else is."""
+        """Every image is found by its vector under its own name and label; nothing else is."""
         index = Index.load(folder)
         paths = sorted(self.rows)
         hits = index.search(np.stack([self.vector(path) for path in paths]), top=1)
@@ -77,72 +77,74 @@ class Pictures:
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivfpq"])
 def test_fifty_random_changes_leave_what_they_should(kind: str, tmp_path: Path) -> None:
-    pictures = Pictures(KINDS.index(kind))
-    pictures.new(150)
+    images = Images(KINDS.index(kind))
+    images.new(150)
     index = tmp_path / "index"
-    Index.build(pictures.vectors(sorted(pictures.rows)), kind=kind, recall=1.0 if kind == "flat" else 0.99).save(index)
-    wish = make_wish(0.99, None, kind)
+    Index.build(images.vectors(sorted(images.rows)), kind=kind, recall=1.0 if kind == "flat" else 0.99).save(index)
+    requirements = requirements_of(0.99, None, kind)
     for _ in range(50):
-        what = pictures.rng.choice(["add", "remove", "sync", "sync", "modify"])
-        if what == "add" or len(pictures.rows) < 60:
-            pictures.new(pictures.rng.randint(1, 30))
-            change(index, pictures.vectors(sorted({*sorted(pictures.rows)[-40:], *pictures.some()})), wish=wish)
-            change(index, pictures.vectors(sorted(pictures.rows)), wish=wish)
+        what = images.rng.choice(["add", "remove", "sync", "sync", "modify"])
+        if what == "add" or len(images.rows) < 60:
+            images.new(images.rng.randint(1, 30))
+            change(
+                index, images.vectors(sorted({*sorted(images.rows)[-40:], *images.some()})), requirements=requirements
+            )
+            change(index, images.vectors(sorted(images.rows)), requirements=requirements)
         elif what == "remove":
-            gone = pictures.some()
-            assert remove(index, set(gone), wish=wish).removed == len(gone)
+            gone = images.some()
+            assert remove(index, set(gone), requirements=requirements).removed == len(gone)
             for path in gone:
-                del pictures.rows[path]
+                del images.rows[path]
         else:
-            for path in pictures.some():
-                version, _ = pictures.rows[path]
-                pictures.rows[path] = (version + (what == "modify"), pictures.rng.choice("abc"))
-            for path in pictures.some()[:5]:
-                del pictures.rows[path]
-            pictures.new(2)
-            change(index, pictures.vectors(sorted(pictures.rows)), drop_missing=True, wish=wish)
+            for path in images.some():
+                version, _ = images.rows[path]
+                images.rows[path] = (version + (what == "modify"), images.rng.choice("abc"))
+            for path in images.some()[:5]:
+                del images.rows[path]
+            images.new(2)
+            change(index, images.vectors(sorted(images.rows)), drop_missing=True, requirements=requirements)
         if kind == "flat":
-            pictures.check(index)
+            images.check(index)
     index_now = Index.load(index)
-    assert len(index_now) == len(pictures.rows)
+    assert len(index_now) == len(images.rows)
     alive = [
         path for path, gone in zip(index_now.columns["path"].to_pylist(), index_now.removed, strict=True) if not gone
     ]
-    assert sorted(alive) == sorted(pictures.rows)
-    found = index_now.search(np.stack([pictures.vector(path) for path in alive]), top=1)
+    assert sorted(alive) == sorted(images.rows)
+    found = index_now.search(np.stack([images.vector(path) for path in alive]), top=1)
     right = [found.of(number)[0].path == path for number, path in enumerate(alive)]
     assert np.mean(right) > 0.95
     rows = [index_now.row_of(path) for path in alive]
-    unit = np.stack([pictures.vector(path) for path in alive])
+    unit = np.stack([images.vector(path) for path in alive])
     np.testing.assert_allclose(index_now.vectors(rows), unit / np.linalg.norm(unit, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_only_what_changed_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = Pictures(0)
-    pictures.new(100)
+    images = Images(0)
+    images.new(100)
     index = tmp_path / "index"
-    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
+    Index.build(images.vectors(sorted(images.rows))).save(index)
     before = contents(index)
-    assert str(change(index, pictures.vectors(sorted(pictures.rows)), drop_missing=True)) == "nothing changed"
+    assert str(change(index, images.vectors(sorted(images.rows)), drop_missing=True)) == "nothing changed"
     assert contents(index) == before
-    assert str(remove(index, {"picture 5"})) == "1 removed"
+    assert str(remove(index, {"image 5"})) == "1 removed"
     assert contents(index)["index.faiss"] == before["index.faiss"]
-    pictures.new(1)
-    assert change(index, pictures.vectors(["picture 101"])).added == 1
+    images.new(1)
+    assert change(index, images.vectors(["image 101"])).added == 1
     assert contents(index)["index.faiss"].startswith(before["index.faiss"][45:][:0])
     assert len(contents(index)["index.faiss"]) == len(before["index.faiss"]) + 4 * DIM
-    gone = {f"picture {number}" for number in range(1, 60)}
+    gone = {f"image {number}" for number in range(1, 60)}
     assert remove(index, gone).rebuilt
     assert Index.load(index).meta["removed"] == 0
 
 
 def test_another_encoders_features_are_refused_naming_both(tmp_path: Path) -> None:
-    pictures = Pictures(0)
-    pictures.new(20)
+    images = Images(0)
+    images.new(20)
     one, other = (
         {"name": name, "fingerprint": name * 20, "precision": "fp32", "path": None} for name in ("one", "two")
     )
-    vectors = pictures.vectors(sorted(pictures.rows))
+    vectors = images.vectors(sorted(images.rows))
     Index.build(ArrayVectors(vectors.embeddings, vectors.columns, one)).save(tmp_path / "index")
     with pytest.raises(RetrievalError, match=r"'two' \(twotwotwotwo\).*'one' \(oneoneoneone\)"):
         change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, other))
@@ -151,10 +153,10 @@ def test_another_encoders_features_are_refused_naming_both(tmp_path: Path) -> No
 
 
 def grow(target: str, count: str) -> None:
-    """For the crash harness: add and replace pictures."""
-    pictures = Pictures(1)
-    pictures.new(int(count))
-    change(Path(target), pictures.vectors(sorted(pictures.rows)), drop_missing=True)
+    """For the crash harness: add and replace images."""
+    images = Images(1)
+    images.new(int(count))
+    change(Path(target), images.vectors(sorted(images.rows)), drop_missing=True)
 
 
 def crash(stop_at: int, power_loss: str, target: Path) -> subprocess.CompletedProcess[str]:
@@ -173,10 +175,10 @@ def crash(stop_at: int, power_loss: str, target: Path) -> subprocess.CompletedPr
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the harness follows descriptors through /proc")
 def test_killed_anywhere_the_index_is_the_old_one_or_the_new(tmp_path: Path) -> None:
-    pictures = Pictures(1)
-    pictures.new(20)
+    images = Images(1)
+    images.new(20)
     old = tmp_path / "old"
-    Index.build(pictures.vectors(sorted(pictures.rows))).save(old)
+    Index.build(images.vectors(sorted(images.rows))).save(old)
     whole = shutil.copytree(old, tmp_path / "whole")
     counted = crash(0, "no", whole)
     assert counted.returncode == 0, counted.stderr
@@ -190,21 +192,21 @@ def test_killed_anywhere_the_index_is_the_old_one_or_the_new(tmp_path: Path) -> 
         assert {name: data for name, data in contents(target).items() if name in files.FILES} == {
             name: data for name, data in contents(whole).items() if name in files.FILES
         }
-        assert not (target / files.UPDATE).exists()
+        assert not (target / staged.UPDATE).exists()
 
 
 def test_a_second_writer_is_told_and_readers_wait_for_an_exchange(tmp_path: Path) -> None:
-    pictures = Pictures(0)
-    pictures.new(20)
+    images = Images(0)
+    images.new(20)
     index = tmp_path / "index"
-    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
-    with store.exclusive(index, RetrievalError), pytest.raises(RetrievalError, match="written by another process"):
-        remove(index, {"picture 1"})
-    work = index / files.UPDATE
-    with store.exclusive(index, RetrievalError):
+    Index.build(images.vectors(sorted(images.rows))).save(index)
+    with atomic.exclusive(index, RetrievalError), pytest.raises(RetrievalError, match="written by another process"):
+        remove(index, {"image 1"})
+    work = index / staged.UPDATE
+    with atomic.exclusive(index, RetrievalError):
         work.mkdir()
         shutil.move(index / files.META, work / files.META)
-        (work / files.MARK).touch()
+        (work / staged.MARK).touch()
         timer = threading.Timer(0.3, files.finish_update, [index])
         timer.start()
         assert len(Index.load(index)) == 20
@@ -215,10 +217,10 @@ def test_damaged_folders_are_refused_before_faiss_reads(tmp_path: Path, monkeypa
     """Files cut, lengthened, with bits flipped or bytes swapped: a named error each time, and FAISS sees none of them."""
     import faiss
 
-    pictures = Pictures(0)
-    pictures.new(60)
+    images = Images(0)
+    images.new(60)
     index = tmp_path / "index"
-    Index.build(pictures.vectors(sorted(pictures.rows)), kind="ivf").save(index)
+    Index.build(images.vectors(sorted(images.rows)), kind="ivf").save(index)
     good = {name: (index / name).read_bytes() for name in files.FILES}
     read: list[str] = []
     real = faiss.read_index
@@ -256,8 +258,8 @@ import os, random, sys
 from pathlib import Path
 from sslfeat import Index
 from sslfeat.errors import SslfeatError
-from sslfeat.features import run_bytes
-from sslfeat.retrieval import folder as files
+from sslfeat.features.reader import run_bytes
+from sslfeat.retrieval import storage as files
 
 index = Path(sys.argv[1])
 meta, good = files.read_meta(index), (index / files.VECTORS).read_bytes()
@@ -284,10 +286,10 @@ for attempt in range(100):
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_damage_that_was_hashed_anew_is_a_named_error_or_another_index(tmp_path: Path) -> None:
     """Someone who rewrites the hashes too: FAISS's own limits and the recorded sizes hold."""
-    pictures = Pictures(0)
-    pictures.new(60)
+    images = Images(0)
+    images.new(60)
     index = tmp_path / "index"
-    Index.build(pictures.vectors(sorted(pictures.rows)), kind="ivf").save(index)
+    Index.build(images.vectors(sorted(images.rows)), kind="ivf").save(index)
     done = subprocess.run([sys.executable, "-c", REHASHED, str(index)], capture_output=True, text=True, timeout=120)
     codes = [int(line) for line in done.stdout.split()]
     assert len(codes) == 100, done.stderr
@@ -297,10 +299,10 @@ def test_damage_that_was_hashed_anew_is_a_named_error_or_another_index(tmp_path:
 
 
 def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    pictures = Pictures(0)
-    pictures.new(30)
+    images = Images(0)
+    images.new(30)
     index = tmp_path / "index"
-    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
+    Index.build(images.vectors(sorted(images.rows))).save(index)
     meta = json.loads((index / files.META).read_bytes())
     meta.pop("check")
     pq.write_table(pq.read_table(index / files.IDS).slice(1), index / files.IDS)
@@ -313,10 +315,10 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_a_large_file_is_verified_once_and_again_when_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = Pictures(0)
-    pictures.new(30)
+    images = Images(0)
+    images.new(30)
     index = tmp_path / "index"
-    Index.build(pictures.vectors(sorted(pictures.rows))).save(index)
+    Index.build(images.vectors(sorted(images.rows))).save(index)
     monkeypatch.setattr(files, "LARGE", 1)
     hashed: list[Path] = []
     real = files._pieces

@@ -8,10 +8,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from sslfeat.errors import FeaturesError
-from sslfeat.evaluation import multilabel
-from sslfeat.evaluation.logistic import FloatArray, Linear, Regression, Targets
-from sslfeat.evaluation.multilabel import MultiLabelled, average_precisions, probe_several
-from sslfeat.features import Features
+from sslfeat.evaluation.probing import multilabel
+from sslfeat.evaluation.probing.logistic import Linear, Regression, Targets
+from sslfeat.evaluation.probing.multilabel import MultiLabeled, average_precisions, probe_several
+from sslfeat.features.reader import Features
+from sslfeat.numerics.arrays import FloatArray
 
 STRENGTHS = (1e-3, 1e-1, 10.0)
 
@@ -94,14 +95,14 @@ def test_a_probe_of_several_labels() -> None:
     x, y = rows(900)
     sets: list[tuple[str, ...] | None] = [("a",) if c == 0 else ("a", "b") if c == 1 else () for c in y]
     sets[0], sets[1] = None, ("once",)
-    found = multilabel.multi_labelled(Features(x, [str(i) for i in range(900)], [], {}), sets)
-    assert found.names == ["a", "b"]  # a label that one picture carries cannot be learnt and tested
+    found = multilabel.multi_labeled(Features(x, [str(i) for i in range(900)], [], {}), sets)
+    assert found.names == ["a", "b"]  # a label that one image carries cannot be learnt and tested
     assert len(found.x) == 899
     result = probe_several(found).result
     assert result.low < result.mean < result.high
     assert result.mean > 2 * result.chance
-    none = MultiLabelled(x[:50], np.zeros((50, 2), bool), found.names, [])
+    none = MultiLabeled(x[:50], np.zeros((50, 2), bool), found.names, [])
     with pytest.raises(FeaturesError, match="no label of the training rows"):
         probe_several(found, none)
     with pytest.raises(FeaturesError, match="no label is carried by 2"):
-        multilabel.multi_labelled(Features(x[:2], ["a", "b"], [], {}), [("x",), ("y",)])
+        multilabel.multi_labeled(Features(x[:2], ["a", "b"], [], {}), [("x",), ("y",)])

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from sslfeat.errors import FeaturesError, InputError
-from sslfeat.evaluation.clusters_folder import read_clusters
-from sslfeat.evaluation.mapping import make_map
-from sslfeat.evaluation.sampling import sample
-from sslfeat.evaluation.saved import SavedProbe
-from sslfeat.pages.gallery import Shown, gallery
-from sslfeat.pages.map import map_page, map_view
-from sslfeat.pages.names import short_names
+from sslfeat.evaluation.clustering.storage import read_clusters
+from sslfeat.evaluation.embedding_map import make_map
+from sslfeat.evaluation.probing.checkpoint import SavedProbe
+from sslfeat.numerics.sampling import sample
+from sslfeat.reports.display_names import short_names
+from sslfeat.reports.gallery import Shown, gallery
+from sslfeat.reports.map_view import map_page, map_view
 from tests.conftest import sslfeat
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'.jpg"
@@ -43,21 +43,21 @@ def test_names_lose_the_common_folder_and_no_letter_more(paths: list[str], names
     assert short_names(paths) == names
 
 
-def test_maps_name_pictures_whole() -> None:
+def test_maps_name_images_whole() -> None:
     x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     paths = ["cat.jpg", "dog.jpg", "owl.jpg", "pig.jpg"]
     assert map_view(make_map(x, paths, [None] * 4))["names"] == paths
 
 
-def test_pages_hold_no_folder_of_this_machine(embedded: Path, pictures: Path, tmp_path: Path) -> None:
+def test_pages_hold_no_folder_of_this_machine(embedded: Path, image_folder: Path, tmp_path: Path) -> None:
     for command in (("report", embedded, "--out"), ("cluster", embedded, "-k", "3", "--out", tmp_path / "c", "--html")):
         assert sslfeat(*command, tmp_path / "page.html").returncode == 0
         html = (tmp_path / "page.html").read_text()
-        assert str(pictures.parent) not in html
+        assert str(image_folder.parent) not in html
         assert "circles/circles-0" in html
         (tmp_path / "page.html").unlink()
     assert sslfeat("map", embedded, "--out", tmp_path / "map", "--no-png").returncode == 0
-    assert str(pictures.parent) not in (tmp_path / "map.html").read_text()
+    assert str(image_folder.parent) not in (tmp_path / "map.html").read_text()
 
 
 def test_hostile_names_are_text() -> None:
@@ -184,7 +184,7 @@ def test_a_probe_whose_fields_lie_is_refused_by_name(
 
 @pytest.mark.parametrize("kind", ["objects", "text", "nan", "packed", "other", "none", "nothing"])
 def test_weights_that_lie_behind_a_true_hash(saved: Path, tmp_path: Path, kind: str) -> None:
-    from sslfeat import store
+    from sslfeat.storage import atomic
 
     folder = shutil.copytree(saved, tmp_path / "probe")
     with np.load(folder / "weights.npz") as arrays:
@@ -206,7 +206,7 @@ def test_weights_that_lie_behind_a_true_hash(saved: Path, tmp_path: Path, kind: 
         }
         np.savez(file, **{**good, "bias": bias[kind]})
     meta = json.loads((folder / "probe.json").read_text())
-    (folder / "probe.json").write_text(json.dumps({**meta, "sha256": store.sha256_file(file)}))
+    (folder / "probe.json").write_text(json.dumps({**meta, "sha256": atomic.sha256_file(file)}))
     with pytest.raises(FeaturesError, match="is not what 'sslfeat probe --out' writes"):
         SavedProbe.load(folder)
 

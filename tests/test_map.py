@@ -13,11 +13,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from sslfeat.errors import FeaturesError, InputError
-from sslfeat.evaluation.mapping import COLORS, grouped, make_map
+from sslfeat.evaluation.embedding_map import COLORS, grouped, make_map
 from sslfeat.evaluation.projection import pca, project
-from sslfeat.features import Features
-from sslfeat.pages.map import map_page
-from sslfeat.pages.sprites import COLUMNS, sprites
+from sslfeat.features.reader import Features
+from sslfeat.reports.map_view import map_page
+from sslfeat.reports.sprites import COLUMNS, sprites
 from tests.browser import DESKTOP, PHONE, look, needs_browser
 from tests.conftest import sslfeat
 
@@ -26,11 +26,11 @@ ROWS = (np.random.default_rng(0).normal(size=(300, 10)) * np.arange(1, 11) + 3).
 
 def test_components_are_those_of_the_singular_values() -> None:
     found = pca(ROWS, 4)
-    centred = ROWS.astype(np.float64) - ROWS.mean(0)
-    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    centered = ROWS.astype(np.float64) - ROWS.mean(0)
+    _, values, axes = np.linalg.svd(centered, full_matrices=False)
     assert found.share == pytest.approx(values[:4] ** 2 / np.sum(values**2), rel=1e-5)
     assert np.abs(np.sum(found.axes.T * axes[:4], 1)) == pytest.approx(np.ones(4), abs=1e-5)
-    assert found.project(ROWS) == pytest.approx(centred @ found.axes, abs=1e-4)
+    assert found.project(ROWS) == pytest.approx(centered @ found.axes, abs=1e-4)
     assert (np.take_along_axis(found.axes, np.abs(found.axes).argmax(0)[None], 0) > 0).all()
     flat = np.outer(np.arange(9), [1.0]).astype(np.float32)
     assert project(flat).shape == (9, 2)
@@ -46,7 +46,7 @@ def test_t_sne_keeps_groups_apart() -> None:
 
 
 def test_what_cannot_be_mapped() -> None:
-    with pytest.raises(FeaturesError, match="3 pictures or more"):
+    with pytest.raises(FeaturesError, match="3 images or more"):
         project(ROWS[:2])
     with pytest.raises(FeaturesError, match="all features are the same"):
         project(np.ones((9, 4), np.float32))
@@ -67,12 +67,12 @@ def test_groups_are_the_largest_and_the_rest() -> None:
     assert [group.count for group in groups] == np.bincount(members).tolist()
 
 
-def test_sprites_are_the_pictures_in_order(tmp_path: Path) -> None:
+def test_sprites_are_the_images_in_order(tmp_path: Path) -> None:
     names = []
     for number in range(COLUMNS + 3):
         names.append(str(tmp_path / f"{number}.png"))
         Image.new("RGB", (20, 20), (7 * number, 255 - 7 * number, 40)).save(names[-1])
-    Path(names[1]).write_text("no picture")
+    Path(names[1]).write_text("no image")
     packed = sprites(names, 16)
     assert packed.missing == [1]
     (sheet,) = packed.sheets
@@ -118,7 +118,7 @@ def test_the_command(embedded: Path, tmp_path: Path) -> None:
     done = sslfeat("map", embedded, "--out", tmp_path / "a map", "--parquet", "--limit", "30", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["pictures"], told["of"], sum(told["groups"].values())) == (30, 40, 30)
+    assert (told["images"], told["of"], sum(told["groups"].values())) == (30, 40, 30)
     assert set(map(Path, told["files"].values())) == {tmp_path / f"a map.{end}" for end in ("html", "png", "parquet")}
     with Image.open(tmp_path / "a map.png") as image:
         assert len(image.convert("RGB").getcolors(1 << 24) or ()) > 10

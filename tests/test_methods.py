@@ -10,18 +10,19 @@ import torch
 from torch.nn import functional
 
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models import augment
-from sslfeat.models.backbones import NAMES, Backbone, build_backbone
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.registry import NAMES, build_backbone
 from sslfeat.models.method import find_method, make_config
 from sslfeat.models.methods.rotation import Rotation
 from sslfeat.models.methods.simclr import SimCLR, nt_xent
+from sslfeat.models.ops import augment
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(n: int = 6, size: int = 32) -> torch.Tensor:
+def images(n: int = 6, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
 
 
@@ -49,9 +50,9 @@ def test_nt_xent_of_identical_and_of_perfect_projections() -> None:
     assert float(figures["accuracy"]) == 1
 
 
-def test_rotation_views_are_exact_quarter_turns_of_one_picture() -> None:
+def test_rotation_views_are_exact_quarter_turns_of_one_image() -> None:
     method = Rotation(build_backbone("resnet10_w4", 32), Rotation.Config())
-    views, turns = method.views(pictures(), generator())
+    views, turns = method.views(images(), generator())
     assert views.shape == (24, 3, 32, 32)
     assert turns.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6
     for turn in range(4):
@@ -65,7 +66,7 @@ def test_rotation_views_are_exact_quarter_turns_of_one_picture() -> None:
 
 def test_rotation_loss_equals_mean_negative_log_likelihood() -> None:
     method = Rotation(build_backbone("resnet10_w4", 32), Rotation.Config()).eval()
-    views, turns = method.views(pictures(), generator())
+    views, turns = method.views(images(), generator())
     with torch.no_grad():
         logits = method.head(method.encode(views)).double()
         loss, figures = method.loss((views, turns))
@@ -76,8 +77,8 @@ def test_rotation_loss_equals_mean_negative_log_likelihood() -> None:
     assert float(figures["accuracy"]) == pytest.approx(sum(right) / len(right))
 
 
-def test_simclr_pairs_the_two_views_of_a_picture() -> None:
-    """With every augmentation off, view i and view N + i are the same picture, and the task is solved at once."""
+def test_simclr_pairs_the_two_views_of_an_image() -> None:
+    """With every augmentation off, view i and view N + i are the same image, and the task is solved at once."""
     config = SimCLR.Config(jitter=0.0, gray=0.0, min_area=1.0)
     method = SimCLR(build_backbone("resnet10_w4", 32), config).eval()
     batch = torch.arange(0, 240, 30).view(8, 1, 1, 1).expand(8, 3, 32, 32).to(torch.uint8)
@@ -86,8 +87,8 @@ def test_simclr_pairs_the_two_views_of_a_picture() -> None:
     torch.testing.assert_close(views[:8], batch.float() / 255, atol=1e-4, rtol=0)
 
 
-def test_every_picture_gets_its_own_draw() -> None:
-    same = pictures(1).expand(16, -1, -1, -1)
+def test_every_image_gets_its_own_draw() -> None:
+    same = images(1).expand(16, -1, -1, -1)
     for views in (
         augment.random_resized_crop(augment.to_float(same), generator()),
         augment.color_jitter(augment.to_float(same), generator(), gray_probability=0.0, probability=1.0),
@@ -95,14 +96,14 @@ def test_every_picture_gets_its_own_draw() -> None:
         assert len({float(view.sum()) for view in views}) > 12
 
 
-def test_crop_of_everything_is_the_picture() -> None:
-    whole = augment.to_float(pictures())
+def test_crop_of_everything_is_the_image() -> None:
+    whole = augment.to_float(images())
     crop = augment.random_resized_crop(whole, generator(), scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=False)
     torch.testing.assert_close(crop, whole, atol=1e-5, rtol=0)
 
 
-def test_flip_mirrors_about_half_of_the_pictures() -> None:
-    batch = augment.to_float(pictures(200, 8))
+def test_flip_mirrors_about_half_of_the_images() -> None:
+    batch = augment.to_float(images(200, 8))
     flipped = augment.random_flip(batch, generator())
     mirrored = [torch.equal(out, inp.flip(2)) for out, inp in zip(flipped, batch, strict=True)]
     kept = [torch.equal(out, inp) for out, inp in zip(flipped, batch, strict=True)]
@@ -110,16 +111,16 @@ def test_flip_mirrors_about_half_of_the_pictures() -> None:
     assert 70 < sum(mirrored) < 130
 
 
-def test_grey_pictures_have_equal_channels_and_the_luma_of_the_original() -> None:
-    batch = augment.to_float(pictures())
+def test_gray_images_have_equal_channels_and_the_luma_of_the_original() -> None:
+    batch = augment.to_float(images())
     gray = augment.color_jitter(batch, generator(), strength=0.0, gray_probability=1.0)
     luma = 0.299 * batch[:, 0] + 0.587 * batch[:, 1] + 0.114 * batch[:, 2]
     for channel in range(3):
         torch.testing.assert_close(gray[:, channel], luma, atol=1e-5, rtol=0)
 
 
-def test_no_jitter_leaves_colours_alone_and_hue_keeps_luma() -> None:
-    batch = augment.to_float(pictures())
+def test_no_jitter_leaves_colors_alone_and_hue_keeps_luma() -> None:
+    batch = augment.to_float(images())
     kept = augment.color_jitter(batch, generator(), strength=0.0, gray_probability=0.0)
     torch.testing.assert_close(kept, batch, atol=1e-5, rtol=0)
     turned = torch.einsum("nij,jk->nik", augment._hue_rotation(torch.tensor([0.3, -2.0])), torch.rand(3, 50))
@@ -131,7 +132,7 @@ def test_no_jitter_leaves_colours_alone_and_hue_keeps_luma() -> None:
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("name", ["resnet10", "resnet18", "vit_tiny"])
-def test_backbones_give_one_feature_vector_a_picture(name: str, size: int) -> None:
+def test_backbones_give_one_feature_vector_an_image(name: str, size: int) -> None:
     backbone = build_backbone(name, size).eval()
     assert isinstance(backbone, Backbone)
     with torch.no_grad():

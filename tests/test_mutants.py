@@ -13,25 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslfeat.embed import Options, embed_to_folder
-from sslfeat.encoder import Encoder
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.decode import Preprocess, decode
 from sslfeat.errors import ImageError
-from sslfeat.features import Features
-from sslfeat.images import Preprocess, decode
-from sslfeat.inputs import find_inputs
-from sslfeat.verify import verify
+from sslfeat.features.reader import Features
+from sslfeat.features.verify import verify
+from sslfeat.features.writer import Options, embed_to_folder
+from sslfeat.inference.encoder import Encoder
 from tests.corpus import FORMATS, RGB, encoded, png, png_chunk
 from tests.mutate import MUTATIONS, mutants, originals
 
 COUNT = int(os.environ.get("SSLFEAT_MUTANTS", "2000"))
 SECONDS = 10.0
 EXACT = Preprocess(resize=16, size=16)
-# Pillow warns of much damage that it can live with; what becomes of the picture is what counts here.
+# Pillow warns of much damage that it can live with; what becomes of the image is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def reason_of(path: Path) -> str | None:
-    """None for a picture; anything that is not an ImageError goes through and fails the test."""
+    """None for an image; anything that is not an ImageError goes through and fails the test."""
     try:
         assert decode(path, EXACT).pixels.shape == (16, 16, 3)
     except ImageError as error:
@@ -42,7 +42,7 @@ def reason_of(path: Path) -> str | None:
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of mutants. Read only."""
-    folder = tmp_path_factory.mktemp("mutants") / "pictures"
+    folder = tmp_path_factory.mktemp("mutants") / "images"
     folder.mkdir()
     for name, data in mutants(COUNT):
         (folder / name).write_bytes(data)
@@ -61,10 +61,10 @@ def test_mutants_are_the_same_for_a_seed_and_others_for_another() -> None:
     assert np.mean(changed) > 0.9
 
 
-def test_the_files_that_are_mutated_are_pictures_before(tmp_path: Path) -> None:
+def test_the_files_that_are_mutated_are_images_before(tmp_path: Path) -> None:
     for kind, data in originals():
-        (tmp_path / "picture").write_bytes(data)
-        assert reason_of(tmp_path / "picture") is None, kind
+        (tmp_path / "image").write_bytes(data)
+        assert reason_of(tmp_path / "image") is None, kind
 
 
 def test_every_mutant_is_embedded_or_listed_as_failed(tiny: Path, damaged: Path, tmp_path: Path) -> None:
@@ -113,13 +113,13 @@ def declared(width: int, height: int) -> dict[str, bytes]:
     size = struct.pack(">II", width, height)
     head = png_chunk(b"IHDR", size + bytes([8, 2, 0, 0, 0]))
     one_line = zlib.compress(bytes(width * 3 + 1))
-    picture = b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", one_line) + png_chunk(b"IEND", b"")
+    image = b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", one_line) + png_chunk(b"IEND", b"")
     jpeg = encoded(RGB, "JPEG").replace(struct.pack(">HH", 36, 48), struct.pack(">HH", height, width))
     gif = encoded(RGB, "GIF").replace(struct.pack("<HH", 48, 36), struct.pack("<HH", width, height))
-    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(image), 22) + image
     bmp = encoded(RGB, "BMP").replace(struct.pack("<ii", 48, 36), struct.pack("<ii", width, height))
     return {
-        "a.png": picture,
+        "a.png": image,
         "b.jpg": jpeg,
         "c.gif": gif,
         "d.ico": icon,
@@ -167,5 +167,5 @@ def test_bombs_are_refused_or_decoded_soon(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_gif_of_many_frames_costs_its_first(tmp_path: Path) -> None:
-    (tmp_path / "picture").write_bytes(dict(bombs())["5000-frames.gif"])
-    assert reason_of(tmp_path / "picture") is None
+    (tmp_path / "image").write_bytes(dict(bombs())["5000-frames.gif"])
+    assert reason_of(tmp_path / "image") is None

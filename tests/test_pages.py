@@ -1,4 +1,4 @@
-"""Pages carry everything inside; thumbnails come from whatever the pictures are."""
+"""Pages carry everything inside; thumbnails come from whatever the images are."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
-from sslfeat.pages.page import render, write_page
-from sslfeat.pages.thumbnails import thumbnails
+from sslfeat.reports.render import render, write_page
+from sslfeat.reports.thumbnails import thumbnails
 
 
-def test_thumbnails_are_small_pictures_and_none_for_what_cannot_be_read(pictures: Path, tmp_path: Path) -> None:
+def test_thumbnails_are_small_images_and_none_for_what_cannot_be_read(image_folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
-    first = sorted(pictures.rglob("*.jpg"))[0]
+    broken.write_bytes(b"no image")
+    first = sorted(image_folder.rglob("*.jpg"))[0]
     uri, missing, unread = thumbnails([str(first), str(tmp_path / "gone.jpg"), str(broken)], side=48)
     assert missing is None
     assert unread is None

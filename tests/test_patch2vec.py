@@ -1,4 +1,4 @@
-"""patch2vec: neighbours, negatives, subsampling, the loss, and words in an exported graph."""
+"""patch2vec: neighbors, negatives, subsampling, the loss, and words in an exported graph."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sslfeat.errors import UsageError
-from sslfeat.models.codebook import WordVectors
-from sslfeat.models.data import Pictures
-from sslfeat.models.methods.patch2vec import Patch2Vec, neighbours
+from sslfeat.models.engine.data import Images
+from sslfeat.models.methods.patch2vec import Patch2Vec, neighbors
+from sslfeat.models.ops.codebook import WordVectors
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -28,13 +28,13 @@ def made(**options: Any) -> Patch2Vec:
     torch.manual_seed(0)
     config = Patch2Vec.Config(**{"words": 32, "dim": 8, **options})
     method = Patch2Vec(Patch2Vec.build_encoder("words", 32, config), config)
-    method.prepare(Pictures(batch(20).permute(0, 2, 3, 1).contiguous().numpy(), (), ()))
+    method.prepare(Images(batch(20).permute(0, 2, 3, 1).contiguous().numpy(), (), ()))
     return method
 
 
-def test_neighbours_are_all_pairs_that_touch_both_ways_round() -> None:
+def test_neighbors_are_all_pairs_that_touch_both_ways_round() -> None:
     words = torch.arange(24).view(2, 3, 4)
-    found = sorted(map(tuple, neighbours(words).tolist()))
+    found = sorted(map(tuple, neighbors(words).tolist()))
     wanted = [
         (int(words[n, y, x]), int(words[n, v, u]))
         for n in range(2)
@@ -49,10 +49,10 @@ def test_neighbours_are_all_pairs_that_touch_both_ways_round() -> None:
 
 def test_words_side_by_side_share_no_pixel_and_are_those_of_the_codebook() -> None:
     encoder = made().encoder
-    pictures = batch().float() / 255
-    words = encoder.words(pictures, 6)
+    images = batch().float() / 255
+    words = encoder.words(images, 6)
     assert words.shape == (4, 5, 5)
-    patch = pictures[2, :, 18:24, 6:12].reshape(-1)
+    patch = images[2, :, 18:24, 6:12].reshape(-1)
     assert int(words[2, 3, 1]) == int(encoder.codebook(patch))
 
 
@@ -85,8 +85,8 @@ def test_the_loss_pair_by_pair() -> None:
     loss, figures = method.loss((pairs, negatives))
     total = 0.0
     with torch.no_grad():
-        for (centre, context), drawn in zip(pairs.tolist(), negatives.tolist(), strict=True):
-            v = method.encoder.vectors[centre].double()
+        for (center, context), drawn in zip(pairs.tolist(), negatives.tolist(), strict=True):
+            v = method.encoder.vectors[center].double()
             total -= math.log(1 / (1 + math.exp(-float(v @ method.contexts[context].double()))))
             for word in drawn:
                 total -= math.log(1 / (1 + math.exp(float(v @ method.contexts[word].double()))))
@@ -101,12 +101,12 @@ def test_vectors_that_say_nothing_have_the_trivial_loss() -> None:
     assert float(figures["trivial"]) == pytest.approx(11 * math.log(2))
 
 
-def test_a_picture_is_the_mean_of_its_words() -> None:
+def test_an_image_is_the_mean_of_its_words() -> None:
     encoder = made().encoder
-    pictures = batch().float() / 255
+    images = batch().float() / 255
     with torch.no_grad():
-        features = encoder(pictures)
-        patches = [pictures[1, :, y : y + 6, x : x + 6].reshape(-1) for y in range(0, 27, 2) for x in range(0, 27, 2)]
+        features = encoder(images)
+        patches = [images[1, :, y : y + 6, x : x + 6].reshape(-1) for y in range(0, 27, 2) for x in range(0, 27, 2)]
         mean = torch.stack([encoder.vectors[encoder.codebook(patch)] for patch in patches]).mean(0)
     torch.testing.assert_close(features[1], mean, atol=1e-6, rtol=1e-4)
     assert isinstance(encoder, WordVectors)

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from sslfeat.data.transforms import Preprocess, resize_crop
 from sslfeat.export.targets.pillow_graph import KERNELS, pillow_graph
-from sslfeat.preprocess import Preprocess, resize_crop
 
 SHAPES = [(96, 96), (64, 200), (333, 500), (1200, 900), (47, 31), (3, 2), (110, 110), (700, 701)]
 
@@ -22,5 +22,5 @@ def test_every_pixel_is_pillows(name: str, resize: int, size: int) -> None:
     for seed, (height, width) in enumerate(SHAPES):
         noise = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
         (found,) = session.run(None, {"image": noise})
-        wanted = np.stack([np.asarray(resize_crop(Image.fromarray(picture), prep)) for picture in noise])
+        wanted = np.stack([np.asarray(resize_crop(Image.fromarray(image), prep)) for image in noise])
         np.testing.assert_array_equal(found, wanted)

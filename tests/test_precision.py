@@ -1,4 +1,4 @@
-"""Lower precision is taken where it keeps features and neighbours on the pictures at hand, and refused where not."""
+"""Lower precision is taken where it keeps features and neighbors on the images at hand, and refused where not."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sslfeat import precision
-from sslfeat.card import CARD_KEY
-from sslfeat.encoder import Encoder
-from sslfeat.encoder_file import check_encoder
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.decode import Decoding, Pixels
+from sslfeat.data.synthetic import draw_samples
 from sslfeat.errors import FeaturesError, InputError
-from sslfeat.images import Decoding, Pixels
-from sslfeat.inputs import find_inputs
-from sslfeat.precision import INT8_NAME, settle
-from sslfeat.samples import draw_samples
+from sslfeat.features import auto_precision
+from sslfeat.features.auto_precision import INT8_NAME, settle
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.model_card import CARD_KEY
+from sslfeat.inference.onnx_model import check_encoder
 from tests.conftest import TINY_DIM, TINY_SIZE, sslfeat, tiny_card
 
 
 def two_convolutions(path: Path, outlier: float = 1.0) -> Path:
-    """An encoder worth quantising; ``outlier`` times as much in one channel takes the 8 bits from all others."""
+    """An encoder worth quantizing; ``outlier`` times as much in one channel takes the 8 bits from all others."""
     rng = np.random.default_rng(0)
     first = rng.normal(0, 0.05, (16, 3, 5, 5)).astype(np.float32)
     first[0] *= outlier
@@ -75,7 +75,7 @@ def test_int8_is_taken_where_it_holds(images: Path, tmp_path: Path) -> None:
     path = two_convolutions(tmp_path / "two.onnx")
     encoder = settled(path, images, "int8")
     record = encoder.precision
-    assert (record["asked"], record["ran"], record["pictures"]) == ("int8", "int8", 96)
+    assert (record["asked"], record["ran"], record["images"]) == ("int8", "int8", 96)
     tried = sorted(record["tried"].values(), key=lambda trial: -trial["speed"])
     assert len(tried) == 2  # runtimes, of which the faster was taken, and the other not looked into
     assert tried[0]["cosine_bound"] >= 0.999
@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused(images: Path, tmp_path: Path) -> None:
         settled(path, images, "fp8")
     few = tmp_path / "few"
     draw_samples(few, 10)
-    assert "10 readable pictures are too few to judge by, 63 are needed" in settled(path, few, "auto").precision["why"]
+    assert "10 readable images are too few to judge by, 63 are needed" in settled(path, few, "auto").precision["why"]
 
 
 def test_a_resumed_run_keeps_its_precision(images: Path, tmp_path: Path) -> None:
@@ -143,36 +143,36 @@ def test_a_kept_encoder_must_be_there(images: Path, tmp_path: Path) -> None:
     assert sslfeat(*arguments).returncode == 0
     (tmp_path / "f" / INT8_NAME).unlink()
     with pytest.raises(FeaturesError, match=INT8_NAME):
-        from sslfeat.update import load_encoder
+        from sslfeat.features.update import load_encoder
 
         load_encoder(tmp_path / "f", str(path))
 
 
-def test_no_picture_that_ranges_are_taken_from_judges(
+def test_no_image_that_ranges_are_taken_from_judges(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Pixels] = []
     judged: list[Pixels] = []
-    quantized, begin = precision._quantized, precision._Bench.__init__
+    quantized, begin = auto_precision._quantized, auto_precision._Bench.__init__
 
     def quantize(data: bytes, pixels: Pixels) -> bytes:
         seen.append(pixels)
         return quantized(data, pixels)
 
-    def bench(self: precision._Bench, encoder: Encoder, pixels: Pixels) -> None:
+    def bench(self: auto_precision._Bench, encoder: Encoder, pixels: Pixels) -> None:
         judged.append(pixels)
         begin(self, encoder, pixels)
 
-    monkeypatch.setattr(precision, "_quantized", quantize)
-    monkeypatch.setattr(precision._Bench, "__init__", bench)
+    monkeypatch.setattr(auto_precision, "_quantized", quantize)
+    monkeypatch.setattr(auto_precision._Bench, "__init__", bench)
     settled(two_convolutions(tmp_path / "two.onnx"), images, "int8")
-    known = {picture.tobytes() for picture in seen[0]}
+    known = {image.tobytes() for image in seen[0]}
     assert (len(seen), len(judged), len(known), len(judged[0])) == (1, 1, 24, 96)
-    assert not known & {picture.tobytes() for picture in judged[0]}
+    assert not known & {image.tobytes() for image in judged[0]}
 
 
 class Rows:
-    """An encoder that gives these embeddings, (N, D), of pictures whose first pixel is their number."""
+    """An encoder that gives these embeddings, (N, D), of images whose first pixel is their number."""
 
     threads = 1
 
@@ -187,14 +187,16 @@ def test_each_bound_refuses_alone() -> None:
     rng = np.random.default_rng(0)
     pixels = np.zeros((100, 1, 1, 3), np.uint8)
     pixels[:, 0, 0, 0] = np.arange(100)
-    alike = (1 + 1e-3 * rng.normal(size=(100, 8))).astype(np.float32)  # all alike: neighbours hang by a thread
+    alike = (1 + 1e-3 * rng.normal(size=(100, 8))).astype(np.float32)  # all alike: neighbors hang by a thread
     apart = rng.normal(size=(100, 8)).astype(np.float32)
     worse = apart.copy()
     worse[3] = apart[3] + 0.1 * rng.normal(size=8)
 
-    def holds(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> precision.Trial:
-        bench = precision._Bench(Rows(before), pixels)  # type: ignore[arg-type]
-        return bench.compare(("int8", "onnxruntime"), Rows(after), precision.Trial(None, None, 2.0, False))
+    def holds(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> auto_precision.PrecisionTrial:
+        bench = auto_precision._Bench(Rows(before), pixels)  # type: ignore[arg-type]
+        return bench.compare(
+            ("int8", "onnxruntime"), Rows(after), auto_precision.PrecisionTrial(None, None, 2.0, False)
+        )
 
     swapped = holds(alike, alike[:, ::-1].copy())
     assert (swapped.cosine_bound or 0) > 0.9999

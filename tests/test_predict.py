@@ -1,4 +1,4 @@
-"""A saved probe names pictures and features; encoders are compared on the same pictures."""
+"""A saved probe names images and features; encoders are compared on the same images."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from sslfeat.errors import FeaturesError
-from sslfeat.evaluation.folders import run_folders
-from sslfeat.evaluation.logistic import Linear
-from sslfeat.evaluation.probe import Probed
-from sslfeat.evaluation.saved import SavedProbe
-from sslfeat.features import Features
+from sslfeat.evaluation.probing.checkpoint import SavedProbe
+from sslfeat.evaluation.probing.logistic import Linear
+from sslfeat.evaluation.probing.probe import Probed
+from sslfeat.evaluation.probing.run import run_folders
+from sslfeat.features.reader import Features
 from tests.conftest import sslfeat, write_tiny
 
 
-def test_probe_out_and_predict(embedded: Path, pictures: Path, tiny: Path, tmp_path: Path) -> None:
+def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, tmp_path: Path) -> None:
     done = sslfeat("probe", embedded, "--out", tmp_path / "probe")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "probe").iterdir()}
@@ -31,24 +31,24 @@ def test_probe_out_and_predict(embedded: Path, pictures: Path, tiny: Path, tmp_p
     wanted = [probed.names[k] for k in probed.model.scores(loaded.embeddings).argmax(1)]
 
     broken = tmp_path / "a broken one.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     by_features = sslfeat("predict", tmp_path / "probe", embedded, "--json")
     assert by_features.returncode == 0, by_features.stderr
     assert [row["labels"][0] for row in json.loads(by_features.stdout)] == wanted
     out = tmp_path / "named.csv"
-    by_pictures = sslfeat("predict", tmp_path / "probe", pictures, broken, "--encoder", tiny, "--out", out, "-t", "2")
-    assert by_pictures.returncode == 3, by_pictures.stderr
-    assert "a broken one.jpg: " in by_pictures.stderr
+    by_images = sslfeat("predict", tmp_path / "probe", image_folder, broken, "--encoder", tiny, "--out", out, "-t", "2")
+    assert by_images.returncode == 3, by_images.stderr
+    assert "a broken one.jpg: " in by_images.stderr
     named = {row["path"]: row["label"].split(";")[0] for row in csv.DictReader(out.read_text().splitlines())}
     assert named == dict(zip(loaded.paths, wanted, strict=True))
 
 
 def test_another_encoders_features_and_damaged_probes_are_refused(
-    embedded: Path, pictures: Path, tmp_path: Path
+    embedded: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     assert sslfeat("probe", embedded, "--out", tmp_path / "probe").returncode == 0
     other = write_tiny(tmp_path / "other.onnx", seed=5)
-    assert sslfeat("embed", pictures, "--encoder", other, "--out", tmp_path / "c").returncode == 0
+    assert sslfeat("embed", image_folder, "--encoder", other, "--out", tmp_path / "c").returncode == 0
     refused = sslfeat("predict", tmp_path / "probe", tmp_path / "c")
     assert refused.returncode == 1
     assert "the probe is of features of tiny" in refused.stderr
@@ -72,23 +72,23 @@ def test_probabilities_of_one_label_and_of_several() -> None:
         SavedProbe(model, ["a", "b", "c"], {}, False, {}).probabilities(x[:, :3])
 
 
-def test_encoders_are_compared_on_the_same_pictures(pictures: Path, tiny: Path, tmp_path: Path) -> None:
+def test_encoders_are_compared_on_the_same_images(image_folder: Path, tiny: Path, tmp_path: Path) -> None:
     other = write_tiny(tmp_path / "other.onnx", seed=5)
     options = ("--encoder", tiny, "--encoder", other, "--work", tmp_path / "work")
-    done = sslfeat("probe", pictures, pictures, *options, "--json")
+    done = sslfeat("probe", image_folder, image_folder, *options, "--json")
     assert done.returncode == 0, done.stderr
     first, second = json.loads(done.stdout)
     assert first["against_first"] is None
     difference = second["linear"]["top1"] - first["linear"]["top1"]
     assert second["against_first"]["difference"] == pytest.approx(difference)
-    again = sslfeat("probe", pictures, *options[:2], *options[:2])
+    again = sslfeat("probe", image_folder, *options[:2], *options[:2])
     assert again.returncode == 2
     assert "given twice" in again.stderr
 
 
 def test_the_better_encoder_is_named_first_with_its_gain() -> None:
     from sslfeat.cli.probe import _against
-    from sslfeat.evaluation.bootstrap import Paired
+    from sslfeat.evaluation.probing.bootstrap import Paired
 
     worse = _against("mine", "theirs", Paired(-0.05, -0.08, -0.02, 60, 10, 1e-6))
     assert (

@@ -11,26 +11,26 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from sslfeat.errors import FeaturesError, InputError
-from sslfeat.evaluation import bootstrap, labels, neighbours, probe
-from sslfeat.evaluation.classes import class_figures, confusion
-from sslfeat.evaluation.folders import probe_folders, run_folders
-from sslfeat.evaluation.probe import ProbeOptions
-from sslfeat.evaluation.splits import folds
-from sslfeat.evaluation.strength import STRENGTHS
-from sslfeat.features import Features
+from sslfeat.evaluation.probing import bootstrap, knn, labels, probe
+from sslfeat.evaluation.probing.confusion import class_figures, confusion
+from sslfeat.evaluation.probing.probe import ProbeOptions
+from sslfeat.evaluation.probing.regularization import STRENGTHS
+from sslfeat.evaluation.probing.run import probe_folders, run_folders
+from sslfeat.evaluation.probing.splits import folds
+from sslfeat.features.reader import Features
 from tests.conftest import sslfeat, write_tiny
 
 CARD = {"name": "a", "dim": 4}
 
 
-def clusters(n: int, spread: float, seed: int = 0) -> labels.Labelled:
+def clusters(n: int, spread: float, seed: int = 0) -> labels.Labeled:
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(7).normal(size=(3, 16))
+    centers = np.random.default_rng(7).normal(size=(3, 16))
     y = np.arange(n) % 3
-    return labels.Labelled((centres[y] + rng.normal(0, spread, (n, 16))).astype(np.float32), [f"c{i}" for i in y])
+    return labels.Labeled((centers[y] + rng.normal(0, spread, (n, 16))).astype(np.float32), [f"c{i}" for i in y])
 
 
-def features(rows: labels.Labelled, given: list[str | None] | None = None, fingerprint: str = "f") -> Features:
+def features(rows: labels.Labeled, given: list[str | None] | None = None, fingerprint: str = "f") -> Features:
     run = {"encoder": {"fingerprint": fingerprint, "card": CARD}}
     return Features(rows.x, [str(i) for i in range(len(rows.x))], given or list(rows.y), run)
 
@@ -42,7 +42,7 @@ def test_separable_and_random_features() -> None:
     assert easy.majority == pytest.approx(1 / 3)
     rng = np.random.default_rng(0)
     train, test = (
-        labels.Labelled(rng.normal(size=(300, 16)).astype(np.float32), [f"c{i % 3}" for i in range(300)]) for _ in "ab"
+        labels.Labeled(rng.normal(size=(300, 16)).astype(np.float32), [f"c{i % 3}" for i in range(300)]) for _ in "ab"
     )
     assert 0.2 < probe.probe(train, test).linear.top1 < 0.47
 
@@ -67,7 +67,7 @@ def test_knn_equals_a_loop_over_the_formula() -> None:
         for index in sorted(range(len(cosine)), key=lambda i: -cosine[i])[:20]:
             votes[train.y[index]] = votes.get(train.y[index], 0) + math.exp(cosine[index] / 0.07)
         right += max(votes, key=lambda name: votes[name]) == wanted
-    assert result.knn == {20: result.knn[20]}  # 200 neighbours are more than there are
+    assert result.knn == {20: result.knn[20]}  # 200 neighbors are more than there are
     assert result.knn[20].top1 == pytest.approx(right / 40)
     assert 0.4 < result.knn[20].top1 < 1
 
@@ -83,7 +83,7 @@ def test_the_interval_is_the_bootstraps() -> None:
 
 
 def test_the_split_is_stratified_disjoint_and_seeded() -> None:
-    rows = labels.Labelled(np.arange(100, dtype=np.float32)[:, None], ["a"] * 80 + ["b"] * 20)
+    rows = labels.Labeled(np.arange(100, dtype=np.float32)[:, None], ["a"] * 80 + ["b"] * 20)
     train, test = labels.split(rows, 0.2, 0)
     assert (test.y.count("a"), test.y.count("b")) == (16, 4)
     assert sorted(np.concatenate([train.x, test.x]).ravel()) == list(range(100))
@@ -108,9 +108,9 @@ def test_refusals_name_the_fault() -> None:
         probe_folders(features(rows), None)
 
 
-def test_the_command_line_on_one_and_on_two_folders(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_command_line_on_one_and_on_two_folders(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     for out in ("a", "b"):
-        assert sslfeat("embed", pictures, "--encoder", tiny, "--out", tmp_path / out).returncode == 0
+        assert sslfeat("embed", image_folder, "--encoder", tiny, "--out", tmp_path / out).returncode == 0
     one = sslfeat("probe", tmp_path / "a", "--json")
     assert one.returncode == 0, one.stderr
     assert (json.loads(one.stdout)["train"], json.loads(one.stdout)["test"]) == (32, 8)
@@ -118,7 +118,7 @@ def test_the_command_line_on_one_and_on_two_folders(tiny: Path, pictures: Path, 
     assert two.returncode == 0, two.stderr
     assert "40 train, 40 test, 4 classes" in two.stdout
     other = write_tiny(tmp_path / "other.onnx", seed=5)
-    assert sslfeat("embed", pictures, "--encoder", other, "--out", tmp_path / "c").returncode == 0
+    assert sslfeat("embed", image_folder, "--encoder", other, "--out", tmp_path / "c").returncode == 0
     refused = sslfeat("probe", tmp_path / "a", tmp_path / "c")
     assert refused.returncode == 1
     assert "different encoders" in refused.stderr
@@ -131,14 +131,14 @@ def test_knn_over_k_and_temperature_equals_trying_all_by_hand() -> None:
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -np.inf)
     right = {}
-    for k in (n for n in neighbours.KS if n < 80):
-        for t in neighbours.TEMPERATURES:
+    for k in (n for n in knn.KS if n < 80):
+        for t in knn.TEMPERATURES:
             hits = 0
             for i in range(80):
                 near = np.argsort(-cosine[i])[:k]
                 hits += np.bincount(y[near], np.exp(cosine[i, near] / t), 3).argmax() == y[i]
             right[k, t] = hits
-    chosen = neighbours.choose(rows.x, y, 3, np.random.default_rng(0))
+    chosen = knn.choose(rows.x, y, 3, np.random.default_rng(0))
     assert right[chosen] == max(right.values())
     assert min(right.values()) < max(right.values())
 
@@ -149,14 +149,14 @@ def test_nearest_mean_and_few_shots_equal_a_loop() -> None:
     mean = train.x.mean(0)
 
     def named(rows: list[int]) -> list[int]:
-        centre = []
+        center = []
         for c in range(3):
             units = [(train.x[i] - mean) / np.linalg.norm(train.x[i] - mean) for i in rows if y[i] == c]
-            centre.append(np.mean(units, axis=0) / np.linalg.norm(np.mean(units, axis=0)))
-        return [int(np.argmax([float((x - mean) @ one) for one in centre])) for x in test.x]
+            center.append(np.mean(units, axis=0) / np.linalg.norm(np.mean(units, axis=0)))
+        return [int(np.argmax([float((x - mean) @ one) for one in center])) for x in test.x]
 
-    assert neighbours.nearest_mean(train.x, y, test.x, 3).tolist() == named(list(range(60)))
-    found = neighbours.few_shot(train.x, y, test.x, wanted, 3, np.random.default_rng(0))
+    assert knn.nearest_mean(train.x, y, test.x, 3).tolist() == named(list(range(60)))
+    found = knn.few_shot(train.x, y, test.x, wanted, 3, np.random.default_rng(0))
     assert [row.shots for row in found] == [1, 5, 10]
     rng = np.random.default_rng(5)
     tops = []
@@ -165,7 +165,7 @@ def test_nearest_mean_and_few_shots_equal_a_loop() -> None:
         tops.append(np.mean(np.array(named(rows)) == wanted))
     assert found[1].top1 == pytest.approx(float(np.mean(tops)), abs=0.04)
     assert found[1].low < found[1].top1 < found[1].high
-    few = neighbours.few_shot(train.x[:8], y[:8], test.x, wanted, 3, np.random.default_rng(0))
+    few = knn.few_shot(train.x[:8], y[:8], test.x, wanted, 3, np.random.default_rng(0))
     assert [row.shots for row in few] == [1]  # a class has but two rows
 
 
@@ -218,12 +218,12 @@ def test_folds_share_every_class_and_choose_c() -> None:
 
 def test_rare_classes_are_left_out_when_asked_and_balanced_weights_help_them() -> None:
     rows = clusters(200, 1.7)
-    rare = labels.Labelled(rows.x, ["lone" if i == 4 else "c0" if i % 3 or i % 12 == 0 else "c1" for i in range(200)])
+    rare = labels.Labeled(rows.x, ["lone" if i == 4 else "c0" if i % 3 or i % 12 == 0 else "c1" for i in range(200)])
     result = run_folders(features(rare), None, ProbeOptions(), min_images=2).result
     assert result.classes == 2  # type: ignore[union-attr]
     plain, even = (
         probe.probe(
-            *labels.split(labels.labelled(features(rare), min_images=2), 0.4, 0), ProbeOptions(class_weight=weight)
+            *labels.split(labels.labeled(features(rare), min_images=2), 0.4, 0), ProbeOptions(class_weight=weight)
         )
         for weight in (None, "balanced")
     )
@@ -258,5 +258,5 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a has two labels, '1' and '2'"):
         labels.from_table(table, ["a"], "kind")
     table.write_text("path,label\nb,1\n")
-    with pytest.raises(InputError, match="no label for any of the 1 pictures"):
+    with pytest.raises(InputError, match="no label for any of the 1 images"):
         labels.from_table(table, ["a"])

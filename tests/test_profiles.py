@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.decode import decode
+from sslfeat.data.transforms import Preprocess, open_image, to_rgb
 from sslfeat.errors import ImageError
-from sslfeat.images import decode
-from sslfeat.inputs import find_inputs
-from sslfeat.preprocess import Preprocess, open_picture, to_rgb
 from tests.conftest import sslfeat
 
 SIZE = Preprocess(32, 32)
@@ -65,7 +65,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def pixels(data: bytes) -> npt.NDArray[np.int64]:
-    return np.asarray(to_rgb(open_picture(data))).astype(int)
+    return np.asarray(to_rgb(open_image(data))).astype(int)
 
 
 def test_colors_come_by_their_profile() -> None:
@@ -103,7 +103,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def test_text_in_a_png_costs_nobody_the_picture() -> None:
+def test_text_in_a_png_costs_nobody_the_image() -> None:
     png = encoded(drawn(), "PNG")
     head, rest, large = png[:33], png[33:], b"x" * (3 << 20)
     damaged = bytearray(chunk(b"tEXt", b"Comment\0hello"))
@@ -131,11 +131,11 @@ def test_avif_of_another_major_brand_is_avif(brand: bytes) -> None:
 def test_heic_is_named_with_its_cure() -> None:
     heic = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + b"\0" * 40
     with pytest.raises((ImageError, Exception)) as raised:
-        open_picture(heic)
+        open_image(heic)
     assert "AVIF" not in str(raised.value)
 
 
-def test_the_thumbnail_of_a_raw_file_is_not_the_picture(tmp_path: Path) -> None:
+def test_the_thumbnail_of_a_raw_file_is_not_the_image(tmp_path: Path) -> None:
     path = tmp_path / "raw.tif"
     image = Image.new("RGB", (16, 12), "gray")
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -207,7 +207,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
         "embed", tmp_path, "--encoder", tiny, "--out", tmp_path / "f", "--exclude", "thumbs", "--exclude", "*/old-*"
     )
     assert done.returncode == 0, done.stderr
-    assert "2 pictures" in done.stderr + done.stdout or "embedded" in done.stderr + done.stdout
+    assert "2 images" in done.stderr + done.stdout or "embedded" in done.stderr + done.stdout
 
 
 def test_a_loose_image_beside_class_folders_takes_no_labels_away(tmp_path: Path, tiny: Path) -> None:
@@ -232,6 +232,6 @@ def test_one_name_is_one_class_however_its_accents_are_written(tmp_path: Path) -
 
 
 def test_what_runs_out_of_memory_names_the_option() -> None:
-    from sslfeat.preprocess import reason
+    from sslfeat.data.transforms import reason
 
     assert "--max-memory" in reason(MemoryError())

@@ -12,26 +12,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.inputs import find_inputs
-from sslfeat.models.data import Pictures, load_pictures
+from sslfeat.data.dataset import find_inputs
+from sslfeat.models.engine.data import Images, load_images
 from sslfeat.models.method import method_names
 from tests.on_ranks import BLOCKS, joined, made, outcome, views_of
 
 
 @pytest.fixture(scope="module")
-def drawn(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return load_pictures(find_inputs([pictures]), 32, tmp_path_factory.mktemp("cache"))
+def drawn(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Images:
+    return load_images(find_inputs([image_folder]), 32, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module", params=[2, 4])
 def ranks(
-    request: pytest.FixtureRequest, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Tensor]]:
     """What each of the processes kept."""
     out, world = tmp_path_factory.mktemp("ranks") / "kept", int(request.param)
     command = [sys.executable, "-m", "tests.on_ranks"]
     started = [
-        subprocess.Popen([*command, str(rank), str(world), str(pictures), str(out)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), str(world), str(image_folder), str(out)], stderr=subprocess.PIPE, text=True
+        )
         for rank in range(world)
     ]
     said = [process.communicate(timeout=300)[1] for process in started]
@@ -41,7 +43,7 @@ def ranks(
 
 @pytest.mark.parametrize("name", method_names())
 def test_the_gradient_of_several_processes_is_that_of_one(
-    name: str, ranks: list[dict[str, Tensor]], drawn: Pictures
+    name: str, ranks: list[dict[str, Tensor]], drawn: Images
 ) -> None:
     method = made(name, drawn)
     views = joined([views_of(method, drawn, rank, len(ranks)) for rank in range(len(ranks))], BLOCKS.get(name, 1))
@@ -57,7 +59,7 @@ def test_the_gradient_of_several_processes_is_that_of_one(
             assert float(shared[key]) == pytest.approx(float(whole[key]), rel=1e-3, abs=1e-5), key
 
 
-def test_what_ranks_compute_apart_is_made_equal(ranks: list[dict[str, Tensor]], drawn: Pictures) -> None:
+def test_what_ranks_compute_apart_is_made_equal(ranks: list[dict[str, Tensor]], drawn: Images) -> None:
     """The parameters and the codebook of the first, whatever the others found."""
     first, unlike = made("patch2vec", drawn, seed=0).state_dict(), made("patch2vec", drawn, seed=1).state_dict()
     assert not all(torch.equal(first[name], unlike[name]) for name in first)

@@ -1,4 +1,4 @@
-"""Real photographs: a thousand of them among odd and broken files, and parity on pictures nobody drew.
+"""Real photographs: a thousand of them among odd and broken files, and parity on images nobody drew.
 
 SSLFEAT_REALDATA names a folder that holds ``fullsize250/``, some hundred full-size photographs.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslfeat.features import Features
+from sslfeat.features.reader import Features
 from tests.conftest import sslfeat
 
 ROOT = os.environ.get("SSLFEAT_REALDATA", "")
@@ -53,7 +53,7 @@ def add_odd_files(folder: Path, photo: Path) -> int:
         file.write(data)
     (folder / "empty.jpg").touch()
     (folder / "truncated.jpg").write_bytes(data[: len(data) // 2])
-    (folder / "text.jpg").write_text("this is no picture")
+    (folder / "text.jpg").write_text("this is no image")
     (folder / "noise.png").write_bytes(np.random.default_rng(0).bytes(5000))
     (folder / "half.png").write_bytes((folder / "rgba.png").read_bytes()[:2000])
     (folder / "pdf.gif").write_bytes(b"%PDF-1.7\n" + b"0" * 100)
@@ -73,7 +73,7 @@ def test_a_thousand_photographs_and_twenty_odd_files(tmp_path: Path) -> None:
     assert finished.returncode == 3, finished.stderr
     summary = json.loads(finished.stdout)
     assert (summary["embedded"], summary["failed"]) == (4 * len(photos) + 13, 7)
-    with (tmp_path / "features" / "failures.csv").open(newline="") as file:
+    with (tmp_path / "features" / "__sslfeat__/failures.csv").open(newline="") as file:
         assert {Path(row["path"]).name for row in csv.DictReader(file)} == UNREADABLE
     features = Features.load(tmp_path / "features")
     assert np.isfinite(features.embeddings).all()

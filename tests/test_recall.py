@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 
 from sslfeat import Index
-from sslfeat.retrieval import build as building
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval import create as building
 from sslfeat.retrieval import growth, tuning
-from sslfeat.retrieval.builder import Builder
-from sslfeat.retrieval.exact import Truth
-from sslfeat.retrieval.kinds import Plan, parameters
-from sslfeat.retrieval.lookup import Lookup
+from sslfeat.retrieval.faiss_builder import Builder
+from sslfeat.retrieval.ground_truth import Truth
+from sslfeat.retrieval.index_types import IndexSpec, parameters
+from sslfeat.retrieval.searcher import Searcher
 from sslfeat.retrieval.vectors import ArrayVectors, prepare, table
 
-FloatArray = npt.NDArray[np.float32]
 ROWS, DIM, CLOUDS = 9000, 16, 12
 APPROXIMATE = ("ivf", "hnsw", "ivfpq")
 
@@ -36,9 +36,9 @@ def clouds(
     count: int, seed: int, only: tuple[int, ...] = tuple(range(CLOUDS))
 ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
-    centres = 2 * np.random.default_rng(99).normal(size=(CLOUDS, DIM))
+    centers = 2 * np.random.default_rng(99).normal(size=(CLOUDS, DIM))
     members = np.array(only)[rng.integers(0, len(only), count)]
-    return (centres[members] + rng.normal(size=(count, DIM))).astype(np.float32), members
+    return (centers[members] + rng.normal(size=(count, DIM))).astype(np.float32), members
 
 
 def named(rows: FloatArray, labels: npt.NDArray[np.int64], first: int = 0) -> ArrayVectors:
@@ -75,7 +75,7 @@ def test_stated_recall_holds_at_any_number_of_hits(built: tuple[Index, FloatArra
     assert set(figures["recall_at"]) == {"1", "10", "100"}
     assert figures["recall"] == figures["recall_at"]["10"]
     for k in (1, 2, 5, 10, 11, 30, 50, 100, 250, 1000, 3000, ROWS):
-        # among 600 queries chance makes .015 of one neighbour
+        # among 600 queries chance makes .015 of one neighbor
         least = figures["recall_at"].get(str(k), figures["recall"]) - (0.02 if k > 2 else 0.035)
         assert found(index, queries, rows, k) >= least, k
 
@@ -132,10 +132,10 @@ def test_what_is_stated_was_tuned_on_other_queries(monkeypatch: pytest.MonkeyPat
     rows, labels = clouds(3000, 0)
 
     def spy(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def called(index: Any, plan: Plan, *arguments: Any) -> Any:
+        def called(index: Any, spec: IndexSpec, *arguments: Any) -> Any:
             seen[name] = next(argument for argument in arguments if isinstance(argument, Truth)).queries
             seen[f"inside {name}"] = index.storage.reconstruct_n(0, index.ntotal)
-            return real(index, plan, *arguments)
+            return real(index, spec, *arguments)
 
         return called
 
@@ -175,7 +175,7 @@ def test_grown_it_states_what_unseen_queries_find(kind: str) -> None:
     index.add(named(more, more_labels, 6000))
     figures = index.meta["figures"]
     assert figures["measured_rows"] == 9000
-    assert index.plan.kind == kind
+    assert index.spec.kind == kind
     if index.meta["built_rows"] == 6000:
         assert index.meta["settings"] == before["settings"]
     everything = np.concatenate([rows, more])
@@ -193,40 +193,40 @@ def test_grown_it_states_what_unseen_queries_find(kind: str) -> None:
 
 def test_grown_by_too_few_at_once_it_is_built_anew() -> None:
     rows, labels = clouds(4000, 0)
-    index = Index.build(named(rows, labels), kind="ivf", recall=0.9)
+    index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)
     figures = index.meta["figures"]
     index.add(named(*clouds(150, 1), first=4000))
     assert index.meta["figures"] == figures  # by less than a twentieth
     index.add(named(*clouds(150, 2), first=4150))
     assert index.meta["built_rows"] == 4300
-    assert index.plan.kind == "ivf"
+    assert index.spec.kind == "hnsw"
     np.testing.assert_allclose(index.vectors(range(4000)), prepare(rows, "cosine"), atol=1e-6)
 
 
-def test_more_thorough_settings_for_more_neighbours() -> None:
-    """Those of ten neighbours find too few of a hundred, so those of a hundred are others."""
+def test_more_thorough_settings_for_more_neighbors() -> None:
+    """Those of ten neighbors find too few of a hundred, so those of a hundred are others."""
     rows, _ = clouds(3000, 0)
     queries, _ = clouds(200, 1)
     truth = Truth(prepare(queries, "cosine"), "cosine", 1000)
     truth.see(prepare(rows, "cosine"), 0)
-    plan = Plan("ivf", lists=128)
-    builder = Builder(plan, DIM, "cosine", Path(), prepare(rows, "cosine"))
+    spec = IndexSpec("ivf", nlist=128)
+    builder = Builder(spec, DIM, "cosine", Path(), prepare(rows, "cosine"))
     builder.add(prepare(rows, "cosine"))
-    levels, _ = tuning.tune_all(builder.open(), plan, truth, 0.9)
+    levels, _ = tuning.tune_all(builder.open(), spec, truth, 0.9)
     depths = [settings["nprobe"] for settings in levels.values()]
     assert depths == sorted(depths)
     assert depths[-1] > depths[0]
     for depth, settings in levels.items():
-        assert tuning.least_recall(builder.open(), plan, settings, truth, depth) >= 0.9
+        assert tuning.least_recall(builder.open(), spec, settings, truth, depth) >= 0.9
 
 
 def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, labels = clouds(3000, 0)
-    index = Index.build(named(rows, labels), kind="ivf", recall=0.9)
+    index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)
     before = index.meta["figures"]["recall_at"]
 
-    def measured(index: Any, plan: Plan, levels: tuning.Levels, truth: Truth) -> dict[str, Any]:
-        return {**tuning.measure(index, plan, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
+    def measured(index: Any, spec: IndexSpec, levels: tuning.Levels, truth: Truth) -> dict[str, Any]:
+        return {**tuning.measure(index, spec, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
 
     monkeypatch.setattr(growth, "measure", measured)
     index.add(named(*clouds(1000, 1), first=3000))
@@ -239,11 +239,16 @@ def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pyt
 def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
     rows = prepare(clouds(500, 0)[0], "cosine")
     lots = np.where(np.arange(500) % 5 == 0, np.random.default_rng(0).random(500), np.nan)
-    for plan in (Plan("ivf", lists=4), Plan("hnsw", links=32), Plan("ivfpq", lists=1, codes=8), Plan("flat")):
-        builder = Builder(plan, DIM, "cosine", tmp_path, rows)
+    for spec in (
+        IndexSpec("ivf", nlist=4),
+        IndexSpec("hnsw", hnsw_m=32),
+        IndexSpec("ivfpq", nlist=1, pq_m=8),
+        IndexSpec("flat"),
+    ):
+        builder = Builder(spec, DIM, "cosine", tmp_path, rows)
         for part in range(0, 500, 100):
             builder.add(rows[part : part + 100], lots[part : part + 100])
-        if plan.kind != "flat":
+        if spec.kind != "flat":
             inside = np.concatenate(list(builder.inside()))
             assert set(map(bytes, inside)) == set(map(bytes, rows[np.isnan(lots)]))
             by_lot = np.argsort(lots)[:100]
@@ -252,8 +257,8 @@ def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
             np.testing.assert_array_equal(builder.kept_out, rows[by_lot[:30]])
             assert sum(map(len, builder.inside())) == 470
         builder.write(tmp_path / "index.faiss")
-        index = Builder.of(tmp_path / "index.faiss", plan, DIM, "cosine", tmp_path).open()
-        if plan.kind == "ivf":
+        index = Builder.of(tmp_path / "index.faiss", spec, DIM, "cosine", tmp_path).open()
+        if spec.kind == "ivf":
             index.make_direct_map()
         np.testing.assert_allclose(index.reconstruct_n(0, 500), rows, atol=1e-6)
         for file in tmp_path.iterdir():
@@ -274,7 +279,7 @@ def test_new_rows_that_are_not_found_well_have_the_index_built_anew() -> None:
 
 
 def test_the_nearest_missed_by_all_is_seen_though_ten_are_found() -> None:
-    """Recall is looked at for every number of neighbours up to the depth."""
+    """Recall is looked at for every number of neighbors up to the depth."""
     rows, queries = prepare(clouds(100, 0)[0], "cosine"), prepare(clouds(20, 1)[0], "cosine")
     truth = Truth(queries, "cosine", 30)
     truth.see(rows, 0)
@@ -283,31 +288,34 @@ def test_the_nearest_missed_by_all_is_seen_though_ten_are_found() -> None:
         def search(self, queries: FloatArray, k: int, params: Any) -> tuple[FloatArray, npt.NDArray[np.int64]]:
             return truth.scores[:, 1 : k + 1], truth.rows[:, 1 : k + 1]
 
-    assert tuning.least_recall(Blind(), Plan("flat"), {}, truth, 10) == 0
+    assert tuning.least_recall(Blind(), IndexSpec("flat"), {}, truth, 10) == 0
     assert truth.recall(truth.scores[:, 1:12], truth.rows[:, 1:12], 10) == pytest.approx(0.9)
 
 
 def test_a_short_answer_is_asked_again_until_it_is_whole() -> None:
     """Lists of a few rows each, of which one is looked at."""
     rows, queries = prepare(clouds(1000, 0)[0], "cosine"), prepare(clouds(50, 1)[0], "cosine")
-    plan = Plan("ivf", lists=200)
-    builder = Builder(plan, DIM, "cosine", Path(), rows)
+    spec = IndexSpec("ivf", nlist=200)
+    builder = Builder(spec, DIM, "cosine", Path(), rows)
     builder.add(rows)
     index = builder.open()
-    lookup = Lookup(index, plan, {10: {"nprobe": 1}, 30: {"nprobe": 2}}, "cosine")
-    assert (index.search(queries, 10, params=parameters(plan, {"nprobe": 1}, 10))[1] < 0).any()
+    lookup = Searcher(index, spec, {10: {"nprobe": 1}, 30: {"nprobe": 2}}, "cosine")
+    assert (index.search(queries, 10, params=parameters(spec, {"nprobe": 1}, 10))[1] < 0).any()
     scores, found = lookup.nearest(queries, 10)
     assert found.min() >= 0
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ rows.T, found, 1), atol=1e-5)
-    short = (index.search(queries, 10, params=parameters(plan, {"nprobe": 2}, 10))[1] < 0).any(1)
+    short = (index.search(queries, 10, params=parameters(spec, {"nprobe": 2}, 10))[1] < 0).any(1)
     assert short.any()
     np.testing.assert_allclose(scores[short], -np.sort(-(queries[short] @ rows.T))[:, :10], atol=1e-5)  # exact at last
 
 
 def test_ladders_reach_as_deep_as_they_are_for() -> None:
     for depth in tuning.DEPTHS:
-        for name, plan in (("efSearch", Plan("hnsw", links=32)), ("candidates", Plan("ivfpq", lists=64, codes=8))):
-            tried = [settings[name] for ladder in plan.ladders(depth) for settings in ladder]
+        for name, spec in (
+            ("efSearch", IndexSpec("hnsw", hnsw_m=32)),
+            ("candidates", IndexSpec("ivfpq", nlist=64, pq_m=8)),
+        ):
+            tried = [settings[name] for ladder in spec.ladders(depth) for settings in ladder]
             assert min(tried) >= min(depth, 1000)
             assert max(tried) >= 6 * depth
-        assert plan.ladders(depth)[-1][-1]["nprobe"] == 64
+        assert spec.ladders(depth)[-1][-1]["nprobe"] == 64

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from sslfeat.errors import FeaturesError
-from sslfeat.records import build_record, parse_record
+from sslfeat.storage.records import build_record, parse_record
 
 
 @dataclass(frozen=True)

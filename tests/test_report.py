@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from sslfeat.errors import FeaturesError, InputError
-from sslfeat.evaluation.labels import LabelSource
-from sslfeat.pages.report import ReportOptions, report
+from sslfeat.evaluation.probing.labels import LabelSource
+from sslfeat.reports.report import ReportOptions, report
 from tests.browser import DESKTOP, PHONE, look, needs_browser
 from tests.conftest import sslfeat
 
-PARTS = ("encoder", "data", "probe", "scores", "map", "clusters", "neighbours", "duplicates")
+PARTS = ("encoder", "data", "probe", "scores", "map", "clusters", "neighbors", "duplicates")
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +60,23 @@ def test_it_is_tidy_in_a_browser(page: Path, tmp_path: Path, size: tuple[int, in
     assert np.ptp(seen.pixels.astype(int)) > 150
 
 
-def test_without_labels_and_with_failures(pictures: Path, tiny: Path, tmp_path: Path) -> None:
+def test_without_labels_and_with_failures(image_folder: Path, tiny: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
-    shutil.copytree(pictures / "squares", images)
+    shutil.copytree(image_folder / "squares", images)
     shutil.copy(images / "squares-0000.jpg", images / "again.jpg")
-    (images / "bad\nname.jpg").write_text("no picture")
+    (images / "bad\nname.jpg").write_text("no image")
     command = ("embed", images, "--encoder", tiny, "--labels", "none", "--out", tmp_path / "f")
     assert sslfeat(*command).returncode == 3
     html = report(tmp_path / "f")
-    assert "Not measured: the pictures have no labels" in html
+    assert "Not measured: the images have no labels" in html
     assert "failed: 1" in html
-    assert "coloured by cluster" in html
+    assert "colored by cluster" in html
     assert "same file" in html
     assert re.search(r"[1-9]\d* copies in \d+ groups", html)
 
 
 def test_labels_of_a_table(embedded: Path, tmp_path: Path) -> None:
-    from sslfeat.features import Features
+    from sslfeat.features.reader import Features
 
     table = tmp_path / "labels.csv"
     paths = Features.load(embedded).paths
@@ -94,7 +94,7 @@ def test_what_makes_no_report(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="limit"):
         ReportOptions(limit=2)
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "one.jpg").write_text("no picture")
+    (tmp_path / "bad" / "one.jpg").write_text("no image")
     assert sslfeat("embed", tmp_path / "bad", "--encoder", tiny, "--out", tmp_path / "f").returncode == 3
     with pytest.raises(FeaturesError, match="holds no features"):
         report(tmp_path / "f")

@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from sslfeat.errors import UsageError
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.config import TrainConfig, with_defaults
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.config import TrainConfig, with_defaults
+from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
 from sslfeat.models.method import Recipe
-from sslfeat.models.train import Progress, Reporter, train
 
 PLAIN_METHOD = '''
 import torch
 from torch import nn
 from torch.nn import functional
-from sslfeat.models.augment import to_float
+from sslfeat.models.ops.augment import to_float
 from sslfeat.models.method import Method, register
 
 
@@ -49,15 +49,15 @@ import os
 from pathlib import Path
 
 import torch
-from sslfeat.models.augment import to_float
-from sslfeat.models.heads import mlp
+from sslfeat.models.ops.augment import to_float
+from sslfeat.models.modules.heads import mlp
 from sslfeat.models.method import Method, register
 from sslfeat.models.methods.simclr import nt_xent
 
 
 @register("paired")
 class Paired(Method):
-    """Each picture and its mirror image among those of the batch; what it draws changes nothing, and is written down."""
+    """Each image and its mirror image among those of the batch; what it draws changes nothing, and is written down."""
 
     def __init__(self, encoder, config):
         super().__init__(encoder, config)
@@ -67,8 +67,8 @@ class Paired(Method):
         if self.training:
             with Path(__file__).with_name("draw-" + os.environ.get("RANK", "only")).open("a") as file:
                 file.write(f"{float(torch.rand(1, generator=generator))} ")
-        pictures = to_float(batch)
-        return torch.cat([pictures, pictures.flip(3)])
+        images = to_float(batch)
+        return torch.cat([images, images.flip(3)])
 
     def loss(self, views):
         loss, figures = nt_xent(self.projector(self.encode(views)), 0.5)
@@ -77,11 +77,11 @@ class Paired(Method):
 
 
 @pytest.fixture
-def config(pictures: Path, tmp_path: Path) -> TrainConfig:
+def config(image_folder: Path, tmp_path: Path) -> TrainConfig:
     (tmp_path / "brightness.py").write_text(PLAIN_METHOD)
     return TrainConfig(
         str(tmp_path / "brightness.py"),
-        (str(pictures),),
+        (str(image_folder),),
         "vit_tiny",
         32,
         batch_size=8,
@@ -121,7 +121,7 @@ def test_the_gradient_of_pieces_is_that_of_the_batch(
     def descent(method: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1.0)
 
-    monkeypatch.setattr("sslfeat.models.train.make_optimizer", descent)
+    monkeypatch.setattr("sslfeat.models.engine.trainer.make_optimizer", descent)
     config = dataclasses.replace(config, lr=0.01, clip=0.0, steps=2)
     train(dataclasses.replace(config, steps=0), tmp_path / "begin")
     train(config, tmp_path / "whole")
@@ -129,7 +129,7 @@ def test_the_gradient_of_pieces_is_that_of_the_batch(
     assert difference(tmp_path / "whole", tmp_path / "pieces", tmp_path / "begin") < 1e-3
 
 
-def test_pieces_need_two_pictures(config: TrainConfig, tmp_path: Path) -> None:
+def test_pieces_need_two_images(config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="accumulate 5"):
         train(dataclasses.replace(config, accumulate=5), tmp_path / "run")
 
@@ -137,7 +137,7 @@ def test_pieces_need_two_pictures(config: TrainConfig, tmp_path: Path) -> None:
 def test_two_processes_train_as_one(config: TrainConfig, tmp_path: Path) -> None:
     """torchrun with gloo: weights and figures are those of one process on the whole batch, and one process writes.
 
-    The method contrasts all pictures of a batch and normalises over them; the ranks draw different randomness.
+    The method contrasts all images of a batch and normalizes over them; the ranks draw different randomness.
     """
     (tmp_path / "brightness.py").write_text(PAIRED_METHOD)
     config = dataclasses.replace(config, backbone="resnet10_w4", steps=20)
@@ -180,7 +180,7 @@ def test_ranks_take_equal_parts(config: TrainConfig, tmp_path: Path, monkeypatch
 
 
 def test_bf16_learns(config: TrainConfig, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[TrainProgress] = []
     settings = dataclasses.replace(config, method="rotation", backbone="resnet10_w4", steps=20, precision="bf16-mixed")
     train(settings, tmp_path / "run", reporter=Reporter(training=seen.append))
     assert 0 < seen[-1].figures["loss"] < 3

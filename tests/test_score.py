@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from sslfeat.errors import FeaturesError
-from sslfeat.evaluation import score as module
+from sslfeat.evaluation import unsupervised as module
 from sslfeat.evaluation.redundancy import redundancy
-from sslfeat.evaluation.score import MEANING, Score, alpha, hubness, mean_ranks, rank_me, score, uniformity
-from sslfeat.features import Features
+from sslfeat.evaluation.unsupervised import MEANING, Score, alpha, hubness, mean_ranks, rank_me, score, uniformity
+from sslfeat.features.reader import Features
 from tests.conftest import sslfeat
 
 FloatArray = npt.NDArray[np.floating]
@@ -81,15 +81,15 @@ def test_a_collapse_shows_in_every_figure() -> None:
 
 
 def test_wrong_input_is_named() -> None:
-    with pytest.raises(FeaturesError, match="3 pictures for 8 units"):
+    with pytest.raises(FeaturesError, match="3 images for 8 units"):
         score(np.zeros((3, 8), np.float32))
     with pytest.raises(FeaturesError, match="not finite"):
         score(np.full((9, 2), np.nan, np.float32))
 
 
-def test_folders_side_by_side(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_folders_side_by_side(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        assert sslfeat("embed", pictures, "--encoder", tiny, "--out", tmp_path / name).returncode == 0
+        assert sslfeat("embed", image_folder, "--encoder", tiny, "--out", tmp_path / name).returncode == 0
     table = sslfeat("score", tmp_path / "one", tmp_path / "two").stdout
     assert all(figure in table for figure in MEANING)
     one, two = json.loads(sslfeat("score", tmp_path / "one", tmp_path / "two", "--json").stdout)
@@ -99,11 +99,11 @@ def test_folders_side_by_side(tiny: Path, pictures: Path, tmp_path: Path) -> Non
     shared = redundancy(features)
     for name in ("correlation", "total_correlation", "predictability", "dead"):
         assert one[name] == pytest.approx(getattr(shared, name))
-    few = sslfeat("embed", pictures / "circles" / "circles-0000.jpg", "--encoder", tiny, "--out", tmp_path / "few")
+    few = sslfeat("embed", image_folder / "circles" / "circles-0000.jpg", "--encoder", tiny, "--out", tmp_path / "few")
     assert few.returncode == 0
     refused = sslfeat("score", tmp_path / "few")
     assert refused.returncode == 1
-    assert "1 pictures for 8 units" in refused.stderr
+    assert "1 images for 8 units" in refused.stderr
 
 
 def test_mean_ranks_are_counted_by_hand() -> None:
@@ -121,11 +121,11 @@ def test_several_encoders_are_ranked(embedded: Path) -> None:
     assert "predicted best" not in sslfeat("score", embedded).stdout
 
 
-def test_of_many_pictures_a_random_choice_is_measured(
+def test_of_many_images_a_random_choice_is_measured(
     embedded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sslfeat.cli import score as command
-    from sslfeat.evaluation.sampling import sample
+    from sslfeat.numerics.sampling import sample
 
     monkeypatch.setattr(command, "MEASURED", 20)
     command.score([embedded], as_json=True)

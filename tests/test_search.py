@@ -1,4 +1,4 @@
-"""``sslfeat index`` and ``search`` as a user runs them: from pictures and from features, and what they refuse."""
+"""``sslfeat index`` and ``search`` as a user runs them: from images and from features, and what they refuse."""
 
 from __future__ import annotations
 
@@ -15,62 +15,64 @@ from tests.conftest import contents, sslfeat, write_tiny
 
 
 @pytest.fixture(scope="module")
-def indexed(pictures: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index made straight from pictures. Read only."""
+def indexed(image_folder: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index made straight from images. Read only."""
     out = tmp_path_factory.mktemp("indexed") / "an index"
-    done = sslfeat("index", pictures, "--encoder", tiny, "--out", out)
+    done = sslfeat("index", image_folder, "--encoder", tiny, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "40 x 8 cosine, Flat" in done.stdout
     assert "exact" in done.stdout
     return out
 
 
-def test_a_picture_finds_itself_and_an_id_does_not(indexed: Path, pictures: Path, tmp_path: Path) -> None:
-    picture = sorted(pictures.rglob("*.jpg"))[7]
-    copy = shutil.copy(picture, tmp_path / "a query.jpg")
-    first, second = json.loads(sslfeat("search", indexed, copy, picture, "--top", "3", "--json").stdout)
-    assert first["hits"][0]["path"] == str(picture)
+def test_an_image_finds_itself_and_an_id_does_not(indexed: Path, image_folder: Path, tmp_path: Path) -> None:
+    image = sorted(image_folder.rglob("*.jpg"))[7]
+    copy = shutil.copy(image, tmp_path / "a query.jpg")
+    first, second = json.loads(sslfeat("search", indexed, copy, image, "--top", "3", "--json").stdout)
+    assert first["hits"][0]["path"] == str(image)
     assert first["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert first["hits"] == second["hits"]
-    (by_id,) = json.loads(sslfeat("search", indexed, "--id", picture, "-t", "3", "--json").stdout)
+    (by_id,) = json.loads(sslfeat("search", indexed, "--id", image, "-t", "3", "--json").stdout)
     assert [hit["path"] for hit in by_id["hits"]][:2] == [hit["path"] for hit in first["hits"]][1:]
-    assert first["hits"][0]["label"] == picture.parent.name
+    assert first["hits"][0]["label"] == image.parent.name
 
 
-def test_output_as_paths_table_and_page(indexed: Path, pictures: Path, tmp_path: Path) -> None:
+def test_output_as_paths_table_and_page(indexed: Path, image_folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "found.html"
-    table = sslfeat("search", indexed, pictures / "circles", "--top", "2", "--html", page)
+    table = sslfeat("search", indexed, image_folder / "circles", "--top", "2", "--html", page)
     assert table.stdout.count("[") == 20
     html = page.read_text()
     assert html.count("<figure") == 30
     assert html.count("data:image/webp") == 30
     assert "http" not in html
-    paths = sslfeat("search", indexed, pictures / "circles", "-f", "--top", "2").stdout.splitlines()
+    paths = sslfeat("search", indexed, image_folder / "circles", "-f", "--top", "2").stdout.splitlines()
     assert len(set(paths)) == len(paths)
     assert all(Path(path).is_file() for path in paths)
 
 
-def test_conditions_scores_and_broken_queries(indexed: Path, pictures: Path, tmp_path: Path) -> None:
+def test_conditions_scores_and_broken_queries(indexed: Path, image_folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff")
-    picture = next(pictures.rglob("*.jpg"))
-    done = sslfeat("search", indexed, picture, broken, "--where", "label=squares", "--where", "path!~*0.jpg", "--json")
+    image = next(image_folder.rglob("*.jpg"))
+    done = sslfeat("search", indexed, image, broken, "--where", "label=squares", "--where", "path!~*0.jpg", "--json")
     assert done.returncode == 3
     assert f"{broken}: " in done.stderr
     (found,) = json.loads(done.stdout)
     assert {hit["label"] for hit in found["hits"]} == {"squares"}
     assert not any(hit["path"].endswith("0.jpg") for hit in found["hits"])
-    nothing = sslfeat("search", indexed, picture, "--min-score", "1.5")
+    nothing = sslfeat("search", indexed, image, "--min-score", "1.5")
     assert "nothing found" in nothing.stdout
     assert sslfeat("search", indexed, broken).returncode == 3
 
 
 def test_queries_from_features_and_from_another_encoder(
-    indexed: Path, pictures: Path, tiny: Path, tmp_path: Path
+    indexed: Path, image_folder: Path, tiny: Path, tmp_path: Path
 ) -> None:
     other = write_tiny(tmp_path / "other.onnx", seed=3)
     for name, encoder in (("same", tiny), ("other", other)):
-        assert sslfeat("embed", pictures / "stripes", "--encoder", encoder, "--out", tmp_path / name).returncode == 0
+        assert (
+            sslfeat("embed", image_folder / "stripes", "--encoder", encoder, "--out", tmp_path / name).returncode == 0
+        )
     found = json.loads(sslfeat("search", indexed, tmp_path / "same", "--top", "1", "--json").stdout)
     assert len(found) == 10
     assert all(answer["hits"][0]["path"] == answer["query"] for answer in found)
@@ -78,13 +80,13 @@ def test_queries_from_features_and_from_another_encoder(
     assert refused.returncode == 1
     assert "'other'" in refused.stderr
     assert "'tiny'" in refused.stderr
-    given = sslfeat("search", indexed, next(pictures.rglob("*.jpg")), "--encoder", other)
+    given = sslfeat("search", indexed, next(image_folder.rglob("*.jpg")), "--encoder", other)
     assert given.returncode == 1
     assert "another one" in given.stderr
 
 
-def test_an_index_follows_its_pictures(pictures: Path, tiny: Path, tmp_path: Path) -> None:
-    images = shutil.copytree(pictures, tmp_path / "images")
+def test_an_index_follows_its_images(image_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(image_folder, tmp_path / "images")
     out = tmp_path / "index"
     assert sslfeat("index", images, "--encoder", tiny, "--out", out).returncode == 0
     again = sslfeat("index", images, "--encoder", tiny, "--out", out)
@@ -93,11 +95,11 @@ def test_an_index_follows_its_pictures(pictures: Path, tiny: Path, tmp_path: Pat
     gone = sorted(images.rglob("*.jpg"))[:3]
     for path in gone:
         path.unlink()
-    shutil.copy(pictures / "circles" / "circles-0000.jpg", images / "squares" / "new.jpg")
+    shutil.copy(image_folder / "circles" / "circles-0000.jpg", images / "squares" / "new.jpg")
     done = sslfeat("index", images, "--encoder", tiny, "--out", out, "--sync", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["changes"] == {
-        "added": 1, "removed": 3, "replaced": 0, "relabelled": 0, "rebuilt": False,
+        "added": 1, "removed": 3, "replaced": 0, "relabeled": 0, "rebuilt": False,
     }  # fmt: skip
     assert len(Index.load(out)) == 38
     removed = sslfeat("index", images / "stripes", "--out", out, "--remove")
@@ -105,28 +107,28 @@ def test_an_index_follows_its_pictures(pictures: Path, tiny: Path, tmp_path: Pat
     assert len(Index.load(out)) == 28
     unknown = sslfeat("index", "nowhere.jpg", "--out", out, "--remove")
     assert unknown.returncode == 1
-    assert "no picture called nowhere.jpg" in unknown.stderr
+    assert "no image called nowhere.jpg" in unknown.stderr
     back = sslfeat("index", out / "features", "--out", out, "--add")
     assert "10 added" in back.stdout
 
 
-def test_wrong_use_is_named(indexed: Path, pictures: Path, tmp_path: Path) -> None:
+def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -> None:
     before = contents(indexed)
     (tmp_path / "page.html").write_text("mine")
     page, features, new = str(tmp_path / "page.html"), indexed / "features", tmp_path / "i"
     for arguments, code, said in (
-        (["search", indexed], 2, "give pictures to search with"),
+        (["search", indexed], 2, "give images to search with"),
         (["search", indexed, "--id", "x", "--top", "0"], 2, "--top 0"),
-        (["search", indexed, "--id", next(pictures.rglob("*.jpg")), "--html", page], 2, "--overwrite"),
+        (["search", indexed, "--id", next(image_folder.rglob("*.jpg")), "--html", page], 2, "--overwrite"),
         (["search", tmp_path, "x.jpg"], 1, "is not an index"),
         (["search", indexed, "--id", "nowhere"], 1, "nowhere is not in the index"),
         (["search", indexed, "--id", os.fsdecode(b"caf\xe9.jpg")], 1, "is not in the index"),
-        (["index", pictures, "--out", pictures], 1, "holds other files"),
+        (["index", image_folder, "--out", image_folder], 1, "holds other files"),
         (["index", features, "--memory", "much", "--out", new], 2, "'much' cannot be read"),
         (["index", features, "--kind", "lsh", "--out", new], 2, "'lsh' is unknown"),
         (["index", features, "--metric", "hamming", "--out", new], 2, "'hamming' is unknown"),
         (["index", features, "--recall", "1.5", "--out", new], 2, "recall is 1.5"),
-        (["index", pictures, "--out", indexed, "--add", "--sync"], 2, "exclude each other"),
+        (["index", image_folder, "--out", indexed, "--add", "--sync"], 2, "exclude each other"),
     ):
         done = sslfeat(*map(str, arguments))
         assert done.returncode == code, arguments
@@ -138,13 +140,13 @@ def test_wrong_use_is_named(indexed: Path, pictures: Path, tmp_path: Path) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
 def test_a_name_that_is_no_text_is_found_by_its_bytes_and_as_it_is_shown(
-    pictures: Path, tiny: Path, tmp_path: Path
+    image_folder: Path, tiny: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
     raw = os.fsencode(images) + b"/caf\xe9.jpg"
-    for number, picture in enumerate(sorted(pictures.rglob("*.jpg"))[:3]):
-        shutil.copy(picture, os.fsdecode(raw) if number == 0 else images / f"{number}.jpg")
+    for number, image in enumerate(sorted(image_folder.rglob("*.jpg"))[:3]):
+        shutil.copy(image, os.fsdecode(raw) if number == 0 else images / f"{number}.jpg")
     assert sslfeat("index", images, "--encoder", tiny, "--out", tmp_path / "index").returncode == 0
     shown = raw.decode("utf-8", "backslashreplace")
     for name in (os.fsdecode(raw), shown):

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from sslfeat.models import augment
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.budget import learning_rate
-from sslfeat.models.checkpoint import load_checkpoint, save_checkpoint
-from sslfeat.models.config import TrainConfig
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.checkpoint import load_checkpoint, save_checkpoint
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.schedule import learning_rate
+from sslfeat.models.engine.setup import make_optimizer
 from sslfeat.models.methods.mae import MAE
 from sslfeat.models.methods.simclr import SimCLR
-from sslfeat.models.setup import make_optimizer
+from sslfeat.models.ops import augment
 
 
 @pytest.mark.parametrize("kind", [SimCLR, MAE])

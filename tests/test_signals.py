@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sslfeat.card import CARD_KEY
+from sslfeat.inference.model_card import CARD_KEY
 from tests.conftest import tiny_card, tiny_model
 
 Starter = Callable[..., subprocess.Popen[str]]
@@ -78,7 +78,8 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 INSIDE = """
 import sys, numpy as np
-from sslfeat import Encoder, signals
+from sslfeat import Encoder
+from sslfeat.system import signals
 signals.DEADLINE = float(sys.argv[3])
 encoder = Encoder.load(sys.argv[1], "cpu")
 with signals.deferred() if sys.argv[2] == "deferred" else signals.watched():
@@ -112,9 +113,9 @@ def test_a_second_signal_ends_at_once(signum: int, busy: Path, started: Starter)
 
 EMBED = """
 import sys
-from sslfeat import signals
+from sslfeat.system import signals
 signals.DEADLINE = 1.0
-from sslfeat.encoder import Encoder
+from sslfeat.inference.encoder import Encoder
 run = Encoder.run
 def told(self, pixels):
     print("ready", flush=True)
@@ -128,9 +129,9 @@ main()
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_embed_with_an_encoder_that_never_ends(
-    signum: int, busy: Path, pictures: Path, started: Starter, tmp_path: Path
+    signum: int, busy: Path, image_folder: Path, started: Starter, tmp_path: Path
 ) -> None:
-    process = started(EMBED, "embed", pictures, "--encoder", busy, "--out", tmp_path / "out", "--provider", "cpu")
+    process = started(EMBED, "embed", image_folder, "--encoder", busy, "--out", tmp_path / "out", "--provider", "cpu")
     time.sleep(0.3)
     process.send_signal(signum)
     assert process.wait(timeout=30) == 128 + signum
@@ -139,7 +140,7 @@ def test_embed_with_an_encoder_that_never_ends(
 IN_TIME = """
 import os, signal, time
 from pathlib import Path
-from sslfeat import signals
+from sslfeat.system import signals
 def state():
     wakeup = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup)

@@ -1,4 +1,4 @@
-"""What is held out is held out: copies of a picture on one side, every class on both, and nothing seen by the judge."""
+"""What is held out is held out: copies of an image on one side, every class on both, and nothing seen by the judge."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import numpy as np
 import pytest
 
 from sslfeat.errors import FeaturesError, UsageError
-from sslfeat.evaluation import neighbours, probe
-from sslfeat.evaluation.folders import run_folders
-from sslfeat.evaluation.labels import Labelled, LabelSource, split
-from sslfeat.evaluation.logistic import FloatArray, Targets
-from sslfeat.evaluation.multilabel import multi_labelled, probe_several, split_rows
-from sslfeat.evaluation.probe import Probed
-from sslfeat.evaluation.splits import Contents, folds, held_out
-from sslfeat.evaluation.strength import GREATEST, LEAST, STRENGTHS, BoolArray, best_fit
-from sslfeat.features import Features
+from sslfeat.evaluation.probing import knn, probe
+from sslfeat.evaluation.probing.labels import Labeled, LabelSource, split
+from sslfeat.evaluation.probing.logistic import Targets
+from sslfeat.evaluation.probing.multilabel import multi_labeled, probe_several, split_rows
+from sslfeat.evaluation.probing.probe import Probed
+from sslfeat.evaluation.probing.regularization import GREATEST, LEAST, STRENGTHS, BoolArray, best_fit
+from sslfeat.evaluation.probing.run import run_folders
+from sslfeat.evaluation.probing.splits import Contents, folds, held_out
+from sslfeat.features.reader import Features
+from sslfeat.numerics.arrays import FloatArray
 from tests.conftest import sslfeat
 
 RNG = np.random.default_rng(0)
 RUN = {"encoder": {"fingerprint": "f", "card": {"name": "a", "dim": 4}}}
 
 
-def noise(count: int, dim: int = 40) -> Labelled:
+def noise(count: int, dim: int = 40) -> Labeled:
     rng = np.random.default_rng(3)
     y = [f"c{number}" for number in rng.integers(0, 2, count)]
-    return Labelled(rng.normal(size=(count, dim)).astype(np.float32), y, contents=np.arange(count))
+    return Labeled(rng.normal(size=(count, dim)).astype(np.float32), y, contents=np.arange(count))
 
 
 def apart(first: Contents, second: Contents) -> bool:
@@ -54,7 +55,7 @@ def test_c_is_judged_by_fits_that_have_not_seen_the_judges() -> None:
 def test_copies_are_on_one_side() -> None:
     x = np.repeat(RNG.normal(size=(60, 4)), 3, axis=0).astype(np.float32)
     contents = np.repeat(RNG.permutation(60) + 1000, 3)
-    rows = Labelled(x, [f"c{number % 2}" for number in contents], contents=contents)
+    rows = Labeled(x, [f"c{number % 2}" for number in contents], contents=contents)
     y = rows.numbers(rows.classes)
     for train, test in (split(rows, 0.2, seed) for seed in range(5)):
         assert apart(test.contents, train.contents)
@@ -63,7 +64,7 @@ def test_copies_are_on_one_side() -> None:
     masks = folds(y, rows.classes, 5, 0, contents)
     assert (np.sum(masks, axis=0) == 1).all()
     assert all(not np.isin(contents[mask], contents[~mask]).any() for mask in masks)
-    several = multi_labelled(Features(x, [""] * 180, [], {}, contents), [(name,) for name in rows.y])
+    several = multi_labeled(Features(x, [""] * 180, [], {}, contents), [(name,) for name in rows.y])
     for seed in range(3):
         train_rows, test_rows = split_rows(several, 0.2, seed)
         assert apart(test_rows.contents, train_rows.contents)
@@ -71,39 +72,39 @@ def test_copies_are_on_one_side() -> None:
 
 def test_c_is_not_chosen_on_copies_of_what_was_fitted() -> None:
     rows = noise(120, 400)
-    twice = Labelled(
+    twice = Labeled(
         np.repeat(rows.x, 2, axis=0), [y for y in rows.y for _ in "ab"], contents=np.repeat(np.arange(120), 2)
     )
     for options in (probe.ProbeOptions(), probe.ProbeOptions(folds=3)):
         assert max(probe.probe(twice, rows, options).validation.values()) < 0.8
-    alone = Labelled(twice.x, twice.y)
+    alone = Labeled(twice.x, twice.y)
     assert max(probe.probe(alone, rows).validation.values()) > 0.9  # what copies would make of it
 
 
-def test_copies_of_one_picture_are_one_picture() -> None:
+def test_copies_of_one_image_are_one_image() -> None:
     contents = np.array([0, 0, 0, 1, 2, 3, 4, 4])
     y = np.array([0, 0, 0, 1, 1, 1, 1, 2])
-    with pytest.raises(FeaturesError, match=r"class 'a' has a single picture, 3 times: .* --min-images 4"):
+    with pytest.raises(FeaturesError, match=r"class 'a' has a single image, 3 times: .* --min-images 4"):
         held_out(y, "abc", 0.2, 0, contents)
     mask = held_out(y, "abc", 0.2, 0, contents, whole=False)
     assert mask.sum() == 1
-    assert 3 <= np.flatnonzero(mask)[0] <= 5  # not the picture that is there under two classes
+    assert 3 <= np.flatnonzero(mask)[0] <= 5  # not the image that is there under two classes
 
 
 def test_a_class_of_two_and_of_one() -> None:
     rows = noise(60)
     y = ["rare"] * 2 + rows.y[2:]
-    result = probe.probe(*split(Labelled(rows.x, y), 0.2, 0))
+    result = probe.probe(*split(Labeled(rows.x, y), 0.2, 0))
     assert (result.classes, {row.name: row.test for row in result.per_class}["rare"]) == (3, 1)
-    lone = probe.probe(Labelled(rows.x[:2], ["a", "b"]), Labelled(rows.x, ["a", "b"] * 30))
+    lone = probe.probe(Labeled(rows.x[:2], ["a", "b"]), Labeled(rows.x, ["a", "b"] * 30))
     assert (lone.c, lone.validation) == (1.0, {})  # nothing to choose C on
-    with pytest.raises(FeaturesError, match="each of the 60 pictures has a label of its own"):
-        split(Labelled(rows.x, [str(row) for row in range(60)]), 0.2, 0)
+    with pytest.raises(FeaturesError, match="each of the 60 images has a label of its own"):
+        split(Labeled(rows.x, [str(row) for row in range(60)]), 0.2, 0)
     with pytest.raises(UsageError, match="two or more"):
         folds(np.zeros(4, np.int64), ["a"], 1, 0)
 
 
-def test_test_pictures_that_were_trained_on_are_told_and_left_out() -> None:
+def test_test_images_that_were_trained_on_are_told_and_left_out() -> None:
     train = noise(200, 400)
     names = [str(row) for row in range(200)]
     ours = Features(train.x, names, list(train.y), RUN, np.arange(200))
@@ -123,22 +124,22 @@ def test_test_pictures_that_were_trained_on_are_told_and_left_out() -> None:
     assert (every.test, every.linear) == (0, None)
     others = Features(x[80:], names[:40], list(labels[80:]), RUN, np.arange(900, 940))
     assert run_folders(ours, others).result.unseen is None
-    several = multi_labelled(ours, [(label,) for label in train.y])
+    several = multi_labeled(ours, [(label,) for label in train.y])
     told = probe_several(several, several).result.unseen
     assert told is not None
     assert (told.seen, told.test) == (200, 0)
 
 
-def test_neighbours_are_not_chosen_by_copies() -> None:
-    """Every picture is there twice, with labels by chance: its copy would make one neighbour the best."""
+def test_neighbors_are_not_chosen_by_copies() -> None:
+    """Every image is there twice, with labels by chance: its copy would make one neighbor the best."""
     rng = np.random.default_rng(1)
     x = np.repeat(rng.normal(size=(150, 16)), 2, axis=0).astype(np.float32)
     y = np.repeat(rng.integers(0, 2, 150), 2)
     contents = np.repeat(np.arange(150), 2)
-    assert neighbours.choose(x, y, 2, rng)[0] == 1
-    picked = neighbours.choose(x, y, 2, rng, contents)
-    alone = neighbours.choose(x[::2], y[::2], 2, rng)
-    assert picked != (1, neighbours.TEMPERATURES[0]) or alone[0] == 1
+    assert knn.choose(x, y, 2, rng)[0] == 1
+    picked = knn.choose(x, y, 2, rng, contents)
+    alone = knn.choose(x[::2], y[::2], 2, rng)
+    assert picked != (1, knn.TEMPERATURES[0]) or alone[0] == 1
 
 
 def test_the_grid_extends_by_itself() -> None:
@@ -168,11 +169,11 @@ def test_sparse_features_get_one_scale_and_dense_ones_their_own() -> None:
     y = np.arange(600) % 3
     told = rng.normal(size=(3, 8))[y] + rng.normal(0, 1.0, (600, 8))
     rare = (rng.random((600, 400)) < 0.004) * rng.normal(0, 0.1, (600, 400))
-    sparse = Labelled(np.hstack([told, rare]).astype(np.float32), [f"c{number}" for number in y])
+    sparse = Labeled(np.hstack([told, rare]).astype(np.float32), [f"c{number}" for number in y])
     found = probe.probe(*split(sparse, 0.3, 0))
     assert found.scaling == "common"
     assert found.scalings["common"] > found.scalings["unit"]
-    dense = Labelled(
+    dense = Labeled(
         np.hstack([told * 1e-3, rng.normal(0, 1, (600, 40))]).astype(np.float32), [f"c{number}" for number in y]
     )
     found = probe.probe(*split(dense, 0.3, 0))
@@ -188,12 +189,12 @@ def test_the_command_says_what_was_taken_for_labels(embedded: Path, tmp_path: Pa
     done = sslfeat("probe", embedded, "--labels", table, "--json")
     assert done.returncode == 0, done.stderr
     (told,) = json.loads(done.stdout)["label_source"]
-    assert (told["source"], told["labelled"], told["classes"]) == ("table labels.csv", 30, 2)
-    assert [row["pictures"] for row in told["left_out"]] == [10, 1]
-    assert "labels: table labels.csv; 2 classes, 30 of 40 pictures" in done.stderr
-    assert "1 left out: rows of labels.csv that name no picture here, such as nowhere.jpg" in done.stderr
+    assert (told["source"], told["labeled"], told["classes"]) == ("table labels.csv", 30, 2)
+    assert [row["images"] for row in told["left_out"]] == [10, 1]
+    assert "labels: table labels.csv; 2 classes, 30 of 40 images" in done.stderr
+    assert "1 left out: rows of labels.csv that name no image here, such as nowhere.jpg" in done.stderr
     both = sslfeat("probe", embedded, embedded)
-    assert "40 of the 40 test pictures are training pictures" in both.stderr
+    assert "40 of the 40 test images are training images" in both.stderr
     assert LabelSource("folder").read(Features.load(embedded)).lines == [
-        "labels: names of the pictures' folders; 4 classes, 40 of 40 pictures"
+        "labels: names of the images' folders; 4 classes, 40 of 40 images"
     ]

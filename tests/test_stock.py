@@ -1,4 +1,4 @@
-"""Lists of pictures: what is kept of them, what tells them apart, and times that no clock of ours can show."""
+"""Lists of images: what is kept of them, what tells them apart, and times that no clock of ours can show."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sslfeat.changes import Changes
-from sslfeat.contents import NONE, hash_files, parse_digests
+from sslfeat.data.dataset import ImageRecord, find_inputs
+from sslfeat.data.hashing import NONE, hash_files, parse_digests
+from sslfeat.data.manifest import MANIFEST_NAME, MISSING, UNKNOWN, Manifest
+from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.errors import FeaturesError
-from sslfeat.inputs import Input, find_inputs
-from sslfeat.stock import MISSING, STOCK_NAME, UNKNOWN, Stock
 
 
 @pytest.fixture
@@ -28,27 +28,27 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def take(images: Path, **options: Any) -> Stock:
-    return Stock.take(find_inputs([images]), **options)
+def take(images: Path, **options: Any) -> Manifest:
+    return Manifest.take(find_inputs([images]), **options)
 
 
-def write(stock: Stock, folder: Path) -> str:
-    data = stock.to_bytes()
-    (folder / STOCK_NAME).write_bytes(data)
+def write(manifest: Manifest, folder: Path) -> str:
+    data = manifest.to_bytes()
+    (folder / MANIFEST_NAME).write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("hashed", [False, True])
 def test_what_is_kept_is_what_was_taken(hashed: bool, images: Path, tmp_path: Path) -> None:
     (images / "a" / "gone.jpg").symlink_to("nowhere")
-    stock = take(images, hashed=hashed)
-    kept = Stock.load(tmp_path, write(stock, tmp_path))
-    assert list(kept.inputs) == stock.inputs
-    assert list(kept.inputs[1:3]) == list(stock.inputs[1:3])
+    manifest = take(images, hashed=hashed)
+    kept = Manifest.load(tmp_path, write(manifest, tmp_path))
+    assert list(kept.inputs) == manifest.inputs
+    assert list(kept.inputs[1:3]) == list(manifest.inputs[1:3])
     assert (kept.sizes.tolist(), kept.sizes[2]) == ([7, 7, MISSING, 7, 7], MISSING)
-    assert kept.to_bytes() == stock.to_bytes()
-    assert (kept.identity, kept.sha256) == (stock.identity, stock.sha256)
-    assert Changes.between(kept, stock) == Changes(0, 0, 0, 0, "")
+    assert kept.to_bytes() == manifest.to_bytes()
+    assert (kept.identity, kept.sha256) == (manifest.identity, manifest.sha256)
+    assert ManifestDiff.between(kept, manifest) == ManifestDiff(0, 0, 0, 0, "")
     if hashed:
         assert kept.contents is not None
         assert kept.contents[0] == hashlib.sha256(b"a/1.jpg").digest()
@@ -68,19 +68,19 @@ def test_only_an_odd_time_is_unknown(year: int, images: Path, monkeypatch: pytes
 
     inputs = find_inputs([images])
     monkeypatch.setattr(os, "stat", stat)
-    stock = Stock.take(inputs)
-    assert stock.modified[1] == UNKNOWN
-    assert stock.sizes.tolist() == [7] * 4
-    assert (stock.modified != UNKNOWN).sum() == 3
-    assert stock.unchanged(stock).tolist() == [0, MISSING, 2, 3]  # nothing is known of it, so it must be read
+    manifest = Manifest.take(inputs)
+    assert manifest.modified[1] == UNKNOWN
+    assert manifest.sizes.tolist() == [7] * 4
+    assert (manifest.modified != UNKNOWN).sum() == 3
+    assert manifest.unchanged(manifest).tolist() == [0, MISSING, 2, 3]  # nothing is known of it, so it must be read
 
 
 def test_the_least_and_greatest_times_are_known(images: Path) -> None:
     for name, nanoseconds in (("a/1.jpg", -1), ("a/2.jpg", 0), ("b/3.jpg", 2**33 * 10**9)):
         os.utime(images / name, ns=(nanoseconds, nanoseconds))
-    stock = take(images)
-    assert stock.modified[:3].tolist() == [-1, 0, 2**33 * 10**9]
-    assert stock.unchanged(stock).tolist() == [0, 1, 2, 3]
+    manifest = take(images)
+    assert manifest.modified[:3].tolist() == [-1, 0, 2**33 * 10**9]
+    assert manifest.unchanged(manifest).tolist() == [0, 1, 2, 3]
 
 
 def test_a_file_that_was_replaced_with_its_size_and_time_kept_is_noticed(images: Path) -> None:
@@ -102,13 +102,13 @@ def test_the_identity_is_of_content_and_not_of_place(
     second = take(tmp_path / "elsewhere" / "deep", hashed=True)
     monkeypatch.chdir(tmp_path)
     assert first.identity == second.identity == take(Path("images"), hashed=True).identity
-    changes = Changes.between(first, second)
+    changes = ManifestDiff.between(first, second)
     assert changes.none
-    assert str(changes).startswith("the same pictures (4 touched, with the same content), moved from")
+    assert str(changes).startswith("the same images (4 touched, with the same content), moved from")
     (tmp_path / "elsewhere" / "deep" / "a" / "2.jpg").write_bytes(b"a/Y.jpg")
     third = take(tmp_path / "elsewhere" / "deep", hashed=True)
     assert third.identity != first.identity
-    assert str(Changes.between(first, third)).startswith("1 modified, such as")
+    assert str(ManifestDiff.between(first, third)).startswith("1 modified, such as")
     for changed in (lambda: shutil.copy(images / "a/1.jpg", images / "a/0.jpg"), lambda: (images / "a/1.jpg").unlink()):
         before = take(images, hashed=True)
         changed()
@@ -117,11 +117,11 @@ def test_the_identity_is_of_content_and_not_of_place(
     assert take(images, hashed=True).identity != before.identity
 
 
-def test_a_moved_folder_is_the_same_pictures(images: Path, tmp_path: Path) -> None:
+def test_a_moved_folder_is_the_same_images(images: Path, tmp_path: Path) -> None:
     before = take(images)
     images.rename(tmp_path / "other")
     now = take(tmp_path / "other")
-    changes = Changes.between(before, now)
+    changes = ManifestDiff.between(before, now)
     assert (changes.none, changes.moved) == (True, (f"{images}/", f"{tmp_path / 'other'}/"))
     assert now.identity == before.identity
     assert now.unchanged(before).tolist() == [0, 1, 2, 3]
@@ -131,14 +131,14 @@ def test_a_moved_folder_is_the_same_pictures(images: Path, tmp_path: Path) -> No
     "names", [[], [b"x.jpg"], [b"/x.jpg", b"/y/z.jpg"], [b"/a/x.jpg", b"a/x.jpg"], [b"ab/1", b"abc/1"]]
 )
 def test_inputs_without_a_common_folder(names: list[bytes]) -> None:
-    stock = Stock.take([Input(name) for name in names])
-    assert stock.root in (b"", b"/")
-    assert Changes.between(stock, stock) == Changes(0, 0, 0, 0, "")
+    manifest = Manifest.take([ImageRecord(name) for name in names])
+    assert manifest.root in (b"", b"/")
+    assert ManifestDiff.between(manifest, manifest) == ManifestDiff(0, 0, 0, 0, "")
 
 
 def test_a_list_that_is_signed_and_no_list_is_refused(images: Path, tmp_path: Path) -> None:
-    stock = take(images)
-    table = pa.ipc.open_file(stock.to_bytes()).read_all()
+    manifest = take(images)
+    table = pa.ipc.open_file(manifest.to_bytes()).read_all()
     nothing = pa.array([None] * 4, pa.large_binary())
     lies = {
         "no table": b"ARROW1 nothing",
@@ -154,9 +154,9 @@ def test_a_list_that_is_signed_and_no_list_is_refused(images: Path, tmp_path: Pa
             with pa.ipc.new_file(sink, lie.schema) as writer:
                 writer.write_table(lie)
             data = sink.getvalue().to_pybytes()
-        (tmp_path / STOCK_NAME).write_bytes(data)
+        (tmp_path / MANIFEST_NAME).write_bytes(data)
         with pytest.raises(FeaturesError, match=r"inputs\.arrow is no list"):
-            Stock.load(tmp_path, hashlib.sha256(data).hexdigest())
+            Manifest.load(tmp_path, hashlib.sha256(data).hexdigest())
             pytest.fail(name)
 
 
@@ -165,8 +165,8 @@ def test_a_list_from_before_there_were_system_times(images: Path, tmp_path: Path
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    (tmp_path / STOCK_NAME).write_bytes(sink.getvalue().to_pybytes())
-    kept = Stock.load(tmp_path, hashlib.sha256(sink.getvalue().to_pybytes()).hexdigest())
+    (tmp_path / MANIFEST_NAME).write_bytes(sink.getvalue().to_pybytes())
+    kept = Manifest.load(tmp_path, hashlib.sha256(sink.getvalue().to_pybytes()).hexdigest())
     assert (kept.changed == UNKNOWN).all()
     assert (take(images).unchanged(kept) == MISSING).all()
 

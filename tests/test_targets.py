@@ -22,27 +22,27 @@ from tritonclient.grpc import model_config_pb2
 
 from sslfeat import Encoder
 from sslfeat.cli.export import TARGETS as HELP
-from sslfeat.encoder_file import read_encoder_file
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.holdout import draw_panel
+from sslfeat.data.sampling import decode_all
+from sslfeat.data.synthetic import draw_samples
+from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import EncoderFileError, ExportError, InputError, ParityError
 from sslfeat.export import compare as comparing
 from sslfeat.export import convert as module
-from sslfeat.export.artefact import ABOUT
-from sslfeat.export.convert import convert
-from sslfeat.export.gates import Drop, Likeness, drop_of, judge, likeness
-from sslfeat.export.measure import measure
-from sslfeat.export.runtimes import open_artefact
-from sslfeat.export.source import Origin, origin
-from sslfeat.export.targets import lower
+from sslfeat.export.artifact import ABOUT
+from sslfeat.export.backends import open_artifact
+from sslfeat.export.convert import ExportRequest, convert
+from sslfeat.export.gates import Agreement, Drop, drop_of, judge, likeness
+from sslfeat.export.runner import measure
+from sslfeat.export.sources import Origin, origin
+from sslfeat.export.targets.base import FP32, INT8, Source, Target, TargetCheck
 from sslfeat.export.targets.registry import TARGETS, find_target
-from sslfeat.export.targets.target import FP32, INT8, Checked, Source, Target
-from sslfeat.inputs import find_inputs
-from sslfeat.judges import draw_panel
-from sslfeat.models.config import TrainConfig
-from sslfeat.models.train import train
-from sslfeat.picked import decode_all
-from sslfeat.preprocess import Preprocess
-from sslfeat.quantize import ways
-from sslfeat.samples import draw_samples
+from sslfeat.inference import quantization
+from sslfeat.inference.onnx_model import read_encoder_file
+from sslfeat.inference.quantization import ways
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.trainer import train
 from tests.browser import needs_browser
 from tests.conftest import contents, sslfeat
 
@@ -55,7 +55,7 @@ NOT_RUN = [name for name, target in TARGETS.items() if not target.runtime and no
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many") / "pictures"
+    folder = tmp_path_factory.mktemp("many") / "images"
     draw_samples(folder, 80, seed=7)
     return folder
 
@@ -87,7 +87,7 @@ def reference(source: Origin, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", RUN_HERE)
 def test_every_target_gives_the_features(
-    name: str, kind: str, origins: Callable[[str], Origin], many: Path, pictures: Path, tmp_path: Path
+    name: str, kind: str, origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     if (name, kind) == ("openvino-int8", "resnet"):
         pytest.skip(
@@ -97,15 +97,15 @@ def test_every_target_gives_the_features(
     unlike_photographs = (name, kind) == (
         "int8",
         "resnet",
-    )  # drawn pictures are, and 8 bits suffer: on real ones it passes
-    report = convert(source, name, out, [str(many)], allow=unlike_photographs)
+    )  # drawn images are, and 8 bits suffer: on real ones it passes
+    report = convert(source, ExportRequest(name, out, [str(many)], allow=unlike_photographs))
     if not unlike_photographs:
         assert all(verdict.passed for verdict in report.verdicts)
         assert report.overridden == []
     assert set(report.seconds) == {1, 8}
-    fresh = [item.raw for item in find_inputs([str(pictures)], "none")][:8]
+    fresh = [item.raw for item in find_inputs([str(image_folder)], "none")][:8]
     pixels, _ = decode_all(fresh, source.file.card.preprocess)
-    wanted, found = reference(source, pixels), open_artefact(out).run(pixels)
+    wanted, found = reference(source, pixels), open_artifact(out).run(pixels)
     cosine = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(wanted, found, strict=True)]
     assert min(cosine) > (0.99 if unlike_photographs else FLOOR.get(name, 0.99999) - 0.001 * (name in FLOOR))
     assert report.bytes == sum(map(len, contents(out).values())) if out.is_dir() else out.stat().st_size
@@ -116,21 +116,21 @@ def test_every_target_gives_the_features(
 
 @pytest.mark.parametrize("name", NOT_RUN)
 def test_what_cannot_run_here_says_so(name: str, origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
-    report = convert(origins("resnet"), name, tmp_path / "made", [str(many)])
+    report = convert(origins("resnet"), ExportRequest(name, tmp_path / "made", [str(many)]))
     assert report.likeness is None
     about = json.loads((tmp_path / "made" / ABOUT).read_text())
     assert about["unrun"] == TARGETS[name].unrun != ""
     with pytest.raises(EncoderFileError, match="does not run here"):
-        open_artefact(tmp_path / "made")
+        open_artifact(tmp_path / "made")
 
 
-def test_any_size_of_picture_goes_in(
-    origins: Callable[[str], Origin], many: Path, pictures: Path, tmp_path: Path
+def test_any_size_of_image_goes_in(
+    origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    report = convert(origins("vit"), "onnx-full", tmp_path / "full", [str(many)])
+    report = convert(origins("vit"), ExportRequest("onnx-full", tmp_path / "full", [str(many)]))
     assert report.remark == "100.000 % of pixels are Pillow's"
     session = onnxruntime.InferenceSession(tmp_path / "full" / "encoder.onnx", providers=CPU)
-    some = sorted(pictures.rglob("*.jpg"))[:6]
+    some = sorted(image_folder.rglob("*.jpg"))[:6]
     wanted = list(Encoder(origins("vit").file, provider="cpu").embed(some))
     for path, row in zip(some, wanted, strict=True):
         with Image.open(path) as image:
@@ -141,7 +141,7 @@ def test_any_size_of_picture_goes_in(
 @needs_browser
 @pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm to fetch onnxruntime-web with")
 def test_a_browser_gives_the_features(origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
-    report = convert(origins("vit"), "web", tmp_path / "page", [str(many)])
+    report = convert(origins("vit"), ExportRequest("web", tmp_path / "page", [str(many)]))
     assert report.likeness is not None
     assert report.likeness.cosine > 0.99999
     assert report.likeness.images == 64
@@ -149,12 +149,12 @@ def test_a_browser_gives_the_features(origins: Callable[[str], Origin], many: Pa
     assert {"index.html", "app.mjs", "encoder.mjs", "encoder.onnx", "samples.json", "card.json", "target.json"} <= names
     assert not any(name.startswith("check") for name in names)
     with pytest.raises(ExportError, match="not the dist folder"):
-        convert(origins("vit"), "web", tmp_path / "more", [str(many)], web_runtime=tmp_path)
+        convert(origins("vit"), ExportRequest("web", tmp_path / "more", [str(many)], web_runtime=tmp_path))
 
 
 def test_triton_and_trtexec_know_the_shapes(origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
     for name in ("triton", "tensorrt"):
-        convert(origins("vit"), name, tmp_path / name, [str(many)])
+        convert(origins("vit"), ExportRequest(name, tmp_path / name, [str(many)]))
     text = (tmp_path / "triton" / "encoder" / "config.pbtxt").read_text()
     config = text_format.Parse(
         text, model_config_pb2.ModelConfig()
@@ -191,9 +191,9 @@ def test_what_differs_is_refused_and_leaves_nothing(
     monkeypatch.setitem(TARGETS, "spoilt", spoilt(0.3))
     out = tmp_path / "out.onnx"
     with pytest.raises(ParityError, match=r"cosine of 95\.4 % of images .* \(beyond 0\.999\)"):
-        convert(origins("resnet"), "spoilt", out, [str(many)])
+        convert(origins("resnet"), ExportRequest("spoilt", out, [str(many)]))
     assert list(tmp_path.iterdir()) == []
-    report = convert(origins("resnet"), "spoilt", out, [str(many)], labelled=str(many), allow=True)
+    report = convert(origins("resnet"), ExportRequest("spoilt", out, [str(many)], labeled=str(many), allow=True))
     assert any(text.startswith("cosine") for text in report.overridden)
     assert report.drop is not None
     assert report.drop.test == 80 - 16  # all but those that ranges were taken from
@@ -201,9 +201,9 @@ def test_what_differs_is_refused_and_leaves_nothing(
     assert json.loads(kept["sslfeat.target"])["overridden"] == report.overridden
     before = out.read_bytes()
     with pytest.raises(ExportError, match="--overwrite"):
-        convert(origins("resnet"), "spoilt", out, [str(many)])
+        convert(origins("resnet"), ExportRequest("spoilt", out, [str(many)]))
     with pytest.raises(ParityError):
-        convert(origins("resnet"), "spoilt", out, [str(many)], overwrite=True)
+        convert(origins("resnet"), ExportRequest("spoilt", out, [str(many)], overwrite=True))
     assert out.read_bytes() == before
 
 
@@ -230,8 +230,8 @@ def test_int8_is_the_way_that_holds(
     assert ways(file.data) == ["dynamic", "static"]
     assert ways(origin("simclr-resnet10").file.data) == ["static"]  # which has no matrix product
     pixels, _ = decode_all([item.raw for item in find_inputs([str(many)], "none")], file.card.preprocess)
-    monkeypatch.setattr(lower, "quantize", spoil_one(bad))
-    assert lower.best_int8(Source(file, None, pixels)) == file.data
+    monkeypatch.setattr(quantization, "quantize", spoil_one(bad))
+    assert quantization.best_int8(file.data, pixels) == file.data
 
 
 def test_the_help_names_every_target() -> None:
@@ -239,7 +239,7 @@ def test_the_help_names_every_target() -> None:
 
 
 def test_gates_are_what_they_say() -> None:
-    like = Likeness(images=60, cosine=0.99995, max_abs_diff=2e-3, scale=10, overlap=0.94)
+    like = Agreement(images=60, cosine=0.99995, max_abs_diff=2e-3, scale=10, overlap=0.94)
     assert [(v.figure, v.passed) for v in judge(FP32, like, None)] == [("cosine", False), ("max abs diff", False)]
     found = judge(INT8, like, Drop(knn=0.5, linear=1.5, test=100))
     assert {v.figure: v.passed for v in found} == {
@@ -251,7 +251,7 @@ def test_gates_are_what_they_say() -> None:
 
 def test_bounds_are_judged_not_what_was_found() -> None:
     """Each figure that was found passes, and each bound on unseen images does not: the bound decides."""
-    like = Likeness(60, 0.9995, 1e-9, 1, 0.96, share=0.95, cosine_bound=0.9989, overlap_bound=0.949)
+    like = Agreement(60, 0.9995, 1e-9, 1, 0.96, share=0.95, cosine_bound=0.9989, overlap_bound=0.949)
     drop = Drop(0.5, 0.5, 100, (-0.6, 1.6), (-0.6, 1.6))
     assert [verdict.passed for verdict in judge(INT8, like, drop)] == [False] * 4
     like = dataclasses.replace(like, cosine=0.998, cosine_bound=0.9991, overlap_bound=0.951)
@@ -281,7 +281,7 @@ def test_likeness_is_the_worst_batch_and_its_bounds_hold_for_others() -> None:
     assert 0.99 < (same.overlap_bound or 0) < 1  # nothing differed, which says nothing of all others
 
 
-def test_drops_are_of_every_labelled_image_with_their_intervals() -> None:
+def test_drops_are_of_every_labeled_image_with_their_intervals() -> None:
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(3, 8))
     y = np.arange(240) % 3
@@ -304,7 +304,7 @@ def test_drops_are_of_every_labelled_image_with_their_intervals() -> None:
 def test_no_image_that_ranges_are_taken_from_judges(
     origins: Callable[[str], Origin], many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not under another name either, and not among the labelled ones."""
+    """Not under another name either, and not among the labeled ones."""
     doubled = tmp_path / "doubled"
     shutil.copytree(many, doubled / "a")
     shutil.copytree(many, doubled / "b")
@@ -321,13 +321,13 @@ def test_no_image_that_ranges_are_taken_from_judges(
 
     monkeypatch.setattr(module, "find_target", lambda name: Target("copy", "for a test", INT8, make, "onnx"))
     monkeypatch.setattr(module, "measure", watched)
-    with pytest.raises(ParityError, match="128 labelled images are too few to show that no point is lost"):
-        convert(origins("resnet"), "copy", tmp_path / "out.onnx", [str(doubled)], labelled=str(doubled))
-    known = {picture.tobytes() for picture in seen[0]}
+    with pytest.raises(ParityError, match="128 labeled images are too few to show that no point is lost"):
+        convert(origins("resnet"), ExportRequest("copy", tmp_path / "out.onnx", [str(doubled)], labeled=str(doubled)))
+    known = {image.tobytes() for image in seen[0]}
     assert len(seen[0]) == len(known) == 16
     assert [len(pixels) for pixels in judged] == [64, 128]  # of 80 and 160
     for pixels in judged:
-        assert not known & {picture.tobytes() for picture in pixels}
+        assert not known & {image.tobytes() for image in pixels}
 
 
 def test_what_others_will_see_is_drawn_unless_it_is_given(tiny: Path, many: Path, tmp_path: Path) -> None:
@@ -338,24 +338,24 @@ def test_what_others_will_see_is_drawn_unless_it_is_given(tiny: Path, many: Path
         shown.append(list(source.shown))
         (out / "index.html").write_text("a page")
 
-    def check(source: Source, out: Path, pictures: Sequence[bytes]) -> Checked:
-        pixels, _ = decode_all(pictures, source.file.card.preprocess)
-        return Checked(Encoder(source.file, provider="cpu").run(pixels), "looked at")
+    def check(source: Source, out: Path, image_folder: Sequence[bytes]) -> TargetCheck:
+        pixels, _ = decode_all(image_folder, source.file.card.preprocess)
+        return TargetCheck(Encoder(source.file, provider="cpu").run(pixels), "looked at")
 
     page = dataclasses.replace(TARGETS["web"], make=make, check=check)
     trained = Origin(read_encoder_file(tiny), None, (str(many),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "find_target", lambda name: page)
-        drawn = convert(trained, "web", tmp_path / "drawn")
-        given = convert(trained, "web", tmp_path / "given", [str(many)])
+        drawn = convert(trained, ExportRequest("web", tmp_path / "drawn"))
+        given = convert(trained, ExportRequest("web", tmp_path / "given", [str(many)]))
     assert not [name for name in shown[0] if str(many).encode() in name]
     assert all(str(many).encode() in name for name in shown[1])
-    assert (drawn.pictures, drawn.remark) == ("drawn by sslfeat", "looked at")
+    assert (drawn.images, drawn.remark) == ("drawn by sslfeat", "looked at")
     assert given.remark == "looked at; thumbnails of 24 of your images are in it"
 
 
 def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparing, "PICTURES", 12)
+    monkeypatch.setattr(comparing, "IMAGES", 12)
     sources = [item.raw for item in find_inputs([str(many)], "none")]
     found = comparing.compare(str(tiny), str(tiny), sources, show=12, laps=1)
     places = sorted(sources.index(worst.path.encode()) for worst in found.worst)
@@ -369,7 +369,7 @@ def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeyp
 
 def test_a_panel_is_a_random_draw_of_what_can_be_read(many: Path, tmp_path: Path) -> None:
     sources = [item.raw for item in find_inputs([str(many)], "none")]
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     panel = draw_panel([*sources, str(tmp_path / "broken.jpg").encode()], Preprocess(8, 8))
     assert (len(panel.judged), len(panel.names), len(panel.seen)) == (64, 64, 16)
     again, _ = decode_all(panel.names, Preprocess(8, 8))
@@ -391,8 +391,8 @@ def test_a_runtime_that_crashes_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["ncnn", "openvino", "ort"])
-def test_damaged_artefacts_are_named(name: str, origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
-    convert(origins("resnet"), name, tmp_path / "made", [str(many)])
+def test_damaged_artifacts_are_named(name: str, origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
+    convert(origins("resnet"), ExportRequest(name, tmp_path / "made", [str(many)]))
     main = tmp_path / "made" / TARGETS[name].main
     main.write_bytes(main.read_bytes()[: main.stat().st_size // 3])
     pixels = np.zeros((1, 32, 32, 3), np.uint8)
@@ -400,18 +400,18 @@ def test_damaged_artefacts_are_named(name: str, origins: Callable[[str], Origin]
         measure(tmp_path / "made", tmp_path / "made", pixels)
     main.unlink()
     with pytest.raises(EncoderFileError, match="not there"):
-        open_artefact(tmp_path / "made")
+        open_artifact(tmp_path / "made")
     (tmp_path / "made" / ABOUT).write_text("{")
     with pytest.raises(EncoderFileError, match="damaged"):
-        open_artefact(tmp_path / "made")
+        open_artifact(tmp_path / "made")
 
 
-def test_the_command(pictures: Path, tiny: Path, many: Path, tmp_path: Path) -> None:
+def test_the_command(image_folder: Path, tiny: Path, many: Path, tmp_path: Path) -> None:
     out = tmp_path / "a folder"
     done = sslfeat("export", tiny, "--target", "ort", "--images", many, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["likeness"]["overlap"] == 1
-    compared = sslfeat("compare", tiny, out, "--images", pictures, "--show", "2", "--html", tmp_path / "p.html")
+    compared = sslfeat("compare", tiny, out, "--images", image_folder, "--show", "2", "--html", tmp_path / "p.html")
     assert "overlap@10     1.0000" in compared.stdout
     assert (tmp_path / "p.html").read_text().count("<figure>") == 2
     timed = sslfeat("bench", out, "--seconds", "0.01", "--threads", "1", "--batch", "1,2", "--json")
@@ -420,7 +420,7 @@ def test_the_command(pictures: Path, tiny: Path, many: Path, tmp_path: Path) -> 
         ("onnxruntime", 2),
     ]
     assert "without its torch weights" in sslfeat("export", tiny, "--target", "ncnn", "--out", tmp_path / "n").stderr
-    assert "onnx-full      pictures of any size in" in sslfeat("export", tiny, "--target", "magic").stderr
+    assert "onnx-full      images of any size in" in sslfeat("export", tiny, "--target", "magic").stderr
     assert "another --target" in sslfeat("export", tiny).stderr
     diagnosis = json.loads(sslfeat("doctor", "--json").stdout)
     assert {"name": "provider cpu", "state": "works"}.items() <= diagnosis["checks"][0].items()

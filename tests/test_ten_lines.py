@@ -1,4 +1,4 @@
-"""The ten lines of ``docs/embed.md`` give the features that ``sslfeat embed`` gives, picture by picture of the corpus."""
+"""The ten lines of ``docs/embed.md`` give the features that ``sslfeat embed`` gives, image by image of the corpus."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from sslfeat.embed import Options, embed_to_folder
-from sslfeat.encoder import Encoder
-from sslfeat.features import Features
-from sslfeat.inputs import find_inputs
+from sslfeat.data.dataset import find_inputs
+from sslfeat.features.reader import Features
+from sslfeat.features.writer import Options, embed_to_folder
+from sslfeat.inference.encoder import Encoder
 from tests.conftest import TINY_SIZE
 from tests.corpus import corpus
 

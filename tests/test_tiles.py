@@ -14,23 +14,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.methods.context import NEIGHBOURS, Context, keep_one_channel, pixelate
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.methods.context import NEIGHBORS, Context, keep_one_channel, pixelate
 from sslfeat.models.methods.counting import Counting
 from sslfeat.models.methods.jigsaw import Jigsaw
-from sslfeat.models.tiles import Standardize, cut, far_permutations, halve
+from sslfeat.models.ops.tiles import Standardize, cut, far_permutations, halve
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(n: int = 4, size: int = 32) -> Tensor:
+def images(n: int = 4, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
 
 
 def test_squares_are_cut_where_they_are_asked_for() -> None:
-    batch = pictures().float()
+    batch = images().float()
     tops, lefts = torch.tensor([[0, 5], [1, 2], [3, 3], [22, 0]]), torch.tensor([[7, 1], [0, 22], [9, 9], [4, 4]])
     tiles = cut(batch, tops, lefts, 10)
     for i, k in itertools.product(range(4), range(2)):
@@ -38,7 +38,7 @@ def test_squares_are_cut_where_they_are_asked_for() -> None:
         assert torch.equal(tiles[i, k], batch[i, :, y : y + 10, x : x + 10])
 
 
-def test_standardised_tiles_have_no_brightness_contrast_or_green_against_magenta() -> None:
+def test_standardized_tiles_have_no_brightness_contrast_or_green_against_magenta() -> None:
     x = torch.rand(5, 3, 9, 9, generator=generator())
     tall = Standardize()(x)
     torch.testing.assert_close(tall.mean((2, 3)), torch.zeros(5, 3), atol=1e-5, rtol=0)
@@ -90,8 +90,8 @@ def test_jigsaw_tiles_lie_in_their_cells_and_puzzles_hold_the_permuted_tiles() -
         torch.arange(0, 200, 50, dtype=torch.uint8).view(1, 1, 2, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
     )
     tiles, which = method.views(flat.expand(8, 3, 32, 32), generator())
-    grey = tiles.mean((2, 3, 4)) * 255
-    for row in grey.tolist():  # crops are mirrored at random
+    gray = tiles.mean((2, 3, 4)) * 255
+    for row in gray.tolist():  # crops are mirrored at random
         assert row == pytest.approx([50, 0, 150, 100] if row[0] > row[1] else [0, 50, 100, 150], abs=12)
     assert which.shape == (8, 8)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_jigsaw_tiles_lie_in_their_cells_and_puzzles_hold_the_permuted_tiles() -
 
 def test_jigsaw_loss_equals_the_mean_negative_log_likelihood() -> None:
     method = Jigsaw(build_backbone("resnet10_w4", 64), Jigsaw.Config(permutations=12, puzzles=2)).eval()
-    views = method.views(pictures(3, 64), generator())
+    views = method.views(images(3, 64), generator())
     assert views[0].shape == (3, 9, 3, 16, 16)
     with torch.no_grad():
         loss, figures = method.loss(views)
@@ -124,24 +124,24 @@ def test_context_patches_keep_their_gap_and_place() -> None:
     gaps = tops.view(50, 3, 3)[:, 1:] - tops.view(50, 3, 3)[:, :-1] - side
     assert side // 2 - 2 * shake <= int(gaps.min()) < int(gaps.max()) <= side // 2 + 1 + 2 * shake
     assert torch.equal(lefts.view(50, 3, 3).argsort(2), torch.arange(3).expand(50, 3, 3))
-    assert tuple(k for k in range(9) if k != 4) == NEIGHBOURS
+    assert tuple(k for k in range(9) if k != 4) == NEIGHBORS
 
 
 def test_context_loss_equals_pair_by_pair_cross_entropy() -> None:
     method = Context(build_backbone("resnet10_w4", 48), Context.Config(pixelate=0.0)).eval()
-    views = method.views(pictures(3, 48), generator())
+    views = method.views(images(3, 48), generator())
     total = 0.0
     with torch.no_grad():
         loss, _ = method.loss(views)
-        for picture in views:
-            for place, k in enumerate(NEIGHBOURS):
-                centre, neighbour = (method.encode(picture[i][None]) for i in (4, k))
-                logits = method.head(torch.cat([centre, neighbour], 1))[0].double()
+        for image in views:
+            for place, k in enumerate(NEIGHBORS):
+                center, neighbor = (method.encode(image[i][None]) for i in (4, k))
+                logits = method.head(torch.cat([center, neighbor], 1))[0].double()
                 total -= float(logits.log_softmax(0)[place])
     assert float(loss) == pytest.approx(total / 24, rel=1e-4)
 
 
-def test_dropped_colours_and_lost_sharpness() -> None:
+def test_dropped_colors_and_lost_sharpness() -> None:
     patches = torch.rand(6, 9, 3, 12, 12, generator=generator())
     dropped = keep_one_channel(patches, generator())
     kept = (dropped == patches).flatten(3).all(3)
@@ -156,7 +156,7 @@ def test_dropped_colours_and_lost_sharpness() -> None:
 
 
 def with_aberration(n: int, size: int, seed: int) -> Tensor:
-    """Grey noise whose green plane is magnified about the centre, uint8 (N, 3, S, S): only the lens tells places apart."""
+    """Gray noise whose green plane is magnified about the center, uint8 (N, 3, S, S): only the lens tells places apart."""
     noise = torch.rand(n, 1, size // 2, size // 2, generator=generator(seed))
     plane = functional.interpolate(noise, size=(size, size), mode="bilinear", align_corners=False)
     theta = torch.tensor([[0.88, 0.0, 0.0], [0.0, 0.88, 0.0]]).expand(n, 2, 3)
@@ -166,7 +166,7 @@ def with_aberration(n: int, size: int, seed: int) -> Tensor:
 
 
 def learned(color: str) -> float:
-    """Accuracy of context on pictures it has not seen, where nothing but aberration can be learned."""
+    """Accuracy of context on images it has not seen, where nothing but aberration can be learned."""
     torch.manual_seed(0)
     method = Context(build_backbone("resnet10_w8", 48), Context.Config(color=color, min_area=1.0, pixelate=0.0))
     optimizer = torch.optim.AdamW(method.parameters(), 3e-3)
@@ -188,7 +188,7 @@ def test_injected_aberration_is_solved_without_the_projection_and_not_with_it() 
 
 def test_counting_loss_equals_the_formula_of_the_paper() -> None:
     method = Counting(build_backbone("resnet10_w4", 32), Counting.Config(units=20, margin=3.0)).eval()
-    wholes, quarters, gray = views = method.views(pictures(6), generator())
+    wholes, quarters, gray = views = method.views(images(6), generator())
     with torch.no_grad():
         loss, figures = method.loss(views)
         phi = [method.count(wholes[i][None])[0].double().numpy() for i in range(6)]
@@ -205,32 +205,32 @@ def test_counting_loss_equals_the_formula_of_the_paper() -> None:
         nearer += own < min(others)
     assert float(loss) == pytest.approx(total / 6, rel=1e-4)
     assert float(figures["accuracy"]) == pytest.approx(nearer / 6)
-    assert float(figures["chance"]) == pytest.approx(2 / 6)  # four grey ones and two coloured: (4/4 + 2/2) / 6
+    assert float(figures["chance"]) == pytest.approx(2 / 6)  # four gray ones and two colored: (4/4 + 2/2) / 6
 
 
-def test_counting_views_are_the_picture_halved_and_its_quarters() -> None:
+def test_counting_views_are_the_image_halved_and_its_quarters() -> None:
     method = Counting(build_backbone("resnet10_w4", 32), Counting.Config(filters=1, min_area=1.0))
-    wholes, quarters, gray = method.views(pictures(12), generator())
+    wholes, quarters, gray = method.views(images(12), generator())
     mosaic = torch.cat([torch.cat(list(quarters[:, i : i + 2].unbind(1)), 3) for i in (0, 2)], 2)
     torch.testing.assert_close(functional.avg_pool2d(mosaic, 2), wholes)
     assert gray.tolist() == [True] * 8 + [False] * 4
-    assert [bool((picture[0] - picture[1]).abs().max() < 1e-6) for picture in wholes] == gray.tolist()
+    assert [bool((image[0] - image[1]).abs().max() < 1e-6) for image in wholes] == gray.tolist()
 
 
 def test_counting_without_contrast_collapses() -> None:
-    """The mean distance of counts of different pictures, after as many steps with and without the contrastive term."""
+    """The mean distance of counts of different images, after as many steps with and without the contrastive term."""
     spread = {}
     for contrast in (True, False):
         torch.manual_seed(0)
         method = Counting(build_backbone("resnet10_w4", 32), Counting.Config(contrast=contrast, units=64))
         optimizer = torch.optim.AdamW(method.parameters(), 1e-2)
         for step in range(60):
-            loss, _ = method(pictures(16), generator(step))
+            loss, _ = method(images(16), generator(step))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            counts = method.count(method.views(pictures(16), generator())[0])
+            counts = method.count(method.views(images(16), generator())[0])
         spread[contrast] = float(torch.pdist(counts).mean())
     assert spread[False] < 0.05 * spread[True]
 

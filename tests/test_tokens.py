@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models.backbones import build_backbone
-from sslfeat.models.codebook import Codebook, sample_patches, unigram, whitening
-from sslfeat.models.data import Pictures
+from sslfeat.models.backbones.registry import build_backbone
+from sslfeat.models.engine.data import Images
 from sslfeat.models.method import find_method
 from sslfeat.models.methods.autoregressive import Autoregressive, prefix_mask
 from sslfeat.models.methods.beit import BEiT
 from sslfeat.models.methods.mae import MAE
-from sslfeat.models.patches import mean_patch_error, normalize_patches, patchify, pick, random_order, unpatchify
+from sslfeat.models.ops.codebook import Codebook, sample_patches, unigram, whitening
+from sslfeat.models.ops.patches import mean_patch_error, normalize_patches, patchify, pick, random_order, unpatchify
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -30,8 +30,8 @@ def batch(n: int = 4, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
 
 
-def data(n: int = 20) -> Pictures:
-    return Pictures(batch(n).permute(0, 2, 3, 1).contiguous().numpy(), (), ())
+def data(n: int = 20) -> Images:
+    return Images(batch(n).permute(0, 2, 3, 1).contiguous().numpy(), (), ())
 
 
 def made(name: str, **options: Any) -> Any:
@@ -50,7 +50,7 @@ def test_patches_are_squares_in_raster_order_and_go_back() -> None:
     assert torch.equal(unpatchify(patches, 4), x)
 
 
-def test_normalised_patches_and_the_error_of_the_mean_patch() -> None:
+def test_normalized_patches_and_the_error_of_the_mean_patch() -> None:
     patches = torch.rand(3, 5, 48, generator=generator())
     normal = normalize_patches(patches).double()
     for patch, given in zip(patches.flatten(0, 1).double(), normal.flatten(0, 1), strict=True):
@@ -64,30 +64,30 @@ def test_normalised_patches_and_the_error_of_the_mean_patch() -> None:
 
 def test_mae_hides_its_share_and_the_encoder_sees_only_the_rest() -> None:
     method: MAE = made("mae")
-    pictures, order = method.views(batch(), generator())
+    images, order = method.views(batch(), generator())
     assert method.visible == 16
     assert all(sorted(row) == list(range(64)) for row in order.tolist())
     with torch.no_grad():
-        wanted = method.predict(pictures, order)
-        patches = patchify(pictures, 4).scatter(1, order[:, 16:, None].expand(-1, -1, 48), 0.5)
+        wanted = method.predict(images, order)
+        patches = patchify(images, 4).scatter(1, order[:, 16:, None].expand(-1, -1, 48), 0.5)
         torch.testing.assert_close(method.predict(unpatchify(patches, 4), order), wanted)
         shuffled = order.clone()
         shuffled[:, :16] = order[:, :16].flip(1)  # which patch came first says nothing
-        torch.testing.assert_close(method.predict(pictures, shuffled), wanted, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(method.predict(images, shuffled), wanted, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_mae_loss_patch_by_patch(normalize: bool) -> None:
     method: MAE = made("mae", normalize=normalize)
-    pictures, order = method.views(batch(), generator())
+    images, order = method.views(batch(), generator())
     with torch.no_grad():
-        loss, _ = method.loss((pictures, order))
-        predicted = method.predict(pictures, order).double().numpy()
+        loss, _ = method.loss((images, order))
+        predicted = method.predict(images, order).double().numpy()
     total = 0.0
     for n in range(4):
         for place in order[n, 16:].tolist():
             y, x = 4 * (place // 8), 4 * (place % 8)
-            patch = pictures[n, :, y : y + 4, x : x + 4].double().numpy().reshape(-1)
+            patch = images[n, :, y : y + 4, x : x + 4].double().numpy().reshape(-1)
             if normalize:
                 patch = (patch - patch.mean()) / np.sqrt(patch.var() + 1e-4)
             total += float(((predicted[n, place] - patch) ** 2).mean())
@@ -104,12 +104,12 @@ def test_the_prefix_mask_cell_by_cell() -> None:
 @pytest.mark.parametrize("prefix", [1, 20, 63])
 def test_no_prediction_depends_on_its_target_or_what_follows(prefix: int) -> None:
     method: Autoregressive = made("autoregressive")
-    pictures = batch().float() / 255
+    images = batch().float() / 255
     with torch.no_grad():
-        wanted = method.predict(pictures, prefix)
+        wanted = method.predict(images, prefix)
         assert wanted.shape == (4, 64 - prefix, 48)
         for place in (prefix, min(63, prefix + 9)):
-            patches = patchify(pictures, 4).clone()
+            patches = patchify(images, 4).clone()
             patches[:, place:] = 0.25
             changed = method.predict(unpatchify(patches, 4), prefix)
             torch.testing.assert_close(changed[:, : place - prefix + 1], wanted[:, : place - prefix + 1])
@@ -119,14 +119,14 @@ def test_no_prediction_depends_on_its_target_or_what_follows(prefix: int) -> Non
 @pytest.mark.parametrize("target", ["pixels", "words"])
 def test_autoregressive_loss_patch_by_patch(target: str) -> None:
     method: Autoregressive = made("autoregressive", target=target, words=32)
-    pictures = batch(2).float() / 255
+    images = batch(2).float() / 255
     with torch.no_grad():
-        loss, figures = method.loss((pictures, 10))
-        predicted = method.predict(pictures, 10).double().numpy()
+        loss, figures = method.loss((images, 10))
+        predicted = method.predict(images, 10).double().numpy()
     total, trivial = 0.0, 0.0
     for n in range(2):
         for place in range(10, 64):
-            patch = patchify(pictures, 4)[n, place]
+            patch = patchify(images, 4)[n, place]
             given = predicted[n, place - 10]
             if target == "pixels":
                 wanted = normalize_patches(patch).double().numpy()
@@ -143,15 +143,15 @@ def test_autoregressive_loss_patch_by_patch(target: str) -> None:
 @pytest.mark.parametrize("blobs", [True, False])
 def test_beit_hides_its_share_behind_one_token(blobs: bool) -> None:
     method: BEiT = made("beit", blobs=blobs, words=32)
-    pictures, hidden = method.views(batch(), generator())
+    images, hidden = method.views(batch(), generator())
     assert hidden.sum(1).tolist() == [round(0.4 * 64)] * 4
     assert len({tuple(row) for row in hidden.tolist()}) == 4
     with torch.no_grad():
-        wanted = method.predict(pictures, hidden)
-        patches = patchify(pictures, 4).masked_fill(hidden[:, :, None], 0.9)
+        wanted = method.predict(images, hidden)
+        patches = patchify(images, 4).masked_fill(hidden[:, :, None], 0.9)
         torch.testing.assert_close(method.predict(unpatchify(patches, 4), hidden), wanted)
-        loss, figures = method.loss((pictures, hidden))
-    words = method.codebook(patchify(pictures, 4))
+        loss, figures = method.loss((images, hidden))
+    words = method.codebook(patchify(images, 4))
     total, trivial, count = 0.0, 0.0, 0
     for n, place in hidden.nonzero().tolist():
         row = wanted[n, place].double().numpy()
@@ -162,13 +162,13 @@ def test_beit_hides_its_share_behind_one_token(blobs: bool) -> None:
     assert float(figures["trivial"]) == pytest.approx(trivial / count, rel=1e-4)
 
 
-def test_words_are_the_nearest_centres_of_whitened_patches() -> None:
+def test_words_are_the_nearest_centers_of_whitened_patches() -> None:
     """The affine shortcut against whitening and searching by hand."""
     import faiss
 
-    pictures, book = data(), Codebook(16, 4)
-    book.fit(pictures)
-    sample = sample_patches(pictures.pixels, 4, 4000, 0)
+    images, book = data(), Codebook(16, 4)
+    book.fit(images)
+    sample = sample_patches(images.pixels, 4, 4000, 0)
     mean, matrix = whitening(sample)
     white = ((sample - mean) @ matrix).astype(np.float32)
     kmeans = faiss.Kmeans(48, 16, niter=20, seed=1, min_points_per_centroid=1, max_points_per_centroid=4000)
@@ -177,7 +177,7 @@ def test_words_are_the_nearest_centres_of_whitened_patches() -> None:
     assert book(torch.from_numpy(sample[:300])).tolist() == distance.argmin(1).tolist()
     assert len(book(torch.from_numpy(sample)).unique(sorted=True)) == 16
     again = Codebook(16, 4)
-    again.fit(pictures)
+    again.fit(images)
     assert torch.equal(book.weight, again.weight)
 
 
@@ -190,12 +190,12 @@ def test_whitened_patches_are_uncorrelated() -> None:
     assert float(np.abs(off_diagonal).mean()) < 0.15 * float(np.diag(covariance).mean())
 
 
-def test_sampled_patches_lie_in_their_pictures_and_frequencies_sum_to_one() -> None:
-    pictures = data(3)
-    squares = sample_patches(pictures.pixels, 5, 9, 0).reshape(9, 3, 5, 5)
+def test_sampled_patches_lie_in_their_images_and_frequencies_sum_to_one() -> None:
+    images = data(3)
+    squares = sample_patches(images.pixels, 5, 9, 0).reshape(9, 3, 5, 5)
     for k, square in enumerate(squares):
         windows = np.lib.stride_tricks.sliding_window_view(
-            pictures.pixels[[0, 0, 0, 1, 1, 1, 1, 2, 2][k]], (5, 5), (0, 1)
+            images.pixels[[0, 0, 0, 1, 1, 1, 1, 2, 2][k]], (5, 5), (0, 1)
         )
         found = np.isclose(windows / 255, square, atol=1e-6).all((2, 3, 4))
         assert found.any() or k in (3, 7)  # where the even spread rounds the other way
@@ -220,7 +220,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="some patches are hidden, and some not"):
         made("beit", mask=0.0)
     with pytest.raises(UsageError, match="pixels or words"):
-        made("autoregressive", target="colours")
-    flat = Pictures(np.zeros((4, 32, 32, 3), np.uint8), (), ())
+        made("autoregressive", target="colors")
+    flat = Images(np.zeros((4, 32, 32, 3), np.uint8), (), ())
     with pytest.raises(TrainingError, match="fewer than 8 different patches"):
         Codebook(8, 4).fit(flat)

@@ -16,19 +16,19 @@ import torch
 from safetensors.torch import load_file
 
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models.checkpoint import load_checkpoint
-from sslfeat.models.config import TrainConfig, load_config
-from sslfeat.models.data import Order
-from sslfeat.models.train import Progress, Reporter, train
+from sslfeat.models.engine.checkpoint import load_checkpoint
+from sslfeat.models.engine.config import TrainConfig, load_config
+from sslfeat.models.engine.data import Order
+from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
 from tests.conftest import sslfeat
 
 TINY_RUN = ("--backbone", "resnet10_w4", "--image-size", "32", "--batch-size", "8", "--accelerator", "cpu")
 TOY = '''
-"""A toy: say whether a picture was turned upside down."""
+"""A toy: say whether an image was turned upside down."""
 import torch
 from torch import nn
 from torch.nn import functional
-from sslfeat.models.augment import random_flip, to_float
+from sslfeat.models.ops.augment import random_flip, to_float
 from sslfeat.models.method import Method, register
 
 
@@ -39,20 +39,20 @@ class UpsideDown(Method):
         self.head = nn.Linear(encoder.dim, 2)
 
     def views(self, batch, generator):
-        pictures = random_flip(to_float(batch), generator)
-        return torch.cat([pictures, pictures.flip(2)]), torch.arange(2).repeat_interleave(len(batch))
+        images = random_flip(to_float(batch), generator)
+        return torch.cat([images, images.flip(2)]), torch.arange(2).repeat_interleave(len(batch))
 
     def loss(self, views):
-        pictures, turned = views
-        logits = self.head(self.encode(pictures))
+        images, turned = views
+        logits = self.head(self.encode(images))
         return functional.cross_entropy(logits, turned), {"accuracy": (logits.argmax(1) == turned).float().mean(), "chance": 0.5}
 '''
 
 
 @pytest.fixture(scope="module")
-def config(pictures: Path) -> TrainConfig:
+def config(image_folder: Path) -> TrainConfig:
     return TrainConfig(
-        "simclr", (str(pictures),), "resnet10_w4", image_size=32, batch_size=8, steps=12, accelerator="cpu"
+        "simclr", (str(image_folder),), "resnet10_w4", image_size=32, batch_size=8, steps=12, accelerator="cpu"
     )
 
 
@@ -65,17 +65,28 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def start(pictures: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+def start(image_folder: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     code = "from sslfeat.cli.app import main; main()"
     settings = [*TINY_RUN, "--steps", "120", "--checkpoint-steps", "5"]
-    command = [sys.executable, "-c", code, "train", "rotation", str(pictures), "--out", str(out), *settings, *options]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "train",
+        "rotation",
+        str(image_folder),
+        "--out",
+        str(out),
+        *settings,
+        *options,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
-def test_killed_or_interrupted_by_the_command_line(pictures: Path, tmp_path: Path, signum: signal.Signals) -> None:
-    start(pictures, tmp_path / "whole").communicate()
-    process = start(pictures, tmp_path / "cut")
+def test_killed_or_interrupted_by_the_command_line(image_folder: Path, tmp_path: Path, signum: signal.Signals) -> None:
+    start(image_folder, tmp_path / "whole").communicate()
+    process = start(image_folder, tmp_path / "cut")
     while not (tmp_path / "cut" / "last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -84,10 +95,10 @@ def test_killed_or_interrupted_by_the_command_line(pictures: Path, tmp_path: Pat
     stderr = process.communicate(timeout=30)[1]
     assert process.returncode == (130 if signum == signal.SIGINT else -signum), stderr
     assert signum == signal.SIGKILL or "--resume" in stderr
-    refused = start(pictures, tmp_path / "cut")  # a run is never overwritten unasked
+    refused = start(image_folder, tmp_path / "cut")  # a run is never overwritten unasked
     assert "already holds a run" in refused.communicate()[1]
     assert refused.returncode == 1
-    again = start(pictures, tmp_path / "cut", "--resume")
+    again = start(image_folder, tmp_path / "cut", "--resume")
     assert again.communicate()[1] is not None
     assert again.returncode == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
@@ -107,9 +118,9 @@ def test_the_run_folder_holds_what_reproduces_it(config: TrainConfig, tmp_path: 
     assert load_config(tmp_path / "run" / "config.yaml") == load_config(tmp_path / "again" / "config.yaml")
 
 
-def test_a_method_file_from_outside_trains_and_exports(pictures: Path, tmp_path: Path) -> None:
+def test_a_method_file_from_outside_trains_and_exports(image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(TOY)
-    trained = sslfeat("train", tmp_path / "toy.py", pictures, "--out", tmp_path / "run", *TINY_RUN, "--steps", "40")
+    trained = sslfeat("train", tmp_path / "toy.py", image_folder, "--out", tmp_path / "run", *TINY_RUN, "--steps", "40")
     assert trained.returncode == 0, trained.stderr
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -129,7 +140,7 @@ def test_a_method_file_from_outside_trains_and_exports(pictures: Path, tmp_path:
     assert not (tmp_path / "other").exists()
 
 
-def test_rotation_learns_on_drawn_pictures(config: TrainConfig, tmp_path: Path) -> None:
+def test_rotation_learns_on_drawn_images(config: TrainConfig, tmp_path: Path) -> None:
     """Frame-fixed gradients make the turn easy: the loss must fall well below chance level ln 4."""
     from PIL import Image
 
@@ -137,16 +148,16 @@ def test_rotation_learns_on_drawn_pictures(config: TrainConfig, tmp_path: Path) 
     for index in range(32):
         ramp = Image.linear_gradient("L").resize((32, 32)).point(lambda value, shift=index: (value + 2 * shift) // 2)
         ramp.convert("RGB").save(tmp_path / "ramps" / f"{index}.png")
-    seen: list[Progress] = []
+    seen: list[TrainProgress] = []
     settings = dataclasses.replace(config, method="rotation", images=(str(tmp_path / "ramps"),), steps=100)
     train(settings, tmp_path / "run", reporter=Reporter(training=seen.append))
     assert seen[-1].figures["accuracy"] > 0.9
     assert seen[-1].figures["loss"] < 0.5
 
 
-def test_bad_pictures_are_listed_and_the_rest_is_trained_on(pictures: Path, tmp_path: Path) -> None:
+def test_bad_images_are_listed_and_the_rest_is_trained_on(image_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
-    shutil.copytree(pictures, images)
+    shutil.copytree(image_folder, images)
     (images / "broken.jpg").write_bytes(b"broken")
     finished = sslfeat("train", "rotation", images, "--out", tmp_path / "run", *TINY_RUN, "--steps", "2")
     assert finished.returncode == 3, finished.stderr
@@ -156,7 +167,7 @@ def test_bad_pictures_are_listed_and_the_rest_is_trained_on(pictures: Path, tmp_
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"batch_size": 41}, "more than the 40 pictures"),
+        ({"batch_size": 41}, "more than the 40 images"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"backbone": "resnet11"}, "unknown backbone"),
         ({"precision": "16"}, "precision is '16'"),
@@ -202,7 +213,7 @@ def test_a_task_at_chance_is_said(config: TrainConfig, tmp_path: Path) -> None:
     assert len([word for word in said if "chance" in word]) == 1
 
 
-def test_an_epoch_visits_every_picture_once_and_epochs_differ() -> None:
+def test_an_epoch_visits_every_image_once_and_epochs_differ() -> None:
     order = Order(40, 8, seed=0)
     epochs = [[index for step in range(5) for index in order.indices(5 * epoch + step)] for epoch in range(2)]
     assert all(sorted(epoch) == list(range(40)) for epoch in epochs)

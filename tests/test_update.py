@@ -1,4 +1,4 @@
-"""Pictures that came, went or changed since the last run, and folders that need mending."""
+"""Images that came, went or changed since the last run, and folders that need mending."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sslfeat import reuse
-from sslfeat.changes import Changes
-from sslfeat.embed import Options, Summary, embed_to_folder
-from sslfeat.encoder import Encoder
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.manifest import Manifest
+from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.errors import FeaturesError
-from sslfeat.features import Features, read_run
-from sslfeat.inputs import find_inputs
-from sslfeat.run_record import UPDATE_NAME
-from sslfeat.stock import Stock
-from sslfeat.update import load_encoder, repair_folder, update_folder
-from sslfeat.verify import verify
+from sslfeat.features import reuse
+from sslfeat.features.reader import Features, read_run
+from sslfeat.features.update import load_encoder, repair_folder, update_folder
+from sslfeat.features.verify import verify
+from sslfeat.features.writer import Options, Summary, embed_to_folder
+from sslfeat.inference.encoder import Encoder
+from sslfeat.storage.staged import UPDATE
 from tests.conftest import contents, sslfeat, write_tiny
 
 
 class Counting(Encoder):
-    """An encoder that knows how many pictures it was shown."""
+    """An encoder that knows how many images it was shown."""
 
     shown = 0
 
@@ -44,8 +44,8 @@ def load(tiny: Path) -> Encoder:
 
 
 @pytest.fixture
-def images(pictures: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pictures, tmp_path / "images")
+def images(image_folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(image_folder, tmp_path / "images")
     (tmp_path / "images" / "circles" / "broken.jpg").write_bytes(b"nothing")
     return tmp_path / "images"
 
@@ -80,7 +80,7 @@ def test_only_what_changed_is_embedded(layout: str, tiny: Path, images: Path, tm
     assert Counting.shown == 3 + 1  # the broken file stays a black row in its batch
     assert (summary.embedded, summary.failed, summary.resumed) == (39, 1, 36)
     assert list(verify(tmp_path / "f", sources=True)) == []
-    assert not (tmp_path / "f" / UPDATE_NAME).exists()
+    assert not (tmp_path / "f" / UPDATE).exists()
     begin(tiny, images, tmp_path / "anew", layout)
     updated, anew = Features.load(tmp_path / "f"), Features.load(tmp_path / "anew")
     assert updated.paths == anew.paths
@@ -92,7 +92,7 @@ def test_nothing_changed(tiny: Path, images: Path, tmp_path: Path) -> None:
     begin(tiny, images, tmp_path / "f")
     before = contents(tmp_path / "f")
     summary, changes = update_folder(load(tiny), find_inputs([images]), tmp_path / "f", options())
-    assert str(changes) == "the same pictures"
+    assert str(changes) == "the same images"
     assert Counting.shown == 0
     assert summary.resumed == 41
     assert contents(tmp_path / "f") == before
@@ -151,7 +151,7 @@ def test_a_moved_folder_is_taken_over_by_an_update_and_named_by_a_plain_run(
     begin(tiny, images, tmp_path / "f")
     images.rename(tmp_path / "elsewhere")
     moved = find_inputs([tmp_path / "elsewhere"])
-    with pytest.raises(FeaturesError, match=r"the same pictures, moved from .*images/ to .*elsewhere/.*--update"):
+    with pytest.raises(FeaturesError, match=r"the same images, moved from .*images/ to .*elsewhere/.*--update"):
         embed_to_folder(load(tiny), moved, tmp_path / "f", options())
     _, changes = update_folder(load(tiny), moved, tmp_path / "f", options())
     assert changes is not None
@@ -166,7 +166,7 @@ def replace(path: Path, by: bytes) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_a_picture_that_was_replaced_is_noticed_whatever_its_size_and_time(
+def test_an_image_that_was_replaced_is_noticed_whatever_its_size_and_time(
     tiny: Path, images: Path, tmp_path: Path
 ) -> None:
     first, other = (images / "stripes" / f"stripes-000{number}.jpg" for number in (1, 2))
@@ -187,7 +187,7 @@ def test_a_picture_that_was_replaced_is_noticed_whatever_its_size_and_time(
 def test_a_plain_run_goes_on_where_files_were_only_touched(tiny: Path, images: Path, tmp_path: Path) -> None:
     begin(tiny, images, tmp_path / "f")
     before = contents(tmp_path / "f")
-    for name in ("part-00001.json", "part-00003.json"):
+    for name in ("__sslfeat__/part-00001.json", "__sslfeat__/part-00003.json"):
         (tmp_path / "f" / name).unlink()
     permit(images)
     touch(images)
@@ -212,7 +212,7 @@ def test_an_unknown_time_is_no_reason_to_stop_nor_to_embed_again(
     embed_to_folder(load(tiny), inputs, tmp_path / "f", options())
     assert embed_to_folder(load(tiny), inputs, tmp_path / "f", options()).resumed == 41
     summary, changes = update_folder(load(tiny), inputs, tmp_path / "f", options())
-    assert (str(changes), summary.resumed, Counting.shown) == ("the same pictures", 41, 0)
+    assert (str(changes), summary.resumed, Counting.shown) == ("the same images", 41, 0)
     (images / "circles" / "more.jpg").write_bytes((images / "circles" / "circles-0003.jpg").read_bytes())
     update_folder(load(tiny), find_inputs([images]), tmp_path / "f", options())
     assert Counting.shown == 0
@@ -248,14 +248,14 @@ def test_changes_are_counted_by_path_size_time_and_label(tmp_path: Path) -> None
     for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    before = Stock.take(find_inputs([tmp_path], labels="none"))
-    now = Stock.take(find_inputs([tmp_path], labels="folder"))
-    assert Changes.between(before, before) == Changes(0, 0, 0, 0, "")
-    assert Changes.between(before, now).labels == 4
+    before = Manifest.take(find_inputs([tmp_path], labels="none"))
+    now = Manifest.take(find_inputs([tmp_path], labels="folder"))
+    assert ManifestDiff.between(before, before) == ManifestDiff(0, 0, 0, 0, "")
+    assert ManifestDiff.between(before, now).labels == 4
     (tmp_path / "a/1.jpg").write_bytes(b"xy")
     (tmp_path / "a/2.jpg").unlink()
-    after = Stock.take(find_inputs([tmp_path], labels="none"))
-    assert str(Changes.between(before, after)) == f"1 removed, 1 modified, such as {tmp_path / 'a/2.jpg'}"
+    after = Manifest.take(find_inputs([tmp_path], labels="none"))
+    assert str(ManifestDiff.between(before, after)) == f"1 removed, 1 modified, such as {tmp_path / 'a/2.jpg'}"
     assert after.unchanged(before).tolist() == [-1, 2, 3]
 
 
@@ -287,7 +287,7 @@ def test_any_flipped_bit_is_found_and_repair_makes_only_that_part_again(
             try:
                 assert list(verify(tmp_path / "f")), f"{path.name}: bit {bit} of byte {where} went unnoticed"
             except FeaturesError:
-                assert path.name == "run.json"
+                assert path.name == "features.json"
             data[where] ^= bit
         path.write_bytes(data)
     assert contents(tmp_path / "f") == whole
@@ -301,11 +301,11 @@ def test_any_flipped_bit_is_found_and_repair_makes_only_that_part_again(
 
 def test_what_cannot_be_repaired_says_so(tiny: Path, images: Path, tmp_path: Path) -> None:
     begin(tiny, images, tmp_path / "f")
-    (tmp_path / "f" / "inputs.arrow").write_bytes(b"ARROW1")
+    (tmp_path / "f" / "__sslfeat__/inputs.arrow").write_bytes(b"ARROW1")
     with pytest.raises(FeaturesError, match=r"inputs.arrow is damaged"):
         repair_folder(load(tiny), tmp_path / "f")
-    run = json.loads((tmp_path / "f" / "run.json").read_bytes())
-    (tmp_path / "f" / "run.json").write_text(json.dumps({**run, "batch_size": 4}))
+    run = json.loads((tmp_path / "f" / "__sslfeat__/features.json").read_bytes())
+    (tmp_path / "f" / "__sslfeat__/features.json").write_text(json.dumps({**run, "batch_size": 4}))
     with pytest.raises(FeaturesError, match="altered"):
         read_run(tmp_path / "f")
 

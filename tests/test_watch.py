@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models.budget import WARM_UP, learning_rate, share_spent
-from sslfeat.models.config import TrainConfig
-from sslfeat.models.meter import Complaints, Meter, at_chance
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.meter import Complaints, Meter, at_chance
+from sslfeat.models.engine.online_eval import append_row, collapse, load_probe_set, spread_figures
+from sslfeat.models.engine.schedule import WARM_UP, learning_rate, share_spent
+from sslfeat.models.engine.trainer import Reporter, train
 from sslfeat.models.methods.rotation import Rotation
-from sslfeat.models.train import Reporter, train
-from sslfeat.models.watch import append_row, collapse, load_probe_set, spread_figures
 
 
 @pytest.fixture
-def config(pictures: Path) -> TrainConfig:
-    return TrainConfig("rotation", (str(pictures),), "resnet10_w4", 32, batch_size=8, steps=20, accelerator="cpu")
+def config(image_folder: Path) -> TrainConfig:
+    return TrainConfig("rotation", (str(image_folder),), "resnet10_w4", 32, batch_size=8, steps=20, accelerator="cpu")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -62,25 +62,25 @@ def test_a_run_is_looked_at_before_the_first_step_and_at_every_tenth(config: Tra
     assert set(written[0]) == {"step", "effective_rank", "spread", "uniformity"}
 
 
-def test_the_probe_while_training(config: TrainConfig, pictures: Path, tmp_path: Path) -> None:
+def test_the_probe_while_training(config: TrainConfig, image_folder: Path, tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
     reporter = Reporter(look=lambda step, figures: seen.append(figures))
-    train(dataclasses.replace(config, steps=2, probe_data=str(pictures)), tmp_path / "run", reporter=reporter)
+    train(dataclasses.replace(config, steps=2, probe_data=str(image_folder)), tmp_path / "run", reporter=reporter)
     assert len(seen) == 3
     assert all(0 <= figures[name] <= 1 for figures in seen for name in ("linear", "knn"))
 
 
-def test_looking_changes_nothing(config: TrainConfig, pictures: Path, tmp_path: Path) -> None:
+def test_looking_changes_nothing(config: TrainConfig, image_folder: Path, tmp_path: Path) -> None:
     """The weights of a run that was looked at with a probe are those of one that was not."""
     train(config, tmp_path / "plain")
-    train(dataclasses.replace(config, probe_data=str(pictures)), tmp_path / "probed")
+    train(dataclasses.replace(config, probe_data=str(image_folder)), tmp_path / "probed")
     plain, probed = (tmp_path / name / "encoder.safetensors" for name in ("plain", "probed"))
     assert plain.read_bytes() == probed.read_bytes()
 
 
-def test_probe_data_needs_classes(pictures: Path, tmp_path: Path) -> None:
+def test_probe_data_needs_classes(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="class folders"):
-        load_probe_set(str(pictures / "circles"), 32, tmp_path)
+        load_probe_set(str(image_folder / "circles"), 32, tmp_path)
 
 
 def test_a_method_may_draw_what_it_sees(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslfeat.encoder_file import read_encoder_file
+from sslfeat.inference.onnx_model import read_encoder_file
 from tests.conftest import TINY_SIZE, contents, tiny_model
 
 CANARY = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\nraise SystemExit('imported')\n"
@@ -38,7 +38,7 @@ def test_the_canaries_sing(hostile: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["script", "module"])
-def test_commands(start: str, hostile: Path, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_commands(start: str, hostile: Path, tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     """``embed`` starts the decoding processes."""
     script = Path(sys.executable).with_name("sslfeat")
     if start == "script" and not script.exists():
@@ -48,7 +48,7 @@ def test_commands(start: str, hostile: Path, tiny: Path, pictures: Path, tmp_pat
         (hostile / "sslfeat.py").unlink()
     command = [script] if start == "script" else [sys.executable, "-m", "sslfeat"]
     done = subprocess.run(
-        [*command, "embed", pictures, "--encoder", tiny, "--out", tmp_path / "out"], capture_output=True, text=True
+        [*command, "embed", image_folder, "--encoder", tiny, "--out", tmp_path / "out"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert marks(hostile) == []
@@ -56,19 +56,21 @@ def test_commands(start: str, hostile: Path, tiny: Path, pictures: Path, tmp_pat
 
 def test_foreign_models(hostile: Path) -> None:
     """``adopt`` runs them in a child."""
-    apart = pytest.importorskip("sslfeat.export.apart")
-    from sslfeat.export.foreign import Wish
-    from sslfeat.images import Preprocess
+    apart = pytest.importorskip("sslfeat.export.adopt.subprocess")
+    from sslfeat.data.decode import Preprocess
+    from sslfeat.export.adopt.foreign_model import AdoptRequest
 
     pixels = np.zeros((2, TINY_SIZE, TINY_SIZE, 3), np.uint8)
-    made = apart.adopt_apart(tiny_model().SerializeToString(), Wish(Preprocess(TINY_SIZE, TINY_SIZE)), pixels, "none")
+    made = apart.adopt_apart(
+        tiny_model().SerializeToString(), AdoptRequest(Preprocess(TINY_SIZE, TINY_SIZE)), pixels, "none"
+    )
     assert made.card.preprocess.size == TINY_SIZE
     assert marks(hostile) == []
 
 
-def test_measured_artefacts(hostile: Path, tiny: Path) -> None:
+def test_measured_artifacts(hostile: Path, tiny: Path) -> None:
     """``compare`` and the gates of ``export`` run runtimes in a child."""
-    from sslfeat.export.measure import measure
+    from sslfeat.export.runner import measure
 
     assert read_encoder_file(tiny).card.dim
     pixels = np.random.default_rng(0).integers(0, 256, (16, TINY_SIZE, TINY_SIZE, 3), np.uint8)

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat.errors import EncoderFileError
-from sslfeat.workload import MOST_ELEMENTS, refuse_boundless
+from sslfeat.inference.workload import MOST_ELEMENTS, refuse_boundless
 from tests.conftest import TINY_SIZE, tiny_model
 from tests.test_signals import busy_model
 
@@ -76,7 +76,7 @@ def test_tensors_without_measure(bomb: Bomb, kind: str) -> None:
     model = tiny_model()
     bomb(model)
     began = time.monotonic()
-    with pytest.raises(EncoderFileError, match=rf"too large: {kind} makes \d+ numbers of one picture"):
+    with pytest.raises(EncoderFileError, match=rf"too large: {kind} makes \d+ numbers of one image"):
         refuse_boundless(model)
     assert time.monotonic() - began < 5
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sslfeat.embed import Options, embed_to_folder
-from sslfeat.encoder import Encoder
-from sslfeat.features import Features
-from sslfeat.inputs import find_inputs
-from sslfeat.verify import verify
+from sslfeat.data.dataset import find_inputs
+from sslfeat.features.reader import Features
+from sslfeat.features.verify import verify
+from sslfeat.features.writer import Options, embed_to_folder
+from sslfeat.inference.encoder import Encoder
 from tests.conftest import contents
 from tests.test_isolated import HOSTILE
 
@@ -44,22 +44,24 @@ def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(
+    tiny: Path, image_folder: Path, tmp_path: Path
+) -> None:
     """A limit on the size of files stands for the disk: writing fails at 20 different places."""
-    assert finish(command(tiny, pictures, tmp_path / "whole")).returncode == 0
+    assert finish(command(tiny, image_folder, tmp_path / "whole")).returncode == 0
     whole = contents(tmp_path / "whole")
     largest = max(map(len, whole.values()))
     out = tmp_path / "f"
     for limit in [round(largest * share / 20) for share in range(20)]:
         stopped = finish(
-            command(tiny, pictures, out),
+            command(tiny, image_folder, out),
             preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )
         assert stopped.returncode == 1, stopped.stderr
         assert "error: File too large" in stopped.stderr
         assert str(out) in stopped.stderr
         assert all(data == whole[name] for name, data in contents(out).items()), f"half-written at {limit} bytes"
-    assert finish(command(tiny, pictures, out)).returncode == 0
+    assert finish(command(tiny, image_folder, out)).returncode == 0
     assert contents(out) == whole
 
 
@@ -71,9 +73,9 @@ def give_up_privileges() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="privileges are given up in Linux's way")
-def test_without_permission(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    """As a user who may not write the output, and may not read some of the pictures."""
-    images = shutil.copytree(pictures, tmp_path / "images")
+def test_without_permission(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    """As a user who may not write the output, and may not read some of the images."""
+    images = shutil.copytree(image_folder, tmp_path / "images")
     hidden = sorted(images.rglob("*.jpg"))[:3]
     for path in hidden:
         path.chmod(0)
@@ -85,12 +87,14 @@ def test_without_permission(tiny: Path, pictures: Path, tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
     done = finish(command(tiny, images, tmp_path / "f"), preexec_fn=give_up_privileges)
     assert done.returncode == 3, done.stderr
-    failures = (tmp_path / "f" / "failures.csv").read_text().splitlines()[1:]
+    failures = (tmp_path / "f" / "__sslfeat__/failures.csv").read_text().splitlines()[1:]
     assert failures == [f"{path},cannot be opened: Permission denied" for path in hidden]
 
 
-def test_files_that_vanish_or_change_between_listing_and_reading(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    images = shutil.copytree(pictures, tmp_path / "images")
+def test_files_that_vanish_or_change_between_listing_and_reading(
+    tiny: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    images = shutil.copytree(image_folder, tmp_path / "images")
     inputs = find_inputs([images])
     paths = sorted(images.rglob("*.jpg"))
     paths[0].unlink()
@@ -99,7 +103,7 @@ def test_files_that_vanish_or_change_between_listing_and_reading(tiny: Path, pic
     shutil.copy(paths[3], paths[2])
     summary = embed_to_folder(Encoder.load(tiny, "cpu"), inputs, tmp_path / "f", Options(part_size=8))
     assert (summary.embedded, summary.failed) == (38, 2)
-    reasons = (tmp_path / "f" / "failures.csv").read_text()
+    reasons = (tmp_path / "f" / "__sslfeat__/failures.csv").read_text()
     assert "No such file" in reasons
     assert "not a regular file" in reasons or "Is a directory" in reasons
     features = Features.load(tmp_path / "f")
@@ -116,10 +120,10 @@ def odd_names(folder: bytes) -> list[bytes]:
     return [os.path.join(folder, name) for name in names]
 
 
-def test_odd_names_and_things_that_are_no_pictures(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_odd_names_and_things_that_are_no_images(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    source = next(pictures.rglob("*.jpg")).read_bytes()
+    source = next(image_folder.rglob("*.jpg")).read_bytes()
     for path in odd_names(os.fsencode(images)):
         with open(path, "wb") as file:
             file.write(source)
@@ -136,15 +140,17 @@ def test_odd_names_and_things_that_are_no_pictures(tiny: Path, pictures: Path, t
     features = Features.load(tmp_path / "f")
     assert len(features.paths) == 12
     assert len(set(features.paths)) == 12
-    assert len((tmp_path / "f" / "failures.csv").read_text().splitlines()) == 1 + 5
+    assert len((tmp_path / "f" / "__sslfeat__/failures.csv").read_text().splitlines()) == 1 + 5
     assert list(verify(tmp_path / "f", sources=True)) == []
 
 
 @pytest.mark.parametrize("attempt", range(50 if NIGHTLY else 1))
-def test_of_eight_writers_one_wins_and_seven_say_why(attempt: int, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_of_eight_writers_one_wins_and_seven_say_why(
+    attempt: int, tiny: Path, image_folder: Path, tmp_path: Path
+) -> None:
     images = tmp_path / "images"
     for number in range(30):
-        shutil.copytree(pictures, images / str(number))
+        shutil.copytree(image_folder, images / str(number))
     writers = [
         subprocess.Popen(command(tiny, images, tmp_path / "f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(8)
@@ -158,15 +164,15 @@ def test_of_eight_writers_one_wins_and_seven_say_why(attempt: int, tiny: Path, p
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_at_once_even_if_a_picture_hangs(
-    signum: signal.Signals, tiny: Path, pictures: Path, tmp_path: Path
+def test_a_signal_ends_the_run_at_once_even_if_an_image_hangs(
+    signum: signal.Signals, tiny: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    images = shutil.copytree(pictures, tmp_path / "images")
+    images = shutil.copytree(image_folder, tmp_path / "images")
     Image.new("RGB", (20, 20)).save(images / "zzz-hang.png")
     (tmp_path / "decoder.py").write_text(HOSTILE)
     code = (
         "import sys\n"
-        "from sslfeat import isolated\n"
+        "from sslfeat.data import subprocess_decoder as isolated\n"
         f"isolated.COMMAND = (sys.executable, {str(tmp_path / 'decoder.py')!r})\n" + MAIN
     )
     process = subprocess.Popen(
@@ -175,7 +181,7 @@ def test_a_signal_ends_the_run_at_once_even_if_a_picture_hangs(
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    wait_for(tmp_path / "f" / "part-00003.json", process)
+    wait_for(tmp_path / "f" / "__sslfeat__/part-00003.json", process)
     time.sleep(0.5)
     began = time.monotonic()
     process.send_signal(signum)
@@ -188,11 +194,14 @@ def test_a_signal_ends_the_run_at_once_even_if_a_picture_hangs(
     assert finish(command(tiny, images, tmp_path / "f")).returncode == 0
 
 
-def test_a_killed_run_leaves_no_decoders(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_decoders(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(tiny, pictures, tmp_path / "f"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        command(tiny, image_folder, tmp_path / "f"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
-    wait_for(tmp_path / "f" / "part-00000.json", process)
+    wait_for(tmp_path / "f" / "__sslfeat__/part-00000.json", process)
     process.kill()
     process.communicate()
     for _ in range(100):
@@ -204,9 +213,9 @@ def test_a_killed_run_leaves_no_decoders(tiny: Path, pictures: Path, tmp_path: P
     raise AssertionError("decoders outlived the run")
 
 
-def test_a_closed_standard_output_loses_no_features(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_closed_standard_output_loses_no_features(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     with subprocess.Popen(
-        command(tiny, pictures, tmp_path / "f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(tiny, image_folder, tmp_path / "f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

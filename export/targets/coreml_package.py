@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfeat.card import CARD_KEY
 from sslfeat.errors import ExportError, MissingExtraError
-from sslfeat.export.targets.target import Source
+from sslfeat.export.targets.base import Source
+from sslfeat.inference.model_card import CARD_KEY
 
 MAIN = "encoder.mlpackage"
 
@@ -15,8 +15,8 @@ def coreml(source: Source, out: Path) -> None:
     """``encoder.mlpackage``, 32 bits: float32 (1, 3, S, S), values 0 to 255, to ``embedding`` (1, D). Then read back."""
     import torch
 
-    from sslfeat.export.onnx_file import quiet
     from sslfeat.export.targets.planes import Planes, example
+    from sslfeat.export.to_onnx import quiet
 
     card = source.file.card
     size = card.preprocess.size

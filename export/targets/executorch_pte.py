@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslfeat.errors import MissingExtraError
-from sslfeat.export.targets.target import Source
+from sslfeat.export.targets.base import Source
 
 MAIN = "encoder.pte"
-MOST = 64  # pictures in a batch
+MOST = 64  # images in a batch
 
 
 def executorch(source: Source, out: Path) -> None:
     """``encoder.pte``: uint8 (N, S, S, 3) to float32 (N, D), N up to 64."""
     import torch
 
-    from sslfeat.export.onnx_file import quiet
+    from sslfeat.export.to_onnx import quiet
 
     size = source.file.card.preprocess.size
     batch = torch.export.Dim("batch", min=1, max=MOST)
@@ -25,7 +25,7 @@ def executorch(source: Source, out: Path) -> None:
             from executorch.exir import to_edge_transform_and_lower
         except ImportError as error:
             raise MissingExtraError("executorch", "executorch") from error
-        pictures = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-        program = torch.export.export(source.torch(), (pictures,), dynamic_shapes={"image": {0: batch}})
+        images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+        program = torch.export.export(source.torch(), (images,), dynamic_shapes={"image": {0: batch}})
         data = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
     (out / MAIN).write_bytes(data)

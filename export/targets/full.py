@@ -1,4 +1,4 @@
-"""Resize and crop inside the graph: pictures of any size go in, as uint8 (N, H, W, 3)."""
+"""Resize and crop inside the graph: images of any size go in, as uint8 (N, H, W, 3)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper
 
-from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME, EncoderFile
+from sslfeat.data.transforms import open_image, read_file, resize_crop, to_rgb
 from sslfeat.errors import ExportError, ParityError
+from sslfeat.export.targets.base import Source, TargetCheck
 from sslfeat.export.targets.pillow_graph import KERNELS, OPSET, pillow_graph
-from sslfeat.export.targets.target import Checked, Source
-from sslfeat.preprocess import open_picture, read_file, resize_crop, to_rgb
+from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile
 
 MAIN = "encoder.onnx"
 PIXELS = "pixels"
@@ -26,7 +26,7 @@ def onnx_full(source: Source, out: Path) -> None:
 
 
 def full_model(file: EncoderFile, with_pixels: bool = False) -> onnx.ModelProto:
-    """The encoder behind its preprocessing; ``with_pixels`` it also gives what it makes of a picture, to be checked.
+    """The encoder behind its preprocessing; ``with_pixels`` it also gives what it makes of an image, to be checked.
 
     Raises ExportError for a filter that the graph lacks.
     """
@@ -53,8 +53,8 @@ def full_model(file: EncoderFile, with_pixels: bool = False) -> onnx.ModelProto:
     return model
 
 
-def check_full(source: Source, out: Path, pictures: Sequence[bytes]) -> Checked:
-    """Picture files through the graph. Raises ParityError if more than 0.1 % of pixels are not Pillow's."""
+def check_full(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
+    """Image files through the graph. Raises ParityError if more than 0.1 % of pixels are not Pillow's."""
     import onnxruntime
 
     prep = source.file.card.preprocess
@@ -63,13 +63,13 @@ def check_full(source: Source, out: Path, pictures: Sequence[bytes]) -> Checked:
     model = full_model(source.file, with_pixels=True).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     rows, unequal, count = [], 0, 0
-    for picture in pictures:
-        upright = to_rgb(open_picture(read_file(picture)))
+    for image in images:
+        upright = to_rgb(open_image(read_file(image)))
         embedding, pixels = session.run([OUTPUT_NAME, PIXELS], {INPUT_NAME: np.asarray(upright)[None]})
         differ = (pixels[0] != np.asarray(resize_crop(upright, prep))).any(-1)
         unequal, count = unequal + int(differ.sum()), count + differ.size
         rows.append(embedding)
-    told = f"{100 - 100 * unequal / count:.3f} % of pixels are Pillow's"
+    remark = f"{100 - 100 * unequal / count:.3f} % of pixels are Pillow's"
     if unequal > MOST_UNEQUAL * count:
-        raise ParityError(f"{told}: at least 99.9 % must be")
-    return Checked(np.concatenate(rows), told)
+        raise ParityError(f"{remark}: at least 99.9 % must be")
+    return TargetCheck(np.concatenate(rows), remark)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslfeat.errors import MissingExtraError
-from sslfeat.export.targets.target import Source
+from sslfeat.export.targets.base import Source
 
 MAIN = "encoder.tflite"
 
 
 def litert(source: Source, out: Path) -> None:
     """``encoder.tflite``: float32 (1, 3, S, S), values 0 to 255, to float32 (1, D)."""
-    from sslfeat.export.onnx_file import quiet
     from sslfeat.export.targets.planes import Planes, example
+    from sslfeat.export.to_onnx import quiet
 
     with quiet():
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,45 +9,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat.errors import ExportError
-from sslfeat.export.targets.target import INT8, Source
-from sslfeat.images import Pixels
-from sslfeat.likeness import cosines, neighbour_overlap
-from sslfeat.quantize import quantize, ways
-from sslfeat.sessions import OnnxSession
+from sslfeat.export.targets.base import Source
+from sslfeat.inference.quantization import best_int8
 
 LARGEST_HALF = 65_504.0
-BATCH, LAPS = 8, 7
 SMALL = 64  # values of a tensor that is not worth halving
 
 
 def int8(source: Source, out: Path) -> None:
-    """8-bit weights, quantised the way that a trial finds best: of those that hold on ``seen``, the fastest."""
-    out.write_bytes(best_int8(source))
-
-
-def best_int8(source: Source) -> bytes:
-    """The quantised encoder: the fastest way within the gate, or, if none is, the one that keeps most neighbours."""
-    made = [quantize(source.file.data, source.seen, way) for way in ways(source.file.data)]
-    if len(made) == 1:
-        return made[0]
-    wanted = OnnxSession(source.file.data, "cpu", 1).run(source.seen)
-    tried = []
-    for data in made:
-        session = OnnxSession(data, "cpu", 1)
-        found = session.run(source.seen)
-        overlap = neighbour_overlap(wanted, found)
-        holds = overlap >= (INT8.overlap or 0) and float(cosines(wanted, found).min()) >= INT8.cosine
-        tried.append((holds, -_seconds(session, source.seen[:BATCH]) if holds else overlap, data))
-    return max(tried, key=lambda trial: trial[:2])[2]
-
-
-def _seconds(session: OnnxSession, batch: Pixels) -> float:
-    spent = []
-    for _ in range(LAPS):
-        began = time.perf_counter()
-        session.run(batch)
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
+    """8-bit weights, quantized the way that a trial finds best: of those that hold on ``seen``, the fastest."""
+    out.write_bytes(best_int8(source.file.data, source.seen))
 
 
 def fp16(source: Source, out: Path) -> None:
@@ -77,7 +46,7 @@ def fp16(source: Source, out: Path) -> None:
 
 
 def ort(source: Source, out: Path) -> None:
-    """onnxruntime's format for phones. Optimised as far as EXTENDED: ALL would tie it to this machine's processor."""
+    """onnxruntime's format for phones. Optimized as far as EXTENDED: ALL would tie it to this machine's processor."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat.errors import ExportError, MissingExtraError
-from sslfeat.export.targets.target import Source
+from sslfeat.export.targets.base import Source
 
 MAIN = "encoder.param"
 TIMEOUT = 600  # seconds
 
 
 def ncnn(source: Source, out: Path) -> None:
-    """``encoder.param`` and ``encoder.bin``: blob ``in0`` is the picture, planes of 0 to 255; ``out0`` the embedding."""
+    """``encoder.param`` and ``encoder.bin``: blob ``in0`` is the image, planes of 0 to 255; ``out0`` the embedding."""
     try:
         import pnnx
     except ImportError as error:
         raise MissingExtraError("ncnn", "pnnx") from error
     import torch
 
-    from sslfeat.export.onnx_file import quiet
     from sslfeat.export.targets.planes import Planes, example
+    from sslfeat.export.to_onnx import quiet
 
     size = source.file.card.preprocess.size
     program = Path(sys.executable).parent / Path(pnnx.EXEC_PATH).name

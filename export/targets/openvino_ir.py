@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sslfeat.card import CARD_KEY
 from sslfeat.errors import MissingExtraError
-from sslfeat.export.targets.lower import best_int8
-from sslfeat.export.targets.target import Source
+from sslfeat.export.targets.base import Source
+from sslfeat.inference.model_card import CARD_KEY
+from sslfeat.inference.quantization import best_int8
 
 MAIN = "encoder.xml"
 
@@ -24,8 +24,8 @@ def fp16(source: Source, out: Path) -> None:
 
 
 def int8(source: Source, out: Path) -> None:
-    """The quantised graph of ``int8``."""
-    _save(source, best_int8(source), out, half=False)
+    """The quantized graph of ``int8``."""
+    _save(source, best_int8(source.file.data, source.seen), out, half=False)
 
 
 def _save(source: Source, data: bytes, out: Path, half: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import inliner, parser
 
-from sslfeat.preprocess import Preprocess
+from sslfeat.data.transforms import Preprocess
 
 OPSET = 18
 KERNELS = {
@@ -83,14 +83,14 @@ filtered (values, length, wanted) => (filtered_values)
     length_double = Cast <to = 11> (length)
     wanted_double = Cast <to = 11> (wanted)
     scale = Div(length_double, wanted_double)
-    centre = Mul(to_middle, scale)
+    center = Mul(to_middle, scale)
     spread = Max(scale, one)
     closeness = Div(one, spread)
     end = Squeeze(length, scalar)
     from = Range(first, end, step)
     from_double = Cast <to = 11> (from)
     from_column = Unsqueeze(from_double, down)
-    left = Sub(from_column, centre)
+    left = Sub(from_column, center)
     apart = Add(left, half)
     scaled = Mul(apart, closeness)
     distance = Abs(scaled)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslfeat.models.frozen import FrozenEncoder
+from sslfeat.models.engine.frozen import FrozenEncoder
 
 
 class Planes(nn.Module):
-    """``encoder`` without its own change of layout: scaling and normalisation stay inside."""
+    """``encoder`` without its own change of layout: scaling and normalization stay inside."""
 
     def __init__(self, encoder: FrozenEncoder) -> None:
         super().__init__()

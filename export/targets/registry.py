@@ -14,18 +14,16 @@ from sslfeat.export.targets import (
     servers,
     web,
 )
-from sslfeat.export.targets.target import FP16, FP32, INT8, Target
+from sslfeat.export.targets.base import FP16, FP32, INT8, Target
 
 APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run"
-ANY_SIZE = "it takes pictures of any size: give them to encoder.onnx in onnxruntime, whole"
+ANY_SIZE = "it takes images of any size: give them to encoder.onnx in onnxruntime, whole"
 STATIC = "it runs in a browser: put the folder on any static server"
 
 TARGETS = {
     target.name: target
     for target in (
-        Target(
-            "onnx-full", "pictures of any size in", FP32, full.onnx_full, None, full.MAIN, ANY_SIZE, full.check_full
-        ),
+        Target("onnx-full", "images of any size in", FP32, full.onnx_full, None, full.MAIN, ANY_SIZE, full.check_full),
         Target("int8", "encoder file in 8 bits, for CPUs", INT8, lower.int8, "onnx"),
         Target("fp16", "encoder file of half the size", FP16, lower.fp16, "onnx"),
         Target("ort", "onnxruntime's format for phones", FP32, lower.ort, "onnxruntime", "encoder.ort"),
@@ -39,7 +37,7 @@ TARGETS = {
         Target("litert", "LiteRT (TensorFlow Lite)", FP32, litert.litert, "litert", litert.MAIN),
         Target(
             "web",
-            "a page that embeds pictures in the browser",
+            "a page that embeds images in the browser",
             FP16,
             web.web,
             None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfeat.encoder_file import INPUT_NAME, OUTPUT_NAME
-from sslfeat.export.targets.target import Source
+from sslfeat.export.targets.base import Source
+from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME
 
 PLAIN = "encoder.onnx"
 MODEL = "encoder/1/model.onnx"

@@ -13,29 +13,29 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sslfeat.data.transforms import open_image, read_file, resize_crop, to_rgb
 from sslfeat.errors import ExportError
+from sslfeat.export.targets.base import Source, TargetCheck
 from sslfeat.export.targets.browser import ask, find_browser, served
 from sslfeat.export.targets.full import onnx_full
-from sslfeat.export.targets.target import Checked, Source
-from sslfeat.pages.thumbnails import thumbnails
-from sslfeat.preprocess import open_picture, read_file, resize_crop, to_rgb
-from sslfeat.sessions import OnnxSession
+from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.reports.thumbnails import thumbnails
 
 PAGE = Path(__file__).parent / "web_page"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PACKAGE = "onnxruntime-web"
-SAMPLES = 24  # pictures that the page knows
-CHECKED, LONGEST = 64, 1024  # pictures that a browser embeds, and their longer side, px
+SAMPLES = 24  # images that the page knows
+CHECKED, LONGEST = 64, 1024  # images that a browser embeds, and their longer side, px
 
 
 def web(source: Source, out: Path) -> None:
-    """``index.html``, its modules, the encoder (any size of picture), samples and the runtime. Raises ExportError."""
+    """``index.html``, its modules, the encoder (any size of image), samples and the runtime. Raises ExportError."""
     onnx_full(source, out)
     for file in PAGE.iterdir():
         shutil.copy(file, out / file.name)
     names = [name.decode("utf-8", "backslashreplace") for name in source.shown[:SAMPLES]]
     pixels = [np.asarray(resize_crop(_opened(name), source.file.card.preprocess)) for name in source.shown[:SAMPLES]]
-    embeddings = OnnxSession(source.file.data, "cpu", 1).run(np.stack(pixels))
+    embeddings = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(pixels))
     samples = [
         {"name": Path(name).name, "uri": uri, "embedding": [round(float(value), 5) for value in row]}
         for name, uri, row in zip(names, thumbnails(names, 96), embeddings, strict=True)
@@ -44,23 +44,23 @@ def web(source: Source, out: Path) -> None:
     _runtime(source.runtime, out)
 
 
-def check_web(source: Source, out: Path, pictures: Sequence[bytes]) -> Checked:
-    """Embeddings by a real browser, of pictures sent as PNG so that both sides see the same pixels. Raises ExportError."""
+def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
+    """Embeddings by a real browser, of images sent as PNG so that both sides see the same pixels. Raises ExportError."""
     browser = find_browser()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "served"
         shutil.copytree(out, place)
-        for number, picture in enumerate(pictures[:CHECKED]):
-            image = to_rgb(open_picture(read_file(picture)))
-            image.thumbnail((LONGEST, LONGEST))
-            image.save(place / f"check-{number}.png")
-        (place / "check.html").write_text(_CHECK.replace("COUNT", str(min(len(pictures), CHECKED))))
+        for number, image in enumerate(images[:CHECKED]):
+            opened = to_rgb(open_image(read_file(image)))
+            opened.thumbnail((LONGEST, LONGEST))
+            opened.save(place / f"check-{number}.png")
+        (place / "check.html").write_text(_CHECK.replace("COUNT", str(min(len(images), CHECKED))))
         with served(place) as (address, heard):
             found = ask(f"{address}/check.html", heard, Path(folder) / "profile")
         prep = source.file.card.preprocess
         wanted = [np.asarray(resize_crop(_opened(place / f"check-{n}.png"), prep)) for n in range(len(found))]
-    reference = OnnxSession(source.file.data, "cpu", 1).run(np.stack(wanted))
-    return Checked(found, f"in {Path(browser).name}, wasm, one thread", reference)
+    reference = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(wanted))
+    return TargetCheck(found, f"in {Path(browser).name}, wasm, one thread", reference)
 
 
 _CHECK = """<!DOCTYPE html><meta charset="utf-8"><body><script type="module">
@@ -106,4 +106,4 @@ def _runtime(given: Path | None, out: Path) -> None:
 
 
 def _opened(path: str | bytes | Path) -> Image.Image:
-    return to_rgb(open_picture(read_file(path)))
+    return to_rgb(open_image(read_file(path)))

@@ -1,9 +1,9 @@
-"""Autoregression (Schmidhuber, Heil 1996 and Bengio et al. 2003 on text; El-Nouby et al. 2024, "AIM", on pictures).
+"""Autoregression (Schmidhuber, Heil 1996 and Bengio et al. 2003 on text; El-Nouby et al. 2024, "AIM", on images).
 
 Task: predict the next patch from those before it in raster order. A causal mask (T, T) keeps each token from seeing what
 follows, except that the first few patches, a prefix of random length, see each other (AIM, section 3.2): so the
-encoder also works on whole pictures, which is how its features, means over the tokens, are taken. The target is the next
-patch, normalised by its own mean and deviation (squared error), or its visual word (cross-entropy: the likelihood of
+encoder also works on whole images, which is how its features, means over the tokens, are taken. The target is the next
+patch, normalized by its own mean and deviation (squared error), or its visual word (cross-entropy: the likelihood of
 the older papers). Known shortcut: continuing the nearest pixels is most of what there is to gain; it cannot be closed, only
 read from how far the error lies below the trivial one. Needs long training, like MAE. ``prefix=false``: purely causal.
 """
@@ -17,21 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.augment import random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone, ViTBackbone, need_vit
-from sslfeat.models.codebook import Codebook, unigram
-from sslfeat.models.data import Pictures, evenly, to_batch
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.registry import need_vit
+from sslfeat.models.backbones.vit import ViTBackbone
+from sslfeat.models.engine.data import Images, evenly, to_batch
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
-from sslfeat.models.patches import mean_patch_error, normalize_patches, patchify, unpatchify
-from sslfeat.models.previews import tile
-from sslfeat.models.tiles import whole_numbers
+from sslfeat.models.ops.augment import random_resized_crop, to_float
+from sslfeat.models.ops.codebook import Codebook, unigram
+from sslfeat.models.ops.patches import mean_patch_error, normalize_patches, patchify, unpatchify
+from sslfeat.models.ops.previews import tile
+from sslfeat.models.ops.tiles import whole_numbers
 
-UNIGRAM_SAMPLE = 1000  # pictures
+UNIGRAM_SAMPLE = 1000  # images
 
 
 @register("autoregressive")
 class Autoregressive(Method):
-    """Views: pictures (N, 3, S, S) and the length of the prefix; the error of patches after it, from those before."""
+    """Views: images (N, 3, S, S) and the length of the prefix; the error of patches after it, from those before."""
 
     encoder: ViTBackbone
     frequencies: Tensor
@@ -71,34 +73,34 @@ class Autoregressive(Method):
             nn.Linear(encoder.dim, config.hidden), nn.GELU(), nn.LayerNorm(config.hidden), nn.Linear(config.hidden, out)
         )
 
-    def prepare(self, pictures: Pictures) -> None:
+    def prepare(self, images: Images) -> None:
         """Fit the codebook, and count its words in crops like those of training."""
         if self.config.target == "words":
-            self.codebook.fit(pictures)
-            numbers = evenly(len(pictures.pixels), UNIGRAM_SAMPLE)
+            self.codebook.fit(images)
+            numbers = evenly(len(images.pixels), UNIGRAM_SAMPLE)
             crops, _ = self.views(
-                to_batch(pictures.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0)
+                to_batch(images.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0)
             )
             self.frequencies.copy_(unigram(self.codebook(patchify(crops, self.encoder.patch)), self.config.words))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, int]:
-        """Pictures uint8 (N, 3, S, S) to random crops, and the prefix of this batch: 1 to T - 1 patches."""
+        """Images uint8 (N, 3, S, S) to random crops, and the prefix of this batch: 1 to T - 1 patches."""
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         longest = self.count - 1 if self.config.prefix else 1
         return crops, int(whole_numbers((1,), 1, longest, generator))
 
-    def predict(self, pictures: Tensor, prefix: int) -> Tensor:
+    def predict(self, images: Tensor, prefix: int) -> Tensor:
         """For each patch from the prefix's last on, its successor's prediction: (N, T - prefix, out)."""
-        mask = prefix_mask(self.count, prefix, pictures.device)
-        tokens = self.encoder.transform(self.encoder.embed(self.input_transform(pictures)), mask)
+        mask = prefix_mask(self.count, prefix, images.device)
+        tokens = self.encoder.transform(self.encoder.embed(self.input_transform(images)), mask)
         predicted: Tensor = self.head(tokens[:, prefix - 1 : -1])
         return predicted.float()
 
     def loss(self, views: tuple[Tensor, int]) -> tuple[Tensor, Figures]:
-        """Squared error of normalised patches with that of the mean patch beside it, or cross-entropy and unigram's."""
-        pictures, prefix = views
-        patches = patchify(pictures, self.encoder.patch)[:, prefix:]
-        predicted = self.predict(pictures, prefix)
+        """Squared error of normalized patches with that of the mean patch beside it, or cross-entropy and unigram's."""
+        images, prefix = views
+        patches = patchify(images, self.encoder.patch)[:, prefix:]
+        predicted = self.predict(images, prefix)
         if self.config.target == "pixels":
             target = normalize_patches(patches)
             loss, trivial = (predicted - target).square().mean(), mean_patch_error(target)
@@ -110,8 +112,8 @@ class Autoregressive(Method):
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Rows: the first half; each later patch predicted from all before it; whole."""
-        pictures, prefix = to_float(batch), self.count // 2
-        patches, predicted = patchify(pictures, self.encoder.patch), self.predict(pictures, prefix)
+        images, prefix = to_float(batch), self.count // 2
+        patches, predicted = patchify(images, self.encoder.patch), self.predict(images, prefix)
         if self.config.target == "words":
             guess = self.codebook.looks[predicted.argmax(2)]
         else:

@@ -1,10 +1,10 @@
 """Redundancy reduction (Barlow 1989, "Unsupervised Learning"; Zbontar et al. 2021, "Barlow Twins").
 
-Task: a unit should say the same of two views of a picture, and different units should say different things. The
+Task: a unit should say the same of two views of an image, and different units should say different things. The
 cross-correlation matrix C (P, P) of the projections of two views, over the batch, is brought to the identity (2021,
 equation 1); the features in front of the projector are kept. That is Barlow's factorial code as far as correlations go;
-``sslfeat.redundancy`` measures it on any encoder. Known shortcut: crops of one picture share their colours; colour
-distortion closes it, ``jitter=0`` with ``gray=0`` opens it again. Constant units cannot win: each is standardised.
+``sslfeat.redundancy`` measures it on any encoder. Known shortcut: crops of one image share their colors; color
+distortion closes it, ``jitter=0`` with ``gray=0`` opens it again. Constant units cannot win: each is standardized.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.previews import tile
-from sslfeat.models.ranks import gather_parts
+from sslfeat.models.ops.augment import color_jitter, random_resized_crop, to_float
+from sslfeat.models.ops.previews import tile
 
 EPSILON = 1e-5  # under the variance of a unit
 LEAST_AGREEMENT = 0.2
@@ -27,15 +27,15 @@ LEAST_AGREEMENT = 0.2
 
 @register("barlow")
 class Barlow(Method):
-    """Views (2N, 3, S, S), view i and view N + i from the same picture; their cross-correlation to the identity."""
+    """Views (2N, 3, S, S), view i and view N + i from the same image; their cross-correlation to the identity."""
 
     @dataclass(frozen=True)
     class Config:
         """``redundancy_weight``: l, of the off-diagonal terms (paper: 0.0051).
 
         ``projection_dim``: width of the three layers of the projector (paper: 8192; 1024 costs it 2 points of 73).
-        ``jitter``, ``gray``, ``min_area``: strength of the colour distortion, share of views without colour, area of the
-        smallest crop (paper: SimCLR's, 1, 0.2, 0.08, with blur and solarisation, which small pictures do without).
+        ``jitter``, ``gray``, ``min_area``: strength of the color distortion, share of views without color, area of the
+        smallest crop (paper: SimCLR's, 1, 0.2, 0.08, with blur and solarisation, which small images do without).
         """
 
         redundancy_weight: float = 0.0051
@@ -47,7 +47,7 @@ class Barlow(Method):
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(
         "Barlow 1989; Zbontar, Jing, Misra, LeCun, Deny 2021",
-        "each unit agrees between two views of a picture and is uncorrelated with all others",
+        "each unit agrees between two views of an image and is uncorrelated with all others",
         "ImageNet linear (ResNet-50, 1000 epochs) 73.2; CIFAR-10 (ResNet-18, 1000 epochs) 92.1",
     )
     config: Config
@@ -60,7 +60,7 @@ class Barlow(Method):
         )
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures uint8 (N, 3, S, S) to two independent views of each, float (2N, 3, S, S)."""
+        """Images uint8 (N, 3, S, S) to two independent views of each, float (2N, 3, S, S)."""
         twice = to_float(torch.cat([batch, batch]))
         cropped = random_resized_crop(twice, generator, scale=(self.config.min_area, 1.0))
         return color_jitter(cropped, generator, self.config.jitter, gray_probability=self.config.gray)
@@ -73,13 +73,13 @@ class Barlow(Method):
         """Units that the two views do not share stay at an agreement near 0, whatever the rest of the loss does."""
         if figures["agreement"] < LEAST_AGREEMENT:
             return (
-                f"the two views of a picture agree little ({figures['agreement']:.2f} of 1): try weaker augmentation "
+                f"the two views of an image agree little ({figures['agreement']:.2f} of 1): try weaker augmentation "
                 "(min_area, jitter), a larger batch, or more steps"
             )
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Top row one view of each picture, bottom row the other."""
+        """Top row one view of each image, bottom row the other."""
         return tile(*self.views(batch, generator).chunk(2))
 
 
@@ -87,10 +87,10 @@ def barlow_twins(projections: Tensor, weight: float) -> tuple[Tensor, Figures]:
     """sum_i (1 - C_ii)^2 + ``weight`` sum_{i != j} C_ij^2 of (2N, P) projections whose rows i and N + i are a pair.
 
     ``agreement`` is the mean C_ii, 1 at best; ``redundancy`` the mean |C_ij|; ``accuracy`` how often the true partner is
-    the nearest of the N other views, by the cosine of the standardised projections. The batch is that of all processes.
+    the nearest of the N other views, by the cosine of the standardized projections. The batch is that of all processes.
     """
     with torch.autocast(projections.device.type, enabled=False):
-        first, second = (_standardise(half) for half in gather_parts(projections.float(), 2).chunk(2))
+        first, second = (_standardize(half) for half in gather_parts(projections.float(), 2).chunk(2))
         n, width = first.shape
         correlation = first.T @ second / n
         similarity = functional.normalize(first.detach(), dim=1) @ functional.normalize(second.detach(), dim=1).T
@@ -106,10 +106,10 @@ def barlow_twins(projections: Tensor, weight: float) -> tuple[Tensor, Figures]:
     }
 
 
-def _standardise(z: Tensor) -> Tensor:
+def _standardize(z: Tensor) -> Tensor:
     """Zero mean and unit variance of each unit over the batch."""
-    centred = z - z.mean(0)
-    return centred / (centred.pow(2).mean(0) + EPSILON).sqrt()
+    centered = z - z.mean(0)
+    return centered / (centered.pow(2).mean(0) + EPSILON).sqrt()
 
 
 def _hidden(in_dim: int, out_dim: int) -> tuple[nn.Module, ...]:

@@ -2,10 +2,10 @@
 
 Task: which visual words are hidden. 40% of the patches, in blobs, are replaced by one learned [MASK] token, which goes
 through the encoder with the visible ones, (N, T, dim), and says the word of its patch, (N, T, W): the two differences
-from MAE (section 2.3). Words come from k-means on whitened patches, where the paper uses DALL-E's tokeniser. BERT's other
+from MAE (section 2.3). Words come from k-means on whitened patches, where the paper uses DALL-E's tokenizer. BERT's other
 task, next-sentence prediction, has no counterpart here. Known shortcuts: single hidden patches are interpolated from
-their neighbours, so blobs are hidden (``blobs=false`` opens it); frequent words are guessed, so the error stands beside the
-unigram's. The encoder never sees a whole picture in training. Features are means over the patch tokens.
+their neighbors, so blobs are hidden (``blobs=false`` opens it); frequent words are guessed, so the error stands beside the
+unigram's. The encoder never sees a whole image in training. Features are means over the patch tokens.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.augment import random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone, ViTBackbone, need_vit
-from sslfeat.models.codebook import Codebook, unigram
-from sslfeat.models.data import Pictures, evenly, to_batch
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.registry import need_vit
+from sslfeat.models.backbones.vit import ViTBackbone
+from sslfeat.models.engine.data import Images, evenly, to_batch
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
-from sslfeat.models.motion import blob_masks
-from sslfeat.models.patches import patchify, random_order, unpatchify
-from sslfeat.models.previews import tile
+from sslfeat.models.ops.augment import random_resized_crop, to_float
+from sslfeat.models.ops.codebook import Codebook, unigram
+from sslfeat.models.ops.optical_flow import blob_masks
+from sslfeat.models.ops.patches import patchify, random_order, unpatchify
+from sslfeat.models.ops.previews import tile
 
-UNIGRAM_SAMPLE = 1000  # pictures
+UNIGRAM_SAMPLE = 1000  # images
 
 
 @register("beit")
 class BEiT(Method):
-    """Views: pictures (N, 3, S, S) and what is hidden, bool (N, T); cross-entropy over the words of hidden patches."""
+    """Views: images (N, 3, S, S) and what is hidden, bool (N, T); cross-entropy over the words of hidden patches."""
 
     encoder: ViTBackbone
     frequencies: Tensor
@@ -66,15 +68,15 @@ class BEiT(Method):
         self.codebook = Codebook(config.words, self.encoder.patch)
         self.register_buffer("frequencies", torch.full((config.words,), 1 / config.words))
 
-    def prepare(self, pictures: Pictures) -> None:
+    def prepare(self, images: Images) -> None:
         """Fit the codebook, and count its words in crops like those of training."""
-        self.codebook.fit(pictures)
-        numbers = evenly(len(pictures.pixels), UNIGRAM_SAMPLE)
-        crops, _ = self.views(to_batch(pictures.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0))
+        self.codebook.fit(images)
+        numbers = evenly(len(images.pixels), UNIGRAM_SAMPLE)
+        crops, _ = self.views(to_batch(images.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0))
         self.frequencies.copy_(unigram(self.codebook(patchify(crops, self.encoder.patch)), self.config.words))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S) to random crops, and as many hidden patches in each."""
+        """Images uint8 (N, 3, S, S) to random crops, and as many hidden patches in each."""
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         return crops, self.hide(len(batch), generator)
 
@@ -84,26 +86,26 @@ class BEiT(Method):
             return blob_masks(n, self.encoder.grid, self.config.mask, generator).flatten(1)
         return random_order(n, self.count, generator) < round(self.config.mask * self.count)
 
-    def predict(self, pictures: Tensor, hidden: Tensor) -> Tensor:
+    def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Logits (N, T, W) for all patches."""
-        tokens = self.encoder.embed(self.input_transform(pictures))
+        tokens = self.encoder.embed(self.input_transform(images))
         masked = (self.mask_token + self.encoder.positions).to(tokens.dtype)
         logits: Tensor = self.head(self.encoder.transform(torch.where(hidden[:, :, None], masked, tokens)))
         return logits.float()
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
         """Mean cross-entropy of hidden patches in nats; ``trivial`` is that of the words' frequencies."""
-        pictures, hidden = views
-        words = self.codebook(patchify(pictures, self.encoder.patch))[hidden]
-        loss = functional.cross_entropy(self.predict(pictures, hidden)[hidden], words)
+        images, hidden = views
+        words = self.codebook(patchify(images, self.encoder.patch))[hidden]
+        loss = functional.cross_entropy(self.predict(images, hidden)[hidden], words)
         return loss, {"error": loss.detach(), "trivial": -self.frequencies[words].log().mean()}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Rows: what is hidden, the likeliest words in its place (drawn as their mean patch), all true words."""
-        pictures = to_float(batch)
+        images = to_float(batch)
         hidden = self.hide(len(batch), generator)
-        patches = patchify(pictures, self.encoder.patch)
-        guess = self.codebook.looks[self.predict(pictures, hidden).argmax(2)]
+        patches = patchify(images, self.encoder.patch)
+        guess = self.codebook.looks[self.predict(images, hidden).argmax(2)]
         truth = self.codebook.looks[self.codebook(patches)]
         away = hidden[:, :, None]
         rows = patches.masked_fill(away, 0.5), torch.where(away, guess, truth), truth

@@ -1,10 +1,10 @@
-"""Colourisation (Zhang, Isola, Efros 2016, "Colorful Image Colorization").
+"""Colorisation (Zhang, Isola, Efros 2016, "Colorful Image Colorization").
 
-Task: from the lightness of a picture, tell its colours. The encoder sees L of CIE Lab, in training, evaluation and the
+Task: from the lightness of an image, tell its colors. The encoder sees L of CIE Lab, in training, evaluation and the
 exported graph; a decoder predicts, on (N, Q, G, G) with G = S/2 (S/4 from 64 px), how likely each of Q bins of the ab
-plane is (section 2.1), against the five nearest bins of the true colour (section 2.2). Known shortcut: playing safe. A
-squared error is lowest for the mean of all plausible colours, which is grey (``loss=l2`` opens it, docs/l2.md), and
-most pixels of any data are nearly grey, so rare colours weigh more (equation 4; ``uniform=1`` opens that).
+plane is (section 2.1), against the five nearest bins of the true color (section 2.2). Known shortcut: playing safe. A
+squared error is lowest for the mean of all plausible colors, which is gray (``loss=l2`` opens it, docs/l2.md), and
+most pixels of any data are nearly gray, so rare colors weigh more (equation 4; ``uniform=1`` opens that).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.augment import random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone
-from sslfeat.models.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
-from sslfeat.models.data import Pictures, evenly
-from sslfeat.models.decoder import Decoder, pool_patches
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.data import Images, evenly
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.previews import tile
+from sslfeat.models.modules.conv_decoder import ConvDecoder, pool_patches
+from sslfeat.models.ops.augment import random_resized_crop, to_float
+from sslfeat.models.ops.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
+from sslfeat.models.ops.previews import tile
 
-PRIOR_SAMPLE = 1000  # pictures that the prior is computed from
+PRIOR_SAMPLE = 1000  # images that the prior is computed from
 AB_SCALE = 50.0  # ab is divided by it for the squared error
-LEAST_CHROMA = 2.0  # mean chroma below which the data is as good as grey (1 is invisible)
+LEAST_CHROMA = 2.0  # mean chroma below which the data is as good as gray (1 is invisible)
 
 
 @register("colorization")
@@ -41,7 +41,7 @@ class Colorization(Method):
     class Config:
         """``loss``: ``ce`` or ``l2``. ``grid``: side of an ab bin, 0 for 20 below 64 px and the paper's 10 from there.
         ``uniform``: share of the uniform distribution in the weights (paper: .5; 1 turns rebalancing off).
-        ``temperature`` of the annealed mean that colours are read off with (paper: .38). ``min_area``: smallest crop.
+        ``temperature`` of the annealed mean that colors are read off with (paper: .38). ``min_area``: smallest crop.
         """
 
         loss: str = "ce"
@@ -53,7 +53,7 @@ class Colorization(Method):
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Zhang, Isola, Efros 2016",
-        "tell the colours of a picture from its lightness",
+        "tell the colors of an image from its lightness",
         "ImageNet linear (AlexNet conv3/conv5) 30.4/30.3, VOC07 65.6",
     )
     config: Config
@@ -72,21 +72,21 @@ class Colorization(Method):
         bins = ab_bins(self.grid)
         self.register_buffer("bins", bins, persistent=False)
         self.register_buffer("prior", torch.full((len(bins),), 1 / len(bins)))
-        self.decoder = Decoder(encoder, len(bins) if config.loss == "ce" else 2, self.side)
+        self.decoder = ConvDecoder(encoder, len(bins) if config.loss == "ce" else 2, self.side)
 
-    def prepare(self, pictures: Pictures) -> None:
-        """The prior (Q,): how often each bin is met, softly encoded, in an even sample of the pictures."""
-        counts, count = torch.zeros(len(self.bins), dtype=torch.float64), len(pictures.pixels)
+    def prepare(self, images: Images) -> None:
+        """The prior (Q,): how often each bin is met, softly encoded, in an even sample of the images."""
+        counts, count = torch.zeros(len(self.bins), dtype=torch.float64), len(images.pixels)
         for start in np.array_split(evenly(count, PRIOR_SAMPLE), 10):
             if len(start):
-                batch = torch.from_numpy(pictures.pixels[start]).permute(0, 3, 1, 2)
+                batch = torch.from_numpy(images.pixels[start]).permute(0, 3, 1, 2)
                 nearest, shares = self.encode_colors(self.targets(to_float(batch)))
                 counts.index_add_(0, nearest.flatten(), shares.flatten().double())
         self.prior = (counts / counts.sum()).float().to(self.prior.device)
 
-    def targets(self, pictures: Tensor) -> Tensor:
-        """True colours, ab (N, 2, G, G), of pictures (N, 3, S, S) in [0, 1]: means over the places' pixels."""
-        return functional.adaptive_avg_pool2d(rgb_to_lab(pictures)[:, 1:], self.side)
+    def targets(self, images: Tensor) -> Tensor:
+        """True colors, ab (N, 2, G, G), of images (N, 3, S, S) in [0, 1]: means over the places' pixels."""
+        return functional.adaptive_avg_pool2d(rgb_to_lab(images)[:, 1:], self.side)
 
     def encode_colors(self, ab: Tensor) -> tuple[Tensor, Tensor]:
         """Nearest bins (N x G x G, 5) of every place and their shares; sigma 5 at the paper's grid of 10."""
@@ -98,7 +98,7 @@ class Colorization(Method):
         return weights / (self.prior * weights).sum()
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S) to crops float (N, 3, S, S) and their colours (N, 2, G, G)."""
+        """Images uint8 (N, 3, S, S) to crops float (N, 3, S, S) and their colors (N, 2, G, G)."""
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         return crops, self.targets(crops)
 
@@ -106,15 +106,15 @@ class Colorization(Method):
         """Rebalanced cross-entropy in nats, or the squared error.
 
         ``error`` is the loss itself and ``trivial`` that of one guess for all pixels: the prior, as the weights see it,
-        or its mean colour. ``chroma`` is the mean distance of predicted colours from grey, ``true_chroma`` of the true.
+        or its mean color. ``chroma`` is the mean distance of predicted colors from gray, ``true_chroma`` of the true.
         """
-        pictures, ab = views
-        predicted = self.decoder(self.encoder.maps(self.input_transform(pictures))).float()
+        images, ab = views
+        predicted = self.decoder(self.encoder.maps(self.input_transform(images))).float()
         with torch.autocast(predicted.device.type, enabled=False):
             return self.compare(predicted, ab)
 
     def compare(self, predicted: Tensor, ab: Tensor) -> tuple[Tensor, Figures]:
-        """The loss of the decoder's output beside the true colours."""
+        """The loss of the decoder's output beside the true colors."""
         if self.config.loss == "l2":
             loss = (predicted - ab / AB_SCALE).square().mean()
             mean = (self.prior @ self.bins).view(1, 2, 1, 1)
@@ -139,18 +139,16 @@ class Colorization(Method):
         return annealed_mean(predicted, self.bins, self.config.temperature)
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """Grey pictures have no colours to tell."""
+        """Gray images have no colors to tell."""
         if figures["true_chroma"] < LEAST_CHROMA:
-            return (
-                f"the pictures are nearly grey (mean chroma {figures['true_chroma']:.1f}): there is no colour to tell"
-            )
+            return f"the images are nearly gray (mean chroma {figures['true_chroma']:.1f}): there is no color to tell"
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: lightness, coloured, true."""
-        pictures = to_float(batch)
-        light = rgb_to_lab(pictures)[:, :1]
-        ab = self.decode(self.decoder(self.encoder.maps(self.input_transform(pictures))).float())
+        """Rows: lightness, colored, true."""
+        images = to_float(batch)
+        light = rgb_to_lab(images)[:, :1]
+        ab = self.decode(self.decoder(self.encoder.maps(self.input_transform(images))).float())
         ab = functional.interpolate(ab, size=light.shape[2:], mode="bilinear", align_corners=False)
-        grey = lab_to_rgb(torch.cat([light, torch.zeros_like(ab)], 1))
-        return tile(grey, lab_to_rgb(torch.cat([light, ab], 1)), pictures)
+        gray = lab_to_rgb(torch.cat([light, torch.zeros_like(ab)], 1))
+        return tile(gray, lab_to_rgb(torch.cat([light, ab], 1)), images)

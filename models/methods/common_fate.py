@@ -3,7 +3,7 @@
 Task: from one still frame, tell which pixels will move together. Pixels get embeddings from a sparse hypercolumn (two
 layers' maps, read at P sampled pixels); the similarities of their embeddings are to be those of their flow: a scaled
 cosine kernel and an RBF kernel, each column of (N, P, P) made a distribution, compared by cross-entropy (section 3).
-Flow comes from sprites cut out of the pictures, which is synthetic and exact, or from folders of video frames. Known
+Flow comes from sprites cut out of the images, which is synthetic and exact, or from folders of video frames. Known
 shortcuts: a sprite's hard outline gives it away, so outlines are blended (``soft=false`` opens it). Near pixels move
 alike whatever they show, and zero padding tells a network where it is: ``trivial_near``, the error of a kernel of
 distances, says how far that goes.
@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models.augment import random_resized_crop, to_float, uniform
-from sslfeat.models.backbones import Backbone
-from sslfeat.models.data import Pictures
-from sslfeat.models.decoder import pool_patches, pyramid
-from sslfeat.models.heads import mlp
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.data import Images
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.motion import cosines, cross_entropy, flow_colors, frame_flow, rbf, sprite_scene
-from sslfeat.models.previews import tile
+from sslfeat.models.modules.conv_decoder import pool_patches, pyramid
+from sslfeat.models.modules.heads import mlp
+from sslfeat.models.ops.augment import random_resized_crop, to_float, uniform
+from sslfeat.models.ops.optical_flow import cosines, cross_entropy, flow_colors, frame_flow, rbf, sprite_scene
+from sslfeat.models.ops.previews import tile
 
 NEAR = 0.15  # of the side: bandwidth of the kernel of distances
 STILL = 0.05  # px: flow that varies less is noise
@@ -35,13 +35,13 @@ PREVIEW_SIDE = 64
 
 @register("common-fate")
 class CommonFate(Method):
-    """Views: pictures (N, 3, S, S), flow (N, 2, S, S), sampled pixels (N, P); cross-entropy of similarity kernels."""
+    """Views: images (N, 3, S, S), flow (N, 2, S, S), sampled pixels (N, P); cross-entropy of similarity kernels."""
 
     @dataclass(frozen=True)
     class Config:
-        """``source``: ``sprites`` (synthetic, from any pictures) or ``frames`` (folders of consecutive video frames, as
+        """``source``: ``sprites`` (synthetic, from any images) or ``frames`` (folders of consecutive video frames, as
         in the paper). ``points``: sampled pixels (paper: 512). ``dim`` of an embedding (paper: 16). ``bandwidth`` of the
-        RBF kernel in standard deviations of a picture's flow. ``temperature`` divides the cosine. ``layer``: the finer
+        RBF kernel in standard deviations of an image's flow. ``temperature`` divides the cosine. ``layer``: the finer
         layer of the hypercolumn, the second if empty; the other is the last. ``sprites``, ``speed`` (of the side),
         ``soft``: how many, how fast, blended outlines or hard ones.
         """
@@ -59,7 +59,7 @@ class CommonFate(Method):
     recipe = Recipe(batch_size=32, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Mahendran, Thewlis, Vedaldi 2018",
-        "tell from a still picture which pixels move together",
+        "tell from a still image which pixels move together",
         "not in the table of the others: AlexNet on YFCC100m video, VOC07 classification and segmentation",
     )
     config: Config
@@ -76,25 +76,25 @@ class CommonFate(Method):
         self.head = mlp(encoder.dims[self.layer] + encoder.dim, 128, config.dim)
         self.flow = torch.empty(0)
 
-    def prepare(self, pictures: Pictures) -> None:
-        """Flow of all frames, float16 (pictures, 2, S, S)."""
+    def prepare(self, images: Images) -> None:
+        """Flow of all frames, float16 (images, 2, S, S)."""
         if self.config.source == "frames":
-            self.flow = frame_flow(pictures)
+            self.flow = frame_flow(images)
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S) to scenes with their flow in pixels, and P sampled pixels of each."""
+        """Images uint8 (N, 3, S, S) to scenes with their flow in pixels, and P sampled pixels of each."""
         n, size = len(batch), batch.shape[-1]
         if self.config.source == "sprites":
             crops = random_resized_crop(to_float(batch), generator, scale=(0.5, 1.0))
             scene = sprite_scene(crops, generator, self.config.sprites, self.config.speed, self.config.soft)
-            pictures, flow = scene.frames[0], scene.flow
+            images, flow = scene.frames[0], scene.flow
         else:
             mirrored = (uniform((n,), 0, 1, generator) < 0.5).view(-1, 1, 1, 1)
-            pictures, flow = to_float(batch), self.flow_of(batch.device)
-            pictures = torch.where(mirrored, pictures.flip(3), pictures)
+            images, flow = to_float(batch), self.flow_of(batch.device)
+            images = torch.where(mirrored, images.flip(3), images)
             flow = torch.where(mirrored, flow.flip(3) * flow.new_tensor([-1, 1]).view(2, 1, 1), flow)
         chosen = torch.rand((n, size * size), generator=generator, device=batch.device)
-        return pictures, flow, chosen.topk(min(self.config.points, size * size), dim=1).indices
+        return images, flow, chosen.topk(min(self.config.points, size * size), dim=1).indices
 
     def flow_of(self, device: torch.device) -> Tensor:
         """The flow (N, 2, S, S) of the batch at hand."""
@@ -102,13 +102,13 @@ class CommonFate(Method):
             raise TrainingError("source=frames needs to know which frames a batch holds: train through sslfeat")
         return self.flow[self.numbers.cpu()].to(device).float()
 
-    def embed(self, pictures: Tensor, points: Tensor) -> Tensor:
+    def embed(self, images: Tensor, points: Tensor) -> Tensor:
         """Unit vectors (N, P, dim) of pixels, given by their raster number (N, P)."""
-        n, size = pictures.shape[0], pictures.shape[-1]
+        n, size = images.shape[0], images.shape[-1]
         where = torch.stack([points % size, points // size], 2)[:, None] * (2 / size) + (1 / size - 1)
         columns = [
             functional.grid_sample(maps.float(), where, padding_mode="border", align_corners=False)[:, :, 0]
-            for maps in pyramid(self.encoder, self.input_transform(pictures), self.layer, self.last)
+            for maps in pyramid(self.encoder, self.input_transform(images), self.layer, self.last)
         ]
         embeddings = self.head(torch.cat(columns, 1).transpose(1, 2).flatten(0, 1)).float()
         return functional.normalize(embeddings.view(n, -1, self.config.dim), dim=2)
@@ -117,14 +117,14 @@ class CommonFate(Method):
         """Cross-entropy in nats; ``error`` is what of it is above the least possible, the entropy of the flow's kernel.
 
         ``trivial`` is the error of a uniform kernel, ``trivial_near`` that of an RBF kernel of distances in the
-        picture, ``motion`` the standard deviation of the flow within a picture, in pixels.
+        image, ``motion`` the standard deviation of the flow within an image, in pixels.
         """
-        pictures, flow, points = views
-        size = pictures.shape[-1]
+        images, flow, points = views
+        size = images.shape[-1]
         flow = flow.flatten(2).gather(2, points[:, None].expand(-1, 2, -1)).transpose(1, 2)
         spread = (flow - flow.mean(1, keepdim=True)).square().sum(2).mean(1).sqrt().view(-1, 1, 1)
         wanted = rbf(flow / spread.clamp_min(STILL), self.config.bandwidth)
-        embeddings = self.embed(pictures, points)
+        embeddings = self.embed(images, points)
         loss = cross_entropy(wanted, cosines(embeddings) / self.config.temperature)
         least = cross_entropy(wanted, wanted)
         near = rbf(torch.stack([points % size, points // size], 2) / size, NEAR)
@@ -136,19 +136,19 @@ class CommonFate(Method):
         }
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """Pictures in which nothing moves, or everything alike, have nothing to tell."""
+        """Images in which nothing moves, or everything alike, have nothing to tell."""
         if figures["motion"] < STILL:
-            return f"the flow varies by {figures['motion']:.3f} px within a picture: these frames do not move"
+            return f"the flow varies by {figures['motion']:.3f} px within an image: these frames do not move"
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: picture, flow as colours (hue: direction), similarity to the white pixel, the one that moves most."""
-        pictures, flow, _ = self.views(batch, generator)
+        """Rows: image, flow as colors (hue: direction), similarity to the white pixel, the one that moves most."""
+        images, flow, _ = self.views(batch, generator)
         n, size = len(batch), batch.shape[-1]
         flow = flow - flow.mean((2, 3), keepdim=True)
         step = math.ceil(size / PREVIEW_SIDE)
         grid = torch.arange(size * size, device=batch.device).view(size, size)[::step, ::step]
-        embeddings = self.embed(pictures, grid.flatten().expand(n, -1))
+        embeddings = self.embed(images, grid.flatten().expand(n, -1))
         most = flow.square().sum(1)[:, ::step, ::step].flatten(1).argmax(1)
         rows = torch.arange(n, device=batch.device)
         similarity = torch.einsum("npd,nd->np", embeddings, embeddings[rows, most]).view(n, 1, *grid.shape)
@@ -156,4 +156,4 @@ class CommonFate(Method):
         warm = torch.cat([similarity, 0.6 * similarity, 1 - similarity], 1) * 0.9
         pixel = grid.flatten()[most]
         warm[rows, :, pixel // size, pixel % size] = 1
-        return tile(pictures, flow_colors(flow), warm)
+        return tile(images, flow_colors(flow), warm)

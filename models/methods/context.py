@@ -1,10 +1,10 @@
 """Context prediction (Doersch, Gupta, Efros 2015, "Unsupervised Visual Representation Learning by Context Prediction").
 
-Task: given the patch in the centre of a 3 x 3 grid and one of the eight around it, say which of the eight it is; chance is
-1/8 (section 3). The nine patches of a picture, (N x 9, 3, p, p), are encoded once and give eight pairs. Known
+Task: given the patch in the center of a 3 x 3 grid and one of the eight around it, say which of the eight it is; chance is
+1/8 (section 3). The nine patches of an image, (N x 9, 3, p, p), are encoded once and give eight pairs. Known
 shortcuts (section 3.1): what continues across the border, closed by a gap of half a patch (``gap=0`` opens it) and long
 lines by a jitter of up to 7/96 of a patch (``jitter=false``); chromatic aberration, by which a single patch tells where
-it lies, closed by a projection of the colours (``color=project``), by ``drop``, which leaves one channel and noise, or
+it lies, closed by a projection of the colors (``color=project``), by ``drop``, which leaves one channel and noise, or
 left open by ``none``; sharpness, closed by shrinking and enlarging a third of the patches (``pixelate=0``).
 """
 
@@ -17,15 +17,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.augment import random_resized_crop, to_float, uniform
-from sslfeat.models.backbones import Backbone, need_conv
-from sslfeat.models.heads import mlp
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.registry import need_conv
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.previews import tile
-from sslfeat.models.tiles import Standardize, cut, whole_numbers
+from sslfeat.models.modules.heads import mlp
+from sslfeat.models.ops.augment import random_resized_crop, to_float, uniform
+from sslfeat.models.ops.previews import tile
+from sslfeat.models.ops.tiles import Standardize, cut, whole_numbers
 
-NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)  # of the nine in raster order, all but the centre
-CENTRE = 4
+NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)  # of the nine in raster order, all but the center
+CENTER = 4
 JITTER = 7 / 96  # of a patch's side
 NOISE = 0.01  # of the kept channel's deviation
 
@@ -66,10 +67,10 @@ class Context(Method):
         self.patch = int(encoder.image_size / (3 + 2 * config.gap + shake))
         self.shake = int(self.patch * JITTER + 0.5) if config.jitter else 0
         self.input_transform = Standardize(project=config.color == "project")
-        self.head = mlp(2 * encoder.dim, config.hidden, len(NEIGHBOURS))
+        self.head = mlp(2 * encoder.dim, config.hidden, len(NEIGHBORS))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures uint8 (N, 3, S, S) to their nine patches each."""
+        """Images uint8 (N, 3, S, S) to their nine patches each."""
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         patches = cut(crops, *self.corners(len(batch), batch.shape[-1], generator), self.patch)
         if self.config.color == "drop":
@@ -77,7 +78,7 @@ class Context(Method):
         return pixelate(patches, self.config.pixelate, generator)
 
     def corners(self, n: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Tops and lefts (N, 9) of the patches, the grid in the middle of the picture."""
+        """Tops and lefts (N, 9) of the patches, the grid in the middle of the image."""
         step = self.patch + round(self.config.gap * self.patch)
         first = (size - 2 * step - self.patch) // 2
         line = first + step * torch.arange(3, device=generator.device)
@@ -87,18 +88,18 @@ class Context(Method):
         return (tops + shift[0]).clamp(0, highest), (lefts + shift[1]).clamp(0, highest)
 
     def loss(self, views: Tensor) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy in nats; ``accuracy`` is the share of neighbours put in their place."""
+        """Mean cross-entropy in nats; ``accuracy`` is the share of neighbors put in their place."""
         n = len(views)
         embedded = self.encode(views.flatten(0, 1)).view(n, 9, -1)
-        centre = embedded[:, CENTRE, None].expand(-1, len(NEIGHBOURS), -1)
-        pairs = torch.cat([centre, embedded[:, list(NEIGHBOURS)]], 2)
+        center = embedded[:, CENTER, None].expand(-1, len(NEIGHBORS), -1)
+        pairs = torch.cat([center, embedded[:, list(NEIGHBORS)]], 2)
         logits = self.head(pairs.flatten(0, 1)).float()
-        places = torch.arange(len(NEIGHBOURS), device=logits.device).repeat(n)
+        places = torch.arange(len(NEIGHBORS), device=logits.device).repeat(n)
         accuracy = (logits.detach().argmax(1) == places).float().mean()
-        return functional.cross_entropy(logits, places), {"accuracy": accuracy, "chance": 1 / len(NEIGHBOURS)}
+        return functional.cross_entropy(logits, places), {"accuracy": accuracy, "chance": 1 / len(NEIGHBORS)}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: pictures; their nine patches as the encoder sees them (clipped at two deviations)."""
+        """Rows: images; their nine patches as the encoder sees them (clipped at two deviations)."""
         patches = self.views(batch, generator)
         seen = (self.input_transform(patches.flatten(0, 1)) / 4 + 0.5).clamp(0, 1).view(patches.shape)
         tops, lefts = self.corners(1, batch.shape[-1], torch.Generator(batch.device).manual_seed(0))
@@ -109,7 +110,7 @@ class Context(Method):
 
 
 def keep_one_channel(patches: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture's patches (N, 9, 3, p, p) keep one channel, the same for all nine; the others become faint noise."""
+    """Each image's patches (N, 9, 3, p, p) keep one channel, the same for all nine; the others become faint noise."""
     n = len(patches)
     kept = functional.one_hot(whole_numbers((n,), 0, 2, generator), 3).view(n, 1, 3, 1, 1).bool()
     deviation = patches.masked_fill(~kept, 0).std((3, 4), keepdim=True).amax(2, keepdim=True)

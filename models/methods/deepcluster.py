@@ -1,13 +1,13 @@
 """DeepCluster (Caron, Bojanowski, Joulin, Douze 2018, "Deep Clustering for Unsupervised Learning of Visual Features").
 
-Task: say which cluster of pictures a crop comes from, the clusters being those of the encoder's own features. Once a
+Task: say which cluster of images a crop comes from, the clusters being those of the encoder's own features. Once a
 cycle the features are PCA-whitened, brought to length 1 and clustered by k-means (section 3). Clusters take the names of
-those before them that they share most pictures with, and the classifier on top goes on; in the paper it starts afresh
+those before them that they share most images with, and the classifier on top goes on; in the paper it starts afresh
 (``forget=true``), for which short schedules have no time. Two trivial solutions are closed as in section 3.4: no cluster is
-left empty (``clustering.fill_empty``), and batches are uniform over clusters. Known shortcut: clusters of colour, closed
-by distorting the colours of what is recognised, as the authors' later versions do (``jitter=0`` opens it). The paper
+left empty (``clustering.fill_empty``), and batches are uniform over clusters. Known shortcut: clusters of color, closed
+by distorting the colors of what is recognized, as the authors' later versions do (``jitter=0`` opens it). The paper
 closes it with a Sobel filter in front of the encoder (section 3.3), ``sobel=true``: it is then part of what is exported,
-and the encoder sees no colours at all.
+and the encoder sees no colors at all.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone
-from sslfeat.models.clustering import half_anew, kmeans, nmi, renamed, uniform_over_clusters, whiten
-from sslfeat.models.color import Sobel
-from sslfeat.models.data import Pictures
+from sslfeat.evaluation.clustering.metrics import contingency, nmi
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.online_eval import features_of
 from sslfeat.models.method import About, Figures, Indices, Method, Recipe, register
-from sslfeat.models.previews import tile
-from sslfeat.models.watch import features_of
+from sslfeat.models.ops.augment import color_jitter, random_resized_crop, to_float
+from sslfeat.models.ops.clustering import balanced_kmeans, half_anew, renamed, uniform_over_clusters
+from sslfeat.models.ops.color import Sobel
+from sslfeat.models.ops.previews import tile
+from sslfeat.numerics.pca import whiten
+from sslfeat.numerics.similarity import unit
 
 CLUSTERS, LONGEST_CYCLE = 100, 200
 LARGEST_SHARE, EMPTY_SHARE = 0.5, 0.2  # beyond which the clustering has degenerated
@@ -36,20 +39,20 @@ LARGEST_SHARE, EMPTY_SHARE = 0.5, 0.2  # beyond which the clustering has degener
 
 @register("deepcluster")
 class DeepCluster(Method):
-    """Views (N, 3, S, S) with the clusters (N,) of their pictures; cross-entropy over the clusters."""
+    """Views (N, 3, S, S) with the clusters (N,) of their images; cross-entropy over the clusters."""
 
     @dataclass(frozen=True)
     class Config:
-        """``clusters``: k (paper: 10,000 for ImageNet's 1,000 classes); 0 for a hundred, or a tenth of the pictures.
+        """``clusters``: k (paper: 10,000 for ImageNet's 1,000 classes); 0 for a hundred, or a tenth of the images.
 
-        ``cluster_pictures``: how many are clustered and trained on in a cycle (paper: all); from cycle to cycle half of
+        ``cluster_images``: how many are clustered and trained on in a cycle (paper: all); from cycle to cycle half of
         them are drawn anew. ``cycle``: steps between two clusterings (paper: an epoch); 0 for an epoch, at most 200 steps.
-        ``pca``: dimensions kept (paper: 256). ``forget``: see above (paper: true). ``jitter``: strength of SimCLR's colour
+        ``pca``: dimensions kept (paper: 256). ``forget``: see above (paper: true). ``jitter``: strength of SimCLR's color
         distortion (paper: 0). ``sobel``: see above (paper: true). ``min_area``: of the smallest crop (paper: 0.08).
         """
 
         clusters: int = 0
-        cluster_pictures: int = 10_000
+        cluster_images: int = 10_000
         cycle: int = 0
         pca: int = 256
         forget: bool = False
@@ -60,7 +63,7 @@ class DeepCluster(Method):
     recipe = Recipe(batch_size=128, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Caron, Bojanowski, Joulin, Douze 2018",
-        "say which cluster of the encoder's own features a picture is in, and cluster again",
+        "say which cluster of the encoder's own features an image is in, and cluster again",
         "ImageNet linear (AlexNet conv3/conv5) 41.0/38.2, VOC07 73.7",
     )
     config: Config
@@ -75,31 +78,33 @@ class DeepCluster(Method):
         if config.sobel:
             self.input_transform = Sobel()
         self.head = nn.Linear(encoder.dim, self.clusters)
-        self.register_buffer("assignments", torch.empty(0, dtype=torch.int64))  # cluster of each picture
+        self.register_buffer("assignments", torch.empty(0, dtype=torch.int64))  # cluster of each image
         self.register_buffer("health", torch.zeros(3))  # NMI with the clustering before, largest share, empty clusters
 
-    def prepare(self, pictures: Pictures) -> None:
-        count = len(pictures.pixels)
+    def prepare(self, images: Images) -> None:
+        count = len(images.pixels)
         self.clusters = self.config.clusters or max(2, min(CLUSTERS, count // 10))
-        members = min(count, self.config.cluster_pictures)
+        members = min(count, self.config.cluster_images)
         if self.clusters > members:
-            raise TrainingError(f"{members} pictures cannot fill {self.clusters} clusters: choose fewer, clusters=N")
+            raise TrainingError(f"{members} images cannot fill {self.clusters} clusters: choose fewer, clusters=N")
         self.head = nn.Linear(self.encoder.dim, self.clusters)
         self.assignments = torch.full((count,), -1)  # -1: not in the present cycle
 
     def cycle_steps(self, steps_per_epoch: int) -> int:
         return self.config.cycle or min(steps_per_epoch, LONGEST_CYCLE)
 
-    def on_cycle(self, pictures: Pictures, generator: torch.Generator) -> Iterable[nn.Parameter]:
+    def on_cycle(self, images: Images, generator: torch.Generator) -> Iterable[nn.Parameter]:
         """Cluster anew."""
         device = self.assignments.device
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         before = self.assignments.cpu().numpy()
-        members = half_anew(before >= 0, self.config.cluster_pictures, np.random.default_rng(seed))
-        features = features_of(self, pictures.pixels[members], device)
-        clusters, empty = kmeans(whiten(features, self.config.pca), self.clusters, seed)
+        members = half_anew(before >= 0, self.config.cluster_images, np.random.default_rng(seed))
+        features = features_of(self, images.pixels[members], device)
+        clusters, empty = balanced_kmeans(unit(whiten(features, self.config.pca)), self.clusters, seed)
         common = before[members] >= 0
-        agreement = nmi(before[members][common], clusters[common]) if common.any() else 0.0
+        agreement = 0.0
+        if common.any():
+            agreement = nmi(contingency(before[members][common], clusters[common]), "geometric")
         largest = np.bincount(clusters).max() / len(clusters)
         if not self.config.forget:
             clusters = renamed(clusters, before[members], self.clusters)
@@ -113,22 +118,22 @@ class DeepCluster(Method):
         return self.head.parameters()
 
     def choose(self, indices: Indices, generator: torch.Generator) -> Indices:
-        """As many pictures, uniform over the clusters and then over the pictures of one."""
+        """As many images, uniform over the clusters and then over the images of one."""
         return uniform_over_clusters(self.assignments.cpu().numpy(), len(indices), generator)
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S) to crops float (N, 3, S, S), and their clusters int64 (N,)."""
+        """Images uint8 (N, 3, S, S) to crops float (N, 3, S, S), and their clusters int64 (N,)."""
         if self.numbers is None:
-            raise TrainingError("deepcluster needs the numbers of its pictures: set the method's numbers")
-        pictures = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
+            raise TrainingError("deepcluster needs the numbers of its images: set the method's numbers")
+        images = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         if self.config.jitter:
-            pictures = color_jitter(pictures, generator, self.config.jitter)
-        return pictures, self.assignments[self.numbers]
+            images = color_jitter(images, generator, self.config.jitter)
+        return images, self.assignments[self.numbers]
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy in nats; ``accuracy`` is the share of clusters recognised."""
-        pictures, clusters = views
-        logits = self.head(self.encode(pictures)).float()
+        """Mean cross-entropy in nats; ``accuracy`` is the share of clusters recognized."""
+        images, clusters = views
+        logits = self.head(self.encode(images)).float()
         nmi_before, largest, empty = self.health
         return functional.cross_entropy(logits, clusters), {
             "accuracy": (logits.detach().argmax(1) == clusters).float().mean(),
@@ -141,15 +146,15 @@ class DeepCluster(Method):
     def complaint(self, figures: dict[str, float]) -> str | None:
         if figures["largest"] > LARGEST_SHARE or figures["empty"] > EMPTY_SHARE * self.clusters:
             return (
-                f"the clusters degenerate: {figures['largest']:.0%} of the pictures in one, {figures['empty']:.0f} of "
+                f"the clusters degenerate: {figures['largest']:.0%} of the images in one, {figures['empty']:.0f} of "
                 f"{self.clusters} empty before they were filled; try fewer clusters or a lower --lr"
             )
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Top row the pictures, bottom row what the encoder sees of them, each channel stretched to [0, 1]."""
-        pictures = to_float(batch)
-        seen = self.input_transform(pictures)
+        """Top row the images, bottom row what the encoder sees of them, each channel stretched to [0, 1]."""
+        images = to_float(batch)
+        seen = self.input_transform(images)
         low, high = seen.amin((0, 2, 3), keepdim=True), seen.amax((0, 2, 3), keepdim=True)
         seen = (seen - low) / (high - low).clamp_min(1e-6)
-        return tile(pictures, seen)
+        return tile(images, seen)

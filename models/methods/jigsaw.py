@@ -1,11 +1,11 @@
 """Jigsaw (Noroozi, Favaro 2016, "Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles").
 
-Task: a picture is cut into 3 x 3 tiles (2 x 2 below 64 px) and shuffled by one of |P| permutations; say which one
+Task: an image is cut into 3 x 3 tiles (2 x 2 below 64 px) and shuffled by one of |P| permutations; say which one
 (section 3). Tiles are encoded once, (N x T, 3, t, t) to (N, T, dim), and several permutations are applied to the
 embeddings, which gives many puzzles for the price of one. The permutations are far apart (algorithm 1), so that no two
 tiles settle the answer. Known shortcuts (section 4.2): lines that continue across the cut, closed by a random gap
-(``gap=false`` opens it); brightness and contrast that neighbours share, closed by standardising each tile
-(``standardize=false``); chromatic aberration, weakened by showing some puzzles grey (``gray=0``).
+(``gap=false`` opens it); brightness and contrast that neighbors share, closed by standardizing each tile
+(``standardize=false``); chromatic aberration, weakened by showing some puzzles gray (``gray=0``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.augment import random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone, need_conv
-from sslfeat.models.heads import mlp
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.registry import need_conv
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.tiles import Standardize, cut, far_permutations, gray_some, whole_numbers
+from sslfeat.models.modules.heads import mlp
+from sslfeat.models.ops.augment import random_resized_crop, to_float
+from sslfeat.models.ops.tiles import Standardize, cut, far_permutations, gray_some, whole_numbers
 
 LARGE = 64  # px: 3 x 3 tiles from here
 TILE = 64 / 85  # of a cell's side
@@ -37,9 +38,9 @@ class Jigsaw(Method):
     class Config:
         """``permutations``: size of the set P (paper: 1000, 100 do as well), at most the 24 there are of 2 x 2 tiles.
 
-        ``puzzles`` of each picture's tiles (paper: 1). ``gap``: tiles of 64 px at random in cells of 85 px, scaled
+        ``puzzles`` of each image's tiles (paper: 1). ``gap``: tiles of 64 px at random in cells of 85 px, scaled
         (paper), or whole cells. ``standardize``: each tile by its own mean and deviation (paper). ``gray``: share of
-        puzzles without colour (paper: .3). ``min_area``: of the smallest crop. ``hidden``: width of the head.
+        puzzles without color (paper: .3). ``min_area``: of the smallest crop. ``hidden``: width of the head.
         """
 
         permutations: int = 100
@@ -53,7 +54,7 @@ class Jigsaw(Method):
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Noroozi, Favaro 2016",
-        "say in which order the tiles of a picture were shuffled",
+        "say in which order the tiles of an image were shuffled",
         "ImageNet linear (AlexNet conv3/conv5) 34.0/27.1, VOC07 67.6; ResNet-50 linear 48.6",
     )
     config: Config
@@ -69,17 +70,17 @@ class Jigsaw(Method):
         self.head: nn.Module = mlp(self.side**2 * encoder.dim, config.hidden, len(self.permutations))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S) to their tiles, in raster order, and the permutations to apply."""
+        """Images uint8 (N, 3, S, S) to their tiles, in raster order, and the permutations to apply."""
         n, device = len(batch), batch.device
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
-        pictures = gray_some(crops, self.config.gray, generator)
+        images = gray_some(crops, self.config.gray, generator)
         cell = batch.shape[-1] // self.side
         tile = round(cell * TILE) if self.config.gap else cell
         corner = torch.arange(self.side, device=device) * cell
         tops, lefts = (grid.flatten() for grid in torch.meshgrid(corner, corner, indexing="ij"))
         shift = whole_numbers((2, n, self.side**2), 0, cell - tile, generator)
         which = whole_numbers((n, self.config.puzzles), 0, len(self.permutations) - 1, generator)
-        return cut(pictures, tops + shift[0], lefts + shift[1], tile), which
+        return cut(images, tops + shift[0], lefts + shift[1], tile), which
 
     def solve(self, tiles: Tensor, which: Tensor) -> Tensor:
         """Logits (N x K, |P|) of puzzles: slot s of a puzzle with permutation p holds tile p[s]."""
@@ -109,9 +110,9 @@ class Jigsaw(Method):
 
 
 def _assemble(tiles: Tensor, side: int) -> Tensor:
-    """Tiles (N, T, 3, t, t) to a row of pictures (3, H, W), a line between tiles and a wider one between pictures."""
+    """Tiles (N, T, 3, t, t) to a row of images (3, H, W), a line between tiles and a wider one between images."""
     framed = functional.pad(tiles, (0, 1, 0, 1), value=1.0)
     n, _, channels, high, wide = framed.shape
     grid = framed.view(n, side, side, channels, high, wide).permute(0, 3, 1, 4, 2, 5)
-    pictures = functional.pad(grid.reshape(n, channels, side * high, side * wide), (0, 3, 0, 3), value=1.0)
-    return torch.cat(list(pictures), 2)
+    images = functional.pad(grid.reshape(n, channels, side * high, side * wide), (0, 3, 0, 3), value=1.0)
+    return torch.cat(list(images), 2)

@@ -1,11 +1,11 @@
 """MAE (He, Chen, Xie, Li, Dollar, Girshick 2022, "Masked Autoencoders Are Scalable Vision Learners").
 
-Task: from a quarter of a picture's patches, predict the others. The encoder sees the visible patches alone, (N, K, dim); a
-small decoder fills in (N, T, 3 p p), judged by squared error on hidden patches only, each normalised by its own mean
+Task: from a quarter of an image's patches, predict the others. The encoder sees the visible patches alone, (N, K, dim); a
+small decoder fills in (N, T, 3 p p), judged by squared error on hidden patches only, each normalized by its own mean
 and deviation (section 3). Known shortcuts: with few patches hidden the task is interpolation (figure 5), so 75% are;
-the mean colour of a patch is the cheapest part to predict, normalised targets take it away (``normalize=false`` gives it
+the mean color of a patch is the cheapest part to predict, normalized targets take it away (``normalize=false`` gives it
 back). Needs long schedules: at minutes of a CPU it learns to predict patches well before its features pass a random
-network's. Features are means over the patch tokens of the whole picture.
+network's. Features are means over the patch tokens of the whole image.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from sslfeat.errors import UsageError
-from sslfeat.models.augment import random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone, ViTBackbone, need_vit
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.registry import need_vit
+from sslfeat.models.backbones.vit import ViTBackbone
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
-from sslfeat.models.patches import (
+from sslfeat.models.ops.augment import random_resized_crop, to_float
+from sslfeat.models.ops.patches import (
     TokenDecoder,
     mean_patch_error,
     normalize_patches,
@@ -28,12 +30,12 @@ from sslfeat.models.patches import (
     random_order,
     unpatchify,
 )  # fmt: skip
-from sslfeat.models.previews import tile
+from sslfeat.models.ops.previews import tile
 
 
 @register("mae")
 class MAE(Method):
-    """Views: pictures (N, 3, S, S) and an order of their patches (N, T), the visible ones first."""
+    """Views: images (N, 3, S, S) and an order of their patches (N, T), the visible ones first."""
 
     encoder: ViTBackbone
 
@@ -52,7 +54,7 @@ class MAE(Method):
     recipe = Recipe(64, 1e-3, 0.05, VIT_BACKBONES, (0.9, 0.95))
     about = About(
         "He, Chen, Xie, Li, Dollar, Girshick 2022",
-        "fill in three quarters of a picture's patches from the rest",
+        "fill in three quarters of an image's patches from the rest",
         "ImageNet fine-tuned (ViT-B/L/H) 83.7/86.0/86.9, linear (ViT-B) 67.8",
     )
     config: Config
@@ -69,35 +71,35 @@ class MAE(Method):
         )  # fmt: skip
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S) to random crops and an order of their patches."""
+        """Images uint8 (N, 3, S, S) to random crops and an order of their patches."""
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         return crops, random_order(len(batch), self.count, generator)
 
-    def predict(self, pictures: Tensor, order: Tensor) -> Tensor:
+    def predict(self, images: Tensor, order: Tensor) -> Tensor:
         """Predicted targets (N, T, 3 p p) of all patches, from the first ``visible`` in the order."""
         places = order[:, : self.visible]
-        tokens = pick(self.encoder.embed(self.input_transform(pictures)), places)
+        tokens = pick(self.encoder.embed(self.input_transform(images)), places)
         predicted: Tensor = self.decoder(self.encoder.transform(tokens), places)
         return predicted.float()
 
-    def targets(self, pictures: Tensor) -> Tensor:
+    def targets(self, images: Tensor) -> Tensor:
         """What is to be predicted, (N, T, 3 p p)."""
-        patches = patchify(pictures, self.encoder.patch)
+        patches = patchify(images, self.encoder.patch)
         return normalize_patches(patches) if self.config.normalize else patches
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean squared error of hidden patches; ``trivial`` is that of the mean (normalised) patch, about 1."""
-        pictures, order = views
+        """Mean squared error of hidden patches; ``trivial`` is that of the mean (normalized) patch, about 1."""
+        images, order = views
         hidden = order[:, self.visible :]
-        target = pick(self.targets(pictures), hidden)
-        loss = (pick(self.predict(pictures, order), hidden) - target).square().mean()
+        target = pick(self.targets(images), hidden)
+        loss = (pick(self.predict(images, order), hidden) - target).square().mean()
         return loss, {"error": loss.detach(), "trivial": mean_patch_error(target)}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Rows: what the encoder sees, filled in (with each patch's own mean and deviation given back), whole."""
-        pictures = to_float(batch)
+        images = to_float(batch)
         order = random_order(len(batch), self.count, generator)
-        patches, predicted = patchify(pictures, self.encoder.patch), self.predict(pictures, order)
+        patches, predicted = patchify(images, self.encoder.patch), self.predict(images, order)
         if self.config.normalize:
             predicted = predicted * patches.std(-1, keepdim=True) + patches.mean(-1, keepdim=True)
         hidden = torch.zeros_like(order, dtype=torch.bool).scatter(1, order[:, self.visible :], True)[:, :, None]

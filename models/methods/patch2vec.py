@@ -1,8 +1,8 @@
 """patch2vec: skip-gram with negative sampling (Mikolov, Sutskever, Chen, Corrado, Dean 2013) on visual words.
 
 Task: which words lie beside a word. Patches of 6 px are words of a k-means codebook (whitened, as in Coates and Ng 2012);
-a word's vector is to tell its true neighbours from words drawn at random (section 2.2 of the paper, equation 4). Input
-(N, 3, S, S), words (N, h, w), and a picture is the mean of its words' vectors, (N, dim): the exported graph is a
+a word's vector is to tell its true neighbors from words drawn at random (section 2.2 of the paper, equation 4). Input
+(N, 3, S, S), words (N, h, w), and an image is the mean of its words' vectors, (N, dim): the exported graph is a
 convolution, an argmin, a gather and a mean. Known shortcuts: patches that overlap share pixels, so only patches side by
 side count (``gap`` sets them further apart); sky beside sky says nothing, so frequent words are skipped at random (section
 2.3; ``subsample=0`` opens it).
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
-from sslfeat.models.augment import to_float
-from sslfeat.models.backbones import Backbone
-from sslfeat.models.codebook import WORDS, WordVectors, sample_patches, unigram
-from sslfeat.models.data import Pictures
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.distributed import mean_count
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.ranks import mean_count
-from sslfeat.models.tiles import whole_numbers
+from sslfeat.models.ops.augment import to_float
+from sslfeat.models.ops.codebook import WORDS, WordVectors, sample_patches, unigram
+from sslfeat.models.ops.tiles import whole_numbers
 
 POWER = 0.75  # of the unigram distribution that negatives are drawn from (section 2.2)
 LEAST_USED = 0.1
@@ -42,8 +42,8 @@ class Patch2Vec(Method):
         """``words`` in the codebook, ``patch`` px a word, ``dim`` of a vector (paper, on text: 692k words, 300).
 
         ``negatives`` K (paper: 5 to 20 on small data). ``subsample``: words that are more frequent than this many times
-        the mean are skipped at random (paper: threshold 1e-5 of all words); 0 skips none. ``pairs`` a picture. ``gap``
-        in px between neighbours. ``stride`` in px at which a picture is read when it is encoded.
+        the mean are skipped at random (paper: threshold 1e-5 of all words); 0 skips none. ``pairs`` an image. ``gap``
+        in px between neighbors. ``stride`` in px at which an image is read when it is encoded.
         """
 
         words: int = 512
@@ -59,7 +59,7 @@ class Patch2Vec(Method):
     about = About(
         "Mikolov, Sutskever, Chen, Corrado, Dean 2013",
         "visual words are known by the words beside them",
-        "none on pictures; word analogies (300-d, 1 billion words) 61",
+        "none on images; word analogies (300-d, 1 billion words) 61",
     )
     config: Config
 
@@ -68,7 +68,7 @@ class Patch2Vec(Method):
         if backbone != WORDS:
             raise UsageError(f"patch2vec has a codebook for a backbone, not {backbone}: leave --backbone away")
         if 2 * config.patch + config.gap + config.patch > image_size:
-            raise UsageError(f"pictures of {image_size} px are too small for words of {config.patch} px side by side")
+            raise UsageError(f"images of {image_size} px are too small for words of {config.patch} px side by side")
         return WordVectors(image_size, config.words, config.patch, config.dim, config.stride)
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
@@ -77,19 +77,19 @@ class Patch2Vec(Method):
         self.contexts = nn.Parameter(torch.zeros(config.words, config.dim))  # as word2vec begins
         self.register_buffer("frequencies", torch.full((config.words,), 1 / config.words))
 
-    def prepare(self, pictures: Pictures) -> None:
+    def prepare(self, images: Images) -> None:
         """Fit the codebook and count its words."""
         book = self.encoder.codebook
-        book.fit(pictures)
-        sample = torch.from_numpy(sample_patches(pictures.pixels, book.patch, 50_000, 1)).to(book.weight.device)
+        book.fit(images)
+        sample = torch.from_numpy(sample_patches(images.pixels, book.patch, 50_000, 1)).to(book.weight.device)
         self.frequencies.copy_(unigram(book(sample), self.config.words))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pictures uint8 (N, 3, S, S) to pairs of neighbouring words (P, 2) and negatives (P, K)."""
+        """Images uint8 (N, 3, S, S) to pairs of neighboring words (P, 2) and negatives (P, K)."""
         step = self.config.patch + self.config.gap
         top, left = whole_numbers((2,), 0, step - 1, generator).tolist()
         words = self.encoder.words(to_float(batch)[:, :, top:, left:], step)
-        pairs = neighbours(words)
+        pairs = neighbors(words)
         keep = self.kept()[pairs].prod(1)
         pairs = pairs[torch.rand(len(pairs), generator=generator, device=pairs.device) < keep]
         chosen = torch.randperm(len(pairs), generator=generator, device=pairs.device)[: self.config.pairs * len(batch)]
@@ -129,7 +129,7 @@ class Patch2Vec(Method):
         return None
 
 
-def neighbours(words: Tensor) -> Tensor:
+def neighbors(words: Tensor) -> Tensor:
     """All ordered pairs (P, 2) of words (N, h, w) that lie side by side or corner to corner."""
     h, w = words.shape[1:]
     pairs = []

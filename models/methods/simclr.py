@@ -1,8 +1,8 @@
 """SimCLR (Chen, Kornblith, Norouzi, Hinton 2020, "A Simple Framework for Contrastive Learning of Visual Representations").
 
-Task: among the views of a batch, find the one that comes from the same picture. The loss is NT-Xent (section 2.1,
+Task: among the views of a batch, find the one that comes from the same image. The loss is NT-Xent (section 2.1,
 equation 1) on projections of the features; the features in front of the projector are kept (section 4.2). Known shortcut:
-crops of one picture share their colour histogram (section 3.2, figure 6); colour distortion closes it, ``jitter=0``
+crops of one image share their color histogram (section 3.2, figure 6); color distortion closes it, ``jitter=0``
 with ``gray=0`` opens it again. For small images the paper uses no blur and half the distortion (appendix B.9).
 """
 
@@ -14,24 +14,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.models.augment import color_jitter, random_resized_crop, to_float
-from sslfeat.models.backbones import Backbone
-from sslfeat.models.heads import mlp
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.previews import tile
-from sslfeat.models.ranks import gather_parts
+from sslfeat.models.modules.heads import mlp
+from sslfeat.models.ops.augment import color_jitter, random_resized_crop, to_float
+from sslfeat.models.ops.previews import tile
 
 
 @register("simclr")
 class SimCLR(Method):
-    """Views (2N, 3, S, S), view i and view N + i from the same picture; NT-Xent over the 2N."""
+    """Views (2N, 3, S, S), view i and view N + i from the same image; NT-Xent over the 2N."""
 
     @dataclass(frozen=True)
     class Config:
         """``temperature`` of NT-Xent (paper: 0.5 on CIFAR-10, 0.1 on ImageNet).
 
-        ``jitter``: strength of the colour distortion (paper: 0.5 on CIFAR-10, 1 on ImageNet). ``gray``: share of views
-        without colour (paper: 0.2). ``min_area``: of the smallest crop (paper: 0.08). ``projection_dim`` (paper: 128).
+        ``jitter``: strength of the color distortion (paper: 0.5 on CIFAR-10, 1 on ImageNet). ``gray``: share of views
+        without color (paper: 0.2). ``min_area``: of the smallest crop (paper: 0.08). ``projection_dim`` (paper: 128).
         """
 
         temperature: float = 0.2
@@ -43,7 +43,7 @@ class SimCLR(Method):
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(
         "Chen, Kornblith, Norouzi, Hinton 2020",
-        "find the other view of the same picture in the batch",
+        "find the other view of the same image in the batch",
         "ImageNet linear (ResNet-50, 800 epochs) 69.7; CIFAR-10 (ResNet-18, 1000 epochs) 90.7",
     )
     config: Config
@@ -53,7 +53,7 @@ class SimCLR(Method):
         self.projector = mlp(encoder.dim, encoder.dim, config.projection_dim)
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures uint8 (N, 3, S, S) to two independent views of each, float (2N, 3, S, S)."""
+        """Images uint8 (N, 3, S, S) to two independent views of each, float (2N, 3, S, S)."""
         twice = to_float(torch.cat([batch, batch]))
         cropped = random_resized_crop(twice, generator, scale=(self.config.min_area, 1.0))
         return color_jitter(cropped, generator, self.config.jitter, gray_probability=self.config.gray)
@@ -63,12 +63,12 @@ class SimCLR(Method):
         return nt_xent(self.projector(self.encode(views)), self.config.temperature)
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Top row one view of each picture, bottom row the other."""
+        """Top row one view of each image, bottom row the other."""
         return tile(*self.views(batch, generator).chunk(2))
 
 
 def nt_xent(projections: Tensor, temperature: float) -> tuple[Tensor, Figures]:
-    """Normalised temperature-scaled cross-entropy of (2N, P) projections whose rows i and N + i are a pair.
+    """Normalized temperature-scaled cross-entropy of (2N, P) projections whose rows i and N + i are a pair.
 
     Where several processes train, among the views of all of them. In float32 whatever the network uses.
     """

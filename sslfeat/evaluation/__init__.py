@@ -1,1 +1,1 @@
-"""Judging an encoder by its features: probes, neighbours, clusters, figures without labels, maps and reports."""
+"""How good an encoder is: probes, clusters, figures without labels, maps."""

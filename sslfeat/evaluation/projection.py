@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.errors import FeaturesError, InputError, MissingExtraError
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.pca import principal_axes
+from sslfeat.numerics.similarity import BLOCK
 
-FloatArray = npt.NDArray[np.float32]
 METHODS = ("pca", "tsne", "umap")
-BLOCK = 65_536
 BEFORE = 50  # principal components that t-SNE and UMAP start from
 LEAST = 3  # rows
 
@@ -38,22 +39,14 @@ def pca(x: FloatArray, dim: int) -> Pca:
     Raises FeaturesError for fewer than 3 rows, rows that are not finite, or all alike.
     """
     if x.ndim != 2 or len(x) < LEAST:
-        raise FeaturesError(f"features of shape {x.shape}: it takes {LEAST} pictures or more")
-    blocks = [x[start : start + BLOCK] for start in range(0, len(x), BLOCK)]
-    mean = (sum(block.sum(0, dtype=np.float64) for block in blocks) / len(x)).astype(np.float32)
-    if not np.isfinite(mean).all():
+        raise FeaturesError(f"features of shape {x.shape}: it takes {LEAST} images or more")
+    if not np.isfinite(x).all():
         raise FeaturesError("some features are not finite: the encoder is broken, or overflows in a low precision")
-    covariance = np.zeros((x.shape[1],) * 2)
-    for block in blocks:
-        rows = block - mean
-        covariance += rows.T @ rows
-    values, axes = np.linalg.eigh(covariance)
-    values, axes = np.maximum(values[::-1], 0), axes[:, ::-1]
-    if values[0] <= 1e-12 * len(x) * max(float(np.square(mean).sum()), 1e-30):
+    found = principal_axes(x)
+    if found.variances[0] <= 1e-12 * max(float(np.square(found.mean).sum()), 1e-30):
         raise FeaturesError("all features are the same: there is nothing to tell apart")
-    axes = axes[:, :dim]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
-    return Pca(mean, axes.astype(np.float32), values[:dim] / values.sum())
+    share = found.variances[:dim] / found.variances.sum()
+    return Pca(found.mean.astype(np.float32), found.axes[:, :dim].astype(np.float32), share)
 
 
 def project(x: FloatArray, method: str = "pca", seed: int = 0) -> FloatArray:

@@ -63,11 +63,11 @@ def redundancy(features: npt.NDArray[np.floating], shrinkage: float = 1e-3) -> R
 
 
 def effective_rank(features: npt.NDArray[np.floating]) -> float:
-    """exp of the entropy of the normalised singular values of the centred features (Roy, Vetterli 2007).
+    """exp of the entropy of the normalized singular values of the centered features (Roy, Vetterli 2007).
 
     1 for a line or a point, at most min(N - 1, D).
     """
-    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
-    values = np.linalg.svd(centred, compute_uv=False)
+    centered = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    values = np.linalg.svd(centered, compute_uv=False)
     shares = values[values > 1e-12] / values.sum() if values.sum() > 1e-12 else np.ones(1)
     return float(np.exp(-(shares * np.log(shares)).sum()))

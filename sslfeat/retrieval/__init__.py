@@ -1,1 +1,1 @@
-"""Finding pictures again: indexes, search, duplicates."""
+"""Indexes: built, tuned to a stated recall, searched and kept up to date."""

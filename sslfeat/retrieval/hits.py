@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sslfeat.retrieval.exact import IntArray
-from sslfeat.retrieval.ids import Ids
-from sslfeat.retrieval.vectors import FloatArray
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.retrieval.rows import Ids
 
 
 @dataclass(frozen=True)

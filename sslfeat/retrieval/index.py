@@ -12,34 +12,30 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sslfeat import store
-from sslfeat.cores import available_memory
 from sslfeat.errors import InputError, RetrievalError, UsageError
-from sslfeat.retrieval import folder as files
-from sslfeat.retrieval.build import Built, Events, build
-from sslfeat.retrieval.choose import Wish
-from sslfeat.retrieval.exact import IntArray, without
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.retrieval import maintenance
+from sslfeat.retrieval import storage as files
+from sslfeat.retrieval.create import Events, as_vectors, build_into, claim, requirements_of
+from sslfeat.retrieval.filters import allowed
+from sslfeat.retrieval.ground_truth import without
 from sslfeat.retrieval.hits import Hit as Hit
 from sslfeat.retrieval.hits import Hits as Hits
-from sslfeat.retrieval.ids import Ids, write_ids
-from sslfeat.retrieval.lookup import Lookup
-from sslfeat.retrieval.record import read_record
-from sslfeat.retrieval.vectors import ArrayVectors, FloatArray, FolderVectors, Vectors, prepare
-from sslfeat.retrieval.where import allowed
+from sslfeat.retrieval.rows import write_ids
+from sslfeat.retrieval.searcher import Searcher
+from sslfeat.retrieval.vectors import Vectors, prepare
+from sslfeat.storage import atomic
 
 if TYPE_CHECKING:
-    from sslfeat.encoder import Encoder
-    from sslfeat.images import Source
-
-BUILD_SHARE = 0.5  # of the free memory, if nothing else is said
+    from sslfeat.data.decode import Source
+    from sslfeat.inference.encoder import Encoder
 
 
 class _Kept:
@@ -49,16 +45,14 @@ class _Kept:
 class Index:
     """Rows that can be searched. ``meta`` is ``index.json``; ``removed`` (N,) marks rows that are passed over."""
 
-    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, opened: files.OpenedIndex) -> None:
         """Prefer ``Index.build`` and ``Index.load``."""
-        self.folder, self.meta = folder, meta
         self._keep: object = None
-        self.ids = Ids(files.verify_file(folder, files.IDS, meta), meta)
-        self.removed = self.ids.removed
+        self.folder, self.meta = opened.folder, opened.meta
+        self.ids, self.removed, record = opened.ids, opened.removed, opened.record
         self._kept_rows = ~self.removed if self.removed.any() else None  # None: all
-        record = read_record(meta, str(folder / files.META))
-        self.plan, self.metric, self.dim = record.plan, record.metric, record.dim
-        self._lookup = Lookup(files.open_vectors(folder, meta), self.plan, record.levels(), self.metric)
+        self.spec, self.metric, self.dim = record.spec, record.metric, record.dim
+        self._lookup = Searcher(opened.vectors, self.spec, record.levels(), self.metric)
 
     @classmethod
     def build(
@@ -68,11 +62,11 @@ class Index:
     ) -> Index:  # fmt: skip
         """Index a features folder, or vectors (N, D) whose rows are called ``paths``, in a temporary folder.
 
-        The kind is chosen by trial (``choose.py``) so that ``recall`` of the nearest are found within ``memory`` bytes
+        The kind is chosen by trial (``selection.py``) so that ``recall`` of the nearest are found within ``memory`` bytes
         (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one.
         Raises InputError, FeaturesError, RetrievalError.
         """
-        wanted = wish(recall, memory, kind, workload)
+        wanted = requirements_of(recall, memory, kind, workload)
         out, keep = _temporary()
         build_into(out, as_vectors(features, paths), metric, wanted, events or Events())
         index = cls.load(out)
@@ -82,20 +76,12 @@ class Index:
     @classmethod
     def load(cls, folder: str | Path) -> Index:
         """Open an index folder; every file is verified first. Raises RetrievalError."""
-        folder = Path(folder)
-        for attempt in (1, 2):
-            meta = files.read_meta(folder)
-            try:
-                return cls(folder, meta)
-            except RetrievalError:
-                if attempt == 2 or files.read_meta(folder) == meta:  # else a writer exchanged the files just now
-                    raise
-        raise AssertionError("unreachable")
+        return cls(files.OpenedIndex.load(Path(folder)))
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the index to a folder of its own. Raises RetrievalError if it holds anything else, or is busy."""
         folder = Path(folder)
-        with store.exclusive(folder, RetrievalError):
+        with atomic.exclusive(folder, RetrievalError):
             claim(folder, overwrite)
             with files.update(folder) as work:
                 shutil.copyfile(self.folder / files.VECTORS, work / files.VECTORS)
@@ -107,6 +93,10 @@ class Index:
         """What is known of each row: path, sha256, width, height, label."""
         return self.ids.table
 
+    def __repr__(self) -> str:
+        recall = self.meta["figures"]["recall"]
+        return f"Index({self.spec.factory}, {len(self)} x {self.dim}, {self.metric}, recall at 10 {recall:.3f})"
+
     def __len__(self) -> int:
         """Rows that can be found."""
         return len(self.removed) - int(self.removed.sum())
@@ -117,8 +107,8 @@ class Index:
     ) -> Hits:  # fmt: skip
         """The ``top`` nearest rows of each query.
 
-        ``queries`` are vectors, (Q, D) or (D,), or pictures, which the index's own encoder embeds (``encoder`` if given; it
-        must be the same). ``where`` are conditions (``where.py``); ``exclude`` has a row for each query that it shall not
+        ``queries`` are vectors, (Q, D) or (D,), or images, which the index's own encoder embeds (``encoder`` if given; it
+        must be the same). ``where`` are conditions (``filters.py``); ``exclude`` has a row for each query that it shall not
         find, such as itself (-1: none); ``min_score`` leaves out what scores less. Raises InputError, ImageError,
         RetrievalError.
         """
@@ -148,7 +138,7 @@ class Index:
         row = self.ids.row_of(path)
         if row < 0:
             raise InputError(
-                f"{path} is not in the index {self.folder}: it has {len(self)} pictures, named as when embedded"
+                f"{path} is not in the index {self.folder}: it has {len(self)} images, named as when embedded"
             )
         return row
 
@@ -158,16 +148,12 @@ class Index:
 
     def add(self, features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> None:
         """Add rows; one of the same path takes the old one's place. The index's folder is changed too."""
-        from sslfeat.retrieval.living import change
-
-        change(self.folder, as_vectors(features, paths))
+        maintenance.change(self.folder, as_vectors(features, paths))
         self._reload()
 
     def remove(self, paths: Iterable[str]) -> int:
         """Remove rows by path; returns how many there were. The index's folder is changed too."""
-        from sslfeat.retrieval.living import remove
-
-        changes = remove(self.folder, set(paths))
+        changes = maintenance.remove(self.folder, set(paths))
         self._reload()
         return changes.removed
 
@@ -178,13 +164,13 @@ class Index:
 
     def _vectors(self, queries: Any, encoder: Encoder | None) -> FloatArray:
         if not _are_vectors(queries):
-            from sslfeat.retrieval.queries import embed
+            from sslfeat.retrieval.query_encoder import embed
 
             return embed(self.meta, queries, encoder)
         try:
             vectors = np.asarray(queries, np.float32)
         except (ValueError, TypeError) as error:
-            raise InputError(f"queries are vectors of {self.dim} numbers, or pictures: {error}") from error
+            raise InputError(f"queries are vectors of {self.dim} numbers, or images: {error}") from error
         vectors = vectors.reshape(0, self.dim) if not vectors.size else np.atleast_2d(vectors)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise InputError(f"queries of shape {vectors.shape} were given: the index has vectors of {self.dim}")
@@ -200,7 +186,7 @@ class Index:
 
 
 def _are_vectors(queries: Any) -> bool:
-    """Numbers, and not the pixels of a picture, nor anything that names pictures."""
+    """Numbers, and not the pixels of an image, nor anything that names images."""
     if hasattr(queries, "__array__"):
         return bool(np.asarray(queries).dtype != np.uint8)
     if not isinstance(queries, list | tuple):
@@ -229,61 +215,3 @@ def _temporary() -> tuple[Path, _Kept]:
     out, keep = Path(tempfile.mkdtemp(prefix="sslfeat-index-")), _Kept()
     weakref.finalize(keep, shutil.rmtree, out, ignore_errors=True)
     return out, keep
-
-
-def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> Vectors:
-    """A features folder by its path, an array, or what is vectors already."""
-    if isinstance(features, str | Path):
-        return FolderVectors(features)
-    if hasattr(features, "parts"):
-        return cast(Vectors, features)
-    return ArrayVectors.of(cast(npt.ArrayLike, features), paths)
-
-
-def wish(recall: float, memory: int | None, kind: str, workload: str = "batch") -> Wish:
-    """What to ask for; by default half of the memory that is free."""
-    return Wish(recall, memory or int(BUILD_SHARE * available_memory()), kind, workload)
-
-
-def build_into(
-    out: Path, vectors: Vectors, metric: str, wanted: Wish, events: Events, overwrite: bool = False
-) -> dict[str, Any]:
-    """Build the index folder ``out``; returns ``index.json``. Raises RetrievalError if it is something else, or busy."""
-    with store.exclusive(out, RetrievalError):
-        claim(out, overwrite)
-        with files.update(out) as work:
-            built = build(vectors, work, metric, wanted, events)
-            write_ids(work / files.IDS, built.columns, np.zeros(len(built.columns), bool))
-            return files.commit_update(out, describe(built, vectors, metric))
-
-
-def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
-    """What ``index.json`` says, but for the files' hashes."""
-    import faiss
-
-    from sslfeat import __version__
-
-    return {
-        "plan": asdict(built.plan), "factory": built.plan.factory, "metric": metric,
-        "settings": {str(depth): settings for depth, settings in built.levels.items()}, "dim": vectors.dim,
-        "rows": len(built.columns), "removed": 0, "built_rows": len(built.columns),
-        "figures": built.figures, "encoder": vectors.encoder, "origin": vectors.origin,
-        "versions": {"sslfeat": __version__, "faiss": faiss.__version__},
-    }  # fmt: skip
-
-
-def claim(folder: Path, overwrite: bool) -> None:
-    """Raise RetrievalError if ``folder`` holds an index that shall not be replaced, or other files. Lock held."""
-    files.finish_update(folder)
-    if (folder / files.META).exists():
-        if not overwrite:
-            raise RetrievalError(
-                f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite"
-            )
-        return
-    own = {*files.FILES, files.UPDATE, files.FEATURES, store.LOCK_NAME}
-    strangers = [
-        path.name for path in folder.iterdir() if path.name not in own and not path.name.endswith(files.VERIFIED)
-    ]
-    if strangers:
-        raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")

@@ -1,7 +1,7 @@
-"""The fastest settings with which an index finds what it shall find, for every number of neighbours.
+"""The fastest settings with which an index finds what it shall find, for every number of neighbors.
 
 Settings belong to a depth: with those of depth 30, the nearest, the 3 nearest, ... the 30 nearest are found as well as was
-asked. A search takes those of the least depth that covers it; beyond the last it is exact (``lookup.py``).
+asked. A search takes those of the least depth that covers it; beyond the last it is exact (``searcher.py``).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from sslfeat.retrieval.builder import Found, nearest
-from sslfeat.retrieval.exact import STATED, K, Truth
-from sslfeat.retrieval.kinds import Plan, Settings, one_thread, whole
-from sslfeat.retrieval.vectors import FloatArray
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.faiss_builder import Found, nearest
+from sslfeat.retrieval.ground_truth import STATED, K, Truth
+from sslfeat.retrieval.index_types import IndexSpec, Settings, one_thread, whole
 
 WORKLOADS = ("batch", "single")
 DEPTHS = (K, 30, 100, 300, 1000)
 DEEPEST = DEPTHS[-1]
-TRIED = (1, 3, *DEPTHS)  # numbers of neighbours that recall is looked at for
+TRIED = (1, 3, *DEPTHS)  # numbers of neighbors that recall is looked at for
 MARGIN = 0.1  # of what the target leaves to be missed: other queries may be harder
 STEADY = 0.005  # what greater depths may find less than the first does
-DEEP_QUERIES = 400  # to tune greater depths on: each has more neighbours to find
+DEEP_QUERIES = 400  # to tune greater depths on: each has more neighbors to find
 LAPS, LAP_SECONDS = 3, 0.15
 SINGLES = 200  # queries asked one by one
 Levels = dict[int, Settings]
@@ -48,33 +48,33 @@ def with_margin(target: float) -> float:
 
 
 def tune(
-    index: Any, plan: Plan, truth: Truth, wanted: float, depth: int = K, workload: str = "batch"
+    index: Any, spec: IndexSpec, truth: Truth, wanted: float, depth: int = K, workload: str = "batch"
 ) -> tuple[Tuned | None, float]:
-    """The fastest settings whose recall, of any number of neighbours up to ``depth``, is ``wanted``; and the best seen.
+    """The fastest settings whose recall, of any number of neighbors up to ``depth``, is ``wanted``; and the best seen.
 
     ``workload`` as in ``speed``.
     """
     best, highest = None, 0.0
-    for ladder in plan.ladders(depth):
+    for ladder in spec.ladders(depth):
         recalls: dict[int, float] = {}
 
         def recall(step: int, ladder: list[Settings] = ladder, recalls: dict[int, float] = recalls) -> float:
             if step not in recalls:
-                recalls[step] = least_recall(index, plan, ladder[step], truth, depth)
+                recalls[step] = least_recall(index, spec, ladder[step], truth, depth)
             return recalls[step]
 
         step = bisect.bisect_left(range(len(ladder)), wanted, key=recall)
         highest = max(highest, *recalls.values())
         if step == len(ladder):
             continue
-        tuned = Tuned(ladder[step], recall(step), _speed_at(index, plan, ladder[step], truth, depth, workload))
+        tuned = Tuned(ladder[step], recall(step), _speed_at(index, spec, ladder[step], truth, depth, workload))
         if best is not None and tuned.per_second < best.per_second:
             break  # later ladders are more thorough still
         best = tuned
     return best, highest
 
 
-def tune_all(index: Any, plan: Plan, truth: Truth, target: float, workload: str = "batch") -> tuple[Levels, float]:
+def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload: str = "batch") -> tuple[Levels, float]:
     """Settings for each depth, as far as they are faster than comparing with all; and the best recall at the first.
 
     Nothing for the first depth: ``target`` cannot be reached.
@@ -83,10 +83,10 @@ def tune_all(index: Any, plan: Plan, truth: Truth, target: float, workload: str 
     reached, wanted = 0.0, with_margin(target)
     for depth in DEPTHS:
         few = truth if depth == K else truth.first(DEEP_QUERIES)
-        tuned, highest = tune(index, plan, few, wanted, depth, workload)
+        tuned, highest = tune(index, spec, few, wanted, depth, workload)
         if depth == K:
             reached = highest
-        if tuned is None or (depth > K and tuned.per_second < _speed_of_all(index, plan, few, depth, workload)):
+        if tuned is None or (depth > K and tuned.per_second < _speed_of_all(index, spec, few, depth, workload)):
             break
         levels[depth] = tuned.settings
         if depth == K:
@@ -94,45 +94,45 @@ def tune_all(index: Any, plan: Plan, truth: Truth, target: float, workload: str 
     return levels, reached
 
 
-def least_recall(index: Any, plan: Plan, settings: Settings, truth: Truth, depth: int) -> float:
-    """The least recall, over numbers of neighbours up to ``depth``."""
-    found = nearest(index, plan, settings, truth.queries, depth, truth.metric)
+def least_recall(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> float:
+    """The least recall, over numbers of neighbors up to ``depth``."""
+    found = nearest(index, spec, settings, truth.queries, depth, truth.metric)
     return min(truth.recall(*found, k) for k in TRIED if k <= depth)
 
 
-def measure(index: Any, plan: Plan, levels: Levels, truth: Truth) -> dict[str, Any]:
+def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
     """Recall of the 1, 10 and 100 nearest on queries that should not have been tuned on, and how many a second."""
     recalls = {}
     for k in STATED:
         depth = next((depth for depth in levels if depth >= k), None)
-        found = None if depth is None else nearest(index, plan, levels[depth], truth.queries, depth, truth.metric)
+        found = None if depth is None else nearest(index, spec, levels[depth], truth.queries, depth, truth.metric)
         recalls[str(k)] = 1.0 if found is None else round(truth.recall(*found, k), 4)
     return {
         "recall": recalls[str(K)],
         "recall_at": recalls,
         "recall_queries": len(truth.queries),
-        **speeds(index, plan, levels, truth),
+        **speeds(index, spec, levels, truth),
     }
 
 
-def speeds(index: Any, plan: Plan, levels: Levels, truth: Truth) -> dict[str, float]:
+def speeds(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, float]:
     """Queries a second for the 10 nearest, all at once and one by one."""
     if K in levels:
-        rates = [_speed_at(index, plan, levels[K], truth, K, workload) for workload in WORKLOADS]
+        rates = [_speed_at(index, spec, levels[K], truth, K, workload) for workload in WORKLOADS]
     else:
-        rates = [_speed_of_all(index, plan, truth, K, workload) for workload in WORKLOADS]
+        rates = [_speed_of_all(index, spec, truth, K, workload) for workload in WORKLOADS]
     return {"queries_per_second": round(rates[0], 1), "single_queries_per_second": round(rates[1], 1)}
 
 
-def _speed_at(index: Any, plan: Plan, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
+def _speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
     def ask(queries: FloatArray) -> Found:
-        return nearest(index, plan, settings, queries, depth, truth.metric)
+        return nearest(index, spec, settings, queries, depth, truth.metric)
 
     return speed(ask, truth.queries, workload)
 
 
-def _speed_of_all(index: Any, plan: Plan, truth: Truth, depth: int, workload: str) -> float:
-    exact, parameters = whole(index, plan)
+def _speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workload: str) -> float:
+    exact, parameters = whole(index, spec)
     return speed(lambda queries: exact.search(queries, depth, params=parameters), truth.queries, workload)
 
 

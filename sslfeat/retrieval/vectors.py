@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sslfeat.columns import numbers, strings
 from sslfeat.errors import InputError, RetrievalError
-from sslfeat.features import FeaturesFolder, Part
+from sslfeat.features.reader import FeaturesFolder, Part
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.similarity import LONGEST, unit
+from sslfeat.storage.arrow import numbers, strings
 
-FloatArray = npt.NDArray[np.float32]
 METRICS = ("cosine", "ip", "l2")
 BLOCK = 65_536  # rows handled at once
-SHORT, LONGEST = 1e-17, 1.3e19  # lengths whose squares float32 holds
 COLUMNS = ("path", "sha256", "width", "height", "label")
 
 
@@ -133,18 +133,11 @@ def prepare(rows: npt.ArrayLike, metric: str) -> FloatArray:
 
     Raises InputError for other metrics if a row is so long that float32 cannot hold its square.
     """
+    if metric == "cosine":
+        return unit(rows)
     array = np.ascontiguousarray(rows, np.float32)
-    with np.errstate(over="ignore", under="ignore"):
-        norms = np.linalg.norm(array, axis=1, keepdims=True)
-    if metric != "cosine":
-        if (longest := norms.max(initial=0)) > LONGEST:
-            raise InputError(
-                f"a vector of length {longest:.3g} was given: {metric} takes up to {LONGEST:.3g}, scale them"
-            )
-        return array
-    odd = np.flatnonzero(((norms < SHORT) | (norms > LONGEST)) & array.any(1, keepdims=True))
-    unit: FloatArray = array / (norms + (norms == 0))
-    if odd.size:  # their squares are beyond float32
-        exact: npt.NDArray[np.float64] = array[odd].astype(np.float64)
-        unit[odd] = (exact / np.linalg.norm(exact, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+    with np.errstate(over="ignore"):
+        longest = np.linalg.norm(array, axis=1).max(initial=0)
+    if longest > LONGEST:
+        raise InputError(f"a vector of length {longest:.3g} was given: {metric} takes up to {LONGEST:.3g}, scale them")
+    return array

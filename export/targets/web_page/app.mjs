@@ -11,14 +11,14 @@ async function show(blob) {
     const began = performance.now();
     const embedding = await embed(await session, rgba, width, height);
     const spent = performance.now() - began;
-    $("picture").src = URL.createObjectURL(blob);
+    $("image").src = URL.createObjectURL(blob);
     $("state").textContent = `${width} x ${height} px, ${spent.toFixed(0)} ms, ${embedding.length} numbers`;
     draw(embedding);
     const found = samples.map((sample) => ({ ...sample, score: cosine(sample.embedding, embedding) }));
     found.sort((a, b) => b.score - a.score);
-    $("neighbours").replaceChildren(...found.slice(0, 8).map(figure));
+    $("neighbors").replaceChildren(...found.slice(0, 8).map(figure));
   } catch (error) {
-    $("state").textContent = `This file cannot be read as a picture (${error.message ?? error}).`;
+    $("state").textContent = `This file cannot be read as an image (${error.message ?? error}).`;
   }
 }
 

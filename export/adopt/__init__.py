@@ -1,0 +1,1 @@
+"""ONNX models of others become encoder files, in a process of their own."""

@@ -1,0 +1,127 @@
+"""``target.json``, the record of what ``sslfeat export --target`` made: a folder is checked against it before it is run.
+
+Every file that the record names lies inside the folder, by no link, with the sha256 that was recorded; what a target's
+runtime reads is known by the target's name, not by what the record says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from sslfeat.errors import EncoderFileError
+from sslfeat.export.gates import Agreement, Drop
+from sslfeat.export.targets.registry import TARGETS
+from sslfeat.inference.model_card import Card
+from sslfeat.inference.onnx_model import MAX_BYTES, check_encoder
+from sslfeat.storage.records import parse_record
+
+ABOUT, CARD = "target.json", "card.json"
+ORT_MARK = b"ORTM"  # of onnxruntime's own format, at byte 4
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was made, ``of`` which encoder (its fingerprint), and how it compared. ``files`` are relative paths with their sha256.
+
+    ``runtime`` runs ``main``; None: nothing here does, and ``unrun`` says why. ``gates`` are verdicts, ``overridden`` those that
+    failed and were allowed.
+    """
+
+    target: str
+    runtime: str | None
+    main: str
+    of: str
+    files: dict[str, str]
+    unrun: str = ""
+    images: str = ""
+    remark: str = ""
+    likeness: Agreement | None = None
+    drop: Drop | None = None
+    gates: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = 2
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a target that there is not, or another runtime or main file than its own."""
+        if self.target not in TARGETS:
+            raise ValueError(f"target {self.target!r} is not known")
+        known = TARGETS[self.target]
+        if self.runtime != known.runtime:
+            raise ValueError(f"runtime {self.runtime!r} is not that of target {self.target}, {known.runtime!r}")
+        if self.main != known.main:
+            raise ValueError(f"main {self.main!r} is not that of target {self.target}, {known.main!r}")
+
+
+def hash_folder(folder: Path) -> dict[str, str]:
+    """Every file of a folder but its record, by its relative path: sha256."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / ABOUT)
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in found}
+
+
+def read_artifact(folder: Path) -> tuple[Artifact, Card]:
+    """The record and the card of a folder whose files are all there and as they were made. Raises EncoderFileError."""
+    try:
+        data = (_inside(folder, ABOUT)).read_bytes()
+        about = parse_record(Artifact, data, str(folder / ABOUT), EncoderFileError)
+        for name, sha256 in about.files.items():
+            if _sha256(_inside(folder, name)) != sha256:
+                raise EncoderFileError(f"{folder / name} was altered since it was exported: export again")
+        for name in (CARD, *_read_by_runtime(folder, about.main)):
+            if name not in about.files:
+                raise EncoderFileError(f"{folder / ABOUT}: files lacks {name}")
+        card = Card.from_json(_inside(folder, CARD).read_bytes())
+    except OSError as error:
+        raise EncoderFileError(f"{folder} is not what 'sslfeat export --target' made: {error.strerror}") from error
+    return about, card
+
+
+def read_onnx(folder: Path, about: Artifact) -> bytes:
+    """``main`` for onnxruntime: an encoder file, checked as any, or onnxruntime's own format. Raises EncoderFileError."""
+    data = _inside(folder, about.main).read_bytes()
+    if hashlib.sha256(data).hexdigest() != about.files[about.main]:
+        raise EncoderFileError(f"{folder / about.main} was altered since it was exported: export again")
+    if data[4:8] == ORT_MARK:
+        return data
+    try:
+        file = check_encoder(data)
+    except EncoderFileError as error:
+        raise EncoderFileError(f"{folder / about.main}: {error}") from error
+    if file.fingerprint != about.of:
+        raise EncoderFileError(f"{folder / about.main} is another encoder than {ABOUT} says: of is {about.of[:12]}")
+    return data
+
+
+def _read_by_runtime(folder: Path, main: str) -> list[str]:
+    """``main``, and what runtimes read beside it unasked."""
+    beside = PurePosixPath(main).with_suffix(".bin").as_posix()
+    return [
+        name for name in (main, beside) if (folder / name).is_file() or (name == main and not (folder / main).is_dir())
+    ]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a file or folder inside ``folder``. Raises EncoderFileError for one that is outside, a link, or not there."""
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or ":" in name or "\0" in name:
+        raise EncoderFileError(f"{folder / ABOUT}: {name!r} is no path inside the folder")
+    path = folder
+    for part in parts:
+        path = path / part
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError as error:
+            raise EncoderFileError(f"{path} is not there: export again") from error
+        if stat.S_ISLNK(mode) or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise EncoderFileError(f"{path} is a link or a device: an artifact is made of files")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        raise EncoderFileError(f"{path} is too large: the limit is {MAX_BYTES} bytes")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,139 @@
+"""Opening what was exported, each in its own runtime: whatever it is, uint8 (N, S, S, 3) goes in, float32 (N, D) comes out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sslfeat.data.decode import Pixels
+from sslfeat.errors import EncoderFileError, MissingExtraError
+from sslfeat.export.artifact import read_artifact, read_onnx
+from sslfeat.inference.backends import OnnxRuntimeBackend, OpenVinoBackend, Session
+from sslfeat.inference.model_card import Card
+from sslfeat.inference.onnx_model import read_encoder_file
+from sslfeat.inference.registry import resolve
+from sslfeat.numerics.arrays import FloatArray
+
+
+def open_artifact(path: str | Path, threads: int = 1) -> Session:
+    """An encoder file, a shipped encoder by name, or a folder that ``sslfeat export --target`` made, loaded.
+
+    Raises EncoderFileError, MissingExtraError where its runtime is not installed.
+    """
+    found = resolve(path)
+    if not found.is_dir():
+        return OnnxRuntimeBackend(read_encoder_file(found).data, "cpu", threads)
+    about, card = read_artifact(found)
+    if about.runtime is None:
+        raise EncoderFileError(f"{found}: target {about.target} does not run here: {about.unrun}")
+    if about.runtime == "onnxruntime":
+        return OnnxRuntimeBackend(read_onnx(found, about), "cpu", threads)
+    return OPENERS[about.runtime](found / about.main, card, threads)
+
+
+def described(path: str | Path) -> tuple[str, Card]:
+    """What it is called, and its card, without loading it. Raises EncoderFileError."""
+    found = resolve(path)
+    if not found.is_dir():
+        card = read_encoder_file(found).card
+        return card.name, card
+    about, card = read_artifact(found)
+    return f"{card.name}-{about.target}", card
+
+
+class NcnnSession:
+    """ncnn, an image at a time."""
+
+    def __init__(self, main: Path, card: Card, threads: int) -> None:
+        try:
+            import ncnn
+        except ImportError as error:
+            raise MissingExtraError("ncnn", "ncnn") from error
+        self._net, self._ncnn, self._side = ncnn.Net(), ncnn, card.preprocess.size
+        self._net.opt.num_threads = threads
+        self._net.opt.use_fp16_storage = self._net.opt.use_fp16_arithmetic = self._net.opt.use_bf16_storage = False
+        for status in (self._net.load_param(str(main)), self._net.load_model(str(main.with_suffix(".bin")))):
+            if status:  # it raises nothing
+                raise EncoderFileError(f"ncnn cannot load {main}: status {status}")
+
+    def run(self, pixels: Pixels) -> FloatArray:
+        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        return np.stack([self._one(image) for image in pixels])
+
+    def _one(self, image: Pixels) -> FloatArray:
+        rgb = self._ncnn.Mat.PixelType.PIXEL_RGB
+        extractor = self._net.create_extractor()
+        extractor.input("in0", self._ncnn.Mat.from_pixels(np.ascontiguousarray(image), rgb, self._side, self._side))
+        status, found = extractor.extract("out0")
+        if status:
+            raise EncoderFileError(f"ncnn failed to run: status {status}")
+        return np.array(found, np.float32)
+
+
+class ExecuTorchSession:
+    """ExecuTorch; it takes its threads from the machine."""
+
+    def __init__(self, main: Path, card: Card, threads: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it calls itself experimental
+            try:
+                from executorch.runtime import Runtime
+            except ImportError as error:
+                raise MissingExtraError("executorch", "executorch") from error
+            import torch
+
+            self._torch = torch
+            try:
+                self._program = Runtime.get().load_program(main)
+                self._method = self._program.load_method("forward")
+            except RuntimeError as error:
+                raise EncoderFileError(f"ExecuTorch cannot load {main}: {error}") from error
+
+    def run(self, pixels: Pixels) -> FloatArray:
+        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        if self._method is None:
+            raise EncoderFileError("the program has no method 'forward'")
+        try:
+            (found,) = self._method.execute([self._torch.from_numpy(np.ascontiguousarray(pixels))])
+        except RuntimeError as error:
+            raise EncoderFileError(f"ExecuTorch failed to run: {error}") from error
+        result: FloatArray = found.numpy().copy()
+        return result
+
+
+class LiteRtSession:
+    """LiteRT, an image at a time."""
+
+    def __init__(self, main: Path, card: Card, threads: int) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingExtraError("litert", "ai-edge-litert") from error
+        try:
+            self._interpreter = Interpreter(str(main), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise EncoderFileError(f"LiteRT cannot load {main}: {error}") from error
+
+    def run(self, pixels: Pixels) -> FloatArray:
+        """As ``Session`` says."""
+        return np.concatenate([self._one(image[None]) for image in pixels])
+
+    def _one(self, image: Pixels) -> FloatArray:
+        (into,), (out,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        planes = np.ascontiguousarray(image.transpose(0, 3, 1, 2), np.float32)
+        self._interpreter.set_tensor(into["index"], planes)
+        self._interpreter.invoke()
+        result: FloatArray = self._interpreter.get_tensor(out["index"]).copy()
+        return result
+
+
+OPENERS: dict[str, Callable[[Path, Card, int], Session]] = {
+    "openvino": lambda main, card, threads: OpenVinoBackend(main, "fp32", threads),
+    "ncnn": NcnnSession,
+    "executorch": ExecuTorchSession,
+    "litert": LiteRtSession,
+}

@@ -1,0 +1,24 @@
+"""Images to check an export with: those given, else those of the training run, else drawn ones."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sslfeat.data.dataset import find_inputs
+from sslfeat.data.synthetic import draw_samples
+
+DRAWN, DRAWN_COUNT = "drawn by sslfeat", 128
+
+
+@contextlib.contextmanager
+def images_to_check(given: Sequence[str], own: Sequence[str]) -> Iterator[tuple[list[bytes], str]]:
+    """Those given, else the run's ``own``, else drawn ones; and what to call them. Raises InputError."""
+    if given or (own and all(Path(spec).exists() for spec in own)):
+        yield [item.raw for item in find_inputs(list(given or own), "none")], "given" if given else "training images"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        draw_samples(Path(folder), DRAWN_COUNT)
+        yield [item.raw for item in find_inputs([folder], "none")], DRAWN

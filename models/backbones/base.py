@@ -1,0 +1,46 @@
+"""What a backbone is: images to features, at the end or at any layer before it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sslfeat.errors import UsageError
+
+SMALL, MEDIUM = 40, 112  # px: up to SMALL a stem that keeps the resolution, up to MEDIUM one that halves it once
+
+
+class Backbone(nn.Module):
+    """Images (N, 3, S, S), normalized, to features (N, dim).
+
+    ``layers`` names the places where features can be taken, first to last, and ``dims`` their channels; the last is
+    the default everywhere.
+    """
+
+    def __init__(self, image_size: int, dims: dict[str, int]) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.dims = dims
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self.dims)
+
+    @property
+    def dim(self) -> int:
+        return self.dims[self.layers[-1]]
+
+    def depth(self, layer: str | None) -> int:
+        """How many layers lead up to and include ``layer``. Raises UsageError for a name that does not exist."""
+        if layer is None:
+            return len(self.layers)
+        if layer not in self.dims:
+            raise UsageError(f"there is no layer {layer!r}: it can be {', '.join(self.layers)}")
+        return self.layers.index(layer) + 1
+
+    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        """Feature maps (N, C, h, w) of a layer, C as in ``dims``."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
+        """Pooled features (N, C) of a layer."""
+        raise NotImplementedError

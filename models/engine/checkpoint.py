@@ -1,0 +1,92 @@
+"""Checkpoints without pickle: tensors as safetensors, everything else as JSON in the file's header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sslfeat.errors import TrainingError
+from sslfeat.storage import atomic
+
+LAST_NAME, ENCODER_NAME = "last.ckpt", "encoder.safetensors"
+META_KEY = "sslfeat"
+
+
+def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+    """Write weights, optimizer state and ``progress`` (JSON) to ``path``, whole or not at all."""
+    tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
+    scalars: dict[str, Any] = {}
+    for parameter_name, parameter in module.named_parameters():
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{parameter_name}.{name}"] = value
+            else:
+                scalars[f"{parameter_name}.{name}"] = value
+    write_tensors(path, tensors, {"progress": progress, "optimizer": scalars})
+
+
+def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore what ``save_checkpoint`` wrote, strictly, and return its ``progress``. Raises TrainingError.
+
+    The module is on its device already: the optimizer's state goes to where its parameters are.
+    """
+    tensors, meta = read_tensors(path)
+    weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
+    try:
+        module.load_state_dict(weights)
+        names = {parameter: name for name, parameter in module.named_parameters()}
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        places = {names[parameter]: index for index, parameter in enumerate(trained)}
+        state: dict[int, dict[str, Any]] = {}
+        entries = {
+            name.removeprefix("optimizer."): value for name, value in tensors.items() if name.startswith("optimizer.")
+        }
+        for key, value in {**entries, **meta["optimizer"]}.items():
+            parameter_name, name = key.rsplit(".", 1)
+            index = places[parameter_name]
+            state.setdefault(index, {})[name] = _like(value, trained[index])
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        progress: dict[str, Any] = meta["progress"]
+    except (RuntimeError, KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{path} does not fit this run: {error}") from error
+    return progress
+
+
+def all_finite(module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether no weight, buffer or optimizer state is infinite or not a number."""
+    states = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return all(bool(value.isfinite().all()) for value in (*module.state_dict().values(), *states))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Tensors and JSON-able ``meta`` to one safetensors file, written whole or not at all."""
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomic.write_atomic(path, save(contiguous, {META_KEY: json.dumps(meta, sort_keys=True)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and ``meta`` that ``write_tensors`` wrote. Raises TrainingError; nothing is ever unpickled."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            meta: dict[str, Any] = json.loads((file.metadata() or {})[META_KEY])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path} is not a checkpoint of sslfeat, or a damaged one: {error}") from error
+    return tensors, meta
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """A state tensor in its parameter's memory layout: another layout adds up in another order, to other last bits."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    if value.ndim:
+        raise ValueError(f"state of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}")
+    return value

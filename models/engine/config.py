@@ -1,0 +1,194 @@
+"""Everything that decides a training run, in one place: kept as config.yaml, enough to repeat the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from sslfeat.errors import TrainingError, UsageError
+from sslfeat.models.engine.distributed import processes_asked
+from sslfeat.models.method import Recipe
+from sslfeat.storage import atomic
+
+CONFIG_NAME = "config.yaml"
+ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes", "clip")
+FRACTIONS = ("lr", "weight_decay", "epochs", "minutes", "clip")
+LEAST = {"image_size": 8, "batch_size": 2, "accumulate": 1, **dict.fromkeys(ZERO_OR_MORE, 0)}
+ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed")}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run's settings. ``None`` means: chosen from the data and the machine by ``with_defaults``.
+
+    The run ends at the first of ``steps``, ``epochs`` and ``minutes`` (of training, after loading) that is reached.
+    ``accumulate`` splits each batch into so many pieces, which are batches of their own to contrast and batch statistics.
+    ``clip``: largest norm of the gradient, 0 for any. ``compile`` names a torch.compile backend, ``probe_data`` a
+    labeled folder to judge by while training. ``inputs_sha256`` is of the names and contents of the images
+    (``identity``), ``method_sha256`` of the Python file that ``method`` names, if it names one.
+    """
+
+    method: str
+    images: tuple[str, ...]
+    backbone: str | None = None
+    image_size: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    seed: int = 0
+    accelerator: str = "auto"
+    precision: str | None = None
+    accumulate: int = 1
+    compile: str | None = None
+    probe_data: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    inputs_sha256: str | None = None
+    method_sha256: str | None = None
+    clip: float | None = None
+
+    def to_yaml(self) -> str:
+        """YAML with the fields in the order of this class."""
+        values = {**dataclasses.asdict(self), "images": list(self.images)}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+    def sha256(self) -> str:
+        """Hash of what decides the weights: of files the names and contents, not where they lie."""
+        placeless = dataclasses.replace(self, images=(), probe_data=None, method=self.method_name)
+        return hashlib.sha256(placeless.to_yaml().encode()).hexdigest()
+
+    @property
+    def method_name(self) -> str:
+        """The method's name, for a Python file without its folder."""
+        return Path(self.method).name if self.method.endswith(".py") else self.method
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a config.yaml. Raises TrainingError naming the file and what is wrong in it."""
+    try:
+        values = yaml.safe_load(path.read_text())
+        config = TrainConfig(**{**values, "images": tuple(values["images"])})
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError) as error:
+        raise TrainingError(f"{path} is not a training config: {error}") from error
+    for name, value in vars(config).items():
+        if not _fits(name, value):
+            raise TrainingError(f"{path}: {name} is {value!r}")
+    return config
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a file's value has the type of the field ``name``."""
+    if value is None:
+        return name not in ("method", "seed", "accelerator", "accumulate")
+    if name == "images":
+        return all(isinstance(spec, str) for spec in value)
+    if name == "options":
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if name in LEAST:
+        return isinstance(value, (int, float) if name in FRACTIONS else int) and not isinstance(value, bool)
+    return isinstance(value, str)
+
+
+def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size: int) -> TrainConfig:
+    """Fill what was left open, knowing the number of images and their typical size in px.
+
+    Raises UsageError for values that cannot work.
+    """
+    gpu = uses_gpu(config)
+    image_size = config.image_size
+    if image_size is None:
+        image_size = typical_size if gpu else min(typical_size, 96)
+    batch_size = _batch_size(recipe, config.accumulate, count) if config.batch_size is None else config.batch_size
+    filled = dataclasses.replace(
+        config,
+        backbone=config.backbone or recipe.backbones[gpu],
+        image_size=image_size,
+        batch_size=batch_size,
+        lr=recipe.lr if config.lr is None else config.lr,
+        weight_decay=recipe.weight_decay if config.weight_decay is None else config.weight_decay,
+        clip=recipe.clip if config.clip is None else config.clip,
+        precision=config.precision or ("bf16-mixed" if multiplies_bf16(gpu) else "32-true"),
+    )
+    filled = _with_budget(filled, gpu)
+    _check_values(filled, count)
+    return filled
+
+
+def _batch_size(recipe: Recipe, accumulate: int, count: int) -> int:
+    """The recipe's, less for few images; as many for each process, and two for each of its pieces."""
+    processes = processes_asked()
+    least = 2 * max(1, accumulate) * processes
+    return max(least, min(recipe.batch_size, count // 4) // processes * processes)
+
+
+def uses_gpu(config: TrainConfig) -> bool:
+    """Whether the run takes the GPU: if there is one and ``accelerator`` is not ``cpu``."""
+    return torch.cuda.is_available() and config.accelerator != "cpu"
+
+
+def multiplies_bf16(gpu: bool) -> bool:
+    """Whether the GPU, or the processor, gains by bfloat16.
+
+    A processor does with matrix tiles (AMX); with AVX-512's bfloat16 alone training was no faster than in float32.
+    """
+    if gpu:
+        return bool(torch.cuda.is_bf16_supported())
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 cannot tell
+    return bool(able.get("amx_bf16"))
+
+
+def _check_values(config: TrainConfig, count: int) -> None:
+    for name, least in LEAST.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value < math.inf:  # NaN is neither
+            raise UsageError(f"{name} is {value}: it must be at least {least}")
+    for name, allowed in ALLOWED.items():
+        if getattr(config, name) not in allowed:
+            raise UsageError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise UsageError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
+    batch_size, processes = int(config.batch_size or 0), processes_asked()
+    if batch_size % processes:
+        raise UsageError(f"batch_size {batch_size}: {processes} processes take equal parts, choose a multiple of them")
+    if batch_size < 2 * config.accumulate * processes:
+        raise UsageError(f"accumulate {config.accumulate}: pieces of batch_size {batch_size} need 2 images each")
+    if int(config.batch_size or 0) > count:
+        raise UsageError(f"batch_size {config.batch_size} is more than the {count} images: choose a smaller one")
+
+
+def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
+    if config.steps is not None or config.epochs is not None or config.minutes is not None:
+        return config
+    return dataclasses.replace(config, epochs=100) if gpu else dataclasses.replace(config, minutes=30)
+
+
+def check_same(asked: TrainConfig, kept: TrainConfig, run: Path) -> None:
+    """Raise TrainingError naming the first setting in which a resumed run would differ from the one begun.
+
+    Where images, probe set and a method's file lie may change; what is in them is compared by ``identity``.
+    """
+    if asked.method_name != kept.method_name:
+        raise TrainingError(f"{run} was begun with {kept.method}, not {asked.method}: choose another --out")
+    apart = ("images", "probe_data", "inputs_sha256", "method", "method_sha256")
+    for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in apart):
+        if getattr(asked, name) != getattr(kept, name):
+            raise TrainingError(
+                f"{run} was begun with {name} = {getattr(kept, name)!r}, now it is {getattr(asked, name)!r}: "
+                "resume with the same settings, or choose another --out"
+            )
+
+
+def save_config(config: TrainConfig, run: Path) -> None:
+    """Write ``run/config.yaml``."""
+    atomic.write_atomic(run / CONFIG_NAME, config.to_yaml().encode())

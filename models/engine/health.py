@@ -1,0 +1,51 @@
+"""What a finished run came to, in a sentence if it came to nothing."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sslfeat.models.engine.meter import at_chance
+from sslfeat.models.engine.online_eval import WATCH_NAME, collapse
+
+PROBE = "linear"  # the figure of watch.csv that a run is judged by
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """``result.json``: steps, images, seconds of training, the last figures, the first look at the encoder and the last.
+
+    ``fault``: a sentence if the run ended below where it began, or with nothing learned; None if there is nothing to say.
+    """
+
+    steps: int
+    images: int
+    failures: int
+    seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def find_fault(figures: dict[str, float], first: dict[str, float], last: dict[str, float]) -> str | None:
+    """From the mean figures of the last steps, and the first and the last look at the encoder."""
+    faults = [at_chance(figures), collapse(last) if last else None]
+    if PROBE in first and PROBE in last and last[PROBE] < first[PROBE]:
+        faults.append(
+            f"the probe ended below where it began: {last[PROBE]:.1%} of the probe images right, "
+            f"{first[PROBE]:.1%} by the untrained encoder"
+        )
+    said = [fault for fault in faults if fault]
+    return "; ".join(said) + ": try more steps, a lower --lr, or another method" if said else None
+
+
+def looks(run: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """The first and the last row of ``watch.csv``; empty where there is none."""
+    path = run / WATCH_NAME
+    if not path.exists():
+        return {}, {}
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return (rows[0], rows[-1]) if rows else ({}, {})

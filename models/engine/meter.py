@@ -1,0 +1,83 @@
+"""What a run says of itself: means of the figures since the last reading, and a word when nothing is learned."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from torch import Tensor
+
+from sslfeat.errors import TrainingError
+
+PATIENCE = 0.25  # share of the budget after which a run still at chance is worth a warning
+CHANCE_MARGIN = 1.05  # an accuracy below this times chance is at chance
+TRIVIAL_MARGIN = 0.98  # an error above this times the trivial predictor's has learned nothing
+
+
+class Meter:
+    """Sums figures step by step; they stay on their device until they are read."""
+
+    def __init__(self) -> None:
+        self._since, self._images, self._steps = time.monotonic(), 0, 0
+        self._sums: dict[str, Tensor | float] = {}
+
+    @property
+    def unread(self) -> int:
+        """How many steps have been added since the last reading."""
+        return self._steps
+
+    def add(self, images: int, figures: dict[str, Tensor | float]) -> None:
+        """The figures of one step over ``images`` images."""
+        self._images += images
+        self._steps += 1
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def leave_out(self, seconds: float) -> None:
+        """Time spent on other things than training."""
+        self._since += seconds
+
+    def read(self) -> tuple[float, dict[str, float]]:
+        """Images a second and mean figures since the last reading."""
+        now = time.monotonic()
+        rate = self._images / max(now - self._since, 1e-9)
+        means = {name: float(total) / self._steps for name, total in self._sums.items()}
+        self._since, self._images, self._steps, self._sums = now, 0, 0, {}
+        return rate, means
+
+
+class Complaints:
+    """Passes each kind of warning on once: nothing learned, or what the method itself finds wrong."""
+
+    def __init__(self, warn: Callable[[str], None], of_method: Callable[[dict[str, float]], str | None]) -> None:
+        self._warn, self._of_method = warn, of_method
+        self._said: set[str] = set()
+
+    def check(self, step: int, share: float, figures: dict[str, float]) -> None:
+        """Raises TrainingError for a loss that is not finite."""
+        if not math.isfinite(figures["loss"]):
+            raise TrainingError(
+                f"the loss is {figures['loss']} at step {step}: try a lower --lr, or --precision 32-true"
+            )
+        if share < PATIENCE:
+            return
+        self.say("learning", at_chance(figures))
+        self.say("method", self._of_method(figures))
+
+    def say(self, kind: str, text: str | None) -> None:
+        """Warn, unless there is nothing to say or this kind was said before."""
+        if text is not None and kind not in self._said:
+            self._said.add(kind)
+            self._warn(text)
+
+
+def at_chance(figures: dict[str, float]) -> str | None:
+    """A sentence if the pretext accuracy is at chance, or the error no better than a trivial predictor's."""
+    accuracy, chance = figures.get("accuracy"), figures.get("chance")
+    if accuracy is not None and chance is not None and accuracy <= chance * CHANCE_MARGIN:
+        return f"the pretext task is still at chance ({accuracy:.3f} against {chance:.3f}): nothing is learned"
+    error, trivial = figures.get("error"), figures.get("trivial")
+    if error is not None and trivial is not None and error >= trivial * TRIVIAL_MARGIN:
+        return f"the error is still that of a trivial predictor ({error:.3f} against {trivial:.3f}): nothing is learned"
+    return None

@@ -1,0 +1,176 @@
+"""Is it any good? Judged while it trains: collapse and spread of the features, a probe if there are labels, images.
+
+Looked at before the first step, so that the untrained encoder stands in the first row of ``watch.csv``, and at every
+tenth of the budget. Looking changes nothing: evaluation mode, no gradients, no draw from the training's random state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sslfeat.data.dataset import find_inputs
+from sslfeat.errors import TrainingError, UsageError
+from sslfeat.evaluation.redundancy import effective_rank
+from sslfeat.models.engine.data import Images, evenly, load_images, to_batch
+from sslfeat.models.engine.metrics_log import RunLog
+from sslfeat.models.method import Method
+from sslfeat.numerics.similarity import unit
+from sslfeat.storage import atomic
+
+WATCH_NAME, PREVIEWS_NAME = "watch.csv", "previews"
+LOOKS = 10  # over the whole budget, besides the one before the first step
+SAMPLE = 512  # images whose features are looked at
+PREVIEWED = 8
+PROBE_LIMIT = 4000  # labeled images
+BATCH = 128
+LEAST_RANK, LEAST_SPREAD = 1.5, 0.02
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Labeled images for the probe while training: ``pixels`` uint8 (N, S, S, 3) and N class names."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: list[str]
+
+
+def load_probe_set(spec: str, image_size: int, run: Path) -> ProbeSet:
+    """Up to PROBE_LIMIT images of class folders, evenly over the sorted list. Raises TrainingError without labels."""
+    inputs = [item for item in find_inputs([spec], labels="folder") if item.label]
+    spread = (
+        [inputs[i * len(inputs) // PROBE_LIMIT] for i in range(PROBE_LIMIT)] if len(inputs) > PROBE_LIMIT else inputs
+    )
+    if len({item.label for item in spread}) < 2:
+        raise UsageError(f"--probe-data {spec}: labels come from class folders, of which there must be two or more")
+    images = load_images(spread, image_size, run)
+    return ProbeSet(images.pixels, [str(item.label) for item in images.inputs])
+
+
+def features_of(method: Method, pixels: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.float32]:
+    """Features float32 (N, dim) of images uint8 (N, S, S, 3)."""
+    rows = []
+    with looking(method):
+        for start in range(0, len(pixels), BATCH):
+            batch = torch.from_numpy(pixels[start : start + BATCH]).to(device).permute(0, 3, 1, 2)
+            rows.append(method.encode(batch.float() / 255).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+@contextlib.contextmanager
+def looking(method: Method) -> Iterator[None]:
+    """Evaluation mode without gradients, and back."""
+    training = method.training
+    method.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        method.train(training)
+
+
+def spread_figures(features: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Label-free figures of features (N, D).
+
+    ``effective_rank``: see ``sslfeat.evaluation.redundancy``. ``spread``: mean standard deviation of the components of the unit
+    vectors times sqrt(D), 0 for a collapse, 1 for directions at random. ``uniformity``: log of the mean of
+    exp(-2 |u - v|^2) over pairs (Wang, Isola 2020, section 4.1.2), 0 for a collapse, lower is better spread.
+    """
+    rows = unit(features)
+    similarity = (rows @ rows.T)[np.triu_indices(len(rows), 1)].astype(np.float64)
+    return {
+        "effective_rank": effective_rank(features),
+        "spread": float(rows.std(0).mean() * np.sqrt(features.shape[1])),
+        "uniformity": float(np.log(np.exp(4 * similarity - 4).mean())),
+    }
+
+
+def probe_figures(features: npt.NDArray[np.float32], labels: list[str]) -> dict[str, float]:
+    """Top-1 of the linear probe and of 20 nearest neighbors, on a stratified split that is always the same."""
+    from sslfeat.evaluation.probing.labels import Labeled, split
+    from sslfeat.evaluation.probing.probe import probe
+
+    result = probe(*split(Labeled(features, labels), 0.3, 0))
+    return {"linear": result.linear.top1, "knn": result.knn[min(result.knn)].top1}
+
+
+def collapse(figures: dict[str, float]) -> str | None:
+    """A sentence if the features are about to become one and the same for all images."""
+    if figures["effective_rank"] < LEAST_RANK or figures["spread"] < LEAST_SPREAD:
+        return (
+            f"the features collapse: effective rank {figures['effective_rank']:.2f}, spread {figures['spread']:.3f} "
+            "(one point for all images is 1 and 0)"
+        )
+    return None
+
+
+def append_row(run: Path, step: int, figures: dict[str, float]) -> None:
+    """One row of watch.csv; rows from ``step`` on, of a run that was interrupted, make way."""
+    path = run / WATCH_NAME
+    rows = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    rows.append({"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic.write_atomic(path, text.getvalue().encode())
+
+
+def save_preview(run: Path, step: int, image: Tensor) -> npt.NDArray[np.uint8]:
+    """Write ``previews/step-N.png`` from an image (3, H, W) in [0, 1]; returns its pixels (H, W, 3)."""
+    pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    (run / PREVIEWS_NAME).mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    atomic.write_atomic(run / PREVIEWS_NAME / f"step-{step:07d}.png", buffer.getvalue())
+    return pixels
+
+
+class Watch:
+    """Looks at the method when a look is due, and writes down, logs and complains."""
+
+    def __init__(self, run: Path, method: Method, images: Images, probe_set: ProbeSet | None, log: RunLog) -> None:
+        self._run, self._method, self._probe_set, self._log = run, method, probe_set, log
+        self._pixels, count = images.pixels, len(images.pixels)
+        numbers = evenly(count, SAMPLE)
+        self._sample = images.pixels[numbers]
+        self._previewed = torch.from_numpy(numbers[:: max(1, len(numbers) // PREVIEWED)][:PREVIEWED])
+        self._looked: int | None = None
+
+    def due(self, step: int, share: float) -> bool:
+        """Whether a look is due: before step 0, and once in every tenth of the budget."""
+        now = int(share * LOOKS)
+        due = step == 0 if self._looked is None else now > self._looked
+        self._looked = now
+        return due
+
+    def look(self, step: int, device: torch.device, seed: int) -> dict[str, float]:
+        """The figures of this moment, also in watch.csv and TensorBoard, and a preview if the method draws one."""
+        features = features_of(self._method, self._sample, device)
+        if not np.isfinite(features).all():
+            raise TrainingError(f"the features are not finite at step {step}: try a lower --lr, or --precision 32-true")
+        figures = spread_figures(features)
+        if self._probe_set is not None:
+            figures |= probe_figures(features_of(self._method, self._probe_set.pixels, device), self._probe_set.labels)
+        append_row(self._run, step, figures)
+        self._log.curves(step, {f"watch/{name}": value for name, value in figures.items()})
+        batch = to_batch(self._pixels, self._previewed.numpy(), device)
+        self._method.numbers = self._previewed.to(device)
+        with looking(self._method):
+            image = self._method.preview(batch, torch.Generator(device).manual_seed(seed))
+        if image is not None:
+            self._log.image(step, save_preview(self._run, step, image))
+        return figures

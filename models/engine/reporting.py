@@ -1,0 +1,40 @@
+"""How a run speaks while it lasts, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """What a report shows: share of the budget spent, step, images a second, smoothed loss and other figures."""
+
+    share: float
+    step: int
+    images_per_second: float
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, the steps taken, and the images that could not be read.
+
+    ``fault``: a sentence if it ended below where it began, or with nothing learned (see ``verdict``).
+    """
+
+    run: Path
+    steps: int
+    failures: tuple[tuple[str, str], ...]
+    fault: str | None = None
+
+
+@dataclass
+class Reporter:
+    """How a run speaks: override what you want to hear."""
+
+    loading: Callable[[int, int], None] = lambda done, total: None
+    training: Callable[[TrainProgress], None] = lambda progress: None
+    warn: Callable[[str], None] = lambda message: None
+    look: Callable[[int, dict[str, float]], None] = lambda step, figures: None

@@ -1,0 +1,94 @@
+"""The folder of a run: whether one may begin or go on there, what is written when it does, and what it came to."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslfeat.data.manifest import MANIFEST_NAME, Manifest
+from sslfeat.data.manifest_diff import ManifestDiff
+from sslfeat.errors import FeaturesError, TrainingError, UsageError
+from sslfeat.features.failures import FAILURES_NAME
+from sslfeat.models.engine import config as configs
+from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME
+from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig
+from sslfeat.models.engine.metrics_log import EVENTS, METRICS_NAME
+from sslfeat.models.engine.online_eval import PREVIEWS_NAME, WATCH_NAME
+from sslfeat.models.engine.pixel_cache import remove_caches
+from sslfeat.storage import atomic
+
+RESULT_NAME = "result.json"
+OURS = (CONFIG_NAME, MANIFEST_NAME, METRICS_NAME, WATCH_NAME, LAST_NAME, ENCODER_NAME, FAILURES_NAME, RESULT_NAME)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """How a run begins: anew in a folder of its own, going on (``resume``), or in place of another (``overwrite``).
+
+    ``trust_code``: going on although the method's Python file has changed.
+    """
+
+    resume: bool = False
+    overwrite: bool = False
+    trust_code: bool = False
+
+    def check(self, config: TrainConfig, out: Path) -> None:
+        """Raise TrainingError if ``out`` holds a run that this one would mix with or replace; writes nothing.
+
+        A folder in which no checkpoint was ever written holds no run.
+        """
+        if self.resume and self.overwrite:
+            raise UsageError("--resume goes on with a run, --overwrite replaces it: give one of them")
+        if not holds_run(out) or self.overwrite:
+            return
+        if not self.resume:
+            raise TrainingError(
+                f"{out} already holds a run: go on with --resume, choose another --out, or replace it with --overwrite"
+            )
+        if not (out / LAST_NAME).exists():
+            raise TrainingError(f"{out} holds an encoder but no {LAST_NAME} to go on from: choose another --out")
+        kept = configs.load_config(out / CONFIG_NAME)
+        configs.check_same(config, kept, out)
+        if config.method_sha256 != kept.method_sha256 and not self.trust_code:
+            raise TrainingError(
+                f"{config.method} is not the file that {out} was begun with: bring that back, choose another --out, or "
+                "go on with the present one with --trust-code"
+            )
+
+    def record(self, config: TrainConfig, out: Path, manifest: Manifest) -> None:
+        """Write ``config.yaml`` and the list of images; raises TrainingError if a run that goes on had other ones."""
+        if self.resume and holds_run(out):
+            _check_images(config, out, manifest)
+        elif self.overwrite:
+            clear(out)
+        atomic.write_atomic(out / MANIFEST_NAME, manifest.to_bytes())
+        configs.save_config(config, out)
+
+
+def holds_run(out: Path) -> bool:
+    """Whether there are weights in the folder that it took time to train."""
+    return any((out / name).exists() for name in (LAST_NAME, ENCODER_NAME))
+
+
+def clear(out: Path) -> None:
+    """Delete what runs write, and nothing else."""
+    for path in (*(out / name for name in OURS), *out.glob(EVENTS), *(out / PREVIEWS_NAME).glob("step-*.png")):
+        path.unlink(missing_ok=True)
+    remove_caches(out)
+
+
+def write_result(out: Path, result: object) -> None:
+    """``result.json``: what the run came to, a dataclass."""
+    atomic.write_atomic(out / RESULT_NAME, atomic.json_bytes(dataclasses.asdict(result)))  # type: ignore[call-overload]
+
+
+def _check_images(config: TrainConfig, out: Path, manifest: Manifest) -> None:
+    kept = configs.load_config(out / CONFIG_NAME)
+    if config.inputs_sha256 == kept.inputs_sha256:
+        return
+    try:
+        changes = str(ManifestDiff.between(Manifest.load(out, atomic.sha256_file(out / MANIFEST_NAME)), manifest))
+    except (FeaturesError, OSError):
+        changes = "what they were is not known any more"
+    raise TrainingError(f"{out} was begun with other images ({changes}): bring them back, or choose another --out")

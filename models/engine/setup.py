@@ -1,0 +1,70 @@
+"""What a run is set up with: processes and precision, the optimizer, the state of all randomness."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
+
+from sslfeat.models.engine import config as configs
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.method import Method
+
+
+def leads() -> bool:
+    """Whether this process speaks and writes: the only one, or the first of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """One process, or those that torchrun started."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # buffers follow from what all ranks have in common (``ranks``), so they are not sent around at every step
+    strategy: Any = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if world > 1 else "auto"
+    fabric = Fabric(
+        accelerator="cuda" if configs.uses_gpu(config) else "cpu",
+        devices=local,
+        num_nodes=max(1, world // local),
+        strategy=strategy,
+        precision=config.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over parameters that are on their device. Decayed are the weights of linear maps and convolutions alone.
+
+    Biases, normalization and tables (positions, tokens, the vectors of words) are not: nothing in them is to be small.
+    """
+    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
+    decays = (0.0, float(config.weight_decay or 0))
+    return torch.optim.AdamW(
+        [{"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True) if group],
+        lr=float(config.lr or 0),
+        betas=method.recipe.betas,
+        fused=all(parameter.is_cuda for group in groups for parameter in group) or None,
+    )
+
+
+def seed_step(seed: int, step: int, rank: int, generator: torch.Generator) -> None:
+    """All randomness of a step follows from (seed, step, rank), so that a resumed run draws what it would have drawn."""
+    generator.manual_seed(_mix(seed, step, rank))
+    torch.manual_seed(_mix(seed, step, rank))  # dropout and whatever else draws from the global state
+
+
+def choice_of(seed: int, step: int) -> torch.Generator:
+    """What the images of a step are chosen with: the same on every rank."""
+    return torch.Generator().manual_seed(_mix(seed, step, -1))
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    return (seed * 1_000_003 + step * 7_919 + rank * 104_729) & 0x7FFF_FFFF_FFFF_FFFF

@@ -1,0 +1,288 @@
+"""Training, start to finish: read this first, then one file of ``methods/``.
+
+Images are decoded once, every step draws its batch and its randomness from (seed, step) alone, and a checkpoint holds
+weights, optimizer and step: so a run that was killed and resumed ends, on a CPU, with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sslfeat.data.dataset import ImageRecord, find_inputs
+from sslfeat.errors import InterruptedRun, TrainingError
+from sslfeat.features.failures import write_failures
+from sslfeat.models.engine import config as configs
+from sslfeat.models.engine import distributed
+from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME, all_finite, load_checkpoint, save_checkpoint
+from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.data import Ahead, Images, Order, load_images, to_batch, typical_size
+from sslfeat.models.engine.frozen import build_method, save_encoder
+from sslfeat.models.engine.health import RunResult, find_fault, looks
+from sslfeat.models.engine.meter import Complaints, Meter
+from sslfeat.models.engine.metrics_log import RunLog
+from sslfeat.models.engine.online_eval import ProbeSet, Watch, collapse, load_probe_set
+from sslfeat.models.engine.pixel_cache import remove_caches
+from sslfeat.models.engine.reporting import Reporter, Result, TrainProgress
+from sslfeat.models.engine.run_folder import Begin, write_result
+from sslfeat.models.engine.schedule import learning_rate, share_spent
+from sslfeat.models.engine.setup import choice_of, leads, make_fabric, make_optimizer, seed_step
+from sslfeat.models.method import Figures, Method, file_sha256, find_method
+from sslfeat.storage import atomic
+from sslfeat.system import signals
+
+__all__ = ["Reporter", "Result", "TrainProgress", "train"]
+
+LOG_EVERY = 20  # steps
+STOP_WITHIN = 300.0  # seconds for the step that is being taken, and a checkpoint of it, once a signal asks to stop
+AGREE_EVERY = 10  # steps between two looks at each other's signals, where several processes train
+CHECKPOINT_SECONDS = 60.0
+FEW = 200  # images
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    checkpoint_steps: int | None = None,
+    overwrite: bool = False,
+    trust_code: bool = False,
+) -> Result:
+    """Train ``config.method`` on ``config.images`` into the folder ``out``.
+
+    With ``resume`` a run that was interrupted goes on from its last checkpoint (or starts, if it never reached one); a
+    Python file of a method that has changed since is refused unless ``trust_code``. ``overwrite`` replaces another run.
+    Checkpoints are written every minute, or every ``checkpoint_steps``. Several processes, one a GPU, train together
+    when torchrun starts them. Everything that can be refused is refused before the folder is changed. Raises
+    SslfeatError; InterruptedRun after a SIGINT or SIGTERM, once the checkpoint is safe.
+    """
+    leader, begin = leads(), Begin(resume, overwrite, trust_code)
+    reporter = reporter if reporter and leader else Reporter()
+    inputs = find_inputs(config.images, labels="none")
+    config = configs.with_defaults(config, find_method(config.method).recipe, len(inputs), typical_size(inputs))
+    config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
+    module = build_method(config)
+    with (
+        atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(),
+        signals.deferred(STOP_WITHIN) as stop,
+    ):
+        begin.check(config, out)
+        if leader:
+            atomic.remove_temporaries(out)
+        try:
+            images = _images(config, inputs, out, reporter, stop)
+            config = dataclasses.replace(config, inputs_sha256=images.identity)
+            probe_set = (
+                load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
+            )
+            run = _Run(config, out, module, images, reporter, stop)
+            if leader:
+                begin.record(config, out, images.known)
+            run.restore(resume)
+            verdict = run.loop(checkpoint_steps, probe_set)
+        finally:
+            if leader:
+                remove_caches(out)
+        if leader:
+            write_failures(out, images.failures)
+            write_result(out, verdict)
+    return Result(out, verdict.steps, images.failures, verdict.fault)
+
+
+class _Run:
+    """One run in flight: everything in front of the loop happens once, everything in it once a step."""
+
+    def __init__(
+        self, config: TrainConfig, out: Path, module: Method, images: Images, reporter: Reporter, stop: signals.Stop
+    ) -> None:
+        self.config, self.out, self.images, self.reporter, self.stop = config, out, images, reporter, stop
+        self.fabric = make_fabric(config)
+        if self.fabric.broadcast(config.inputs_sha256) != config.inputs_sha256:
+            raise TrainingError("the processes see different images: give all of them the same ones")
+        module = module.to(memory_format=torch.channels_last)
+        module.prepare(images)
+        distributed.share_statistics(module.to(self.fabric.device), self.fabric.device)
+        distributed.equalize(module)
+        self.module = module
+        self.optimizer = make_optimizer(module, config)  # of parameters where they stay: its state goes there, too
+        self.order = Order(len(images.pixels), int(config.batch_size or 1), config.seed)
+        self.ahead = Ahead(lambda numbers: to_batch(images.pixels, numbers, self.fabric.device))
+        self.upcoming: tuple[int, list[npt.NDArray[np.int64]]] | None = None
+        self.step, self.clock, self.saved = 0, time.monotonic(), ""
+
+    def restore(self, resume: bool) -> None:
+        """Go on from the last checkpoint if there is one, and get ready for the first step."""
+        spent = 0.0
+        if resume and (self.out / LAST_NAME).exists():
+            progress: dict[str, Any] = load_checkpoint(self.out / LAST_NAME, self.module, self.optimizer)
+            self.step, spent = int(progress["step"]), float(progress["seconds"])
+            self.saved = f"step {self.step}"
+        if self.config.compile:
+            self.module.loss = torch.compile(self.module.loss, backend=self.config.compile)  # type: ignore[method-assign]
+        self.method, self.stepper = self.fabric.setup(self.module, self.optimizer)
+        self.clock = time.monotonic() - spent  # its distance to now is the time spent training, looks left out
+
+    def loop(self, checkpoint_steps: int | None, probe_set: ProbeSet | None) -> RunResult:
+        """Train until the budget is spent."""
+        config, out, fabric = self.config, self.out, self.fabric
+        generator = torch.Generator(fabric.device)
+        meter, log, saved_at = Meter(), RunLog(out, self.step) if fabric.is_global_zero else None, time.monotonic()
+        complaints = Complaints(self.reporter.warn, self.module.complaint)
+        watch = Watch(out, self.module, self.images, probe_set, log) if log else None
+        means: dict[str, float] = {}
+        try:
+            while (share := self._share()) < 1:
+                if watch and watch.due(self.step, share):
+                    meter.leave_out(self._look(watch, complaints))
+                self._cycle(generator)
+                seed_step(config.seed, self.step, fabric.global_rank, generator)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate(float(config.lr or 0), share)
+                meter.add(*self._step(generator))
+                self.step += 1
+                if self.step % LOG_EVERY == 0:
+                    means = self._report(share, meter, complaints, log)
+                signum = self._signal()
+                late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
+                if signum or (self.step % checkpoint_steps == 0 if checkpoint_steps else late):
+                    self._save()
+                    saved_at = time.monotonic()
+                if signum:
+                    raise InterruptedRun(
+                        signum, f"interrupted at step {self.step}: go on with the same command and --resume"
+                    )
+            if meter.unread and not means:  # too short a run for a report
+                means = distributed.mean_figures(meter.read()[1], fabric.device)
+            seconds = time.monotonic() - self.clock
+            self._save()
+            if watch:
+                self._look(watch, complaints)
+        finally:
+            if log:
+                log.close()
+        first, last = looks(out) if log else ({}, {})
+        counts = (self.step, len(self.images.pixels), len(self.images.failures), seconds)
+        return RunResult(*counts, means, first, last, find_fault(means, first, last))
+
+    def _step(self, generator: torch.Generator) -> tuple[int, Figures]:
+        """One optimizer step over one batch, in ``accumulate`` pieces; returns its images and mean figures."""
+        fabric, pieces = self.fabric, self._pieces(self.step)
+        count = sum(map(len, pieces))
+        sums: Figures = {}
+        for number, piece in enumerate(pieces):
+            part = len(piece) / count
+            self.module.numbers = torch.from_numpy(piece).to(fabric.device)
+            batch = self.ahead.take(piece)
+            last = number == len(pieces) - 1
+            with fabric.no_backward_sync(self.method, enabled=not last):
+                loss, figures = self.method(batch, generator)
+                fabric.backward(loss * part)
+            self.ahead.expect(self._pieces(self.step + 1)[0] if last else pieces[number + 1])
+            for name, value in {"loss": loss.detach(), **figures}.items():
+                sums[name] = sums.get(name, 0.0) + value * part
+        if self.config.clip:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        return count * fabric.world_size, sums
+
+    def _pieces(self, step: int) -> list[npt.NDArray[np.int64]]:
+        """The image numbers of a step that this rank deals with, piece by piece."""
+        if self.upcoming is None or self.upcoming[0] != step:
+            chosen = self.module.choose(self.order.indices(step), choice_of(self.config.seed, step))
+            share, count = chosen[self.fabric.global_rank :: self.fabric.world_size], self.config.accumulate
+            self.upcoming = step, [share[piece::count] for piece in range(count)]
+        return self.upcoming[1]
+
+    def _cycle(self, generator: torch.Generator) -> None:
+        """Let the method look at all the data when a cycle begins."""
+        if self.step % self.module.cycle_steps(self.order.steps_per_epoch):
+            return
+        seed_step(self.config.seed, -1 - self.step, 0, generator)  # the same on every rank
+        for parameter in self.module.on_cycle(self.images, generator):
+            self.optimizer.state.pop(parameter, None)
+        distributed.equalize(self.module)
+        self.upcoming = None  # what the method chooses may be another
+
+    def _report(self, share: float, meter: Meter, complaints: Complaints, log: RunLog | None) -> dict[str, float]:
+        """Write down and show the mean figures since the last report; returns them."""
+        rate, means = meter.read()
+        means = distributed.mean_figures(means, self.fabric.device)
+        complaints.check(self.step, share, means)
+        if log:
+            log.write(self.step, {**means, "lr": self.optimizer.param_groups[0]["lr"], "images_per_second": rate})
+        self.reporter.training(TrainProgress(share, self.step, rate, means))
+        return means
+
+    def _look(self, watch: Watch, complaints: Complaints) -> float:
+        """Measure the encoder and say what is wrong with it; returns the seconds that took, which no budget counts."""
+        began = time.monotonic()
+        figures = watch.look(self.step, self.fabric.device, self.config.seed)
+        if self.step:
+            complaints.say("collapse", collapse(figures))
+        self.reporter.look(self.step, figures)
+        seconds = time.monotonic() - began
+        self.clock += seconds
+        return seconds
+
+    def _share(self) -> float:
+        share = share_spent(self.config, self.step, self.order.steps_per_epoch, time.monotonic() - self.clock)
+        return self.fabric.broadcast(share) if self.config.minutes and self.fabric.world_size > 1 else share
+
+    def _signal(self) -> int:
+        """The signal that came, on whichever process; all learn of it at the same step."""
+        signum = self.stop.signum or 0
+        if self.fabric.world_size == 1:
+            return signum
+        if self.step % AGREE_EVERY:
+            return 0
+        heard = self.fabric.all_reduce(torch.tensor(float(signum), device=self.fabric.device), reduce_op="max")
+        return int(cast(Tensor, heard))
+
+    def _save(self) -> None:
+        """Write a checkpoint and the encoder, in place of the last ones; never weights that are no numbers."""
+        if not self.fabric.is_global_zero:
+            return
+        if not all_finite(self.module, self.optimizer):
+            kept = f"{self.out} keeps those of {self.saved}" if self.saved else "none were written"
+            raise TrainingError(
+                f"the weights are not finite at step {self.step}; {kept}: train anew with a lower --lr than "
+                f"{self.config.lr:g}, a lower --clip than {self.config.clip:g}, or --precision 32-true"
+            )
+        progress = {"step": self.step, "seconds": time.monotonic() - self.clock}
+        save_checkpoint(self.out / LAST_NAME, self.module, self.optimizer, progress)
+        noted = {"images": len(self.images.pixels), "steps": self.step}
+        save_encoder(self.out / ENCODER_NAME, self.module, noted)
+        self.saved = f"step {self.step}"
+
+
+def _images(
+    config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop
+) -> Images:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        reporter.loading(done, len(inputs))
+        if stop.signum:
+            raise InterruptedRun(
+                stop.signum, "interrupted while reading images: go on with the same command and --resume"
+            )
+
+    images = load_images(inputs, int(config.image_size or 0), out, advance)
+    if len(images.pixels) < int(config.batch_size or 0):
+        raise TrainingError(f"only {len(images.pixels)} images are readable: choose a smaller --batch-size")
+    if len(images.pixels) < FEW:
+        reporter.warn(f"{len(images.pixels)} images are few to learn from: some thousands are a beginning")
+    return images

@@ -1,0 +1,1 @@
+"""Heads and decoders that sit on an encoder while it trains."""

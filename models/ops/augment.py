@@ -1,0 +1,111 @@
+"""Augmentations of whole batches on their device, each image with its own draw from one generator.
+
+Images are float (N, 3, H, W) in [0, 1]. Everything color does is an affine map of RGB, so brightness, contrast,
+saturation, hue and grayscale together cost one small matrix product an image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
+RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+
+
+def to_float(batch: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) to float in [0, 1]."""
+    return batch.float().div_(255)
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Float tensor of independent draws from [low, high), on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
+
+
+def random_resized_crop(
+    images: Tensor,
+    generator: torch.Generator,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: bool = True,
+) -> Tensor:
+    """A random part of each image (``scale``: share of its area, ``ratio``: width by height) at the full size again.
+
+    Half of them mirrored if ``flip``. A part is never shrunk, so bilinear sampling does not alias.
+    """
+    n = len(images)
+    area = uniform((n,), *scale, generator)
+    aspect = uniform((n,), math.log(ratio[0]), math.log(ratio[1]), generator).exp()
+    width = (area * aspect).sqrt().clamp_(max=1)
+    height = (area / aspect).sqrt().clamp_(max=1)
+    theta = torch.zeros(n, 2, 3, device=images.device)
+    theta[:, 0, 0], theta[:, 1, 1] = width, height
+    theta[:, 0, 2] = uniform((n,), -1, 1, generator) * (1 - width)
+    theta[:, 1, 2] = uniform((n,), -1, 1, generator) * (1 - height)
+    if flip:
+        theta[:, 0, 0] *= torch.where(uniform((n,), 0, 1, generator) < 0.5, -1.0, 1.0)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    cropped: Tensor = functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return cropped
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half."""
+    mirrored = uniform((len(images),), 0, 1, generator) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def color_jitter(
+    images: Tensor,
+    generator: torch.Generator,
+    strength: float = 0.5,
+    probability: float = 0.8,
+    gray_probability: float = 0.2,
+) -> Tensor:
+    """SimCLR's color distortion (Chen et al. 2020, appendix A), clamped to [0, 1].
+
+    Brightness, contrast and saturation factors lie in 1 +- 0.8 ``strength``, hue turns by up to 0.2 ``strength`` of
+    the circle (in YIQ, where a turn is linear), grayscale with ``gray_probability``. Contrast pulls towards the
+    image's own mean gray.
+    """
+    n, device = len(images), images.device
+    luma = torch.tensor(LUMA, device=device)
+    spread = 0.8 * strength
+    brightness, contrast, saturation = uniform((3, n), max(0.0, 1 - spread), 1 + spread, generator)
+    turn = uniform((n,), -0.2 * strength, 0.2 * strength, generator) * 2 * math.pi
+    jitter = uniform((n,), 0, 1, generator) < probability
+    gray = uniform((n,), 0, 1, generator) < gray_probability
+
+    identity = torch.eye(3, device=device).expand(n, 3, 3)
+    to_gray = luma.expand(3, 3)
+    matrix = torch.lerp(to_gray, identity, saturation.view(n, 1, 1)) @ _hue_rotation(turn)
+    matrix = matrix * (brightness * contrast).view(n, 1, 1)
+    matrix = torch.where(jitter.view(n, 1, 1), matrix, identity)
+    matrix = torch.where(gray.view(n, 1, 1), to_gray @ matrix, matrix)
+    mean_gray = torch.einsum("c,nchw->n", luma, images) / (images.shape[2] * images.shape[3])
+    offset = torch.where(jitter, brightness * (1 - contrast) * mean_gray, 0.0)
+    flat = images.flatten(2)
+    recolored: Tensor = torch.baddbmm(offset.view(n, 1, 1), matrix, flat).view(images.shape).clamp_(0, 1)
+    return recolored
+
+
+def rotate_quarter(images: Tensor, quarters: int) -> Tensor:
+    """Turn square images by ``quarters`` times 90 degrees, counter-clockwise; no pixel is resampled."""
+    return torch.rot90(images, quarters, (2, 3))
+
+
+def _hue_rotation(turn: Tensor) -> Tensor:
+    """RGB matrices (N, 3, 3) that turn the hue by angles (N,) in radians and keep the luma."""
+    forward = torch.tensor(RGB_TO_YIQ, device=turn.device)
+    rotation = torch.zeros(len(turn), 3, 3, device=turn.device)
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1] = rotation[:, 2, 2] = turn.cos()
+    rotation[:, 1, 2], rotation[:, 2, 1] = -turn.sin(), turn.sin()
+    matrices: Tensor = torch.linalg.inv(forward) @ rotation @ forward
+    return matrices

@@ -1,0 +1,79 @@
+"""Clusters to learn from: k-means that leaves none empty, names that stay, and images drawn from all of them alike.
+
+All of it is numpy and FAISS on the CPU; features are (N, D), assignments int64 (N,) of cluster numbers below k, or -1
+for images that were not clustered.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sslfeat.errors import TrainingError
+from sslfeat.evaluation.clustering.metrics import match
+from sslfeat.numerics.kmeans import assign, centers
+
+Floats = npt.NDArray[np.float32]
+Assignments = npt.NDArray[np.int64]
+ITERATIONS = 20
+
+
+def balanced_kmeans(points: Floats, k: int, seed: int) -> tuple[Assignments, int]:
+    """Assignments of k-means, every cluster with at least one point, and how many were empty before that was made so.
+
+    Raises TrainingError for fewer points than clusters, and for points that are no numbers.
+    """
+    if len(points) < k:
+        raise TrainingError(f"{len(points)} images cannot fill {k} clusters: choose fewer (--set clusters=...)")
+    if not np.isfinite(points).all():
+        raise TrainingError("the features to be clustered are not finite: try a lower --lr, or --precision 32-true")
+    if not points.shape[1]:
+        raise TrainingError("the features to be clustered are the same for all images")
+    found = centers(points, k, seed % 2**31, iterations=ITERATIONS, points_a_center=1024)
+    return fill_empty(points, assign(points, found)[0], k)
+
+
+def fill_empty(points: Floats, assignments: Assignments, k: int) -> tuple[Assignments, int]:
+    """Give each empty cluster half of the cluster that is then the largest; also returns how many there were.
+
+    The halves are cut at the median along the cluster's first principal direction, so neither is ever empty.
+    """
+    filled = assignments.copy()
+    empty = np.flatnonzero(np.bincount(assignments, minlength=k) == 0)
+    for cluster in empty:
+        members = np.flatnonzero(filled == np.bincount(filled, minlength=k).argmax())
+        centered = points[members] - points[members].mean(0)
+        direction = np.linalg.eigh(centered.T @ centered)[1][:, -1]
+        order = np.argsort(centered @ direction, kind="stable")
+        filled[members[order[len(order) // 2 :]]] = cluster
+    return filled, len(empty)
+
+
+def renamed(after: Assignments, before: Assignments, k: int) -> Assignments:
+    """``after`` with its clusters named so that as many images as can keep the name they had in ``before``."""
+    overlap = np.zeros((k, k), np.int64)
+    common = (before >= 0) & (after >= 0)
+    np.add.at(overlap, (after[common], before[common]), 1)
+    old, new = match(overlap)
+    names = np.empty(k, np.int64)
+    names[old] = new
+    return np.where(after >= 0, names[after], after)
+
+
+def uniform_over_clusters(assignments: Assignments, count: int, generator: torch.Generator) -> npt.NDArray[np.int64]:
+    """Sorted image numbers (count,), with repetition: a cluster at random, then an image of it at random."""
+    order = np.argsort(assignments, kind="stable")[np.count_nonzero(assignments < 0) :]
+    starts, sizes = np.unique(assignments[order], return_index=True, return_counts=True)[1:]
+    u, v = torch.rand((2, count), generator=generator, device=generator.device).double().cpu().numpy()
+    cluster = (u * len(sizes)).astype(np.int64)
+    return np.sort(order[starts[cluster] + (v * sizes[cluster]).astype(np.int64)])
+
+
+def half_anew(present: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Sorted image numbers to cluster next, at most ``limit``: half of those ``present`` stay, so that this clustering
+    can be compared with the last, the others are drawn."""
+    wanted = min(len(present), limit)
+    kept = rng.permutation(np.flatnonzero(present))[: wanted if wanted == len(present) else wanted // 2]
+    others = rng.permutation(np.setdiff1d(np.arange(len(present)), kept))[: wanted - len(kept)]
+    return np.sort(np.concatenate([kept, others]))

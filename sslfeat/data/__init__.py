@@ -1,0 +1,1 @@
+"""Images: which ones, what became of them, and how a file becomes pixels at the encoder's size."""

@@ -1,0 +1,83 @@
+"""Images from wherever they are, as arrays at the encoder's size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sslfeat.data.transforms import EXACT, MAX_PIXELS, Decoding, Preprocess, open_image, prepare, read_file, reason
+from sslfeat.errors import ImageError
+
+__all__ = ["MAX_PIXELS", "Content", "Decoded", "Decoding", "Pixels", "Preprocess", "Source", "decode", "read_size"]
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Source: TypeAlias = "str | bytes | os.PathLike[str] | Pixels | Image.Image | Content"
+
+
+@dataclass(frozen=True)
+class Content:
+    """The bytes of an image file that is in memory; ``name`` is what errors call it."""
+
+    data: bytes
+    name: str = "an image in memory"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image ready for the encoder.
+
+    ``pixels`` is uint8 (S, S, 3); ``width`` and ``height`` are the upright source's, in px; ``sha256`` is of the
+    source file's bytes (of the pixel bytes where the source was an array or a PIL image).
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    sha256: str
+
+
+def decode(source: Source, preprocess: Preprocess, decoding: Decoding = EXACT) -> Decoded:
+    """Read one image and bring it to the encoder's input size.
+
+    ``source`` is a path (text, or bytes as the system has it), a ``Content``, a PIL image, or an array uint8 (H, W),
+    (H, W, 1), (H, W, 3) or (H, W, 4).
+    Raises ImageError with a reason that does not depend on the machine or the run.
+    """
+    try:
+        if isinstance(source, np.ndarray):
+            image, digest = _from_array(source), hashlib.sha256(np.ascontiguousarray(source).data).hexdigest()
+        elif isinstance(source, Image.Image):
+            image, digest = source, hashlib.sha256(source.tobytes()).hexdigest()
+        else:
+            data = source.data if isinstance(source, Content) else read_file(source)
+            image, digest = open_image(data, decoding), hashlib.sha256(data).hexdigest()
+        prepared = prepare(image, preprocess, decoding)
+    except (
+        Exception
+    ) as error:  # codecs raise almost anything on damaged data: ValueError, SyntaxError, struct.error, ...
+        raise ImageError(reason(error)) from error
+    return Decoded(np.asarray(prepared.image), prepared.width, prepared.height, digest)
+
+
+def read_size(path: str | bytes | os.PathLike[str]) -> tuple[int, int]:
+    """Stored width and height of an image file in px, without decoding it. Raises ImageError."""
+    try:
+        return open_image(read_file(path)).size
+    except Exception as error:  # as in decode
+        raise ImageError(reason(error)) from error
+
+
+def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of {array.dtype} was given: images are uint8, 0 to 255")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape} was given: images are (H, W), (H, W, 3) or (H, W, 4)")
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,97 @@
+"""A process that decodes images, so that an image that kills or hangs its decoder costs that image and no more.
+
+``python -m sslfeat.data.decode_worker`` reads paths on standard input and answers each on standard output:
+
+    request   length (4 bytes), path
+    answer    HEADER: kind, width, height, sha256, length of the payload; then the payload
+              (kind IMAGE: S x S x 3 bytes RGB; kind FAILURE: the reason, UTF-8)
+
+``IsolatedDecoder`` is the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from sslfeat.data.transforms import Decoding, Preprocess, allow_pixels, open_image, prepare, read_file, reason
+
+HEADER = struct.Struct("<BII32sI")
+LENGTH = struct.Struct("<I")
+FAILURE, IMAGE = 0, 1
+READY = b"sslfeat"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one image may cost its decoder: ``seconds``, and ``memory`` in bytes of address space."""
+
+    seconds: float = 30.0
+    memory: int = 2 << 30
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def settings(preprocess: Preprocess, decoding: Decoding, limits: Limits) -> str:
+    """The argument that starts a decoder with these settings."""
+    return json.dumps([dataclasses.asdict(value) for value in (preprocess, decoding, limits)])
+
+
+def main() -> None:
+    """Answer requests until standard input ends (which it does when the parent dies)."""
+    preprocess, decoding, limits = _parse(json.loads(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent decides
+    _confine(limits.memory)
+    allow_pixels(decoding.max_pixels)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a codec prints must not get among the answers
+    answers.write(READY)
+    answers.flush()
+    requests = sys.stdin.buffer
+    with contextlib.suppress(BrokenPipeError):
+        while header := requests.read(LENGTH.size):
+            _answer(requests.read(*LENGTH.unpack(header)), answers, preprocess, decoding)
+
+
+def _answer(path: bytes, answers: BinaryIO, preprocess: Preprocess, decoding: Decoding) -> None:
+    try:
+        data = read_file(path)
+        prepared = prepare(open_image(data, decoding), preprocess, decoding)
+        payload = prepared.image.tobytes()
+        sha256 = hashlib.sha256(data).digest()
+        header = HEADER.pack(IMAGE, prepared.width, prepared.height, sha256, len(payload))
+    except Exception as error:  # as in images.decode: codecs raise almost anything
+        payload = reason(error).encode()
+        header = HEADER.pack(FAILURE, 0, 0, b"", len(payload))
+    answers.write(header)
+    answers.write(payload)
+    answers.flush()
+
+
+def _parse(values: list[dict[str, Any]]) -> tuple[Preprocess, Decoding, Limits]:
+    preprocess, decoding, limits = values
+    return Preprocess(**preprocess), Decoding(**decoding), Limits(**limits)
+
+
+def _confine(memory: int) -> None:
+    """Fail allocations beyond ``memory``, and be the first to go when the whole machine runs out."""
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (memory if hard < 0 else min(memory, hard), hard))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+if __name__ == "__main__":
+    main()

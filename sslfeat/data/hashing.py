@@ -1,0 +1,53 @@
+"""What files hold, by their sha256: cheap beside decoding and inference, and the only proof that an image is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.data.batching import batched
+from sslfeat.system.cores import available_cores
+
+Digests: TypeAlias = npt.NDArray[np.bytes_]  # S32
+DIGEST = np.dtype("S32")
+NONE = b""  # of what cannot be read: no sha256 is equal to it
+AT_ONCE = 256
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe that nobody writes blocks for ever
+
+
+def hash_files(raws: Sequence[bytes], check: Callable[[], None] = lambda: None) -> Digests:
+    """sha256 of every file, S32 (N,), NONE for what is not a file or cannot be read; ``check`` may raise to stop."""
+    digests = np.zeros(len(raws), DIGEST)
+    start = 0
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for chunk in batched(raws, AT_ONCE):
+            check()
+            digests[start : start + len(chunk)] = list(pool.map(_hash_file, chunk))
+            start += len(chunk)
+    return digests
+
+
+def parse_digests(texts: Sequence[str]) -> Digests:
+    """Hexadecimal sha256s as S32 (N,). Raises ValueError for what is none."""
+    joined = bytes.fromhex("".join(texts))
+    if any(len(text) != 64 for text in texts):
+        raise ValueError("a sha256 has 64 digits")
+    return np.frombuffer(joined, DIGEST)
+
+
+def _hash_file(raw: bytes) -> bytes:
+    try:
+        descriptor = os.open(raw, os.O_RDONLY | WITHOUT_WAITING)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return NONE
+            return hashlib.file_digest(file, "sha256").digest()
+    except (OSError, ValueError):  # ValueError: a NUL in a listed name
+        return NONE

@@ -1,0 +1,220 @@
+"""What was to be embedded: every input with the size and times its file had, kept beside the features.
+
+So a later run can say which images are new, gone or modified, and parts can be made again without listing anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sslfeat.data.dataset import ImageRecord
+from sslfeat.data.hashing import DIGEST, Digests, hash_files
+from sslfeat.errors import FeaturesError
+from sslfeat.storage.arrow import binaries, fixed, numbers, strings
+
+MANIFEST_NAME = "inputs.arrow"
+MISSING = -1
+UNKNOWN = int(np.iinfo(np.int64).min)  # a time that int64 nanoseconds cannot hold (before 1678, after 2262)
+COLUMNS = {"path": pa.large_binary(), "label": pa.string(), "size": pa.int64(), "modified": pa.int64()}
+LATER_COLUMNS = {"changed": pa.int64(), "sha256": pa.binary(32)}
+Numbers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``inputs`` in order, with what their files were like, int64 (N,).
+
+    ``sizes`` (bytes) and ``modified`` (ns) are MISSING for files that are not there. ``changed`` (ns) is the system's own
+    time, which no program can set: where all three agree, the content does. A time out of range is UNKNOWN.
+    ``contents`` are the files' sha256, S32 (N,), where they were asked for.
+    """
+
+    inputs: Sequence[ImageRecord]
+    sizes: Numbers
+    modified: Numbers
+    changed: Numbers
+    contents: Digests | None = None
+
+    @classmethod
+    def take(
+        cls, inputs: Sequence[ImageRecord], hashed: bool = False, check: Callable[[], None] = lambda: None
+    ) -> Manifest:
+        """Look at every file once; with ``hashed`` read it, too. ``check`` is called often then, and may raise to stop."""
+        facts = np.full((3, len(inputs)), MISSING, np.int64)
+        for index, item in enumerate(inputs):
+            try:
+                status = os.stat(item.raw)
+            except (OSError, ValueError):
+                continue  # it will fail when it is read, with the reason
+            facts[:, index] = status.st_size, _time(status.st_mtime_ns), _time(status.st_ctime_ns)
+        contents = hash_files([item.raw for item in inputs], check) if hashed else None
+        return cls(inputs, facts[0], facts[1], facts[2], contents)
+
+    @classmethod
+    def load(cls, folder: Path, sha256: str) -> Manifest:
+        """Read ``inputs.arrow`` of a folder. Raises FeaturesError if it is not what was recorded, or no such list."""
+        path = folder / MANIFEST_NAME
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FeaturesError(f"{path} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise FeaturesError(f"{path} is damaged: embed the images again with --overwrite")
+        try:
+            table = pa.ipc.open_file(pa.BufferReader(data)).read_all().combine_chunks()
+            table.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise FeaturesError(f"{path} is no list of images: {error}") from error
+        kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
+        later = {name: kind for name, kind in LATER_COLUMNS.items() if name in kinds}
+        whole = [name for name in kinds if name != "label"]
+        if kinds != {**COLUMNS, **later} or any(table[name].null_count for name in whole):
+            raise FeaturesError(f"{path} is no list of images: it holds {table.schema.names}")
+        changed = _numbers(table, "changed") if "changed" in kinds else np.full(table.num_rows, UNKNOWN)
+        contents = np.frombuffer(b"".join(table["sha256"].to_pylist()), DIGEST) if "sha256" in kinds else None
+        inputs = _Stored(_column(table, "path"), _column(table, "label"))
+        return cls(inputs, _numbers(table, "size"), _numbers(table, "modified"), changed, contents)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of ``to_bytes()``: two runs over the same files in the same place have the same."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """sha256 of the inputs wherever they are: paths from their common root, labels, and contents.
+
+        Contents are those that ``hashed`` took, else sizes and times stand for them.
+        """
+        sha, root = hashlib.sha256(), len(self.root)
+        for index, item in enumerate(self.inputs):
+            fact = (int(self.sizes[index]), int(self.modified[index]))
+            content = self.contents[index].hex() if self.contents is not None else repr(fact)
+            sha.update(b"\0".join((item.raw[root:], (item.label or "").encode(), content.encode(), b"")))
+        return sha.hexdigest()
+
+    @functools.cached_property
+    def root(self) -> bytes:
+        """The folder that all inputs are in, with a separator at its end; empty if there is none."""
+        if not len(self.inputs):
+            return b""
+        raws = (item.raw for item in self.inputs)
+        first, last = (min(raws), max(item.raw for item in self.inputs))
+        try:
+            shared = os.path.commonpath([os.path.dirname(first), os.path.dirname(last)])
+        except ValueError:  # some are relative, some absolute
+            return b""
+        return os.path.join(shared, b"") if shared and first.startswith(os.path.join(shared, b"")) else b""
+
+    @functools.cached_property
+    def paths(self) -> pa.Array:
+        """The raw paths, large_binary."""
+        return self.inputs.paths if isinstance(self.inputs, _Stored) else binaries([item.raw for item in self.inputs])
+
+    @functools.cached_property
+    def labels(self) -> pa.Array:
+        """The labels, string; null where there is none."""
+        return self.inputs.labels if isinstance(self.inputs, _Stored) else strings([i.label for i in self.inputs])
+
+    def to_bytes(self) -> bytes:
+        """Arrow's file format; equal stocks give equal bytes."""
+        facts = {"size": self.sizes, "modified": self.modified, "changed": self.changed}
+        columns: dict[str, Any] = {"path": self.paths, "label": self.labels}
+        columns |= {name: numbers(values, np.int64) for name, values in facts.items()}
+        if self.contents is not None:
+            columns["sha256"] = fixed(self.contents.tobytes(), DIGEST.itemsize)
+        table = pa.table(columns)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table)
+        data: bytes = sink.getvalue().to_pybytes()
+        return data
+
+    def counterparts(self, since: Manifest) -> Numbers:
+        """For each input its number in ``since``, else MISSING, int64 (N,).
+
+        It is the one with the same path; if no path is the same, the one with the same path from the common root.
+        """
+        numbers = _index(self.paths, since.paths)
+        if (numbers == MISSING).all() and self.root != since.root:
+            numbers = _index(_below(self), _below(since))
+        return numbers
+
+    def unchanged(self, since: Manifest) -> Numbers:
+        """For each input its number in ``since`` if size and both times are known and the same there, else MISSING."""
+        numbers = self.counterparts(since)
+        known = (self.modified != UNKNOWN) & (self.changed != UNKNOWN) & (self.sizes != MISSING)
+        return np.where((numbers != MISSING) & known & self.looks_like(since, numbers), numbers, MISSING)
+
+    def looks_like(self, since: Manifest, numbers: Numbers) -> Mask:
+        """Whether each has the size and times that number ``numbers[i]`` of ``since`` has, bool (N,)."""
+        if not len(since.sizes):
+            return np.zeros(len(self.sizes), bool)
+        facts = ((self.sizes, since.sizes), (self.modified, since.modified), (self.changed, since.changed))
+        alike: Mask = np.logical_and.reduce([now == then[numbers] for now, then in facts])
+        return alike
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether ``path`` is a list of images that ``Manifest.to_bytes`` made, by the names of its columns."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            return set(COLUMNS) <= set(pa.ipc.open_file(file).schema.names)
+    except (OSError, pa.ArrowException):
+        return False
+
+
+class _Stored(Sequence[ImageRecord]):
+    """Inputs in Arrow columns, made when they are asked for: a million of them as objects take 300 MB."""
+
+    def __init__(self, paths: pa.Array, labels: pa.Array) -> None:
+        self.paths, self.labels = paths, labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageRecord]: ...
+    def __getitem__(self, index: int | slice) -> ImageRecord | Sequence[ImageRecord]:
+        if isinstance(index, slice):
+            return _Stored(self.paths[index], self.labels[index])
+        return ImageRecord(self.paths[index].as_py(), self.labels[index].as_py())
+
+
+def _time(nanoseconds: int) -> int:
+    return nanoseconds if UNKNOWN < nanoseconds < 2**63 else UNKNOWN
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    column = table[name]
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _numbers(table: pa.Table, name: str) -> Numbers:
+    values: Numbers = table[name].to_numpy()
+    return values
+
+
+def _index(paths: pa.Array, among: pa.Array) -> Numbers:
+    found = pc.index_in(paths, value_set=among)
+    numbers: Numbers = pc.fill_null(found, MISSING).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
+
+
+def _below(manifest: Manifest) -> pa.Array:
+    root = len(manifest.root)
+    return binaries([item.raw[root:] for item in manifest.inputs])

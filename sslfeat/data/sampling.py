@@ -1,0 +1,30 @@
+"""A few of many images, evenly spread, and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.data.decode import Decoded, Pixels
+from sslfeat.data.decode_worker import DEFAULT_LIMITS
+from sslfeat.data.subprocess_decoder import SubprocessDecoder
+from sslfeat.data.transforms import EXACT, Decoding, Preprocess
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Up to ``most`` of the numbers below ``count``, evenly spread."""
+    numbers: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist() if count else []
+    return numbers
+
+
+def decode_all(
+    sources: Sequence[bytes], preprocess: Preprocess, decoding: Decoding = EXACT
+) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+    """Images at the encoder's size, uint8 (N, S, S, 3), and which could be read, (N,). In a process apart."""
+    pixels = np.empty((len(sources), preprocess.size, preprocess.size, 3), np.uint8)
+    with closing(SubprocessDecoder(preprocess, decoding, DEFAULT_LIMITS)) as decoder:
+        outcomes = decoder.decode(sources, pixels)
+    return pixels, np.array([isinstance(outcome, Decoded) for outcome in outcomes], bool)

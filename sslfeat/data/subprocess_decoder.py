@@ -1,0 +1,151 @@
+"""The parent's end of a decoding process: see ``decode_worker.py`` for what passes between them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import BinaryIO, cast
+
+from sslfeat.data.decode import Decoded, Pixels, Source
+from sslfeat.data.decode_worker import FAILURE, HEADER, LENGTH, READY, Limits, settings
+from sslfeat.data.results import Failed
+from sslfeat.data.transforms import Decoding, Preprocess
+from sslfeat.errors import SslfeatError
+
+COMMAND = (sys.executable, "-P", "-m", "sslfeat.data.decode_worker")
+PIPE_BYTES = 1 << 19  # room for an answer, so that the decoder need not wait for it to be read
+TICK = 0.5  # seconds between two looks at the clock
+
+
+class SubprocessDecoder:
+    """Decodes files in a process of its own, started when first needed and again after an image has killed it."""
+
+    def __init__(self, preprocess: Preprocess, decoding: Decoding, limits: Limits) -> None:
+        self._settings = settings(preprocess, decoding, limits)
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._since: float | None = None  # when the image in hand was begun
+        self._late = False
+        self._closed = threading.Event()
+        self._watch = threading.Thread(target=self._kill_when_late, daemon=True, name="sslfeat-watch")
+        self._watch.start()
+
+    def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
+        """Decode files into the rows of ``pixels``, uint8 (N, S, S, 3); the row of one that fails is black."""
+        paths = [os.fsencode(cast("str | bytes | os.PathLike[str]", source)) for source in sources]
+        outcomes: list[Decoded | Failed] = []
+        asked = 0
+        for done in range(len(paths)):
+            if self._closed.is_set():
+                return outcomes + [Failed("stopped")] * (len(paths) - done)
+            if self._process is None:
+                self._start()
+                asked = done
+            while asked < min(done + 2, len(paths)):  # one ahead, so that the decoder need not wait for its parent
+                self._ask(paths[asked])
+                asked += 1
+            outcomes.append(self._outcome(pixels[done]))
+        return outcomes
+
+    def abort(self) -> None:
+        """End the process, whatever it is doing; from any thread. What is being decoded fails."""
+        self._closed.set()
+        if process := self._process:
+            process.kill()
+
+    def close(self) -> None:
+        """Leave nothing behind. Not while another thread decodes."""
+        self.abort()
+        self._watch.join()
+        if self._process is not None:
+            _end(self._process)
+
+    def _start(self) -> None:
+        process = subprocess.Popen(
+            [*COMMAND, self._settings],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        _widen(_pipe(process.stdout))
+        self._process = process
+        if self._closed.is_set():  # aborted while it started
+            process.kill()
+        elif _pipe(process.stdout).read(len(READY)) != READY and not self._closed.is_set():
+            self._process = None
+            raise SslfeatError(f"the decoding process cannot start ({_end(process)}): is sslfeat installed whole?")
+
+    def _ask(self, path: bytes) -> None:
+        try:
+            pipe = _pipe(self._process and self._process.stdin)
+            pipe.write(LENGTH.pack(len(path)) + path)
+            pipe.flush()
+        except OSError:  # it died: the next reading says so
+            return
+
+    def _outcome(self, row: Pixels) -> Decoded | Failed:
+        self._late, self._since = False, time.monotonic()
+        try:
+            return self._read(row)
+        except EOFError:
+            row[:] = 0
+            return Failed(self._cause_of_death())
+        finally:
+            self._since = None
+
+    def _read(self, row: Pixels) -> Decoded | Failed:
+        answers = _pipe(self._process and self._process.stdout)
+        header = answers.read(HEADER.size)
+        if len(header) < HEADER.size:
+            raise EOFError
+        kind, width, height, sha256, size = HEADER.unpack(header)
+        if kind == FAILURE:
+            row[:] = 0
+            reason = answers.read(size)
+            if len(reason) < size:
+                raise EOFError
+            return Failed(reason.decode())
+        if cast(io.BufferedReader, answers).readinto(memoryview(row.data).cast("B")) < row.size:
+            raise EOFError
+        return Decoded(row, width, height, sha256.hex())
+
+    def _cause_of_death(self) -> str:
+        process, self._process = self._process, None
+        code = _end(process) if process else 0
+        if self._late:
+            return f"took longer than {self._limits.seconds:g} s to decode"
+        if code == -signal.SIGKILL:
+            return "its decoder was killed, as happens when memory runs out"
+        return f"its decoder crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+
+    def _kill_when_late(self) -> None:
+        while not self._closed.wait(TICK):
+            since, process = self._since, self._process
+            if since is not None and process is not None and time.monotonic() - since > self._limits.seconds:
+                self._late = True
+                process.kill()
+
+
+def _pipe(pipe: object) -> BinaryIO:
+    return cast(BinaryIO, pipe)
+
+
+def _widen(pipe: BinaryIO) -> None:
+    """Make room for a whole image, where the system can and the user's share of it allows."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Close the pipes and wait; returns the exit code, negative for a signal."""
+    with contextlib.suppress(OSError):  # what was still to be written has no reader
+        _pipe(process.stdin).close()
+    _pipe(process.stdout).close()
+    return process.wait()

@@ -1,0 +1,1 @@
+"""Duplicates: found by features, verified by pixels, moved aside and put back."""

@@ -1,0 +1,277 @@
+"""Copies are moved aside, never deleted, and can be put back.
+
+The plan of all moves is written first and done second: killed anywhere, the same call goes on, and undoing works from
+whatever was reached. An image is moved only if its file, and the kept one's, are still those that were embedded, and put back
+only if it is still the file that was moved.
+
+A plan is a file that anybody may have written: it can name images below one folder alone, whose paths lead out of neither
+that folder nor the plan's. And that folder holds a receipt for it, which ``apply`` left there: a plan without one is undone
+only on somebody's word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslfeat.data.dataset import ENDINGS, possible_paths
+from sslfeat.dedup.near_duplicates import Copy, Duplicates
+from sslfeat.dedup.verify import SAME_SCENE
+from sslfeat.errors import InputError, RetrievalError
+from sslfeat.storage import atomic
+from sslfeat.storage.records import parse_record
+
+PLAN_NAME = "moved.json"
+RECEIPT = (
+    ".sslfeat-moved-"  # and the first digits of the plan's sha256: a hidden name, which is never taken for an image
+)
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Move:
+    """One image: where it lay below the plan's root, where it lies below the plan's folder, and its file's sha256."""
+
+    source: str  # bytes of paths, as hexadecimal digits
+    target: str
+    sha256: str
+    name: str  # for people
+
+    def __post_init__(self) -> None:
+        for path in (self.source, self.target):
+            parts = Path(_path(path)).parts
+            if not parts or Path(_path(path)).is_absolute() or ".." in parts:
+                raise ValueError(f"{_path(path)!r} leads out of its folder")
+        if os.path.splitext(_path(self.source))[1].lower() not in ENDINGS:
+            raise ValueError(f"{_path(self.source)!r} is no image")
+
+
+@dataclass(frozen=True)
+class MovePlan:
+    """All moves; ``root`` is the folder, absolute, that the images lay below."""
+
+    root: str
+    moves: tuple[Move, ...]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.moves and not Path(_path(self.root)).is_absolute():
+            raise ValueError("root is not absolute")
+
+    def to_json(self) -> bytes:
+        """The bytes of ``moved.json``."""
+        return atomic.json_bytes(dataclasses.asdict(self))
+
+    def sources(self) -> list[Path]:
+        """Where the images lay."""
+        return [Path(_path(self.root), _path(move.source)) for move in self.moves]
+
+    def receipt(self) -> Path:
+        """The file by which ``apply`` shows that this plan was made here."""
+        return Path(_path(self.root), RECEIPT + hashlib.sha256(self.to_json()).hexdigest()[:32])
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Images that were moved, and (path, reason) of those that were not."""
+
+    moved: int
+    failures: tuple[tuple[str, str], ...]
+
+
+def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
+    """Move all copies but the kept ones into ``folder``, below it as they lay below their common folder.
+
+    With ``scenes`` other shots of the same scene go, too. Raises RetrievalError if ``folder`` holds anything, but for what an
+    interrupted call with the same plan left.
+    """
+    with _locked(folder):
+        recorded = _read(folder) if (folder / PLAN_NAME).exists() else None
+        done = _moved(recorded, folder) if recorded else set()
+        plan, failures = _plan(duplicates, done, scenes)
+        if recorded is not None:
+            if set(plan.sources()) - set(recorded.sources()):
+                raise RetrievalError(
+                    f"{folder} holds copies that were moved before: choose another folder, or undo that first"
+                )
+        else:
+            others = [path.name for path in folder.iterdir() if path.name != atomic.LOCK_NAME]
+            if others:
+                raise RetrievalError(f"{folder} holds other files ({others[0]}, ...): choose one that is new or empty")
+            atomic.write_atomic(folder / PLAN_NAME, plan.to_json())
+        wanted, plan = set(plan.sources()), recorded or plan
+        if plan.moves:
+            with contextlib.suppress(PermissionError):  # without a receipt, undoing it takes somebody's word
+                atomic.write_atomic(plan.receipt(), b"")
+        for move, source in zip(plan.moves, plan.sources(), strict=True):
+            if source in wanted:
+                failures += _do(source, folder / _path(move.target))
+        return Moved(len(_moved(plan, folder)), tuple(failures))
+
+
+def undo(folder: Path, trusted: bool = False) -> Moved:
+    """Put everything back that ``apply`` moved to ``folder``, which may have been renamed since.
+
+    What cannot be put back stays there, and is named; the plan goes once all is back. Raises RetrievalError for a plan that was
+    not made here, unless ``trusted``.
+    """
+    if not (folder / PLAN_NAME).is_file():
+        raise InputError(f"{folder} holds no {PLAN_NAME}: nothing was moved there by 'sslfeat dedupe --apply'")
+    with _locked(folder):
+        plan = _read(folder)
+        if plan.moves and not trusted and not plan.receipt().is_file():
+            raise RetrievalError(
+                f"{folder / PLAN_NAME} would put {len(plan.moves)} files below {shown(Path(_path(plan.root)))}, where nothing "
+                "shows that they were moved from there: look at it, and say --yes if that is right"
+            )
+        failures: list[tuple[str, str]] = []
+        back = 0
+        for move, source in zip(plan.moves, plan.sources(), strict=True):
+            problem = _put_back(folder, move, source)
+            back += problem is None
+            failures += [] if problem in (None, "") else [(shown(source), str(problem))]
+        if not failures:
+            (folder / PLAN_NAME).unlink()
+            plan.receipt().unlink(missing_ok=True)
+            for below in sorted(filter(Path.is_dir, folder.rglob("*")), reverse=True):  # the deepest first
+                if not any(below.iterdir()):
+                    below.rmdir()
+        return Moved(back, tuple(failures))
+
+
+def _put_back(folder: Path, move: Move, source: Path) -> str | None:
+    """Put one file back: None if it is now, "" if it was before, or why it is not."""
+    target = folder / _path(move.target)
+    if not _there(target):
+        return "" if _is_file(source, move.sha256) else f"it is not in {folder} any more"
+    if target.is_symlink() or not target.resolve().is_relative_to(folder.resolve()):
+        return f"{shown(target)} is a link"
+    if not _is_file(target, move.sha256):
+        return f"{shown(target)} is not the file that was moved"
+    if not source.parent.is_dir():
+        return f"the folder {shown(source.parent)} is gone"
+    problem = _do(target, source)
+    return problem[0][1] if problem else None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with atomic.exclusive(folder, RetrievalError):
+        atomic.remove_temporaries(folder)
+        yield
+
+
+def _plan(duplicates: Duplicates, moved: set[Path], scenes: bool) -> tuple[MovePlan, list[tuple[str, str]]]:
+    """The moves that are left, and what stays where it is and why."""
+    sources: list[tuple[Path, str]] = []
+    failures: list[tuple[str, str]] = []
+    for group in duplicates.groups:
+        kept = _unchanged(group.kept)
+        for copy in group.copies:
+            if any(path in moved for path in _paths(copy)) or (copy.verdict == SAME_SCENE and not scenes):
+                continue
+            source = _unchanged(copy)
+            if source is None:
+                failures.append((copy.path, "it is gone, or not the file that was embedded"))
+            elif kept is None:
+                failures.append((copy.path, f"left there: the kept {group.kept.path} is gone, or changed"))
+            elif source.suffix.lower() not in ENDINGS:
+                failures.append((copy.path, "left there: its name does not end like an image's"))
+            elif source.samefile(kept):
+                failures.append((copy.path, f"it is the same file as the kept {group.kept.path}, by another name"))
+            else:
+                sources.append((source, str(copy.sha256)))
+    root = os.path.commonpath([source.parent for source, _ in sources]) if sources else ""
+    moves = []
+    for source, sha256 in sources:
+        below = os.fsencode(source.relative_to(root)).hex()
+        moves.append(Move(below, below, sha256, shown(source)))
+    return MovePlan(os.fsencode(root).hex(), tuple(moves)), failures
+
+
+def _moved(plan: MovePlan, folder: Path) -> set[Path]:
+    """The images of a plan that lie in its folder, by where they lay."""
+    there = (_there(folder / _path(move.target)) for move in plan.moves)
+    return {source for source, moved in zip(plan.sources(), there, strict=True) if moved}
+
+
+def _paths(copy: Copy) -> list[Path]:
+    return [Path(os.path.abspath(os.fsdecode(path))) for path in possible_paths(copy.path)]
+
+
+def _unchanged(copy: Copy) -> Path | None:
+    """The path of an image whose file is the one that was embedded."""
+    for path in _paths(copy):
+        with contextlib.suppress(OSError):
+            if atomic.sha256_file(path) == copy.sha256:
+                return path
+    return None
+
+
+def _there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _do(source: Path, target: Path) -> list[tuple[str, str]]:
+    """Move one file, whole or not at all; a failure in a list, or an empty one."""
+    if not _there(source):
+        return [] if _there(target) else [(shown(source), "it is gone")]
+    if _there(target):
+        return [(shown(source), f"{shown(target)} is there already")]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy_over(source, target)
+        atomic.sync_folder(target.parent)
+    except OSError as error:
+        return [(shown(source), f"cannot be moved: {error.strerror}")]
+    return []
+
+
+def _copy_over(source: Path, target: Path) -> None:
+    """To another file system: the copy is whole and durable under its name before the original goes."""
+    temporary = target.with_name(
+        f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}{atomic.TEMPORARY_SUFFIX}"
+    )
+    shutil.copy2(source, temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.rename(target)
+    atomic.sync_folder(target.parent)
+    source.unlink()
+
+
+def shown(path: Path) -> str:
+    """A path as text, as features folders write it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _read(folder: Path) -> MovePlan:
+    path = folder / PLAN_NAME
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_record(MovePlan, data, str(path), RetrievalError)
+
+
+def _path(digits: str) -> str:
+    return os.fsdecode(bytes.fromhex(digits))
+
+
+def _is_file(path: Path, sha256: str) -> bool:
+    with contextlib.suppress(OSError):
+        return atomic.sha256_file(path) == sha256
+    return False

@@ -1,0 +1,260 @@
+"""Images that are there more than once: the same file, the same image, or the same scene.
+
+Equal files and equal features are folded first. Then each image and its nearest neighbors are candidates (``candidates.py``), and
+their pixels decide (``verify.py``). A group is one image and those that were found to be copies of *it*, never a chain in
+which each is near the next.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sslfeat.dedup.alignment import SIDE
+from sslfeat.dedup.candidates import ENOUGH, FEW, WHITENED, Step, candidate_pairs, distinct, equal_rows
+from sslfeat.dedup.grouping import Grouping
+from sslfeat.dedup.thumbnails import load_thumbnails
+from sslfeat.dedup.verify import SAME_FILE, SAME_IMAGE, SAME_SCENE, judge
+from sslfeat.errors import InputError
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.retrieval.vectors import FolderVectors, Vectors, blocks
+
+REFERENCE, RANK = 2000, 50  # images whose RANK-th nearest says what unrelated ones are like
+NEARER, NEARER_CENTERED = 3, 12  # times nearer than that, and a vector is a copy
+LOWEST, HIGHEST, FOR_FEW = 0.5, 0.995, 0.99  # threshold on cosines where there are no pixels
+COPIES = (SAME_FILE, SAME_IMAGE)
+COPY_NAME = re.compile(r"^copy (\d+ )?of |[ _-]+copy([ _-]*\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE)
+PAIRS = 4096  # judged between two reports of progress
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An image of a group: ``similarity``, the cosine of its whitened features with those of the kept one, and ``verdict``."""
+
+    path: str
+    sha256: str | None
+    width: int
+    height: int
+    similarity: float
+    verdict: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether its file is the same as the kept one's."""
+        return self.verdict == SAME_FILE
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """``kept`` and its ``copies``, by verdict and then the nearest first."""
+
+    kept: Copy
+    copies: tuple[Copy, ...]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Groups, the largest first, among ``images``; ``why`` says how they were found.
+
+    ``threshold``: the least cosine of whitened features of a pair that was looked at. ``failures``: (path, reason) of images
+    that might be copies and could not be looked at.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    images: int
+    threshold: float
+    why: str
+    failures: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def copies(self) -> int:
+        """Images that are the same file or the same image as a kept one."""
+        return self._count(COPIES)
+
+    @property
+    def scenes(self) -> int:
+        """Images that show the same scene as a kept one, and are another image."""
+        return self._count((SAME_SCENE,))
+
+    def _count(self, verdicts: tuple[str, ...]) -> int:
+        return sum(copy.verdict in verdicts for group in self.groups for copy in group.copies)
+
+
+def find_duplicates(
+    features: str | Path | Vectors, threshold: float | None = None, step: Step = lambda stage, done, total: None,
+    pixels: bool | None = None,
+) -> Duplicates:  # fmt: skip
+    """Duplicates in a features folder, by the pixels of its images; or among vectors, which may have none, by cosine alone.
+
+    ``pixels`` says otherwise: the paths of vectors are image files, or those of a folder are not to be read.
+
+    ``threshold``: the least cosine of whitened features of a pair; by default one that hardly leaves a copy out where pixels
+    decide, else one chosen from the vectors. Raises InputError for a threshold outside 0 to 1, RetrievalError for features
+    that are not finite.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise InputError(f"threshold is {threshold}: a cosine above 0 and up to 1")
+    vectors: Vectors = FolderVectors(features) if isinstance(features, str | Path) else features
+    parts = list(blocks(vectors, "ip"))
+    if not sum(len(rows) for _, rows in parts):
+        return Duplicates((), 0, threshold or FOR_FEW, "there are no images")
+    images = _Images(pa.concat_tables([columns for columns, _ in parts]), np.concatenate([rows for _, rows in parts]))
+    if isinstance(features, str | Path) if pixels is None else pixels:
+        judge: _Pixels | _Cosines = _Pixels(images, step)
+        limit, why = threshold or WHITENED[1], "whitened features of pairs whose pixels were compared"
+    else:
+        limit, why = (threshold, "given") if threshold is not None else choose_threshold(images.kinds)
+        judge = _Cosines(images, limit)
+    grouping = Grouping(images.order, judge)
+    pairs = images.pairs(images.files, threshold, step)
+    while grouping.add(pairs):  # leaders found far from one another may be the same image, too
+        pairs = images.pairs(np.array(sorted(grouping.groups()), np.int64), threshold, lambda stage, done, total: None)
+    groups = images.groups(grouping.groups(), grouping.scenes())
+    failures = tuple(sorted((images.paths[row], reason) for row, reason in judge.problems.items()))
+    return Duplicates(groups, len(images.paths), limit, why, failures)
+
+
+def choose_threshold(unit: FloatArray) -> tuple[float, str]:
+    """A threshold for vectors of ``distinct``, where there is nothing but them to go by, and why.
+
+    How far is a vector's 50th neighbor, one that is alike and yet another? The median of that distance, 1 - cosine, over a
+    sample, by a third, is what a copy may differ.
+    """
+    if len(unit) < FEW:
+        return FOR_FEW, f"{len(unit)} images are too few to choose by"
+    nearer = NEARER if len(unit) >= ENOUGH else NEARER_CENTERED
+    rank = min(RANK, len(unit) // 4)
+    sample = np.random.default_rng(0).permutation(len(unit))[:REFERENCE]
+    distances = []
+    for rows in np.array_split(unit[sample], -(-len(sample) // 256)):
+        scores = rows @ unit.T
+        place = scores.shape[1] - 1 - rank  # the image itself comes before its neighbors
+        distances.append(1 - np.partition(scores, place, axis=1)[:, place])
+    typical = float(np.median(np.concatenate(distances)))
+    chosen = float(np.clip(1 - typical / nearer, LOWEST, HIGHEST))
+    return round(chosen, 4), f"{nearer} times nearer than the {rank}th neighbor usually is (cosine {1 - typical:.3f})"
+
+
+class _Images:
+    """The rows of features (N, D) with what is known of their files; one row a file goes into the search."""
+
+    def __init__(self, table: pa.Table, rows: FloatArray) -> None:
+        facts: dict[str, list[Any]] = {name: table[name].to_pylist() for name in ("path", "sha256", "width", "height")}
+        self.paths, self.hashes = facts["path"], facts["sha256"]
+        self.sizes = list(zip(facts["width"], facts["height"], strict=True))
+        kinds, kind = np.unique(equal_rows(rows), return_inverse=True)
+        self.rows, self.kinds = rows, distinct(rows[kinds])  # whitening is learnt from each image once
+        self.unit = self.kinds[kind]
+        ranked = sorted(
+            range(len(rows)), key=lambda row: (-self._area(row), _named_copy(self.paths[row]), self.paths[row])
+        )
+        self.order = np.argsort(ranked).tolist()
+        first: dict[Any, int] = {}
+        self.file = [first.setdefault(self.hashes[row] or row, row) for row in range(len(rows))]
+        self.files = np.array(sorted(set(self.file)), np.int64)
+
+    def pairs(self, rows: IntArray, threshold: float | None, step: Step) -> IntArray:
+        """Candidates among these rows (n,): neighbors of one another, and rows that are equal."""
+        if len(rows) < 2:
+            return np.empty((0, 2), np.int64)
+        same = equal_rows(self.rows[rows])
+        kinds = np.unique(same)
+        repeated = np.flatnonzero(same != np.arange(len(same)))
+        near = kinds[candidate_pairs(self.rows[rows[kinds]], threshold, step)]
+        pairs: IntArray = rows[np.concatenate([near.reshape(-1, 2), np.stack([same[repeated], repeated], 1)])]
+        return pairs
+
+    def groups(self, copies: dict[int, list[int]], scenes: dict[int, list[int]]) -> tuple[DuplicateGroup, ...]:
+        """The groups to be shown, of leaders with their copies, with those that show their scene, and all equal files."""
+        files: dict[int, list[int]] = {}
+        for row, first in enumerate(self.file):
+            files.setdefault(first, []).append(row)
+        within = {row for members in scenes.values() for row in members}
+        leaders = {*copies, *scenes, *(first for first, same in files.items() if len(same) > 1)}
+        leaders -= {row for members in copies.values() for row in members} | within
+        found = []
+        for leader in leaders:
+            same = [row for first in (leader, *copies.get(leader, [])) for row in files[first]]
+            found.append(self._group(same, [row for first in scenes.get(leader, []) for row in files[first]]))
+        return tuple(sorted(found, key=lambda group: (-len(group.copies), group.kept.path)))
+
+    def _group(self, same: list[int], scene: list[int]) -> DuplicateGroup:
+        folders = Counter(os.path.dirname(self.paths[row]) for row in same)
+        kept = min(same, key=lambda row: (
+            -self._area(row), _named_copy(self.paths[row]), -folders[os.path.dirname(self.paths[row])], self.paths[row]
+        ))  # fmt: skip
+        members = [
+            self._copy(row, kept, SAME_FILE if self.file[row] == self.file[kept] else SAME_IMAGE)
+            for row in same
+            if row != kept
+        ]
+        members += [self._copy(row, kept, SAME_SCENE) for row in scene]
+        ranks = (SAME_FILE, SAME_IMAGE, SAME_SCENE)
+        members.sort(key=lambda copy: (ranks.index(copy.verdict), -copy.similarity, copy.path))
+        return DuplicateGroup(self._copy(kept, kept, SAME_FILE), tuple(members))
+
+    def _copy(self, row: int, kept: int, verdict: str) -> Copy:
+        similarity = (
+            1.0 if self.file[row] == self.file[kept] else float(np.clip(self.unit[row] @ self.unit[kept], -1, 1))
+        )
+        return Copy(self.paths[row], self.hashes[row], *self.sizes[row], round(similarity, 6), verdict)
+
+    def _area(self, row: int) -> int:
+        width, height = self.sizes[row]
+        return int(width * height)
+
+
+class _Cosines:
+    """Judges by the cosine of whitened features alone."""
+
+    def __init__(self, images: _Images, threshold: float) -> None:
+        self._unit, self._least = images.unit, threshold - 1e-6  # equal rows: rounding must not part them
+        self.problems: dict[int, str] = {}
+
+    def __call__(self, pairs: IntArray) -> list[str | None]:
+        cosines = (self._unit[pairs[:, 0]] * self._unit[pairs[:, 1]]).sum(1)
+        return [SAME_IMAGE if cosine >= self._least else None for cosine in cosines]
+
+
+class _Pixels:
+    """Judges by the images themselves, each decoded when it is first asked for."""
+
+    def __init__(self, images: _Images, step: Step) -> None:
+        self._images, self._step = images, step
+        self._place: dict[int, int] = {}
+        self._pixels = np.empty((0, SIDE, SIDE, 3), np.uint8)
+        self.problems: dict[int, str] = {}
+
+    def __call__(self, pairs: IntArray) -> list[str | None]:
+        self._load(np.unique(pairs).tolist())
+        verdicts: list[str | None] = []
+        for start in range(0, len(pairs), PAIRS):
+            part = pairs[start : start + PAIRS]
+            first, second = ([self._place[row] for row in part[:, side].tolist()] for side in (0, 1))
+            verdicts += judge(self._pixels[first], self._pixels[second])
+            if len(pairs) > PAIRS:
+                self._step("judged", start + len(part), len(pairs))
+        readable = [self.problems.keys().isdisjoint(pair) for pair in pairs.tolist()]
+        return [verdict if good else None for verdict, good in zip(verdicts, readable, strict=True)]
+
+    def _load(self, rows: list[int]) -> None:
+        new = [row for row in rows if row not in self._place]
+        if not new:
+            return
+        names, hashes = ([values[row] for row in new] for values in (self._images.paths, self._images.hashes))
+        loaded = load_thumbnails(names, hashes, SIDE, lambda done, total: self._step("decoded", done, total))
+        self._place |= {row: len(self._pixels) + number for number, row in enumerate(new)}
+        self._pixels = np.concatenate([self._pixels, loaded.pixels]) if len(self._pixels) else loaded.pixels
+        self.problems |= {new[number]: reason for number, reason in loaded.problems.items()}
+
+
+def _named_copy(path: str) -> bool:
+    """Whether a file's name says that it is a copy: "copy of a.jpg", "a - Copy (2).jpg", "a (1).jpg"."""
+    return COPY_NAME.search(os.path.splitext(os.path.basename(path))[0]) is not None

@@ -1,0 +1,1 @@
+"""Clusterings: k-means and others, their metrics, their folder."""

@@ -1,0 +1,99 @@
+"""A clustering on disk: a table of assignments, the centers, the figures; and folders of links to the images."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from sslfeat.data.dataset import possible_paths
+from sslfeat.errors import FeaturesError, InputError
+from sslfeat.evaluation.clustering.clustering import NOISE, Clustering
+from sslfeat.storage import atomic
+from sslfeat.storage.arrow import numbers, strings
+
+TABLE, CENTERS, FIGURES = "clusters.parquet", "centers.npy", "clusters.json"
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise FeaturesError if ``folder`` holds something that must not be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise FeaturesError(f"{folder} is a file: give another folder")
+    if folder.exists() and any(folder.iterdir()) and not (overwrite and (folder / TABLE).exists()):
+        cure = "replace it with --overwrite, or give another" if (folder / TABLE).exists() else "give another"
+        raise FeaturesError(f"{folder} is not empty: {cure}")
+
+
+def save(
+    folder: Path, found: Clustering, paths: Sequence[str], labels: Sequence[str | None], figures: dict[str, Any]
+) -> None:
+    """Write the three files, the figures last."""
+    columns = {
+        "path": strings(paths),
+        "cluster": numbers(found.assignments, np.int32),
+        "distance": numbers(found.distances, np.float32),
+        "other": numbers(found.other, np.float32),
+        "label": strings(labels),
+    }
+    buffer, centers = io.BytesIO(), io.BytesIO()
+    parquet.write_table(pa.table(columns), buffer)
+    np.save(centers, found.centers)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_atomic(folder / TABLE, buffer.getvalue())
+    atomic.write_atomic(folder / CENTERS, centers.getvalue())
+    atomic.write_atomic(folder / FIGURES, atomic.json_bytes(figures))
+
+
+def read_clusters(file: Path, paths: Sequence[str]) -> list[str]:
+    """The cluster of each of ``paths``, as text, from a table that ``save`` wrote (or its folder). Raises InputError."""
+    file = file / TABLE if file.is_dir() else file
+    try:
+        table = parquet.read_table(file, columns=["path", "cluster"])
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} is no table of clusters ('sslfeat cluster' writes one): {error}") from error
+    fields = [table.schema.field(name) for name in ("path", "cluster")]
+    kinds = pa.types.is_string(fields[0].type), pa.types.is_integer(fields[1].type)
+    for field, fine in zip(fields, kinds, strict=True):
+        if not fine or table[field.name].null_count:
+            raise InputError(f"{file} is no table of clusters: its column {field.name!r} is {field.type}, or has gaps")
+    if len(table) and pc.min(table["cluster"]).as_py() < NOISE:
+        raise InputError(f"{file} is no table of clusters: a cluster is less than {NOISE}")
+    known = dict(zip(table["path"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    missing = [path for path in paths if path not in known]
+    if missing:
+        raise InputError(f"{file} has no cluster for {len(missing)} of {len(paths)} images, such as {missing[0]}")
+    return ["none" if known[path] == NOISE else f"{known[path]:03d}" for path in paths]
+
+
+def link(folder: Path, found: Clustering, paths: Sequence[str]) -> list[str]:
+    """A folder a cluster, of links to its images; returns the images that are not there. ``folder`` must be new.
+
+    Raises InputError if it exists.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise InputError(f"{folder} exists: links go into a new folder") from error
+    missing = []
+    for number in sorted(set(found.assignments.tolist())):
+        place = folder / ("none" if number == NOISE else f"cluster-{number:03d}")
+        place.mkdir()
+        taken: set[bytes] = set()
+        for row in np.flatnonzero(found.assignments == number).tolist():
+            target = next(filter(os.path.lexists, possible_paths(paths[row])), None)
+            if target is None:
+                missing.append(paths[row])
+                continue
+            name = os.path.basename(target)
+            if name in taken:  # two folders may hold images of one name
+                name = b"%d-%s" % (row, name)
+            taken.add(name)
+            os.symlink(os.path.abspath(target), os.path.join(os.fsencode(place), name))
+    return missing

@@ -1,0 +1,76 @@
+"""A map of images: each a point in the plane, colored by its group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import UsageError
+from sslfeat.evaluation.projection import project
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.sampling import sample
+
+GRAY = "#9a9a9a"
+COLORS = (
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8833", "#999933", "#882255", "#44aa99",
+    "#332288", "#ddaa77", "#117733", "#cc99dd", "#88ccaa", "#661100", "#6699cc", "#cc6677", "#999944", "#555555",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MapGroup:
+    """Images of one color."""
+
+    name: str
+    color: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Map:
+    """``points`` float32 (n, 2) of images ``paths``, each of the group ``members`` (n,) says; ``rows`` (n,) are theirs
+    among ``total``; ``labels`` as they were given.
+    """
+
+    method: str
+    paths: list[str]
+    points: FloatArray
+    labels: list[str | None]
+    groups: list[MapGroup]
+    members: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    total: int
+
+
+def make_map(
+    x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000,
+    seed: int = 0,
+) -> Map:  # fmt: skip
+    """Map up to ``limit`` random rows of features (N, D). Raises as ``project``, and UsageError for a limit below 3."""
+    if limit < 3:
+        raise UsageError(f"limit is {limit}: a map takes 3 images or more")
+    rows = sample(len(x), limit, seed)
+    shown = [labels[row] for row in rows.tolist()]
+    groups, members = grouped(shown)
+    points = project(x if len(rows) == len(x) else x[rows], method, seed)
+    return Map(method, [paths[row] for row in rows.tolist()], points, shown, groups, members, rows, len(x))
+
+
+def grouped(labels: Sequence[str | None]) -> tuple[list[MapGroup], npt.NDArray[np.int64]]:
+    """The groups, largest first, and each row's; what has no color left is ``others``, no label is ``no label``."""
+    counts = Counter(label for label in labels if label is not None)
+    names = [name for name, _ in counts.most_common(len(COLORS))]
+    number = {name: place for place, name in enumerate(names)}
+    groups = [MapGroup(name, color, counts[name]) for name, color in zip(names, COLORS, strict=False)]
+    rest = counts.total() - sum(group.count for group in groups)
+    others, none = len(groups), len(groups) + (rest > 0)
+    if rest:
+        groups.append(MapGroup(f"others ({len(counts) - len(names)})", GRAY, rest))
+    if len(labels) > counts.total():
+        groups.append(MapGroup("no label", GRAY, len(labels) - counts.total()))
+    members = [none if label is None else number.get(label, others) for label in labels]
+    return groups, np.array(members, np.int64)

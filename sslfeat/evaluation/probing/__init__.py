@@ -1,0 +1,1 @@
+"""Probes: labels, splits, linear and nearest-neighbor classifiers, and their intervals."""

@@ -1,0 +1,103 @@
+"""Classifiers that are not trained: weighted nearest neighbors, the nearest class mean, and a few shots a class.
+
+kNN: cosine similarity, votes weighted by exp(similarity / T) (Wu et al. 2018, "Unsupervised Feature Learning via
+Non-Parametric Instance Discrimination", section 3.4). Class means and few shots: centered on the training mean, unit
+length, nearest mean by cosine (Wang et al. 2019, "SimpleShot", section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sslfeat.evaluation.probing.bootstrap import LEVELS
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.numerics.similarity import BLOCK, nearest, unit
+
+TEMPERATURE = 0.07
+TEMPERATURES = (0.02, 0.04, 0.07, 0.1, 0.2, 0.5)
+KS = (1, 5, 10, 20, 50, 100, 200)
+TUNING = 5_000  # training rows that k and T are chosen on, each among all the others
+QUERIES = 10_000  # test rows that are asked, at most: exact search of more would take hours over a million rows
+SHOTS = (1, 5, 10)
+DRAWS = 20
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Mean top-1 over ``draws`` of ``shots`` training images a class; 95 of 100 such draws fall in [low, high]."""
+
+    shots: int
+    draws: int
+    top1: float
+    low: float
+    high: float
+
+
+def vote(cosines: FloatArray, labels: IntArray, k: int, temperature: float, classes: int) -> IntArray:
+    """The class (Q,) that the first ``k`` of the neighbors, their ``labels`` (Q, K), vote for."""
+    weight = np.exp((cosines[:, :k] - 1) / temperature).astype(np.float64)  # -1: the same vote, no overflow
+    cells = np.arange(len(cosines))[:, None] * classes + labels[:, :k]
+    votes = np.bincount(cells.ravel(), weight.ravel(), len(cosines) * classes).reshape(-1, classes)
+    winner: IntArray = votes.argmax(1)
+    return winner
+
+
+def choose(
+    x: FloatArray, y: IntArray, classes: int, rng: np.random.Generator, contents: IntArray | None = None
+) -> tuple[int, float]:
+    """k and temperature that are best for training rows, each judged by all the others but copies of itself."""
+    rows = np.sort(rng.permutation(len(x))[:TUNING])
+    k = min(max(KS), len(x) - 1)
+    cosines, found = nearest(x, x[rows], k + 1)
+    same = found == rows[:, None] if contents is None else contents[found] == contents[rows][:, None]
+    others = np.argsort(same, axis=1, kind="stable")[:, :k]
+    cosines = np.take_along_axis(np.where(same, -np.inf, cosines), others, 1)
+    labels = y[np.take_along_axis(found, others, 1)]
+    grid = [(n, t) for n in KS if n <= k for t in TEMPERATURES]
+    right = [float((vote(cosines, labels, n, t, classes) == y[rows]).mean()) for n, t in grid]
+    return grid[int(np.argmax(right))]
+
+
+def class_means(x: FloatArray, y: IntArray, classes: int, mean: FloatArray) -> FloatArray:
+    """Unit means (K, D) of each class's rows of ``x`` (N, D), less ``mean`` and made unit; zeros for one without rows."""
+    sums = np.zeros((classes, x.shape[1]))
+    for start in range(0, len(x), BLOCK):
+        labels = y[start : start + BLOCK]
+        order = np.argsort(labels, kind="stable")
+        present, starts = np.unique(labels[order], return_index=True)
+        sums[present] += np.add.reduceat(unit(x[start : start + BLOCK][order] - mean), starts, axis=0)
+    return unit(sums.astype(np.float32))
+
+
+def nearest_mean(x: FloatArray, y: IntArray, x_test: FloatArray, classes: int) -> IntArray:
+    """The class (Q,) whose mean is nearest to each test row."""
+    mean = x.mean(0, dtype=np.float64).astype(np.float32)
+    winner: IntArray = (unit(x_test - mean) @ class_means(x, y, classes, mean).T).argmax(1)
+    return winner
+
+
+def few_shot(
+    x: FloatArray, y: IntArray, x_test: FloatArray, y_test: IntArray, classes: int, rng: np.random.Generator
+) -> list[FewShot]:
+    """For each of SHOTS that every class has: the nearest mean of so many random training rows a class, DRAWS times.
+
+    The mean that features are centered on is that of all training rows, since it takes no labels.
+    """
+    mean = x.mean(0, dtype=np.float64).astype(np.float32)
+    queries = unit(x_test - mean)
+    counts = np.bincount(y, minlength=classes)
+    starts = np.cumsum(counts) - counts
+    found = []
+    for shots in (n for n in SHOTS if n <= counts.min()):
+        tops = []
+        for _ in range(DRAWS):
+            order = np.lexsort((rng.random(len(y)), y))
+            rows = order[(starts[:, None] + np.arange(shots)).ravel()]
+            means = class_means(x[rows], y[rows], classes, mean)
+            tops.append(float(((queries @ means.T).argmax(1) == y_test).mean()))
+        drawn = rng.binomial(len(y_test), np.repeat(tops, 500)) / len(y_test)  # other draws and other test images
+        low, high = np.quantile(drawn, LEVELS)
+        found.append(FewShot(shots, DRAWS, float(np.mean(tops)), float(low), float(high)))
+    return found

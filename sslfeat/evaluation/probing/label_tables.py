@@ -1,0 +1,181 @@
+"""Tables of labels as people write them: text stays text, and what cannot be read says so and names the cure."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+from sslfeat.data.dataset import ENDINGS
+from sslfeat.errors import InputError
+
+PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "name")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
+DELIMITERS = (",", ";", "\t")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+PARQUET_ENDINGS = (".parquet", ".pq")
+
+Label = str | tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Each row's image, as written, and its label: text, a tuple where it may carry several, None where it is empty."""
+
+    file: Path
+    names: list[str]
+    labels: list[Label]
+
+
+def read_table(
+    file: Path, column: str | None = None, path_column: str | None = None, separator: str = ""
+) -> LabelTable:
+    """Read a CSV (comma, semicolon or tab; UTF-8, or UTF-16 with its mark) or a parquet table.
+
+    Columns are found whatever their case. ``separator`` divides the labels of a cell. Raises InputError.
+    """
+    try:
+        if file.suffix.lower() in PARQUET_ENDINGS:
+            names, cells = _parquet(file, column, path_column)
+        else:
+            names, cells = _text(file, column, path_column)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read as a table of labels: {error.strerror or error}") from error
+    return LabelTable(file, names, [_label(file, cell, separator) for cell in cells])
+
+
+def one_name(text: str) -> str:
+    """Text as Unicode composes it (NFC): file systems and keyboards differ in how they write one name."""
+    return text if text.isascii() else normalize("NFC", text)
+
+
+def _text(file: Path, column: str | None, path_column: str | None) -> tuple[list[str], list[Any]]:
+    text = _decoded(file, file.read_bytes())
+    first, _, rest = text.partition("\n")
+    if first.strip().lower().removeprefix("sep=") in DELIMITERS and first.lower().startswith("sep="):
+        text = rest  # a line that spreadsheets write for themselves
+    rows = _rows(file, text, _delimiter(file, text, column, path_column))
+    if not rows:
+        raise InputError(f"{file} is empty: it needs a line 'path,label', and one an image")
+    (_, header), body = rows[0], rows[1:]
+    image = next((cell for cell in header if Path(cell).suffix.lower() in ENDINGS), None)
+    if image is not None:
+        raise InputError(f"{file} has no header, its first line is of {image}: write the line 'path,label' above it")
+    ours = _place(file, header, path_column, PATH_COLUMNS, "--path-column")
+    theirs = _place(file, header, column, LABEL_COLUMNS, "--column")
+    for line, row in body:
+        if any(cell.strip() for cell in row[len(header) :]):
+            raise InputError(
+                f"{file}, line {line}: {len(row)} cells under {len(header)} columns: put cells with a delimiter in quotes"
+            )
+    kept = [row for _, row in body if len(row) > ours and row[ours].strip()]
+    return [row[ours] for row in kept], [row[theirs] if len(row) > theirs else None for row in kept]
+
+
+def _decoded(file: Path, data: bytes) -> str:
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1")):
+        raise InputError(
+            f"{file} is no text but a spreadsheet, archive or parquet: save it as CSV (UTF-8), or as .parquet"
+        )
+    sort = "utf-16" if data.startswith(UTF_16) and not data.startswith(UTF_32) else "utf-8-sig"
+    try:
+        text = data.decode(sort)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{file} is not UTF-8 (line {line}): save it as 'CSV UTF-8', or convert it, as by "
+            f"'iconv -f WINDOWS-1252 -t UTF-8 {file.name} > utf8.csv' if it is from a Western European Windows"
+        ) from error
+    if "\0" in text:
+        raise InputError(
+            f"{file} holds NUL characters: save it as 'CSV UTF-8' (UTF-16 is read if it has its mark, a BOM)"
+        )
+    return text
+
+
+def _delimiter(file: Path, text: str, column: str | None, path_column: str | None) -> str:
+    """The one by which the first line has both columns, else the one that divides it most."""
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        header = next(iter(_rows(file, text.lstrip().partition("\n")[0], delimiter, strict=False)), (1, [""]))[1]
+        wanted = ([path_column] if path_column else PATH_COLUMNS, [column] if column else LABEL_COLUMNS)
+        return sum(bool(_matching(header, names)) for names in wanted), len(header)
+
+    return max(DELIMITERS, key=fit)
+
+
+def _rows(file: Path, text: str, delimiter: str, strict: bool = True) -> list[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the number of its last line."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
+    try:
+        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InputError(f"{file}, line {reader.line_num}: {error}: is a quote missing, or one too many?") from error
+
+
+def _matching(header: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The places of the first of ``names`` that the header has, as written or else in another case."""
+    written = [one_name(cell).strip() for cell in header]
+    folded = [cell.casefold() for cell in written]
+    for name in map(one_name, names):
+        for forms, wanted in ((written, name.strip()), (folded, name.strip().casefold())):
+            places = [place for place, form in enumerate(forms) if form == wanted]
+            if places:
+                return places
+    return []
+
+
+def _place(file: Path, header: Sequence[str], asked: str | None, usual: Sequence[str], option: str) -> int:
+    places = _matching(header, [asked] if asked else usual)
+    if len(places) == 1:
+        return places[0]
+    wanted = repr(asked) if asked else " or ".join(map(repr, usual))
+    if places:
+        raise InputError(f"{file} has {len(places)} columns named {header[places[0]]!r}: rename all but one")
+    raise InputError(f"{file} has no column {wanted}, but {', '.join(header)}: name one with {option}")
+
+
+def _parquet(file: Path, column: str | None, path_column: str | None) -> tuple[list[str], list[Any]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        header = parquet.read_schema(file).names
+        places = (_place(file, header, path_column, PATH_COLUMNS, "--path-column"),
+                  _place(file, header, column, LABEL_COLUMNS, "--column"))  # fmt: skip
+        table = parquet.read_table(file, columns=[header[place] for place in places])
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} cannot be read as parquet: {error}") from error
+    names, cells = (table[header[place]].to_pylist() for place in places)
+    kept = [(name, cell) for name, cell in zip_longest(names, cells) if name is not None]
+    return [_plain(file, name) for name, _ in kept], [cell for _, cell in kept]
+
+
+def _label(file: Path, cell: Any, separator: str) -> Label:
+    if isinstance(cell, list):
+        return tuple(sorted({text for item in cell if (text := _plain(file, item).strip())}))
+    text = _plain(file, cell).strip()
+    if separator:
+        return tuple(sorted({item.strip() for item in text.split(separator) if item.strip()}))
+    return text or None
+
+
+def _plain(file: Path, cell: Any) -> str:
+    """A cell as text; what is missing, NaN among it, is empty."""
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, bytes):
+        try:
+            cell = cell.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{file} holds bytes that are not UTF-8, {cell[:20]!r}: write its columns as text"
+            ) from error
+    return one_name(str(cell))

@@ -1,0 +1,229 @@
+"""Labeled rows: the labels of a features folder, of its images' folders, or of a table that is joined to it by path."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import FeaturesError
+from sslfeat.evaluation.probing.label_join import join
+from sslfeat.evaluation.probing.label_tables import Label, one_name, read_table
+from sslfeat.evaluation.probing.splits import held_out
+from sslfeat.features.reader import Features
+from sslfeat.numerics.arrays import FloatArray, IntArray
+
+Labels = Sequence[Label]
+SYSTEM_FOLDERS = frozenset({"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX"})
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Rows with labels: ``x`` float32 (N, D), ``y`` the class names; ``paths`` say which images, if it is known.
+
+    ``contents`` int64 (N,) are equal for images whose files are; None where that is not known.
+    """
+
+    x: FloatArray
+    y: list[str]
+    paths: list[str] | None = None
+    contents: IntArray | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """The different names, sorted."""
+        return sorted(set(self.y))
+
+    def numbers(self, classes: Sequence[str]) -> IntArray:
+        """Each row's place in ``classes``, int64 (N,)."""
+        number = {name: index for index, name in enumerate(classes)}
+        return np.array([number[name] for name in self.y], np.int64)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Labeled:
+        """These rows only."""
+        paths = None if self.paths is None else [self.paths[i] for i in rows]
+        contents = None if self.contents is None else self.contents[rows]
+        return Labeled(self.x[rows], [self.y[i] for i in rows], paths, contents)
+
+
+def labeled(features: Features, labels: Labels | None = None, min_images: int = 1) -> Labeled:
+    """The rows that carry a label, of classes with at least ``min_images`` of them.
+
+    ``labels`` replace those of the folder. Raises FeaturesError for fewer than two classes, or rows not finite.
+    """
+    check_any(features.embeddings)
+    every = features.labels if labels is None else labels
+    counts = Counter(name for name in every if isinstance(name, str))
+    rows = [row for row, name in enumerate(every) if isinstance(name, str) and counts[name] >= min_images]
+    names = [str(every[row]) for row in rows]
+    if len(set(names)) < 2:
+        raise FeaturesError(
+            f"{len(set(names))} classes among {len(features.labels)} rows: a probe needs two or more; labels come from "
+            "folder names (sslfeat embed --labels folder) or from a table (--labels FILE.csv)"
+        )
+    everything = len(rows) == len(features.embeddings)
+    x = features.embeddings if everything else features.embeddings[rows]
+    check_finite(x, [features.paths[row] for row in rows] if not everything else features.paths)
+    contents = features.contents
+    return Labeled(x, names, [features.paths[row] for row in rows], None if contents is None else contents[rows])
+
+
+def check_any(x: FloatArray) -> None:
+    """Raise FeaturesError if there are no rows."""
+    if not len(x):
+        raise FeaturesError(
+            "the features folder holds no features: there were no images, or all failed (see its failures.csv)"
+        )
+
+
+def check_finite(x: FloatArray, paths: Sequence[str]) -> None:
+    """Raise FeaturesError if there are no rows, or, naming the first image, if some are not finite."""
+    check_any(x)
+    for start in range(0, len(x), 65_536):
+        bad = np.flatnonzero(~np.isfinite(x[start : start + 65_536]).all(1))
+        if bad.size:
+            raise FeaturesError(
+                f"the features of {paths[start + int(bad[0])]} are not finite: the encoder is broken, or overflows in a low "
+                "precision"
+            )
+
+
+def check_same_encoder(train: Features, test: Features) -> None:
+    """Raise FeaturesError, naming both, if two features folders come from different encoders."""
+    ours, theirs = (part.run["encoder"] for part in (train, test))
+    if ours["fingerprint"] != theirs["fingerprint"]:
+        first, second = (f"{e['card']['name']} ({e['fingerprint'][:12]})" for e in (ours, theirs))
+        raise FeaturesError(f"train and test come from different encoders, {first} and {second}: embed both with one")
+
+
+def split(rows: Labeled, share: float, seed: int) -> tuple[Labeled, Labeled]:
+    """``share`` of each class (at least one image, with its copies) goes to the second part. Raises FeaturesError."""
+    classes = rows.classes
+    if len(classes) == len(rows.y):
+        raise FeaturesError(
+            f"each of the {len(rows.y)} images has a label of its own, such as {rows.y[0]!r}: these are no classes"
+        )
+    second = held_out(rows.numbers(classes), classes, share, seed, rows.contents)
+    return rows.take(np.flatnonzero(~second)), rows.take(np.flatnonzero(second))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why ``images`` are left out, with an ``example``."""
+
+    reason: str
+    images: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.images} left out: {self.reason}, such as {self.example}"
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """Labels, the ``source`` they were taken from, and what stood in the way of more."""
+
+    labels: Labels = field(repr=False)
+    source: str
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """For JSON: what was taken as labels, counted, and what was left out."""
+        carried = [label for label in self.labels if label is not None]
+        names = {name for label in carried for name in (label if isinstance(label, tuple) else (label,))}
+        return {
+            "source": self.source,
+            "images": len(self.labels),
+            "labeled": len(carried),
+            "classes": len(names),
+            "left_out": [vars(row) for row in self.left_out],
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        summary = self.summary
+        first = (
+            f"labels: {self.source}; {summary['classes']} classes, {summary['labeled']} of {summary['images']} images"
+        )
+        return [first, *map(str, self.left_out)]
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """Where labels come from: ``where`` is ``features`` (as embedded), ``folder`` (each image's), or a table's path.
+
+    ``column`` and ``path_column`` are the table's; ``separator`` divides the labels of an image that carries several.
+    """
+
+    where: str = "features"
+    column: str | None = None
+    path_column: str | None = None
+    separator: str = ""
+
+    def of(self, features: Features) -> Labels:
+        """A label, a tuple of labels or None for each row. Raises InputError."""
+        return self.read(features).labels
+
+    def read(self, features: Features) -> Labeling:
+        """The labels, with what is to be told of them. Raises InputError for a table that cannot be used."""
+        if self.where == "features":
+            return _as_embedded(features)
+        if self.where == "folder":
+            labels, left_out = class_folders(features.paths)
+            return Labeling(labels, "names of the images' folders", left_out)
+        file = Path(self.where)
+        table = read_table(file, self.column, self.path_column, self.separator)
+        found, strangers = join(table, features.paths)
+        left_out = _unlabeled(found, features.paths, f"no label in {file.name}")
+        if strangers:
+            left_out.append(LeftOut(f"rows of {file.name} that name no image here", len(strangers), strangers[0]))
+        return Labeling(found, f"table {file.name}", left_out)
+
+
+def _as_embedded(features: Features) -> Labeling:
+    labels = [one_name(label) if label else None for label in features.labels]
+    left_out = _unlabeled(labels, features.paths, "no label as embedded")
+    if len(left_out) and left_out[0].images == len(labels):
+        left_out += class_folders(features.paths)[1]  # what kept 'embed --labels auto' from taking folders for classes
+    return Labeling(labels, "as embedded", left_out)
+
+
+def _unlabeled(labels: Labels, paths: Sequence[str], reason: str) -> list[LeftOut]:
+    rows = [row for row, label in enumerate(labels) if label is None]
+    return [LeftOut(reason, len(rows), paths[rows[0]])] if rows else []
+
+
+def from_folders(paths: Sequence[str]) -> list[str | None]:
+    """The name of the folder that each image is in; None for what ``class_folders`` leaves out."""
+    return class_folders(paths)[0]
+
+
+def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]]:
+    """The name of each image's folder, and which have none: images that lie beside the folders of all others, and
+    those in folders that systems make for themselves, as thumbnails (``@eaDir``) or what was deleted (``#recycle``)."""
+    parents = [PurePath(path).parent for path in paths]
+    system = [not SYSTEM_FOLDERS.isdisjoint(parent.parts) for parent in parents]
+    folders = {parent for parent, odd in zip(parents, system, strict=True) if not odd}
+    top = next((folder for folder in folders if all(folder in (one, *one.parents) for one in folders)), None)
+    if len(folders) < 2:
+        top = None  # all in one folder: it is their class
+    loose = [not odd and parent == top for parent, odd in zip(parents, system, strict=True)]
+    out = [LeftOut(reason, sum(rows), paths[rows.index(True)]) for reason, rows in (
+        ("beside the class folders", loose), ("in a folder that the system made", system)) if any(rows)]  # fmt: skip
+    none = [one or other for one, other in zip(loose, system, strict=True)]
+    return [
+        None if odd or not parent.name else one_name(parent.name) for parent, odd in zip(parents, none, strict=True)
+    ], out
+
+
+def from_table(
+    file: Path, paths: Sequence[str], column: str | None = None, path_column: str | None = None, separator: str = ""
+) -> list[Label]:
+    """Labels of ``paths`` from a CSV or parquet table, see ``tables.read_table`` and ``joining.join``."""
+    return join(read_table(file, column, path_column, separator), paths)[0]

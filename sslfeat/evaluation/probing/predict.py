@@ -1,0 +1,132 @@
+"""A saved probe names what it is given: features folders, or images that its encoder embeds first."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sslfeat.errors import FeaturesError, UsageError
+from sslfeat.evaluation.probing.checkpoint import SavedProbe
+from sslfeat.evaluation.probing.labels import check_finite
+from sslfeat.features.reader import RUN_NAME, FeaturesFolder
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.system.cores import available_cores
+
+if TYPE_CHECKING:
+    from sslfeat.inference.encoder import Encoder
+
+THRESHOLD = 0.5  # of a label's probability, where images may carry several
+IMAGES = 256  # handed on at once
+ENDINGS = (".csv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's names, the most probable first; an unreadable one has none, and the ``reason``."""
+
+    path: str
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    reason: str = ""
+
+
+def predict(
+    probe: SavedProbe, specs: Sequence[str], top: int = 1, encoder: str | None = None, provider: str = "auto"
+) -> Iterator[Prediction]:
+    """Name the rows of features folders, and images, among ``specs``, in that order; ``top`` names each.
+
+    A probe of several labels gives those of probability THRESHOLD or more. Raises FeaturesError for features of another
+    encoder or not finite, InputError for specs that name nothing.
+    """
+    if top < 1:
+        raise UsageError(f"--top {top} must be 1 or more")
+    features = [spec for spec in specs if (Path(spec) / RUN_NAME).is_file()]
+    images = [spec for spec in specs if spec not in features]
+    for spec in features:
+        yield from _of_features(probe, spec, top)
+    if images:
+        yield from _of_images(probe, images, top, encoder, provider)
+
+
+def _of_features(probe: SavedProbe, spec: str, top: int) -> Iterator[Prediction]:
+    folder = FeaturesFolder(spec)
+    probe.check({"name": folder.run["encoder"]["card"]["name"], "fingerprint": folder.fingerprint}, spec)
+    for part in folder.parts():
+        yield from _named(probe, part.columns["path"].to_pylist(), part.embeddings, top)
+
+
+def _of_images(
+    probe: SavedProbe, specs: Sequence[str], top: int, given: str | None, provider: str
+) -> Iterator[Prediction]:
+    from sslfeat.data.batching import batched
+    from sslfeat.data.dataset import find_inputs
+    from sslfeat.data.decode_worker import DEFAULT_LIMITS
+    from sslfeat.data.results import Embedded
+    from sslfeat.data.subprocess_decoder import SubprocessDecoder
+    from sslfeat.data.transforms import EXACT
+    from sslfeat.inference.encoder import Encoder
+    from sslfeat.inference.pipeline import embed_batches
+    from sslfeat.inference.registry import find_encoder
+
+    inputs = find_inputs(specs, "none")
+    made_by = probe.encoder
+    hints = [given] if given else []
+    file = find_encoder(made_by["name"], made_by["fingerprint"], hints, only_hints=bool(given), error=FeaturesError)
+    encoder: Encoder = Encoder(file.without_data(), provider)
+    decoder = lambda: SubprocessDecoder(encoder.card.preprocess, EXACT, DEFAULT_LIMITS)  # noqa: E731
+    batches = batched([item.raw for item in inputs], 4)
+    with closing(embed_batches(encoder, batches, available_cores(), decoder)) as stream:
+        outcomes = (outcome for batch in stream for outcome in batch.outcomes)
+        for group in batched(inputs, IMAGES):
+            done = [(item.name, next(outcomes)) for item in group]
+            good = [(name, outcome.embedding) for name, outcome in done if isinstance(outcome, Embedded)]
+            names = [name for name, _ in good]
+            named = iter(_named(probe, names, np.stack([row for _, row in good]), top) if good else ())
+            for name, outcome in done:
+                yield next(named) if isinstance(outcome, Embedded) else Prediction(name, (), (), outcome.reason)
+
+
+def _named(probe: SavedProbe, paths: Sequence[str], x: FloatArray, top: int) -> Iterator[Prediction]:
+    check_finite(x, paths)
+    probabilities = probe.probabilities(x)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    for path, row, best in zip(paths, probabilities, order, strict=True):
+        kept = best[row[best] >= THRESHOLD] if probe.several else best[:top]
+        yield Prediction(path, tuple(probe.names[k] for k in kept), tuple(float(row[k]) for k in kept))
+
+
+def table(predictions: Sequence[Prediction], kind: str) -> bytes:
+    """A .csv, .jsonl or .parquet file of predictions; names and probabilities in CSV cells are divided by ``;``."""
+    if kind == ".jsonl":
+        rows = ({"path": p.path, "labels": p.labels, "probabilities": p.probabilities} for p in predictions)
+        return "".join(json.dumps(row) + "\n" for row in rows).encode("utf-8", "backslashreplace")
+    if kind == ".parquet":
+        return _parquet(predictions)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "probability"))
+    for p in predictions:
+        writer.writerow((p.path, ";".join(p.labels), ";".join(f"{value:.6f}" for value in p.probabilities)))
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _parquet(predictions: Sequence[Prediction]) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {
+        "path": pa.array([p.path for p in predictions], pa.string()),
+        "labels": pa.array([list(p.labels) for p in predictions], pa.list_(pa.string())),
+        "probabilities": pa.array([list(p.probabilities) for p in predictions], pa.list_(pa.float32())),
+    }
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,201 @@
+"""How good are features? A linear probe, nearest neighbors, class means and few shots, judged on labeled images.
+
+Linear: multinomial logistic regression, its strength C and the scaling of the features chosen on a validation split of
+the training rows (or by cross-validation), then fitted to all of them. The others: see ``knn.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import FeaturesError, UsageError
+from sslfeat.evaluation.probing import knn as neighbors
+from sslfeat.evaluation.probing.bootstrap import Accuracy, accuracy, balanced
+from sslfeat.evaluation.probing.confusion import ClassFigures, class_figures, confusion
+from sslfeat.evaluation.probing.knn import TEMPERATURE, FewShot
+from sslfeat.evaluation.probing.labels import Labeled, Labeling
+from sslfeat.evaluation.probing.logistic import SCALINGS, Linear, Targets
+from sslfeat.evaluation.probing.regularization import STRENGTHS, Choice, best_fit
+from sslfeat.evaluation.probing.splits import folds, held_out
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.numerics.similarity import nearest
+
+NEIGHBORS = (20, 200)
+VALIDATION_SHARE = 0.1
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """``strengths`` to choose C from, by ``folds`` of cross-validation or (0) one validation split; see ``best_fit``.
+
+    ``class_weight`` None, or ``balanced``: every class counts alike, however many images it has.
+    """
+
+    strengths: Sequence[float] = STRENGTHS
+    folds: int = 0
+    class_weight: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.class_weight not in (None, "balanced"):
+            raise UsageError(f"class weight {self.class_weight!r} is not known: balanced, or none")
+
+
+@dataclass(frozen=True)
+class KnnBest:
+    """The k and temperature that training rows chose, and how they do on the test rows."""
+
+    k: int
+    temperature: float
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Figures of the ``test`` rows whose files are not among the training rows, where some are: ``seen``."""
+
+    seen: int
+    test: int
+    linear: Accuracy | None
+    knn_best: Accuracy | None
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Figures of a probe.
+
+    ``linear`` with its chosen ``c`` and ``scaling``, what each C reached on rows held out (``validation``), and the best C of
+    each scaling (``scalings``); ``balanced`` is its mean recall over classes. ``knn`` by k at T = 0.07, ``knn_best`` with k
+    and T chosen, ``nearest_mean`` of class, and ``few_shot`` were asked ``asked`` of the test rows. ``majority`` is the
+    accuracy of always naming the commonest class. ``unseen`` is there if test images are training images.
+    """
+
+    linear: Accuracy
+    c: float
+    validation: dict[float, float]
+    balanced: Accuracy
+    knn: dict[int, Accuracy]
+    knn_best: KnnBest
+    nearest_mean: Accuracy
+    few_shot: list[FewShot]
+    asked: int
+    classes: int
+    train: int
+    test: int
+    majority: float
+    per_class: list[ClassFigures]
+    scaling: str = SCALINGS[0]
+    scalings: dict[str, float] = field(default_factory=dict)
+    unseen: Unseen | None = None
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A probe with what it judged: the fitted ``model``, class ``names``, ``correct`` (N,) of ``test``, ``counts``, and
+    where its labels are from, of train and test."""
+
+    result: ProbeResult
+    model: Linear
+    names: list[str]
+    test: Labeled
+    correct: npt.NDArray[np.bool_]
+    counts: IntArray = field(repr=False)
+    label_source: list[Labeling] = field(default_factory=list, repr=False)
+
+
+def probe(train: Labeled, test: Labeled, options: ProbeOptions | None = None) -> ProbeResult:
+    """Judge ``train`` features on ``test``. Raises FeaturesError if the test rows have a class that training lacks."""
+    return run_probe(train, test, options).result
+
+
+def run_probe(train: Labeled, test: Labeled, options: ProbeOptions | None = None) -> Probed:
+    """As ``probe``, with the model and the answers to single images."""
+    options = options or ProbeOptions()
+    names = train.classes
+    strangers = sorted(set(test.y).difference(names))
+    if strangers:
+        raise FeaturesError(
+            f"test has classes that train lacks: {', '.join(strangers[:5])}: label both alike, or leave the images of such "
+            "classes out with --min-images 2"
+        )
+    y, y_test = train.numbers(names), test.numbers(names)
+    rng = np.random.default_rng(options.seed)
+    chosen = _linear(train, y, names, options)
+    named = chosen.model.scores(test.x).argmax(1)
+    counts = confusion(y_test, named, len(names))
+    asked = np.sort(rng.permutation(len(y_test))[: neighbors.QUERIES])
+    queries, wanted = test.x[asked], y_test[asked]
+    knn, best, right = _neighbors(train, y, queries, wanted, len(names), rng)
+    result = ProbeResult(
+        linear=accuracy(named == y_test, rng),
+        c=chosen.c,
+        validation=chosen.validation,
+        balanced=balanced(named == y_test, y_test, len(names), rng),
+        knn=knn,
+        knn_best=best,
+        nearest_mean=accuracy(neighbors.nearest_mean(train.x, y, queries, len(names)) == wanted, rng),
+        few_shot=neighbors.few_shot(train.x, y, queries, wanted, len(names), rng),
+        asked=len(asked),
+        classes=len(names),
+        train=len(y),
+        test=len(y_test),
+        majority=float(np.mean(y_test == np.bincount(y).argmax())),
+        per_class=class_figures(counts, names, rng),
+        scaling=chosen.scaling,
+        scalings=chosen.scalings,
+        unseen=_unseen(train, test, named == y_test, asked, right, rng),
+    )
+    return Probed(result, chosen.model, names, test, named == y_test, counts)
+
+
+def _linear(train: Labeled, y: IntArray, names: Sequence[str], options: ProbeOptions) -> Choice:
+    if options.folds:
+        held = folds(y, names, options.folds, options.seed, train.contents)
+    else:
+        held = [held_out(y, names, VALIDATION_SHARE, options.seed, train.contents, whole=False)]
+    weight = np.ones(len(y), np.float32)
+    if options.class_weight:
+        weight = (len(y) / (len(names) * np.bincount(y)))[y].astype(np.float32)
+
+    def judge(scores: FloatArray, rows: npt.NDArray[np.bool_]) -> float:
+        right = scores.argmax(1) == y[rows]
+        return float(np.average(right, weights=weight[rows]))
+
+    return best_fit(train.x, Targets(y, len(names)), weight, held, judge, options.strengths)
+
+
+def _neighbors(
+    train: Labeled, y: IntArray, queries: FloatArray, wanted: IntArray, classes: int, rng: np.random.Generator
+) -> tuple[dict[int, Accuracy], KnnBest, npt.NDArray[np.bool_]]:
+    """Also which queries the best k and temperature get right."""
+    k, temperature = neighbors.choose(train.x, y, classes, rng, train.contents)
+    ks = [k for k in NEIGHBORS if k <= len(y)] or [len(y)]
+    cosines, found = nearest(train.x, queries, max([*ks, k]))
+
+    def judged(k: int, temperature: float) -> npt.NDArray[np.bool_]:
+        right: npt.NDArray[np.bool_] = neighbors.vote(cosines, y[found], k, temperature, classes) == wanted
+        return right
+
+    right = judged(k, temperature)
+    every = {n: accuracy(judged(n, TEMPERATURE), rng) for n in ks}
+    return every, KnnBest(k, temperature, accuracy(right, rng)), right
+
+
+def _unseen(
+    train: Labeled, test: Labeled, correct: npt.NDArray[np.bool_], asked: IntArray, right: npt.NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> Unseen | None:  # fmt: skip
+    """``correct`` (N,) are the linear probe's answers, ``right`` those of the neighbors to the rows ``asked``."""
+    if train.contents is None or test.contents is None:
+        return None
+    new = ~np.isin(test.contents, train.contents)
+    if new.all():
+        return None
+    linear, knn = correct[new], right[new[asked]]
+    figures = [accuracy(answers, rng) if len(answers) else None for answers in (linear, knn)]
+    return Unseen(int((~new).sum()), int(new.sum()), *figures)

@@ -1,0 +1,97 @@
+"""Probing features folders: labels are found, rows split, and the probe that fits the labels is run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
+
+from sslfeat.errors import InputError
+from sslfeat.evaluation.probing.label_tables import Label
+from sslfeat.evaluation.probing.labels import (
+    Labeling,
+    Labels,
+    LabelSource,
+    LeftOut,
+    check_same_encoder,
+    labeled,
+    split,
+)
+from sslfeat.evaluation.probing.multilabel import SeveralProbed, multi_labeled, probe_several
+from sslfeat.evaluation.probing.probe import TEST_SHARE, Probed, ProbeOptions, ProbeResult, run_probe
+from sslfeat.features.reader import Features
+
+
+def run_folders(
+    train: Features,
+    test: Features | None = None,
+    options: ProbeOptions | None = None,
+    source: LabelSource | None = None,
+    min_images: int = 1,
+) -> Probed | SeveralProbed:
+    """Probe one features folder on a fifth of its rows (of each class), or train on one and test on another.
+
+    Rows without a label, and of classes with fewer than ``min_images``, are left out; ``label_source`` says so, of train
+    and test. Raises FeaturesError for rows or labels that make no probe, InputError for tables that cannot be used.
+    """
+    options, source = options or ProbeOptions(), source or LabelSource()
+    if test is not None:
+        check_same_encoder(train, test)
+    ours = source.read(train)
+    others = source.read(test) if test is not None else None
+    if _several(ours.labels):
+        probed: Probed | SeveralProbed = _run_several(train, ours, test, others, options)
+    else:
+        ours = _of_size(ours, train.paths, min_images)
+        rows = labeled(train, ours.labels)
+        if test is None or others is None:
+            probed = run_probe(*split(rows, TEST_SHARE, options.seed), options)
+        else:
+            if _several(others.labels):
+                raise InputError("test images carry several labels, training images one: label both alike")
+            if min_images > 1:  # what was left out of training is left out of the test
+                others = _known(others, test.paths, set(rows.y))
+            probed = run_probe(rows, labeled(test, others.labels), options)
+    return replace(probed, label_source=[part for part in (ours, others) if part is not None])
+
+
+def _run_several(
+    train: Features, ours: Labeling, test: Features | None, others: Labeling | None, options: ProbeOptions
+) -> SeveralProbed:
+    rows = multi_labeled(train, ours.labels)
+    judged = None if test is None or others is None else multi_labeled(test, others.labels, rows.names)
+    return probe_several(rows, judged, options)
+
+
+def _of_size(found: Labeling, paths: list[str], least: int) -> Labeling:
+    """Without the classes of fewer than ``least`` images."""
+    sizes = Counter(label for label in found.labels if label is not None)
+    return _without(
+        found, paths, {name for name, size in sizes.items() if size < least}, f"of classes with fewer than {least}"
+    )
+
+
+def _known(found: Labeling, paths: list[str], names: set[str]) -> Labeling:
+    """Without the classes that training lacks."""
+    strangers = {label for label in found.labels if label is not None} - names
+    return _without(found, paths, strangers, "of classes that train lacks")
+
+
+def _without(found: Labeling, paths: list[str], names: Collection[Label], reason: str) -> Labeling:
+    rows = [row for row, label in enumerate(found.labels) if label in names]
+    if not rows:
+        return found
+    labels = [None if label in names else label for label in found.labels]
+    return Labeling(labels, found.source, [*found.left_out, LeftOut(reason, len(rows), paths[rows[0]])])
+
+
+def probe_folders(train: Features, test: Features | None, seed: int = 0) -> ProbeResult:
+    """The figures of folders whose images carry one label each, as they were embedded."""
+    probed = run_folders(train, test, ProbeOptions(seed=seed))
+    if isinstance(probed, SeveralProbed):
+        raise InputError("the images carry several labels each: use run_folders")
+    return probed.result
+
+
+def _several(labels: Labels) -> bool:
+    return any(isinstance(label, tuple) for label in labels)

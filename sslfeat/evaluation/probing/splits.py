@@ -1,0 +1,108 @@
+"""Rows are held out by class, and copies of one image together: what a classifier has seen does not judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import FeaturesError, UsageError
+from sslfeat.numerics.arrays import IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+Contents = IntArray | None  # (N,): equal for images whose files are equal; None: all differ
+
+
+def held_out(
+    y: IntArray, classes: Sequence[str], share: float, seed: int, contents: Contents = None, whole: bool = True
+) -> BoolArray:
+    """Mask (N,) of a random ``share`` of each class, at least one image, with all copies of those chosen.
+
+    Images that are there under several classes are never held out. Raises FeaturesError for a class that has a single
+    image; unless ``whole``: then it stays, and the mask may be empty.
+    """
+    groups, first, single = _groups(y, contents)
+    sizes = np.bincount(groups)
+    mask = np.zeros(len(first), bool)
+    rng = np.random.default_rng(seed)
+    owner = y[first]
+    order = np.argsort(owner, kind="stable")
+    ends = np.cumsum(np.bincount(owner, minlength=len(classes)))
+    for number, (name, members) in enumerate(zip(classes, np.split(order, ends[:-1]), strict=True)):
+        few = len(members) < 2
+        members = rng.permutation(members)
+        members = members[single[members]]
+        if few or not len(members):
+            if whole:
+                raise FeaturesError(_alone(name, int((y == number).sum())))
+            continue
+        wanted = max(1, round(share * int(sizes[members].sum())))
+        mask[_fitting(members, sizes, wanted)] = True
+    chosen: BoolArray = mask[groups]
+    return chosen
+
+
+def share_of(count: int, share: float, rng: np.random.Generator, contents: Contents = None) -> BoolArray:
+    """Mask (count,) of a random ``share`` of the images, at least one, each with all its copies."""
+    groups = np.arange(count) if contents is None else np.unique(contents, return_inverse=True)[1]
+    order = rng.permutation(int(groups.max()) + 1)
+    chosen = np.zeros(len(order), bool)
+    chosen[order[: max(1, round(share * len(order)))]] = True
+    mask: BoolArray = chosen[groups]
+    return mask
+
+
+def folds(y: IntArray, classes: Sequence[str], count: int, seed: int, contents: Contents = None) -> list[BoolArray]:
+    """``count`` masks (N,) that share the images of each class among them evenly, copies together.
+
+    Raises FeaturesError for a class of fewer images than folds, UsageError for fewer than two folds.
+    """
+    if count < 2:
+        raise UsageError(f"{count} folds: cross-validation takes two or more")
+    groups, first, _ = _groups(y, contents)
+    owner = y[first]
+    sizes = np.bincount(owner, minlength=len(classes))
+    few = int(sizes.argmin())
+    if sizes[few] < count:
+        raise FeaturesError(
+            f"{count} folds need as many different images of each class: {classes[few]!r} has {sizes[few]}; leave small "
+            f"classes out with --min-images {count}"
+        )
+    order = np.lexsort((np.random.default_rng(seed).random(len(owner)), owner))
+    place = np.empty(len(owner), np.int64)
+    place[order] = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return [(place % count == fold)[groups] for fold in range(count)]
+
+
+def _groups(y: IntArray, contents: Contents) -> tuple[IntArray, IntArray, BoolArray]:
+    """Each row's group of copies, in order of appearance; each group's first row; and whether it has a single class."""
+    if contents is None:
+        return np.arange(len(y)), np.arange(len(y)), np.ones(len(y), bool)
+    _, first, inverse = np.unique(contents, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    first = np.sort(first)
+    groups = rank[inverse]
+    several = np.bincount(groups, y != y[first][groups]) > 0
+    return groups, first, ~several
+
+
+def _fitting(members: IntArray, sizes: IntArray, wanted: int) -> IntArray:
+    """Of groups in random order those whose rows are ``wanted`` together, or as near as comes; never all of them."""
+    reached = np.cumsum(sizes[members])
+    if reached[-1] == len(members):  # no copies
+        return members[:wanted]
+    chosen: list[int] = []
+    left = wanted
+    for group in members[:-1]:
+        if sizes[group] <= left:
+            chosen.append(int(group))
+            left -= int(sizes[group])
+    return np.array(chosen or [members[sizes[members].argmin()]], np.int64)
+
+
+def _alone(name: str, rows: int) -> str:
+    what = "a single row" if rows == 1 else f"a single image, {rows} times"
+    return (
+        f"class {name!r} has {what}: it cannot be split into train and test; leave it out with --min-images {rows + 1}"
+    )

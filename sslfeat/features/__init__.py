@@ -1,0 +1,1 @@
+"""Features folders: written, read, updated and verified."""

@@ -1,0 +1,229 @@
+"""Faster arithmetic, where it proves on the images at hand that it keeps their features and neighbors.
+
+Tried are ``int8`` in onnxruntime and in OpenVINO, and ``bf16`` in OpenVINO, the fastest first; the first that holds is taken, so
+that the figures stated are not the best of several. What is judged are bounds that hold for images like those judged
+(``numerics/bounds.py``): one that moves features or swaps neighbors by more is refused, and the reason is kept in
+``features.json``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.data.decode import Pixels
+from sslfeat.data.holdout import FEWEST_FOR_NEIGHBORS, Panel, draw_panel
+from sslfeat.data.transforms import Decoding
+from sslfeat.errors import FeaturesError, InputError, MissingExtraError, UsageError
+from sslfeat.features.metadata import META_FOLDER, RUN_NAME, read_run
+from sslfeat.inference.backends import OnnxRuntimeBackend, OpenVinoBackend, Session
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.onnx_model import EncoderFile
+from sslfeat.numerics.bounds import least, shared_at_least
+from sslfeat.numerics.similarity import NEIGHBORS, cosines, overlaps
+from sslfeat.system.cores import available_cores
+from sslfeat.system.timing import median_in_turns
+
+PRECISIONS = ("fp32", "auto", "bf16", "int8")
+WAYS = (("int8", "onnxruntime"), ("int8", "openvino"), ("bf16", "openvino"))
+PLAIN = ("fp32", "onnxruntime")
+Way = tuple[str, str]  # precision and runtime
+INT8_NAME = f"{META_FOLDER}/encoder-int8.onnx"
+MIN_COSINE = {"int8": 0.999, "bf16": 0.9995}
+MIN_OVERLAP = 0.95
+MIN_GAIN = 1.05  # times as fast, or it is not worth it
+BATCH, LAPS = 8, 5
+
+
+@dataclass(frozen=True)
+class PrecisionTrial:
+    """A lower precision beside float32 on the same images: worst cosine, shared neighbors, times as fast.
+
+    With 95 % confidence ``share`` of unseen images have at least ``cosine_bound``, and neighbors among as many are kept by
+    ``overlap_bound`` or more on average. One that is no faster, or slower than one that holds, is not compared (None).
+    """
+
+    min_cosine: float | None
+    neighbor_overlap: float | None
+    speed: float
+    holds: bool
+    share: float | None = None
+    cosine_bound: float | None = None
+    overlap_bound: float | None = None
+
+
+def settle(
+    file: EncoderFile, encoder: Encoder, sources: Sequence[bytes], asked: str, decoding: Decoding, out: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Encoder:  # fmt: skip
+    """The encoder in the precision ``asked`` for, if it holds on ``sources``, else as it is; says which and why.
+
+    What the features folder ``out`` was begun with is kept. Raises InputError for an unknown precision or one that the
+    provider lacks, MissingExtraError for ``bf16`` without OpenVINO.
+    """
+    if asked not in PRECISIONS:
+        raise UsageError(f"precision {asked!r} is unknown: {', '.join(PRECISIONS)}")
+    if asked == "fp32":
+        return encoder
+    if file.fingerprint != encoder.fingerprint:
+        raise InputError(f"the encoder {encoder.card.name!r} was changed in the meantime: run it again")
+    if encoder.provider != "cpu":
+        raise InputError(f"precision {asked} is for the CPU, but the provider is {encoder.provider}: leave it out")
+    kept = _kept(file, encoder, asked, out) if out else None
+    if kept is not None:
+        return kept
+    panel = draw_panel(sources, encoder.card.preprocess, decoding)
+    if len(panel.judged) < FEWEST_FOR_NEIGHBORS:
+        count = len(panel.judged) + len(panel.seen)
+        least_count = FEWEST_FOR_NEIGHBORS * 5 // 4 + 1
+        why = f"{count} readable images are too few to judge by, {least_count} are needed"
+        say(f"precision fp32: {why}")
+        return encoder.in_precision({"asked": asked, "ran": "fp32", "why": why})
+    return _choose(file, encoder, panel, asked, say)
+
+
+def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, asked: str, say: Callable[[str], None]) -> Encoder:
+    bench = _Bench(encoder, panel.judged)
+    trials: dict[Way, PrecisionTrial] = {}
+    reasons: dict[Way, str] = {}
+    sessions: dict[Way, Session] = {}
+    int8 = functools.cache(lambda: _quantized(file.data, panel.seen))
+    for way in WAYS:
+        if asked not in ("auto", way[0]):
+            continue
+        try:
+            sessions[way] = _open(way, int8() if way[0] == "int8" else file.data, encoder.threads)
+        except MissingExtraError as error:
+            if asked == "bf16":
+                raise
+            reasons[way] = f"{_name(way)}: {error}"
+            continue
+        trials[way] = bench.time(sessions[way])
+    ran = PLAIN
+    for way in sorted(trials, key=lambda way: -trials[way].speed):
+        fast = asked != "auto" or trials[way].speed > MIN_GAIN
+        if ran == PLAIN and fast:
+            trials[way] = bench.compare(way, sessions[way], trials[way])
+        reasons[way] = _verdict(way, trials[way], f"slower than {_name(ran)}" if ran != PLAIN else "too little")
+        ran = way if trials[way].holds else ran
+    for text in (*reasons.values(), f"precision {_name(ran)}"):
+        say(text)
+    record: dict[str, Any] = {
+        "asked": asked,
+        "ran": ran[0],
+        "runtime": ran[1],
+        "images": len(panel.judged),
+        "tried": {_name(way): asdict(trial) for way, trial in trials.items()},
+        "why": list(reasons.values()),
+    }
+    files = {INT8_NAME: int8()} if ran[0] == "int8" else {}
+    if files:
+        record["sha256"] = hashlib.sha256(files[INT8_NAME]).hexdigest()
+    return encoder.in_precision(record, sessions.get(ran), files)
+
+
+def _name(way: Way) -> str:
+    return f"{way[0]} in {way[1]}"
+
+
+def _verdict(way: Way, trial: PrecisionTrial, passed_over: str) -> str:
+    speed = f"{_name(way)}: {trial.speed:.2f} x as fast as fp32"
+    if trial.cosine_bound is None or trial.overlap_bound is None or trial.share is None:
+        return f"{speed}, {passed_over}, so it was not looked into"
+    figures = (
+        f"cosine at least {trial.cosine_bound:.5f} for {100 * trial.share:.4g} % of images, "
+        f"at least {100 * trial.overlap_bound:.1f} % of neighbors kept"
+    )
+    refused = "" if trial.holds else f"; refused: cosine {MIN_COSINE[way[0]]} and {100 * MIN_OVERLAP:.0f} % are asked"
+    return f"{speed}, {figures}{refused}"
+
+
+class _Bench:
+    """The encoder in float32 on the images that judge, worked out once."""
+
+    def __init__(self, encoder: Encoder, pixels: Pixels) -> None:
+        self._encoder = encoder
+        self._batches = np.array_split(pixels, -(-len(pixels) // BATCH))
+        self._workers = max(1, available_cores() // encoder.threads)
+        self._wanted = self._embeddings(encoder)
+
+    def time(self, session: Session) -> PrecisionTrial:
+        """A trial that knows the speed alone."""
+        return PrecisionTrial(None, None, round(self._speed(session), 2), False)
+
+    def compare(self, way: Way, session: Session, trial: PrecisionTrial) -> PrecisionTrial:
+        """The same with figures of its embeddings."""
+        found = self._embeddings(session)
+        if not np.isfinite(found).all():
+            return replace(trial, min_cosine=0.0, neighbor_overlap=0.0, share=0.0, cosine_bound=0.0, overlap_bound=0.0)
+        cosine, shared = cosines(self._wanted, found), overlaps(self._wanted, found, NEIGHBORS)
+        bound, kept = least(cosine), shared_at_least(shared)
+        return replace(
+            trial,
+            min_cosine=round(float(cosine.min()), 6),
+            neighbor_overlap=round(float(shared.mean()), 4),
+            holds=bound.value >= MIN_COSINE[way[0]] and kept >= MIN_OVERLAP,
+            share=bound.share,
+            cosine_bound=round(bound.value, 6),
+            overlap_bound=round(kept, 4),
+        )
+
+    def _speed(self, session: Session) -> float:
+        calls = [functools.partial(runs.run, self._batches[0]) for runs in (self._encoder, session)]
+        plain, other = median_in_turns(calls, LAPS)
+        return plain / other
+
+    def _embeddings(self, runs: Encoder | Session) -> npt.NDArray[np.float32]:
+        with ThreadPoolExecutor(self._workers) as pool:
+            return np.concatenate(list(pool.map(runs.run, self._batches)))
+
+
+def _open(way: Way, data: bytes, threads: int) -> Session:
+    """``data`` is the encoder, for int8 already quantized. Raises MissingExtraError without OpenVINO."""
+    if way[1] == "openvino":
+        return OpenVinoBackend(data, "bf16" if way[0] == "bf16" else "fp32", threads)
+    return OnnxRuntimeBackend(data, "cpu", threads)
+
+
+def _quantized(data: bytes, seen: Pixels) -> bytes:
+    from sslfeat.inference.quantization import best_int8  # onnxruntime's tools take a while to load
+
+    return best_int8(data, seen)
+
+
+def _kept(file: EncoderFile, encoder: Encoder, asked: str, out: Path) -> Encoder | None:
+    """The precision that ``out`` was begun with, if it was begun by this encoder with the same asked for."""
+    if not (out / RUN_NAME).exists():
+        return None
+    run = read_run(out)
+    if run["precision"]["asked"] != asked or run["encoder"]["fingerprint"] != encoder.fingerprint:
+        return None
+    return as_recorded(file, encoder, run["precision"], out)
+
+
+def as_recorded(file: EncoderFile, encoder: Encoder, record: dict[str, Any], out: Path) -> Encoder:
+    """The encoder in the precision that ``features.json`` of the features folder ``out`` records.
+
+    Raises FeaturesError if the quantized file that it keeps is missing or altered.
+    """
+    way = (record["ran"], record.get("runtime", ""))
+    if way[0] == PLAIN[0]:
+        return encoder.in_precision(record)
+    if way[0] == "bf16":
+        return encoder.in_precision(record, _open(way, file.data, encoder.threads))
+    path = out / INT8_NAME
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FeaturesError(f"{path} cannot be read: {error.strerror}; start afresh with --overwrite") from error
+    if hashlib.sha256(data).hexdigest() != record["sha256"]:
+        raise FeaturesError(f"{path} was altered: start afresh with --overwrite")
+    return encoder.in_precision(record, _open(way, data, encoder.threads), {INT8_NAME: data})

@@ -1,0 +1,157 @@
+"""The files of a features folder as one thing: begun, recognized, emptied, and never mixed with another run's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from sslfeat import __version__
+from sslfeat.data.manifest import Manifest, is_manifest
+from sslfeat.data.manifest_diff import ManifestDiff
+from sslfeat.data.transforms import Decoding
+from sslfeat.errors import FeaturesError
+from sslfeat.features.files import CONTENTS, ENCODERS, INPUTS_NAME
+from sslfeat.features.metadata import FORMAT, META_FOLDER, RUN_NAME, load_manifest, read_run, run_bytes
+from sslfeat.features.reuse import Reuse
+from sslfeat.inference.encoder import Encoder
+from sslfeat.storage import atomic, staged
+
+Opened: TypeAlias = "tuple[dict[str, Any], Manifest]"
+
+
+def describe(
+    encoder: Encoder, manifest: Manifest, layout: str, decoding: Decoding, part_size: int, batch_size: int | None
+) -> dict[str, Any]:
+    """All that decides the bytes of the folder; a resumed run must agree in every field."""
+    return {
+        "format": FORMAT,
+        "encoder": {"fingerprint": encoder.fingerprint, "card": json.loads(encoder.card.to_json())},
+        "inputs": {
+            "count": len(manifest.inputs),
+            "sha256": manifest.sha256,
+            "labeled": any(item.label is not None for item in manifest.inputs),
+        },
+        "layout": layout,
+        "decode": dataclasses.asdict(decoding),
+        "part_size": part_size,
+        "batch_size": batch_size or (32 if encoder.provider == "cuda" else 4),
+        "provider": encoder.provider,
+        "threads": encoder.threads,
+        "precision": encoder.precision,
+        "versions": {
+            "sslfeat": __version__,
+            **{package: version(package) for package in ("numpy", "pillow", "pyarrow")},
+            "onnxruntime": _onnxruntime_version(),
+        },
+    }
+
+
+def _onnxruntime_version() -> str:
+    import onnxruntime  # the distribution's name depends on the platform; the module's does not
+
+    return str(onnxruntime.__version__)
+
+
+def open_folder(out: Path, run: dict[str, Any], manifest: Manifest, files: dict[str, bytes], overwrite: bool) -> Opened:
+    """Make ``out`` ready for this run: new, begun by the same run, or emptied on request.
+
+    Returns the run and the inputs to go on with: those that it was begun with, where these are the same. Raises
+    FeaturesError if it holds files that are not a features folder's.
+    """
+    refuse_strangers(out)
+    atomic.remove_temporaries(out)
+    if (out / RUN_NAME).exists() and overwrite:
+        empty_folder(out)
+    if (out / RUN_NAME).exists():
+        return check_same(read_run(out), run, out, manifest)
+    begin_folder(out, run, manifest, files)
+    return run, manifest
+
+
+def refuse_strangers(out: Path) -> None:
+    """Raise FeaturesError if ``out`` holds anything, and is not a features folder, nor about to become one."""
+    begun = is_manifest(out / INPUTS_NAME)
+    if (out / RUN_NAME).exists() and (begun or _is_run(out / RUN_NAME)):
+        return
+    own = {atomic.LOCK_NAME, staged.UPDATE, META_FOLDER, *((INPUTS_NAME, *ENCODERS) if begun else ())}
+    names = (item.relative_to(out).as_posix() for item in (*out.iterdir(), *(out / META_FOLDER).glob("*")))
+    strangers = sorted(name for name in names if name not in own and not name.endswith(atomic.TEMPORARY_SUFFIX))
+    if strangers:
+        raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
+
+
+def _is_run(path: Path) -> bool:
+    """Whether this is, or was before it was damaged, the ``features.json`` of a features folder: others use the name too."""
+    try:
+        return all(f'"{name}"'.encode() in path.read_bytes() for name in ("check", "encoder", "inputs", "part_size"))
+    except OSError:
+        return False
+
+
+def begin_folder(out: Path, run: dict[str, Any], manifest: Manifest, files: dict[str, bytes]) -> None:
+    """Write what a run is of, and ``files`` that it needs, then what it is: the last makes it one."""
+    atomic.make_folder(out / META_FOLDER)
+    atomic.write_atomic(out / INPUTS_NAME, manifest.to_bytes())  # the first: it tells that the others are ours
+    for leftover in (out / name for name in ENCODERS if name not in files):  # of a run that came no further than this
+        leftover.unlink(missing_ok=True)
+    for name, data in files.items():
+        atomic.write_atomic(out / name, data)
+    atomic.write_atomic(out / RUN_NAME, run_bytes(run))
+
+
+def empty_folder(out: Path) -> None:
+    """Delete what a run wrote, and nothing else."""
+    for item in CONTENTS.files(out):
+        if item == out / RUN_NAME:  # the last: without it, what is left would belong to nobody
+            staged.remove_folders(out, CONTENTS)
+            atomic.sync_folder(out)
+            atomic.sync_folder(item.parent)
+        item.unlink()
+
+
+def check_same(kept: dict[str, Any], asked: dict[str, Any], out: Path, manifest: Manifest) -> Opened:
+    """The run that ``out`` was begun by, with its inputs, if nothing but their files' times differs.
+
+    Raises FeaturesError naming the first field in which the runs differ, or how the images do.
+    """
+    check_settings(kept, asked, out)
+    if kept["inputs"] == asked["inputs"]:
+        return kept, manifest
+    before = load_manifest(out, kept)
+    changes = ManifestDiff.between(before, manifest, Reuse(out, kept, before, manifest).same)
+    if changes.none and changes.moved is None:
+        return kept, before
+    raise FeaturesError(
+        f"the images are not those that {out} was made of: {changes}. Take that over with --update, which embeds only "
+        "what is new, or choose another --out"
+    )
+
+
+def check_settings(kept: dict[str, Any], asked: dict[str, Any], out: Path) -> None:
+    """Raise FeaturesError naming the first field, but for the images, in which the runs differ."""
+    before, now = ((run["encoder"]["card"]["name"], run["encoder"]["fingerprint"][:12]) for run in (kept, asked))
+    if before[1] != now[1]:
+        raise FeaturesError(
+            f"{out} was made by encoder {before[0]!r} ({before[1]}), now {now[0]!r} ({now[1]}) is given: "
+            "use that one, choose another --out, or start afresh with --overwrite"
+        )
+    left_out = {
+        "inputs": None,
+        "encoder": None,
+    }  # of the encoder, the fingerprint decides: a card's prose may have changed
+    _check_fields({**kept, **left_out}, {**asked, **left_out}, out)
+
+
+def _check_fields(kept: dict[str, Any], asked: dict[str, Any], out: Path, where: str = "") -> None:
+    for name in sorted({*kept, *asked}):
+        before, now = kept.get(name), asked.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            _check_fields(before, now, out, f"{where}{name}.")
+        elif before != now:
+            raise FeaturesError(
+                f"{out} was begun with {where}{name} = {before!r}, now it is {now!r}: "
+                "repeat the settings of then, choose another --out, or start afresh with --overwrite"
+            )

@@ -1,0 +1,151 @@
+"""Rows of a features folder that hold for the images there are now: those whose file, or its sha256, is the same.
+
+A file with the size and both times that were recorded is taken to be the same. Any other is hashed, if a file of its size
+was embedded; so what was only touched, copied or renamed is not embedded again, and what was replaced is, whatever its time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sslfeat.data.hashing import DIGEST, hash_files, parse_digests
+from sslfeat.data.manifest import MISSING, Manifest, Mask, Numbers
+from sslfeat.data.results import Embedded
+from sslfeat.errors import FeaturesError
+from sslfeat.features.formats import read_columns, read_embeddings
+from sslfeat.features.metadata import CommitRecord, files_of, part_count, read_commit, slice_of
+
+OPEN, FAILED = -1, -2  # instead of the number of a row: not embedded yet, and embedded in vain
+MEMORY = 256 << 20  # bytes of old parts that are kept at hand: renamed files may ask for rows in any order
+
+
+@dataclass(frozen=True)
+class _OldPart:
+    embeddings: npt.NDArray[np.float32]
+    facts: list[tuple[str, int, int]]
+
+
+class Reuse:
+    """The old rows that hold, given out part by part of the new folder, read when they are asked for."""
+
+    def __init__(
+        self,
+        folder: Path,
+        run: dict[str, Any],
+        before: Manifest,
+        now: Manifest,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Read what ``folder`` committed and hash what may be of it. ``check`` is called often, and may raise to stop.
+
+        Raises FeaturesError if a part that is committed holds what none can hold.
+        """
+        self._folder, self._run, self._before, self._now = folder, run, before, now
+        self._starts = [0]  # of each part, its first row
+        self._row_of = np.full(len(before.inputs), OPEN, np.int64)
+        self._digests = self._read_old(check)
+        self._rows, self._hashes = self._match(check)
+        self._cache: OrderedDict[int, _OldPart] = OrderedDict()
+        self._last = np.full(len(self._starts), MISSING, np.int64)  # of each old part, the last input that needs it
+        held = np.flatnonzero(self._rows != MISSING)
+        self._last[self._part_of(self._rows[held])] = held
+
+    def missing(self, start: int, stop: int) -> list[int]:
+        """Those of the inputs ``start`` to ``stop`` that must be embedded."""
+        found: list[int] = (start + np.flatnonzero(self._rows[start:stop] == MISSING)).tolist()
+        return found
+
+    def rows(self, start: int, stop: int) -> dict[int, Embedded]:
+        """Embeddings of the others, by their numbers."""
+        rows = self._rows[start:stop]
+        held = np.flatnonzero(rows != MISSING)
+        held = held[np.argsort(rows[held], kind="stable")]  # so no old part is read twice
+        parts = self._part_of(rows[held])
+        known: dict[int, Embedded] = {}
+        for index, part in zip(held.tolist(), parts.tolist(), strict=True):
+            old, row = self._part(part), int(rows[index]) - self._starts[part]
+            known[start + index] = Embedded(old.embeddings[row], *old.facts[row])
+        for part in [part for part in self._cache if self._last[part] < stop]:
+            del self._cache[part]
+        return known
+
+    def same(self, was: Numbers, numbers: Numbers) -> Mask:
+        """Whether old inputs ``was`` have the content that ``numbers`` have now, as ``Changes.between`` asks."""
+        rows, result = self._row_of[was], np.ones(len(was), bool)  # what is not embedded yet may have changed
+        failed, held = rows == FAILED, rows >= 0
+        then, there = (was[failed], numbers[failed])  # it has no sha256: size and time must do
+        result[failed] = (self._before.sizes[then] == self._now.sizes[there]) & (
+            self._before.modified[then] == self._now.modified[there]
+        )
+        result[held] = self._digests[rows[held]] == self._hashes[numbers[held]]
+        return result
+
+    def _read_old(self, check: Callable[[], None]) -> npt.NDArray[np.bytes_]:
+        """Number of the row of every input, and sha256 of every row, S32, for every part that is intact."""
+        digests = [np.zeros(0, DIGEST)]
+        for part in range(part_count(self._run)):
+            check()
+            commit = read_commit(self._folder, self._run, part)
+            columns = None if commit is None else read_columns(self._folder, files_of(self._run, part))
+            if columns is not None and commit is not None:
+                path = self._folder / files_of(self._run, part)[-1]
+                if columns.num_rows != commit.rows:
+                    raise FeaturesError(f"{path}: {columns.num_rows} rows, {commit.rows} were recorded")
+                try:
+                    digests.append(parse_digests(columns["sha256"].to_pylist()))
+                except ValueError as error:
+                    raise FeaturesError(f"{path}: sha256 holds what is none: {error}") from error
+                self._number_rows(part, commit, columns)
+            self._starts.append(self._starts[-1] + (commit.rows if commit else 0))
+        return np.concatenate(digests)
+
+    def _number_rows(self, part: int, commit: CommitRecord, columns: pa.Table) -> None:
+        numbers = slice_of(self._run, part)
+        failed = {name for name, _ in commit.failures}
+        names = [(number, self._before.inputs[number].name) for number in numbers]
+        good = [(number, name) for number, name in names if name not in failed]
+        self._row_of[numbers.start : numbers.stop] = FAILED
+        if [name for _, name in good] == columns["path"].to_pylist():  # else names that differ in bytes read the same
+            first = self._starts[-1]
+            self._row_of[[number for number, _ in good]] = np.arange(first, first + len(good))
+
+    def _match(self, check: Callable[[], None]) -> tuple[Numbers, npt.NDArray[np.bytes_]]:
+        """The row that holds for each input, or MISSING, and the sha256 of those that had to be read."""
+        now, old = self._now, self._now.unchanged(self._before)
+        rows = np.full(len(now.inputs), MISSING, np.int64)
+        sure = old != MISSING
+        rows[sure] = np.maximum(self._row_of[old[sure]], MISSING)
+        hashes = np.zeros(len(now.inputs), DIGEST)
+        unsure = np.flatnonzero(~sure & (now.sizes != MISSING) & np.isin(now.sizes, self._before.sizes))
+        hashes[unsure] = hash_files([now.inputs[index].raw for index in unsure.tolist()], check)
+        if len(self._digests):
+            order = np.argsort(self._digests, kind="stable")
+            places = np.searchsorted(self._digests, hashes[unsure], sorter=order)
+            candidates = order[np.minimum(places, len(order) - 1)]
+            found = (self._digests[candidates] == hashes[unsure]) & (hashes[unsure] != b"")
+            rows[unsure[found]] = candidates[found]
+        return rows, hashes
+
+    def _part_of(self, rows: Numbers) -> Numbers:
+        found: Numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        return found
+
+    def _part(self, number: int) -> _OldPart:
+        if number not in self._cache:
+            files = files_of(self._run, number)
+            columns = read_columns(self._folder, files)
+            facts = zip(*(columns[name].to_pylist() for name in ("sha256", "width", "height")), strict=True)
+            embeddings = read_embeddings(self._folder, files, int(self._run["encoder"]["card"]["dim"]))
+            self._cache[number] = _OldPart(embeddings, list(facts))
+            while len(self._cache) > 1 and sum(part.embeddings.nbytes for part in self._cache.values()) > MEMORY:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(number)
+        return self._cache[number]

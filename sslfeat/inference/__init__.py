@@ -1,0 +1,1 @@
+"""From pixels to embeddings: encoder files, their cards and checks, runtimes, quantization."""

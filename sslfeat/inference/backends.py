@@ -1,0 +1,199 @@
+"""The runtimes that carry a graph out: whatever they are, uint8 (N, S, S, 3) goes in and float32 (N, D) comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from sslfeat.data.decode import Pixels
+from sslfeat.errors import EncoderFileError, MissingExtraError, ProviderError
+from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, stamp_of
+from sslfeat.system.cores import available_cores
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CUDA_CURE = "install its libraries with pip install 'onnxruntime-gpu[cuda,cudnn]', or use --provider cpu"
+FORK_CURE = "start processes with 'spawn', or load the encoder in the process that runs it"
+
+
+_LOADED: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _keep_after_fork() -> None:
+    """In a forked child, never free what was loaded before: destructors wait for threads that only the parent has."""
+    for session in _LOADED:
+        for value in vars(session).values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_after_fork)
+
+
+class Session(Protocol):
+    """A loaded graph. ``run`` may be called from several threads at once."""
+
+    def run(self, pixels: Pixels) -> npt.NDArray[np.float32]: ...
+
+
+class OnnxRuntimeBackend:
+    """onnxruntime, with ``threads`` threads an inference, on a file's bytes or path.
+
+    ``form`` is ``ONNX`` or ``ORT``, onnxruntime's own; left empty, it is guessed from the name or the first bytes, which
+    another file than the one that was checked may come of. A session can be pickled, and goes on after a fork. Raises
+    EncoderFileError, ProviderError.
+    """
+
+    def __init__(self, model: bytes | str, provider: str, threads: int, form: str = "") -> None:
+        self._recipe = (model, provider, threads, form)
+        self._stamp = stamp_of(model) if isinstance(model, str) else None
+        self._open()
+        _LOADED.add(self)
+
+    def _open(self) -> None:
+        give_memory_back()  # of checking the file
+        session = _open_session(*self._recipe)
+        session._model_bytes = None  # ours are the caller's
+        self._session = session
+        self._process = os.getpid()  # the last: until then, other threads open one of their own
+        give_memory_back()
+
+    def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        if os.getpid() != self._process:
+            self._after_fork()
+        try:
+            (embedding,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+        except Exception as error:  # onnxruntime's own exceptions share no public base
+            raise EncoderFileError(f"it failed to run: {brief(error)}") from error
+        result: npt.NDArray[np.float32] = embedding
+        return result
+
+    def try_out(self) -> None:
+        """Run it on one black image. Raises EncoderFileError if it cannot be."""
+        _, height, width, _ = self._session.get_inputs()[0].shape
+        self.run(np.zeros((1, height, width, 3), np.uint8))
+
+    def _after_fork(self) -> None:
+        """Its threads are the parent's: waiting for them would have no end."""
+        model, provider, threads, _ = self._recipe
+        if provider != "cpu":
+            raise ProviderError(f"provider {provider} does not survive a fork: {FORK_CURE}")
+        if threads > 1:
+            if isinstance(model, str) and stamp_of(model) != self._stamp:
+                raise EncoderFileError(f"{model} was changed since it was loaded")
+            self._open()
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxRuntimeBackend, self._recipe
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU in ``precision`` ``fp32`` or ``bf16``; as many inferences at once as there are cores for.
+
+    Raises MissingExtraError without the extra ``openvino``, EncoderFileError for a graph that it refuses.
+    """
+
+    def __init__(self, data: bytes | Path, precision: str, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino") from error
+        cores = available_cores()
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": cores,
+            "NUM_STREAMS": max(1, cores // threads),
+        }
+        try:
+            self._compiled = openvino.compile_model(openvino.Core().read_model(data), "CPU", settings)
+        except RuntimeError as error:
+            raise EncoderFileError(f"OpenVINO cannot load the encoder: {brief(error)}") from error
+        self._requests = threading.local()  # a request is one thread's at a time
+        _LOADED.add(self)
+        self._process = os.getpid()
+
+    def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """As ``Session`` says. Raises EncoderFileError if the graph fails, ProviderError after a fork."""
+        if os.getpid() != self._process:
+            raise ProviderError(f"OpenVINO does not survive a fork: {FORK_CURE}")
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        try:
+            result: npt.NDArray[np.float32] = self._requests.own.infer([pixels])[0].copy()
+        except RuntimeError as error:
+            raise EncoderFileError(f"it failed to run: {brief(error)}") from error
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a session of OpenVINO cannot be pickled: load the encoder in the process that runs it")
+
+
+def give_memory_back() -> None:
+    """Return what loading an encoder took and freed: glibc keeps up to three times the encoder's size."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
+def _open_session(model: bytes | str, provider: str, threads: int, form: str) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # faults reach the user as our errors
+    if form:
+        options.add_session_config_entry("session.load_model_format", form)
+    if provider != "cpu" and PROVIDERS[provider] not in onnxruntime.get_available_providers():
+        raise ProviderError(f"provider {provider}: this onnxruntime has none; {CUDA_CURE}")
+    try:
+        with _quiet(provider):
+            session = onnxruntime.InferenceSession(
+                model, options, providers=[PROVIDERS[provider]], enable_fallback=0, read_config_from_model=0
+            )
+    except Exception as error:  # as above: no public base class
+        raise EncoderFileError(f"onnxruntime cannot load the encoder: {brief(error)}") from error
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        raise ProviderError(f"provider {provider} cannot run here{_missing_library()}; {CUDA_CURE}")
+    return session
+
+
+@contextlib.contextmanager
+def _quiet(provider: str) -> Iterator[None]:
+    """Without what onnxruntime prints on its own while it looks for CUDA, some of it on standard output."""
+    if provider == "cpu":
+        yield
+        return
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            if hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # its default, which cannot be asked for
+
+
+def _missing_library() -> str:
+    """Why the system does not load onnxruntime's part for CUDA: the first library that is not there."""
+    name = "onnxruntime_providers_cuda.dll" if os.name == "nt" else "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(Path(onnxruntime.__file__).parent / "capi" / name))
+    except OSError as error:
+        return f" ({brief(error)})"
+    return ""
+
+
+def brief(error: Exception) -> str:
+    """The first line of what a runtime says."""
+    return str(error).strip().split("\n")[0][:300]

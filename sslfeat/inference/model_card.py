@@ -1,0 +1,126 @@
+"""The card: what an encoder is, how to feed it, what it was trained on, and how its export was checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import string
+from dataclasses import dataclass
+
+from sslfeat.data.transforms import FILTERS, Preprocess
+from sslfeat.errors import EncoderFileError
+from sslfeat.storage.records import parse_record
+
+CARD_KEY = "sslfeat.card"
+CARD_FORMAT = 2
+LONGEST = 1000  # characters of a text
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the encoder was trained on: a name, the number of images, and the images' license."""
+
+    name: str
+    images: int
+    license: str
+
+    def __post_init__(self) -> None:
+        _check(self.images >= 0, f"{self.images} images")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The exported file against the torch encoder, from image file to embedding.
+
+    ``max_abs_diff`` is over all components, ``scale`` the largest absolute component of the torch embeddings,
+    ``min_cosine`` the worst image's, ``neighbor_overlap`` the mean share of the 10 nearest neighbors (cosine)
+    that both agree on. ``source`` says where the images came from.
+    """
+
+    images: int
+    source: str
+    batch_sizes: tuple[int, ...]
+    max_abs_diff: float
+    scale: float
+    min_cosine: float
+    neighbor_overlap: float
+
+    def __post_init__(self) -> None:
+        _check(self.images >= 0, f"{self.images} images")
+        _check(all(size > 0 for size in self.batch_sizes), f"batch sizes {self.batch_sizes}")
+        _check(abs(self.min_cosine) < 1.001, f"a cosine of {self.min_cosine}")  # one of 1 may be rounded up
+        _check(0 <= self.neighbor_overlap <= 1, f"a share of {self.neighbor_overlap} neighbors")
+
+
+@dataclass(frozen=True)
+class Card:
+    """Travels inside the encoder file, as JSON under the metadata key ``sslfeat.card``.
+
+    ``layer`` is where in the backbone the features are taken.
+    """
+
+    name: str
+    method: str
+    backbone: str
+    layer: str
+    dim: int
+    preprocess: Preprocess
+    training_data: TrainingData
+    license: str
+    config_sha256: str
+    versions: dict[str, str]
+    parity: Parity
+    format: int = CARD_FORMAT
+
+    def to_json(self) -> str:
+        """Compact JSON with sorted keys: equal cards give equal text."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Card:
+        """Parse and check a card. Raises EncoderFileError that names the field at fault."""
+        card = parse_record(cls, text, "card", EncoderFileError)
+        _check_texts(card)
+        _check_preprocess(card.preprocess)
+        if card.dim < 1:
+            raise EncoderFileError(f"card: dim is {card.dim}")
+        return card
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} cannot be")
+
+
+def _check_texts(card: Card) -> None:
+    """Texts of a card are printed in tables and pages: one line each, of a sane length."""
+    data = card.training_data
+    texts = {
+        "training_data.name": data.name,
+        "training_data.license": data.license,
+        "parity.source": card.parity.source,
+    }
+    texts |= {name: getattr(card, name) for name in ("name", "method", "backbone", "layer", "license")}
+    texts |= {f"versions.{package[:LONGEST]}": f"{package} {number}" for package, number in card.versions.items()}
+    for where, text in texts.items():
+        if len(text) > LONGEST or any(ord(letter) < 32 for letter in text):
+            raise EncoderFileError(
+                f"card: {where} is {text[:60]!r}: a text is one line of {LONGEST} characters at most"
+            )
+    if len(card.config_sha256) != 64 or set(card.config_sha256) - set(string.hexdigits):
+        raise EncoderFileError(f"card: config_sha256 is {card.config_sha256[:80]!r}, not 64 hexadecimal digits")
+
+
+def _check_preprocess(preprocess: Preprocess) -> None:
+    allowed: dict[str, tuple[object, ...]] = {
+        "filter": tuple(FILTERS),
+        "antialias": (True,),
+        "crop": ("center",),
+        "color": ("RGB",),
+        "profile": ("sRGB",),
+    }
+    for field, values in allowed.items():
+        if getattr(preprocess, field) not in values:
+            raise EncoderFileError(f"card: preprocess: {field} is {getattr(preprocess, field)!r}, not one of {values}")
+    if not 1 <= preprocess.size <= preprocess.resize <= 8192:
+        raise EncoderFileError(f"card: preprocess has size {preprocess.size} and resize {preprocess.resize} px")

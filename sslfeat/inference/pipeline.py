@@ -1,0 +1,138 @@
+"""The hot path: every worker decodes a batch of its own, then infers it on one thread; batches come out in order.
+
+So each worker keeps one core busy all the time, first in Pillow, then in onnxruntime, which both release the interpreter
+lock; no core waits for another, and none is asked to do two things at once. The batches are the caller's: which images
+share a batch never depends on timing, so the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.data.decode import Decoded, Decoding, Pixels, Source, decode
+from sslfeat.data.results import Batch, Embedded, Failed
+from sslfeat.data.transforms import EXACT, Preprocess
+from sslfeat.errors import ImageError
+from sslfeat.inference.model_card import Card
+
+AHEAD = 8  # batches a worker may be ahead of the caller, who may be writing a part
+PULSE = 0.25  # seconds between two calls of ``pulse`` while waiting
+
+
+class Runs(Protocol):
+    """What the pipeline needs of an encoder."""
+
+    card: Card
+
+    def run(self, pixels: Pixels) -> npt.NDArray[np.float32]: ...
+
+
+class ImageDecoder(Protocol):
+    """Decodes images into the rows of ``pixels``, uint8 (N, S, S, 3)."""
+
+    def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]: ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ThreadDecoder:
+    """Decodes in the calling thread: for sources that are in memory, and for callers who trust their files."""
+
+    def __init__(self, preprocess: Preprocess, decoding: Decoding = EXACT) -> None:
+        self._preprocess, self._decoding = preprocess, decoding
+
+    def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
+        """As ``ImageDecoder`` says; the row of an image that fails is black."""
+        outcomes: list[Decoded | Failed] = []
+        for source, row in zip(sources, pixels, strict=True):
+            try:
+                decoded = decode(source, self._preprocess, self._decoding)
+                row[:] = decoded.pixels
+                outcomes.append(decoded)
+            except ImageError as error:
+                row[:] = 0
+                outcomes.append(Failed(str(error)))
+        return outcomes
+
+    def abort(self) -> None:
+        """Nothing to end."""
+
+    def close(self) -> None:
+        """Nothing to leave behind."""
+
+
+def embed_batches(
+    encoder: Runs,
+    batches: Iterable[Sequence[Source]],
+    workers: int,
+    make_decoder: Callable[[], ImageDecoder] | None = None,
+    pulse: Callable[[], None] = lambda: None,
+) -> Generator[Batch]:
+    """Decode and embed batch after batch with ``workers`` workers; failures stay in their place.
+
+    ``make_decoder`` gives each worker its decoder (default: ThreadDecoder). ``pulse`` is called often while the
+    caller waits, and may raise to stop.
+    """
+    decoders: queue.SimpleQueue[ImageDecoder] = queue.SimpleQueue()
+    made = [make_decoder() if make_decoder else ThreadDecoder(encoder.card.preprocess) for _ in range(workers)]
+    for decoder in made:
+        decoders.put(decoder)
+
+    def work(sources: Sequence[Source]) -> Batch:
+        decoder = decoders.get()
+        try:
+            return _embed(encoder, decoder, sources)
+        finally:
+            decoders.put(decoder)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="sslfeat-worker")
+    pending: deque[Future[Batch]] = deque()
+    try:
+        for sources in batches:
+            pending.append(pool.submit(work, sources))
+            if len(pending) > AHEAD * workers:
+                yield _await(pending.popleft(), pulse)
+        while pending:
+            yield _await(pending.popleft(), pulse)
+    finally:
+        for future in pending:
+            future.cancel()
+        for decoder in made:
+            decoder.abort()
+        pool.shutdown(wait=True)
+        for decoder in made:
+            decoder.close()
+
+
+def _await(future: Future[Batch], pulse: Callable[[], None]) -> Batch:
+    pulse()
+    while not wait([future], PULSE).done:
+        pulse()
+    return future.result()
+
+
+def _embed(encoder: Runs, decoder: ImageDecoder, sources: Sequence[Source]) -> Batch:
+    """One batch, start to finish. An image that fails leaves its row black, so that batches keep their size."""
+    size = encoder.card.preprocess.size
+    pixels = np.empty((len(sources), size, size, 3), np.uint8)
+    began = time.perf_counter()
+    decoded = decoder.decode(sources, pixels)
+    between = time.perf_counter()
+    if all(isinstance(item, Failed) for item in decoded):
+        return Batch(sources, [item for item in decoded if isinstance(item, Failed)], between - began, 0.0)
+    embeddings = encoder.run(pixels)
+    outcomes = [
+        item if isinstance(item, Failed) else Embedded(row, item.sha256, item.width, item.height)
+        for item, row in zip(decoded, embeddings, strict=True)
+    ]
+    return Batch(sources, outcomes, between - began, time.perf_counter() - between)

@@ -1,0 +1,1 @@
+"""Arithmetic on embeddings that every layer shares: similarity, bounds, random choice."""

@@ -1,0 +1,71 @@
+"""Rows of unit length, their nearest neighbors by cosine, and how much alike two encoders' embeddings of the same images are."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.numerics.arrays import FloatArray, IntArray
+
+NEIGHBORS = 10
+SHORT, LONGEST = 1e-17, 1.3e19  # lengths whose squares float32 holds
+BLOCK = 65_536  # rows at a time
+
+
+def unit(rows: npt.ArrayLike) -> FloatArray:
+    """Contiguous copies of rows (N, D), float32 of length 1; a row of zeros stays one."""
+    array = np.ascontiguousarray(rows, np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        norms = np.linalg.norm(array, axis=1, keepdims=True)
+    odd = np.flatnonzero(((norms < SHORT) | (norms > LONGEST)) & array.any(1, keepdims=True))
+    units: FloatArray = array / (norms + (norms == 0))
+    if odd.size:
+        exact: npt.NDArray[np.float64] = array[odd].astype(np.float64)
+        units[odd] = (exact / np.linalg.norm(exact, axis=1, keepdims=True)).astype(np.float32)
+    return units
+
+
+def nearest(x: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+    """Cosines and numbers, (Q, k), of the ``k`` rows of ``x`` nearest to each query, nearest first; exact."""
+    import faiss
+
+    asked = unit(queries)
+    best = np.empty((len(asked), 0), np.float32)
+    rows = np.empty((len(asked), 0), np.int64)
+    for start in range(0, len(x), BLOCK):
+        block = unit(x[start : start + BLOCK])
+        scores, found = faiss.knn(asked, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        best, rows = np.hstack([best, scores]), np.hstack([rows, found + start])
+        if best.shape[1] > k:
+            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+            best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
+    return best, rows
+
+
+def cosines(a: FloatArray, b: FloatArray) -> npt.NDArray[np.float64]:
+    """Cosine of each row of ``a`` (N, D) with the same row of ``b``, (N,)."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    result: npt.NDArray[np.float64] = (x * y).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return result
+
+
+def neighbor_overlap(a: FloatArray, b: FloatArray, k: int = NEIGHBORS) -> float:
+    """Mean share of each image's ``k`` nearest others, by cosine, that ``a`` and ``b`` agree on."""
+    return float(overlaps(a, b, k).mean())
+
+
+def overlaps(a: FloatArray, b: FloatArray, k: int = NEIGHBORS) -> npt.NDArray[np.float64]:
+    """That share for each row, (N,), of ``a`` (N, D) and ``b`` (N, E)."""
+    k = min(k, len(a) - 1)
+    pairs = zip(_others(a, k), _others(b, k), strict=True)
+    return np.array([len(set(x) & set(y)) / k for x, y in pairs])
+
+
+def _others(embeddings: FloatArray, k: int) -> IntArray:
+    """Of equally near ones the first, in whatever order the rows were multiplied."""
+    rows = unit(embeddings)
+    similarity = rows @ rows.T
+    np.fill_diagonal(similarity, -np.inf)
+    found: IntArray = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return found

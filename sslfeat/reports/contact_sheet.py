@@ -1,0 +1,60 @@
+"""Contact sheets of clusters: who is nearest to the center, who fits least, who is farthest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from sslfeat.evaluation.clustering.clustering import Clustering
+from sslfeat.numerics.arrays import IntArray
+from sslfeat.reports.gallery import Shown
+
+EACH = 8  # images of each kind
+CLUSTERS = 60  # on a page, the largest
+
+Section = tuple[str, list[Shown]]
+
+
+def contact_sheet(
+    found: Clustering, paths: Sequence[str], labels: Sequence[str | None] | None = None,
+    each: int = EACH, clusters: int = CLUSTERS,
+) -> list[Section]:  # fmt: skip
+    """A gallery's sections, one for each of the largest ``clusters``: its images nearest to the center, its odd ones,
+    which another center is almost as near to (marked), and the farthest of the others."""
+    sections = []
+    for number, size in enumerate(found.sizes[:clusters]):
+        rows = np.flatnonzero(found.assignments == number)
+        near, odd, far = _picked(found, rows, each)
+        captions = [(near, "near"), (odd, "odd"), (far, "far")]
+        images = [
+            Shown(paths[row], f"{word} {found.distances[row]:.3g}", marked=word == "odd")
+            for part, word in captions
+            for row in part.tolist()
+        ]
+        sections.append((f"cluster {number}: {size} images{_common(rows, labels)}", images))
+    return sections
+
+
+def _picked(found: Clustering, rows: IntArray, each: int) -> tuple[IntArray, IntArray, IntArray]:
+    own = found.distances
+    near = rows[np.argsort(own[rows], kind="stable")][:each]
+    rest = np.setdiff1d(rows, near)
+    doubt = own[rest] / np.maximum(found.other[rest], 1e-30)
+    odd = rest[np.argsort(-doubt, kind="stable")][:each] if len(found.centers) > 1 else rest[:0]
+    rest = np.setdiff1d(rest, odd)
+    return near, odd, rest[np.argsort(-own[rest], kind="stable")][:each]
+
+
+def _common(rows: IntArray, labels: Sequence[str | None] | None) -> str:
+    """The cluster's commonest label and its share of those with one."""
+    names = (
+        Counter(label for label in (labels[row] for row in rows.tolist()) if label is not None)
+        if labels is not None
+        else None
+    )
+    if not names:
+        return ""
+    name, count = names.most_common(1)[0]
+    return f", {100 * count / names.total():.0f}% {name}"

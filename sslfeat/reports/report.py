@@ -1,0 +1,92 @@
+"""A report on an encoder's features: one page with all that can be said of them, that needs no network and can be mailed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sslfeat.errors import InputError, SslfeatError
+from sslfeat.evaluation.clustering.clustering import Clustering
+from sslfeat.evaluation.probing.labels import LabelSource
+from sslfeat.evaluation.projection import METHODS
+from sslfeat.reports import sections
+from sslfeat.reports.gallery import filled
+from sslfeat.reports.render import render
+from sslfeat.reports.report_data import Material, read_material
+from sslfeat.reports.sections import Part
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """``limit`` images at most are looked at; ``method`` of the map; ``source`` of the labels."""
+
+    title: str | None = None
+    source: LabelSource = field(default_factory=LabelSource)
+    method: str = "pca"
+    limit: int = 50_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"map {self.method!r} is not known: {', '.join(METHODS)}")
+        if self.limit < 10:
+            raise InputError(f"limit is {self.limit}: a report takes 10 images or more")
+
+
+def report(folder: Path, options: ReportOptions | None = None, step: Step = lambda part: None) -> str:
+    """The page's HTML. ``step`` is told each part as it begins; one that cannot be made says why, on the page.
+
+    Raises FeaturesError for a folder that is no features folder, damaged, empty, or not finite, InputError for labels.
+    """
+    options = options or ReportOptions()
+    material = read_material(folder, options.source, options.limit, options.seed)
+    parts = _parts(material, options, step)
+    galleries = filled([part["images"] for part in parts])
+    for part, images in zip(parts, galleries, strict=True):
+        part["images"] = images
+    card = material.features.run["encoder"]["card"]
+    return render(
+        "report.html",
+        title=options.title or f"{card['name']} on {folder.resolve().name}",
+        about=f"{material.total} images, {card['dim']} units. What an encoder makes of them, by 'sslfeat report'.",
+        parts=parts,
+    )
+
+
+def _parts(material: Material, options: ReportOptions, step: Step) -> list[Part]:
+    clustering: list[Clustering] = []
+
+    def clusters() -> Part:
+        part, found = sections.clusters(material, options.seed)
+        clustering.append(found)
+        return part
+
+    def map_() -> Part:
+        return sections.map_(material, clustering[0] if clustering else None, options.method, options.seed)
+
+    makers: dict[str, tuple[str, Callable[[], Part]]] = {
+        "encoder": ("Encoder", lambda: sections.encoder(material)),
+        "data": ("Images", lambda: sections.data(material)),
+        "probe": ("Probe", lambda: sections.probe(material, options.source, options.seed)),
+        "scores": ("Figures without labels", lambda: sections.scores(material)),
+        "clusters": ("Clusters", clusters),
+        "map": ("Map", map_),
+        "neighbors": ("Nearest neighbors", lambda: sections.neighbors(material, options.seed)),
+        "duplicates": ("Duplicates", lambda: sections.duplicates(material)),
+    }
+    made = {name: _made(name, title, make, step) for name, (title, make) in makers.items()}
+    order = ("encoder", "data", "probe", "scores", "map", "clusters", "neighbors", "duplicates")
+    return [made[name] for name in order]
+
+
+def _made(name: str, title: str, make: Callable[[], Part], step: Step) -> Part:
+    step(title)
+    empty: dict[str, Any] = {"about": "", "facts": [], "images": [], "view": None, "plots": [], "reason": ""}
+    try:
+        return {"id": name, "title": title, **empty, **make()}
+    except SslfeatError as error:
+        return {"id": name, "title": title, **empty, "reason": f"Not measured: {error}."}

@@ -1,0 +1,215 @@
+"""The parts of a report, each made from the same material: a dict with some of ``about``, ``facts``, ``images``, ``view``,
+``plots``. What cannot be measured raises an SslfeatError that says why."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sslfeat.errors import FeaturesError, MissingExtraError
+from sslfeat.evaluation.clustering.clustering import Clustering, ClusterOptions, cluster
+from sslfeat.evaluation.embedding_map import make_map
+from sslfeat.evaluation.probing.bootstrap import Accuracy
+from sslfeat.evaluation.probing.labels import LabelSource
+from sslfeat.evaluation.unsupervised import MEANING, score
+from sslfeat.numerics.sampling import sample
+from sslfeat.numerics.similarity import nearest
+from sslfeat.reports.contact_sheet import contact_sheet
+from sslfeat.reports.display_names import short_names
+from sslfeat.reports.gallery import Shown
+from sslfeat.reports.map_view import map_view
+from sslfeat.reports.report_data import Material
+
+Part = dict[str, Any]
+SCORED, MAPPED = 20_000, 10_000  # images at most
+CLUSTERS, EACH = 12, 3  # shown, and images of each kind in a cluster
+QUERIES, FOUND = 8, 7
+GROUPS, COPIES, CLOSE = 10, 6, 0.7  # the least cosine of pairs that are compared
+REASONS = 8
+MOST_CLUSTERS = 50
+LEAST_IMAGES = 5  # of a class that the probe takes
+
+
+def encoder(material: Material) -> Part:
+    """The card."""
+    made_by, run = material.features.run["encoder"], material.features.run
+    card = made_by["card"]
+    prep, data, parity = card["preprocess"], card["training_data"], card["parity"]
+    return {
+        "facts": [
+            ("name", card["name"]),
+            ("fingerprint", made_by["fingerprint"]),
+            ("method", f"{card['method']}, {card['backbone']}, features of {card['layer']}, {card['dim']} units"),
+            ("trained on", f"{data['name']} ({data['images']} images; license: {data['license']})"),
+            ("license", card["license"]),
+            ("images are", f"resized to {prep['resize']}, cut to {prep['size']} px, {prep['filter']}, {prep['color']}"),
+            ("ran", f"{run['precision']['ran']} by {run['provider']}, decoding {run['decode']['mode']}"),
+            ("agreement with torch", f"largest difference {parity['max_abs_diff']:.3g}, least cosine "
+             f"{parity['min_cosine']:.6f}, over {parity['images']} images ({parity['source']})"),
+        ]
+    }  # fmt: skip
+
+
+def data(material: Material) -> Part:
+    """How many, how large, which could not be read."""
+    wide, high = (np.asarray(material.columns[name]) for name in ("width", "height"))
+    labeled = sum(name is not None for name in material.names)
+    facts = [
+        ("images", f"{material.total}" + (f", of which {len(wide)} were looked at" if len(wide) < material.total else "")),
+        ("failed", f"{len(material.failures)}"),
+        ("labels", f"{labeled} images, {material.classes} classes" if labeled else "none"),
+        *((name, _spread(values, unit)) for name, values, unit in (
+            ("width", wide, "px"), ("height", high, "px"), ("area", wide * high / 1e6, "MP"), ("width : height", wide / high, ""),
+        )),
+    ]  # fmt: skip
+    failed = short_names([path for path, _ in material.failures])
+    for reason, count in Counter(reason for _, reason in material.failures).most_common(REASONS):
+        example = next(path for path, (_, why) in zip(failed, material.failures, strict=True) if why == reason)
+        facts.append((f"failed: {count}", f"{reason}, such as {example}"))
+    if labeled:
+        sizes = Counter(name for name in material.names if name is not None).most_common()
+        facts.append(("largest class", f"{sizes[0][0]}: {sizes[0][1]}"))
+        facts.append(("smallest class", f"{sizes[-1][0]}: {sizes[-1][1]}"))
+    return {"facts": facts}
+
+
+def scores(material: Material) -> Part:
+    """Figures that need no labels."""
+    found = score(material.x[sample(len(material.x), SCORED)])
+    facts = [(name.replace("_", " "), f"{getattr(found, name):.3f}", meaning) for name, meaning in MEANING.items()]
+    return {"about": f"Of {found.images} images, {found.dim} units, without labels.", "facts": facts}
+
+
+def clusters(material: Material, seed: int) -> tuple[Part, Clustering]:
+    """k-means into as many clusters as there are classes, or the number of the best silhouette."""
+    k = material.classes if 2 <= material.classes <= MOST_CLUSTERS else None
+    found = cluster(material.x, ClusterOptions(k=k, seed=seed))
+    why = "as many as there are classes" if k else "the number of the greatest silhouette among those tried"
+    facts: list[Sequence[str]] = [
+        ("clusters", f"{len(found.centers)}", f"{why}; images: {', '.join(map(str, found.sizes[:CLUSTERS]))}"),
+        ("silhouette", f"{found.silhouette:.3f}", "-1 to 1; 0: clusters that touch (Rousseeuw 1987)"),
+        ("stability", f"{found.stability:.3f}", "adjusted Rand index between restarts; 1: always the same clusters"),
+    ]
+    if material.classes:
+        judged = found.figures(material.names)["labels"]
+        facts += [
+            (
+                "NMI, ARI",
+                f"{judged['nmi']:.3f}, {judged['ari']:.3f}",
+                "agreement with the labels; 0: chance, 1: the same",
+            ),
+            ("accuracy", f"{100 * judged['accuracy']:.2f}%", "clusters and labels matched one to one"),
+            ("purity", f"{100 * judged['purity']:.2f}%", "images with the commonest label of their cluster"),
+        ]
+    images = contact_sheet(found, material.paths, material.names, EACH, CLUSTERS)
+    about = "Of each: the nearest to its center; framed, odd ones, almost as near to another center; the farthest."
+    return {"about": about, "facts": facts, "images": images}, found
+
+
+def map_(material: Material, found: Clustering | None, method: str, seed: int) -> Part:
+    """Colored by label, or else by cluster."""
+    names = material.names
+    by = "label"
+    if not material.classes and found is not None:
+        names = [f"cluster {number}" if number >= 0 else None for number in found.assignments.tolist()]
+        by = "cluster"
+    drawn = make_map(material.x, material.paths, names, method, MAPPED, seed)
+    ways = {"pca": "The two main components", "tsne": "t-SNE", "umap": "UMAP"}
+    return {"about": f"{ways[method]}, {len(drawn.paths)} images, colored by {by}.", "view": map_view(drawn)}
+
+
+def neighbors(material: Material, seed: int) -> Part:
+    """Random images, and the nearest to each by the cosine."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(material.x))[:QUERIES])
+    cosines, found = nearest(material.x, material.x[rows], min(FOUND + 1, len(material.x)))
+    images = []
+    for query, values, near in zip(rows.tolist(), cosines.tolist(), found.tolist(), strict=True):
+        others = [(value, row) for value, row in zip(values, near, strict=True) if row != query][:FOUND]
+        asked = Shown(material.paths[query], "query", marked=True)
+        images.append(
+            (material.names[query] or "", [asked, *(Shown(material.paths[row], f"{v:.3f}") for v, row in others)])
+        )
+    return {"about": "Random images (framed), and the nearest to each by the cosine.", "images": images}
+
+
+def duplicates(material: Material) -> Part:
+    """The largest groups of copies."""
+    from sslfeat.dedup.near_duplicates import find_duplicates
+    from sslfeat.retrieval.vectors import ArrayVectors
+
+    found = find_duplicates(ArrayVectors(material.x, material.columns), CLOSE, pixels=True)
+    images = [
+        (f"group {number}", [Shown(group.kept.path, "kept", marked=True), *(
+            Shown(copy.path, copy.verdict) for copy in group.copies[:COPIES]
+        )])
+        for number, group in enumerate(found.groups[:GROUPS], 1)
+    ]  # fmt: skip
+    more = f"; the first {GROUPS} groups are shown" if len(found.groups) > GROUPS else ""
+    about = (
+        f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene{more}. Only images "
+        f"whose whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks "
+        "further, and can set copies aside."
+    )
+    return {"about": about, "images": images}
+
+
+def probe(material: Material, source: LabelSource, seed: int) -> Part:
+    """Accuracy of simple classifiers, and where they err."""
+    from sslfeat.evaluation.probing.multilabel import SeveralProbed
+    from sslfeat.evaluation.probing.probe import ProbeOptions
+    from sslfeat.evaluation.probing.run import run_folders
+    from sslfeat.reports.plots import classes_png, confusion_png
+
+    if not material.classes:
+        raise FeaturesError("the images have no labels: embed with --labels folder, or give a table with --labels")
+    probed = run_folders(material.features, None, ProbeOptions(seed=seed), source, LEAST_IMAGES)
+    result = probed.result
+    about = f"Trained on {result.train} of the images, judged on the {result.test} others; 95% intervals."
+    if isinstance(probed, SeveralProbed):
+        rows = [
+            (
+                "mean average precision",
+                f"{100 * probed.result.mean:.2f}%",
+                f"by chance {100 * probed.result.chance:.2f}%",
+            )
+        ]
+        each = sorted(probed.result.per_label, key=lambda row: row.average_precision)
+        return {
+            "about": about,
+            "facts": rows + [(row.name, f"{100 * row.average_precision:.2f}%", f"{row.test} test") for row in each],
+        }
+    single = probed.result
+    best = single.knn_best
+    facts = [
+        _row(f"linear, C = {single.c:g}", single.linear, f"always the commonest class: {100 * single.majority:.2f}%"),
+        _row("balanced", single.balanced, "mean recall of the classes"),
+        _row(f"{best.k} nearest", best.accuracy, f"votes by exp(cosine / {best.temperature:g}); both chosen in training"),
+        _row("nearest class mean", single.nearest_mean, ""),
+        *((f"{shot.shots} a class", f"{100 * shot.top1:.2f}%", f"[{100 * shot.low:.2f}, {100 * shot.high:.2f}]",
+           f"{shot.draws} draws") for shot in single.few_shot),
+    ]  # fmt: skip
+    try:
+        plots = [
+            ("confusion matrix", confusion_png(probed.counts, probed.names)),
+            ("recall of each class", classes_png(single.per_class)),
+        ]
+    except MissingExtraError as error:
+        return {"about": about, "facts": facts, "reason": f"Without its plots: {error}."}
+    return {"about": about, "facts": facts, "plots": [{"name": name, "uri": _uri(png)} for name, png in plots]}
+
+
+def _row(name: str, value: Accuracy, meaning: str) -> tuple[str, str, str, str]:
+    return name, f"{100 * value.top1:.2f}%", f"[{100 * value.low:.2f}, {100 * value.high:.2f}]", meaning
+
+
+def _spread(values: Any, unit: str) -> str:
+    least, middle, most = np.quantile(values, (0, 0.5, 1))
+    return f"{least:.4g} to {most:.4g} {unit}, median {middle:.4g}"
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

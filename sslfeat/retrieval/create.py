@@ -1,0 +1,226 @@
+"""An index is built: vectors stream by twice, a few are held out to tune and measure on, and join at the end.
+
+The held-out rows are unknown to the index while it is tuned and measured, as a user's queries will be. Half of them tune
+its settings, the other half say what recall these give: those figures are the ones stated. Of few rows too few could be held
+out to say anything: an index of these, of whatever kind, is searched exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sslfeat.errors import InputError, RetrievalError, UsageError
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval import storage as files
+from sslfeat.retrieval.faiss_builder import Builder
+from sslfeat.retrieval.ground_truth import STATED, Truth
+from sslfeat.retrieval.index_types import SEED, IndexSpec
+from sslfeat.retrieval.rows import write_ids
+from sslfeat.retrieval.selection import SMALL, Candidate, IndexRequirements, choose, refuse
+from sslfeat.retrieval.tuning import DEEPEST, Levels, measure, speeds, tune_all
+from sslfeat.retrieval.vectors import METRICS, ArrayVectors, FolderVectors, Vectors, blocks
+from sslfeat.storage import atomic, staged
+from sslfeat.system.cores import available_memory
+
+BUILD_SHARE = 0.5  # of the free memory, if nothing else is said
+SAMPLE = 100_000  # rows to try and train on
+QUERIES = 1000  # to tune on, and as many to measure on; no more than a SHARE of the rows each
+SHARE = 1 / 16
+
+
+@dataclass(frozen=True)
+class Events:
+    """``say`` hears what was chosen and why; ``step`` that a stage has done so many of its rows."""
+
+    say: Callable[[str], None] = field(default=lambda text: None)
+    step: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index file and what it holds: ``columns`` are its rows, in order; ``figures`` go into ``index.json``."""
+
+    file: Path
+    spec: IndexSpec
+    levels: Levels
+    columns: pa.Table
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows to try on, and those held out: ``queries`` by their ``lots``, which are of all rows in order, NaN of the others."""
+
+    rows: FloatArray
+    lots: npt.NDArray[np.float64]
+    queries: FloatArray
+
+    def halves(self) -> tuple[FloatArray, FloatArray]:
+        """To tune on, and to measure on."""
+        return self.queries[self.half :], self.queries[: self.half]
+
+    @property
+    def half(self) -> int:
+        """How many to measure on: those of the lowest lots."""
+        return len(self.queries) // 2
+
+
+def build(vectors: Vectors, work: Path, metric: str, requirements: IndexRequirements, events: Events) -> Built:
+    """Build an index of ``vectors`` in the folder ``work``.
+
+    Raises InputError for an unknown metric or no vectors, RetrievalError if ``requirements`` cannot be met or vectors are not
+    finite.
+    """
+    if metric not in METRICS:
+        raise UsageError(f"metric {metric!r} is unknown: {', '.join(METRICS)}")
+    if not vectors.count:
+        raise InputError(f"{vectors.origin} holds no vectors: there is nothing to index")
+    sample = _sample(vectors, metric, events)
+    trials = choose(sample.rows, sample.halves()[0], vectors.count, metric, requirements, work, events.say)
+    for place, trial in enumerate(trials):
+        if trial.memory > requirements.memory or (
+            trial.recall is not None and trial.per_second is None and trial.recall < requirements.recall
+        ):
+            continue
+        events.say(f"building {trial.spec.factory}: {trial.why}")
+        built, reached = _build_one(vectors, work, metric, requirements, trial, sample, events)
+        if built is not None:
+            return built
+        trials[place] = Candidate(trial.spec, trial.memory, reached, None, f"reached recall {reached:.3f} on all rows")
+        events.say(f"{trial.spec.factory} reached recall {reached:.3f} only")
+    raise refuse(trials, vectors.count, vectors.dim, requirements)
+
+
+def _sample(vectors: Vectors, metric: str, events: Events) -> Sample:
+    """One pass: chance picks the rows to try on and those to hold out."""
+    count = vectors.count
+    rng = np.random.default_rng(SEED)
+    queries = 0 if count <= SMALL else 2 * min(QUERIES, int(SHARE * count))
+    picked = rng.permutation(count)[: queries + SAMPLE]
+    lots, tried = np.full(count, np.nan), np.zeros(count, bool)
+    lots[picked[:queries]] = np.arange(queries)
+    tried[picked[queries:]] = True
+    held = ~np.isnan(lots)
+    rows, kept, start = [], [], 0
+    for _, block in blocks(vectors, metric):
+        here = slice(start, start + len(block))
+        rows.append(block[tried[here]])
+        kept.append(block[held[here]])
+        start += len(block)
+        events.step("read", start, count)
+    if start != count:
+        raise RetrievalError(
+            f"{vectors.origin} has {start} rows, {count} were recorded: it is being written, or damaged"
+        )
+    return Sample(rng.permutation(np.concatenate(rows)), lots, np.concatenate(kept)[np.argsort(lots[held])])
+
+
+def _build_one(
+    vectors: Vectors,
+    work: Path,
+    metric: str,
+    requirements: IndexRequirements,
+    trial: Candidate,
+    sample: Sample,
+    events: Events,
+) -> tuple[Built | None, float]:
+    """The index of this spec; None, and the recall that it reached, if that is too little."""
+    spec = trial.spec
+    exact = spec.kind == "flat" or not len(sample.queries)
+    builder = Builder(spec, vectors.dim, metric, work, sample.rows)
+    to_tune, to_measure = (Truth(queries, metric, min(DEEPEST, vectors.count)) for queries in sample.halves())
+    tables: list[pa.Table] = []
+    for columns, block in blocks(vectors, metric):
+        lots = sample.lots[builder.count : builder.count + len(block)]
+        builder.add(block, None if exact else lots)
+        if not exact:
+            for truth in (to_tune, to_measure):
+                truth.see(block[np.isnan(lots)], 0)
+        tables.append(columns)
+        events.step("added", builder.count, vectors.count)
+    figures = {
+        "target": requirements.recall, "workload": requirements.workload, "memory": trial.memory, "why": trial.why,
+        "asked": requirements.kind,
+        "recall": 1.0, "recall_at": dict.fromkeys(map(str, STATED), 1.0), "recall_queries": 0,
+        "measured_rows": vectors.count, "queries_per_second": None, "single_queries_per_second": None,
+    }  # fmt: skip
+    levels: Levels = {}
+    if not exact:
+        events.say("tuning it for 1 to 1000 neighbors")
+        levels, highest = tune_all(builder.open(), spec, to_tune, requirements.recall, requirements.workload)
+        if not levels:
+            builder.discard()
+            return None, highest
+        builder.let_in(but=sample.half)
+        to_measure.see(to_tune.queries, 0)
+        figures |= measure(builder.open(), spec, levels, to_measure)
+    elif len(sample.queries):
+        figures |= speeds(builder.open(), spec, levels, to_measure)
+    path = work / "index.faiss"
+    builder.write(path)
+    return Built(path, spec, levels, pa.concat_tables(tables), figures), 1.0
+
+
+def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> Vectors:
+    """A features folder by its path, an array, or what is vectors already."""
+    if isinstance(features, str | Path):
+        return FolderVectors(features)
+    if hasattr(features, "parts"):
+        return cast(Vectors, features)
+    return ArrayVectors.of(cast(npt.ArrayLike, features), paths)
+
+
+def requirements_of(recall: float, memory: int | None, kind: str, workload: str = "batch") -> IndexRequirements:
+    """What to ask for; by default half of the memory that is free."""
+    return IndexRequirements(recall, memory or int(BUILD_SHARE * available_memory()), kind, workload)
+
+
+def build_into(
+    out: Path, vectors: Vectors, metric: str, wanted: IndexRequirements, events: Events, overwrite: bool = False
+) -> dict[str, Any]:
+    """Build the index folder ``out``; returns ``index.json``. Raises RetrievalError if it is something else, or busy."""
+    with atomic.exclusive(out, RetrievalError):
+        claim(out, overwrite)
+        with files.update(out) as work:
+            built = build(vectors, work, metric, wanted, events)
+            write_ids(work / files.IDS, built.columns, np.zeros(len(built.columns), bool))
+            return files.commit_update(out, describe(built, vectors, metric))
+
+
+def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
+    """What ``index.json`` says, but for the files' hashes."""
+    import faiss
+
+    from sslfeat import __version__
+
+    return {
+        "spec": asdict(built.spec), "factory": built.spec.factory, "metric": metric,
+        "settings": {str(depth): settings for depth, settings in built.levels.items()}, "dim": vectors.dim,
+        "rows": len(built.columns), "removed": 0, "built_rows": len(built.columns),
+        "figures": built.figures, "encoder": vectors.encoder, "origin": vectors.origin,
+        "versions": {"sslfeat": __version__, "faiss": faiss.__version__},
+    }  # fmt: skip
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Raise RetrievalError if ``folder`` holds an index that shall not be replaced, or other files. Lock held."""
+    files.finish_update(folder)
+    if (folder / files.META).exists():
+        if not overwrite:
+            raise RetrievalError(
+                f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite"
+            )
+        return
+    own = {*files.FILES, staged.UPDATE, files.FEATURES, atomic.LOCK_NAME}
+    strangers = [
+        path.name for path in folder.iterdir() if path.name not in own and not path.name.endswith(files.VERIFIED)
+    ]
+    if strangers:
+        raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")

@@ -1,0 +1,161 @@
+"""A FAISS index while it grows, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.retrieval.faiss_io import FlatFile, read_faiss
+from sslfeat.retrieval.ground_truth import scores_of
+from sslfeat.retrieval.index_types import IndexSpec, Settings, empty, parameters
+from sslfeat.retrieval.vectors import BLOCK
+
+VECTORS_NAME = "vectors.faiss"  # the exact vectors, while the index grows
+WRITTEN_AT_ONCE = 8 << 20
+OWN = 1  # more than asked for, since a query may be a row itself
+Found = tuple[FloatArray, IntArray]
+
+
+class Builder:
+    """Takes prepared vectors block by block. Exact vectors of flat and ivfpq go straight to a file in ``work``.
+
+    Rows are numbered as they come. Some can be kept out of the index, so that it is measured with queries that it does not
+    know, until they are ``let_in``: their numbers stay what they are.
+    """
+
+    def __init__(self, spec: IndexSpec, dim: int, metric: str, work: Path, sample: FloatArray | None = None) -> None:
+        """Trained on ``sample`` (N, ``dim``), which ``flat`` and ``hnsw`` do without."""
+        self.spec, self.dim, self.metric, self.work, self.count = spec, dim, metric, work, 0
+        self._file = FlatFile(work / VECTORS_NAME, dim, metric) if spec.kind in ("flat", "ivfpq") else None
+        self._index: Any = None
+        if spec.kind != "flat" and sample is not None:
+            self._index = empty(spec, dim, metric, sample)
+        self._order: list[IntArray] = []  # the numbers of a graph's rows, which are in the order of their arrival
+        self._out = np.empty((0, dim), np.float32), np.empty(0, np.int64), np.empty(0)  # rows, numbers, lots
+
+    @classmethod
+    def of(cls, path: Path, spec: IndexSpec, dim: int, metric: str, work: Path) -> Builder:
+        """Go on with the verified index file at ``path``, which stays as it is."""
+        import faiss
+
+        builder = cls(spec, dim, metric, work)
+        if builder._file is None:
+            builder._index = read_faiss(path, mapped=False)
+            builder.count = builder._index.ntotal
+            builder._order.append(np.arange(builder.count))
+            return builder
+        index = read_faiss(path)
+        exact = index
+        if spec.kind == "ivfpq":
+            exact = faiss.downcast_index(index.refine_index)
+            builder._index = faiss.deserialize_index(faiss.serialize_index(faiss.downcast_index(index.base_index)))
+        for start in range(0, index.ntotal, BLOCK):
+            builder._file.add(exact.reconstruct_n(start, min(BLOCK, index.ntotal - start)))
+        builder.count = index.ntotal
+        return builder
+
+    @property
+    def kept_out(self) -> FloatArray:
+        """The rows that are kept out, (n, D), by their lots."""
+        return self._out[0]
+
+    def add(self, rows: FloatArray, lots: npt.NDArray[np.float64] | None = None) -> None:
+        """Append prepared rows (N, ``dim``); those whose lot, (N,), is not NaN are kept out."""
+        numbers = np.arange(self.count, self.count + len(rows))
+        self.count += len(rows)
+        if self._file is not None:
+            self._file.add(rows)
+        if self._index is None:
+            return
+        if lots is not None:
+            out = ~np.isnan(lots)
+            together = zip(self._out, (rows[out], numbers[out], lots[out]), strict=True)
+            kept, numbers_kept, lots_kept = (np.concatenate([before, new]) for before, new in together)
+            order = np.argsort(lots_kept)
+            self._out = kept[order], numbers_kept[order], lots_kept[order]
+            rows, numbers = rows[~out], numbers[~out]
+        self._insert(rows, numbers)
+
+    def let_in(self, but: int = 0) -> None:
+        """Let in the rows that are kept out, all but the ``but`` of the lowest lots."""
+        rows, numbers, lots = self._out
+        self._out = rows[:but], numbers[:but], lots[:but]
+        order = np.argsort(numbers[but:])
+        self._insert(rows[but:][order], numbers[but:][order])
+
+    def open(self) -> Any:
+        """The index as far as it is; nothing may be added while it is in use."""
+        import faiss
+
+        if self._file is None:
+            return self._index
+        exact = self._file.open()
+        if self._index is None:
+            return exact
+        refined = faiss.IndexRefineFlat(
+            faiss.IndexFlat(exact.d, exact.metric_type)
+        )  # it would copy vectors: given none
+        refined.own_refine_index = False
+        refined.base_index, refined.refine_index, refined.ntotal = self._index, exact, exact.ntotal
+        refined.referenced_objects = [self._index, exact]  # FAISS keeps bare pointers to them
+        return refined
+
+    def inside(self) -> Iterator[FloatArray]:
+        """The vectors that the index knows, in blocks of any order: all but those that are kept out."""
+        import faiss
+
+        if self.spec.kind == "ivf":
+            lists = self._index.invlists
+            for number in range(lists.nlist):
+                if size := lists.list_size(number):
+                    codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
+                    yield codes.view(np.float32).reshape(size, self.dim)
+            return
+        exact = self._file.open() if self._file else faiss.downcast_index(self._index.storage)
+        out = np.zeros(self.count, bool)
+        if self._file is not None:
+            out[self._out[1]] = True
+        for start in range(0, exact.ntotal, BLOCK):
+            rows = exact.reconstruct_n(start, min(BLOCK, exact.ntotal - start))
+            yield rows[~out[start : start + len(rows)]]
+
+    def write(self, path: Path) -> None:
+        """Write FAISS's file, its rows in the order of their numbers; the index is of no further use."""
+        import faiss
+
+        self.let_in()
+        if self._file is not None and self._index is None:
+            self._file.path.replace(path)
+            return
+        if self.spec.kind == "hnsw":
+            places = np.argsort(np.concatenate(self._order))
+            self._index.permute_entries(places)
+        with path.open("wb") as file:
+            faiss.write_index(self.open(), faiss.PyCallbackIOWriter(file.write, WRITTEN_AT_ONCE))
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the file in ``work``."""
+        if self._file is not None:
+            self._file.path.unlink()
+
+    def _insert(self, rows: FloatArray, numbers: IntArray) -> None:
+        if self._index is None or not len(rows):
+            return
+        if self.spec.kind == "hnsw":
+            self._order.append(numbers)
+            self._index.add(rows)
+        else:
+            self._index.add_with_ids(rows, numbers)
+
+
+def nearest(index: Any, spec: IndexSpec, settings: Settings, queries: FloatArray, depth: int, metric: str) -> Found:
+    """Scores (greater is nearer) and rows, (Q, ``depth`` + OWN), of prepared ``queries``; row -1 where there is none."""
+    asked = depth + OWN
+    distances, rows = index.search(queries, asked, params=parameters(spec, settings, asked))
+    return scores_of(distances, metric), rows

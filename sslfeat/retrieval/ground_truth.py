@@ -1,0 +1,78 @@
+"""Exact neighbors, which every stated recall is measured against.
+
+Recall is counted by score, as ann-benchmarks does: a neighbor is right if it is as near as the k-th true one, so that
+equal images in another order cost nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sslfeat.numerics.arrays import FloatArray, IntArray
+
+K = 10  # neighbors that most searches ask for
+STATED = (1, 10, 100)  # numbers of neighbors that recall is stated for
+TIES = 1e-5  # of the largest score: what rounding may change
+QUERIES_AT_ONCE = 256
+
+
+class Truth:
+    """The ``k`` nearest rows of each query among all blocks ``seen`` so far, greater scores first."""
+
+    def __init__(self, queries: FloatArray, metric: str, k: int = K) -> None:
+        self.queries, self.metric, self.k = queries, metric, k
+        self.scores = np.full((len(queries), k), -np.inf, np.float32)
+        self.rows = np.full((len(queries), k), -1, np.int64)
+
+    def see(self, block: FloatArray, start: int) -> None:
+        """Compare with ``block`` (n, D), whose first row is number ``start``."""
+        if not len(block):
+            return
+        for first in range(0, len(self.queries), QUERIES_AT_ONCE):
+            part = slice(first, first + QUERIES_AT_ONCE)
+            scores = score(self.queries[part], block, self.metric)
+            k = min(self.k, len(block))
+            nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            together = np.hstack([self.scores[part], np.take_along_axis(scores, nearest, 1)])
+            rows = np.hstack([self.rows[part], nearest + start])
+            order = np.argsort(-together, axis=1, kind="stable")[:, : self.k]
+            self.scores[part] = np.take_along_axis(together, order, 1)
+            self.rows[part] = np.take_along_axis(rows, order, 1)
+
+    def first(self, count: int) -> Truth:
+        """The same of the first ``count`` queries."""
+        few = Truth(self.queries[:count], self.metric, self.k)
+        few.scores, few.rows = self.scores[:count], self.rows[:count]
+        return few
+
+    def recall(self, scores: FloatArray, rows: IntArray, k: int | None = None) -> float:
+        """Share of the ``k`` nearest (default: all) that a search found: its ``scores`` and ``rows`` (Q, ``k`` or more)."""
+        k = k or self.k
+        true, scores, rows = self.scores[:, :k], scores[:, :k], rows[:, :k]
+        known = np.isfinite(true)
+        last = np.where(known, true, np.inf).min(1)
+        slack = TIES * max(float(np.abs(true[known]).max(initial=0)), 1e-30)
+        found = (rows >= 0) & (scores >= (last - slack)[:, None])
+        return float(np.minimum(found.sum(1), known.sum(1)).sum() / max(known.sum(), 1))
+
+
+def score(queries: FloatArray, rows: FloatArray, metric: str) -> FloatArray:
+    """Greater is nearer, (Q, N): the inner product of prepared vectors, or minus the squared Euclidean distance."""
+    products: FloatArray = queries @ rows.T
+    if metric != "l2":
+        return products
+    squares = np.square(queries).sum(1)[:, None] + np.square(rows).sum(1)
+    negative: FloatArray = np.minimum(2 * products - squares, 0)
+    return negative
+
+
+def scores_of(distances: FloatArray, metric: str) -> FloatArray:
+    """What FAISS calls distances, as scores."""
+    return -distances if metric == "l2" else distances
+
+
+def without(scores: FloatArray, rows: IntArray, own: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """What was found, (Q, more than k), less each query's ``own`` row: the best ``k``."""
+    last = np.argsort(rows == own[:, None], axis=1, kind="stable")[:, :k]
+    scores, rows = np.take_along_axis(scores, last, 1), np.take_along_axis(rows, last, 1)
+    return scores, np.where(rows == own[:, None], -1, rows)

@@ -1,0 +1,170 @@
+"""The kinds of index there are to choose from, what each takes, and the settings that trade speed for recall.
+
+flat   every vector is compared: exact
+ivf    vectors in lists around centers, of which the nearest few are compared
+hnsw   a graph of near vectors is walked (Malkov, Yashunin 2018)
+ivfpq  as ivf, by 4-bit product codes (Jegou et al. 2011; Andre et al. 2017) whose best are compared exactly
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.kmeans import centers
+
+KINDS = ("flat", "ivf", "hnsw", "ivfpq")
+Settings = dict[str, int]
+POINTS_A_LIST = 64  # to learn a center from
+POINTS_FOR_CODES = 16_384  # 16 centers for each piece of a vector are soon learned
+LINKS, CONSTRUCTION = 32, 80
+CODE_VALUES = 16  # of a 4-bit code
+CODED = 2  # dimensions in one 4-bit code
+SEED = 1234
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """An index to be built, in FAISS's words: ``nlist`` lists, ``pq_m`` 4-bit codes a vector, ``hnsw_m`` links a node."""
+
+    kind: str
+    nlist: int = 0
+    pq_m: int = 0
+    hnsw_m: int = 0
+
+    @property
+    def factory(self) -> str:
+        """FAISS's name for it."""
+        return {
+            "flat": "Flat",
+            "ivf": f"IVF{self.nlist},Flat",
+            "hnsw": f"HNSW{self.hnsw_m},Flat",
+            "ivfpq": f"IVF{self.nlist},PQ{self.pq_m}x4fs,RFlat",
+        }[self.kind]
+
+    def memory(self, count: int, dim: int) -> int:
+        """Bytes that must stay in memory for ``count`` vectors (the exact vectors of ivfpq are read where they lie)."""
+        vector = 4 * dim
+        each = {
+            "flat": vector,
+            "ivf": vector + 8,
+            "hnsw": vector + 8 * self.hnsw_m + 24,
+            "ivfpq": -(-self.pq_m // 2) + 8,
+        }[self.kind]
+        return count * each + self.nlist * vector
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        if min(self.nlist, self.pq_m, self.hnsw_m) < 0:
+            raise ValueError("nlist, pq_m or hnsw_m is negative")
+
+    def ladders(self, depth: int) -> list[list[Settings]]:
+        """Settings to try for the ``depth`` nearest, each list from fast to thorough."""
+        if self.kind == "flat":
+            return [[{}]]
+        if self.kind == "hnsw":
+            return [[{"efSearch": ef} for ef in _steps(max(8, depth), max(1024, 8 * depth))]]
+        probes = [*_steps(1, self.nlist - 1), self.nlist]
+        if self.kind == "ivf":
+            return [[{"nprobe": probe} for probe in probes]]
+        return [
+            [{"nprobe": probe, "candidates": depth * more} for probe in probes] for more in (2, 4, 8, 16, 32, 64, 128)
+        ]
+
+
+def _steps(first: int, last: int) -> list[int]:
+    """1, 1.25, 1.5 and 1.75 times the powers of two, as whole numbers."""
+    values = (base * quarter // 4 for base, quarter in itertools.product([2**n for n in range(15)], (4, 5, 6, 7)))
+    return sorted({value for value in values if first <= value <= last})
+
+
+def specs_for(count: int, dim: int) -> list[IndexSpec]:
+    """One of each kind that suits ``count`` vectors, ivfpq in several sizes, the largest codes first."""
+    lists = 2 ** max(0, round(math.log2(4 * math.sqrt(max(count, 1)))))
+    lists = max(1, min(lists, count // POINTS_A_LIST))
+    coded = [IndexSpec("ivfpq", many, codes) for codes in _code_counts(dim) for many in dict.fromkeys((1, lists))]
+    return [IndexSpec("flat"), IndexSpec("ivf", lists), IndexSpec("hnsw", hnsw_m=LINKS), *coded]
+
+
+def _code_counts(dim: int) -> list[int]:
+    """How many codes a vector may have: divisors of ``dim`` near a half, a quarter and an eighth of it."""
+    divisors = [number for number in range(1, dim + 1) if dim % number == 0]
+    wanted = [max(1, dim // (CODED * factor)) for factor in (1, 2, 4)]
+    nearest = [min(divisors, key=lambda number: abs(math.log(number / want))) for want in wanted]
+    return list(dict.fromkeys(nearest))
+
+
+def empty(spec: IndexSpec, dim: int, metric: str, sample: FloatArray) -> Any:
+    """A FAISS index for ``spec``, trained on ``sample`` (N, ``dim``) and still empty; of ivfpq the part with codes."""
+    import faiss
+
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    index = faiss.index_factory(dim, spec.factory.removesuffix(",RFlat"), kind)
+    if spec.kind == "hnsw":
+        index.hnsw.efConstruction = CONSTRUCTION
+    if spec.nlist:
+        quantizer = faiss.downcast_index(index.quantizer)
+        quantizer.add(_centers(sample, spec.nlist, metric))
+        if spec.pq_m:
+            index.pq.cp.min_points_per_centroid = 1  # else it warns of few rows on standard error
+            sample = np.resize(
+                sample, (max(len(sample), CODE_VALUES), dim)
+            )  # fewer it does not accept, equal ones it does
+        with one_thread():  # hundreds of tiny problems: sharing each of them takes far longer than solving it
+            index.train(sample[:POINTS_FOR_CODES])  # the lists are there already: codes alone are learned
+    return index
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS works on one thread meanwhile."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _centers(sample: FloatArray, lists: int, metric: str) -> FloatArray:
+    if lists == 1:
+        mean: FloatArray = sample.mean(0, keepdims=True)
+        return mean
+    spherical = metric == "cosine"
+    return centers(sample, lists, SEED, iterations=10, points_a_center=POINTS_A_LIST, spherical=spherical)
+
+
+def parameters(spec: IndexSpec, settings: Settings, asked: int) -> Any:
+    """FAISS's search parameters for these settings, where ``asked`` rows shall come back."""
+    import faiss
+
+    if spec.kind == "flat":
+        return None
+    if spec.kind == "hnsw":
+        return faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"], asked))
+    lists = faiss.SearchParametersIVF(nprobe=settings["nprobe"])
+    if spec.kind == "ivf":
+        return lists
+    factor = max(settings["candidates"], asked) / asked
+    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=lists)
+
+
+def whole(index: Any, spec: IndexSpec) -> tuple[Any, Any]:
+    """What of an ``index`` compares with every vector, so is exact, and its parameters."""
+    import faiss
+
+    if spec.kind == "hnsw":
+        return faiss.downcast_index(index.storage), None
+    if spec.kind == "ivf":
+        return index, faiss.SearchParametersIVF(nprobe=spec.nlist)
+    return (faiss.downcast_index(index.refine_index), None) if spec.kind == "ivfpq" else (index, None)

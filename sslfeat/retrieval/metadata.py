@@ -1,0 +1,119 @@
+"""What ``index.json`` says, as a typed record: a field that lies is refused by its name before anything relies on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sslfeat.errors import RetrievalError
+from sslfeat.retrieval.index_types import IndexSpec
+from sslfeat.retrieval.tuning import DEPTHS, Levels
+from sslfeat.retrieval.vectors import METRICS
+from sslfeat.storage.records import build_record
+
+FORMAT = 3
+VECTORS, IDS, META = "index.faiss", "ids.parquet", "index.json"
+NAMES = {"flat": set(), "ivf": {"nprobe"}, "hnsw": {"efSearch"}, "ivfpq": {"nprobe", "candidates"}}
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _check(right: bool, what: str) -> None:
+    if not right:
+        raise ValueError(what)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The encoder whose features are indexed; ``path`` is where its file was, if it was named."""
+
+    name: str
+    fingerprint: str
+    precision: str
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file: its size, its sha256, and the sha256 of each of its pieces."""
+
+    bytes: int
+    sha256: str
+    pieces: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.bytes >= 0, f"bytes is {self.bytes}")
+        for digest in (self.sha256, *self.pieces):
+            _check(bool(SHA256.fullmatch(digest)), f"{digest[:70]!r} is not a sha256")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the index is like, and how it was chosen.
+
+    ``recall_at`` is by number of neighbors, of ``recall_queries`` queries that the index did not know (0: it compares with
+    all); ``recall`` is that of 10. ``measured_rows`` were there when it was measured. ``asked`` is the kind asked for.
+    """
+
+    target: float
+    workload: str
+    memory: int
+    why: str
+    recall: float
+    recall_at: dict[str, float]
+    recall_queries: int
+    measured_rows: int
+    queries_per_second: float | None = None
+    single_queries_per_second: float | None = None
+    asked: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, value in (("target", self.target), ("recall", self.recall), *self.recall_at.items()):
+            _check(0 <= value <= 1, f"the recall {name} is {value}")
+        for name in ("memory", "recall_queries", "measured_rows"):
+            _check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class IndexMetadata:
+    """All of it. ``settings`` are by depth (``tuning.py``); ``built_rows`` were there when the index was built anew."""
+
+    spec: IndexSpec
+    factory: str
+    metric: str
+    settings: dict[str, dict[str, int]]
+    dim: int
+    rows: int
+    removed: int
+    built_rows: int
+    figures: Figures
+    encoder: Maker | None
+    origin: str
+    versions: dict[str, str]
+    files: dict[str, Stored]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        _check(self.metric in METRICS, f"metric is {self.metric!r}")
+        _check(self.dim >= 1, f"dim is {self.dim}")
+        _check(self.rows >= 1, f"rows is {self.rows}")
+        _check(0 <= self.removed <= self.rows, f"removed is {self.removed} of {self.rows} rows")
+        _check(self.built_rows >= 1, f"built_rows is {self.built_rows}")
+        _check(self.spec.nlist >= 1 or not self.spec.kind.startswith("ivf"), f"spec.nlist is {self.spec.nlist}")
+        _check(self.factory == self.spec.factory, f"factory is {self.factory!r}, the spec's is {self.spec.factory!r}")
+        _check(set(self.files) == {VECTORS, IDS}, f"files are {sorted(self.files)}")
+        for depth, settings in self.settings.items():
+            _check(depth in map(str, DEPTHS), f"settings has a depth {depth!r}, not one of {DEPTHS}")
+            _check(set(settings) == NAMES[self.spec.kind], f"settings.{depth} are {sorted(settings)}")
+            _check(all(1 <= value <= 1 << 31 for value in settings.values()), f"settings.{depth} is {settings}")
+
+    def levels(self) -> Levels:
+        """The settings by depth, the least first."""
+        return {
+            int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))
+        }
+
+
+def read_record(meta: dict[str, Any], where: str) -> IndexMetadata:
+    """The record of parsed JSON. Raises RetrievalError naming the field at fault."""
+    return build_record(IndexMetadata, meta, where, RetrievalError)

@@ -1,0 +1,126 @@
+"""Searching an opened FAISS index: as deep as the neighbors asked for lie, and exactly where that is not deep enough.
+
+The nearest rows that a condition allows are sought among the nearest of all. If enough of them are allowed these are the
+answer, found as well as any; if not, the query is asked deeper, and at last compared with every row that is allowed. So no
+condition needs to be independent of the query, and what is found does not depend on which rows were removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.retrieval.faiss_builder import OWN, Found
+from sslfeat.retrieval.ground_truth import Truth, scores_of
+from sslfeat.retrieval.index_types import IndexSpec, one_thread, parameters, whole
+from sslfeat.retrieval.tuning import Levels
+from sslfeat.retrieval.vectors import BLOCK
+from sslfeat.system.cores import available_cores
+
+NEARER = 0.5  # of the rows found are looked at for those allowed: the farthest are found less well
+SOON = 20  # rows are compared in the time in which a search finds one
+SHARED_ROWS = 50_000  # from so many on, the cores share a single query
+
+
+class Searcher:
+    """A FAISS index with the spec and the settings that it was tuned to."""
+
+    def __init__(self, index: Any, spec: IndexSpec, levels: Levels, metric: str) -> None:
+        self.index, self.spec, self.levels, self.metric = index, spec, levels, metric
+        self._mapped = False
+        self._parameters: dict[int, Any] = {}  # by depth: making them takes as long as a search
+        self._whole = whole(index, spec)
+
+    def nearest(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None = None) -> Found:
+        """Scores and rows, (Q, ``k``), of prepared ``queries`` among the rows of ``mask`` (N,), or all; row -1 for none."""
+        scores, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        left = np.arange(len(queries))
+        for depth in self._depths(k, mask):
+            found = self._at(queries[left], depth)
+            if mask is None:
+                found, enough = (found[0][:, :k], found[1][:, :k]), found[1][:, k - 1] >= 0
+            else:
+                found, enough = _allowed(*found, mask, k, depth)
+            if enough.all() and len(left) == len(queries):
+                return found
+            scores[left], rows[left] = found
+            left = left[~enough]
+            if not len(left):
+                return scores, rows
+        if len(left):
+            scores[left], rows[left] = self._exact(queries[left], k, mask)
+        return scores, rows
+
+    def vectors(self, rows: IntArray) -> FloatArray:
+        """Stored vectors, float32 (n, D)."""
+        import faiss
+
+        if self.spec.kind == "ivf" and not self._mapped:
+            faiss.downcast_index(self.index).make_direct_map()
+            self._mapped = True
+        found: FloatArray = self.index.reconstruct_batch(np.ascontiguousarray(rows, np.int64))
+        return found
+
+    def _depths(self, k: int, mask: npt.NDArray[np.bool_] | None) -> list[int]:
+        """Those worth trying: none where comparing with all that are allowed is sooner done."""
+        if mask is None:
+            return [depth for depth in self.levels if depth + OWN >= k]
+        allowed = int(np.count_nonzero(mask))
+        depths = [depth for depth in self.levels if NEARER * depth * allowed >= k * len(mask)]
+        return [] if not depths or allowed < SOON * depths[0] else depths
+
+    def _at(self, queries: FloatArray, depth: int) -> Found:
+        if depth not in self._parameters:
+            self._parameters[depth] = parameters(self.spec, self.levels[depth], depth + OWN)
+        with one_thread() if len(queries) == 1 else contextlib.nullcontext():  # sharing one query takes longer
+            distances, rows = self.index.search(queries, depth + OWN, params=self._parameters[depth])
+        return scores_of(distances, self.metric), rows
+
+    def _exact(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None) -> Found:
+        if mask is not None:
+            return self._among(queries, k, np.flatnonzero(mask))
+        exact, params = self._whole
+        if self.spec.kind != "ivf" and len(queries) < available_cores() and exact.ntotal > SHARED_ROWS:
+            return self._shared(exact, queries, k)
+        distances, rows = exact.search(queries, k, params=params)
+        return scores_of(distances, self.metric), rows
+
+    def _among(self, queries: FloatArray, k: int, rows: IntArray) -> Found:
+        truth = Truth(queries, self.metric, k)
+        for start in range(0, len(rows), BLOCK):
+            truth.see(self.vectors(rows[start : start + BLOCK]), start)
+        return truth.scores, np.where(truth.rows >= 0, rows[truth.rows], -1) if len(rows) else truth.rows
+
+    def _shared(self, exact: Any, queries: FloatArray, k: int) -> Found:
+        """FAISS compares a single query on one core: give every core a stretch of the rows."""
+        import faiss
+
+        cores = available_cores()
+        edges = np.linspace(0, exact.ntotal, cores + 1).astype(int)
+        chosen = [
+            faiss.SearchParameters(sel=faiss.IDSelectorRange(int(a), int(b))) for a, b in itertools.pairwise(edges)
+        ]
+        with ThreadPoolExecutor(cores) as pool:
+            found = list(pool.map(lambda params: exact.search(queries, k, params=params), chosen))
+        scores = np.hstack([scores_of(distances, self.metric) for distances, _ in found])
+        rows = np.hstack([rows for _, rows in found])
+        scores = np.where(rows >= 0, scores, -np.inf)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+
+
+def _allowed(
+    scores: FloatArray, rows: IntArray, mask: npt.NDArray[np.bool_], k: int, depth: int
+) -> tuple[Found, npt.NDArray[np.bool_]]:
+    """The first ``k`` found that are allowed, and which queries have so many among the nearer ones."""
+    good = (rows >= 0) & mask[rows]
+    enough = good[:, : int(NEARER * depth)].sum(1) >= k
+    first = np.argsort(~good, axis=1, kind="stable")[:, :k]
+    scores, rows = np.where(good, scores, np.float32(-np.inf)), np.where(good, rows, -1)
+    return (np.take_along_axis(scores, first, 1), np.take_along_axis(rows, first, 1)), enough

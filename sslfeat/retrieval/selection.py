@@ -1,0 +1,152 @@
+"""Which index? Each kind that fits in memory is built on a sample and tuned; the fastest that finds enough is taken.
+
+Where there are more vectors than the sample has, two sizes of sample say how a kind slows down as it grows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslfeat.errors import RetrievalError, UsageError
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.faiss_builder import Builder
+from sslfeat.retrieval.ground_truth import Truth
+from sslfeat.retrieval.index_types import KINDS, IndexSpec, specs_for
+from sslfeat.retrieval.tuning import WORKLOADS, Tuned, tune, with_margin
+
+SMALL = 10_000  # vectors: comparing with all takes milliseconds, so nothing else is tried
+FIRST_SAMPLE = 25_000
+HOPELESS = 4  # times slower than the best on the first sample, and not tried on the second
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What came of a kind: ``per_second`` is expected of all vectors, None if it was not to be had, and ``why``."""
+
+    spec: IndexSpec
+    memory: int
+    recall: float | None
+    per_second: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class IndexRequirements:
+    """What is asked of an index: recall, bytes of memory, speed for batches of queries or single ones, its kind."""
+
+    recall: float = 0.95
+    memory: int = 1 << 30
+    kind: str = "auto"
+    workload: str = "batch"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall <= 1:
+            raise UsageError(f"recall is {self.recall}: it lies above 0 and up to 1")
+        if self.kind not in ("auto", *KINDS):
+            raise UsageError(f"kind {self.kind!r} is unknown: auto, {', '.join(KINDS)}")
+        if self.workload not in WORKLOADS:
+            raise UsageError(f"workload {self.workload!r} is unknown: {' or '.join(WORKLOADS)}")
+
+
+def choose(
+    sample: FloatArray,
+    queries: FloatArray,
+    count: int,
+    metric: str,
+    requirements: IndexRequirements,
+    work: Path,
+    say: Callable[[str], None],
+) -> list[Candidate]:
+    """Specs that can be built for ``count`` vectors like ``sample``, the best first; those that cannot come last.
+
+    Files are made in the folder ``work``, and go.
+    """
+    dim = sample.shape[1]
+    wanted = [spec for spec in specs_for(count, dim) if requirements.kind in ("auto", spec.kind)]
+    fitting = [spec for spec in wanted if spec.memory(count, dim) <= requirements.memory]
+    trials = [_too_large(spec, count, dim, requirements) for spec in wanted if spec not in fitting]
+    if (flat := IndexSpec("flat")) in fitting and (count <= SMALL or requirements.recall == 1):
+        why = "exact" if requirements.recall == 1 else f"exact, and soon done with {count} vectors"
+        return [Candidate(flat, flat.memory(count, dim), 1.0, None, why), *trials]
+    if fitting and (len(wanted) == 1 or not len(queries)):
+        return [Candidate(fitting[0], fitting[0].memory(count, dim), None, None, "asked for")]
+    most_codes = max((spec.pq_m for spec in fitting), default=0)
+    fitting = [spec for spec in fitting if spec.pq_m in (0, most_codes)]
+    sizes = [len(sample)] if count <= len(sample) else [min(FIRST_SAMPLE, len(sample) // 2), len(sample)]
+    speeds: dict[IndexSpec, list[tuple[int, Tuned]]] = {spec: [] for spec in fitting}
+    for size in sizes:
+        truth = Truth(queries, metric)
+        truth.see(sample[:size], 0)
+        tried = [spec for spec in fitting if len(speeds[spec]) == sizes.index(size)]
+        leader = max((found[-1][1].per_second for found in speeds.values() if found), default=0.0)
+        for spec in tried:
+            if speeds[spec] and speeds[spec][-1][1].per_second * HOPELESS < leader:
+                continue
+            tuned, highest = _try(_same(spec, size, dim), sample[:size], truth, requirements, work)
+            if tuned is None:
+                trials.append(_fails(spec, count, dim, highest, size))
+                continue
+            speeds[spec].append((size, tuned))
+            say(f"{spec.kind} on {size} rows: {tuned.per_second:.0f} queries/s at recall {tuned.recall:.3f}")
+    usable = [_expected(spec, count, dim, found) for spec, found in speeds.items() if len(found) == len(sizes)]
+    return sorted(usable, key=lambda trial: -(trial.per_second or 0)) + trials
+
+
+def refuse(trials: Sequence[Candidate], count: int, dim: int, requirements: IndexRequirements) -> RetrievalError:
+    """The error to raise where no spec will do, which says what to give up."""
+    best = max((trial.recall or 0 for trial in trials if trial.memory <= requirements.memory), default=0)
+    needed = IndexSpec("flat").memory(count, dim)
+    cures = (
+        [f"--memory {-(-needed // (1 << 20))}M, for exact search"] if requirements.kind == "auto" else ["--kind auto"]
+    )
+    if best > 0:
+        cures.insert(0, f"--recall {math.floor(100 * best) / 100:.2f}, the best that was reached in it")
+    reasons = "; ".join(f"{trial.spec.kind}: {trial.why}" for trial in trials)
+    return RetrievalError(
+        f"no index finds {requirements.recall:.0%} of the neighbors within {requirements.memory >> 20} MiB. "
+        f"Give {' or '.join(cures)}. Tried: {reasons}"
+    )
+
+
+def _too_large(spec: IndexSpec, count: int, dim: int, requirements: IndexRequirements) -> Candidate:
+    memory = spec.memory(count, dim)
+    return Candidate(
+        spec, memory, None, None, f"takes {memory >> 20} MiB, {requirements.memory >> 20} MiB were granted"
+    )
+
+
+def _fails(spec: IndexSpec, count: int, dim: int, highest: float, size: int) -> Candidate:
+    return Candidate(spec, spec.memory(count, dim), highest, None, f"reached recall {highest:.3f} on {size} rows")
+
+
+def _try(
+    spec: IndexSpec, rows: FloatArray, truth: Truth, requirements: IndexRequirements, work: Path
+) -> tuple[Tuned | None, float]:
+    builder = Builder(spec, rows.shape[1], truth.metric, work, rows)
+    try:
+        builder.add(rows)
+        return tune(builder.open(), spec, truth, with_margin(requirements.recall), workload=requirements.workload)
+    finally:
+        builder.discard()
+
+
+def _same(spec: IndexSpec, size: int, dim: int) -> IndexSpec:
+    """The spec of the same make for ``size`` rows: their lists are fewer."""
+    if spec.nlist <= 1:
+        return spec
+    lists = max(candidate.nlist for candidate in specs_for(size, dim))
+    return IndexSpec(spec.kind, lists, spec.pq_m, spec.hnsw_m)
+
+
+def _expected(spec: IndexSpec, count: int, dim: int, found: list[tuple[int, Tuned]]) -> Candidate:
+    size, tuned = found[-1]
+    rate, why = tuned.per_second, f"{tuned.per_second:.0f} queries/s on {size} rows"
+    if len(found) > 1:
+        first_size, first = found[0]
+        power = math.log(tuned.per_second / first.per_second) / math.log(size / first_size)
+        rate *= (count / size) ** min(max(power, -1.1), 0)
+        why += f", {first.per_second:.0f} on {first_size}: {rate:.0f} are expected of {count}"
+    return Candidate(spec, spec.memory(count, dim), tuned.recall, rate, why)

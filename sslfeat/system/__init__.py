@@ -1,0 +1,1 @@
+"""The machine: cores, signals, processes of their own."""

@@ -1,0 +1,78 @@
+"""The public face: the same results as the command line, by functions that say what they take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sslfeat
+from sslfeat.errors import FeaturesError, UsageError
+from tests.conftest import contents
+from tests.conftest import sslfeat as command
+
+
+@pytest.fixture(scope="module")
+def features(tiny: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> sslfeat.Features:
+    return sslfeat.embed(image_folder, tmp_path_factory.mktemp("api") / "f", tiny)
+
+
+def test_the_names_are_shown_and_typed() -> None:
+    assert set(sslfeat.__all__) <= set(dir(sslfeat))
+    for name in sslfeat.__all__:
+        thing = getattr(sslfeat, name)
+        assert isinstance(thing, str) or thing.__doc__, name
+    code = "import sslfeat, sys; dir(sslfeat); assert 'numpy' not in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_embedded_by_function_and_by_command_the_folder_is_the_same(
+    features: sslfeat.Features, tiny: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    done = command("embed", image_folder, "--encoder", tiny, "--out", tmp_path / "f", "--provider", "cpu")
+    assert done.returncode == 0, done.stderr
+    again = sslfeat.embed([image_folder], tmp_path / "g", sslfeat.Encoder.load(tiny, "cpu"))
+    assert contents(tmp_path / "f") == contents(tmp_path / "g")
+    np.testing.assert_array_equal(again.embeddings, features.embeddings)
+    with pytest.raises(FeaturesError, match="other"):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.tex").touch()
+        sslfeat.embed(image_folder, tmp_path / "mine", tiny)
+    with pytest.raises(UsageError):
+        sslfeat.embed(image_folder, tmp_path / "g", tiny, update=True, overwrite=True)
+    assert sslfeat.embed(image_folder, tmp_path / "g", tiny, update=True).paths == again.paths
+
+
+def test_features_are_arrays_and_tables(features: sslfeat.Features) -> None:
+    frame = features.to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    np.testing.assert_array_equal(np.stack(list(frame["embedding"])), features.embeddings)
+    assert list(frame["path"]) == features.paths
+    assert repr(features) == "Features(40 x 8, 4 labels, encoder 'tiny')"
+
+
+def test_probe_cluster_and_duplicates(features: sslfeat.Features, tmp_path: Path) -> None:
+    probed = sslfeat.probe(features, seed=1)
+    assert 0 <= probed.result.linear.top1 <= 1  # type: ignore[union-attr]
+    found = sslfeat.cluster(features, 4, restarts=2)
+    assert sorted(found.sizes, reverse=True) == found.sizes
+    np.testing.assert_array_equal(sslfeat.cluster(features.embeddings, 4, restarts=2).assignments, found.assignments)
+    twice = np.concatenate([features.embeddings, features.embeddings[:3]])
+    assert len(sslfeat.find_duplicates(twice).groups) >= 3
+    index = sslfeat.Index.build(features.embeddings)
+    assert repr(index).startswith("Index(Flat, 40 x 8, cosine")
+
+
+def test_trained_and_exported(image_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    result = sslfeat.train("rotation", image_folder, tmp_path / "run", backbone="resnet10_w4", image_size=32, steps=2)
+    file = sslfeat.export_encoder(result.run, tmp_path / "e.onnx", images=image_folder)
+    assert sslfeat.Encoder.load(tmp_path / "e.onnx").fingerprint == file.fingerprint
+    assert repr(sslfeat.Encoder.load(tmp_path / "e.onnx", "cpu")).startswith("Encoder('e', ")
+    made = sslfeat.export_encoder(tmp_path / "e.onnx", tmp_path / "small.onnx", target="fp16", images=image_folder)
+    assert made.fingerprint == file.fingerprint
+    assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "e.onnx").stat().st_size
