@@ -22,7 +22,7 @@ from sslfeat.features.verify import verify
 from sslfeat.features.writer import Options, embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from tests.conftest import contents
-from tests.test_isolated import HOSTILE
+from tests.test_subprocess_decoder import HOSTILE
 
 NIGHTLY = bool(os.environ.get("SSLFEAT_NIGHTLY"))
 MAIN = "from sslfeat.cli.app import main; main()"

@@ -3,7 +3,7 @@
 Task: a unit should say the same of two views of an image, and different units should say different things. The
 cross-correlation matrix C (P, P) of the projections of two views, over the batch, is brought to the identity (2021,
 equation 1); the features in front of the projector are kept. That is Barlow's factorial code as far as correlations go;
-``sslfeat.redundancy`` measures it on any encoder. Known shortcut: crops of one image share their colors; color
+``sslfeat score`` measures it on any encoder. Known shortcut: crops of one image share their colors; color
 distortion closes it, ``jitter=0`` with ``gray=0`` opens it again. Constant units cannot win: each is standardized.
 """
 

@@ -166,7 +166,7 @@ def crash(stop_at: int, power_loss: str, target: Path) -> subprocess.CompletedPr
         str(stop_at),
         power_loss,
         str(target),
-        "tests.test_living:grow",
+        "tests.test_maintenance:grow",
         str(target),
         "30",
     ]
