@@ -72,21 +72,12 @@ def _images(
     meta: dict[str, Any], specs: Sequence[str], asked: Queries, encoder: str | None, provider: str
 ) -> FloatArray:
     """Embeddings of the images that can be read; the others join the failures."""
-    from sslfeat.data.batching import batched
     from sslfeat.data.dataset import find_inputs
-    from sslfeat.data.decode_worker import DEFAULT_LIMITS
     from sslfeat.data.results import Embedded
-    from sslfeat.data.subprocess_decoder import SubprocessDecoder
-    from sslfeat.data.transforms import EXACT
-    from sslfeat.inference.pipeline import embed_batches
+    from sslfeat.inference.files import embed_files
 
-    inputs = find_inputs(specs, "none")
-    loaded = load_encoder(meta, encoder, provider)
-    rows = []
-    batches = batched([item.raw for item in inputs], BATCH)
-    decoder = lambda: SubprocessDecoder(loaded.card.preprocess, EXACT, DEFAULT_LIMITS)  # noqa: E731
-    outcomes = (outcome for batch in embed_batches(loaded, batches, 1, decoder) for outcome in batch.outcomes)
-    for item, outcome in zip(inputs, outcomes, strict=True):
+    inputs, rows = find_inputs(specs, "none"), []
+    for item, outcome in embed_files(load_encoder(meta, encoder, provider), inputs, BATCH, 1):
         if isinstance(outcome, Embedded):
             asked.names.append(item.name)
             rows.append(outcome.embedding)

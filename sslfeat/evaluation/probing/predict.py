@@ -21,9 +21,10 @@ from sslfeat.numerics.arrays import FloatArray
 from sslfeat.system.cores import available_cores
 
 if TYPE_CHECKING:
-    from sslfeat.inference.encoder import Encoder
+    pass
 
 THRESHOLD = 0.5  # of a label's probability, where images may carry several
+BATCH = 4
 IMAGES = 256  # handed on at once
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
@@ -68,30 +69,21 @@ def _of_images(
 ) -> Iterator[Prediction]:
     from sslfeat.data.batching import batched
     from sslfeat.data.dataset import find_inputs
-    from sslfeat.data.decode_worker import DEFAULT_LIMITS
     from sslfeat.data.results import Embedded
-    from sslfeat.data.subprocess_decoder import SubprocessDecoder
-    from sslfeat.data.transforms import EXACT
     from sslfeat.inference.encoder import Encoder
-    from sslfeat.inference.pipeline import embed_batches
+    from sslfeat.inference.files import embed_files
     from sslfeat.inference.registry import find_encoder
 
-    inputs = find_inputs(specs, "none")
-    made_by = probe.encoder
-    hints = [given] if given else []
+    inputs, made_by, hints = find_inputs(specs, "none"), probe.encoder, [given] if given else []
     file = find_encoder(made_by["name"], made_by["fingerprint"], hints, only_hints=bool(given), error=FeaturesError)
-    encoder: Encoder = Encoder(file.without_data(), provider)
-    decoder = lambda: SubprocessDecoder(encoder.card.preprocess, EXACT, DEFAULT_LIMITS)  # noqa: E731
-    batches = batched([item.raw for item in inputs], 4)
-    with closing(embed_batches(encoder, batches, available_cores(), decoder)) as stream:
-        outcomes = (outcome for batch in stream for outcome in batch.outcomes)
-        for group in batched(inputs, IMAGES):
-            done = [(item.name, next(outcomes)) for item in group]
-            good = [(name, outcome.embedding) for name, outcome in done if isinstance(outcome, Embedded)]
-            names = [name for name, _ in good]
-            named = iter(_named(probe, names, np.stack([row for _, row in good]), top) if good else ())
-            for name, outcome in done:
-                yield next(named) if isinstance(outcome, Embedded) else Prediction(name, (), (), outcome.reason)
+    encoder = Encoder(file.without_data(), provider)
+    with closing(embed_files(encoder, inputs, BATCH, available_cores())) as embedded:
+        for group in batched(embedded, IMAGES):
+            good = [(item.name, outcome.embedding) for item, outcome in group if isinstance(outcome, Embedded)]
+            names, rows = [name for name, _ in good], [row for _, row in good]
+            named = iter(_named(probe, names, np.stack(rows), top) if good else ())
+            for item, outcome in group:
+                yield next(named) if isinstance(outcome, Embedded) else Prediction(item.name, (), (), outcome.reason)
 
 
 def _named(probe: SavedProbe, paths: Sequence[str], x: FloatArray, top: int) -> Iterator[Prediction]:

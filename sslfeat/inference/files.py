@@ -1,0 +1,28 @@
+"""Image files embedded in order, decoded in processes of their own: for queries and the like, which are kept nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+
+from sslfeat.data.batching import batched
+from sslfeat.data.dataset import ImageRecord
+from sslfeat.data.decode_worker import DEFAULT_LIMITS
+from sslfeat.data.results import Embedded, Failed
+from sslfeat.data.subprocess_decoder import SubprocessDecoder
+from sslfeat.data.transforms import EXACT
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.pipeline import embed_batches
+
+
+def embed_files(
+    encoder: Encoder, images: Sequence[ImageRecord], batch_size: int, workers: int
+) -> Generator[tuple[ImageRecord, Embedded | Failed], None, None]:
+    """Each image with what became of it."""
+
+    def decoder() -> SubprocessDecoder:
+        return SubprocessDecoder(encoder.card.preprocess, EXACT, DEFAULT_LIMITS)
+
+    batches = batched([image.raw for image in images], batch_size)
+    with closing(embed_batches(encoder, batches, workers, decoder)) as stream:
+        yield from zip(images, (outcome for batch in stream for outcome in batch.outcomes), strict=True)
