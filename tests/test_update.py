@@ -19,6 +19,8 @@ from sslfeat.data.manifest import Manifest
 from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.errors import FeaturesError
 from sslfeat.features import reuse
+from sslfeat.features.formats import read_embeddings
+from sslfeat.features.metadata import load_manifest
 from sslfeat.features.reader import Features, read_run
 from sslfeat.features.update import load_encoder, repair_folder, update_folder
 from sslfeat.features.verify import verify
@@ -242,6 +244,34 @@ def test_old_parts_are_forgotten_when_there_are_many(
     begin(tiny, images, tmp_path / "anew")
     updated, anew = Features.load(tmp_path / "f"), Features.load(tmp_path / "anew")
     np.testing.assert_allclose(updated.embeddings, anew.embeddings, atol=1e-5)
+
+
+def test_each_old_part_is_read_once_and_forgotten_with_its_last_row(
+    tiny: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images before the others push rows over the borders of parts: an old part is needed by two new ones."""
+    begin(tiny, images, tmp_path / "f")
+    first = min(images.rglob("*.jpg"))
+    for number in range(3):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(first.with_name(f"00-{number}.png"))
+    reads: list[str] = []
+
+    def reading(folder: Path, files: Any, dim: int) -> Any:
+        reads.append(files[0])
+        return read_embeddings(folder, files, dim)
+
+    monkeypatch.setattr("sslfeat.features.reuse.read_embeddings", reading)
+    run, now = read_run(tmp_path / "f"), Manifest.take(find_inputs([images]))
+    before = load_manifest(tmp_path / "f", run)
+    known = reuse.Reuse(tmp_path / "f", run, before, now)
+    rows: dict[int, Any] = {}
+    for start in range(0, len(now.inputs), 7):
+        rows |= known.rows(start, start + 7)
+        assert len(known._cache) <= 1, "what no later part needs is kept"
+    assert not known._cache
+    new = [b"/00-" in item.raw or item.raw.endswith(b"broken.jpg") for item in now.inputs]
+    assert sorted(rows) == np.flatnonzero(~np.array(new)).tolist()
+    assert sorted(reads) == sorted(set(reads)), "an old part was read twice"
 
 
 def test_changes_are_counted_by_path_size_time_and_label(tmp_path: Path) -> None:
