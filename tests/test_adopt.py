@@ -99,7 +99,7 @@ def test_half_precision_is_fed_and_widened() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "request", "message"),
+    ("data", "asked", "message"),
     [
         (foreign(twist="two inputs"), WISH, "2 inputs"),
         (foreign(twist="domain"), WISH, "com.microsoft"),
@@ -114,9 +114,9 @@ def test_half_precision_is_fed_and_widened() -> None:
         (b"", WISH, "not an ONNX"),
     ],
 )
-def test_what_is_refused(data: bytes, request: AdoptRequest, message: str) -> None:
+def test_what_is_refused(data: bytes, asked: AdoptRequest, message: str) -> None:
     with pytest.raises((EncoderFileError, ParityError), match=message):
-        adopt(data, request, PIXELS, "given")
+        adopt(data, asked, PIXELS, "given")
 
 
 def test_hostile_models_end_as_errors_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
