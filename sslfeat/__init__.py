@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sslfeat.api import cluster as cluster
     from sslfeat.api import embed as embed
     from sslfeat.api import export_encoder as export_encoder
-    from sslfeat.api import find_duplicates as find_duplicates
     from sslfeat.api import probe as probe
     from sslfeat.api import train as train
+    from sslfeat.dedup.near_duplicates import find_duplicates as find_duplicates
     from sslfeat.errors import SslfeatError as SslfeatError
     from sslfeat.features.reader import Features as Features
     from sslfeat.inference.encoder import Encoder as Encoder
@@ -31,11 +31,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loa
 __version__ = "0.1.0"
 
 _LAZY = {
-    **dict.fromkeys(("cluster", "embed", "export_encoder", "find_duplicates", "probe", "train"), "sslfeat.api"),
+    **dict.fromkeys(("cluster", "embed", "export_encoder", "probe", "train"), "sslfeat.api"),
     "Card": "sslfeat.inference.model_card",
     "Encoder": "sslfeat.inference.encoder",
     "Features": "sslfeat.features.reader",
     "Index": "sslfeat.retrieval.index",
+    "find_duplicates": "sslfeat.dedup.near_duplicates",
     "SslfeatError": "sslfeat.errors",
 }
 __all__ = [

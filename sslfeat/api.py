@@ -11,7 +11,6 @@ from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
     from sslfeat.data.dataset import ImageRecord
-    from sslfeat.dedup.near_duplicates import Duplicates
     from sslfeat.evaluation.clustering.clustering import Clustering
     from sslfeat.evaluation.probing.multilabel import SeveralProbed
     from sslfeat.evaluation.probing.probe import Probed
@@ -97,19 +96,6 @@ def export_encoder(
     if given.startswith(("torchvision/", "timm/")):
         return export_pretrained(given, Path(out), specs, overwrite=overwrite)
     return export_run(Path(given), Path(out), Labels(), specs, overwrite)
-
-
-def find_duplicates(features: Folder | FloatArray, threshold: float | None = None) -> Duplicates:
-    """Images that are there more than once in a features folder, by their pixels; of embeddings (N, D), by cosine.
-
-    Raises InputError, FeaturesError, RetrievalError.
-    """
-    from sslfeat.dedup import near_duplicates
-    from sslfeat.retrieval.create import as_vectors
-
-    if isinstance(features, str | os.PathLike):
-        return near_duplicates.find_duplicates(os.fspath(features), threshold)
-    return near_duplicates.find_duplicates(as_vectors(features), threshold)
 
 
 def probe(train: Features | Folder, test: Features | Folder | None = None, **options: Any) -> Probed | SeveralProbed:

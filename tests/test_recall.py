@@ -191,6 +191,21 @@ def test_grown_it_states_what_unseen_queries_find(kind: str) -> None:
         assert found(index, queries, everything[kept], k) >= figures["recall_at"][str(k)] - (0.02 if k > 1 else 0.035)
 
 
+def test_codes_learned_on_other_rows_do_not_flatter_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found of new clouds depends on how many of their rows there are: to keep some out would be to ask of fewer."""
+    settings = {10: {"nprobe": 1, "candidates": 320}}
+    monkeypatch.setattr("sslfeat.retrieval.selection.specs_for", lambda count, dim: [IndexSpec("ivfpq", 1, 8)])
+    monkeypatch.setattr(building, "tune_all", lambda *arguments: (settings, 1.0))
+    rows, labels = clouds(6000, 0, only=tuple(range(8)))
+    index = Index.build(named(rows, labels), kind="ivfpq", recall=0.8)
+    more, more_labels = clouds(3000, 1, only=(8, 9, 10, 11))
+    index.add(named(more, more_labels, 6000))
+    assert index.meta["built_rows"] == 6000
+    queries = np.concatenate([clouds(3000, 2, only=tuple(range(8)))[0], clouds(1500, 3, only=(8, 9, 10, 11))[0]])
+    true = found(index, queries, np.concatenate([rows, more]), 10)
+    assert index.meta["figures"]["recall"] == pytest.approx(true, abs=0.015)
+
+
 def test_grown_by_too_few_at_once_it_is_built_anew() -> None:
     rows, labels = clouds(4000, 0)
     index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)

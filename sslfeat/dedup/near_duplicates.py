@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from sslfeat.dedup.alignment import SIDE
@@ -24,7 +25,7 @@ from sslfeat.dedup.thumbnails import load_thumbnails
 from sslfeat.dedup.verify import SAME_FILE, SAME_IMAGE, SAME_SCENE, judge
 from sslfeat.errors import InputError
 from sslfeat.numerics.arrays import FloatArray, IntArray
-from sslfeat.retrieval.vectors import FolderVectors, Vectors, blocks
+from sslfeat.retrieval.vectors import Vectors, as_vectors, blocks
 
 REFERENCE, RANK = 2000, 50  # images whose RANK-th nearest says what unrelated ones are like
 NEARER, NEARER_CENTERED = 3, 12  # times nearer than that, and a vector is a copy
@@ -88,10 +89,10 @@ class Duplicates:
 
 
 def find_duplicates(
-    features: str | Path | Vectors, threshold: float | None = None, step: Step = lambda stage, done, total: None,
+    features: str | Path | Vectors | npt.ArrayLike, threshold: float | None = None, step: Step = lambda stage, done, total: None,
     pixels: bool | None = None,
 ) -> Duplicates:  # fmt: skip
-    """Duplicates in a features folder, by the pixels of its images; or among vectors, which may have none, by cosine alone.
+    """Duplicates in a features folder, by the pixels of its images; or among vectors (N, D), which have none, by cosine alone.
 
     ``pixels`` says otherwise: the paths of vectors are image files, or those of a folder are not to be read.
 
@@ -101,7 +102,7 @@ def find_duplicates(
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise InputError(f"threshold is {threshold}: a cosine above 0 and up to 1")
-    vectors: Vectors = FolderVectors(features) if isinstance(features, str | Path) else features
+    vectors = as_vectors(features)
     parts = list(blocks(vectors, "ip"))
     if not sum(len(rows) for _, rows in parts):
         return Duplicates((), 0, threshold or FOR_FEW, "there are no images")

@@ -7,10 +7,10 @@ out to say anything: an index of these, of whatever kind, is searched exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from sslfeat.retrieval.index_types import SEED, IndexSpec
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.selection import SMALL, Candidate, IndexRequirements, choose, refuse
 from sslfeat.retrieval.tuning import DEEPEST, Levels, measure, speeds, tune_all
-from sslfeat.retrieval.vectors import METRICS, ArrayVectors, FolderVectors, Vectors, blocks
+from sslfeat.retrieval.vectors import METRICS, Vectors, blocks
 from sslfeat.storage import atomic, staged
 from sslfeat.system.cores import available_memory
 
@@ -166,15 +166,6 @@ def _build_one(
     path = work / "index.faiss"
     builder.write(path)
     return Built(path, spec, levels, pa.concat_tables(tables), figures), 1.0
-
-
-def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> Vectors:
-    """A features folder by its path, an array, or what is vectors already."""
-    if isinstance(features, str | Path):
-        return FolderVectors(features)
-    if hasattr(features, "parts"):
-        return cast(Vectors, features)
-    return ArrayVectors.of(cast(npt.ArrayLike, features), paths)
 
 
 def requirements_of(recall: float, memory: int | None, kind: str, workload: str = "batch") -> IndexRequirements:

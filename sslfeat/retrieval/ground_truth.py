@@ -17,7 +17,12 @@ QUERIES_AT_ONCE = 256
 
 
 class Truth:
-    """The ``k`` nearest rows of each query among all blocks ``seen`` so far, greater scores first."""
+    """The ``k`` nearest rows of each query among all blocks ``seen`` so far, greater scores first.
+
+    ``skip``: how many of the first that a search finds are the query itself, and not asked for (``others``).
+    """
+
+    skip = 0
 
     def __init__(self, queries: FloatArray, metric: str, k: int = K) -> None:
         self.queries, self.metric, self.k = queries, metric, k
@@ -44,6 +49,12 @@ class Truth:
         few = Truth(self.queries[:count], self.metric, self.k)
         few.scores, few.rows = self.scores[:count], self.rows[:count]
         return few
+
+    def others(self) -> Truth:
+        """The same of queries that are rows themselves, each its own nearest: that one is left out."""
+        rest = Truth(self.queries, self.metric, self.k - 1)
+        rest.scores, rest.rows, rest.skip = self.scores[:, 1:], self.rows[:, 1:], 1
+        return rest
 
     def recall(self, scores: FloatArray, rows: IntArray, k: int | None = None) -> float:
         """Share of the ``k`` nearest (default: all) that a search found: its ``scores`` and ``rows`` (Q, ``k`` or more)."""

@@ -16,11 +16,11 @@ import numpy as np
 
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.create import QUERIES
-from sslfeat.retrieval.faiss_builder import Builder, nearest
-from sslfeat.retrieval.ground_truth import STATED, K, Truth
+from sslfeat.retrieval.faiss_builder import Builder
+from sslfeat.retrieval.ground_truth import K, Truth
 from sslfeat.retrieval.index_types import SEED
 from sslfeat.retrieval.metadata import IndexMetadata
-from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall, measure, speeds
+from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall, measure
 
 NOTABLY_GROWN = 1.05  # times the rows that its recall was measured with
 FEWEST = 500  # rows kept out, half of them to decide by
@@ -39,52 +39,26 @@ def kept_out(new: int) -> int:
 
 def measured(builder: Builder, record: IndexMetadata) -> dict[str, Any] | None:
     """The figures that are stated from now on; None if they miss the target. Of a graph, rows must be kept out."""
-    found = _measured_by_new(builder, record) if builder.spec.kind == "hnsw" else _measured_by_all(builder, record)
-    return found and {**found, "recall": found["recall_at"][str(K)], "measured_rows": record.rows}
-
-
-def _measured_by_new(builder: Builder, record: IndexMetadata) -> dict[str, Any] | None:
-    spec, figures, levels = builder.spec, record.figures, record.levels()
-    half = len(builder.kept_out) // 2
-    to_measure, to_decide = (_truth(builder, rows) for rows in (builder.kept_out[:half], builder.kept_out[half:]))
+    spec, figures, levels, graph = builder.spec, record.figures, record.levels(), builder.spec.kind == "hnsw"
+    if not graph:
+        builder.let_in()
+    queries = builder.kept_out if graph else _some(builder, MOST)
+    half = len(queries) // 2
+    to_measure, to_decide = (_truth(builder, rows, graph) for rows in (queries[:half], queries[half:]))
     index = builder.open()
     for depth, settings in levels.items():
         if least_recall(index, spec, settings, to_decide, depth) < figures.target - STEADY:
             return None
-    builder.let_in(but=half)
-    to_measure.see(to_decide.queries, 0)
-    found = measure(builder.open(), spec, levels, to_measure)
-    before = figures.measured_rows / record.rows
-    recalls = {
-        k: round(before * figures.recall_at[k] + (1 - before) * recall, 4) for k, recall in found["recall_at"].items()
-    }
-    return {**found, "recall_at": recalls}
-
-
-def _measured_by_all(builder: Builder, record: IndexMetadata) -> dict[str, Any] | None:
-    spec, levels = builder.spec, record.levels()
-    builder.let_in()
-    index, queries = builder.open(), _some(builder, MOST)
-    others = [_without_themselves(_truth(builder, rows)) for rows in np.array_split(queries, 2)]
-    recalls = []
-    for truth in others:
-        row = {}
-        for k in STATED:
-            depth = next((depth for depth in levels if depth >= k), None)
-            if depth is not None:
-                scores, rows = nearest(index, spec, levels[depth], truth.queries, depth + 1, truth.metric)
-            row[str(k)] = 1.0 if depth is None else round(truth.recall(scores[:, 1:], rows[:, 1:], k), 4)
-        recalls.append(row)
-    if min(recalls[0].values()) < record.figures.target - STEADY:
-        return None
-    return {"recall_at": recalls[1], "recall_queries": len(others[1].queries), **speeds(index, spec, levels, others[1])}
-
-
-def _without_themselves(truth: Truth) -> Truth:
-    """Of queries that are rows, and so their own nearest."""
-    others = Truth(truth.queries, truth.metric, truth.k - 1)
-    others.scores, others.rows = truth.scores[:, 1:], truth.rows[:, 1:]
-    return others
+    if graph:
+        builder.let_in(but=half)
+        to_measure.see(to_decide.queries, 0)
+        index = builder.open()
+    found = measure(index, spec, levels, to_measure)
+    recalls = found["recall_at"]
+    if graph:
+        before = figures.measured_rows / record.rows
+        recalls = {k: round(before * figures.recall_at[k] + (1 - before) * new, 4) for k, new in recalls.items()}
+    return {**found, "recall_at": recalls, "recall": recalls[str(K)], "measured_rows": record.rows}
 
 
 def _some(builder: Builder, count: int) -> FloatArray:
@@ -99,8 +73,8 @@ def _some(builder: Builder, count: int) -> FloatArray:
     return rows[np.random.default_rng(SEED).permutation(len(rows))]
 
 
-def _truth(builder: Builder, queries: FloatArray) -> Truth:
+def _truth(builder: Builder, queries: FloatArray, kept_out: bool) -> Truth:
     truth = Truth(queries, builder.metric, DEEPEST)
     for block in builder.inside():
         truth.see(block, 0)
-    return truth
+    return truth if kept_out else truth.others()

@@ -23,14 +23,14 @@ from sslfeat.errors import InputError, RetrievalError, UsageError
 from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.retrieval import maintenance
 from sslfeat.retrieval import storage as files
-from sslfeat.retrieval.create import Events, as_vectors, build_into, claim, requirements_of
+from sslfeat.retrieval.create import Events, build_into, claim, requirements_of
 from sslfeat.retrieval.filters import allowed
 from sslfeat.retrieval.ground_truth import without
 from sslfeat.retrieval.hits import Hit as Hit
 from sslfeat.retrieval.hits import Hits as Hits
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.searcher import Searcher
-from sslfeat.retrieval.vectors import Vectors, prepare
+from sslfeat.retrieval.vectors import Vectors, as_vectors, prepare
 from sslfeat.storage import atomic
 
 if TYPE_CHECKING:

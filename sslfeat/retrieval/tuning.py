@@ -96,8 +96,15 @@ def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload:
 
 def least_recall(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> float:
     """The least recall, over numbers of neighbors up to ``depth``."""
-    found = nearest(index, spec, settings, truth.queries, depth, truth.metric)
+    found = _found(index, spec, settings, truth, depth)
     return min(truth.recall(*found, k) for k in TRIED if k <= depth)
+
+
+def _found(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
+    scores, rows = nearest(
+        index, spec, settings, truth.queries, depth, truth.metric
+    )  # and OWN more, which may be skipped
+    return scores[:, truth.skip :], rows[:, truth.skip :]
 
 
 def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[s
     recalls = {}
     for k in STATED:
         depth = next((depth for depth in levels if depth >= k), None)
-        found = None if depth is None else nearest(index, spec, levels[depth], truth.queries, depth, truth.metric)
+        found = None if depth is None else _found(index, spec, levels[depth], truth, depth)
         recalls[str(k)] = 1.0 if found is None else round(truth.recall(*found, k), 4)
     return {
         "recall": recalls[str(K)],

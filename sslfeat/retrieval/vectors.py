@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -141,3 +141,12 @@ def prepare(rows: npt.ArrayLike, metric: str) -> FloatArray:
     if longest > LONGEST:
         raise InputError(f"a vector of length {longest:.3g} was given: {metric} takes up to {LONGEST:.3g}, scale them")
     return array
+
+
+def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> Vectors:
+    """A features folder by its path, an array, or what is vectors already."""
+    if isinstance(features, str | Path):
+        return FolderVectors(features)
+    if hasattr(features, "parts"):
+        return cast(Vectors, features)
+    return ArrayVectors.of(cast(npt.ArrayLike, features), paths)
