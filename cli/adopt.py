@@ -34,12 +34,13 @@ def adopt(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of images is checked against the model itself."""
-    from sslfeat.data.sampling import decode_all, spread
+    from sslfeat.data.sampling import decode_all
     from sslfeat.data.transforms import Preprocess
     from sslfeat.export.adopt.external_data import read_whole
     from sslfeat.export.adopt.foreign_model import AdoptRequest, read_preprocessor
     from sslfeat.export.adopt.subprocess import adopt_apart
     from sslfeat.export.images import images_to_check
+    from sslfeat.numerics.sampling import evenly
     from sslfeat.storage import atomic
 
     check_new(overwrite, out)
@@ -57,7 +58,7 @@ def adopt(
     request = AdoptRequest(**fed, pool=pool, output=output, name=name or out.stem, license=license)
     data = read_whole(model)
     with images_to_check(images or (), ()) as (sources, image_source):
-        some = [sources[number] for number in spread(len(sources), JUDGES)]
+        some = [sources[number] for number in evenly(len(sources), JUDGES)]
         pixels, fine = decode_all(some, request.preprocess)
         file = adopt_apart(data, request, pixels[fine], image_source)
     atomic.write_atomic(out, file.data)

@@ -17,7 +17,7 @@ import onnx
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Pixels
 from sslfeat.data.holdout import draw_panel
-from sslfeat.data.sampling import decode_all, spread
+from sslfeat.data.sampling import decode_all
 from sslfeat.errors import ExportError, ParityError
 from sslfeat.export.artifact import ABOUT, CARD, Artifact, hash_folder
 from sslfeat.export.gates import Agreement, Drop, GateResult, drop_of, judge, likeness
@@ -29,6 +29,7 @@ from sslfeat.export.targets.registry import find_target
 from sslfeat.inference.backends import OnnxRuntimeBackend
 from sslfeat.inference.model_card import CARD_KEY, Parity
 from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic, staged
 
 TARGET_KEY = "sslfeat.target"
@@ -159,7 +160,7 @@ def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
     inputs = [item for item in find_inputs([labeled], "folder") if item.label is not None]
     if not inputs:
         raise ExportError(f"{labeled} has no images in class folders")
-    some = [inputs[number] for number in spread(len(inputs), LABELED)]
+    some = [inputs[number] for number in evenly(len(inputs), LABELED)]
     pixels, fine = decode_all([item.raw for item in some], source.file.card.preprocess)
     seen = {image.tobytes() for image in source.seen}
     fine &= np.array([image.tobytes() not in seen for image in pixels], bool)

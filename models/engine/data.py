@@ -179,11 +179,6 @@ class Order:
         return np.sort(self._permutation[start : start + self._batch_size])  # sorted: kinder to a file on disk
 
 
-def evenly(count: int, limit: int) -> npt.NDArray[np.int64]:
-    """At most ``limit`` of ``count`` image numbers, evenly spread."""
-    return np.linspace(0, count - 1, min(limit, count)).astype(np.int64)
-
-
 def to_batch(pixels: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     """Those images as uint8 (B, 3, S, S) on the device, in channels-last memory order."""
     batch = torch.from_numpy(pixels[indices])

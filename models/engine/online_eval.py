@@ -22,9 +22,10 @@ from torch import Tensor
 from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.evaluation.redundancy import effective_rank
-from sslfeat.models.engine.data import Images, evenly, load_images, to_batch
+from sslfeat.models.engine.data import Images, load_images, to_batch
 from sslfeat.models.engine.metrics_log import RunLog
 from sslfeat.models.method import Method
+from sslfeat.numerics.sampling import evenly
 from sslfeat.numerics.similarity import unit
 from sslfeat.storage import atomic
 

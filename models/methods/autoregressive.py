@@ -20,13 +20,14 @@ from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import need_vit
 from sslfeat.models.backbones.vit import ViTBackbone
-from sslfeat.models.engine.data import Images, evenly, to_batch
+from sslfeat.models.engine.data import Images, to_batch
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.codebook import Codebook, unigram
 from sslfeat.models.ops.patches import mean_patch_error, normalize_patches, patchify, unpatchify
 from sslfeat.models.ops.previews import tile
 from sslfeat.models.ops.tiles import whole_numbers
+from sslfeat.numerics.sampling import evenly
 
 UNIGRAM_SAMPLE = 1000  # images
 

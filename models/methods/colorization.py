@@ -18,12 +18,13 @@ from torch.nn import functional
 
 from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
-from sslfeat.models.engine.data import Images, evenly
+from sslfeat.models.engine.data import Images
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.modules.conv_decoder import ConvDecoder, pool_patches
 from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
 from sslfeat.models.ops.previews import tile
+from sslfeat.numerics.sampling import evenly
 
 PRIOR_SAMPLE = 1000  # images that the prior is computed from
 AB_SCALE = 50.0  # ab is divided by it for the squared error

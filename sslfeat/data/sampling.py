@@ -1,4 +1,4 @@
-"""A few of many images, evenly spread, and decoded."""
+"""A few of many images, decoded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from sslfeat.data.decode import Decoded, Pixels
 from sslfeat.data.decode_worker import DEFAULT_LIMITS
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import EXACT, Decoding, Preprocess
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Up to ``most`` of the numbers below ``count``, evenly spread."""
-    numbers: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist() if count else []
-    return numbers
 
 
 def decode_all(
