@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from sslfeat.errors import InputError, RetrievalError, UsageError
 from sslfeat.numerics.arrays import FloatArray, IntArray
-from sslfeat.retrieval import maintenance
 from sslfeat.retrieval import storage as files
 from sslfeat.retrieval.create import Events, build_into, claim, requirements_of
 from sslfeat.retrieval.filters import allowed
@@ -148,12 +147,16 @@ class Index:
 
     def add(self, features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> None:
         """Add rows; one of the same path takes the old one's place. The index's folder is changed too."""
-        maintenance.change(self.folder, as_vectors(features, paths))
+        from sslfeat.retrieval.maintenance import change  # searching needs none of it
+
+        change(self.folder, as_vectors(features, paths))
         self._reload()
 
     def remove(self, paths: Iterable[str]) -> int:
         """Remove rows by path; returns how many there were. The index's folder is changed too."""
-        changes = maintenance.remove(self.folder, set(paths))
+        from sslfeat.retrieval.maintenance import remove
+
+        changes = remove(self.folder, set(paths))
         self._reload()
         return changes.removed
 
