@@ -93,6 +93,8 @@ class Method(nn.Module):
     about: ClassVar[About] = About("not stated", "not stated", "none")
     numbers: Tensor | None = None
     """Which images the batch at hand holds, int64 (N,): for methods that keep something of every image."""
+    share: float = 0.0
+    """How much of the run is done, from 0 to 1."""
 
     def __init__(self, encoder: Backbone, config: Any) -> None:
         super().__init__()
@@ -124,6 +126,14 @@ class Method(nn.Module):
     def choose(self, indices: Indices, generator: torch.Generator) -> Indices:
         """The image numbers (B,) of the next batch, given those drawn: a method may prefer others."""
         return indices
+
+    def after_step(self) -> None:
+        """Called after every step of the optimizer: the place for averages of the weights."""
+
+    @property
+    def exported(self) -> Backbone:
+        """The encoder that is looked at and kept: ``encoder``, or an average of it."""
+        return self.encoder
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, S, S) in [0, 1] to features (N, dim)."""

@@ -146,6 +146,7 @@ class _Run:
                     meter.leave_out(self._look(watch, complaints))
                 self._cycle(generator)
                 seed_step(config.seed, self.step, fabric.global_rank, generator)
+                self.module.share = share
                 for group in self.optimizer.param_groups:
                     group["lr"] = learning_rate(float(config.lr or 0), share)
                 meter.add(*self._step(generator))
@@ -194,6 +195,7 @@ class _Run:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
         self.stepper.step()
         self.stepper.zero_grad()
+        self.module.after_step()
         return count * fabric.world_size, sums
 
     def _pieces(self, step: int) -> list[npt.NDArray[np.int64]]:

@@ -17,20 +17,19 @@ from torch.nn import functional
 
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.distributed import gather_parts
-from sslfeat.models.method import About, Figures, Method, Recipe, register
-from sslfeat.models.ops.augment import color_jitter, random_resized_crop, to_float
-from sslfeat.models.ops.previews import tile
+from sslfeat.models.method import About, Figures, Recipe, register
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views
 
 EPSILON = 1e-5  # under the variance of a unit
 LEAST_AGREEMENT = 0.2
 
 
 @register("barlow")
-class Barlow(Method):
+class Barlow(MultiView):
     """Views (2N, 3, S, S), view i and view N + i from the same image; their cross-correlation to the identity."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(ViewConfig):
         """``redundancy_weight``: l, of the off-diagonal terms (paper: 0.0051).
 
         ``projection_dim``: width of the three layers of the projector (paper: 8192; 1024 costs it 2 points of 73).
@@ -40,9 +39,6 @@ class Barlow(Method):
 
         redundancy_weight: float = 0.0051
         projection_dim: int = 1024
-        jitter: float = 0.5
-        gray: float = 0.2
-        min_area: float = 0.2
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(
@@ -59,15 +55,12 @@ class Barlow(Method):
             *_hidden(encoder.dim, width), *_hidden(width, width), nn.Linear(width, width, bias=False)
         )
 
-    def views(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Images uint8 (N, 3, S, S) to two independent views of each, float (2N, 3, S, S)."""
-        twice = to_float(torch.cat([batch, batch]))
-        cropped = random_resized_crop(twice, generator, scale=(self.config.min_area, 1.0))
-        return color_jitter(cropped, generator, self.config.jitter, gray_probability=self.config.gray)
-
-    def loss(self, views: Tensor) -> tuple[Tensor, Figures]:
-        """See ``barlow_twins``."""
-        return barlow_twins(self.projector(self.encode(views)), self.config.redundancy_weight)
+    def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
+        """See ``barlow_twins``; of more than two views the mean over neighboring pairs."""
+        rows = self.projector(features).chunk(self.config.views)
+        couples = [(rows[n], rows[n + 1]) for n in range(len(rows) - 1)]
+        results = [barlow_twins(torch.cat(couple), self.config.redundancy_weight) for couple in couples]
+        return torch.stack([loss for loss, _ in results]).mean(), results[0][1]
 
     def complaint(self, figures: dict[str, float]) -> str | None:
         """Units that the two views do not share stay at an agreement near 0, whatever the rest of the loss does."""
@@ -77,10 +70,6 @@ class Barlow(Method):
                 "(min_area, jitter), a larger batch, or more steps"
             )
         return None
-
-    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Top row one view of each image, bottom row the other."""
-        return tile(*self.views(batch, generator).chunk(2))
 
 
 def barlow_twins(projections: Tensor, weight: float) -> tuple[Tensor, Figures]:

@@ -1,9 +1,13 @@
 """SimCLR (Chen, Kornblith, Norouzi, Hinton 2020, "A Simple Framework for Contrastive Learning of Visual Representations").
 
-Task: among the views of a batch, find the one that comes from the same image. The loss is NT-Xent (section 2.1,
+Task: among the views of a batch, find those that come from the same image. The loss is NT-Xent (section 2.1,
 equation 1) on projections of the features; the features in front of the projector are kept (section 4.2). Known shortcut:
 crops of one image share their color histogram (section 3.2, figure 6); color distortion closes it, ``jitter=0``
 with ``gray=0`` opens it again. For small images the paper uses no blur and half the distortion (appendix B.9).
+
+What must not depend on color cannot tell a red product from a blue one. With ``keep_color`` a share of every batch is
+distorted little and contrasted by a projector of its own, so that the features hold both (Xiao, Wang, Efros, Darrell 2021,
+"What Should Not Be Contrastive in Contrastive Learning", section 3).
 """
 
 from __future__ import annotations
@@ -14,31 +18,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.distributed import gather_parts
-from sslfeat.models.method import About, Figures, Method, Recipe, register
+from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import mlp
-from sslfeat.models.ops.augment import color_jitter, random_resized_crop, to_float
-from sslfeat.models.ops.previews import tile
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views
+
+LOSSES = ("nt-xent", "dcl")
+WEAK_JITTER = 0.1  # where color is to be kept
 
 
 @register("simclr")
-class SimCLR(Method):
-    """Views (2N, 3, S, S), view i and view N + i from the same image; NT-Xent over the 2N."""
+class SimCLR(MultiView):
+    """NT-Xent over all views of a batch."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(ViewConfig):
         """``temperature`` of NT-Xent (paper: 0.5 on CIFAR-10, 0.1 on ImageNet).
 
         ``jitter``: strength of the color distortion (paper: 0.5 on CIFAR-10, 1 on ImageNet). ``gray``: share of views
         without color (paper: 0.2). ``min_area``: of the smallest crop (paper: 0.08). ``projection_dim`` (paper: 128).
+        ``hidden``: width of the projector's hidden layer, in widths of the features (paper: 1). ``loss``: nt-xent, or dcl,
+        without the positives in the denominator (Yeh et al. 2022), for small batches. ``keep_color``: share of the
+        images whose views keep it.
         """
 
         temperature: float = 0.2
-        jitter: float = 0.5
-        gray: float = 0.2
-        min_area: float = 0.2
         projection_dim: int = 128
+        hidden: int = 1
+        loss: str = LOSSES[0]
+        keep_color: float = 0.0
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(
@@ -50,33 +60,55 @@ class SimCLR(Method):
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
-        self.projector = mlp(encoder.dim, encoder.dim, config.projection_dim)
+        if config.loss not in LOSSES:
+            raise UsageError(f"loss={config.loss}: it can be {', '.join(LOSSES)}")
+        if not 0 <= config.keep_color < 1:
+            raise UsageError(f"keep_color={config.keep_color}: it is a share of the images, from 0 to below 1")
+        self.projector = mlp(encoder.dim, config.hidden * encoder.dim, config.projection_dim)
+        if config.keep_color:
+            self.color_projector = mlp(encoder.dim, config.hidden * encoder.dim, config.projection_dim)
 
-    def views(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Images uint8 (N, 3, S, S) to two independent views of each, float (2N, 3, S, S)."""
-        twice = to_float(torch.cat([batch, batch]))
-        cropped = random_resized_crop(twice, generator, scale=(self.config.min_area, 1.0))
-        return color_jitter(cropped, generator, self.config.jitter, gray_probability=self.config.gray)
+    def distortion(self, n: int, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
+        if not self.config.keep_color:
+            return super().distortion(n, device)
+        kept = self._kept(n, device)
+        return torch.where(kept, WEAK_JITTER, self.config.jitter), torch.where(kept, 0.0, self.config.gray)
 
-    def loss(self, views: Tensor) -> tuple[Tensor, Figures]:
-        """NT-Xent in nats; ``accuracy`` is how often the true partner is the nearest of the other 2N - 1 views."""
-        return nt_xent(self.projector(self.encode(views)), self.config.temperature)
+    def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
+        """NT-Xent in nats; ``accuracy`` is how often the nearest of the other views is one of the same image."""
+        config, features = self.config, self.features_of_all(features, views)
+        count = config.views + config.local_views
+        settings = config.temperature, count, config.loss == "dcl"
+        if not config.keep_color:
+            return nt_xent(self.projector(features), *settings)
+        kept = self._kept(len(features) // count, features.device)
+        rows = kept.repeat(count)
+        loss, figures = nt_xent(self.projector(features[~rows]), *settings)
+        color_loss, color_figures = nt_xent(self.color_projector(features[rows]), *settings)
+        weight = float(kept.float().mean())
+        return torch.lerp(loss, color_loss, weight), {**figures, "color_accuracy": color_figures["accuracy"]}
 
-    def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Top row one view of each image, bottom row the other."""
-        return tile(*self.views(batch, generator).chunk(2))
+    def _kept(self, n: int, device: torch.device) -> Tensor:
+        """bool (n,): every so many-th image, since the images of a batch are in the order of their folders."""
+        steps = (torch.arange(n + 1, device=device) * self.config.keep_color).floor()
+        return steps[1:] > steps[:-1]
 
 
-def nt_xent(projections: Tensor, temperature: float) -> tuple[Tensor, Figures]:
-    """Normalized temperature-scaled cross-entropy of (2N, P) projections whose rows i and N + i are a pair.
+def nt_xent(projections: Tensor, temperature: float, views: int = 2, decoupled: bool = False) -> tuple[Tensor, Figures]:
+    """Normalized temperature-scaled cross-entropy of (V N, P) projections, rows i, N + i, 2 N + i ... of one image.
 
-    Where several processes train, among the views of all of them. In float32 whatever the network uses.
+    The mean over all ordered pairs of views of an image; ``decoupled`` leaves the views of the same image out of the
+    denominator. Where several processes train, among the views of all of them. In float32 whatever the network uses.
     """
-    unit = functional.normalize(gather_parts(projections.float(), 2), dim=1)
+    unit = functional.normalize(gather_parts(projections.float(), views), dim=1)
     with torch.autocast(unit.device.type, enabled=False):
         similarity = unit @ unit.T / temperature
-    similarity.fill_diagonal_(float("-inf"))
-    n = len(unit) // 2
-    partner = torch.arange(2 * n, device=unit.device).roll(n)
-    accuracy = (similarity.detach().argmax(1) == partner).float().mean()
-    return functional.cross_entropy(similarity, partner), {"accuracy": accuracy, "chance": 1 / (2 * n - 1)}
+    total = len(unit)
+    image = torch.arange(total, device=unit.device) % (total // views)
+    same = image[:, None] == image[None]
+    itself = torch.eye(total, dtype=torch.bool, device=unit.device)
+    others = similarity.masked_fill(same if decoupled else itself, float("-inf")).logsumexp(1)
+    positive = (similarity * (same & ~itself)).sum(1) / (views - 1)
+    nearest = similarity.detach().masked_fill(itself, float("-inf")).argmax(1)
+    accuracy = (image[nearest] == image).float().mean()
+    return (others - positive).mean(), {"accuracy": accuracy, "chance": (views - 1) / (total - 1)}

@@ -7,6 +7,7 @@ saturation, hue and grayscale together cost one small matrix product an image.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,9 +22,44 @@ def to_float(batch: Tensor) -> Tensor:
     return batch.float().div_(255)
 
 
-def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+def uniform(shape: tuple[int, ...], low: float | Tensor, high: float | Tensor, generator: torch.Generator) -> Tensor:
     """Float tensor of independent draws from [low, high), on the generator's device."""
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
+
+
+def draw_crops(
+    n: int,
+    generator: torch.Generator,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: bool = True,
+) -> Tensor:
+    """Random parts of n images (``scale``: share of their area, ``ratio``: width by height), half of them mirrored if
+    ``flip``, as maps (n, 2, 3) from positions in the part to positions in the image, both from -1 to 1."""
+    area = uniform((n,), *scale, generator)
+    aspect = uniform((n,), math.log(ratio[0]), math.log(ratio[1]), generator).exp()
+    width = (area * aspect).sqrt().clamp_(max=1)
+    height = (area / aspect).sqrt().clamp_(max=1)
+    theta = torch.zeros(n, 2, 3, device=generator.device)
+    theta[:, 0, 0], theta[:, 1, 1] = width, height
+    theta[:, 0, 2] = uniform((n,), -1, 1, generator) * (1 - width)
+    theta[:, 1, 2] = uniform((n,), -1, 1, generator) * (1 - height)
+    if flip:
+        theta[:, 0, 0] *= torch.where(uniform((n,), 0, 1, generator) < 0.5, -1.0, 1.0)
+    return theta
+
+
+def crop(images: Tensor, parts: Tensor, size: int | None = None) -> Tensor:
+    """The ``parts`` of ``draw_crops``, ``size`` px wide and high, as large as the images by default.
+
+    Bilinear: a part that is more than twice ``size`` aliases.
+    """
+    side = size or images.shape[-1]
+    grid = functional.affine_grid(parts, [len(images), images.shape[1], side, side], align_corners=False)
+    cropped: Tensor = functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return cropped
 
 
 def random_resized_crop(
@@ -33,32 +69,63 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
 ) -> Tensor:
-    """A random part of each image (``scale``: share of its area, ``ratio``: width by height) at the full size again.
-
-    Half of them mirrored if ``flip``. A part is never shrunk, so bilinear sampling does not alias.
-    """
-    n = len(images)
-    area = uniform((n,), *scale, generator)
-    aspect = uniform((n,), math.log(ratio[0]), math.log(ratio[1]), generator).exp()
-    width = (area * aspect).sqrt().clamp_(max=1)
-    height = (area / aspect).sqrt().clamp_(max=1)
-    theta = torch.zeros(n, 2, 3, device=images.device)
-    theta[:, 0, 0], theta[:, 1, 1] = width, height
-    theta[:, 0, 2] = uniform((n,), -1, 1, generator) * (1 - width)
-    theta[:, 1, 2] = uniform((n,), -1, 1, generator) * (1 - height)
-    if flip:
-        theta[:, 0, 0] *= torch.where(uniform((n,), 0, 1, generator) < 0.5, -1.0, 1.0)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    cropped: Tensor = functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
-    return cropped
+    """A random part of each image at the full size again: ``crop`` of ``draw_crops``."""
+    return crop(images, draw_crops(len(images), generator, scale, ratio, flip))
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability one half."""
     mirrored = uniform((len(images),), 0, 1, generator) < 0.5
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+@dataclass(frozen=True)
+class Colors:
+    """A color distortion of n images: factors of ``brightness``, ``contrast``, ``saturation`` and the ``turn`` of the hue
+    in radians, each float (n,); ``jitter`` bool (n,): where they apply; ``gray`` bool (n,): where no color is left."""
+
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    turn: Tensor
+    jitter: Tensor
+    gray: Tensor
+
+
+def draw_colors(
+    n: int,
+    generator: torch.Generator,
+    strength: float | Tensor = 0.5,
+    probability: float = 0.8,
+    gray_probability: float | Tensor = 0.2,
+) -> Colors:
+    """SimCLR's color distortion (Chen et al. 2020, appendix A), of one strength or of one for each image (n,).
+
+    Brightness, contrast and saturation factors lie in 1 +- 0.8 ``strength``, hue turns by up to 0.2 ``strength`` of
+    the circle (in YIQ, where a turn is linear), grayscale with ``gray_probability``.
+    """
+    spread = 0.8 * torch.as_tensor(strength, device=generator.device)
+    brightness, contrast, saturation = uniform((3, n), (1 - spread).clamp(min=0), 1 + spread, generator)
+    turn = uniform((n,), -spread / 4, spread / 4, generator) * 2 * math.pi
+    jitter = uniform((n,), 0, 1, generator) < probability
+    gray = uniform((n,), 0, 1, generator) < gray_probability
+    return Colors(brightness, contrast, saturation, turn, jitter, gray)
+
+
+def recolor(images: Tensor, colors: Colors) -> Tensor:
+    """Images with these distortions, clamped to [0, 1]. Contrast pulls towards the image's own mean gray."""
+    n, device = len(images), images.device
+    luma = torch.tensor(LUMA, device=device)
+    identity = torch.eye(3, device=device).expand(n, 3, 3)
+    to_gray = luma.expand(3, 3)
+    matrix = torch.lerp(to_gray, identity, colors.saturation.view(n, 1, 1)) @ _hue_rotation(colors.turn)
+    matrix = matrix * (colors.brightness * colors.contrast).view(n, 1, 1)
+    matrix = torch.where(colors.jitter.view(n, 1, 1), matrix, identity)
+    matrix = torch.where(colors.gray.view(n, 1, 1), to_gray @ matrix, matrix)
+    mean_gray = torch.einsum("c,nchw->n", luma, images) / (images.shape[2] * images.shape[3])
+    offset = torch.where(colors.jitter, colors.brightness * (1 - colors.contrast) * mean_gray, 0.0)
+    recolored: Tensor = torch.baddbmm(offset.view(n, 1, 1), matrix, images.flatten(2)).view(images.shape)
+    return recolored.clamp_(0, 1)
 
 
 def color_jitter(
@@ -68,31 +135,8 @@ def color_jitter(
     probability: float = 0.8,
     gray_probability: float = 0.2,
 ) -> Tensor:
-    """SimCLR's color distortion (Chen et al. 2020, appendix A), clamped to [0, 1].
-
-    Brightness, contrast and saturation factors lie in 1 +- 0.8 ``strength``, hue turns by up to 0.2 ``strength`` of
-    the circle (in YIQ, where a turn is linear), grayscale with ``gray_probability``. Contrast pulls towards the
-    image's own mean gray.
-    """
-    n, device = len(images), images.device
-    luma = torch.tensor(LUMA, device=device)
-    spread = 0.8 * strength
-    brightness, contrast, saturation = uniform((3, n), max(0.0, 1 - spread), 1 + spread, generator)
-    turn = uniform((n,), -0.2 * strength, 0.2 * strength, generator) * 2 * math.pi
-    jitter = uniform((n,), 0, 1, generator) < probability
-    gray = uniform((n,), 0, 1, generator) < gray_probability
-
-    identity = torch.eye(3, device=device).expand(n, 3, 3)
-    to_gray = luma.expand(3, 3)
-    matrix = torch.lerp(to_gray, identity, saturation.view(n, 1, 1)) @ _hue_rotation(turn)
-    matrix = matrix * (brightness * contrast).view(n, 1, 1)
-    matrix = torch.where(jitter.view(n, 1, 1), matrix, identity)
-    matrix = torch.where(gray.view(n, 1, 1), to_gray @ matrix, matrix)
-    mean_gray = torch.einsum("c,nchw->n", luma, images) / (images.shape[2] * images.shape[3])
-    offset = torch.where(jitter, brightness * (1 - contrast) * mean_gray, 0.0)
-    flat = images.flatten(2)
-    recolored: Tensor = torch.baddbmm(offset.view(n, 1, 1), matrix, flat).view(images.shape).clamp_(0, 1)
-    return recolored
+    """Every image with a distortion of its own: ``recolor`` with ``draw_colors``."""
+    return recolor(images, draw_colors(len(images), generator, strength, probability, gray_probability))
 
 
 def rotate_quarter(images: Tensor, quarters: int) -> Tensor:
