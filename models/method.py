@@ -135,11 +135,11 @@ class Method(nn.Module):
         """The encoder that is looked at and kept: ``encoder``, or an average of it."""
         return self.encoder
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (N, 3, S, S) in [0, 1] to features (N, dim)."""
+    def encode(self, pixels: Tensor, encoder: Backbone | None = None) -> Tensor:
+        """Pixels (N, 3, S, S) in [0, 1] to features (N, dim), by ``self.encoder`` or another."""
         with torch.autocast(pixels.device.type, enabled=False):  # differences of pixels drown in bfloat16
             seen = self.input_transform(pixels)
-        features: Tensor = self.encoder(seen)
+        features: Tensor = (self.encoder if encoder is None else encoder)(seen)
         return features
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Any:

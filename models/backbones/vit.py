@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
 from sslfeat.errors import UsageError
@@ -56,9 +57,17 @@ class ViTBackbone(Backbone):
         return positions
 
     def embed(self, images: Tensor) -> Tensor:
-        """Patch tokens (N, grid x grid, dim) in raster order, with their positions added."""
-        patches: Tensor = self.body._process_input(images)
-        return patches + self.positions
+        """Patch tokens (N, g x g, dim) in raster order, with their positions added; what is over at the edges is left out.
+
+        For images of another size than the network was made for positions are interpolated (DINO's way).
+        """
+        maps: Tensor = self.body.conv_proj(images)
+        positions = self.positions
+        if maps.shape[-1] != self.grid:
+            table = positions.transpose(1, 2).reshape(1, -1, self.grid, self.grid)
+            table = functional.interpolate(table, maps.shape[-2:], mode="bicubic", align_corners=False)
+            positions = table.flatten(2).transpose(1, 2)
+        return maps.flatten(2).transpose(1, 2) + positions
 
     def transform(self, tokens: Tensor, mask: Tensor | None = None, layer: str | None = None) -> Tensor:
         """Tokens (N, T, dim) through the blocks, and at the end through the final normalization.
@@ -74,7 +83,8 @@ class ViTBackbone(Backbone):
 
     def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
         tokens = self._run(images, layer)[:, int(self.class_token) :]
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, self.grid, self.grid)
+        side = images.shape[-1] // self.patch
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
 
     def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
         tokens = self._run(images, layer)

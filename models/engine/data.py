@@ -35,13 +35,21 @@ SAMPLE = 200
 class Images:
     """``pixels`` uint8 (N, S, S, 3) of the readable ``inputs``; ``failures`` are (path, reason) of the others.
 
-    ``manifest``: all inputs, with the sha256 of what was decoded.
+    ``manifest``: all inputs, with the sha256 of what was decoded. ``folder``: the run's, where what takes long may be kept.
     """
 
     pixels: npt.NDArray[np.uint8]
     inputs: tuple[ImageRecord, ...]
     failures: tuple[tuple[str, str], ...]
     manifest: Manifest | None = None
+    folder: Path | None = None
+
+    @property
+    def contents(self) -> list[bytes]:
+        """sha256 of the files of the readable inputs, 32 bytes each. Raises TrainingError if they were not decoded here."""
+        if self.manifest is None or self.manifest.contents is None:
+            raise TrainingError("it is not known which files these images are of")
+        return [content.ljust(32, b"\0") for content in self.manifest.contents.tolist() if content]
 
     @property
     def known(self) -> Manifest:
@@ -83,7 +91,7 @@ def load_images(
         raise TrainingError(f"{len(readable)} of {len(inputs)} images are readable; training needs at least 2")
     digests = np.array([b"" if line.startswith(FAILED) else bytes.fromhex(line) for line in lines], DIGEST)
     manifest = dataclasses.replace(manifest, contents=digests)
-    return Images(pixels[: len(readable)], readable, tuple(failures), manifest)
+    return Images(pixels[: len(readable)], readable, tuple(failures), manifest, cache_folder)
 
 
 def _decode(

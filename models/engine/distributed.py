@@ -26,6 +26,20 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of the processes this is."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def total_of(values: Tensor, how: str = "sum") -> Tensor:
+    """The sum (or the max) of values over the ranks, without gradients."""
+    if world_size() == 1:
+        return values
+    total = values.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[how])
+    return total
+
+
 def gather(rows: Tensor) -> Tensor:
     """The rows (N, ...) of all ranks, in the order of ranks, (W N, ...); gradients flow back to where rows come from."""
     return rows if world_size() == 1 else _gather(rows)

@@ -42,7 +42,7 @@ def build_method(config: TrainConfig) -> Method:
 
 def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:
     """Write the weights that will be exported, without the heads."""
-    kept = FrozenEncoder(method.input_transform, method.encoder)  # shares the method's weights, changes no mode
+    kept = FrozenEncoder(method.input_transform, method.exported)  # shares the method's weights, changes no mode
     write_tensors(path, kept.state_dict(), meta)
 
 

@@ -64,7 +64,7 @@ def features_of(method: Method, pixels: npt.NDArray[np.uint8], device: torch.dev
     with looking(method):
         for start in range(0, len(pixels), BATCH):
             batch = torch.from_numpy(pixels[start : start + BATCH]).to(device).permute(0, 3, 1, 2)
-            rows.append(method.encode(batch.float() / 255).float().cpu().numpy())
+            rows.append(method.encode(batch.float() / 255, method.exported).float().cpu().numpy())
     return np.concatenate(rows)
 
 

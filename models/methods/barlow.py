@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
+from sslfeat.models.modules.heads import expander
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views
 
 EPSILON = 1e-5  # under the variance of a unit
@@ -50,10 +51,7 @@ class Barlow(MultiView):
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
-        width = config.projection_dim
-        self.projector = nn.Sequential(
-            *_hidden(encoder.dim, width), *_hidden(width, width), nn.Linear(width, width, bias=False)
-        )
+        self.projector = expander(encoder.dim, config.projection_dim)
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """See ``barlow_twins``; of more than two views the mean over neighboring pairs."""
@@ -99,7 +97,3 @@ def _standardize(z: Tensor) -> Tensor:
     """Zero mean and unit variance of each unit over the batch."""
     centered = z - z.mean(0)
     return centered / (centered.pow(2).mean(0) + EPSILON).sqrt()
-
-
-def _hidden(in_dim: int, out_dim: int) -> tuple[nn.Module, ...]:
-    return nn.Linear(in_dim, out_dim, bias=False), nn.BatchNorm1d(out_dim), nn.ReLU(inplace=True)

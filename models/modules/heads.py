@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
@@ -13,6 +15,28 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Linear(hidden_dim, out_dim),
     )
+
+
+def expander(in_dim: int, hidden_dim: int, out_dim: int | None = None) -> nn.Sequential:
+    """Three-layer perceptron (N, in_dim) to (N, out_dim), by default as wide as it is inside (Barlow Twins' projector)."""
+    hidden = [
+        (nn.Linear(width, hidden_dim, bias=False), nn.BatchNorm1d(hidden_dim), nn.ReLU(inplace=True))
+        for width in (in_dim, hidden_dim)
+    ]
+    return nn.Sequential(*hidden[0], *hidden[1], nn.Linear(hidden_dim, out_dim or hidden_dim, bias=False))
+
+
+class Prototypes(nn.Module):
+    """Cosines (N, K) of rows (N, D) with K directions that are learned."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(count, dim))
+
+    def forward(self, rows: Tensor, frozen: bool = False) -> Tensor:
+        """``frozen``: without a gradient for the directions."""
+        weight = self.weight.detach() if frozen else self.weight
+        return functional.normalize(rows, dim=1) @ functional.normalize(weight, dim=1).T
 
 
 def small_tower(channels: int, out: int) -> nn.Sequential:

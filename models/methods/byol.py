@@ -1,0 +1,83 @@
+"""BYOL (Grill et al. 2020, "Bootstrap Your Own Latent"), with the several targets of FastSiam (Pototzky et al. 2022).
+
+Task: from one view of an image predict what a lagging average of the network makes of the others (section 3.1,
+equation 2). No negatives: that predictor and average keep it from collapsing is known from experience (section 5). Of more
+than two views each predicts the mean of all others (FastSiam, section 3), which steadies small batches. Known shortcut: the
+views share their colors; color distortion closes it, ``jitter=0`` with ``gray=0`` opens it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.method import About, Figures, Recipe, register
+from sslfeat.models.modules.heads import mlp
+from sslfeat.models.modules.teacher import Teacher, rising
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views, cosine_error
+
+
+@register("byol")
+class BYOL(MultiView):
+    """Every view, whole or local, predicts the mean of the whole ones except itself."""
+
+    @dataclass(frozen=True)
+    class Config(ViewConfig):
+        """``momentum`` of the average at first, 1 at the end (paper: 0.996, over a hundred times as many steps).
+
+        ``hidden``, ``projection_dim``: of projector and predictor (paper: 4096, 256). ``keep_average``: export it
+        instead of the encoder that it follows.
+        """
+
+        momentum: float = 0.99
+        hidden: int = 1024
+        projection_dim: int = 256
+        keep_average: bool = False
+
+    recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
+    about = About(
+        "Grill, Strub, Altché et al. 2020",
+        "predict what a lagging average of the network makes of the other views",
+        "ImageNet linear (ResNet-50, 1000 epochs) 74.3; CIFAR-10 (ResNet-18, 1000 epochs) 92.6, "
+        "FastSiam (200 epochs, nearest neighbors) 90.6",
+    )
+    config: Config
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.projector = mlp(encoder.dim, config.hidden, config.projection_dim)
+        self.predictor = mlp(config.projection_dim, config.hidden, config.projection_dim)
+        self.teacher = Teacher(self.input_transform, encoder, self.projector)
+
+    @property
+    def exported(self) -> Backbone:
+        average = self.teacher.parts[1]
+        return average if self.config.keep_average and isinstance(average, Backbone) else self.encoder
+
+    def after_step(self) -> None:
+        students = (self.input_transform, self.encoder, self.projector)
+        self.teacher.follow(students, rising(self.config.momentum, self.share))
+
+    def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
+        """See ``bootstrap``; ``error`` beside that of unrelated directions, 2."""
+        predictions = self.predictor(self.projector(self.features_of_all(features, views)))
+        count = self.config.views
+        loss = bootstrap(
+            list(predictions.chunk(count + self.config.local_views)), list(self.teacher(views.whole).chunk(count))
+        )
+        return loss, {"error": loss.detach(), "trivial": 2.0}
+
+
+def bootstrap(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Mean over views of 2 - 2 cos between a view's prediction (N, P) and the mean of the other views' unit targets.
+
+    ``targets`` are those of the first of the views.
+    """
+    units = [functional.normalize(target.float(), dim=1) for target in targets]
+    total = torch.stack(units).sum(0)
+    errors = [cosine_error(row, total - units[n] if n < len(units) else total) for n, row in enumerate(predictions)]
+    return torch.stack(errors).mean()

@@ -1,0 +1,103 @@
+"""DINO (Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers").
+
+Task: from one view of an image give the distribution over prototypes that a lagging average of the network gives for another
+(section 3.1, equation 3). Against collapse the teacher's outputs are centered, which forbids one prototype for all, and
+sharpened, which forbids all prototypes alike (section 3.1, "Avoiding collapse"). Local views predict whole ones. Works for
+ResNets and transformers. The prototypes rest at first (appendix C). Known shortcut: the views share their colors; color
+distortion closes it, ``jitter=0`` with ``gray=0`` opens it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.distributed import total_of, world_size
+from sslfeat.models.method import About, Figures, Recipe, register
+from sslfeat.models.modules.heads import Prototypes, expander
+from sslfeat.models.modules.teacher import Teacher, rising
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs
+
+REST = 0.03  # share of the run in which the prototypes stay where they are
+
+
+@register("dino")
+class DINO(MultiView):
+    """Cross-entropy of the teacher's distributions over whole views under the student's of all other views."""
+
+    @dataclass(frozen=True)
+    class Config(ViewConfig):
+        """``prototypes`` (paper: 65,536). ``temperature`` of the student (paper: 0.1) and ``teacher_temperature``
+        (paper: 0.04 to 0.07). ``center_momentum`` (paper: 0.9). ``momentum`` of the average at first, 1 at the end
+        (paper: 0.996, over many more steps). ``hidden``, ``projection_dim``: of the head (paper: 2048, 256).
+        ``keep_average``: export it, which is the better one (section 5.2), instead of the encoder that it follows.
+        """
+
+        prototypes: int = 1024
+        temperature: float = 0.1
+        teacher_temperature: float = 0.04
+        center_momentum: float = 0.9
+        momentum: float = 0.99
+        hidden: int = 1024
+        projection_dim: int = 256
+        local_views: int = 2
+        keep_average: bool = True
+
+    recipe = Recipe(batch_size=128, lr=1e-3, weight_decay=1e-4, clip=3.0)
+    about = About(
+        "Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin 2021",
+        "give each view the distribution over prototypes that a lagging average gives for another",
+        "ImageNet linear (ResNet-50, 800 epochs) 75.3, ViT-S/16 77.0; Imagenette (ResNet-18, neighbors) 88.8",
+    )
+    config: Config
+    center: Tensor
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.projector = expander(encoder.dim, config.hidden, config.projection_dim)
+        self.prototypes = Prototypes(config.projection_dim, config.prototypes)
+        self.teacher = Teacher(self.input_transform, encoder, self.projector, self.prototypes)
+        self.register_buffer("center", torch.zeros(config.prototypes))
+
+    @property
+    def exported(self) -> Backbone:
+        average = self.teacher.parts[1]
+        return average if self.config.keep_average and isinstance(average, Backbone) else self.encoder
+
+    def after_step(self) -> None:
+        students = (self.input_transform, self.encoder, self.projector, self.prototypes)
+        self.teacher.follow(students, rising(self.config.momentum, self.share))
+
+    def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
+        """See ``distribution_error``; ``entropy`` of the teacher's distributions in nats, log K if it is not sharp."""
+        config, count = self.config, self.config.views
+        total = count + config.local_views
+        rows = self.projector(self.features_of_all(features, views))
+        scores = self.prototypes(rows, frozen=self.share < REST).float()
+        with torch.autocast(features.device.type, enabled=False):
+            seen = self.teacher(views.whole).float()
+            targets = ((seen - self.center) / config.teacher_temperature).softmax(1)
+            logs = functional.log_softmax(scores / config.temperature, 1)
+        loss = distribution_error(list(targets.chunk(count)), list(logs.chunk(total)))
+        with torch.no_grad():
+            self.center.lerp_(total_of(seen.mean(0)) / world_size(), 1 - config.center_momentum)
+        entropy = -torch.special.xlogy(targets, targets).sum(1).mean()
+        return loss, {"entropy": entropy, "entropy_of_mean": -torch.special.xlogy(mean := targets.mean(0), mean).sum()}
+
+    def complaint(self, figures: dict[str, float]) -> str | None:
+        """Both ways to collapse show in the teacher's distributions."""
+        if figures["entropy_of_mean"] < 0.5:
+            return "the teacher gives all images one prototype: try a lower center_momentum, or a smaller --lr"
+        most = torch.tensor(float(self.config.prototypes)).log().item()
+        if figures["entropy"] > 0.98 * most:
+            return "the teacher's distributions are flat: try a lower teacher_temperature"
+        return None
+
+
+def distribution_error(targets: list[Tensor], logs: list[Tensor]) -> Tensor:
+    """Mean over pairs of different views of -sum of a whole view's target (N, K) times the other's log probabilities."""
+    return torch.stack([-(targets[b] * logs[a]).sum(1).mean() for a, b in pairs(len(logs), len(targets))]).mean()

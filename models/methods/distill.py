@@ -1,0 +1,111 @@
+"""Distillation into a small network (SEED: Fang et al. 2021; CompRess: Koohpayegani et al. 2020).
+
+Task: from a view of an image predict what a larger encoder, which is any encoder file, makes of the whole image. A linear map
+of the features points where the teacher's feature does, and is as similar to thousands of other images' features as the
+teacher's is (SEED, section 3.2, equation 5). The teacher sees every image once, undistorted, before training begins. Known
+shortcut: none; but a view that has lost what the teacher saw asks for guessing, so crops are large and colors change little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sslfeat.errors import UsageError
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.teacher_features import teacher_features
+from sslfeat.models.method import About, Figures, Recipe, register
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views
+
+
+@register("distill")
+class Distill(MultiView):
+    """Predictions (V N, T) of the teacher's centered features, unit length."""
+
+    least_views = 1
+
+    @dataclass(frozen=True)
+    class Config(ViewConfig):
+        """``teacher``: an encoder file or a name from ``sslfeat models``. ``features``: a features folder of that encoder
+        that holds the images; without one they are embedded into a folder of the run, ``teacher-...``.
+
+        ``relational``: weight of the similarities to ``others`` (SEED's queue: 65,536), other images drawn at each step,
+        at ``temperature`` (SEED: 0.2 and 0.01, CompRess: 0.04).
+        """
+
+        teacher: str = ""
+        features: str = ""
+        relational: float = 1.0
+        others: int = 4096
+        temperature: float = 0.05
+        jitter: float = 0.2
+        gray: float = 0.0
+        min_area: float = 0.3
+        views: int = 1
+
+    recipe = Recipe(batch_size=256, lr=3e-3, weight_decay=1e-4)
+    about = About(
+        "Fang et al. 2021; Koohpayegani, Tejankar, Pirsiavash 2020",
+        "predict what a larger encoder makes of the image",
+        "ImageNet linear (ResNet-18 of a ResNet-152, 200 epochs) 62.6, EfficientNet-B0 67.6",
+    )
+    config: Config
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        self.head: nn.Module = nn.Identity()
+        self._taught: npt.NDArray[np.float16] = np.empty((0, 0), np.float16)
+
+    def prepare(self, images: Images) -> None:
+        if not self.config.teacher:
+            raise UsageError("distill learns from an encoder: give one with --teacher ENCODER")
+        rows = teacher_features(self.config.teacher, self.config.features, images)
+        center = np.mean(rows, 0, dtype=np.float64).astype(np.float32)
+        self._taught = np.empty_like(rows)
+        for start in range(0, len(rows), 4096):
+            part = rows[start : start + 4096].astype(np.float32) - center
+            part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+            self._taught[start : start + 4096] = part
+        self.head = nn.Linear(self.encoder.dim, rows.shape[1])
+
+    def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
+        """2 - 2 cos to the teacher's feature, plus ``relational`` times the divergence of the similarities, in nats.
+
+        ``accuracy``: how often the nearest feature of the batch is the image's own.
+        """
+        predicted = functional.normalize(self.head(self.features_of_all(features, views)).float(), dim=1)
+        wanted = self._rows(self._of_batch(len(features) // self.config.views), predicted.device)
+        repeated = wanted.repeat(len(predicted) // len(wanted), 1)
+        with torch.autocast(predicted.device.type, enabled=False):
+            cosine = (predicted * repeated).sum(1)
+            loss = (2 - 2 * cosine).mean()
+            if self.config.relational:
+                drawn = torch.randint(len(self._taught), (self.config.others,))
+                others = torch.cat([wanted, self._rows(drawn, predicted.device)])
+                loss = loss + self.config.relational * relational(predicted, repeated, others, self.config.temperature)
+            right = torch.arange(len(wanted), device=predicted.device).repeat(len(predicted) // len(wanted))
+            accuracy = ((predicted.detach() @ wanted.T).argmax(1) == right).float().mean()
+        return loss, {"cosine": cosine.detach().mean(), "accuracy": accuracy, "chance": 1 / len(wanted)}
+
+    def _of_batch(self, n: int) -> Tensor:
+        """The numbers (N,) of the images at hand."""
+        if self.numbers is None or len(self.numbers) != n:
+            raise UsageError("distill needs to know which images a batch holds: train it with sslfeat")
+        return self.numbers.cpu()
+
+    def _rows(self, numbers: Tensor, device: torch.device) -> Tensor:
+        return torch.from_numpy(self._taught[numbers.numpy()]).to(device).float()
+
+
+def relational(predicted: Tensor, wanted: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence, in nats, of the similarities of unit rows ``predicted`` (N, T) to ``others`` (Q, T) from
+    those of ``wanted`` (N, T), each a softmax over the others."""
+    student = functional.log_softmax(predicted @ others.T / temperature, 1)
+    teacher = functional.log_softmax(wanted @ others.T / temperature, 1)
+    return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)

@@ -1,0 +1,91 @@
+"""MoCo (He et al. 2020, "Momentum Contrast"; Chen et al. 2020, "Improved Baselines"; Chen, Xie, He 2021, v3).
+
+Task: among many keys find the one that a lagging average of the network made of another view of the same image. With
+``queue`` the others are the keys of the last batches (2020, section 3.2); with ``queue=0`` those of the batch, and a
+predictor in front (v3, section 3). Known shortcut: batch normalization lets a batch's views tell each other apart (2020,
+section 3.3); the queue's keys come from other batches, so the encoder cannot use it there; the views' common colors are the
+other one, closed by color distortion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.distributed import gather, rank
+from sslfeat.models.method import About, Figures, Recipe, register
+from sslfeat.models.modules.heads import mlp
+from sslfeat.models.modules.queue import Queue
+from sslfeat.models.modules.teacher import Teacher, rising
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs
+
+
+@register("moco")
+class MoCo(MultiView):
+    """Queries of all views against keys of the other whole ones."""
+
+    @dataclass(frozen=True)
+    class Config(ViewConfig):
+        """``queue``: keys kept (paper: 65,536), 0 for those of the batch. ``temperature`` (paper: 0.2).
+
+        ``momentum`` of the average at first, 1 at the end (paper: 0.999 throughout, over many more steps).
+        ``hidden``, ``projection_dim``: of the projector (v2: 2048, 128).
+        """
+
+        queue: int = 4096
+        temperature: float = 0.2
+        momentum: float = 0.99
+        hidden: int = 1024
+        projection_dim: int = 128
+
+    recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
+    about = About(
+        "He, Fan, Wu, Xie, Girshick 2020; Chen, Xie, He 2021",
+        "find the lagging average's view of the same image among thousands of keys",
+        "ImageNet linear (ResNet-50, v2, 800 epochs) 71.1; CIFAR-10 (ResNet-18, 1000 epochs) 92.9",
+    )
+    config: Config
+
+    def __init__(self, encoder: Backbone, config: Config) -> None:
+        super().__init__(encoder, config)
+        width = config.projection_dim
+        self.projector = mlp(encoder.dim, config.hidden, width)
+        self.predictor: nn.Module = nn.Identity() if config.queue else mlp(width, config.hidden, width)
+        self.queue = Queue(config.queue, width) if config.queue else None
+        self.teacher = Teacher(self.input_transform, encoder, self.projector)
+
+    def after_step(self) -> None:
+        students = (self.input_transform, self.encoder, self.projector)
+        self.teacher.follow(students, rising(self.config.momentum, self.share))
+
+    def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
+        """InfoNCE in nats, the mean over pairs of views; ``accuracy``: how often the right key is the nearest."""
+        count, total = self.config.views, self.config.views + self.config.local_views
+        queries = self.predictor(self.projector(self.features_of_all(features, views))).chunk(total)
+        keys = self.teacher(views.whole).chunk(count)
+        negatives = self.queue.rows.clone() if self.queue is not None else None
+        results = [info_nce(queries[a], keys[b], negatives, self.config.temperature) for a, b in pairs(total, count)]
+        if self.queue is not None:
+            self.queue.push(functional.normalize(keys[0].float(), dim=1))
+        return torch.stack([loss for loss, _ in results]).mean(), results[0][1]
+
+
+def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor | None, temperature: float) -> tuple[Tensor, Figures]:
+    """-log of the share that key i has in query i's softmax over cosines; queries and keys (N, P) are of the same images.
+
+    The other keys are unit ``negatives`` (Q, P) if they are given, otherwise those of the other images, on all processes.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        query, key = functional.normalize(queries.float(), dim=1), functional.normalize(keys.float(), dim=1)
+        if negatives is None:
+            logits = query @ gather(key).T / temperature
+            right = torch.arange(len(query), device=query.device) + rank() * len(query)
+        else:
+            logits = torch.cat([(query * key).sum(1, keepdim=True), query @ negatives.T], 1) / temperature
+            right = torch.zeros(len(query), dtype=torch.int64, device=query.device)
+    accuracy = (logits.detach().argmax(1) == right).float().mean()
+    return functional.cross_entropy(logits, right), {"accuracy": accuracy, "chance": 1 / logits.shape[1]}
