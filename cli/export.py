@@ -33,7 +33,10 @@ def export(
     random_init: Annotated[
         str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="take the features here, e.g. layer3; default: the last")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last"),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="px, with --random-init, torchvision/NAME or timm/NAME")
     ] = None,

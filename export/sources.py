@@ -33,7 +33,7 @@ def origin(
     file = read_encoder_file(resolve(path))
     twins = [name for name in names() if (ZOO / name).is_dir()]
     twin = next((name for name in twins if read_encoder_file(resolve(name)).fingerprint == file.fingerprint), None)
-    return Origin(file, None if twin is None else lambda: _load(ZOO / twin, None))
+    return Origin(file, None if twin is None else lambda: _load(ZOO / twin, file.card.layer))
 
 
 def _of_run(run: Path, name: str | None, images: Sequence[str], layer: str | None, trust_code: bool) -> Origin:

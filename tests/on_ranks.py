@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,48 @@ from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.data import Images, load_images, to_batch
 from sslfeat.models.engine.frozen import build_method
 from sslfeat.models.method import VIT_BACKBONES, Method, Recipe, find_method, method_names
+from sslfeat.models.multi_view import MultiView, Views
+from tests.conftest import write_tiny
 
 BATCH = 16
-BLOCKS = {"simclr": 2, "barlow": 2, "rotation": 4}  # views that are blocks of N, image by image in each
-OPTIONS = {  # the length of a prefix is drawn for a whole batch; small codebooks are soon found
+BLOCKS = {"rotation": 4}  # views that are blocks of N, image by image in each; those of MultiView are counted
+OPTIONS = {  # the length of a prefix is drawn for a whole batch; small codebooks are soon found, small queues full
     "autoregressive": {"prefix": "false"},
     "beit": {"words": "16"},
+    "moco": {"queue": "12"},
     "patch2vec": {"words": "16"},
+    "swav": {"queue": "12", "prototypes": "24"},
+}
+CASES = {name: (name, OPTIONS.get(name, {})) for name in method_names()} | {
+    "simclr that keeps color": ("simclr", {"keep_color": "0.5", "local_views": "1"}),
+    "decoupled simclr of three views": ("simclr", {"loss": "dcl", "views": "3"}),
+    "moco without a queue": ("moco", {"queue": "0", "local_views": "1"}),
 }
 CPU = torch.device("cpu")
 
 
-def made(name: str, drawn: Images, seed: int = 0) -> Method:
+def made(case: str, drawn: Images, seed: int = 0) -> Method:
+    name, options = CASES[case]
     usual = find_method(name).recipe.backbones
     backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: "resnet10_w4"}.get(usual, usual[0])
-    method = build_method(TrainConfig(name, (), backbone, 32, seed=seed, options=OPTIONS.get(name, {})))
+    if name == "distill":
+        options = {**options, "teacher": str(teacher(drawn))}
+    method = build_method(TrainConfig(name, (), backbone, 32, seed=seed, options=options))
+    method.share = 0.5  # prototypes rest at first
     method.prepare(drawn)
     list(method.on_cycle(drawn, torch.Generator().manual_seed(seed)))
     for parameter in method.parameters():  # patch2vec begins at zero, where few gradients are left to compare
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
     return method
+
+
+def teacher(drawn: Images) -> Path:
+    """An encoder file of this process."""
+    assert drawn.folder is not None
+    folder = drawn.folder / f"process-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    return write_tiny(folder / "tiny.onnx")
 
 
 def views_of(method: Method, drawn: Images, rank: int, world: int) -> Any:
@@ -49,9 +71,20 @@ def views_of(method: Method, drawn: Images, rank: int, world: int) -> Any:
     return method.views(to_batch(drawn.pixels, numbers, CPU), torch.Generator().manual_seed(rank))
 
 
+def views_of_all(method: Method, case: str, drawn: Images, world: int) -> Any:
+    """What ``world`` ranks see of a batch, as one process sees it."""
+    views = [views_of(method, drawn, rank, world) for rank in range(world)]
+    method.numbers = torch.from_numpy(np.concatenate([np.arange(BATCH)[rank::world] for rank in range(world)]))
+    return joined(views, BLOCKS.get(case, 1))
+
+
 def joined(views: list[Any], blocks: int) -> Any:
-    """The views of all ranks as those of one process."""
+    """The views of all ranks as those of one process; of those that are none, none."""
     first = views[0]
+    if isinstance(first, Views):
+        fields = {f.name: [getattr(v, f.name) for v in views] for f in dataclasses.fields(first)}
+        each = BATCH // len(views)
+        return Views(**{name: joined(parts, len(_rows(parts[0])) // each) for name, parts in fields.items()})
     if isinstance(first, Tensor):
         return torch.cat([part for block in zip(*(v.chunk(blocks) for v in views), strict=True) for part in block])
     if isinstance(first, tuple):
@@ -63,8 +96,19 @@ def joined(views: list[Any], blocks: int) -> Any:
     return first
 
 
-def outcome(method: Method, views: Any) -> dict[str, Tensor]:
-    """Loss, gradient, figures and running statistics after one step's forward and backward."""
+def _rows(part: Tensor | None) -> Tensor | tuple[()]:
+    return () if part is None else part
+
+
+def outcome(method: Method, views: Any, seed: int = 0) -> dict[str, Tensor]:
+    """Loss, gradient, figures and running statistics after one step's forward and backward.
+
+    Queues and centers are filled by a step before it; both draw from the same ``seed``.
+    """
+    if isinstance(method, MultiView):
+        torch.manual_seed(seed)
+        method.loss(views)
+    torch.manual_seed(seed)
     loss, figures = method.loss(views)
     torch.autograd.backward(loss)
     told: dict[str, float] = {key: float(figures[key]) for key in figures if key in ("accuracy", "chance", "error")}
@@ -83,10 +127,13 @@ def main(rank: int, world: int, image_folder: str, out: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=world)
     drawn = load_images(find_inputs([image_folder]), 32, out.parent)
     kept: dict[str, Tensor] = {}
-    for name in method_names():
-        method = made(name, drawn)
+    for case in CASES:
+        method = made(case, drawn)
         distributed.share_statistics(method, CPU)
-        kept |= {f"{name}/{key}": value for key, value in outcome(method, views_of(method, drawn, rank, world)).items()}
+        kept |= {f"{case}/{key}": value for key, value in outcome(method, views_of(method, drawn, rank, world)).items()}
+    apart = made("lejepa", drawn)
+    distributed.share_statistics(apart, CPU)
+    kept["lejepa apart/gradient"] = outcome(apart, views_of(apart, drawn, rank, world), seed=rank)["gradient"]
     unlike = made("patch2vec", drawn, seed=rank)
     distributed.equalize(unlike)
     kept |= {f"equal/{name}": value.clone().contiguous() for name, value in unlike.state_dict().items()}

@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from sslfeat.data.dataset import find_inputs
 from sslfeat.models.engine.data import Images, load_images
-from sslfeat.models.method import method_names
-from tests.on_ranks import BLOCKS, joined, made, outcome, views_of
+from tests.on_ranks import CASES, made, outcome, views_of_all
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +40,12 @@ def ranks(
     return [load_file(f"{out}.{rank}") for rank in range(world)]
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", CASES)
 def test_the_gradient_of_several_processes_is_that_of_one(
     name: str, ranks: list[dict[str, Tensor]], drawn: Images
 ) -> None:
     method = made(name, drawn)
-    views = joined([views_of(method, drawn, rank, len(ranks)) for rank in range(len(ranks))], BLOCKS.get(name, 1))
-    whole = outcome(method, views)
+    whole = outcome(method, views_of_all(method, name, drawn, len(ranks)))
     for kept in ranks:
         shared = {key.split("/", 1)[1]: value for key, value in kept.items() if key.startswith(f"{name}/")}
         assert shared.keys() == whole.keys()
@@ -57,6 +55,20 @@ def test_the_gradient_of_several_processes_is_that_of_one(
         assert torch.allclose(shared["running"], whole["running"], rtol=1e-4, atol=1e-5)
         for key in (key for key in whole if key.startswith("figure")):
             assert float(shared[key]) == pytest.approx(float(whole[key]), rel=1e-3, abs=1e-5), key
+
+
+def test_ranks_that_draw_apart_train_the_mean_of_their_losses(ranks: list[dict[str, Tensor]], drawn: Images) -> None:
+    """In training every rank draws directions of its own: over the same embeddings, so that they are more directions."""
+    gradients = []
+    for seed in range(len(ranks)):
+        method = made("lejepa", drawn)
+        gradients.append(outcome(method, views_of_all(method, "lejepa", drawn, len(ranks)), seed)["gradient"].double())
+    truth = torch.stack(gradients).mean(0)
+    assert float(functional.cosine_similarity(gradients[0], truth, dim=0)) < 0.99999  # the directions matter
+    for kept in ranks:
+        gradient = kept["lejepa apart/gradient"].double()
+        assert float(functional.cosine_similarity(gradient, truth, dim=0)) > 0.99999
+        assert float(gradient.norm() / truth.norm()) == pytest.approx(1, abs=1e-3)
 
 
 def test_what_ranks_compute_apart_is_made_equal(ranks: list[dict[str, Tensor]], drawn: Images) -> None:

@@ -17,7 +17,7 @@ class Planes(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """float32 (N, 3, S, S), 0 to 255, to float32 (N, D)."""
-        embedding: Tensor = self.inner.encoder(self.inner.input_transform(image / 255), self.inner.layer)
+        embedding: Tensor = self.inner.embed(image / 255)
         return embedding
 
 

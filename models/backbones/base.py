@@ -41,6 +41,10 @@ class Backbone(nn.Module):
         """Feature maps (N, C, h, w) of a layer, C as in ``dims``."""
         raise NotImplementedError
 
+    def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        """Feature maps of each of these layers."""
+        return {layer: self.maps(images, layer) for layer in layers}
+
     def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
         """Pooled features (N, C) of a layer."""
         raise NotImplementedError

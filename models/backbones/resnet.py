@@ -23,11 +23,18 @@ class ConvBackbone(Backbone):
         self.body = body
 
     def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        last = self.layers[self.depth(layer) - 1]
+        return self.several_maps(images, (last,))[last]
+
+    def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         body = self.body
         maps: Tensor = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # type: ignore[operator]
-        for name in self.layers[: self.depth(layer)]:
+        found = {}
+        for name in self.layers[: max(map(self.depth, layers))]:
             maps = self.stage(name, maps)
-        return maps
+            if name in layers:
+                found[name] = maps
+        return found
 
     def stage(self, name: str, maps: Tensor) -> Tensor:
         """Maps of the layer called ``name`` from those of the layer before.

@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, read_tensors, write_tensors
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
+from sslfeat.models.engine.data import load_images
+from sslfeat.models.engine.readout import Readout, Whitening
 from sslfeat.models.method import Method, Normalize, file_sha256, find_method, make_config
+from sslfeat.numerics.sampling import evenly
+from sslfeat.storage import atomic
+
+BATCH = 128
+WHITENING_NAME = "whitening.safetensors"
+WHITENING_IMAGES = 8192
 
 
 class FrozenEncoder(nn.Module):
-    """Images as they are stored, uint8 (N, S, S, 3), to embeddings, float32 (N, D); this is what gets exported."""
+    """Images as they are stored, uint8 (N, S, S, 3), to embeddings, float32 (N, D); this is what gets exported.
+
+    ``layer`` is a Readout as text; a whitening has to be learned or loaded before the encoder is used.
+    """
 
     def __init__(self, input_transform: nn.Module, encoder: Backbone, layer: str | None = None) -> None:
         super().__init__()
-        self.layer = encoder.layers[encoder.depth(layer) - 1]
-        self.dim = encoder.dims[self.layer]
+        self.readout = Readout.parse(layer, encoder)
         self.input_transform = input_transform
         self.encoder = encoder
+        width = self.readout.width(encoder)
+        self.dim = width if self.readout.dim is None else min(width, self.readout.dim)
+        self.whitening = None if self.readout.whiten is None else Whitening(width, self.dim)
+
+    @property
+    def layer(self) -> str:
+        return str(self.readout)
 
     def forward(self, image: Tensor) -> Tensor:
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255
-        embedding: Tensor = self.encoder(self.input_transform(pixels), self.layer)
-        return embedding
+        return self.embed(image.permute(0, 3, 1, 2).to(torch.float32) / 255)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Pixels float32 (N, 3, S, S) in [0, 1] to embeddings (N, D)."""
+        rows = self.readout.pooled(self.encoder, self.input_transform(pixels))
+        whitened: Tensor = rows if self.whitening is None else self.whitening(rows)
+        return whitened
+
+    @torch.no_grad()
+    def pooled(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """What the whitening is learned from, (N, width), of images uint8 (N, S, S, 3)."""
+        parts = []
+        for start in range(0, len(pixels), BATCH):
+            batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
+            parts.append(self.readout.pooled(self.encoder, self.input_transform(batch)).numpy())
+        return np.concatenate(parts)
 
 
 def build_method(config: TrainConfig) -> Method:
@@ -51,7 +85,8 @@ def load_run(
 ) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
     """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``).
 
-    ``layer`` takes the features elsewhere than at the end; for rotation and counting the middle is often better.
+    ``layer`` takes the features elsewhere than at the end (see ``Readout``); for rotation and counting the middle is often
+    better.
     A run of a method from a ``.py`` file needs ``trust_code``, since loading it runs that file: the one it was trained with.
     Raises TrainingError.
     """
@@ -61,10 +96,35 @@ def load_run(
     encoder = FrozenEncoder(method.input_transform, method.encoder, layer)
     tensors, meta = read_tensors(run / ENCODER_NAME)
     try:
-        encoder.load_state_dict(tensors)
-    except RuntimeError as error:
+        missing, strange = encoder.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # shapes
         raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: {error}") from error
-    return _freeze(encoder), config, meta
+    if strange or [name for name in missing if not name.startswith("whitening.")]:
+        raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: it has other weights")
+    frozen = _freeze(encoder)
+    if frozen.whitening is not None:
+        _whiten(frozen, run, config)
+    return frozen, config, meta
+
+
+def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig) -> None:
+    """Load the whitening that is kept in the run folder, or learn it from the run's images and keep it."""
+    path, whitening = run / WHITENING_NAME, encoder.whitening
+    made_of = {"layer": encoder.layer, "encoder": atomic.sha256_file(run / ENCODER_NAME)}
+    if whitening is None or encoder.readout.whiten is None:
+        return
+    if path.exists():
+        tensors, meta = read_tensors(path)
+        if meta == made_of:
+            whitening.load_state_dict(tensors)
+            return
+    if not all(os.path.exists(spec) for spec in config.images):
+        raise TrainingError(f"the images of {run} are gone: {encoder.layer} is learned from them")
+    inputs = find_inputs(config.images, labels="none")
+    some = [inputs[row] for row in evenly(len(inputs), WHITENING_IMAGES)]
+    images = load_images(some, int(config.image_size or 0), run)
+    whitening.learn(encoder.pooled(images.pixels), encoder.readout.whiten)
+    write_tensors(path, whitening.state_dict(), made_of)
 
 
 def refuse_code(config: TrainConfig, file: Path, trusted: bool = False) -> None:

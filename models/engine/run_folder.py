@@ -13,13 +13,16 @@ from sslfeat.features.failures import FAILURES_NAME
 from sslfeat.models.engine import config as configs
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig
+from sslfeat.models.engine.frozen import WHITENING_NAME
 from sslfeat.models.engine.metrics_log import EVENTS, METRICS_NAME
 from sslfeat.models.engine.online_eval import PREVIEWS_NAME, WATCH_NAME
 from sslfeat.models.engine.pixel_cache import remove_caches
 from sslfeat.storage import atomic
 
 RESULT_NAME = "result.json"
-OURS = (CONFIG_NAME, MANIFEST_NAME, METRICS_NAME, WATCH_NAME, LAST_NAME, ENCODER_NAME, FAILURES_NAME, RESULT_NAME)
+OURS = (
+    CONFIG_NAME, MANIFEST_NAME, METRICS_NAME, WATCH_NAME, LAST_NAME, ENCODER_NAME, FAILURES_NAME, RESULT_NAME, WHITENING_NAME,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
