@@ -24,13 +24,21 @@ def train(
     method: Annotated[str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
     out: Annotated[Path, typer.Option(help="run folder")] = Path("run"),
-    backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, ..., vit_tiny, vit_s_16, ...")] = None,
+    backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="begin from a run, a shipped encoder, timm/NAME, torchvision/NAME")
+    ] = None,
+    extend: Annotated[Path | None, typer.Option(help="go on with a finished run, in a new --out")] = None,
+    teacher: Annotated[str | None, typer.Option(help="distill: an encoder file, or a name of 'sslfeat models'")] = None,
     image_size: Annotated[int | None, typer.Option(help="px; default: from the images")] = None,
     batch_size: Annotated[int | None, typer.Option(help="default: the method's, less for few images")] = None,
     steps: Annotated[int | None, typer.Option(help="budget in optimizer steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="budget in passes over the images")] = None,
     minutes: Annotated[float | None, typer.Option(help="minutes of training, evaluation not counted")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    backbone_lr: Annotated[float | None, typer.Option(help="in units of --lr; default: 1, with --init 0.2")] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="of the rate, a layer; default: 1, with --init 0.7")] = None,
+    freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="keep the backbone's batch statistics")] = False,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's")] = None,
     clip: Annotated[float | None, typer.Option(help="largest gradient norm, 0: any")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
@@ -39,6 +47,7 @@ def train(
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
     compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
     probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on while training")] = None,
+    keep: Annotated[str, typer.Option(help="last, or best by --probe-data")] = "last",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")] = None,
     config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
@@ -52,13 +61,13 @@ def train(
         from sslfeat.models.engine.config import TrainConfig
     if config is not None:
         settings = _repeat(config, bool(method or images), trust_code)
-    elif not method or not images:
+    elif extend is None and (not method or not images):
         raise UsageError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
     else:
         settings = TrainConfig(
-            method=os.path.abspath(method) if method.endswith(".py") else method,
-            images=tuple(os.path.abspath(spec) for spec in images),
-            options=_options(set_ or []),
+            method=os.path.abspath(method) if method and method.endswith(".py") else method or "",
+            images=tuple(os.path.abspath(spec) for spec in images or ()),
+            options=_options(set_ or [], teacher),
             backbone=backbone,
             image_size=image_size,
             batch_size=batch_size,
@@ -67,6 +76,11 @@ def train(
             minutes=minutes,
             lr=lr,
             weight_decay=weight_decay,
+            init=os.path.abspath(init) if init and os.path.exists(init) else init,
+            backbone_lr=backbone_lr,
+            layer_decay=layer_decay,
+            freeze_norm=freeze_norm,
+            keep=keep,
             clip=clip,
             seed=seed,
             accelerator=accelerator,
@@ -75,6 +89,8 @@ def train(
             compile=compile_,
             probe_data=os.path.abspath(probe_data) if probe_data else None,
         )
+    if extend is not None:
+        settings = _extended(extend, settings, trust_code)
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"--checkpoint-steps {checkpoint_steps}: it is at least 1")
     begin = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code}
@@ -91,6 +107,19 @@ def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:
     settings = load_config(config)
     if not trust_code:
         refuse_code(settings, config)
+    return settings
+
+
+def _extended(run: Path, given: TrainConfig, trust_code: bool) -> TrainConfig:
+    """The settings with which the run goes on."""
+    from sslfeat.models.engine.config import CONFIG_NAME
+    from sslfeat.models.engine.frozen import refuse_code
+    from sslfeat.models.engine.initial import extended
+
+    if given.init:
+        raise UsageError("--extend goes on with a run, --init begins another from its encoder: give one of them")
+    settings = extended(run.absolute(), given)
+    refuse_code(settings, run / CONFIG_NAME, trust_code)
     return settings
 
 
@@ -123,6 +152,11 @@ def _train(
         note(f"{len(result.failures)} images could not be read: {out / 'failures.csv'}")
     if result.fault:  # last, where it is read
         say(f"warning: {result.fault}")
+    elif "knn" in result.first:
+        say(
+            f"right on the probe images, at the start and now: nearest neighbors {result.first['knn']:.1%}, "
+            f"{result.last['knn']:.1%}; linear {result.first['linear']:.1%}, {result.last['linear']:.1%}"
+        )
     if result.failures:
         raise typer.Exit(1 if strict else BAD_INPUTS)
 
@@ -139,8 +173,11 @@ def describe(now: TrainProgress) -> str:
     return "  ".join(parts)
 
 
-def _options(pairs: list[str]) -> dict[str, str]:
+def _options(pairs: list[str], teacher: str | None) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
             raise UsageError(f"--set {pair}: write it as name=value")
-    return dict(pair.split("=", 1) for pair in pairs)
+    options = dict(pair.split("=", 1) for pair in pairs)
+    if teacher:
+        options["teacher"] = os.path.abspath(teacher) if os.path.exists(teacher) else teacher
+    return options

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models import methods as builtin
-from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.data import Images
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Figures = dict[str, Tensor | float]
 
 
@@ -58,15 +57,15 @@ class Recipe:
 
 
 class Normalize(nn.Module):
-    """Pixels (N, 3, H, W) in [0, 1] to zero mean and unit variance on ImageNet."""
+    """Pixels (N, 3, H, W) in [0, 1] to zero mean and unit variance, on ImageNet unless said otherwise."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std
@@ -100,7 +99,7 @@ class Method(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = config
-        self.input_transform: nn.Module = Normalize()
+        self.input_transform: nn.Module = Normalize(*encoder.normalization)
 
     @classmethod
     def build_encoder(cls, backbone: str, image_size: int, config: Any) -> Backbone:

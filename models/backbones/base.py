@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from sslfeat.errors import UsageError
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL, MEDIUM = 40, 112  # px: up to SMALL a stem that keeps the resolution, up to MEDIUM one that halves it once
 
 
@@ -15,6 +18,9 @@ class Backbone(nn.Module):
     ``layers`` names the places where features can be taken, first to last, and ``dims`` their channels; the last is
     the default everywhere.
     """
+
+    normalization: tuple[Sequence[float], Sequence[float]] = (IMAGENET_MEAN, IMAGENET_STD)
+    """Mean and standard deviation of the channels, of pixels in [0, 1], that it is fed with."""
 
     def __init__(self, image_size: int, dims: dict[str, int]) -> None:
         super().__init__()
@@ -40,6 +46,11 @@ class Backbone(nn.Module):
     def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
         """Feature maps (N, C, h, w) of a layer, C as in ``dims``."""
         raise NotImplementedError
+
+    def stage_of(self, parameter: str) -> int:
+        """How many layers lie in front of the one that a parameter belongs to, by its name; behind all of them, their number."""
+        inside = [n for n, layer in enumerate(self.layers) if f".{layer}." in f".{parameter}"]
+        return inside[0] if inside else 0
 
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         """Feature maps of each of these layers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,10 @@ class ViTBackbone(Backbone):
         """Take means over the patch tokens for features; the class token, out of use, is not trained."""
         self.class_token = False
         self.body.class_token.requires_grad_(False)
+
+    def stage_of(self, parameter: str) -> int:
+        block = re.search(r"encoder_layer_(\d+)\.", parameter)
+        return int(block[1]) if block else len(self.layers) * parameter.startswith("body.encoder.ln.")
 
     @property
     def positions(self) -> Tensor:

@@ -18,10 +18,11 @@ from sslfeat.models.method import Recipe
 from sslfeat.storage import atomic
 
 CONFIG_NAME = "config.yaml"
-ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes", "clip")
-FRACTIONS = ("lr", "weight_decay", "epochs", "minutes", "clip")
+ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes", "clip", "backbone_lr", "layer_decay")
+FRACTIONS = ("lr", "weight_decay", "epochs", "minutes", "clip", "backbone_lr", "layer_decay")
+INIT_BACKBONE_LR, INIT_LAYER_DECAY = 0.2, 0.7  # of weights that exist
 LEAST = {"image_size": 8, "batch_size": 2, "accumulate": 1, **dict.fromkeys(ZERO_OR_MORE, 0)}
-ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed")}
+ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed"), "keep": ("last", "best")}
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,13 @@ class TrainConfig:
     The run ends at the first of ``steps``, ``epochs`` and ``minutes`` (of training, after loading) that is reached.
     ``accumulate`` splits each batch into so many pieces, which are batches of their own to contrast and batch statistics.
     ``clip``: largest norm of the gradient, 0 for any. ``compile`` names a torch.compile backend, ``probe_data`` a
-    labeled folder to judge by while training. ``inputs_sha256`` is of the names and contents of the images
-    (``identity``), ``method_sha256`` of the Python file that ``method`` names, if it names one.
+    labeled folder to judge by while training. ``inputs_sha256`` is of the names and contents of the images (``identity``),
+    ``method_sha256`` of the Python file that ``method`` names, if it names one.
+
+    ``init`` names the weights that the encoder begins from (a run folder, an encoder in the box, ``timm/NAME``,
+    ``torchvision/NAME``), ``extend`` a run folder that is gone on with; ``init_sha256`` is of them. ``backbone_lr``: the
+    backbone's learning rate in units of ``lr``, multiplied by ``layer_decay`` for each layer behind; ``freeze_norm``: its batch
+    statistics stay. ``keep``: the ``last`` weights, or the ``best`` by the probe's nearest neighbors.
     """
 
     method: str
@@ -55,6 +61,13 @@ class TrainConfig:
     inputs_sha256: str | None = None
     method_sha256: str | None = None
     clip: float | None = None
+    init: str | None = None
+    extend: str | None = None
+    init_sha256: str | None = None
+    backbone_lr: float | None = None
+    layer_decay: float | None = None
+    freeze_norm: bool = False
+    keep: str = "last"
 
     def to_yaml(self) -> str:
         """YAML with the fields in the order of this class."""
@@ -63,7 +76,10 @@ class TrainConfig:
 
     def sha256(self) -> str:
         """Hash of what decides the weights: of files the names and contents, not where they lie."""
-        placeless = dataclasses.replace(self, images=(), probe_data=None, method=self.method_name)
+        named = bool(self.init) and self.init_sha256 is None  # published weights have a name, others contents
+        placeless = dataclasses.replace(
+            self, images=(), probe_data=None, method=self.method_name, extend=None, init=self.init if named else None
+        )
         return hashlib.sha256(placeless.to_yaml().encode()).hexdigest()
 
     @property
@@ -90,9 +106,11 @@ def load_config(path: Path) -> TrainConfig:
 def _fits(name: str, value: Any) -> bool:
     """Whether a file's value has the type of the field ``name``."""
     if value is None:
-        return name not in ("method", "seed", "accelerator", "accumulate")
+        return name not in ("method", "seed", "accelerator", "accumulate", "freeze_norm", "keep")
     if name == "images":
         return all(isinstance(spec, str) for spec in value)
+    if name == "freeze_norm":
+        return isinstance(value, bool)
     if name == "options":
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if name in LEAST:
@@ -118,11 +136,17 @@ def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size:
         lr=recipe.lr if config.lr is None else config.lr,
         weight_decay=recipe.weight_decay if config.weight_decay is None else config.weight_decay,
         clip=recipe.clip if config.clip is None else config.clip,
+        backbone_lr=_or(config.backbone_lr, INIT_BACKBONE_LR if config.init else 1.0),
+        layer_decay=_or(config.layer_decay, INIT_LAYER_DECAY if config.init else 1.0),
         precision=config.precision or ("bf16-mixed" if multiplies_bf16(gpu) else "32-true"),
     )
     filled = _with_budget(filled, gpu)
     _check_values(filled, count)
     return filled
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _batch_size(recipe: Recipe, accumulate: int, count: int) -> int:
@@ -156,6 +180,8 @@ def _check_values(config: TrainConfig, count: int) -> None:
     for name, allowed in ALLOWED.items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
+    if config.keep == "best" and not config.probe_data:
+        raise UsageError("--keep best judges by labeled images: give --probe-data FOLDER")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
     batch_size, processes = int(config.batch_size or 0), processes_asked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,12 @@ class FrozenEncoder(nn.Module):
         return np.concatenate(parts)
 
 
-def build_method(config: TrainConfig) -> Method:
-    """The method a config names, around its backbone, initialized from its seed."""
+def build_method(config: TrainConfig, begin: Callable[[Backbone], Backbone] = lambda random: random) -> Method:
+    """The method a config names, around its backbone, initialized from its seed; ``begin`` gives it other weights."""
     kind = find_method(config.method)
     options = make_config(kind, config.options)
     torch.manual_seed(config.seed)
-    return kind(kind.build_encoder(str(config.backbone), int(config.image_size or 0), options), options)
+    return kind(begin(kind.build_encoder(str(config.backbone), int(config.image_size or 0), options)), options)
 
 
 def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:

@@ -35,17 +35,19 @@ def find_fault(figures: dict[str, float], first: dict[str, float], last: dict[st
     if PROBE in first and PROBE in last and last[PROBE] < first[PROBE]:
         faults.append(
             f"the probe ended below where it began: {last[PROBE]:.1%} of the probe images right, "
-            f"{first[PROBE]:.1%} by the untrained encoder"
+            f"{first[PROBE]:.1%} by the encoder it began with"
         )
     said = [fault for fault in faults if fault]
     return "; ".join(said) + ": try more steps, a lower --lr, or another method" if said else None
 
 
-def looks(run: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """The first and the last row of ``watch.csv``; empty where there is none."""
+def looks(run: Path, kept: int | None = None) -> tuple[dict[str, float], dict[str, float]]:
+    """The first row of ``watch.csv`` and the last, or that of the weights that were ``kept``, by their step; empty where there
+    is none."""
     path = run / WATCH_NAME
     if not path.exists():
         return {}, {}
     with path.open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return (rows[0], rows[-1]) if rows else ({}, {})
+    ends = [row for row in rows if kept is None or row["step"] == kept]
+    return (rows[0], ends[-1]) if ends else ({}, {})

@@ -43,7 +43,7 @@ class Readout:
             if pooling and pooling not in POOLINGS:
                 raise UsageError(f"{place}: features are pooled by {', '.join(POOLINGS)}")
             parts.append((layer, pooling or "mean"))
-        found = dict(setting.split("=", 1) if "=" in setting else (setting, "") for setting in settings)
+        found = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
         try:
             whiten, dim = (float(found.pop("whiten")) if "whiten" in found else None), found.pop("dim", None)
             readout = cls(tuple(parts), whiten, None if dim is None else int(dim))
@@ -57,11 +57,6 @@ class Readout:
         text = "+".join(layer if pooling == "mean" else f"{layer}:{pooling}" for layer, pooling in self.parts)
         text += "" if self.whiten is None else f",whiten={self.whiten:g}"
         return text if self.dim is None else f"{text},dim={self.dim}"
-
-    @property
-    def plain(self) -> bool:
-        """Whether these are one layer's own features."""
-        return len(self.parts) == 1 and self.parts[0][1] == "mean" and self.whiten is None
 
     def width(self, backbone: Backbone) -> int:
         """How many numbers the parts are together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -22,12 +22,15 @@ class Result:
     """A finished run: its folder, the steps taken, and the images that could not be read.
 
     ``fault``: a sentence if it ended below where it began, or with nothing learned (see ``verdict``).
+    ``first``, ``last``: what the encoder was like at the start and, as it is kept, at the end.
     """
 
     run: Path
     steps: int
     failures: tuple[tuple[str, str], ...]
     fault: str | None = None
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.errors import FeaturesError, TrainingError, UsageError
 from sslfeat.features.failures import FAILURES_NAME
 from sslfeat.models.engine import config as configs
+from sslfeat.models.engine.best import BEST_NAME
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig
 from sslfeat.models.engine.frozen import WHITENING_NAME
@@ -22,6 +23,7 @@ from sslfeat.storage import atomic
 RESULT_NAME = "result.json"
 OURS = (
     CONFIG_NAME, MANIFEST_NAME, METRICS_NAME, WATCH_NAME, LAST_NAME, ENCODER_NAME, FAILURES_NAME, RESULT_NAME, WHITENING_NAME,
+    BEST_NAME,
 )  # fmt: skip
 
 

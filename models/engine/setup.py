@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sslfeat.models.engine import config as configs
 from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.initial import scale_of
 from sslfeat.models.method import Method
 
 
@@ -42,16 +43,19 @@ def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer
 
     Biases, normalization and tables (positions, tokens, the vectors of words) are not: nothing in them is to be small.
     """
-    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    groups: dict[tuple[float, bool, float], list[Tensor]] = {}
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
-            groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
-    decays = (0.0, float(config.weight_decay or 0))
+            decay = float(config.weight_decay or 0) * (name.endswith("weight") and parameter.ndim > 1)
+            groups.setdefault((decay, *scale_of(config, method, name)), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True) if group],
+        [
+            {"params": group, "weight_decay": decay, "backbone": inside, "scale": scale}
+            for (decay, inside, scale), group in groups.items()
+        ],
         lr=float(config.lr or 0),
         betas=method.recipe.betas,
-        fused=all(parameter.is_cuda for group in groups for parameter in group) or None,
+        fused=all(parameter.is_cuda for group in groups.values() for parameter in group) or None,
     )
 
 

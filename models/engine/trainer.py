@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +23,13 @@ from sslfeat.errors import InterruptedRun, TrainingError
 from sslfeat.features.failures import write_failures
 from sslfeat.models.engine import config as configs
 from sslfeat.models.engine import distributed
+from sslfeat.models.engine.best import Best
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME, all_finite, load_checkpoint, save_checkpoint
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.data import Ahead, Images, Order, load_images, to_batch, typical_size
 from sslfeat.models.engine.frozen import build_method, save_encoder
 from sslfeat.models.engine.health import RunResult, find_fault, looks
+from sslfeat.models.engine.initial import Pace, initial_encoder, restore_method, with_source
 from sslfeat.models.engine.meter import Complaints, Meter
 from sslfeat.models.engine.metrics_log import RunLog
 from sslfeat.models.engine.online_eval import ProbeSet, Watch, collapse, load_probe_set
@@ -69,9 +72,11 @@ def train(
     leader, begin = leads(), Begin(resume, overwrite, trust_code)
     reporter = reporter if reporter and leader else Reporter()
     inputs = find_inputs(config.images, labels="none")
-    config = configs.with_defaults(config, find_method(config.method).recipe, len(inputs), typical_size(inputs))
+    config, fitting = with_source(config), find_method(config.method).recipe
+    config = configs.with_defaults(config, fitting, len(inputs), typical_size(inputs))
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
-    module = build_method(config)
+    goes_on = resume and (out / LAST_NAME).exists()
+    module = build_method(config) if goes_on else build_method(config, partial(initial_encoder, config))
     with (
         atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(),
         signals.deferred(STOP_WITHIN) as stop,
@@ -88,7 +93,7 @@ def train(
             run = _Run(config, out, module, images, reporter, stop)
             if leader:
                 begin.record(config, out, images.known)
-            run.restore(resume)
+            run.restore(goes_on)
             verdict = run.loop(checkpoint_steps, probe_set)
         finally:
             if leader:
@@ -96,7 +101,7 @@ def train(
         if leader:
             write_failures(out, images.failures)
             write_result(out, verdict)
-    return Result(out, verdict.steps, images.failures, verdict.fault)
+    return Result(out, verdict.steps, images.failures, verdict.fault, verdict.first, verdict.last)
 
 
 class _Run:
@@ -115,6 +120,7 @@ class _Run:
         distributed.equalize(module)
         self.module = module
         self.optimizer = make_optimizer(module, config)  # of parameters where they stay: its state goes there, too
+        self.pace, self.best = Pace(config, module), Best(out, config.keep == "best")
         self.order = Order(len(images.pixels), int(config.batch_size or 1), config.seed)
         self.ahead = Ahead(lambda numbers: to_batch(images.pixels, numbers, self.fabric.device))
         self.upcoming: tuple[int, list[npt.NDArray[np.int64]]] | None = None
@@ -123,7 +129,9 @@ class _Run:
     def restore(self, resume: bool) -> None:
         """Go on from the last checkpoint if there is one, and get ready for the first step."""
         spent = 0.0
-        if resume and (self.out / LAST_NAME).exists():
+        if not resume:
+            restore_method(self.config, self.module)
+        else:
             progress: dict[str, Any] = load_checkpoint(self.out / LAST_NAME, self.module, self.optimizer)
             self.step, spent = int(progress["step"]), float(progress["seconds"])
             self.saved = f"step {self.step}"
@@ -147,8 +155,7 @@ class _Run:
                 self._cycle(generator)
                 seed_step(config.seed, self.step, fabric.global_rank, generator)
                 self.module.share = share
-                for group in self.optimizer.param_groups:
-                    group["lr"] = learning_rate(float(config.lr or 0), share)
+                self.pace.apply(self.optimizer, learning_rate(float(config.lr or 0), share), share)
                 meter.add(*self._step(generator))
                 self.step += 1
                 if self.step % LOG_EVERY == 0:
@@ -168,10 +175,11 @@ class _Run:
             self._save()
             if watch:
                 self._look(watch, complaints)
+                self.best.keep()
         finally:
             if log:
                 log.close()
-        first, last = looks(out) if log else ({}, {})
+        first, last = looks(out, self.best.step) if log else ({}, {})
         counts = (self.step, len(self.images.pixels), len(self.images.failures), seconds)
         return RunResult(*counts, means, first, last, find_fault(means, first, last))
 
@@ -222,7 +230,7 @@ class _Run:
         means = distributed.mean_figures(means, self.fabric.device)
         complaints.check(self.step, share, means)
         if log:
-            log.write(self.step, {**means, "lr": self.optimizer.param_groups[0]["lr"], "images_per_second": rate})
+            log.write(self.step, {**means, "lr": self.pace.highest, "images_per_second": rate})
         self.reporter.training(TrainProgress(share, self.step, rate, means))
         return means
 
@@ -230,6 +238,7 @@ class _Run:
         """Measure the encoder and say what is wrong with it; returns the seconds that took, which no budget counts."""
         began = time.monotonic()
         figures = watch.look(self.step, self.fabric.device, self.config.seed)
+        self.best.offer(self.module, self.step, len(self.images.pixels), figures)
         if self.step:
             complaints.say("collapse", collapse(figures))
         self.reporter.look(self.step, figures)

@@ -1,0 +1,79 @@
+"""Any of timm's networks as a backbone: ``timm/vit_small_patch14_dinov2``, ``timm/convnext_atto``, ..."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslfeat.errors import MissingExtraError, TrainingError, UsageError
+from sslfeat.models.backbones.base import Backbone
+
+PREFIX = "timm/"
+END = "end"  # the network's own features, behind whatever follows its last stage
+
+
+class TimmBackbone(Backbone):
+    """``body`` without its classifier, fed as its weights want it.
+
+    Layers are its stages or blocks, pooled by their means, and ``end``.
+    """
+
+    def __init__(self, body: Any, image_size: int) -> None:
+        infos = body.feature_info
+        stages = {
+            info["module"]: int(info["num_chs"]) for info in (infos if isinstance(infos, list) else infos.get_dicts())
+        }
+        with torch.no_grad():
+            dim = body.eval()(torch.zeros(1, 3, image_size, image_size)).shape[1]
+        super().__init__(image_size, {**stages, END: dim})
+        self.body = body.train()
+        self.normalization = (tuple(body.pretrained_cfg["mean"]), tuple(body.pretrained_cfg["std"]))
+
+    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
+        last = self.layers[self.depth(layer) - 1]
+        return self.several_maps(images, (last,))[last]
+
+    def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        stages = self.layers[:-1]
+        wanted = sorted({min(self.depth(layer), len(stages)) - 1 for layer in layers})
+        if END in layers and self.dims[END] != self.dims[stages[-1]]:
+            raise UsageError(f"the features of {END} have no map here: take {stages[-1]}")
+        found = self.body.forward_intermediates(images, indices=wanted, output_fmt="NCHW", intermediates_only=True)
+        maps = dict(zip(wanted, found, strict=True))
+        return {layer: maps[min(self.depth(layer), len(stages)) - 1] for layer in layers}
+
+    def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
+        if layer is None or layer == END:
+            features: Tensor = self.body(images)
+            return features
+        return self.maps(images, layer).mean((2, 3))
+
+
+def timm_network(name: str, image_size: int, pretrained: bool = False) -> TimmBackbone:
+    """``name`` without its prefix, at random initialization or with the weights that timm knows for it.
+
+    Raises UsageError for a name or size that cannot be, TrainingError for weights that cannot be fetched.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtraError("timm", "timm") from error
+    if not timm.is_model(name.split(".")[0]):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
+        raise UsageError(f"timm has no network {name!r}" + (f": perhaps one of {near}" if near else ""))
+    reasons: list[Exception] = []
+    for extra in ({"img_size": image_size, "dynamic_img_size": True}, {"img_size": image_size}, {}):
+        try:
+            body = timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
+            return TimmBackbone(body, image_size)
+        except TypeError as error:  # a network that takes any size has no such argument
+            reasons.append(error)
+        except (OSError, RuntimeError) as error:
+            if pretrained:
+                raise TrainingError(f"timm/{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise UsageError(f"timm/{name} at {image_size} px: {str(error).splitlines()[0]}") from error
+        except (AssertionError, ValueError) as error:
+            raise UsageError(f"timm/{name} at {image_size} px: {str(error).splitlines()[0]}") from error
+    raise UsageError(f"timm/{name} cannot be built: {reasons[-1]}")

@@ -1,0 +1,145 @@
+"""Beginning from weights that exist: those of a run, of an encoder in the box, of timm or torchvision; or going on with a run.
+
+What a plain continuation does to good weights is known: the first steps, with heads at random, destroy them. So the heads learn
+alone at first, and the backbone learns slowly, its early layers most slowly (Howard, Ruder 2018, "ULMFiT", section 3.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sslfeat.errors import TrainingError, UsageError
+from sslfeat.inference.registry import ZOO
+from sslfeat.inference.registry import names as shipped
+from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME, read_tensors
+from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
+from sslfeat.models.engine.frozen import load_run
+from sslfeat.models.method import Method
+from sslfeat.storage import atomic
+
+HEADS_ALONE = 0.05  # share of the run in which only the heads learn
+PUBLISHED = ("timm/", "torchvision/")
+
+
+def folder_of(init: str) -> Path | None:
+    """The run folder that ``init`` names, of a run or of an encoder in the box; None for published weights.
+
+    Raises UsageError if it names nothing.
+    """
+    if init.startswith(PUBLISHED):
+        return None
+    folder = ZOO / init if init in shipped() else Path(init)
+    if not (folder / CONFIG_NAME).is_file() or not (folder / ENCODER_NAME).is_file():
+        raise UsageError(
+            f"--init {init} is no run folder with an encoder, no encoder in the box ({', '.join(shipped())}), "
+            "and neither timm/NAME nor torchvision/NAME"
+        )
+    return folder
+
+
+def with_source(config: TrainConfig) -> TrainConfig:
+    """What follows from ``init``: its backbone and image size unless others were asked for, and what its weights are."""
+    if config.init is None:
+        return config
+    folder = folder_of(config.init)
+    if folder is None:
+        if config.backbone not in (None, config.init):
+            raise UsageError(
+                f"--init {config.init} are the weights of that network, not of --backbone {config.backbone}"
+            )
+        return dataclasses.replace(config, backbone=config.init)
+    kept = load_config(folder / CONFIG_NAME)
+    if config.backbone not in (None, kept.backbone):
+        raise UsageError(f"--init {config.init} is a {kept.backbone}, not a {config.backbone}: leave --backbone out")
+    return dataclasses.replace(
+        config,
+        backbone=kept.backbone,
+        image_size=config.image_size or kept.image_size,
+        init_sha256=atomic.sha256_file(folder / ENCODER_NAME),
+    )
+
+
+def extended(source: Path, given: TrainConfig) -> TrainConfig:
+    """The settings of the run ``source``, with those of ``given`` in their place that differ from what they are by default."""
+    kept, plain = load_config(source / CONFIG_NAME), TrainConfig("", ())
+    if not (source / LAST_NAME).is_file():
+        raise TrainingError(f"{source} holds no {LAST_NAME} to go on from")
+    if given.method and given.method != kept.method:
+        raise UsageError(
+            f"{source} is a run of {kept.method}, not of {given.method}: --init begins another method from it"
+        )
+    named = {
+        item.name for item in dataclasses.fields(TrainConfig) if getattr(given, item.name) != getattr(plain, item.name)
+    }
+    if named & {"steps", "epochs", "minutes"}:
+        kept = dataclasses.replace(kept, steps=None, epochs=None, minutes=None)
+    changes = {name: getattr(given, name) for name in named}
+    changes |= {"extend": str(source), "init": None, "init_sha256": atomic.sha256_file(source / LAST_NAME)}
+    return dataclasses.replace(kept, **changes)
+
+
+def initial_encoder(config: TrainConfig, random: Backbone) -> Backbone:
+    """The encoder that training begins with: that of ``config.init``, or ``random``."""
+    if config.init is None:
+        return random
+    folder = folder_of(config.init)
+    if folder is None:
+        from sslfeat.models.backbones.registry import build_backbone
+
+        return build_backbone(config.init, int(config.image_size or 0), pretrained=True)
+    trained = load_run(folder)[0].encoder
+    try:
+        random.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise TrainingError(
+            f"--init {config.init} does not fit {config.backbone} at {config.image_size} px: {error}"
+        ) from error
+    return random
+
+
+def restore_method(config: TrainConfig, method: Method) -> None:
+    """Load the weights of the run that is extended, heads included; of what belongs to its images, what fits these."""
+    if config.extend is None:
+        return
+    path = Path(config.extend) / LAST_NAME
+    tensors, _ = read_tensors(path)
+    weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
+    known, parameters = method.state_dict(), dict(method.named_parameters())
+    fitting = {name: value for name, value in weights.items() if name in parameters or known[name].shape == value.shape}
+    try:
+        method.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:
+        raise TrainingError(f"{path} does not fit this run: {error}") from error
+
+
+class Pace:
+    """How fast each part learns, and whether batch normalization inside the backbone keeps its statistics."""
+
+    def __init__(self, config: TrainConfig, method: Method) -> None:
+        self._alone = HEADS_ALONE if config.init else 0.0
+        self._freeze, self.highest = config.freeze_norm, 0.0
+        self._norms = [part for part in method.encoder.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+    def apply(self, optimizer: torch.optim.Optimizer, rate: float, share: float) -> None:
+        """Set the learning rates of this step, and the mode of the backbone's normalization."""
+        alone, self.highest = share < self._alone, rate
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (0.0 if alone and group["backbone"] else group["scale"])
+        if self._freeze or self._alone:
+            for norm in self._norms:
+                norm.train(not (alone or self._freeze))
+
+
+def scale_of(config: TrainConfig, method: Method, name: str) -> tuple[bool, float]:
+    """Whether a parameter of the method is the backbone's, and its learning rate in units of the run's."""
+    inside = re.fullmatch(r"encoder\.(.+)", name)
+    if not inside:
+        return False, 1.0
+    behind = len(method.encoder.layers) - 1 - method.encoder.stage_of(inside[1])
+    return True, float(config.backbone_lr or 1.0) * float(config.layer_decay or 1.0) ** max(0, behind)
