@@ -34,8 +34,7 @@ def export(
         str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
     ] = None,
     layer: Annotated[
-        str | None,
-        typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last"),
+        str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="px, with --random-init, torchvision/NAME or timm/NAME")
@@ -77,18 +76,9 @@ def export(
         return
     card = (name, data_name, data_license, license)
     _encoder_file(
-        source,
-        random_init,
-        image_size,
-        seed,
-        out or Path("encoder.onnx"),
-        images or [],
-        layer,
-        card,
-        overwrite,
-        trust_code,
+        source, random_init, image_size, seed, out or Path("encoder.onnx"), images or [], layer, card, overwrite, trust_code,
         as_json,
-    )
+    )  # fmt: skip
 
 
 def _encoder_file(

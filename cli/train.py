@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,44 +58,37 @@ def train(
     strict: Annotated[bool, typer.Option("--strict", help="unreadable images are an error")] = False,
 ) -> None:
     """Train an encoder without labels. METHOD --help explains the method. Several GPUs: torchrun --no-python sslfeat."""
-    with needs("train"):
-        from sslfeat.models.engine.config import TrainConfig
+    given = dict(locals())
     if config is not None:
         settings = _repeat(config, bool(method or images), trust_code)
     elif extend is None and (not method or not images):
         raise UsageError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
     else:
-        settings = TrainConfig(
-            method=os.path.abspath(method) if method and method.endswith(".py") else method or "",
-            images=tuple(os.path.abspath(spec) for spec in images or ()),
-            options=_options(set_ or [], teacher),
-            backbone=backbone,
-            image_size=image_size,
-            batch_size=batch_size,
-            steps=steps,
-            epochs=epochs,
-            minutes=minutes,
-            lr=lr,
-            weight_decay=weight_decay,
-            init=os.path.abspath(init) if init and os.path.exists(init) else init,
-            backbone_lr=backbone_lr,
-            layer_decay=layer_decay,
-            freeze_norm=freeze_norm,
-            keep=keep,
-            clip=clip,
-            seed=seed,
-            accelerator=accelerator,
-            precision=precision,
-            accumulate=accumulate,
-            compile=compile_,
-            probe_data=os.path.abspath(probe_data) if probe_data else None,
-        )
+        settings = _settings(given)
     if extend is not None:
         settings = _extended(extend, settings, trust_code)
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"--checkpoint-steps {checkpoint_steps}: it is at least 1")
     begin = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code}
     _train(settings, out, begin, checkpoint_steps, strict)
+
+
+def _settings(given: dict[str, Any]) -> TrainConfig:
+    """What was asked for on the command line; paths are made absolute, so that the run can be repeated from anywhere."""
+    with needs("train"):
+        from sslfeat.models.engine.config import TrainConfig
+    names = {item.name for item in dataclasses.fields(TrainConfig)} & set(given)
+    method, init, probe_data = given["method"] or "", given["init"], given["probe_data"]
+    placed = {
+        "method": os.path.abspath(method) if method.endswith(".py") else method,
+        "images": tuple(os.path.abspath(spec) for spec in given["images"] or ()),
+        "init": os.path.abspath(init) if init and os.path.exists(init) else init,
+        "probe_data": os.path.abspath(probe_data) if probe_data else None,
+        "options": _options(given["set_"] or [], given["teacher"]),
+        "compile": given["compile_"],
+        "extend": None,  # which is made out with the settings of that run
+    }
+    return TrainConfig(**{name: given[name] for name in names} | placed)
 
 
 def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:

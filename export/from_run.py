@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from sslfeat import __version__
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Preprocess, decode
 from sslfeat.data.synthetic import draw_samples
-from sslfeat.errors import ExportError, ImageError
+from sslfeat.errors import ExportError, ImageError, UsageError
 from sslfeat.export.images import DRAWN
 from sslfeat.export.parity import IMAGES, check_parity
 from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
@@ -26,6 +27,8 @@ from sslfeat.models.engine.frozen import load_run, random_encoder
 from sslfeat.storage import atomic
 
 UNKNOWN_LICENSE = "not stated"
+NOT_FOR_BUSINESS = re.compile(r"non[- ]?commercial|\bnc\b|research only", re.IGNORECASE)
+PERMISSIVE = re.compile(r"apache|\bmit\b|bsd|cc0|cc[- ]by\b(?![- ]nc)|public domain", re.IGNORECASE)
 NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
 
 
@@ -37,6 +40,18 @@ class Labels:
     data_name: str | None = None
     data_license: str = UNKNOWN_LICENSE
     license: str = UNKNOWN_LICENSE
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a permissive license over data that is not for business, unless it says so in words."""
+        if (
+            NOT_FOR_BUSINESS.search(self.data_license)
+            and PERMISSIVE.search(self.license)
+            and not NOT_FOR_BUSINESS.search(self.license)
+        ):
+            raise UsageError(
+                f"the weights are to be {self.license}, the images are {self.data_license}: if that is meant, say so in words, "
+                f"as --license '{self.license}, trained on non-commercial images'"
+            )
 
 
 def export_run(

@@ -67,6 +67,8 @@ class MultiView(Method):
         if config.views < self.least_views:
             raise UsageError(f"views={config.views}: {type(self).__name__} needs {self.least_views} or more")
         if config.aware:
+            if config.views < 2:
+                raise UsageError(f"aware={config.aware}: two views or more differ, not {config.views}")
             self.difference = mlp(2 * encoder.dim, encoder.dim, DESCRIBED)
 
     def distortion(self, n: int, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
@@ -130,10 +132,11 @@ class MultiView(Method):
 
 
 def view_side(image_size: int, share: float, grow: bool) -> int:
-    """Width of whole views in px when ``share`` of the run is done; a multiple of 8 that is even after halving."""
-    if not grow or image_size < 32:
+    """Width of whole views in px when ``share`` of the run is done: at last the images', before it multiples of 8."""
+    third = int(share * 3)
+    if not grow or image_size < 32 or third >= 2:
         return image_size
-    return max(16, round(image_size * (2 + min(2, int(share * 3))) / 4 / 8) * 8)
+    return max(16, round(image_size * (2 + third) / 4 / 8) * 8)
 
 
 def describe(parts: Tensor, colors: Colors) -> Tensor:

@@ -28,6 +28,7 @@ BLOCKS = {"rotation": 4}  # views that are blocks of N, image by image in each; 
 OPTIONS = {  # the length of a prefix is drawn for a whole batch; small codebooks are soon found, small queues full
     "autoregressive": {"prefix": "false"},
     "beit": {"words": "16"},
+    "distill": {"others": "12"},
     "moco": {"queue": "12"},
     "patch2vec": {"words": "16"},
     "swav": {"queue": "12", "prototypes": "24"},

@@ -65,10 +65,13 @@ def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(
     losses = []
     if name in REMEMBER:
         method(batch, torch.Generator().manual_seed(0))  # a queue is empty at first
-    before = {key: value.clone() for key, value in method.state_dict().items()}
+    memory = [buffer for key, buffer in method.named_buffers() if key == "center" or key.startswith("queue.")]
+    before = [buffer.clone() for buffer in memory]
     for seed in (1, 1, 2):
         if name in REMEMBER:
-            method.load_state_dict(before)
+            assert memory
+            for buffer, value in zip(memory, before, strict=True):
+                buffer.copy_(value)
         torch.manual_seed(seed)
         losses.append(method(batch, torch.Generator().manual_seed(seed))[0])
     first, again, other = losses

@@ -21,7 +21,8 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.numerics.arrays import FloatArray
 
 POOLINGS = {"mean": 1, "std": 1, "2x2": 4}  # how many numbers a channel becomes
-LEAST_VARIANCE = 1e-6  # of the first axis': below it a direction is noise
+EPSILON = 1e-5  # under a root: where a map is constant, rounding would be all there is
+LEAST_VARIANCE = 1e-4  # of the first axis': below it a direction is noise
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _pool(maps: Tensor, pooling: str) -> Tensor:
         return maps.mean((2, 3))
     if pooling == "std":
         mean = maps.mean((2, 3), keepdim=True)
-        return ((maps - mean).pow(2).mean((2, 3)) + 1e-8).sqrt()
+        return ((maps - mean).pow(2).mean((2, 3)) + EPSILON).sqrt()
     step = maps.shape[-1] // 2
     if not step:
         raise UsageError("a map of one pixel has no quarters: take an earlier layer, or a larger image size")

@@ -85,8 +85,9 @@ class SwAV(MultiView):
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float, rounds: int) -> Tensor:
     """exp(``scores`` / ``epsilon``) (N, K) with rows of sum 1 and columns of nearly equal sums, over all processes."""
-    codes = ((scores - total_of(scores.max(), "max")) / epsilon).exp()
+    logs = scores.double() / epsilon  # in logarithms: a cluster that all point away from would be 0 / 0
     for _ in range(rounds):
-        codes = codes / total_of(codes.sum(0)).clamp(min=1e-12)
-        codes = codes / codes.sum(1, keepdim=True).clamp(min=1e-12)
-    return codes
+        largest = total_of(logs.max(0).values, "max")
+        logs = logs - largest - total_of((logs - largest).exp().sum(0)).log()
+        logs = logs.log_softmax(1)
+    return logs.exp().to(scores.dtype)
