@@ -50,7 +50,7 @@ def method_help(name: str) -> str:
         *("  " + line for line in module.splitlines()),
         "",
         "Options of the method, given as --set NAME=VALUE:",
-        *("  " + line for line in (inspect.getdoc(kind.Config) or "").splitlines()),
+        *("  " + line for line in _words(kind).splitlines()),
         *(f"  {option}  [default: {default}]" for option, default in _options(kind).items()),
     ]
     return "\n".join(line.rstrip() for line in lines)
@@ -76,3 +76,9 @@ class TrainCommand(TyperCommand):
 
 def _options(kind: Any) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(kind.Config)}
+
+
+def _words(kind: Any) -> str:
+    """What the method's Config and those that it extends say of their options."""
+    classes = [part for part in kind.Config.__mro__ if dataclasses.is_dataclass(part)]
+    return "\n\n".join(inspect.cleandoc(part.__doc__ or "") for part in classes)

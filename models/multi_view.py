@@ -151,6 +151,15 @@ def pairs(views: int, against: int | None = None) -> list[tuple[int, int]]:
     return [(a, b) for a in range(views) for b in range(views if against is None else against) if a != b]
 
 
+def partners(first: Tensor, second: Tensor) -> Figures:
+    """``accuracy``: how often the nearest of the second rows (N, P), by cosine, is that of the same image; ``chance``."""
+    similarity = (
+        functional.normalize(first.detach().float(), dim=1) @ functional.normalize(second.detach().float(), dim=1).T
+    )
+    right = similarity.argmax(1) == torch.arange(len(first), device=first.device)
+    return {"accuracy": right.float().mean(), "chance": 1 / len(first)}
+
+
 def cosine_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean of 2 - 2 cos between the rows of two arrays (N, P), in float32: from 0 to 4."""
     with torch.autocast(predicted.device.type, enabled=False):

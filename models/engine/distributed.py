@@ -31,6 +31,12 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def total_of(values: Tensor, how: str = "sum") -> Tensor:
     """The sum (or the max) of values over the ranks, without gradients."""
     if world_size() == 1:

@@ -12,6 +12,7 @@ from sslfeat.features.reader import FeaturesFolder
 from sslfeat.features.writer import embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.distributed import rank, wait_for_all
 
 TEACHER_NAME = "teacher"  # features folders of a run are called so, and by encoder and images
 
@@ -29,7 +30,9 @@ def teacher_features(encoder: str, features: str, images: Images) -> npt.NDArray
         raise TrainingError("there is no run folder to embed the images into: give features=FOLDER")
     else:
         folder = images.folder / f"{TEACHER_NAME}-{loaded.fingerprint[:8]}-{images.identity[:8]}"
-        embed_to_folder(loaded, images.inputs, folder)
+        if rank() == 0:
+            embed_to_folder(loaded, images.inputs, folder)
+        wait_for_all()
     opened = FeaturesFolder(folder)
     if opened.fingerprint != loaded.fingerprint:
         raise TrainingError(f"{folder} is of another encoder than {encoder}: give its own features, or none")
@@ -49,6 +52,6 @@ def _matched(opened: FeaturesFolder, images: Images) -> npt.NDArray[np.float16]:
     if len(missing):
         raise TrainingError(
             f"{len(missing)} of the images have no features in {opened.folder}, such as {images.inputs[missing[0]].name}: "
-            "embed them with sslfeat embed --update, or give no features"
+            "embed them with sslfeat embed --update"
         )
     return rows

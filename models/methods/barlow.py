@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import expander
-from sslfeat.models.multi_view import MultiView, ViewConfig, Views
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views, partners
 
 EPSILON = 1e-5  # under the variance of a unit
 LEAST_AGREEMENT = 0.2
@@ -55,7 +54,8 @@ class Barlow(MultiView):
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """See ``barlow_twins``; of more than two views the mean over neighboring pairs."""
-        rows = self.projector(features).chunk(self.config.views)
+        count = self.config.views + self.config.local_views
+        rows = self.projector(self.features_of_all(features, views)).chunk(count)
         couples = [(rows[n], rows[n + 1]) for n in range(len(rows) - 1)]
         results = [barlow_twins(torch.cat(couple), self.config.redundancy_weight) for couple in couples]
         return torch.stack([loss for loss, _ in results]).mean(), results[0][1]
@@ -80,16 +80,14 @@ def barlow_twins(projections: Tensor, weight: float) -> tuple[Tensor, Figures]:
         first, second = (_standardize(half) for half in gather_parts(projections.float(), 2).chunk(2))
         n, width = first.shape
         correlation = first.T @ second / n
-        similarity = functional.normalize(first.detach(), dim=1) @ functional.normalize(second.detach(), dim=1).T
+        found = partners(first, second)
     diagonal = correlation.diagonal()
     off_diagonal = correlation.pow(2).sum() - diagonal.pow(2).sum()
     others = (correlation.detach().abs().sum() - diagonal.detach().abs().sum()) / max(1, width * (width - 1))
-    partner = torch.arange(n, device=similarity.device)
     return (1 - diagonal).pow(2).sum() + weight * off_diagonal, {
         "agreement": diagonal.detach().mean(),
         "redundancy": others,
-        "accuracy": (similarity.argmax(1) == partner).float().mean(),
-        "chance": 1 / n,
+        **found,
     }
 
 

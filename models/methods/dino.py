@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslfeat.models.backbones.base import Backbone
-from sslfeat.models.engine.distributed import total_of, world_size
+from sslfeat.models.engine.distributed import gather_parts, total_of, world_size
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import Prototypes, expander
 from sslfeat.models.modules.teacher import Teacher, rising
-from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs, partners
 
 REST = 0.03  # share of the run in which the prototypes stay where they are
 
@@ -86,7 +86,9 @@ class DINO(MultiView):
         with torch.no_grad():
             self.center.lerp_(total_of(seen.mean(0)) / world_size(), 1 - config.center_momentum)
         entropy = -torch.special.xlogy(targets, targets).sum(1).mean()
-        return loss, {"entropy": entropy, "entropy_of_mean": -torch.special.xlogy(mean := targets.mean(0), mean).sum()}
+        mean = targets.mean(0)
+        figures = {"entropy": entropy, "entropy_of_mean": -torch.special.xlogy(mean, mean).sum()}
+        return loss, {**figures, **partners(*gather_parts(rows, total).chunk(total)[:2])}
 
     def complaint(self, figures: dict[str, float]) -> str | None:
         """Both ways to collapse show in the teacher's distributions."""

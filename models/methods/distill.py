@@ -19,6 +19,7 @@ from torch.nn import functional
 from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.distributed import gather, rank
 from sslfeat.models.engine.teacher_features import teacher_features
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views
@@ -82,16 +83,18 @@ class Distill(MultiView):
         predicted = functional.normalize(self.head(self.features_of_all(features, views)).float(), dim=1)
         wanted = self._rows(self._of_batch(len(features) // self.config.views), predicted.device)
         repeated = wanted.repeat(len(predicted) // len(wanted), 1)
+        everyone = gather(wanted)
         with torch.autocast(predicted.device.type, enabled=False):
             cosine = (predicted * repeated).sum(1)
             loss = (2 - 2 * cosine).mean()
             if self.config.relational:
                 drawn = torch.randint(len(self._taught), (self.config.others,))
-                others = torch.cat([wanted, self._rows(drawn, predicted.device)])
+                others = torch.cat([everyone, self._rows(drawn, predicted.device)])
                 loss = loss + self.config.relational * relational(predicted, repeated, others, self.config.temperature)
             right = torch.arange(len(wanted), device=predicted.device).repeat(len(predicted) // len(wanted))
-            accuracy = ((predicted.detach() @ wanted.T).argmax(1) == right).float().mean()
-        return loss, {"cosine": cosine.detach().mean(), "accuracy": accuracy, "chance": 1 / len(wanted)}
+            right = right + rank() * len(wanted)
+            accuracy = ((predicted.detach() @ everyone.T).argmax(1) == right).float().mean()
+        return loss, {"cosine": cosine.detach().mean(), "accuracy": accuracy, "chance": 1 / len(everyone)}
 
     def _of_batch(self, n: int) -> Tensor:
         """The numbers (N,) of the images at hand."""

@@ -19,7 +19,7 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import expander
-from sslfeat.models.multi_view import MultiView, ViewConfig, Views
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views, partners
 
 KNOTS, REACH = 17, 5.0  # points of the integral over the characteristic function, and where it ends
 
@@ -61,7 +61,8 @@ class LeJEPA(MultiView):
         directions = torch.randn(rows.shape[1], config.directions, device=rows.device)
         gaussianity = torch.stack([sigreg(part, functional.normalize(directions, dim=0)) for part in parts]).mean()
         loss = (1 - config.weight) * prediction + config.weight * gaussianity
-        return loss, {"prediction": prediction.detach(), "gaussianity": gaussianity.detach()}
+        figures = {"prediction": prediction.detach(), "gaussianity": gaussianity.detach()}
+        return loss, {**figures, **partners(parts[0], parts[1])}
 
 
 def sigreg(rows: Tensor, directions: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslfeat.models.backbones.base import Backbone
-from sslfeat.models.engine.distributed import total_of, world_size
+from sslfeat.models.engine.distributed import rank, total_of, world_size
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import Prototypes, mlp
 from sslfeat.models.modules.queue import Queue
@@ -78,7 +78,7 @@ class SwAV(MultiView):
         """The codes (N, K) of a view's ``scores``, balanced together with the queue's."""
         earlier = scores[:0]
         if self.queue is not None and self.queue.full:
-            earlier = self.prototypes(self.queue.rows)[:: world_size()]
+            earlier = self.prototypes(self.queue.rows)[rank() :: world_size()]
         return sinkhorn(torch.cat([scores, earlier]), self.config.epsilon, self.config.rounds)[: len(scores)]
 
 

@@ -17,7 +17,7 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import expander
-from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs
+from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs, partners
 
 EPSILON = 1e-4  # under the variance
 
@@ -57,7 +57,8 @@ class VICReg(MultiView):
         rows = self.expander(self.features_of_all(features, views))
         invariance, variance, covariance, std = vicreg_terms(rows, count, config.views)
         loss = config.invariance * invariance + config.variance * variance + config.covariance * covariance
-        return loss, {"invariance": invariance.detach(), "covariance": covariance.detach(), "std": std}
+        figures = {"invariance": invariance.detach(), "covariance": covariance.detach(), "std": std}
+        return loss, {**figures, **partners(*gather_parts(rows, count).chunk(count)[:2])}
 
 
 def vicreg_terms(rows: Tensor, views: int, against: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
