@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,7 @@ def export(
     name: Annotated[str | None, typer.Option(help="name on the card; default: the file's")] = None,
     data_name: Annotated[str | None, typer.Option(help="name of the training data on the card")] = None,
     data_license: Annotated[str, typer.Option(help="license of the training data on the card")] = "not stated",
+    quality: Annotated[Path | None, typer.Option(help="for the card: a JSON file of names and figures")] = None,
     license: Annotated[str, typer.Option(help="license of the weights on the card")] = "not stated",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
     trust_code: Annotated[
@@ -74,16 +76,25 @@ def export(
             source, target, out, images or [], labeled, allow, layer, name, overwrite, web_runtime, trust_code, as_json
         )
         return
-    card = (name, data_name, data_license, license)
+    card = (name, data_name, data_license, license, _figures(quality))
     _encoder_file(
         source, random_init, image_size, seed, out or Path("encoder.onnx"), images or [], layer, card, overwrite, trust_code,
         as_json,
     )  # fmt: skip
 
 
+def _figures(path: Path | None) -> dict[str, float]:
+    """A JSON object of names and numbers. Raises InputError."""
+    try:
+        found = {} if path is None else json.loads(path.read_text())
+        return {str(name): float(value) for name, value in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"--quality {path} is no JSON object of names and numbers: {error}") from error
+
+
 def _encoder_file(
     source: str | None, random_init: str | None, image_size: int | None, seed: int, out: Path, images: list[str],
-    layer: str | None, card: tuple[str | None, str | None, str, str], overwrite: bool,
+    layer: str | None, card: tuple[str | None, str | None, str, str, dict[str, float]], overwrite: bool,
     trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
     pretrained = source is not None and source.startswith(("torchvision/", "timm/"))
@@ -98,7 +109,7 @@ def _encoder_file(
     if random_init is not None and image_size is not None:
         file = export_random(random_init, image_size, seed, out, images, overwrite)
     elif pretrained:
-        file = export_pretrained(str(source), out, images, card[-1], overwrite, image_size=image_size)
+        file = export_pretrained(str(source), out, images, card[3], overwrite, image_size=image_size)
     else:
         file = export_run(Path(str(source)), out, Labels(*card), images, overwrite, layer, trust_code)
     parity = file.card.parity

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from sslfeat import __version__
 from sslfeat.data.dataset import find_inputs
@@ -21,9 +23,11 @@ from sslfeat.errors import ExportError, ImageError, UsageError
 from sslfeat.export.images import DRAWN
 from sslfeat.export.parity import IMAGES, check_parity
 from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
-from sslfeat.inference.model_card import Card, Parity, TrainingData
+from sslfeat.inference.model_card import Card, Parity, Training, TrainingData
 from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.frozen import load_run, random_encoder
+from sslfeat.models.engine.run_folder import RESULT_NAME
 from sslfeat.storage import atomic
 
 UNKNOWN_LICENSE = "not stated"
@@ -40,6 +44,7 @@ class Labels:
     data_name: str | None = None
     data_license: str = UNKNOWN_LICENSE
     license: str = UNKNOWN_LICENSE
+    quality: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises UsageError for a permissive license over data that is not for business, unless it says so in words."""
@@ -86,9 +91,19 @@ def export_run(
         config_sha256=config.sha256(),
         versions=versions(),
         parity=NO_PARITY,
+        training=_training(run, config, meta, labels.quality),
     )
     raws = _readable(specs, card.preprocess)
     return _export(encoder, card, raws, "given" if images else "training images", out, overwrite)
+
+
+def _training(run: Path, config: TrainConfig, noted: dict[str, Any], quality: dict[str, float]) -> Training:
+    """How long the run took, as far as it wrote that down."""
+    steps, images = int(noted.get("steps", 0)), int(noted["images"])
+    result = run / RESULT_NAME
+    seconds = json.loads(result.read_text())["seconds"] if result.exists() else 0.0
+    epochs = steps * int(config.batch_size or 0) / max(1, images)
+    return Training(steps, round(epochs, 2), round(seconds / 3600, 2), quality)
 
 
 def export_random(

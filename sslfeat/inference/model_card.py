@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sslfeat.data.transforms import FILTERS, Preprocess
 from sslfeat.errors import EncoderFileError
@@ -26,6 +26,22 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         _check(self.images >= 0, f"{self.images} images")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long it was trained, and how good it is: ``quality`` holds figures by name, in percent, of images it never saw."""
+
+    steps: int = 0
+    epochs: float = 0.0
+    hours: float = 0.0
+    quality: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(
+            min(self.steps, self.epochs, self.hours) >= 0,
+            f"{self.steps} steps, {self.epochs} epochs, {self.hours} hours",
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,7 @@ class Card:
     config_sha256: str
     versions: dict[str, str]
     parity: Parity
+    training: Training = field(default_factory=Training)
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
@@ -101,6 +118,7 @@ def _check_texts(card: Card) -> None:
         "parity.source": card.parity.source,
     }
     texts |= {name: getattr(card, name) for name in ("name", "method", "backbone", "layer", "license")}
+    texts |= {f"training.quality.{name[:LONGEST]}": name for name in card.training.quality}
     texts |= {f"versions.{package[:LONGEST]}": f"{package} {number}" for package, number in card.versions.items()}
     for where, text in texts.items():
         if len(text) > LONGEST or any(ord(letter) < 32 for letter in text):
@@ -119,8 +137,8 @@ def _check_preprocess(preprocess: Preprocess) -> None:
         "color": ("RGB",),
         "profile": ("sRGB",),
     }
-    for field, values in allowed.items():
-        if getattr(preprocess, field) not in values:
-            raise EncoderFileError(f"card: preprocess: {field} is {getattr(preprocess, field)!r}, not one of {values}")
+    for name, values in allowed.items():
+        if getattr(preprocess, name) not in values:
+            raise EncoderFileError(f"card: preprocess: {name} is {getattr(preprocess, name)!r}, not one of {values}")
     if not 1 <= preprocess.size <= preprocess.resize <= 8192:
         raise EncoderFileError(f"card: preprocess has size {preprocess.size} and resize {preprocess.resize} px")

@@ -42,13 +42,17 @@ def refuse_boundless(model: onnx.ModelProto) -> None:
 
 def _factors(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     """Multiplications for each number that the node makes."""
+
+    def shape(place: int) -> Shape:
+        """Of an input; 1 where it is missing or a single number."""
+        return (shapes.get(node.input[place]) if place < len(node.input) else None) or (1,)
+
     if node.op_type.startswith(("MatMul", "QLinearMatMul")):
-        return shapes.get(node.input[0], (1,))[-1]
+        return shape(0)[-1]
     if node.op_type == "Gemm":
-        return max(shapes.get(node.input[0], (1,)))
+        return max(shape(0))
     if "Conv" in node.op_type:
-        weight = shapes.get(node.input[3 if node.op_type == "QLinearConv" else 1], (1, 1))
-        return math.prod(weight[1:])
+        return math.prod(shape(3 if node.op_type == "QLinearConv" else 1)[1:])
     return 1
 
 
