@@ -1,6 +1,7 @@
 # make demo [IMAGES=folder]   install, then embed a folder of images (drawn ones if none is given)
 # make test                   install with everything, then run the tests
 # make check                  lint and types, as CI does
+# make zoo IMAGES=folder WORK=folder   train the encoders in the box again
 # make wheel-check            build the wheel and use it in a fresh environment without torch
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ IMAGES ?= demo/samples
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check wheel-check
+.PHONY: demo test check wheel-check zoo
 
 demo: $(VENV)/.runtime
 	@if [ "$(IMAGES)" = demo/samples ] && [ ! -d demo/samples ]; then $(BIN)/sslfeat samples --out demo/samples; fi
@@ -25,6 +26,9 @@ check: $(VENV)/.dev
 
 wheel-check: $(VENV)/.dev
 	PYTHON=$(BIN)/python bash .ci/wheel-check
+
+zoo: $(VENV)/.dev
+	PYTHON=$(CURDIR)/$(BIN)/python bash benchmarks/zoo.sh "$(IMAGES)" "$(WORK)"
 
 $(VENV)/.runtime: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

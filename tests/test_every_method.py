@@ -26,7 +26,7 @@ from sslfeat.models.method import VIT_BACKBONES, Method, Recipe, find_method, me
 REMEMBER = ("dino", "moco")  # what earlier batches were like, from step to step
 OPTIONS = {
     "deepcluster": {"sobel": "true"},  # the filter is to be in the graph
-    "distill": {"teacher": "simclr-resnet10"},
+    "distill": {"teacher": "sslfeat-small"},
 }
 EVERY = pytest.mark.parametrize("name", method_names())
 

@@ -67,7 +67,7 @@ def origins(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
     def of(kind: str) -> Origin:
         if kind not in made and kind == "resnet":
-            made[kind] = origin("simclr-resnet10")
+            made[kind] = origin("sslfeat-small")
         elif kind not in made:
             run = tmp_path_factory.mktemp("runs") / kind
             settings = TrainConfig(
@@ -227,8 +227,8 @@ def test_int8_is_the_way_that_holds(
     bad: str, origins: Callable[[str], Origin], many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = origins("vit").file
-    assert ways(file.data) == ["dynamic", "static"]
-    assert ways(origin("simclr-resnet10").file.data) == ["static"]  # which has no matrix product
+    assert ways(file.data) == ["dynamic", "static", "weights"]
+    assert ways(origin("sslfeat-small").file.data) == ["static", "dynamic", "weights"]
     pixels, _ = decode_all([item.raw for item in find_inputs([str(many)], "none")], file.card.preprocess)
     monkeypatch.setattr(quantization, "quantize", spoil_one(bad))
     assert quantization.best_int8(file.data, pixels) == file.data
@@ -429,7 +429,7 @@ def test_the_command(image_folder: Path, tiny: Path, many: Path, tmp_path: Path)
 
 
 def test_the_shipped_encoder_has_its_weights() -> None:
-    source = origin("simclr-resnet10")
+    source = origin("sslfeat-small")
     assert source.weights is not None
     import torch
 

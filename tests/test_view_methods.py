@@ -33,7 +33,7 @@ def batch(n: int = 6, size: int = 32) -> Tensor:
 
 def config(name: str, image_folder: Path, backbone: str = "resnet10_w4", steps: int = 4, **options: str) -> TrainConfig:
     if name == "distill":
-        options["teacher"] = "simclr-resnet10"
+        options["teacher"] = "sslfeat-small"
     return TrainConfig(name, (str(image_folder),), backbone, 32, 8, steps=steps, accelerator="cpu", options=options)
 
 

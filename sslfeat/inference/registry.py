@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sslfeat.inference.onnx_model import EncoderFile
 
 ZOO = Path(__file__).parent.parent / "models" / "zoo"
-DEFAULT = "simclr-resnet10"
+DEFAULT = "sslfeat-small"
 
 
 def names() -> list[str]:
