@@ -90,4 +90,4 @@ def sinkhorn(scores: Tensor, epsilon: float, rounds: int) -> Tensor:
         largest = total_of(logs.max(0).values, "max")
         logs = logs - largest - total_of((logs - largest).exp().sum(0)).log()
         logs = logs.log_softmax(1)
-    return logs.exp().to(scores.dtype)
+    return logs.softmax(1).to(scores.dtype)
