@@ -314,7 +314,7 @@ def test_damage_anywhere_is_refused_or_told_by_the_fingerprint() -> None:
     sound = check_encoder(whole)
     features = Encoder(sound, "cpu").run(pixels)
     same = other = 0
-    for number in range(600):
+    for number in range(900):
         data = bytearray(whole)
         places = rng.integers(0, len(data), 3) if number % 2 else rng.integers(len(data) - 900, len(data), 1)
         for where in places:

@@ -130,7 +130,7 @@ class Pace:
         """Set the learning rates of this step, and the mode of the backbone's normalization."""
         alone, self.highest = share < self._alone, rate
         for group in optimizer.param_groups:
-            group["lr"] = rate * (0.0 if alone and group["backbone"] else group["scale"])
+            group["lr"] = rate * (0.0 if alone and group.get("backbone") else group.get("scale", 1.0))
         if self._freeze or self._alone:
             for norm in self._norms:
                 norm.train(not (alone or self._freeze))
