@@ -57,6 +57,11 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def heed_interrupts() -> None:
+    """As in a terminal: shells start what runs in the background with SIGINT ignored, which processes hand on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a process and waits until it has printed ``ready``; whatever becomes of the test, it ends."""
@@ -64,7 +69,9 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        )
         processes.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()[1]

@@ -54,7 +54,7 @@ class Distill(MultiView):
     about = About(
         "Fang et al. 2021; Koohpayegani, Tejankar, Pirsiavash 2020",
         "predict what a larger encoder makes of the image",
-        "ImageNet linear (ResNet-18 of a ResNet-152, 200 epochs) 62.6, EfficientNet-B0 67.6",
+        "ImageNet linear (EfficientNet-B0 of a larger network) 67.6, the same tuned without one 65.8",
     )
     config: Config
 
