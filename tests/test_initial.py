@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {"image_size": 32, "batch_size": 8, "steps": 4, "precisi
 def run(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     """A finished run of four steps."""
     out = tmp_path_factory.mktemp("runs") / "first"
-    train(TrainConfig("simclr", (str(image_folder),), "resnet10_w8", **SMALL), out)
+    train(TrainConfig("simclr", (str(image_folder),), "resnet10_w8", options={"jitter": "0.4"}, **SMALL), out)
     return out
 
 
@@ -139,6 +139,9 @@ def test_a_run_is_gone_on_with_heads_and_all(run: Path, image_folder: Path, tmp_
         read_tensors(folder / "last.ckpt")[0]["module.projector.0.weight"] for folder in (run, tmp_path / "longer")
     ]
     assert torch.equal(heads[0], heads[1])
+    more = extended(run, TrainConfig("simclr", (), options={"temperature": "0.5"}))
+    assert extended(tmp_path / "longer", TrainConfig("", ())).images == (str(image_folder),)
+    assert more.options == {"jitter": "0.4", "temperature": "0.5"}
     with pytest.raises(UsageError, match="--init"):
         extended(run, TrainConfig("byol", ()))
 

@@ -80,6 +80,7 @@ def extended(source: Path, given: TrainConfig) -> TrainConfig:
     if named & {"steps", "epochs", "minutes"}:
         kept = dataclasses.replace(kept, steps=None, epochs=None, minutes=None)
     changes = {name: getattr(given, name) for name in named}
+    changes["options"] = {**kept.options, **given.options}
     changes |= {"extend": str(source), "init": None, "init_sha256": atomic.sha256_file(source / LAST_NAME)}
     return dataclasses.replace(kept, **changes)
 
