@@ -45,7 +45,8 @@ class Backbone(nn.Module):
 
     def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
         """Feature maps (N, C, h, w) of a layer, C as in ``dims``."""
-        raise NotImplementedError
+        last = self.layers[self.depth(layer) - 1]
+        return self.several_maps(images, (last,))[last]
 
     def stage_of(self, parameter: str) -> int:
         """How many layers lie in front of the one that a parameter belongs to, by its name; behind all of them, their number."""
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
         return inside[0] if inside else 0
 
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-        """Feature maps of each of these layers."""
+        """Feature maps of each of these layers; a backbone defines this or ``maps``."""
         return {layer: self.maps(images, layer) for layer in layers}
 
     def forward(self, images: Tensor, layer: str | None = None) -> Tensor:

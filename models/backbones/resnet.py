@@ -22,10 +22,6 @@ class ConvBackbone(Backbone):
         super().__init__(image_size, dims)
         self.body = body
 
-    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
-        last = self.layers[self.depth(layer) - 1]
-        return self.several_maps(images, (last,))[last]
-
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         body = self.body
         maps: Tensor = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # type: ignore[operator]

@@ -31,10 +31,6 @@ class TimmBackbone(Backbone):
         self.body = body.train()
         self.normalization = (tuple(body.pretrained_cfg["mean"]), tuple(body.pretrained_cfg["std"]))
 
-    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
-        last = self.layers[self.depth(layer) - 1]
-        return self.several_maps(images, (last,))[last]
-
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         stages = self.layers[:-1]
         wanted = sorted({min(self.depth(layer), len(stages)) - 1 for layer in layers})

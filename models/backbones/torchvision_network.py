@@ -27,10 +27,6 @@ class SequentialBackbone(Backbone):
         super().__init__(image_size, _dims(body, image_size))
         self.body = body
 
-    def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
-        last = self.layers[self.depth(layer) - 1]
-        return self.several_maps(images, (last,))[last]
-
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         found, maps = {}, images
         for name, part in self.body.named_children():
