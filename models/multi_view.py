@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.method import Figures, Method
 from sslfeat.models.modules.heads import mlp
+from sslfeat.models.modules.teacher import Teacher, rising
 from sslfeat.models.ops.augment import Colors, crop, draw_colors, draw_crops, recolor, to_float
 from sslfeat.models.ops.previews import tile
 
@@ -129,6 +130,36 @@ class MultiView(Method):
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """A row for each view of the images."""
         return tile(*self.views(batch, generator).whole.chunk(self.config.views))
+
+
+@dataclass(frozen=True)
+class TaughtConfig(ViewConfig):
+    """``momentum`` of the average at first, 1 at the end (papers: 0.996 to 0.999, over a hundred times as many steps).
+
+    ``keep_average``: export it instead of the encoder that it follows.
+    """
+
+    momentum: float = 0.99
+    keep_average: bool = False
+
+
+class Taught(MultiView):
+    """Views are compared with what a lagging average of the network makes of them: ``teacher``, which ``teach`` sets up."""
+
+    teacher: Teacher
+
+    def teach(self, *heads: nn.Module) -> None:
+        """Called at the end of ``__init__``: the teacher follows input transform, encoder and these heads, in that order."""
+        self._students = (self.input_transform, self.encoder, *heads)
+        self.teacher = Teacher(*self._students)
+
+    @property
+    def exported(self) -> Backbone:
+        average = self.teacher.parts[1]
+        return average if self.config.keep_average and isinstance(average, Backbone) else self.encoder
+
+    def after_step(self) -> None:
+        self.teacher.follow(self._students, rising(self.config.momentum, self.share))
 
 
 def view_side(image_size: int, share: float, grow: bool) -> int:

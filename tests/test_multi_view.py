@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,30 +11,13 @@ import torch
 from torch import Tensor
 
 from sslfeat.errors import UsageError
-from sslfeat.models.backbones.registry import build_backbone
-from sslfeat.models.method import find_method
 from sslfeat.models.methods.barlow import barlow_twins
 from sslfeat.models.methods.simclr import SimCLR, nt_xent
-from sslfeat.models.multi_view import MultiView, Views, cosine_error, describe, pairs, view_side
+from sslfeat.models.multi_view import Views, cosine_error, describe, pairs, view_side
 from sslfeat.models.ops.augment import Colors, draw_colors, draw_crops, recolor
+from tests.views import batch, generator, made
 
 Rows = list[list[float]]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def batch(n: int = 6, size: int = 32) -> Tensor:
-    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
-
-
-def made(name: str = "simclr", size: int = 32, **options: Any) -> MultiView:
-    torch.manual_seed(0)
-    kind = find_method(name)
-    method = kind(build_backbone("resnet10_w4", size), kind.Config(**options))
-    assert isinstance(method, MultiView)
-    return method
 
 
 def plain(n: int, **changed: Tensor) -> Colors:
@@ -248,7 +230,7 @@ def test_barlow_compares_neighboring_views() -> None:
     views = method.views(batch(8), generator())
     with torch.no_grad():
         loss, _ = method.loss(views)
-        rows = method.projector(method.encode(views.whole))  # type: ignore[operator]
+        rows = method.projector(method.encode(views.whole))
     couples = [torch.cat([rows[8 * n : 8 * n + 8], rows[8 * n + 8 : 8 * n + 16]]) for n in range(2)]
     assert float(loss) == pytest.approx(np.mean([float(barlow_twins(couple, 0.0051)[0]) for couple in couples]))
 

@@ -12,27 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.models.backbones.registry import build_backbone
-from sslfeat.models.method import find_method
 from sslfeat.models.methods.lejepa import sigreg
 from sslfeat.models.methods.swav import sinkhorn
 from sslfeat.models.methods.vicreg import vicreg_terms
+from tests.views import batch, generator, made
 
 Matrix = npt.NDArray[np.float64]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def batch(n: int = 6, size: int = 32) -> Tensor:
-    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
-
-
-def made(name: str, **options: Any) -> Any:
-    torch.manual_seed(0)
-    kind = find_method(name)
-    return kind(build_backbone("resnet10_w4", 32), kind.Config(**options))
 
 
 def spread(method: Any, head: Any) -> None:

@@ -9,37 +9,27 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from sslfeat.models.backbones.base import Backbone
-from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.setup import make_optimizer
 from sslfeat.models.engine.trainer import train
-from sslfeat.models.method import find_method
 from sslfeat.models.methods.byol import bootstrap
 from sslfeat.models.methods.dino import DINO, distribution_error
 from sslfeat.models.methods.moco import info_nce
 from sslfeat.models.modules.queue import Queue
 from sslfeat.models.modules.teacher import Teacher, rising
+from tests import views
+from tests.views import batch, generator
 
 Rows = list[list[float]]
 TAUGHT = pytest.mark.parametrize("name", ["byol", "moco", "dino"])
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def batch(n: int = 6, size: int = 32) -> Tensor:
-    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
-
-
 def made(name: str, **options: Any) -> Any:
-    torch.manual_seed(0)
-    kind = find_method(name)
     small = {"hidden": 32, "projection_dim": 16} | ({"prototypes": 12} if name == "dino" else {})
-    return kind(build_backbone("resnet10_w4", 32), kind.Config(**{**small, **options}))
+    return views.made(name, **{**small, **options})
 
 
 def unit(row: list[float]) -> list[float]:

@@ -17,26 +17,19 @@ from torch.nn import functional
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import mlp
-from sslfeat.models.modules.teacher import Teacher, rising
-from sslfeat.models.multi_view import MultiView, ViewConfig, Views, cosine_error
+from sslfeat.models.multi_view import Taught, TaughtConfig, Views, cosine_error
 
 
 @register("byol")
-class BYOL(MultiView):
+class BYOL(Taught):
     """Every view, whole or local, predicts the mean of the whole ones except itself."""
 
     @dataclass(frozen=True)
-    class Config(ViewConfig):
-        """``momentum`` of the average at first, 1 at the end (paper: 0.996, over a hundred times as many steps).
+    class Config(TaughtConfig):
+        """``hidden``, ``projection_dim``: of projector and predictor (paper: 4096, 256)."""
 
-        ``hidden``, ``projection_dim``: of projector and predictor (paper: 4096, 256). ``keep_average``: export it
-        instead of the encoder that it follows.
-        """
-
-        momentum: float = 0.99
         hidden: int = 1024
         projection_dim: int = 256
-        keep_average: bool = False
 
     recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
     about = About(
@@ -51,16 +44,7 @@ class BYOL(MultiView):
         super().__init__(encoder, config)
         self.projector = mlp(encoder.dim, config.hidden, config.projection_dim)
         self.predictor = mlp(config.projection_dim, config.hidden, config.projection_dim)
-        self.teacher = Teacher(self.input_transform, encoder, self.projector)
-
-    @property
-    def exported(self) -> Backbone:
-        average = self.teacher.parts[1]
-        return average if self.config.keep_average and isinstance(average, Backbone) else self.encoder
-
-    def after_step(self) -> None:
-        students = (self.input_transform, self.encoder, self.projector)
-        self.teacher.follow(students, rising(self.config.momentum, self.share))
+        self.teach(self.projector)
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """See ``bootstrap``; ``error`` beside that of unrelated directions, 2."""

@@ -19,29 +19,26 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.distributed import gather_parts, total_of, world_size
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import Prototypes, expander
-from sslfeat.models.modules.teacher import Teacher, rising
-from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs, partners
+from sslfeat.models.multi_view import Taught, TaughtConfig, Views, pairs, partners
 
 REST = 0.03  # share of the run in which the prototypes stay where they are
 
 
 @register("dino")
-class DINO(MultiView):
+class DINO(Taught):
     """Cross-entropy of the teacher's distributions over whole views under the student's of all other views."""
 
     @dataclass(frozen=True)
-    class Config(ViewConfig):
+    class Config(TaughtConfig):
         """``prototypes`` (paper: 65,536). ``temperature`` of the student (paper: 0.1) and ``teacher_temperature``
-        (paper: 0.04 to 0.07). ``center_momentum`` (paper: 0.9). ``momentum`` of the average at first, 1 at the end
-        (paper: 0.996, over many more steps). ``hidden``, ``projection_dim``: of the head (paper: 2048, 256).
-        ``keep_average``: export it, which is the better one (section 5.2), instead of the encoder that it follows.
+        (paper: 0.04 to 0.07). ``center_momentum`` (paper: 0.9). ``hidden``, ``projection_dim``: of the head (paper: 2048, 256).
+        The average is exported: it is the better one (section 5.2).
         """
 
         prototypes: int = 1024
         temperature: float = 0.1
         teacher_temperature: float = 0.04
         center_momentum: float = 0.9
-        momentum: float = 0.99
         hidden: int = 1024
         projection_dim: int = 256
         local_views: int = 2
@@ -60,17 +57,8 @@ class DINO(MultiView):
         super().__init__(encoder, config)
         self.projector = expander(encoder.dim, config.hidden, config.projection_dim)
         self.prototypes = Prototypes(config.projection_dim, config.prototypes)
-        self.teacher = Teacher(self.input_transform, encoder, self.projector, self.prototypes)
+        self.teach(self.projector, self.prototypes)
         self.register_buffer("center", torch.zeros(config.prototypes))
-
-    @property
-    def exported(self) -> Backbone:
-        average = self.teacher.parts[1]
-        return average if self.config.keep_average and isinstance(average, Backbone) else self.encoder
-
-    def after_step(self) -> None:
-        students = (self.input_transform, self.encoder, self.projector, self.prototypes)
-        self.teacher.follow(students, rising(self.config.momentum, self.share))
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """See ``distribution_error``; ``entropy`` of the teacher's distributions in nats, log K if it is not sharp."""

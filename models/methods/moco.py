@@ -20,25 +20,22 @@ from sslfeat.models.engine.distributed import gather, rank
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import mlp
 from sslfeat.models.modules.queue import Queue
-from sslfeat.models.modules.teacher import Teacher, rising
-from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs
+from sslfeat.models.multi_view import Taught, TaughtConfig, Views, pairs
 
 
 @register("moco")
-class MoCo(MultiView):
+class MoCo(Taught):
     """Queries of all views against keys of the other whole ones."""
 
     @dataclass(frozen=True)
-    class Config(ViewConfig):
+    class Config(TaughtConfig):
         """``queue``: keys kept (paper: 65,536), 0 for those of the batch. ``temperature`` (paper: 0.2).
 
-        ``momentum`` of the average at first, 1 at the end (paper: 0.999 throughout, over many more steps).
         ``hidden``, ``projection_dim``: of the projector (v2: 2048, 128).
         """
 
         queue: int = 4096
         temperature: float = 0.2
-        momentum: float = 0.99
         hidden: int = 1024
         projection_dim: int = 128
 
@@ -56,11 +53,7 @@ class MoCo(MultiView):
         self.projector = mlp(encoder.dim, config.hidden, width)
         self.predictor: nn.Module = nn.Identity() if config.queue else mlp(width, config.hidden, width)
         self.queue = Queue(config.queue, width) if config.queue else None
-        self.teacher = Teacher(self.input_transform, encoder, self.projector)
-
-    def after_step(self) -> None:
-        students = (self.input_transform, self.encoder, self.projector)
-        self.teacher.follow(students, rising(self.config.momentum, self.share))
+        self.teach(self.projector)
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """InfoNCE in nats, the mean over pairs of views; ``accuracy``: how often the right key is the nearest."""
