@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat import __version__
-from sslfeat.data.dataset import find_inputs
+from sslfeat.data.dataset import ImageRecord, find_inputs
 from sslfeat.data.decode import Preprocess, decode
 from sslfeat.data.synthetic import draw_samples
 from sslfeat.errors import ExportError, ImageError, UsageError
@@ -75,8 +75,7 @@ def export_run(
     Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
     """
     encoder, config, meta = load_run(run, layer, trust_code)
-    specs = tuple(images) or config.images
-    if not images and not all(os.path.exists(spec) for spec in specs):
+    if not images and not all(os.path.exists(spec) for spec in config.images):
         raise ExportError(f"the images of {run} are gone: name some for the parity check with --images")
     size = int(config.image_size or 0)
     card = Card(
@@ -93,7 +92,7 @@ def export_run(
         parity=NO_PARITY,
         training=_training(run, config, meta, labels.quality),
     )
-    raws = _readable(specs, card.preprocess)
+    raws = _readable(find_inputs(images, "none") if images else config.inputs(), card.preprocess)
     return _export(encoder, card, raws, "given" if images else "training images", out, overwrite)
 
 
@@ -135,7 +134,7 @@ def export_module(
 ) -> EncoderFile:
     """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
     if images:
-        return _export(encoder, card, _readable(images, card.preprocess), "given", out, overwrite)
+        return _export(encoder, card, _readable(find_inputs(images, "none"), card.preprocess), "given", out, overwrite)
     with _drawn() as raws:
         return _export(encoder, card, raws, DRAWN, out, overwrite)
 
@@ -156,9 +155,8 @@ def _export(encoder: Exportable, card: Card, raws: list[bytes], source: str, out
     return file
 
 
-def _readable(specs: Sequence[str], preprocess: Preprocess) -> list[bytes]:
+def _readable(inputs: Sequence[ImageRecord], preprocess: Preprocess) -> list[bytes]:
     """Up to IMAGES readable images, spread evenly over the sorted inputs."""
-    inputs = find_inputs(specs, labels="none")
     spread = [inputs[i * len(inputs) // (2 * IMAGES)] for i in range(2 * IMAGES)]
     kept: list[bytes] = []
     for raw in dict.fromkeys(item.raw for item in spread):

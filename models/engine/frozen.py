@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import build_backbone
@@ -121,7 +120,7 @@ def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig) -> None:
             return
     if not all(os.path.exists(spec) for spec in config.images):
         raise TrainingError(f"the images of {run} are gone: {encoder.layer} is learned from them")
-    inputs = find_inputs(config.images, labels="none")
+    inputs = config.inputs()
     some = [inputs[row] for row in evenly(len(inputs), WHITENING_IMAGES)]
     images = load_images(some, int(config.image_size or 0), run)
     whitening.learn(encoder.pooled(images.pixels), encoder.readout.whiten)
