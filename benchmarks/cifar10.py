@@ -77,9 +77,7 @@ def main() -> None:
         knn = " ".join(f"{100 * result['knn'][k]['top1']:7.2f}" for k in ("20", "200"))
         goal = f"{GOALS[name]:+5.0f}" if name in GOALS else ""
         print(f"{name:<10} {100 * linear['top1']:7.2f} {interval:>15} {knn} {result['gain']:+6.1f} {goal}")
-    (work / "cifar10.json").write_text(
-        json.dumps({"minutes": options.minutes, "results": results}, indent=1) + "\n"
-    )
+    (work / "cifar10.json").write_text(json.dumps({"minutes": options.minutes, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
