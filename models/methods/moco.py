@@ -30,8 +30,8 @@ class MoCo(Taught):
 
     @dataclass(frozen=True)
     class Config(TaughtConfig):
-        """``queue``: keys kept (paper: 65,536), but of a quarter of the images at most, so that an image seldom meets a key of its
-        own among them; 0 for those of the batch. ``temperature`` (paper: 0.2).
+        """``queue``: keys kept (paper: 65,536), but of a quarter of the images at most, so that an image seldom meets a key of
+        its own among them; 0 for those of the batch. ``temperature`` (paper: 0.2).
 
         ``hidden``, ``projection_dim``: of the projector (v2: 2048, 128).
         """
