@@ -91,7 +91,7 @@ def _converted(
     if not sources:
         raise ExportError("there are no images to judge by: give some with --images")
     panel = draw_panel(sources, file.card.preprocess)
-    source = Source(file, origin.weights, panel.seen, panel.names, request.web_runtime)
+    source = Source(file, origin.weights, panel.seen, panel.names, request.web_runtime, panel.further)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         made = place / ("encoder.onnx" if target.is_file else "folder")
@@ -162,7 +162,8 @@ def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
         raise ExportError(f"{labeled} has no images in class folders")
     some = [inputs[number] for number in evenly(len(inputs), LABELED)]
     pixels, fine = decode_all([item.raw for item in some], source.file.card.preprocess)
-    seen = {image.tobytes() for image in source.seen}
+    fitted = () if source.further is None else source.further.drawn
+    seen = {image.tobytes() for image in (*source.seen, *fitted)}
     fine &= np.array([image.tobytes() not in seen for image in pixels], bool)
     labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]
     found = measure(made, reference, pixels[fine], laps=1)

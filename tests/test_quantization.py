@@ -44,14 +44,14 @@ def test_a_difference_that_is_wanted_elsewhere_stays() -> None:
     assert normalize_in_one(model) == model
 
 
-def test_weights_alone_in_8_bits_are_nearly_the_same_and_a_quarter_of_the_size() -> None:
+def test_weights_alone_in_8_bits_are_nearly_the_same_and_less_than_a_third_of_the_size() -> None:
     file = origin("sslfeat-small").file
     size = file.card.preprocess.size
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), dtype=np.uint8)
     small = quantize(file.data, pixels, "weights")
-    assert len(small) < 0.27 * len(file.data)
+    assert len(small) < 0.3 * len(file.data)
     rows = Encoder(file, provider="cpu").run(pixels)
-    assert cosines(OnnxRuntimeBackend(small, "cpu", 1).run(pixels), rows).min() > 0.999
+    assert cosines(OnnxRuntimeBackend(small, "cpu", 1).run(pixels), rows).min() > 0.9995
     kinds = {
         tensor.data_type for tensor in onnx.load_model_from_string(small).graph.initializer if len(tensor.dims) == 4
     }

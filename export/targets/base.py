@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.data.decode import Pixels
+from sslfeat.data.holdout import Further
 from sslfeat.errors import ExportError
 from sslfeat.inference.onnx_model import EncoderFile
 
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 class Source:
     """What a target is made from: the encoder ``file``, the torch module it came from where its weights are at hand
     (``weights`` loads it), and images: ``seen``, uint8 (N, S, S, 3), to take ranges from, and files, ``shown``, that a page
-    may show. ``runtime`` is a folder with onnxruntime-web, if one was given."""
+    may show. ``runtime`` is a folder with onnxruntime-web, if one was given. ``further`` are images to fit on."""
 
     file: EncoderFile
     weights: Callable[[], FrozenEncoder] | None
     seen: Pixels
     shown: Sequence[bytes] = ()
     runtime: Path | None = None
+    further: Further | None = None
 
     def torch(self) -> FrozenEncoder:
         """The torch module. Raises ExportError without weights."""

@@ -18,7 +18,7 @@ SMALL = 64  # values of a tensor that is not worth halving
 
 def int8(source: Source, out: Path) -> None:
     """8-bit weights, quantized the way that a trial finds best: of those that hold on ``seen``, the fastest."""
-    out.write_bytes(best_int8(source.file.data, source.seen))
+    out.write_bytes(best_int8(source.file.data, source.seen, None if source.further is None else source.further.pixels))
 
 
 def fp16(source: Source, out: Path) -> None:

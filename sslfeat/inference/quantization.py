@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from onnx import helper, numpy_helper
 
 from sslfeat.data.decode import Pixels
 from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.inference.head_refit import last_matrix, refit
 from sslfeat.inference.onnx_model import INPUT_NAME, STANDARD_DOMAINS
-from sslfeat.inference.quantized_weights import head_nodes, store_in_8_bits
+from sslfeat.inference.quantized_weights import but_for_the_smallest, head_nodes, store_in_8_bits
 from sslfeat.numerics.similarity import cosines, neighbor_overlap
 from sslfeat.system.timing import median_in_turns
 
@@ -42,13 +43,19 @@ def ways(data: bytes) -> list[str]:
 def quantize(data: bytes, pixels: Pixels, way: str | None = None) -> bytes:
     """The encoder file ``data`` with int8 weights, and activations as wide as they are on ``pixels`` (N, S, S, 3).
 
-    ``way`` is ``static``, ``dynamic`` or ``weights``; None: the usual one.
+    ``way`` is ``static``, ``dynamic``, ``weights`` or ``refitted``; None: the usual one. ``refitted`` is ``weights`` with
+    the last matrix fitted anew on ``pixels`` (``head_refit.py``); where that cannot be, it is ``weights``.
     """
     model = onnx.load_model_from_string(data)
     chosen = way or usual_way(data)
-    if chosen == "weights":
+    if chosen in ("weights", "refitted"):
         quantized = onnx.load_model_from_string(data)
-        store_in_8_bits(quantized.graph, list(quantized.graph.node))
+        nodes = but_for_the_smallest(quantized.graph, list(quantized.graph.node))
+        last = nodes[-1:] if nodes[-1].output[0] == quantized.graph.output[0].name else []
+        store_in_8_bits(quantized.graph, nodes[: len(nodes) - len(last)])
+        if chosen == "refitted":
+            refit(quantized, data, pixels)
+        store_in_8_bits(quantized.graph, last)
     else:
         quantized = _static(model, pixels) if chosen == "static" else _dynamic(model)
     used = {node.domain for node in quantized.graph.node} | {""}
@@ -88,12 +95,18 @@ def _dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load_model(path)
 
 
-def best_int8(data: bytes, pixels: Pixels) -> bytes:
+def best_int8(data: bytes, pixels: Pixels, further: Callable[[], Pixels] | None = None) -> bytes:
     """``quantize`` in the best way: of those that keep the features of ``pixels`` the fastest, else the one that keeps most
-    neighbors."""
-    made = [quantize(data, pixels, way) for way in ways(data)]
-    if len(made) == 1:
-        return made[0]
+    neighbors. ``further`` gives images to fit a last matrix on, if nothing else holds."""
+    tried = _tried(data, [quantize(data, pixels, way) for way in ways(data)], pixels)
+    fits = further is not None and last_matrix(onnx.load_model_from_string(data).graph) is not None
+    if further is not None and fits and not any(holds for holds, _, _ in tried):
+        tried += _tried(data, [quantize(data, further(), "refitted")], pixels)
+    return max(tried, key=lambda trial: trial[:2])[2]
+
+
+def _tried(data: bytes, made: Sequence[bytes], pixels: Pixels) -> list[tuple[bool, float, bytes]]:
+    """Of each: whether it holds, how good it is among those alike in that, and itself."""
     wanted = OnnxRuntimeBackend(data, "cpu", 1).run(pixels)
     tried = []
     for quantized in made:
@@ -103,7 +116,7 @@ def best_int8(data: bytes, pixels: Pixels) -> bytes:
         holds = overlap >= MIN_OVERLAP and float(np.quantile(cosines(wanted, found), 0.01)) >= MIN_COSINE
         (seconds,) = median_in_turns([functools.partial(session.run, pixels[:BATCH])], LAPS)
         tried.append((holds, -seconds if holds else overlap, quantized))
-    return max(tried, key=lambda trial: trial[:2])[2]
+    return tried
 
 
 class _Images:

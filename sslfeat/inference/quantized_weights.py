@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+SPARED = 0.06  # of all weights: the smallest matrices, mostly the first, cost little room and what follows them most
 CHANNELS = {"Conv": 0, "MatMul": 1}  # the axis of the weights that has a scale for each place
 
 
@@ -27,6 +28,20 @@ def head_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     behind = [node for node, more in zip(graph.node, ahead, strict=True) if not more]
     weighty = any(ahead) and any(_weights(graph, node) is not None for node in behind)
     return behind if weighty else []
+
+
+def but_for_the_smallest(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """``nodes`` without those of the smallest weights, which are SPARED of all of them together at most."""
+    sizes = {
+        node.output[0]: int(np.prod(tensor.dims)) for node in nodes if (tensor := _weights(graph, node)) is not None
+    }
+    room, spared = SPARED * sum(sizes.values()), set()
+    for name, size in sorted(sizes.items(), key=lambda item: item[1]):
+        room -= size
+        if room < 0:
+            break
+        spared.add(name)
+    return [node for node in nodes if node.output[0] not in spared]
 
 
 def store_in_8_bits(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
@@ -50,14 +65,13 @@ def _store(graph: onnx.GraphProto, weights: onnx.TensorProto, axis: int) -> str:
     values = numpy_helper.to_array(weights)
     others = tuple(n for n in range(values.ndim) if n != axis)
     scale = np.maximum(np.abs(values).max(others, keepdims=True), 1e-12).astype(np.float32) / 127
-    parts = {
-        "int8": np.clip(np.rint(values / scale), -127, 127).astype(np.int8),
-        "scale": scale.ravel(),
-        "zero": np.zeros(scale.size, np.int8),
-    }
-    inputs, output = [f"{weights.name}.{part}" for part in parts], f"{weights.name}.float"
+    parts = {"int8": np.clip(np.rint(values / scale), -127, 127).astype(np.int8), "scale": scale}
+    inputs = [f"{weights.name}.{part}" for part in parts]
+    wide, output = f"{weights.name}.wide", f"{weights.name}.float"
     graph.initializer.extend(map(numpy_helper.from_array, parts.values(), inputs))
-    graph.node.insert(0, helper.make_node("DequantizeLinear", inputs, [output], axis=axis))
+    # a runtime folds these two as it loads the file; DequantizeLinear it keeps, and runs for every batch
+    graph.node.insert(0, helper.make_node("Mul", [wide, inputs[1]], [output]))
+    graph.node.insert(0, helper.make_node("Cast", [inputs[0]], [wide], to=TensorProto.FLOAT))
     return output
 
 
