@@ -111,9 +111,7 @@ def test_further_images_neither_judge_nor_were_seen(image_folder: object) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(holdout, "JUDGES", 6)
         patch.setattr(holdout, "SEEN", 2)
-        panel = draw_panel(
-            [*sources, *sources], Preprocess(16, 16)
-        )  # every image twice: the copy of a judge must not be learned
+        panel = draw_panel([*sources, *sources], Preprocess(16, 16))  # every image twice: the copy of a judge must not be learned
         others = panel.further.pixels()
     known = {image.tobytes() for image in (*panel.judged, *panel.seen)}
     assert len(others) and not any(image.tobytes() in known for image in others)

@@ -32,9 +32,7 @@ def head_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 def but_for_the_smallest(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """``nodes`` without those of the smallest weights, which are SPARED of all of them together at most."""
-    sizes = {
-        node.output[0]: int(np.prod(tensor.dims)) for node in nodes if (tensor := _weights(graph, node)) is not None
-    }
+    sizes = {node.output[0]: int(np.prod(tensor.dims)) for node in nodes if (tensor := _weights(graph, node)) is not None}
     room, spared = SPARED * sum(sizes.values()), set()
     for name, size in sorted(sizes.items(), key=lambda item: item[1]):
         room -= size
