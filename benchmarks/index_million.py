@@ -34,7 +34,7 @@ from sslfeat.data.transforms import EXACT
 from sslfeat.features.failures import write_failures
 from sslfeat.features.folder import begin_folder, describe
 from sslfeat.features.formats import encode_part, part_files
-from sslfeat.features.reader import CommitRecord, commit_path, part_count
+from sslfeat.features.metadata import CommitRecord, commit_path, part_count
 from sslfeat.retrieval.index_types import IndexSpec
 from sslfeat.storage import atomic
 

@@ -45,7 +45,7 @@ def cluster(
     features = Features.load(folder)
     check_finite(features.embeddings, features.paths)
     found = run(features.embeddings, options)
-    figures = {**found.figures(features.labels), "method": method, "encoder": features.run["encoder"]["card"]["name"]}
+    figures = {**found.figures(features.labels), "method": method, "encoder": features.run.encoder.card.name}
     storage.save(out, found, features.paths, features.labels, figures)
     if links is not None:
         missing = storage.link(links, found, features.paths)

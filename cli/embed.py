@@ -100,12 +100,12 @@ def repair(
     from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
-    from sslfeat.features.reader import read_run
+    from sslfeat.features.metadata import read_run
     from sslfeat.features.update import load_encoder, repair_folder
 
     start = time.monotonic()
     loaded = load_encoder(folder, encoder)
-    with shown(read_run(folder)["inputs"]["count"]) as report:
+    with shown(read_run(folder).inputs.count) as report:
         summary = repair_folder(loaded, folder, report=report)
     _finish(summary, loaded.fingerprint, time.monotonic() - start, strict, as_json)
 

@@ -73,13 +73,13 @@ def _folders(
 
     features = Features.load(train)
     probed = run_folders(features, None if test is None else Features.load(test), options, source, min_images)
-    made_by = features.run["encoder"]
+    made_by = features.run.encoder
     _note_labels(probed)
     if out is not None:
-        _save(out, probed, {"name": made_by["card"]["name"], "fingerprint": made_by["fingerprint"]})
+        _save(out, probed, {"name": made_by.card.name, "fingerprint": made_by.fingerprint})
     if as_json:
         sources = [row.summary for row in probed.label_source]
-        say_json({**dataclasses.asdict(probed.result), "encoder": made_by["card"]["name"], "label_source": sources})
+        say_json({**dataclasses.asdict(probed.result), "encoder": made_by.card.name, "label_source": sources})
     elif isinstance(probed, SeveralProbed):
         _say_several(probed.result)
     else:

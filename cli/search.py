@@ -100,6 +100,6 @@ def _page(path: Path, index: Index, answers: Sequence[Answer]) -> None:
         captions = [f"{hit['score']:.4f}" + (f" {hit['label']}" if hit["label"] else "") for hit in found]
         hits = [Shown(hit["path"], caption) for hit, caption in zip(found, captions, strict=True)]
         sections.append((Path(answer.query).name, [Shown(answer.query, "query", marked=True), *hits]))
-    made_by = (index.meta["encoder"] or {"name": "vectors"})["name"]
-    about = f"{len(index)} images, {index.metric}, {index.meta['factory']}, encoder {made_by}"
+    made_by = index.metadata.encoder.name if index.metadata.encoder else "vectors"
+    about = f"{len(index)} images, {index.metric}, {index.metadata.factory}, encoder {made_by}"
     write_page(path, gallery("Search", about, sections))

@@ -17,12 +17,14 @@ import pytest
 from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import FeaturesError
 from sslfeat.features import metadata, reader
-from sslfeat.features.reader import Features, FeaturesFolder, read_run, run_bytes
+from sslfeat.features.metadata import read_run
+from sslfeat.features.reader import Features, FeaturesFolder
 from sslfeat.features.update import repair_folder, update_folder
 from sslfeat.features.verify import verify
 from sslfeat.features.writer import Options, embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from sslfeat.storage import atomic
+from sslfeat.storage.records import CHECK, signed_bytes
 from tests.conftest import TINY_DIM, contents, sslfeat
 
 Action = Callable[[], object]
@@ -194,13 +196,13 @@ LIES: dict[str, Any] = {
 def lie(folder: Path, field: str, value: Any) -> None:
     """Set a field of ``features.json`` and sign it again, as whoever made the folder can."""
     run = json.loads((folder / "__sslfeat__/features.json").read_bytes())
-    del run[metadata.CHECK]
+    del run[CHECK]
     *above, last = field.split(".")
     place = run
     for name in above:
         place = place[name]
     place[last] = value
-    (folder / "__sslfeat__/features.json").write_bytes(run_bytes(run))
+    (folder / "__sslfeat__/features.json").write_bytes(signed_bytes(run))
 
 
 @pytest.fixture

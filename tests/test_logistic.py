@@ -13,6 +13,7 @@ from sslfeat.evaluation.probing.logistic import Linear, Regression, Targets
 from sslfeat.evaluation.probing.multilabel import MultiLabeled, average_precisions, probe_several
 from sslfeat.features.reader import Features
 from sslfeat.numerics.arrays import FloatArray
+from tests.conftest import run_of
 
 STRENGTHS = (1e-3, 1e-1, 10.0)
 
@@ -95,7 +96,7 @@ def test_a_probe_of_several_labels() -> None:
     x, y = rows(900)
     sets: list[tuple[str, ...] | None] = [("a",) if c == 0 else ("a", "b") if c == 1 else () for c in y]
     sets[0], sets[1] = None, ("once",)
-    found = multilabel.multi_labeled(Features(x, [str(i) for i in range(900)], [], {}), sets)
+    found = multilabel.multi_labeled(Features(x, [str(i) for i in range(900)], [], run_of()), sets)
     assert found.names == ["a", "b"]  # a label that one image carries cannot be learnt and tested
     assert len(found.x) == 899
     result = probe_several(found).result
@@ -105,4 +106,4 @@ def test_a_probe_of_several_labels() -> None:
     with pytest.raises(FeaturesError, match="no label of the training rows"):
         probe_several(found, none)
     with pytest.raises(FeaturesError, match="no label is carried by 2"):
-        multilabel.multi_labeled(Features(x[:2], ["a", "b"], [], {}), [("x",), ("y",)])
+        multilabel.multi_labeled(Features(x[:2], ["a", "b"], [], run_of()), [("x",), ("y",)])

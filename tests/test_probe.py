@@ -18,9 +18,7 @@ from sslfeat.evaluation.probing.regularization import STRENGTHS
 from sslfeat.evaluation.probing.run import probe_folders, run_folders
 from sslfeat.evaluation.probing.splits import folds
 from sslfeat.features.reader import Features
-from tests.conftest import sslfeat, write_tiny
-
-CARD = {"name": "a", "dim": 4}
+from tests.conftest import run_of, sslfeat, write_tiny
 
 
 def clusters(n: int, spread: float, seed: int = 0) -> labels.Labeled:
@@ -31,8 +29,9 @@ def clusters(n: int, spread: float, seed: int = 0) -> labels.Labeled:
 
 
 def features(rows: labels.Labeled, given: list[str | None] | None = None, fingerprint: str = "f") -> Features:
-    run = {"encoder": {"fingerprint": fingerprint, "card": CARD}}
-    return Features(rows.x, [str(i) for i in range(len(rows.x))], given or list(rows.y), run)
+    return Features(
+        rows.x, [str(i) for i in range(len(rows.x))], given or list(rows.y), run_of(fingerprint=fingerprint)
+    )
 
 
 def test_separable_and_random_features() -> None:

@@ -20,8 +20,8 @@ from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.errors import FeaturesError
 from sslfeat.features import reuse
 from sslfeat.features.formats import read_embeddings
-from sslfeat.features.metadata import load_manifest
-from sslfeat.features.reader import Features, read_run
+from sslfeat.features.metadata import load_manifest, read_run
+from sslfeat.features.reader import Features
 from sslfeat.features.update import load_encoder, repair_folder, update_folder
 from sslfeat.features.verify import verify
 from sslfeat.features.writer import Options, Summary, embed_to_folder

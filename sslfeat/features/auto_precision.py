@@ -204,9 +204,9 @@ def _kept(file: EncoderFile, encoder: Encoder, asked: str, out: Path) -> Encoder
     if not (out / RUN_NAME).exists():
         return None
     run = read_run(out)
-    if run["precision"]["asked"] != asked or run["encoder"]["fingerprint"] != encoder.fingerprint:
+    if run.precision["asked"] != asked or run.encoder.fingerprint != encoder.fingerprint:
         return None
-    return as_recorded(file, encoder, run["precision"], out)
+    return as_recorded(file, encoder, run.precision, out)
 
 
 def as_recorded(file: EncoderFile, encoder: Encoder, record: dict[str, Any], out: Path) -> Encoder:

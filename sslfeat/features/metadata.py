@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from sslfeat.errors import FeaturesError
 from sslfeat.features.formats import LAYOUTS, part_files
 from sslfeat.inference.model_card import Card
 from sslfeat.storage import atomic, staged
-from sslfeat.storage.records import build_record, parse_json, parse_record
+from sslfeat.storage.records import parse_record, parse_signed, signed_bytes
 
 FORMAT = 3
 META_FOLDER = "__sslfeat__"  # Arrow and datasets, given the folder, pass over names that begin so
 RUN_NAME = f"{META_FOLDER}/features.json"
-CHECK = "check"  # the field of features.json that holds the hash of the others
 RAN = ("fp32", "int8", "bf16")
 GREATEST = {"part_size": 1 << 31, "batch_size": 1 << 20, "threads": 4096}
 WIDEST = 1 << 20  # embeddings; the widest that are known have some thousands of numbers
@@ -35,12 +34,12 @@ class Encoded:
     """By what: the encoder's fingerprint and card."""
 
     fingerprint: str
-    card: dict[str, Any]
+    card: Card
 
     def __post_init__(self) -> None:
-        dim = Card.from_json(json.dumps(self.card)).dim
-        if dim > WIDEST:
-            raise ValueError(f"card: dim is {dim}")
+        Card.from_json(self.card.to_json())  # anybody may have written it
+        if self.card.dim > WIDEST:
+            raise ValueError(f"card: dim is {self.card.dim}")
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,15 @@ class FeaturesMetadata:
         if not isinstance(self.precision.get("runtime", ""), str):
             raise ValueError("precision: runtime is no text")
 
+    def to_json(self) -> bytes:
+        """The bytes of ``features.json``."""
+        return signed_bytes(asdict(self))
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as JSON has them, by name: to print."""
+        fields: dict[str, Any] = json.loads(atomic.json_bytes(asdict(self)))
+        return fields
+
 
 @dataclass(frozen=True)
 class CommitRecord:
@@ -107,19 +115,7 @@ class CommitRecord:
         return atomic.json_bytes({"files": self.files, "rows": self.rows, "failures": self.failures})
 
 
-def run_bytes(run: dict[str, Any]) -> bytes:
-    """``features.json`` for these fields, with their own hash, so that a flipped bit is noticed."""
-    return atomic.json_bytes({**run, CHECK: _hash(run)})
-
-
-def _hash(run: dict[str, Any]) -> str | None:
-    try:
-        return hashlib.sha256(atomic.json_bytes(run)).hexdigest()
-    except (RecursionError, ValueError):  # nested beyond measure, or half a character: nothing that we write
-        return None
-
-
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> FeaturesMetadata:
     """``features.json`` of a features folder. Raises FeaturesError if it is missing, damaged, of another format, or lies."""
     path = folder / RUN_NAME
     try:
@@ -133,17 +129,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise FeaturesError(
             f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})"
         ) from error
-    run = parse_json(data, str(path), FeaturesError)
-    if not isinstance(run, dict) or "format" not in run:
-        raise FeaturesError(f"{path} is damaged: embed the images again with --overwrite")
-    if run["format"] != FORMAT:
-        raise FeaturesError(
-            f"{path} has format {str(run['format'])[:60]!r}; this sslfeat reads {FORMAT}: embed the images again"
-        )
-    if run.pop(CHECK, None) != _hash(run):
-        raise FeaturesError(f"{path} was altered: embed the images again with --overwrite")
-    build_record(FeaturesMetadata, run, str(path), FeaturesError)
-    return run
+    return parse_signed(FeaturesMetadata, data, str(path), FeaturesError, "embed the images again")
 
 
 def exchanging(folder: Path) -> bool:
@@ -151,20 +137,19 @@ def exchanging(folder: Path) -> bool:
     return staged.is_marked(folder) and (folder / staged.UPDATE / RUN_NAME).exists()
 
 
-def part_count(run: dict[str, Any]) -> int:
+def part_count(run: FeaturesMetadata) -> int:
     """How many parts a run has when it is complete."""
-    return -(-int(run["inputs"]["count"]) // int(run["part_size"]))
+    return -(-run.inputs.count // run.part_size)
 
 
-def files_of(run: dict[str, Any], number: int) -> tuple[str, ...]:
+def files_of(run: FeaturesMetadata, number: int) -> tuple[str, ...]:
     """The names of the files of a part of this run."""
-    return part_files(run["layout"], number, part_count(run))
+    return part_files(run.layout, number, part_count(run))
 
 
-def slice_of(run: dict[str, Any], number: int) -> range:
+def slice_of(run: FeaturesMetadata, number: int) -> range:
     """The numbers of the inputs that part ``number`` is of."""
-    size = int(run["part_size"])
-    return range(number * size, min((number + 1) * size, int(run["inputs"]["count"])))
+    return range(number * run.part_size, min((number + 1) * run.part_size, run.inputs.count))
 
 
 def commit_path(folder: Path, number: int) -> Path:
@@ -172,7 +157,7 @@ def commit_path(folder: Path, number: int) -> Path:
     return folder / META_FOLDER / f"part-{number:05d}.json"
 
 
-def check_record(folder: Path, run: dict[str, Any], number: int) -> CommitRecord:
+def check_record(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
     """The commit record of a part, whose files are not looked at. Raises FeaturesError if it is missing or lies."""
     path, files = commit_path(folder, number), files_of(run, number)
     try:
@@ -189,7 +174,7 @@ def check_record(folder: Path, run: dict[str, Any], number: int) -> CommitRecord
     return commit
 
 
-def check_commit(folder: Path, run: dict[str, Any], number: int) -> CommitRecord:
+def check_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
     """The same, with its files rehashed. Raises FeaturesError naming what is missing or differs."""
     commit = check_record(folder, run, number)
     for name, sha256 in commit.files.items():
@@ -202,7 +187,7 @@ def check_commit(folder: Path, run: dict[str, Any], number: int) -> CommitRecord
     return commit
 
 
-def read_commit(folder: Path, run: dict[str, Any], number: int) -> CommitRecord | None:
+def read_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord | None:
     """The same; None for a part that does not count and is to be made again."""
     try:
         return check_commit(folder, run, number)
@@ -210,11 +195,11 @@ def read_commit(folder: Path, run: dict[str, Any], number: int) -> CommitRecord 
         return None
 
 
-def load_manifest(folder: Path, run: dict[str, Any]) -> Manifest:
+def load_manifest(folder: Path, run: FeaturesMetadata) -> Manifest:
     """The inputs that a features folder is of. Raises FeaturesError if they are not those of ``features.json``."""
-    manifest = Manifest.load(folder / META_FOLDER, run["inputs"]["sha256"])
-    if len(manifest.inputs) != run["inputs"]["count"]:
+    manifest = Manifest.load(folder / META_FOLDER, run.inputs.sha256)
+    if len(manifest.inputs) != run.inputs.count:
         raise FeaturesError(
-            f"{folder / RUN_NAME}: inputs: count is {run['inputs']['count']}, but {len(manifest.inputs)} are listed"
+            f"{folder / RUN_NAME}: inputs: count is {run.inputs.count}, but {len(manifest.inputs)} are listed"
         )
     return manifest

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from sslfeat.data.manifest import MISSING, Manifest, Mask, Numbers
 from sslfeat.data.results import Embedded
 from sslfeat.errors import FeaturesError
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import CommitRecord, files_of, part_count, read_commit, slice_of
+from sslfeat.features.metadata import CommitRecord, FeaturesMetadata, files_of, part_count, read_commit, slice_of
 
 OPEN, FAILED = -1, -2  # instead of the number of a row: not embedded yet, and embedded in vain
 MEMORY = 256 << 20  # bytes of old parts that are kept at hand: renamed files may ask for rows in any order
@@ -39,7 +38,7 @@ class Reuse:
     def __init__(
         self,
         folder: Path,
-        run: dict[str, Any],
+        run: FeaturesMetadata,
         before: Manifest,
         now: Manifest,
         check: Callable[[], None] = lambda: None,
@@ -143,7 +142,7 @@ class Reuse:
             files = files_of(self._run, number)
             columns = read_columns(self._folder, files)
             facts = zip(*(columns[name].to_pylist() for name in ("sha256", "width", "height")), strict=True)
-            embeddings = read_embeddings(self._folder, files, int(self._run["encoder"]["card"]["dim"]))
+            embeddings = read_embeddings(self._folder, files, self._run.encoder.card.dim)
             self._cache[number] = _OldPart(embeddings, list(facts))
             while len(self._cache) > 1 and sum(part.embeddings.nbytes for part in self._cache.values()) > MEMORY:
                 self._cache.popitem(last=False)

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +14,7 @@ from sslfeat.errors import FeaturesError
 from sslfeat.features.failures import failures_bytes
 from sslfeat.features.files import FAILED_NAME, commit_numbers, encoder_name
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import check_commit, files_of, load_manifest, part_count
+from sslfeat.features.metadata import FeaturesMetadata, check_commit, files_of, load_manifest, part_count
 from sslfeat.features.reader import Watched
 from sslfeat.storage import atomic
 
@@ -34,7 +33,7 @@ def verify(folder: Path, sources: bool = False) -> Iterator[str]:
     watched.check()
 
 
-def _faults(folder: Path, run: dict[str, Any], sources: bool) -> Iterator[str]:
+def _faults(folder: Path, run: FeaturesMetadata, sources: bool) -> Iterator[str]:
     try:
         load_manifest(folder, run)
     except FeaturesError as error:
@@ -48,7 +47,7 @@ def _faults(folder: Path, run: dict[str, Any], sources: bool) -> Iterator[str]:
         try:
             commit = check_commit(folder, run, number)
             table = read_columns(folder, files)
-            embeddings = read_embeddings(folder, files, int(run["encoder"]["card"]["dim"]))
+            embeddings = read_embeddings(folder, files, run.encoder.card.dim)
         except FeaturesError as error:
             yield str(error)
             continue
@@ -57,9 +56,9 @@ def _faults(folder: Path, run: dict[str, Any], sources: bool) -> Iterator[str]:
         failures += commit.failures
         if sources:
             yield from _changed_sources(table)
-    if "sha256" in run["precision"]:
+    if "sha256" in run.precision:
         kept = encoder_name(run)
-        if hashlib.sha256(_bytes(folder / kept) or b"").hexdigest() != run["precision"]["sha256"]:
+        if hashlib.sha256(_bytes(folder / kept) or b"").hexdigest() != run.precision["sha256"]:
             yield f"{folder / kept}: missing, or its sha256 differs from the record"
     if _bytes(folder / FAILED_NAME) != failures_bytes(failures):
         yield f"{folder / FAILED_NAME}: differs from the failures on record"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sslfeat.data.batching import batched
 from sslfeat.data.dataset import ImageRecord
@@ -30,6 +30,7 @@ from sslfeat.features.formats import FOLDERS, encode_part, part_files
 from sslfeat.features.metadata import (
     META_FOLDER,
     CommitRecord,
+    FeaturesMetadata,
     commit_path,
     files_of,
     part_count,
@@ -67,8 +68,8 @@ class Options:
             )
         part_files(self.layout, 0, 1)
 
-    def describe(self, encoder: Encoder, manifest: Manifest) -> dict[str, Any]:
-        """The fields of ``features.json`` for a run with these options."""
+    def describe(self, encoder: Encoder, manifest: Manifest) -> FeaturesMetadata:
+        """``features.json`` for a run with these options."""
         return describe(encoder, manifest, self.layout, self.decoding, self.part_size, self.batch_size)
 
 
@@ -170,7 +171,7 @@ class FeatureRun:
     manifest: Manifest
     out: Path
     options: Options
-    run: dict[str, Any]
+    run: FeaturesMetadata
     stop: signals.Stop
     report: Report
     known: Known = field(default_factory=Nothing)
@@ -217,7 +218,7 @@ class FeatureRun:
     def _plan(self, number: int) -> list[list[int]]:
         """The batches of input numbers that a part needs embedded: numbers alone, for plans are made far ahead."""
         numbers = slice_of(self.run, number)
-        return list(batched(self.known.missing(numbers.start, numbers.stop), int(self.run["batch_size"])))
+        return list(batched(self.known.missing(numbers.start, numbers.stop), self.run.batch_size))
 
     def _commit(self, number: int, outcomes: dict[int, Embedded | Failed]) -> None:
         """Write a part, then the record that makes it count."""

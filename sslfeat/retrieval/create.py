@@ -8,9 +8,8 @@ out to say anything: an index of these, of whatever kind, is searched exactly.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from sslfeat.retrieval import storage as files
 from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import STATED, Truth
 from sslfeat.retrieval.index_types import SEED, IndexSpec
+from sslfeat.retrieval.metadata import Figures, IndexMetadata
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.selection import SMALL, Candidate, IndexRequirements, choose, refuse
 from sslfeat.retrieval.tuning import DEEPEST, Levels, measure, speeds, tune_all
@@ -51,7 +51,7 @@ class Built:
     spec: IndexSpec
     levels: Levels
     columns: pa.Table
-    figures: dict[str, Any]
+    figures: Figures
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,11 @@ def _build_one(
                 truth.see(block[np.isnan(lots)], 0)
         tables.append(columns)
         events.step("added", builder.count, vectors.count)
-    figures = {
-        "target": requirements.recall, "workload": requirements.workload, "memory": trial.memory, "why": trial.why,
-        "asked": requirements.kind,
-        "recall": 1.0, "recall_at": dict.fromkeys(map(str, STATED), 1.0), "recall_queries": 0,
-        "measured_rows": vectors.count, "queries_per_second": None, "single_queries_per_second": None,
-    }  # fmt: skip
+    figures = Figures(
+        target=requirements.recall, workload=requirements.workload, memory=trial.memory, why=trial.why,
+        recall=1.0, recall_at=dict.fromkeys(map(str, STATED), 1.0), recall_queries=0,
+        measured_rows=vectors.count, asked=requirements.kind,
+    )  # fmt: skip
     levels: Levels = {}
     if not exact:
         events.say("tuning it for 1 to 1000 neighbors")
@@ -160,9 +159,9 @@ def _build_one(
             return None, highest
         builder.let_in(but=sample.half)
         to_measure.see(to_tune.queries, 0)
-        figures |= measure(builder.open(), spec, levels, to_measure)
+        figures = replace(figures, **measure(builder.open(), spec, levels, to_measure))
     elif len(sample.queries):
-        figures |= speeds(builder.open(), spec, levels, to_measure)
+        figures = replace(figures, **speeds(builder.open(), spec, levels, to_measure))
     path = work / "index.faiss"
     builder.write(path)
     return Built(path, spec, levels, pa.concat_tables(tables), figures), 1.0
@@ -175,29 +174,29 @@ def requirements_of(recall: float, memory: int | None, kind: str, workload: str 
 
 def build_into(
     out: Path, vectors: Vectors, metric: str, wanted: IndexRequirements, events: Events, overwrite: bool = False
-) -> dict[str, Any]:
-    """Build the index folder ``out``; returns ``index.json``. Raises RetrievalError if it is something else, or busy."""
+) -> None:
+    """Build the index folder ``out``. Raises RetrievalError if it is something else, or busy."""
     with atomic.exclusive(out, RetrievalError):
         claim(out, overwrite)
         with files.update(out) as work:
             built = build(vectors, work, metric, wanted, events)
             write_ids(work / files.IDS, built.columns, np.zeros(len(built.columns), bool))
-            return files.commit_update(out, describe(built, vectors, metric))
+            files.commit_update(out, describe(built, vectors, metric))
 
 
-def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
-    """What ``index.json`` says, but for the files' hashes."""
+def describe(built: Built, vectors: Vectors, metric: str) -> IndexMetadata:
+    """``index.json``, but for the files' hashes."""
     import faiss
 
     from sslfeat import __version__
 
-    return {
-        "spec": asdict(built.spec), "factory": built.spec.factory, "metric": metric,
-        "settings": {str(depth): settings for depth, settings in built.levels.items()}, "dim": vectors.dim,
-        "rows": len(built.columns), "removed": 0, "built_rows": len(built.columns),
-        "figures": built.figures, "encoder": vectors.encoder, "origin": vectors.origin,
-        "versions": {"sslfeat": __version__, "faiss": faiss.__version__},
-    }  # fmt: skip
+    return IndexMetadata(
+        spec=built.spec, factory=built.spec.factory, metric=metric,
+        settings={str(depth): settings for depth, settings in built.levels.items()}, dim=vectors.dim,
+        rows=len(built.columns), removed=0, built_rows=len(built.columns),
+        figures=built.figures, encoder=vectors.encoder, origin=vectors.origin,
+        versions={"sslfeat": __version__, "faiss": faiss.__version__}, files={},
+    )  # fmt: skip
 
 
 def claim(folder: Path, overwrite: bool) -> None:

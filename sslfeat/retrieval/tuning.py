@@ -122,7 +122,7 @@ def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[s
     }
 
 
-def speeds(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, float]:
+def speeds(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
     """Queries a second for the 10 nearest, all at once and one by one."""
     if K in levels:
         rates = [_speed_at(index, spec, levels[K], truth, K, workload) for workload in WORKLOADS]

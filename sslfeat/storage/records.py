@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import types
@@ -15,11 +16,13 @@ import typing
 from typing import Any, TypeVar
 
 from sslfeat.errors import SslfeatError
+from sslfeat.storage import atomic
 
 T = TypeVar("T")
 DEEPEST = 50  # JSON within JSON
 LARGEST = 2**63 - 1  # what fits int64, in which numbers are counted
 SHOWN = 60  # characters of a wrong value
+CHECK = "check"  # the field of a signed record that holds the hash of the others
 
 
 def parse_record(kind: type[T], data: bytes | str, where: str, error: type[SslfeatError]) -> T:
@@ -55,6 +58,31 @@ def build_record(kind: type[T], value: Any, where: str, error: type[SslfeatError
         return typing.cast(T, _record(kind, value, where))
     except _Fault as fault:
         raise error(str(fault)) from fault
+
+
+def signed_bytes(fields: dict[str, Any]) -> bytes:
+    """A record's JSON with its own hash, so that a flipped bit is noticed."""
+    return atomic.json_bytes({**fields, CHECK: _hash(fields)})
+
+
+def parse_signed(kind: type[T], data: bytes, where: str, error: type[SslfeatError], remedy: str) -> T:
+    """The record that ``signed_bytes`` wrote. Raises ``error`` if it was altered, lies, or is of another format."""
+    fields = parse_json(data, where, error)
+    if not isinstance(fields, dict):
+        raise error(f"{where} is damaged: {remedy} with --overwrite")
+    known = next(field.default for field in dataclasses.fields(kind) if field.name == "format")  # type: ignore[arg-type]
+    if (found := fields.get("format")) != known:
+        raise error(f"{where} has format {_show(found)}; this sslfeat reads {known}: {remedy}")
+    if fields.pop(CHECK, None) != _hash(fields):
+        raise error(f"{where} was altered: {remedy} with --overwrite")
+    return build_record(kind, fields, where, error)
+
+
+def _hash(fields: dict[str, Any]) -> str | None:
+    try:
+        return hashlib.sha256(atomic.json_bytes(fields)).hexdigest()
+    except (RecursionError, ValueError):  # nested beyond measure, or half a character: nothing that we write
+        return None
 
 
 class _Fault(Exception):

@@ -16,7 +16,8 @@ import numpy as np
 from sslfeat.errors import FeaturesError, UsageError
 from sslfeat.evaluation.probing.checkpoint import SavedProbe
 from sslfeat.evaluation.probing.labels import check_finite
-from sslfeat.features.reader import RUN_NAME, FeaturesFolder
+from sslfeat.features.metadata import RUN_NAME
+from sslfeat.features.reader import FeaturesFolder
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.system.cores import available_cores
 
@@ -59,7 +60,7 @@ def predict(
 
 def _of_features(probe: SavedProbe, spec: str, top: int) -> Iterator[Prediction]:
     folder = FeaturesFolder(spec)
-    probe.check({"name": folder.run["encoder"]["card"]["name"], "fingerprint": folder.fingerprint}, spec)
+    probe.check({"name": folder.run.encoder.card.name, "fingerprint": folder.fingerprint}, spec)
     for part in folder.parts():
         yield from _named(probe, part.columns["path"].to_pylist(), part.embeddings, top)
 
