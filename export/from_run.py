@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -13,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from sslfeat import __version__
 from sslfeat.data.dataset import ImageRecord, find_inputs
@@ -25,9 +23,11 @@ from sslfeat.export.parity import IMAGES, check_parity
 from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
 from sslfeat.inference.model_card import Card, Parity, Training, TrainingData
 from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.models.engine.checkpoint import KeptWith
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.frozen import load_run, random_encoder
-from sslfeat.models.engine.run_folder import RESULT_NAME
+from sslfeat.models.engine.run_folder import read_seconds
+from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic
 
 UNKNOWN_LICENSE = "not stated"
@@ -74,7 +74,7 @@ def export_run(
 
     Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
     """
-    encoder, config, meta = load_run(run, layer, trust_code)
+    encoder, config, noted = load_run(run, layer, trust_code)
     if not images and not all(os.path.exists(spec) for spec in config.images):
         raise ExportError(f"the images of {run} are gone: name some for the parity check with --images")
     size = int(config.image_size or 0)
@@ -85,24 +85,21 @@ def export_run(
         layer=encoder.layer,
         dim=encoder.dim,
         preprocess=Preprocess(resize=size, size=size),
-        training_data=TrainingData(labels.data_name or "not stated", int(meta["images"]), labels.data_license),
+        training_data=TrainingData(labels.data_name or "not stated", noted.images, labels.data_license),
         license=labels.license,
         config_sha256=config.sha256(),
         versions=versions(),
         parity=NO_PARITY,
-        training=_training(run, config, meta, labels.quality),
+        training=_training(run, config, noted, labels.quality),
     )
     raws = _readable(find_inputs(images, "none") if images else config.inputs(), card.preprocess)
     return _export(encoder, card, raws, "given" if images else "training images", out, overwrite)
 
 
-def _training(run: Path, config: TrainConfig, noted: dict[str, Any], quality: dict[str, float]) -> Training:
+def _training(run: Path, config: TrainConfig, noted: KeptWith, quality: dict[str, float]) -> Training:
     """How long the run took, as far as it wrote that down."""
-    steps, images = int(noted.get("steps", 0)), int(noted["images"])
-    result = run / RESULT_NAME
-    seconds = json.loads(result.read_text())["seconds"] if result.exists() else 0.0
-    epochs = steps * int(config.batch_size or 0) / max(1, images)
-    return Training(steps, round(epochs, 2), round(seconds / 3600, 2), quality)
+    epochs = noted.steps * int(config.batch_size or 0) / max(1, noted.images)
+    return Training(noted.steps, round(epochs, 2), round(read_seconds(run) / 3600, 2), quality)
 
 
 def export_random(
@@ -157,9 +154,8 @@ def _export(encoder: Exportable, card: Card, raws: list[bytes], source: str, out
 
 def _readable(inputs: Sequence[ImageRecord], preprocess: Preprocess) -> list[bytes]:
     """Up to IMAGES readable images, spread evenly over the sorted inputs."""
-    spread = [inputs[i * len(inputs) // (2 * IMAGES)] for i in range(2 * IMAGES)]
     kept: list[bytes] = []
-    for raw in dict.fromkeys(item.raw for item in spread):
+    for raw in (inputs[row].raw for row in evenly(len(inputs), 2 * IMAGES)):
         with contextlib.suppress(ImageError):
             decode(raw, preprocess)
             kept.append(raw)

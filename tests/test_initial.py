@@ -160,7 +160,7 @@ def test_the_best_weights_are_kept(image_folder: Path, tmp_path: Path, monkeypat
     with (tmp_path / "run" / "watch.csv").open() as file:
         best = max(csv.DictReader(file), key=lambda row: float(row["knn"]))
     assert (result.first["knn"], result.last["knn"], result.last["step"]) == (0.3, 0.8, float(best["step"]))
-    assert load_run(tmp_path / "run")[2]["steps"] == int(best["step"]) < result.steps
+    assert load_run(tmp_path / "run")[2].steps == int(best["step"]) < result.steps
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 

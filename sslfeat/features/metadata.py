@@ -16,7 +16,7 @@ from sslfeat.data.manifest import Manifest
 from sslfeat.data.transforms import Decoding
 from sslfeat.errors import FeaturesError
 from sslfeat.features.formats import LAYOUTS, part_files
-from sslfeat.inference.model_card import Card
+from sslfeat.inference.model_card import Card, Identity
 from sslfeat.storage import atomic, staged
 from sslfeat.storage.records import parse_record, parse_signed, signed_bytes
 
@@ -40,6 +40,11 @@ class Encoded:
         Card.from_json(self.card.to_json())  # anybody may have written it
         if self.card.dim > WIDEST:
             raise ValueError(f"card: dim is {self.card.dim}")
+
+    @property
+    def identity(self) -> Identity:
+        """Its name and fingerprint."""
+        return Identity(self.card.name, self.fingerprint)
 
 
 @dataclass(frozen=True)

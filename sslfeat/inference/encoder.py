@@ -17,7 +17,7 @@ from sslfeat.data.decode import Content, Pixels, Source
 from sslfeat.data.results import Failed
 from sslfeat.errors import EncoderFileError, ImageError, InputError, ProviderError, UsageError
 from sslfeat.inference.backends import PROVIDERS, OnnxRuntimeBackend, Session
-from sslfeat.inference.model_card import Card
+from sslfeat.inference.model_card import Card, Identity
 from sslfeat.inference.onnx_model import EncoderFile, check_encoder, read_encoder_file
 from sslfeat.inference.pipeline import embed_batches
 from sslfeat.inference.registry import find_encoder, resolve
@@ -93,6 +93,11 @@ class Encoder:
 
     def __repr__(self) -> str:
         return f"Encoder({self.card.name!r}, {self.dim}-d, {self.card.preprocess.size} px, {self.provider})"
+
+    @property
+    def identity(self) -> Identity:
+        """Its name and fingerprint."""
+        return Identity(self.card.name, self.fingerprint)
 
     @property
     def dim(self) -> int:

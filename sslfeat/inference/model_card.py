@@ -69,6 +69,14 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Which encoder made features: its fingerprint decides, its name is for people."""
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Card:
     """Travels inside the encoder file, as JSON under the metadata key ``sslfeat.card``.
 

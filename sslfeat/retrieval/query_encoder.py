@@ -14,13 +14,13 @@ from sslfeat.retrieval.vectors import Maker
 if TYPE_CHECKING:
     from sslfeat.data.decode import Source
     from sslfeat.inference.encoder import Encoder
+    from sslfeat.inference.model_card import Identity
 
 
 def embed(made_by: Maker | None, images: Iterable[Source] | Source, encoder: Encoder | None = None) -> FloatArray:
     """Embeddings (Q, D) by the index's encoder. Raises RetrievalError for another, ImageError for a broken image."""
     encoder = encoder or load_encoder(made_by)
-    given = Maker(encoder.card.name, encoder.fingerprint, encoder.precision["ran"])
-    check_encoder(made_by, given, "the encoder given")
+    check_encoder(made_by, encoder.identity, "the encoder given")
     return np.stack(list(encoder.embed(images)))
 
 
@@ -37,7 +37,7 @@ def load_encoder(made_by: Maker | None, given: str | None = None, provider: str 
     return Encoder(file.without_data(), provider, available_cores())
 
 
-def check_encoder(ours: Maker | None, other: Maker | None, what: str) -> None:
+def check_encoder(ours: Identity | None, other: Identity | None, what: str) -> None:
     """Raise RetrievalError, naming both, if ``other`` is not ``ours``, the encoder that made the index."""
     if ours is None or other is None:
         if ours is not other:

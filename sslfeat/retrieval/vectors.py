@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from sslfeat.errors import InputError, RetrievalError
 from sslfeat.features.reader import FeaturesFolder, Part
+from sslfeat.inference.model_card import Identity
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.similarity import LONGEST, unit
 from sslfeat.storage.arrow import numbers, strings
@@ -23,11 +24,9 @@ COLUMNS = ("path", "sha256", "width", "height", "label")
 
 
 @dataclass(frozen=True)
-class Maker:
+class Maker(Identity):
     """The encoder that made vectors; ``path`` is where its file was, if it was named."""
 
-    name: str
-    fingerprint: str
     precision: str
     path: str | None = None
 

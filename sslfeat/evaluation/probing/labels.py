@@ -94,9 +94,9 @@ def check_finite(x: FloatArray, paths: Sequence[str]) -> None:
 
 def check_same_encoder(train: Features, test: Features) -> None:
     """Raise FeaturesError, naming both, if two features folders come from different encoders."""
-    ours, theirs = (part.run.encoder for part in (train, test))
+    ours, theirs = (part.run.encoder.identity for part in (train, test))
     if ours.fingerprint != theirs.fingerprint:
-        first, second = (f"{e.card.name} ({e.fingerprint[:12]})" for e in (ours, theirs))
+        first, second = (f"{e.name} ({e.fingerprint[:12]})" for e in (ours, theirs))
         raise FeaturesError(f"train and test come from different encoders, {first} and {second}: embed both with one")
 
 
