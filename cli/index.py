@@ -51,10 +51,10 @@ def index(
     else:
         from sslfeat.retrieval.create import requirements_of
 
-        wanted = requirements_of(recall, _bytes(memory), kind, workload)
+        requirements = requirements_of(recall, _bytes(memory), kind, workload)
         features, failed = _features(source, exclude or [], out, encoder, overwrite)
         with _events() as events:
-            changed = _fill(features, out, metric, wanted, encoder, add or sync, sync, overwrite, events)
+            changed = _fill(features, out, metric, requirements, encoder, add or sync, sync, overwrite, events)
     _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
     if failed:
         from sslfeat.features.files import FAILED_NAME
@@ -64,7 +64,7 @@ def index(
 
 
 def _fill(
-    features: Path, out: Path, metric: str, wanted: IndexRequirements, encoder: str | None, living: bool, sync: bool,
+    features: Path, out: Path, metric: str, requirements: IndexRequirements, encoder: str | None, living: bool, sync: bool,
     overwrite: bool, events: Events,
 ) -> Any:  # fmt: skip
     from sslfeat.retrieval.create import build_into
@@ -75,7 +75,7 @@ def _fill(
     vectors = FolderVectors(features, None if encoder is None else str(Path(encoder).resolve()))
     if living and (out / META).exists():
         return change(out, vectors, drop_missing=sync, events=events)
-    build_into(out, vectors, metric, wanted, events, overwrite)
+    build_into(out, vectors, metric, requirements, events, overwrite)
     return None
 
 

@@ -124,10 +124,10 @@ def _judged(
     seconds, remark = {}, ""
     if target.check is not None:
         checked = target.check(source, made, source.shown[:CHECKED])
-        wanted = checked.reference
-        if wanted is None:
-            wanted = OnnxRuntimeBackend(file.data, "cpu", 1).run(judged[:CHECKED])
-        like, remark = likeness(wanted, [checked.embeddings]), checked.remark
+        rows = checked.reference
+        if rows is None:
+            rows = OnnxRuntimeBackend(file.data, "cpu", 1).run(judged[:CHECKED])
+        like, remark = likeness(rows, [checked.embeddings]), checked.remark
     else:
         measured = measure(made, reference, judged)
         like, seconds = likeness(measured.reference, list(measured.found.values())), measured.seconds

@@ -50,27 +50,27 @@ def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> En
         AdoptRequest.scale,
     ):
         raise UsageError("its input is uint8, so it scales and normalizes inside: leave --mean, --std and --config out")
-    wanted, shape = _reference(model, request, pixels)
+    reference, shape = _reference(model, request, pixels)
     layer, graph = (name.removeprefix(PREFIX) for name in (embedding_port(model, request).name, model.graph.name))
     card = Card(
         name=request.name, method="adopted", backbone=graph or "unnamed", layer=layer,
-        dim=wanted.shape[1], preprocess=request.preprocess, training_data=UNKNOWN, license=request.license,
+        dim=reference.shape[1], preprocess=request.preprocess, training_data=UNKNOWN, license=request.license,
         config_sha256=hashlib.sha256(data).hexdigest(), versions={"sslfeat": __version__, "onnx": onnx.__version__},
         parity=Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0),
     )  # fmt: skip
-    wrapped = _wrapped(model, request, wanted.shape[1], shape)
+    wrapped = _wrapped(model, request, reference.shape[1], shape)
     session = OnnxRuntimeBackend(_bytes(wrapped, card), "cpu", 1)
     try:
         found = [np.concatenate([session.run(part) for part in _parts(pixels, size)]) for size in BATCH_SIZES]
     except EncoderFileError as error:
         raise EncoderFileError(batch_cure(port)) from error
-    if any(rows.shape != wanted.shape for rows in found):
+    if any(rows.shape != reference.shape for rows in found):
         raise EncoderFileError(batch_cure(port))
     parity = Parity(
         images=len(pixels), source=source, batch_sizes=BATCH_SIZES,
-        max_abs_diff=float(max(np.abs(rows - wanted).max() for rows in found)),
-        scale=float(np.abs(wanted).max()), min_cosine=min(float(cosines(rows, wanted).min()) for rows in found),
-        neighbor_overlap=min(neighbor_overlap(rows, wanted) for rows in found),
+        max_abs_diff=float(max(np.abs(rows - reference).max() for rows in found)),
+        scale=float(np.abs(reference).max()), min_cosine=min(float(cosines(rows, reference).min()) for rows in found),
+        neighbor_overlap=min(neighbor_overlap(rows, reference) for rows in found),
     )  # fmt: skip
     if not parity.max_abs_diff <= (WITHIN_HALF if kind == TensorProto.FLOAT16 else WITHIN) * parity.scale:
         raise ParityError(

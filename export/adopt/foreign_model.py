@@ -154,10 +154,10 @@ def embedding_port(model: onnx.ModelProto, request: AdoptRequest) -> onnx.ValueI
     if len(names) == 1:
         return model.graph.output[0]
     ranks = {port.name.removeprefix(PREFIX): len(port.type.tensor_type.shape.dim) for port in model.graph.output}
-    wanted = [name for name in names if ranks[name] in ((2,) if request.pool == "none" else (3, 4))]
-    if len(wanted) != 1:
+    fitting = [name for name in names if ranks[name] in ((2,) if request.pool == "none" else (3, 4))]
+    if len(fitting) != 1:
         raise EncoderFileError(f"it has {len(names)} outputs: choose one with --output: {', '.join(names)}")
-    return model.graph.output[names.index(wanted[0])]
+    return model.graph.output[names.index(fitting[0])]
 
 
 def batch_cure(port: onnx.ValueInfoProto) -> str:

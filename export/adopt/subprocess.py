@@ -1,6 +1,6 @@
 """Foreign models are run in a process of their own: a hostile or broken one may crash, hang or ask for terabytes there.
 
-``python -m sslfeat.export.adopt.subprocess FOLDER`` is that process; ``adopt_apart`` is the way to call it.
+``python -m sslfeat.export.adopt.subprocess FOLDER`` is that process; ``adopt_in_subprocess`` is the way to call it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TIMEOUT = 600  # seconds
 MEMORY = 32 << 30  # of addresses
 
 
-def adopt_apart(
+def adopt_in_subprocess(
     data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT
 ) -> EncoderFile:
     """``adopt`` in a process of its own. Raises EncoderFileError, for a model that crashes or hangs too."""

@@ -34,7 +34,7 @@ def ncnn(source: Source, out: Path) -> None:
         with quiet():
             trace: Any = torch.jit.trace  # which has no types
             trace(Planes(source.torch()).eval(), example(size)).save(str(traced))
-        command = [
+        command: list[str | Path] = [
             program, traced.name, f"inputshape=[1,3,{size},{size}]", "fp16=0", f"ncnnparam={out.resolve() / MAIN}",
             f"ncnnbin={out.resolve() / 'encoder.bin'}",
         ]  # fmt: skip

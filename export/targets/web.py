@@ -15,7 +15,7 @@ from PIL import Image
 from sslfeat.data.transforms import open_image, read_file, resize_crop, to_rgb
 from sslfeat.errors import ExportError
 from sslfeat.export.targets.base import Source, TargetCheck
-from sslfeat.export.targets.browser import ask, find_browser, served
+from sslfeat.export.targets.browser import find_browser, open_page, served
 from sslfeat.export.targets.full import onnx_full
 from sslfeat.inference.backends import OnnxRuntimeBackend
 from sslfeat.reports.thumbnails import thumbnails
@@ -57,10 +57,10 @@ def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck
             opened.save(place / f"check-{number}.png")
         (place / "check.html").write_text(_CHECK.replace("COUNT", str(min(len(images), CHECKED))))
         with served(place) as (address, heard):
-            found = ask(f"{address}/check.html", heard, Path(folder) / "profile")
+            found = open_page(f"{address}/check.html", heard, Path(folder) / "profile")
         prep = source.file.card.preprocess
-        wanted = [np.asarray(resize_crop(_opened(place / f"check-{n}.png"), prep)) for n in range(len(found))]
-    reference = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(wanted))
+        pixels = [np.asarray(resize_crop(_opened(place / f"check-{n}.png"), prep)) for n in range(len(found))]
+    reference = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(pixels))
     return TargetCheck(found, f"in {Path(browser).name}, wasm, one thread", reference)
 
 

@@ -33,11 +33,11 @@ class TimmBackbone(Backbone):
 
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         stages = self.layers[:-1]
-        wanted = sorted({min(self.depth(layer), len(stages)) - 1 for layer in layers})
+        indices = sorted({min(self.depth(layer), len(stages)) - 1 for layer in layers})
         if END in layers and self.dims[END] != self.dims[stages[-1]]:
             raise UsageError(f"the features of {END} have no map here: take {stages[-1]}")
-        found = self.body.forward_intermediates(images, indices=wanted, output_fmt="NCHW", intermediates_only=True)
-        maps = dict(zip(wanted, found, strict=True))
+        found = self.body.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
+        maps = dict(zip(indices, found, strict=True))
         return {layer: maps[min(self.depth(layer), len(stages)) - 1] for layer in layers}
 
     def forward(self, images: Tensor, layer: str | None = None) -> Tensor:

@@ -142,9 +142,9 @@ def cosines(unit: Tensor) -> Tensor:
         return unit.float() @ unit.float().transpose(1, 2)
 
 
-def cross_entropy(wanted: Tensor, given: Tensor) -> Tensor:
+def cross_entropy(target: Tensor, given: Tensor) -> Tensor:
     """Mean over columns of the cross-entropy of two kernels given by their logs (N, P, P), each column of sum 1."""
-    return -(wanted.softmax(1) * given.log_softmax(1)).sum(1).mean()
+    return -(target.softmax(1) * given.log_softmax(1)).sum(1).mean()
 
 
 def flow_colors(flow: Tensor) -> Tensor:

@@ -71,11 +71,11 @@ class ManifestDiff:
 
     def __str__(self) -> str:
         counts = {"new": self.new, "removed": self.removed, "modified": self.modified, "relabeled": self.labels}
-        said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "the same images"
+        text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "the same images"
         example = f", such as {self.example}" if self.example else ""
         touched = f" ({self.touched} touched, with the same content)" if self.touched else ""
         moved = f", moved from {self.moved[0]} to {self.moved[1]}" if self.moved else ""
-        return f"{said}{example}{touched}{moved}"
+        return f"{text}{example}{touched}{moved}"
 
 
 def _labels_differ(before: Manifest, was: Numbers, now: Manifest, kept: Numbers) -> Mask:

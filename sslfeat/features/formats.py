@@ -73,9 +73,9 @@ def read_embeddings(folder: Path, files: Sequence[str], dim: int) -> npt.NDArray
     if len(files) == 2:
         return _read_npy(path, dim)
     column = _read_parquet(path, ["embedding"])["embedding"]
-    kind, wanted = column.type, pa.list_(pa.float32(), dim)
+    kind, expected = column.type, pa.list_(pa.float32(), dim)
     if not (pa.types.is_fixed_size_list(kind) and kind.list_size == dim and kind.value_type == pa.float32()):
-        raise FeaturesError(f"{path} holds {kind}: {wanted} was recorded")
+        raise FeaturesError(f"{path} holds {kind}: {expected} was recorded")
     pieces = [chunk.flatten() for chunk in column.chunks]
     if column.null_count or any(piece.null_count for piece in pieces):
         raise FeaturesError(f"{path}: an embedding has gaps")

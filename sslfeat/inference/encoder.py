@@ -201,15 +201,15 @@ def _restored(
     return Encoder(file, provider, threads).in_precision(precision, lower, files)
 
 
-def _open(model: bytes | str, asked: str, threads: int) -> tuple[str, Session]:
+def _open(model: bytes | str, provider: str, threads: int) -> tuple[str, Session]:
     """The provider that runs, and the graph in it. Raises EncoderFileError, ProviderError, UsageError."""
-    if asked not in ("auto", *PROVIDERS):
-        raise UsageError(f"provider {asked!r} is unknown: auto, {', '.join(PROVIDERS)}")
-    if asked == "auto":
+    if provider not in ("auto", *PROVIDERS):
+        raise UsageError(f"provider {provider!r} is unknown: auto, {', '.join(PROVIDERS)}")
+    if provider == "auto":
         return _open_best(model, threads)
-    if asked == "cuda" and not gpu_count():
+    if provider == "cuda" and not gpu_count():
         raise ProviderError("provider cuda: no NVIDIA GPU is visible here; use --provider cpu")
-    return asked, OnnxRuntimeBackend(model, asked, threads, "ONNX")
+    return provider, OnnxRuntimeBackend(model, provider, threads, "ONNX")
 
 
 def _open_best(model: bytes | str, threads: int) -> tuple[str, Session]:

@@ -174,8 +174,8 @@ def _check_ports(
     found = [(port.name, port.type.tensor_type.elem_type, _shape(port)) for port in ports]
     if found != [(name, element, shape)]:
         seen = ", ".join(f"{port} {_type_name(kind)} {dims}" for port, kind, dims in found)
-        wanted = f"{name} {_type_name(element)} {shape}"
-        raise EncoderFileError(f"wrong {kind}s: {seen or 'none'}; an encoder has exactly {wanted} (None: dynamic)")
+        expected = f"{name} {_type_name(element)} {shape}"
+        raise EncoderFileError(f"wrong {kind}s: {seen or 'none'}; an encoder has exactly {expected} (None: dynamic)")
 
 
 def _shape(port: onnx.ValueInfoProto) -> tuple[int | None, ...]:

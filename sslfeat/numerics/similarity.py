@@ -29,12 +29,12 @@ def nearest(x: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, Int
     """Cosines and numbers, (Q, k), of the ``k`` rows of ``x`` nearest to each query, nearest first; exact."""
     import faiss
 
-    asked = unit(queries)
-    best = np.empty((len(asked), 0), np.float32)
-    rows = np.empty((len(asked), 0), np.int64)
+    queries = unit(queries)
+    best = np.empty((len(queries), 0), np.float32)
+    rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(x), BLOCK):
         block = unit(x[start : start + BLOCK])
-        scores, found = faiss.knn(asked, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores, found = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         best, rows = np.hstack([best, scores]), np.hstack([rows, found + start])
         if best.shape[1] > k:
             order = np.argsort(-best, axis=1, kind="stable")[:, :k]

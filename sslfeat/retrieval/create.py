@@ -173,13 +173,13 @@ def requirements_of(recall: float, memory: int | None, kind: str, workload: str 
 
 
 def build_into(
-    out: Path, vectors: Vectors, metric: str, wanted: IndexRequirements, events: Events, overwrite: bool = False
+    out: Path, vectors: Vectors, metric: str, requirements: IndexRequirements, events: Events, overwrite: bool = False
 ) -> None:
     """Build the index folder ``out``. Raises RetrievalError if it is something else, or busy."""
     with atomic.exclusive(out, RetrievalError):
         claim(out, overwrite)
         with files.update(out) as work:
-            built = build(vectors, work, metric, wanted, events)
+            built = build(vectors, work, metric, requirements, events)
             write_ids(work / files.IDS, built.columns, np.zeros(len(built.columns), bool))
             files.commit_update(out, describe(built, vectors, metric))
 

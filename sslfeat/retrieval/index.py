@@ -66,9 +66,9 @@ class Index:
         (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one.
         Raises InputError, FeaturesError, RetrievalError.
         """
-        wanted = requirements_of(recall, memory, kind, workload)
+        requirements = requirements_of(recall, memory, kind, workload)
         out, keep = _temporary()
-        build_into(out, as_vectors(features, paths), metric, wanted, events or Events())
+        build_into(out, as_vectors(features, paths), metric, requirements, events or Events())
         index = cls.load(out)
         index._keep = keep
         return index

@@ -49,8 +49,8 @@ class IndexChanges:
             "removed": self.removed,
             "relabeled": self.relabeled,
         }
-        said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing changed"
-        return said + ("; built anew" if self.rebuilt else "")
+        text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing changed"
+        return text + ("; built anew" if self.rebuilt else "")
 
 
 def change(
@@ -184,9 +184,9 @@ def _measured(metadata: IndexMetadata, growth: _Growth, events: Events) -> tuple
     if growth.builder is None or not is_due(metadata):
         return metadata, False
     if metadata.spec.kind == "hnsw":
-        asked = kept_out(growth.count)
-        growth.builder.let_in(but=asked)
-        if not asked:
+        held_out = kept_out(growth.count)
+        growth.builder.let_in(but=held_out)
+        if not held_out:
             events.say("it has grown, by too few rows at once to measure its recall with: it is built anew")
             return metadata, True
     events.say("measuring recall again")

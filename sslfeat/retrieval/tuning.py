@@ -48,9 +48,9 @@ def with_margin(target: float) -> float:
 
 
 def tune(
-    index: Any, spec: IndexSpec, truth: Truth, wanted: float, depth: int = K, workload: str = "batch"
+    index: Any, spec: IndexSpec, truth: Truth, goal: float, depth: int = K, workload: str = "batch"
 ) -> tuple[Tuned | None, float]:
-    """The fastest settings whose recall, of any number of neighbors up to ``depth``, is ``wanted``; and the best seen.
+    """The fastest settings whose recall, of any number of neighbors up to ``depth``, is ``goal``; and the best seen.
 
     ``workload`` as in ``speed``.
     """
@@ -63,7 +63,7 @@ def tune(
                 recalls[step] = least_recall(index, spec, ladder[step], truth, depth)
             return recalls[step]
 
-        step = bisect.bisect_left(range(len(ladder)), wanted, key=recall)
+        step = bisect.bisect_left(range(len(ladder)), goal, key=recall)
         highest = max(highest, *recalls.values())
         if step == len(ladder):
             continue
@@ -80,17 +80,17 @@ def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload:
     Nothing for the first depth: ``target`` cannot be reached.
     """
     levels: Levels = {}
-    reached, wanted = 0.0, with_margin(target)
+    reached, goal = 0.0, with_margin(target)
     for depth in DEPTHS:
         few = truth if depth == K else truth.first(DEEP_QUERIES)
-        tuned, highest = tune(index, spec, few, wanted, depth, workload)
+        tuned, highest = tune(index, spec, few, goal, depth, workload)
         if depth == K:
             reached = highest
         if tuned is None or (depth > K and tuned.per_second < _speed_of_all(index, spec, few, depth, workload)):
             break
         levels[depth] = tuned.settings
         if depth == K:
-            wanted = max(wanted, tuned.recall - STEADY)
+            goal = max(goal, tuned.recall - STEADY)
     return levels, reached
 
 
@@ -132,10 +132,10 @@ def speeds(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[st
 
 
 def _speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
-    def ask(queries: FloatArray) -> Found:
+    def search(queries: FloatArray) -> Found:
         return nearest(index, spec, settings, queries, depth, truth.metric)
 
-    return speed(ask, truth.queries, workload)
+    return speed(search, truth.queries, workload)
 
 
 def _speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workload: str) -> float:
@@ -143,7 +143,7 @@ def _speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workloa
     return speed(lambda queries: exact.search(queries, depth, params=parameters), truth.queries, workload)
 
 
-def speed(ask: Callable[[FloatArray], Any], queries: FloatArray, workload: str = "batch") -> float:
+def speed(search: Callable[[FloatArray], Any], queries: FloatArray, workload: str = "batch") -> float:
     """Queries a second, all asked at once, or for ``single`` one after the other on one thread: the median of some laps."""
     single = workload == "single"
     batches = np.array_split(queries[:SINGLES], SINGLES) if single else [queries]
@@ -151,10 +151,10 @@ def speed(ask: Callable[[FloatArray], Any], queries: FloatArray, workload: str =
     laps = []
     with one_thread() if single else contextlib.nullcontext():
         for _ in range(LAPS):
-            began, asked = time.perf_counter(), 0
+            began, searched = time.perf_counter(), 0
             while (spent := time.perf_counter() - began) < LAP_SECONDS:
                 for batch in batches:
-                    ask(batch)
-                    asked += len(batch)
-            laps.append(asked / spent)
+                    search(batch)
+                    searched += len(batch)
+            laps.append(searched / spent)
     return statistics.median(laps)

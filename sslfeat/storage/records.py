@@ -109,9 +109,9 @@ def _record(kind: Any, value: Any, where: str) -> Any:
         for name, field in fields.items()
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
-    for names, said in ((unknown, "is no field of it"), (sorted(needed - set(value)), "is missing")):
+    for names, fault in ((unknown, "is no field of it"), (sorted(needed - set(value)), "is missing")):
         if names:
-            raise _Fault(f"{where}: {_show(names[0])} {said}")
+            raise _Fault(f"{where}: {_show(names[0])} {fault}")
     checked = {name: _value(_types(kind)[name], item, f"{where}: {name}") for name, item in value.items()}
     try:
         return kind(**checked)
@@ -142,8 +142,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return tuple(_value(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(each, value, strict=True)))
     if origin is None and _is_plain(kind, value):
         return value
-    wanted = f"one of {arguments}" if origin is typing.Literal else kind if origin else getattr(kind, "__name__", kind)
-    raise _Fault(f"{where} is {_show(value)}, not {wanted}")
+    expected = (
+        f"one of {arguments}" if origin is typing.Literal else kind if origin else getattr(kind, "__name__", kind)
+    )
+    raise _Fault(f"{where} is {_show(value)}, not {expected}")
 
 
 def _is_plain(kind: Any, value: Any) -> bool:
