@@ -75,8 +75,8 @@ def embed(
         from sslfeat.features.auto_precision import settle
 
         file = read_encoder_file(resolve(encoder or DEFAULT))
-        raws = [item.raw for item in inputs]
-        loaded = settle(file, loaded, raws, precision, decoding, None if overwrite else out, note)
+        paths = [item.path for item in inputs]
+        loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
     changes = None
     with shown(len(inputs)) as report:
         if update:
@@ -159,7 +159,7 @@ def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
         note(
             f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)"
         )
-    elif not classes and labels == "auto" and len({os.path.dirname(item.raw) for item in inputs}) > 2:
+    elif not classes and labels == "auto" and len({os.path.dirname(item.path) for item in inputs}) > 2:
         note(
             "labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so"
         )

@@ -161,7 +161,7 @@ def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
     if not inputs:
         raise ExportError(f"{labeled} has no images in class folders")
     some = [inputs[number] for number in evenly(len(inputs), LABELED)]
-    pixels, fine = decode_all([item.raw for item in some], source.file.card.preprocess)
+    pixels, fine = decode_all([item.path for item in some], source.file.card.preprocess)
     seen = {image.tobytes() for image in source.seen}
     fine &= np.array([image.tobytes() not in seen for image in pixels], bool)
     labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]

@@ -92,8 +92,8 @@ def export_run(
         parity=NO_PARITY,
         training=_training(run, config, noted, labels.quality),
     )
-    raws = _readable(find_inputs(images, "none") if images else config.inputs(), card.preprocess)
-    return _export(encoder, card, raws, "given" if images else "training images", out, overwrite)
+    paths = _readable(find_inputs(images, "none") if images else config.inputs(), card.preprocess)
+    return _export(encoder, card, paths, "given" if images else "training images", out, overwrite)
 
 
 def _training(run: Path, config: TrainConfig, noted: KeptWith, quality: dict[str, float]) -> Training:
@@ -132,18 +132,18 @@ def export_module(
     """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
     if images:
         return _export(encoder, card, _readable(find_inputs(images, "none"), card.preprocess), "given", out, overwrite)
-    with _drawn() as raws:
-        return _export(encoder, card, raws, DRAWN, out, overwrite)
+    with _drawn() as paths:
+        return _export(encoder, card, paths, DRAWN, out, overwrite)
 
 
-def _export(encoder: Exportable, card: Card, raws: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
+def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
     """Export, check, and only then write."""
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")
     if not out.parent.is_dir():
         raise ExportError(f"the folder {out.parent} does not exist")
     model = to_onnx(encoder, card.preprocess.size)
-    parity = check_parity(encoder, check_encoder(to_bytes(model, card)), raws, source)
+    parity = check_parity(encoder, check_encoder(to_bytes(model, card)), paths, source)
     file = check_encoder(to_bytes(model, dataclasses.replace(card, parity=parity)))
     try:
         atomic.write_atomic(out, file.data)
@@ -155,10 +155,10 @@ def _export(encoder: Exportable, card: Card, raws: list[bytes], source: str, out
 def _readable(inputs: Sequence[ImageRecord], preprocess: Preprocess) -> list[bytes]:
     """Up to IMAGES readable images, spread evenly over the sorted inputs."""
     kept: list[bytes] = []
-    for raw in (inputs[row].raw for row in evenly(len(inputs), 2 * IMAGES)):
+    for path in (inputs[row].path for row in evenly(len(inputs), 2 * IMAGES)):
         with contextlib.suppress(ImageError):
-            decode(raw, preprocess)
-            kept.append(raw)
+            decode(path, preprocess)
+            kept.append(path)
         if len(kept) == IMAGES:
             break
     return kept
@@ -168,7 +168,7 @@ def _readable(inputs: Sequence[ImageRecord], preprocess: Preprocess) -> list[byt
 def _drawn() -> Iterator[list[bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         draw_samples(Path(folder), IMAGES)
-        yield [item.raw for item in find_inputs([folder], labels="none")]
+        yield [item.path for item in find_inputs([folder], labels="none")]
 
 
 def versions(*more: str) -> dict[str, str]:

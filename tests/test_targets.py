@@ -103,7 +103,7 @@ def test_every_target_gives_the_features(
         assert all(verdict.passed for verdict in report.verdicts)
         assert report.overridden == []
     assert set(report.seconds) == {1, 8}
-    fresh = [item.raw for item in find_inputs([str(image_folder)], "none")][:8]
+    fresh = [item.path for item in find_inputs([str(image_folder)], "none")][:8]
     pixels, _ = decode_all(fresh, source.file.card.preprocess)
     wanted, found = reference(source, pixels), open_artifact(out).run(pixels)
     cosine = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(wanted, found, strict=True)]
@@ -229,7 +229,7 @@ def test_int8_is_the_way_that_holds(
     file = origins("vit").file
     assert ways(file.data) == ["dynamic", "static", "weights"]
     assert ways(origin("sslfeat-small").file.data) == ["static", "dynamic", "weights"]
-    pixels, _ = decode_all([item.raw for item in find_inputs([str(many)], "none")], file.card.preprocess)
+    pixels, _ = decode_all([item.path for item in find_inputs([str(many)], "none")], file.card.preprocess)
     monkeypatch.setattr(quantization, "quantize", spoil_one(bad))
     assert quantization.best_int8(file.data, pixels) == file.data
 
@@ -356,7 +356,7 @@ def test_what_others_will_see_is_drawn_unless_it_is_given(tiny: Path, many: Path
 
 def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "IMAGES", 12)
-    sources = [item.raw for item in find_inputs([str(many)], "none")]
+    sources = [item.path for item in find_inputs([str(many)], "none")]
     found = comparing.compare(str(tiny), str(tiny), sources, show=12, laps=1)
     places = sorted(sources.index(worst.path.encode()) for worst in found.worst)
     assert (found.images, len(places)) == (12, 12)
@@ -368,7 +368,7 @@ def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeyp
 
 
 def test_a_panel_is_a_random_draw_of_what_can_be_read(many: Path, tmp_path: Path) -> None:
-    sources = [item.raw for item in find_inputs([str(many)], "none")]
+    sources = [item.path for item in find_inputs([str(many)], "none")]
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     panel = draw_panel([*sources, str(tmp_path / "broken.jpg").encode()], Preprocess(8, 8))
     assert (len(panel.judged), len(panel.names), len(panel.seen)) == (64, 64, 16)

@@ -107,7 +107,7 @@ def _decode(
 
     def attempt(item: ImageRecord) -> Decoded | str:
         try:
-            return decode(item.raw, preprocess)
+            return decode(item.path, preprocess)
         except ImageError as error:
             return FAILED + str(error)
 
@@ -139,7 +139,7 @@ def typical_size(inputs: Sequence[ImageRecord]) -> int:
     broken: list[str] = []
     for item in inputs[:: max(1, len(inputs) // SAMPLE)]:
         try:
-            shorter.append(min(read_size(item.raw)))
+            shorter.append(min(read_size(item.path)))
         except ImageError as error:  # a broken file is counted when it is decoded
             broken.append(f"{item.name}: {error}")
     if not shorter:

@@ -110,7 +110,7 @@ def frame_flow(images: Images) -> Tensor:
 
     try:
         with ThreadPoolExecutor(available_cores()) as pool:
-            list(pool.map(compute, successors([item.raw for item in images.inputs])))
+            list(pool.map(compute, successors([item.path for item in images.inputs])))
     finally:
         cv2.setNumThreads(threads)
     return torch.from_numpy(flows)

@@ -49,15 +49,15 @@ SYSTEM_FOLDERS = frozenset(
 
 @dataclass(frozen=True, order=True)
 class ImageRecord:
-    """One image to read. ``raw`` is the path's bytes, the only faithful name; ``label`` its class, if any."""
+    """One image to read. ``path`` is in bytes, the only faithful name; ``label`` its class, if any."""
 
-    raw: bytes
+    path: bytes
     label: str | None = None
 
     @property
     def name(self) -> str:
         """The path as text; bytes that are not UTF-8 appear as ``\\xNN``."""
-        return self.raw.decode("utf-8", "backslashreplace")
+        return self.path.decode("utf-8", "backslashreplace")
 
 
 def possible_paths(name: str) -> list[bytes]:
@@ -91,11 +91,11 @@ def find_inputs(
     passed_over: list[bytes] = []
     for spec in specs:
         folder = os.fsencode(spec) if os.path.isdir(spec) else b""
-        for raw, depth in _expand(os.fspath(spec), passed_over):
-            if any(_matches(raw, folder, pattern) for pattern in exclude):
-                excluded.add(raw)
+        for path, depth in _expand(os.fspath(spec), passed_over):
+            if any(_matches(path, folder, pattern) for pattern in exclude):
+                excluded.add(path)
             else:
-                depths.setdefault(raw, depth)
+                depths.setdefault(path, depth)
     if passed_over:
         note(f"passed over {len(passed_over)} folders that systems make, such as {os.fsdecode(passed_over[0])}")
     if exclude:
@@ -127,7 +127,7 @@ def digest(inputs: Iterable[ImageRecord]) -> str:
     """sha256 over the ordered paths and labels: two runs over the same list have the same digest."""
     sha = hashlib.sha256()
     for item in inputs:
-        sha.update(item.raw + b"\0" + (item.label or "").encode() + b"\0")
+        sha.update(item.path + b"\0" + (item.label or "").encode() + b"\0")
     return sha.hexdigest()
 
 

@@ -124,7 +124,7 @@ class Reuse:
         rows[sure] = np.maximum(self._row_of[old[sure]], MISSING)
         hashes = np.zeros(len(now.inputs), DIGEST)
         unsure = np.flatnonzero(~sure & (now.sizes != MISSING) & np.isin(now.sizes, self._before.sizes))
-        hashes[unsure] = hash_files([now.inputs[index].raw for index in unsure.tolist()], check)
+        hashes[unsure] = hash_files([now.inputs[index].path for index in unsure.tolist()], check)
         if len(self._digests):
             order = np.argsort(self._digests, kind="stable")
             places = np.searchsorted(self._digests, hashes[unsure], sorter=order)

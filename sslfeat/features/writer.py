@@ -197,7 +197,7 @@ class FeatureRun:
         missing = [number for number in parts if number not in self.commits]
         plans = ((number, self._plan(number)) for number in missing)
         ahead, here = itertools.tee(plans)
-        flat = ([self.manifest.inputs[i].raw for i in batch] for _, batches in ahead for batch in batches)
+        flat = ([self.manifest.inputs[i].path for i in batch] for _, batches in ahead for batch in batches)
         with closing(embed_batches(self.encoder, flat, self.spent.workers, self._decoder, self._check)) as stream:
             for number, batches in here:
                 self._check()

@@ -23,6 +23,6 @@ def embed_files(
     def decoder() -> SubprocessDecoder:
         return SubprocessDecoder(encoder.card.preprocess, EXACT, DEFAULT_LIMITS)
 
-    batches = batched([image.raw for image in images], batch_size)
+    batches = batched([image.path for image in images], batch_size)
     with closing(embed_batches(encoder, batches, workers, decoder)) as stream:
         yield from zip(images, (outcome for batch in stream for outcome in batch.outcomes), strict=True)
