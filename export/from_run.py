@@ -136,7 +136,9 @@ def export_module(
         return _export(encoder, card, paths, DRAWN, out, overwrite)
 
 
-def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
+def _export(
+    encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool
+) -> EncoderFile:
     """Export, check, and only then write."""
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")

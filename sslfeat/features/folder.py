@@ -25,8 +25,6 @@ from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
 from sslfeat.storage import atomic, staged
 
-Opened = tuple[FeaturesMetadata, Manifest]
-
 
 def describe(
     encoder: Encoder, manifest: Manifest, layout: str, decoding: Decoding, part_size: int, batch_size: int | None
@@ -59,20 +57,32 @@ def _onnxruntime_version() -> str:
 
 def open_folder(
     out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes], overwrite: bool
-) -> Opened:
+) -> tuple[FeaturesMetadata, Manifest]:
     """Make ``out`` ready for this run: new, begun by the same run, or emptied on request.
 
-    Returns the run and the inputs to go on with: those that it was begun with, where these are the same. Raises
-    FeaturesError if it holds files that are not a features folder's.
+    Returns the run and the inputs to go on with: those that it was begun with, where nothing but the files' times differs.
+    Raises FeaturesError if it holds files that are not a features folder's, or naming the first field in which the runs
+    differ, or how the images do.
     """
     refuse_strangers(out)
     atomic.remove_temporaries(out)
     if (out / RUN_NAME).exists() and overwrite:
         empty_folder(out)
-    if (out / RUN_NAME).exists():
-        return check_same(read_run(out), run, out, manifest)
-    begin_folder(out, run, manifest, files)
-    return run, manifest
+    if not (out / RUN_NAME).exists():
+        begin_folder(out, run, manifest, files)
+        return run, manifest
+    kept = read_run(out)
+    check_settings(kept, run, out)
+    if kept.inputs == run.inputs:
+        return kept, manifest
+    before = load_manifest(out, kept)
+    changes = ManifestDiff.between(before, manifest, Reuse(out, kept, before, manifest).same)
+    if changes.none and changes.moved is None:
+        return kept, before
+    raise FeaturesError(
+        f"the images are not those that {out} was made of: {changes}. Take that over with --update, which embeds only "
+        "what is new, or choose another --out"
+    )
 
 
 def refuse_strangers(out: Path) -> None:
@@ -114,24 +124,6 @@ def empty_folder(out: Path) -> None:
             atomic.sync_folder(out)
             atomic.sync_folder(item.parent)
         item.unlink()
-
-
-def check_same(kept: FeaturesMetadata, requested: FeaturesMetadata, out: Path, manifest: Manifest) -> Opened:
-    """The run that ``out`` was begun by, with its inputs, if nothing but their files' times differs.
-
-    Raises FeaturesError naming the first field in which the runs differ, or how the images do.
-    """
-    check_settings(kept, requested, out)
-    if kept.inputs == requested.inputs:
-        return kept, manifest
-    before = load_manifest(out, kept)
-    changes = ManifestDiff.between(before, manifest, Reuse(out, kept, before, manifest).same)
-    if changes.none and changes.moved is None:
-        return kept, before
-    raise FeaturesError(
-        f"the images are not those that {out} was made of: {changes}. Take that over with --update, which embeds only "
-        "what is new, or choose another --out"
-    )
 
 
 def check_settings(kept: FeaturesMetadata, requested: FeaturesMetadata, out: Path) -> None:

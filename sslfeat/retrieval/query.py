@@ -21,7 +21,7 @@ BATCH = 8
 
 @dataclass
 class Queries:
-    """Queries that can be asked: ``names`` and ``vectors`` (Q, D); ``rows`` is each one's own row, or -1."""
+    """``names`` and ``vectors`` (Q, D); ``rows`` is each one's own row, or -1."""
 
     names: list[str] = field(default_factory=list)
     vectors: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
@@ -42,35 +42,35 @@ def gather(
     metadata = read_metadata(folder)
     features = [spec for spec in specs if (Path(spec) / RUN_NAME).is_file()]
     images = [spec for spec in specs if spec not in features]
-    asked = Queries()
+    queries = Queries()
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(Index.load, folder)
-        found = [_rows_of(metadata.encoder, spec, asked) for spec in features]
+        found = [_rows_of(metadata.encoder, spec, queries) for spec in features]
         if images:
-            found.append(_images(metadata, images, asked, encoder, provider))
+            found.append(_images(metadata, images, queries, encoder, provider))
         index = opening.result()
-    asked.rows = [-1] * len(asked.names)
+    queries.rows = [-1] * len(queries.names)
     if ids:
         rows = [index.row_of(path) for path in ids]
-        asked.names += ids
-        asked.rows += rows
+        queries.names += ids
+        queries.rows += rows
         found.append(index.vectors(rows))
-    asked.vectors = np.concatenate(found)
-    return asked, index
+    queries.vectors = np.concatenate(found)
+    return queries, index
 
 
-def _rows_of(made_by: Maker | None, spec: str, asked: Queries) -> FloatArray:
+def _rows_of(made_by: Maker | None, spec: str, queries: Queries) -> FloatArray:
     from sslfeat.features.reader import Features
     from sslfeat.retrieval.vectors import FolderVectors
 
     check_encoder(made_by, FolderVectors(spec).encoder, f"the encoder of {spec}")
     features = Features.load(spec)
-    asked.names += features.paths
+    queries.names += features.paths
     return features.embeddings
 
 
 def _images(
-    metadata: IndexMetadata, specs: Sequence[str], asked: Queries, encoder: str | None, provider: str
+    metadata: IndexMetadata, specs: Sequence[str], queries: Queries, encoder: str | None, provider: str
 ) -> FloatArray:
     """Embeddings of the images that can be read; the others join the failures."""
     from sslfeat.data.dataset import find_inputs
@@ -80,8 +80,8 @@ def _images(
     inputs, rows = find_inputs(specs, "none"), []
     for item, outcome in embed_files(load_encoder(metadata.encoder, encoder, provider), inputs, BATCH, 1):
         if isinstance(outcome, Embedded):
-            asked.names.append(item.name)
+            queries.names.append(item.name)
             rows.append(outcome.embedding)
         else:
-            asked.failures.append((item.name, outcome.reason))
+            queries.failures.append((item.name, outcome.reason))
     return np.stack(rows) if rows else np.empty((0, metadata.dim), np.float32)
