@@ -7,18 +7,16 @@ import dataclasses
 import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 from sslfeat import __version__
-from sslfeat.data.dataset import ImageRecord, find_inputs
+from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Preprocess, decode
-from sslfeat.data.synthetic import draw_samples
 from sslfeat.errors import ExportError, ImageError, UsageError
-from sslfeat.export.images import DRAWN
+from sslfeat.export.images import images_to_check
 from sslfeat.export.parity import IMAGES, check_parity
 from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
 from sslfeat.inference.model_card import Card, Parity, Training, TrainingData
@@ -92,7 +90,8 @@ def export_run(
         parity=NO_PARITY,
         training=_training(run, config, noted, labels.quality),
     )
-    paths = _readable(find_inputs(images, "none") if images else config.inputs(), card.preprocess)
+    inputs = find_inputs(images, "none") if images else config.inputs()
+    paths = _readable([item.path for item in inputs], card.preprocess)
     return _export(encoder, card, paths, "given" if images else "training images", out, overwrite)
 
 
@@ -130,10 +129,8 @@ def export_module(
     encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False
 ) -> EncoderFile:
     """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
-    if images:
-        return _export(encoder, card, _readable(find_inputs(images, "none"), card.preprocess), "given", out, overwrite)
-    with _drawn() as paths:
-        return _export(encoder, card, paths, DRAWN, out, overwrite)
+    with images_to_check(images, (), IMAGES) as (paths, source):
+        return _export(encoder, card, _readable(paths, card.preprocess), source, out, overwrite)
 
 
 def _export(
@@ -154,23 +151,16 @@ def _export(
     return file
 
 
-def _readable(inputs: Sequence[ImageRecord], preprocess: Preprocess) -> list[bytes]:
+def _readable(paths: Sequence[bytes], preprocess: Preprocess) -> list[bytes]:
     """Up to IMAGES readable images, spread evenly over the sorted inputs."""
     kept: list[bytes] = []
-    for path in (inputs[row].path for row in evenly(len(inputs), 2 * IMAGES)):
+    for path in (paths[row] for row in evenly(len(paths), 2 * IMAGES)):
         with contextlib.suppress(ImageError):
             decode(path, preprocess)
             kept.append(path)
         if len(kept) == IMAGES:
             break
     return kept
-
-
-@contextlib.contextmanager
-def _drawn() -> Iterator[list[bytes]]:
-    with tempfile.TemporaryDirectory() as folder:
-        draw_samples(Path(folder), IMAGES)
-        yield [item.path for item in find_inputs([folder], labels="none")]
 
 
 def versions(*more: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from sslfeat.data.decode import Preprocess
 from sslfeat.data.synthetic import draw_samples
 from sslfeat.data.transforms import Decoding
+from sslfeat.evaluation.probing.label_join import join
+from sslfeat.evaluation.probing.label_tables import Label, read_table
 from sslfeat.features.metadata import Encoded, FeaturesMetadata, Inputs
 from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
 
@@ -45,6 +47,12 @@ def run_of(name: str = "a", fingerprint: str = "f") -> FeaturesMetadata:
     made_by, inputs = Encoded(fingerprint, tiny_card(name)), Inputs(0, "0" * 64, True)
     precision = {"asked": "fp32", "ran": "fp32"}
     return FeaturesMetadata(made_by, inputs, "parquet", Decoding(), 1024, 4, "cpu", 1, precision, {})
+
+
+def labels_from_table(
+    file: Path, paths: Sequence[str], column: str | None = None, path_column: str | None = None, separator: str = ""
+) -> list[Label]:
+    return join(read_table(file, column, path_column, separator), paths)[0]
 
 
 def tiny_model(seed: int = 0) -> onnx.ModelProto:

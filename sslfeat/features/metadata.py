@@ -6,9 +6,8 @@ Both come from disk, where anybody may have written them: their hashes tell acci
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from sslfeat.errors import FeaturesError
 from sslfeat.features.formats import LAYOUTS, part_files
 from sslfeat.inference.model_card import Card, Identity
 from sslfeat.storage import atomic, staged
-from sslfeat.storage.records import parse_record, parse_signed, signed_bytes
+from sslfeat.storage.records import SignedRecord, parse_record
 
 FORMAT = 3
 META_FOLDER = "__sslfeat__"  # Arrow and datasets, given the folder, pass over names that begin so
@@ -63,7 +62,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class FeaturesMetadata:
+class FeaturesMetadata(SignedRecord):
     """The fields of ``features.json``: all that decides the folder's bytes. ``precision`` is ``auto_precision.py``'s to fill."""
 
     encoder: Encoded
@@ -91,15 +90,6 @@ class FeaturesMetadata:
             raise ValueError("precision: sha256 is none")
         if not isinstance(self.precision.get("runtime", ""), str):
             raise ValueError("precision: runtime is no text")
-
-    def to_json(self) -> bytes:
-        """The bytes of ``features.json``."""
-        return signed_bytes(asdict(self))
-
-    def plain(self) -> dict[str, Any]:
-        """The fields as JSON has them, by name: to print."""
-        fields: dict[str, Any] = json.loads(atomic.json_bytes(asdict(self)))
-        return fields
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,7 @@ def read_run(folder: Path) -> FeaturesMetadata:
         raise FeaturesError(
             f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})"
         ) from error
-    return parse_signed(FeaturesMetadata, data, str(path), FeaturesError, "embed the images again")
+    return FeaturesMetadata.parse(data, str(path), FeaturesError, "embed the images again")
 
 
 def exchanging(folder: Path) -> bool:

@@ -11,9 +11,8 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from sslfeat.data.batching import batched
 from sslfeat.data.dataset import ImageRecord
@@ -37,6 +36,7 @@ from sslfeat.features.metadata import (
     read_commit,
     slice_of,
 )
+from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.pipeline import embed_batches
 from sslfeat.storage import atomic
@@ -119,26 +119,6 @@ class EmbedProgress:
 Report = Callable[[EmbedProgress], None]
 
 
-class Known(Protocol):
-    """Where outcomes that need not be computed again come from: asked part by part, in order."""
-
-    def missing(self, start: int, stop: int) -> list[int]: ...
-
-    def rows(self, start: int, stop: int) -> dict[int, Embedded]: ...
-
-
-class Nothing:
-    """Nothing is known: all are to be embedded."""
-
-    def missing(self, start: int, stop: int) -> list[int]:
-        """As ``Known`` says."""
-        return list(range(start, stop))
-
-    def rows(self, start: int, stop: int) -> dict[int, Embedded]:
-        """As ``Known`` says."""
-        return {}
-
-
 def embed_to_folder(
     encoder: Encoder,
     inputs: Sequence[ImageRecord],
@@ -174,7 +154,7 @@ class FeatureRun:
     run: FeaturesMetadata
     stop: signals.Stop
     report: Report
-    known: Known = field(default_factory=Nothing)
+    reuse: Reuse | None = None  # rows that need not be computed again
 
     def __post_init__(self) -> None:
         self.spent = Spent(self.options.workers or max(1, available_cores() // self.encoder.threads))
@@ -202,7 +182,7 @@ class FeatureRun:
             for number, batches in here:
                 self._check()
                 numbers = slice_of(self.run, number)
-                known = self.known.rows(numbers.start, numbers.stop)
+                known = self.reuse.rows(numbers.start, numbers.stop) if self.reuse else {}
                 outcomes: dict[int, Embedded | Failed] = dict(known)
                 self.resumed += len(known)
                 self._count(list(known.values()))
@@ -218,7 +198,8 @@ class FeatureRun:
     def _plan(self, number: int) -> list[list[int]]:
         """The batches of input numbers that a part needs embedded: numbers alone, for plans are made far ahead."""
         numbers = slice_of(self.run, number)
-        return list(batched(self.known.missing(numbers.start, numbers.stop), self.run.batch_size))
+        missing = self.reuse.missing(numbers.start, numbers.stop) if self.reuse else list(numbers)
+        return list(batched(missing, self.run.batch_size))
 
     def _commit(self, number: int, outcomes: dict[int, Embedded | Failed]) -> None:
         """Write a part, then the record that makes it count."""

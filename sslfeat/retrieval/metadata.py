@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from sslfeat.retrieval.index_types import IndexSpec
 from sslfeat.retrieval.tuning import DEPTHS, Levels
 from sslfeat.retrieval.vectors import METRICS, Maker
-from sslfeat.storage import atomic
-from sslfeat.storage.records import signed_bytes
+from sslfeat.storage.records import SignedRecord
 
 FORMAT = 3
 VECTORS, IDS, META = "index.faiss", "ids.parquet", "index.json"
@@ -68,7 +65,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class IndexMetadata:
+class IndexMetadata(SignedRecord):
     """All of it. ``settings`` are by depth (``tuning.py``); ``built_rows`` were there when the index was built anew."""
 
     spec: IndexSpec
@@ -107,15 +104,6 @@ class IndexMetadata:
         return {
             int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))
         }
-
-    def to_json(self) -> bytes:
-        """The bytes of ``index.json``."""
-        return signed_bytes(asdict(self))
-
-    def plain(self) -> dict[str, Any]:
-        """The fields as JSON has them, by name: to print."""
-        fields: dict[str, Any] = json.loads(atomic.json_bytes(asdict(self)))
-        return fields
 
     @property
     def outgrown(self) -> bool:

@@ -23,7 +23,6 @@ from sslfeat.retrieval.metadata import VECTORS as VECTORS
 from sslfeat.retrieval.metadata import IndexMetadata, Stored
 from sslfeat.retrieval.rows import Ids
 from sslfeat.storage import atomic, staged
-from sslfeat.storage.records import parse_signed
 from sslfeat.system.cores import available_cores
 
 FILES = (VECTORS, IDS, META)
@@ -90,7 +89,7 @@ def read_metadata(folder: Path) -> IndexMetadata:
         data = path.read_bytes()
     except OSError as error:
         raise RetrievalError(f"{folder} is not an index: {META} cannot be read ({error.strerror})") from error
-    metadata = parse_signed(IndexMetadata, data, str(path), RetrievalError, "build the index again")
+    metadata = IndexMetadata.parse(data, str(path), RetrievalError, "build the index again")
     if not metadata.files:
         raise RetrievalError(f"{path}: files are none")
     return metadata

@@ -65,17 +65,30 @@ def signed_bytes(fields: dict[str, Any]) -> bytes:
     return atomic.json_bytes({**fields, CHECK: _hash(fields)})
 
 
-def parse_signed(kind: type[T], data: bytes, where: str, error: type[SslfeatError], remedy: str) -> T:
-    """The record that ``signed_bytes`` wrote. Raises ``error`` if it was altered, lies, or is of another format."""
-    fields = parse_json(data, where, error)
-    if not isinstance(fields, dict):
-        raise error(f"{where} is damaged: {remedy} with --overwrite")
-    known = next(field.default for field in dataclasses.fields(kind) if field.name == "format")  # type: ignore[arg-type]
-    if (found := fields.get("format")) != known:
-        raise error(f"{where} has format {_show(found)}; this sslfeat reads {known}: {remedy}")
-    if fields.pop(CHECK, None) != _hash(fields):
-        raise error(f"{where} was altered: {remedy} with --overwrite")
-    return build_record(kind, fields, where, error)
+@dataclasses.dataclass(frozen=True)
+class SignedRecord:
+    """A record with a field ``format``, kept with its own hash."""
+
+    def to_json(self) -> bytes:
+        """The bytes of its file."""
+        return signed_bytes(dataclasses.asdict(self))
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as JSON has them, by name: to print, and to compare."""
+        return typing.cast("dict[str, Any]", json.loads(atomic.json_bytes(dataclasses.asdict(self))))
+
+    @classmethod
+    def parse(cls, data: bytes, where: str, error: type[SslfeatError], remedy: str) -> typing.Self:
+        """What ``to_json`` wrote. Raises ``error``, with the ``remedy``, if it was altered, lies, or is of another format."""
+        fields = parse_json(data, where, error)
+        if not isinstance(fields, dict):
+            raise error(f"{where} is damaged: {remedy} with --overwrite")
+        known = next(field.default for field in dataclasses.fields(cls) if field.name == "format")
+        if (found := fields.get("format")) != known:
+            raise error(f"{where} has format {_show(found)}; this sslfeat reads {known}: {remedy}")
+        if fields.pop(CHECK, None) != _hash(fields):
+            raise error(f"{where} was altered: {remedy} with --overwrite")
+        return build_record(cls, fields, where, error)
 
 
 def _hash(fields: dict[str, Any]) -> str | None:

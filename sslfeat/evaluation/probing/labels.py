@@ -199,11 +199,6 @@ def _unlabeled(labels: Labels, paths: Sequence[str], reason: str) -> list[LeftOu
     return [LeftOut(reason, len(rows), paths[rows[0]])] if rows else []
 
 
-def from_folders(paths: Sequence[str]) -> list[str | None]:
-    """The name of the folder that each image is in; None for what ``class_folders`` leaves out."""
-    return class_folders(paths)[0]
-
-
 def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]]:
     """The name of each image's folder, and which have none: images that lie beside the folders of all others, and
     those in folders that systems make for themselves, as thumbnails (``@eaDir``) or what was deleted (``#recycle``)."""
@@ -220,10 +215,3 @@ def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]
     return [
         None if odd or not parent.name else one_name(parent.name) for parent, odd in zip(parents, none, strict=True)
     ], out
-
-
-def from_table(
-    file: Path, paths: Sequence[str], column: str | None = None, path_column: str | None = None, separator: str = ""
-) -> list[Label]:
-    """Labels of ``paths`` from a CSV or parquet table, see ``tables.read_table`` and ``joining.join``."""
-    return join(read_table(file, column, path_column, separator), paths)[0]

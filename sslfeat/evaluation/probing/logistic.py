@@ -143,15 +143,6 @@ class Regression:
         weights = self.rows.to_weights(point[:-1])
         return Linear(*(np.asarray(a, np.float32) for a in (self.rows.mean, weights, point[-1])))
 
-    def objective(self, fitted: Linear, c: float) -> float:
-        """What ``fit`` minimizes."""
-        total = 0.0
-        for start in range(0, len(self.rows.numbers), BLOCK):
-            rows = self.rows.numbers[start : start + BLOCK]
-            total += self._losses(fitted.scores(self.rows.x[rows]), rows)
-        weights = fitted.weights.astype(np.float64) * self.deviation[:, None]
-        return total + float(np.square(weights).sum()) / (2 * c)
-
     def _losses(self, z: FloatArray, rows: IntArray) -> float:
         return self.targets.loss(z, rows, self.weight[rows])
 
