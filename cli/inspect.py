@@ -124,8 +124,9 @@ def _target(folder: Path) -> dict[str, Any]:
 
 
 def _features(folder: Path) -> dict[str, Any]:
+    from sslfeat.features.commits import read_commit
     from sslfeat.features.files import commit_numbers
-    from sslfeat.features.metadata import part_count, read_commit
+    from sslfeat.features.metadata import part_count
     from sslfeat.features.reader import Watched
 
     watched = Watched(folder)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,8 +14,9 @@ from pathlib import Path
 from sslfeat import __version__
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Preprocess, decode
-from sslfeat.errors import ExportError, ImageError, UsageError
+from sslfeat.errors import ExportError, ImageError
 from sslfeat.export.images import images_to_check
+from sslfeat.export.license import UNKNOWN_LICENSE, check_license
 from sslfeat.export.parity import IMAGES, check_parity
 from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
 from sslfeat.inference.model_card import Card, Parity, Training, TrainingData
@@ -28,9 +28,6 @@ from sslfeat.models.engine.run_folder import read_seconds
 from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic
 
-UNKNOWN_LICENSE = "not stated"
-NOT_FOR_BUSINESS = re.compile(r"non[- ]?commercial|\bnc\b|research only", re.IGNORECASE)
-PERMISSIVE = re.compile(r"apache|\bmit\b|bsd|cc0|cc[- ]by\b(?![- ]nc)|public domain", re.IGNORECASE)
 NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
 
 
@@ -45,16 +42,8 @@ class Labels:
     quality: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a permissive license over data that is not for business, unless it says so in words."""
-        if (
-            NOT_FOR_BUSINESS.search(self.data_license)
-            and PERMISSIVE.search(self.license)
-            and not NOT_FOR_BUSINESS.search(self.license)
-        ):
-            raise UsageError(
-                f"the weights are to be {self.license}, the images are {self.data_license}: if that is meant, say so in words, "
-                f"as --license '{self.license}, trained on non-commercial images'"
-            )
+        """Raises UsageError for licenses that do not go together."""
+        check_license(self.license, self.data_license)
 
 
 def export_run(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import ExportError, MissingExtraError, UsageError
-from sslfeat.export.from_run import NO_PARITY, UNKNOWN_LICENSE, export_module, versions
+from sslfeat.export.from_run import NO_PARITY, export_module, versions
+from sslfeat.export.license import UNKNOWN_LICENSE
 from sslfeat.inference.model_card import Card, TrainingData
 from sslfeat.inference.onnx_model import EncoderFile
 

@@ -14,7 +14,7 @@ import pytest
 from sslfeat import Index
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval import create as building
-from sslfeat.retrieval import growth, tuning
+from sslfeat.retrieval import growth, recall, tuning
 from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import Truth
 from sslfeat.retrieval.index_types import IndexSpec, parameters
@@ -142,7 +142,7 @@ def test_what_is_stated_was_tuned_on_other_queries(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(building, "tune_all", spy("tuned", tuning.tune_all))
     monkeypatch.setattr(growth, "least_recall", spy("tuned", tuning.least_recall))
     for module in (building, growth):
-        monkeypatch.setattr(module, "measure", spy("measured", tuning.measure))
+        monkeypatch.setattr(module, "measure", spy("measured", recall.measure))
     index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)
     _check_apart(seen, 150)
     before = index.meta
@@ -241,7 +241,7 @@ def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pyt
     before = index.meta["figures"]["recall_at"]
 
     def measured(index: Any, spec: IndexSpec, levels: tuning.Levels, truth: Truth) -> dict[str, Any]:
-        return {**tuning.measure(index, spec, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
+        return {**recall.measure(index, spec, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
 
     monkeypatch.setattr(growth, "measure", measured)
     index.add(named(*clouds(1000, 1), first=3000))

@@ -8,18 +8,10 @@ from pathlib import Path
 
 from sslfeat.data.manifest import MANIFEST_NAME
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import commit_path
 from sslfeat.features.failures import FAILURES_NAME
 from sslfeat.features.formats import FOLDERS, OWN_NAME
-from sslfeat.features.metadata import (
-    META_FOLDER,
-    RAN,
-    RUN_NAME,
-    FeaturesMetadata,
-    commit_path,
-    files_of,
-    part_count,
-    read_run,
-)
+from sslfeat.features.metadata import META_FOLDER, RAN, RUN_NAME, FeaturesMetadata, files_of, part_count, read_run
 from sslfeat.storage import atomic, staged
 
 COMMIT_NAME, PART_NUMBER = re.compile(r"part-(\d{5,})\.json"), re.compile(r"(\d{4,})\.")

@@ -1,11 +1,10 @@
-"""What a features folder says of itself: ``features.json``, what made it of what, and a commit record for every part.
+"""What a features folder says of itself: ``features.json``, what made it of what.
 
-Both come from disk, where anybody may have written them: their hashes tell accidents, their types and limits lies.
+It comes from disk, where anybody may have written it: its hash tells accidents, its types and limits lies.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from sslfeat.data.transforms import Decoding
 from sslfeat.errors import FeaturesError
 from sslfeat.features.formats import LAYOUTS, part_files
 from sslfeat.inference.model_card import Card, Identity
-from sslfeat.storage import atomic, staged
-from sslfeat.storage.records import SignedRecord, parse_record
+from sslfeat.storage import staged
+from sslfeat.storage.records import SignedRecord
 
 FORMAT = 3
 META_FOLDER = "__sslfeat__"  # Arrow and datasets, given the folder, pass over names that begin so
@@ -92,24 +91,6 @@ class FeaturesMetadata(SignedRecord):
             raise ValueError("precision: runtime is no text")
 
 
-@dataclass(frozen=True)
-class CommitRecord:
-    """A part that counts: its ``files`` with their sha256, its rows, and (path, reason) of the inputs that gave none."""
-
-    files: dict[str, str]
-    rows: int
-    failures: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, files: dict[str, bytes], rows: int, failures: tuple[tuple[str, str], ...]) -> CommitRecord:
-        """The record for files of these names and contents."""
-        return cls({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, rows, failures)
-
-    def to_json(self) -> bytes:
-        """The record's bytes."""
-        return atomic.json_bytes({"files": self.files, "rows": self.rows, "failures": self.failures})
-
-
 def read_run(folder: Path) -> FeaturesMetadata:
     """``features.json`` of a features folder. Raises FeaturesError if it is missing, damaged, of another format, or lies."""
     path = folder / RUN_NAME
@@ -145,49 +126,6 @@ def files_of(run: FeaturesMetadata, number: int) -> tuple[str, ...]:
 def slice_of(run: FeaturesMetadata, number: int) -> range:
     """The numbers of the inputs that part ``number`` is of."""
     return range(number * run.part_size, min((number + 1) * run.part_size, run.inputs.count))
-
-
-def commit_path(folder: Path, number: int) -> Path:
-    """Where the commit record of part ``number`` is."""
-    return folder / META_FOLDER / f"part-{number:05d}.json"
-
-
-def check_record(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
-    """The commit record of a part, whose files are not looked at. Raises FeaturesError if it is missing or lies."""
-    path, files = commit_path(folder, number), files_of(run, number)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FeaturesError(f"{folder / files[0]} is not committed: {path.name}: {error.strerror}") from error
-    commit = parse_record(CommitRecord, data, str(path), FeaturesError)
-    if sorted(commit.files) != sorted(files):
-        raise FeaturesError(f"{path}: files are not {' and '.join(files)}")
-    if commit.rows < 0 or commit.rows + len(commit.failures) != len(slice_of(run, number)):
-        raise FeaturesError(
-            f"{path}: {commit.rows} rows and {len(commit.failures)} failures are not its {len(slice_of(run, number))} inputs"
-        )
-    return commit
-
-
-def check_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
-    """The same, with its files rehashed. Raises FeaturesError naming what is missing or differs."""
-    commit = check_record(folder, run, number)
-    for name, sha256 in commit.files.items():
-        try:
-            found = atomic.sha256_file(folder / name)
-        except OSError as error:
-            raise FeaturesError(f"{folder / name} is missing or cannot be read: {error.strerror}") from error
-        if found != sha256:
-            raise FeaturesError(f"{folder / name} is damaged: its sha256 differs from the record")
-    return commit
-
-
-def read_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord | None:
-    """The same; None for a part that does not count and is to be made again."""
-    try:
-        return check_commit(folder, run, number)
-    except FeaturesError:
-        return None
 
 
 def load_manifest(folder: Path, run: FeaturesMetadata) -> Manifest:

@@ -21,18 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import CommitRecord, check_commit, check_record
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import (
-    RUN_NAME,
-    CommitRecord,
-    FeaturesMetadata,
-    check_commit,
-    check_record,
-    exchanging,
-    files_of,
-    part_count,
-    read_run,
-)
+from sslfeat.features.metadata import RUN_NAME, FeaturesMetadata, exchanging, files_of, part_count, read_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,8 +19,9 @@ from sslfeat.data.hashing import DIGEST, hash_files, parse_digests
 from sslfeat.data.manifest import MISSING, Manifest, Mask, Numbers
 from sslfeat.data.results import Embedded
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import CommitRecord, read_commit
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import CommitRecord, FeaturesMetadata, files_of, part_count, read_commit, slice_of
+from sslfeat.features.metadata import FeaturesMetadata, files_of, part_count, slice_of
 
 OPEN, FAILED = -1, -2  # instead of the number of a row: not embedded yet, and embedded in vain
 MEMORY = 256 << 20  # bytes of old parts that are kept at hand: renamed files may ask for rows in any order

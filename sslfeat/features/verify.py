@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from sslfeat.data.dataset import possible_paths
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import check_commit
 from sslfeat.features.failures import failures_bytes
 from sslfeat.features.files import FAILED_NAME, commit_numbers, encoder_name
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import FeaturesMetadata, check_commit, files_of, load_manifest, part_count
+from sslfeat.features.metadata import FeaturesMetadata, files_of, load_manifest, part_count
 from sslfeat.features.reader import Watched
 from sslfeat.storage import atomic
 

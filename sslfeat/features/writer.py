@@ -22,20 +22,12 @@ from sslfeat.data.results import Batch, Embedded, Failed
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import EXACT, Decoding
 from sslfeat.errors import FeaturesError, InputError, InterruptedRun
+from sslfeat.features.commits import CommitRecord, commit_path, read_commit
 from sslfeat.features.failures import FAILURES_NAME, write_failures
 from sslfeat.features.files import finish_exchange
 from sslfeat.features.folder import describe, open_folder
 from sslfeat.features.formats import FOLDERS, encode_part, part_files
-from sslfeat.features.metadata import (
-    META_FOLDER,
-    CommitRecord,
-    FeaturesMetadata,
-    commit_path,
-    files_of,
-    part_count,
-    read_commit,
-    slice_of,
-)
+from sslfeat.features.metadata import META_FOLDER, FeaturesMetadata, files_of, part_count, slice_of
 from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.pipeline import embed_batches

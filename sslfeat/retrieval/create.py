@@ -22,9 +22,10 @@ from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import STATED, Truth
 from sslfeat.retrieval.index_types import SEED, IndexSpec
 from sslfeat.retrieval.metadata import Figures, IndexMetadata
+from sslfeat.retrieval.recall import measure, speeds
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.selection import SMALL, Candidate, IndexRequirements, choose, refuse
-from sslfeat.retrieval.tuning import DEEPEST, Levels, measure, speeds, tune_all
+from sslfeat.retrieval.tuning import DEEPEST, Levels, tune_all
 from sslfeat.retrieval.vectors import METRICS, Vectors, blocks
 from sslfeat.storage import atomic, staged
 from sslfeat.system.cores import available_memory

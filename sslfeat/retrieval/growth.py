@@ -20,7 +20,8 @@ from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import K, Truth
 from sslfeat.retrieval.index_types import SEED
 from sslfeat.retrieval.metadata import Figures, IndexMetadata
-from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall, measure
+from sslfeat.retrieval.recall import measure
+from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall
 
 NOTABLY_GROWN = 1.05  # times the rows that its recall was measured with
 FEWEST = 500  # rows kept out, half of them to decide by

@@ -18,7 +18,7 @@ import numpy as np
 
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.faiss_builder import Found, nearest
-from sslfeat.retrieval.ground_truth import STATED, K, Truth
+from sslfeat.retrieval.ground_truth import K, Truth
 from sslfeat.retrieval.index_types import IndexSpec, Settings, one_thread, whole
 
 WORKLOADS = ("batch", "single")
@@ -67,7 +67,7 @@ def tune(
         highest = max(highest, *recalls.values())
         if step == len(ladder):
             continue
-        tuned = Tuned(ladder[step], recall(step), _speed_at(index, spec, ladder[step], truth, depth, workload))
+        tuned = Tuned(ladder[step], recall(step), speed_at(index, spec, ladder[step], truth, depth, workload))
         if best is not None and tuned.per_second < best.per_second:
             break  # later ladders are more thorough still
         best = tuned
@@ -86,7 +86,7 @@ def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload:
         tuned, highest = tune(index, spec, few, goal, depth, workload)
         if depth == K:
             reached = highest
-        if tuned is None or (depth > K and tuned.per_second < _speed_of_all(index, spec, few, depth, workload)):
+        if tuned is None or (depth > K and tuned.per_second < speed_of_all(index, spec, few, depth, workload)):
             break
         levels[depth] = tuned.settings
         if depth == K:
@@ -96,49 +96,29 @@ def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload:
 
 def least_recall(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> float:
     """The least recall, over numbers of neighbors up to ``depth``."""
-    found = _found(index, spec, settings, truth, depth)
+    found = found_at(index, spec, settings, truth, depth)
     return min(truth.recall(*found, k) for k in TRIED if k <= depth)
 
 
-def _found(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
+def found_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
+    """Scores and rows of the ``depth`` nearest to the queries of ``truth``."""
     scores, rows = nearest(
         index, spec, settings, truth.queries, depth, truth.metric
     )  # and OWN more, which may be skipped
     return scores[:, truth.skip :], rows[:, truth.skip :]
 
 
-def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
-    """Recall of the 1, 10 and 100 nearest on queries that should not have been tuned on, and how many a second."""
-    recalls = {}
-    for k in STATED:
-        depth = next((depth for depth in levels if depth >= k), None)
-        found = None if depth is None else _found(index, spec, levels[depth], truth, depth)
-        recalls[str(k)] = 1.0 if found is None else round(truth.recall(*found, k), 4)
-    return {
-        "recall": recalls[str(K)],
-        "recall_at": recalls,
-        "recall_queries": len(truth.queries),
-        **speeds(index, spec, levels, truth),
-    }
+def speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
+    """Queries a second for the ``depth`` nearest with these settings."""
 
-
-def speeds(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
-    """Queries a second for the 10 nearest, all at once and one by one."""
-    if K in levels:
-        rates = [_speed_at(index, spec, levels[K], truth, K, workload) for workload in WORKLOADS]
-    else:
-        rates = [_speed_of_all(index, spec, truth, K, workload) for workload in WORKLOADS]
-    return {"queries_per_second": round(rates[0], 1), "single_queries_per_second": round(rates[1], 1)}
-
-
-def _speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
     def search(queries: FloatArray) -> Found:
         return nearest(index, spec, settings, queries, depth, truth.metric)
 
     return speed(search, truth.queries, workload)
 
 
-def _speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workload: str) -> float:
+def speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workload: str) -> float:
+    """The same by comparing with all."""
     exact, parameters = whole(index, spec)
     return speed(lambda queries: exact.search(queries, depth, params=parameters), truth.queries, workload)
 
