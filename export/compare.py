@@ -14,6 +14,7 @@ from sslfeat.errors import ExportError, UsageError
 from sslfeat.export.backends import described
 from sslfeat.export.runner import BATCH_SIZES, LAPS, measure
 from sslfeat.numerics.bounds import least, shared_at_least
+from sslfeat.numerics.sampling import sample
 from sslfeat.numerics.similarity import NEIGHBORS, cosines, overlaps
 
 IMAGES = 500
@@ -59,8 +60,7 @@ def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: i
     if show < 0 or threads < 1 or laps < 1:
         raise UsageError(f"show is {show}, threads {threads}, laps {laps}: 0 or more, and 1 or more")
     (name_a, card_a), (name_b, card_b) = described(a), described(b)
-    drawn = np.sort(np.random.default_rng(0).permutation(len(sources))[:IMAGES])
-    chosen = [sources[number] for number in drawn.tolist()]
+    chosen = [sources[number] for number in sample(len(sources), IMAGES)]
     (first, fine), (second, good) = (decode_all(chosen, card.preprocess) for card in (card_a, card_b))
     kept = fine & good
     if kept.sum() < 2:

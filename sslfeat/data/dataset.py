@@ -20,23 +20,9 @@ from sslfeat.errors import InputError
 
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx")
 OTHER_ENDINGS = (
-    ".png",
-    ".apng",
-    ".gif",
-    ".bmp",
-    ".dib",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".avif",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".ico",
-    ".heic",
+    ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".heic",
     ".heif",
-)
+)  # fmt: skip
 ENDINGS = frozenset((*JPEG_ENDINGS, *OTHER_ENDINGS))
 RAW_ENDINGS = frozenset(map(os.fsencode, ENDINGS))
 UNREADABLE = -1  # the depth of a folder that could not be listed

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from sslfeat.evaluation.probing.coordinates import BLOCK, SCALINGS, Coordinates, DoubleArray
 from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.sampling import sample
 
 __all__ = ["SCALINGS", "FloatArray", "Linear", "Regression", "Targets", "minimize"]
 
@@ -109,7 +110,7 @@ class Regression:
         self.rows: Coordinates = Coordinates(x, self.weight > 0, scaling, None if like is None else like.rows)
         count = len(self.rows.numbers)
         self.values = self.rows.values * (self.total / max(1, count))
-        self.some = np.sort(np.random.default_rng(0).permutation(count)[:LOOKED_AT])
+        self.some = sample(count, LOOKED_AT)
         self.some_weight = self.weight[self.rows.numbers[self.some]]
 
     @property
