@@ -76,12 +76,21 @@ class Clustering:
         counts = np.bincount(self.assignments[self.assignments >= 0], minlength=len(self.centers))
         return [int(count) for count in counts]
 
+    @property
+    def noise(self) -> int:
+        """Images in no cluster."""
+        return int((self.assignments == NOISE).sum())
+
+    def agreement(self, labels: Sequence[str | None]) -> LabelAgreement | None:
+        """With ``labels``; None if no image has one."""
+        return agreement(self.assignments, labels)
+
     def figures(self, labels: Sequence[str | None] | None = None) -> dict[str, Any]:
         """All that is known of it, for JSON; with ``labels`` the agreement with them."""
-        judged: LabelAgreement | None = agreement(self.assignments, labels) if labels is not None else None
+        judged = None if labels is None else self.agreement(labels)
         return {
             "clusters": len(self.centers),
-            "noise": int((self.assignments == NOISE).sum()),
+            "noise": self.noise,
             "sizes": self.sizes,
             "silhouette": self.silhouette,
             "stability": self.stability,
