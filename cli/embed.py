@@ -75,7 +75,7 @@ def embed(
         from sslfeat.features.auto_precision import settle
 
         file = read_encoder_file(resolve(encoder or DEFAULT))
-        paths = [item.path for item in inputs]
+        paths = [record.path for record in inputs]
         loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
     changes = None
     with shown(len(inputs)) as report:
@@ -153,13 +153,13 @@ def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as
 
 def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     """Say what was taken for classes, and what stood in the way of taking folders for them."""
-    classes = {item.label for item in inputs} - {None}
-    without = sum(item.label is None for item in inputs)
+    classes = {record.label for record in inputs} - {None}
+    without = sum(record.label is None for record in inputs)
     if classes and without:
         note(
             f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)"
         )
-    elif not classes and labels == "auto" and len({os.path.dirname(item.path) for item in inputs}) > 2:
+    elif not classes and labels == "auto" and len({os.path.dirname(record.path) for record in inputs}) > 2:
         note(
             "labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so"
         )

@@ -112,8 +112,8 @@ def _class_of(path: bytes) -> str:
 def digest(inputs: Iterable[ImageRecord]) -> str:
     """sha256 over the ordered paths and labels: two runs over the same list have the same digest."""
     sha = hashlib.sha256()
-    for item in inputs:
-        sha.update(item.path + b"\0" + (item.label or "").encode() + b"\0")
+    for record in inputs:
+        sha.update(record.path + b"\0" + (record.label or "").encode() + b"\0")
     return sha.hexdigest()
 
 

@@ -30,7 +30,7 @@ def describe(
     encoder: Encoder, manifest: Manifest, layout: str, decoding: Decoding, part_size: int, batch_size: int | None
 ) -> FeaturesMetadata:
     """All that decides the bytes of the folder; a resumed run must agree in every field. Raises InputError."""
-    labeled = any(item.label is not None for item in manifest.inputs)
+    labeled = any(record.label is not None for record in manifest.inputs)
     packages = {package: version(package) for package in ("numpy", "pillow", "pyarrow")}
     try:
         return FeaturesMetadata(
@@ -91,7 +91,7 @@ def refuse_strangers(out: Path) -> None:
     if (out / RUN_NAME).exists() and (begun or _is_run(out / RUN_NAME)):
         return
     own = {atomic.LOCK_NAME, staged.UPDATE, META_FOLDER, *((INPUTS_NAME, *ENCODERS) if begun else ())}
-    names = (item.relative_to(out).as_posix() for item in (*out.iterdir(), *(out / META_FOLDER).glob("*")))
+    names = (path.relative_to(out).as_posix() for path in (*out.iterdir(), *(out / META_FOLDER).glob("*")))
     strangers = sorted(name for name in names if name not in own and not name.endswith(atomic.TEMPORARY_SUFFIX))
     if strangers:
         raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
@@ -118,12 +118,12 @@ def begin_folder(out: Path, run: FeaturesMetadata, manifest: Manifest, files: di
 
 def empty_folder(out: Path) -> None:
     """Delete what a run wrote, and nothing else."""
-    for item in CONTENTS.files(out):
-        if item == out / RUN_NAME:  # the last: without it, what is left would belong to nobody
+    for path in CONTENTS.files(out):
+        if path == out / RUN_NAME:  # the last: without it, what is left would belong to nobody
             staged.remove_folders(out, CONTENTS)
             atomic.sync_folder(out)
-            atomic.sync_folder(item.parent)
-        item.unlink()
+            atomic.sync_folder(path.parent)
+        path.unlink()
 
 
 def check_settings(kept: FeaturesMetadata, requested: FeaturesMetadata, out: Path) -> None:

@@ -38,13 +38,13 @@ def part_files(layout: str, number: int, parts: int) -> tuple[str, ...]:
 
 def encode_part(layout: str, rows: Sequence[tuple[ImageRecord, Embedded]], dim: int) -> list[bytes]:
     """The contents of ``part_files``, in their order."""
-    embeddings = np.stack([row.embedding for _, row in rows]) if rows else np.empty((0, dim), np.float32)
+    embeddings = np.stack([image.embedding for _, image in rows]) if rows else np.empty((0, dim), np.float32)
     columns = {
-        "image_path" if layout == "npy" else "path": strings([item.name for item, _ in rows]),
-        "sha256": strings([row.sha256 for _, row in rows]),
-        "width": numbers([row.width for _, row in rows], np.int32),
-        "height": numbers([row.height for _, row in rows], np.int32),
-        "label": strings([item.label for item, _ in rows]),
+        "image_path" if layout == "npy" else "path": strings([record.name for record, _ in rows]),
+        "sha256": strings([image.sha256 for _, image in rows]),
+        "width": numbers([image.width for _, image in rows], np.int32),
+        "height": numbers([image.height for _, image in rows], np.int32),
+        "label": strings([record.label for record, _ in rows]),
     }
     if layout == "npy":
         return [_npy(embeddings), _parquet(columns)]

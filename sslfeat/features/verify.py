@@ -74,7 +74,7 @@ def _bytes(path: Path) -> bytes | None:
 
 def _changed_sources(table: pa.Table) -> Iterator[str]:
     for path, sha256 in zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True):
-        candidates = [Path(os.fsdecode(raw)) for raw in possible_paths(path)]
+        candidates = [Path(os.fsdecode(written)) for written in possible_paths(path)]
         try:
             found = [candidate for candidate in candidates if os.path.lexists(candidate)] or candidates[:1]
             if sha256 not in map(atomic.sha256_file, found):

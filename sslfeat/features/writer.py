@@ -197,8 +197,8 @@ class FeatureRun:
         """Write a part, then the record that makes it count."""
         began = time.monotonic()
         pairs = [(self.manifest.inputs[index], outcomes[index]) for index in sorted(outcomes)]
-        rows = [(item, outcome) for item, outcome in pairs if isinstance(outcome, Embedded)]
-        failures = tuple((item.name, outcome.reason) for item, outcome in pairs if isinstance(outcome, Failed))
+        rows = [(record, outcome) for record, outcome in pairs if isinstance(outcome, Embedded)]
+        failures = tuple((record.name, outcome.reason) for record, outcome in pairs if isinstance(outcome, Failed))
         contents = encode_part(self.options.layout, rows, self.encoder.dim)
         files = dict(zip(files_of(self.run, number), contents, strict=True))
         for name, data in files.items():

@@ -149,12 +149,12 @@ class Encoder:
     def run(self, pixels: Pixels) -> FloatArray:
         """Embed images that are already at the encoder's size: uint8 (N, S, S, 3) to float32 (N, D)."""
         try:
-            result = self._session.run(pixels)
+            embeddings = self._session.run(pixels)
         except EncoderFileError as error:
             raise EncoderFileError(f"the encoder {self.card.name!r}: {error}") from error
-        if result.shape != (len(pixels), self.dim):
-            raise EncoderFileError(f"the encoder gave {result.shape} for {len(pixels)} images of dim {self.dim}")
-        return result
+        if embeddings.shape != (len(pixels), self.dim):
+            raise EncoderFileError(f"the encoder gave {embeddings.shape} for {len(pixels)} images of dim {self.dim}")
+        return embeddings
 
 
 def _is_single(images: object) -> bool:

@@ -78,10 +78,10 @@ def _images(
     from sslfeat.inference.files import embed_files
 
     inputs, rows = find_inputs(specs, "none"), []
-    for item, outcome in embed_files(load_encoder(metadata.encoder, encoder, provider), inputs, BATCH, 1):
+    for record, outcome in embed_files(load_encoder(metadata.encoder, encoder, provider), inputs, BATCH, 1):
         if isinstance(outcome, Embedded):
-            queries.names.append(item.name)
+            queries.names.append(record.name)
             rows.append(outcome.embedding)
         else:
-            queries.failures.append((item.name, outcome.reason))
+            queries.failures.append((record.name, outcome.reason))
     return np.stack(rows) if rows else np.empty((0, metadata.dim), np.float32)
