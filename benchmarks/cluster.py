@@ -43,11 +43,7 @@ def plain_faiss(x: Rows, k: int, seed: int) -> float:
     return float(assign(x, clustering.centroids)[1].sum(dtype=np.float64))
 
 
-WAYS: dict[str, Callable[[Rows, int, int], float]] = {
-    "ours": ours,
-    "scikit-learn": scikit_learn,
-    "faiss": plain_faiss,
-}
+WAYS: dict[str, Callable[[Rows, int, int], float]] = {"ours": ours, "scikit-learn": scikit_learn, "faiss": plain_faiss}
 
 
 def compare(x: Rows, k: int, laps: int) -> dict[str, Any]:
@@ -64,9 +60,7 @@ def compare(x: Rows, k: int, laps: int) -> dict[str, Any]:
     return {
         "seconds": {name: round(value, 3) for name, value in middle.items()},
         "times faster than": {name: round(middle[name] / middle["ours"], 2) for name in WAYS if name != "ours"},
-        "inertia over scikit-learn's": {
-            name: round(statistics.median(values) / best - 1, 5) for name, values in inertia.items()
-        },
+        "inertia over scikit-learn's": {name: round(statistics.median(values) / best - 1, 5) for name, values in inertia.items()},
     }
 
 

@@ -116,9 +116,7 @@ def precision(folder: Path, work: Path) -> dict[str, Any]:
     """What is called the same image in a set of distinct files, drawn on sheets."""
     began = time.perf_counter()
     found = find_duplicates(embed(distinct_files(folder), work / f"{folder.parent.name}-{folder.name}"))
-    pairs = [
-        (group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_IMAGE
-    ]
+    pairs = [(group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_IMAGE]
     for start in range(0, len(pairs), SHEET):
         part = pairs[start : start + SHEET]
         sheet = Image.new("RGB", (COLUMNS * (2 * SIDE + 8), -(-len(part) // COLUMNS) * (SIDE + 8)), "white")
@@ -138,18 +136,7 @@ def drawn(work: Path) -> dict[str, int]:
     rng = np.random.default_rng(0)
     for number in range(40):
         image = Image.new("RGB", (200, 200), "white")
-        shirt = [
-            (60, 40),
-            (140, 40),
-            (180, 80),
-            (155, 100),
-            (145, 85),
-            (145, 170),
-            (55, 170),
-            (55, 85),
-            (45, 100),
-            (20, 80),
-        ]
+        shirt = [(60, 40), (140, 40), (180, 80), (155, 100), (145, 85), (145, 170), (55, 170), (55, 85), (45, 100), (20, 80)]
         hue = int(255 * number / 40)
         ImageDraw.Draw(image).polygon(shirt, Image.new("HSV", (1, 1), (hue, 200, 220)).convert("RGB").getpixel((0, 0)))
         image.save(folder / f"shirt{number:02d}.png")
@@ -182,9 +169,7 @@ def timed(count: int, dim: int) -> None:
     found = find_duplicates(ArrayVectors.of(rows))
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text().splitlines()
-    peak = (
-        int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10
-    )  # ru_maxrss: the parent's, too
+    peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10  # ru_maxrss: the parent's, too
     print(json.dumps({"vectors": count, "seconds": round(seconds, 1), "peak_mib": peak, "copies": found.copies}))
 
 
@@ -193,9 +178,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--copies", type=Path, nargs="*", default=[])
     parser.add_argument("--distinct", type=Path, nargs="*", default=[])
-    parser.add_argument(
-        "--right", nargs="*", default=[], help="SET=N: right pairs on the sheets of SET, counted by eye"
-    )
+    parser.add_argument("--right", nargs="*", default=[], help="SET=N: right pairs on the sheets of SET, counted by eye")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     path = options.work / "duplicates.json"

@@ -60,10 +60,7 @@ def resume(work: Path, device: str) -> dict[str, float]:
         train(config, work / "broken", resume=True)
     whole, broken = (load_file(work / name / "encoder.safetensors") for name in ("whole", "broken"))
     worst = max(float((whole[key].float() - broken[key].float()).abs().max()) for key in whole)
-    return {
-        "largest difference": worst,
-        "largest weight": max(float(value.float().abs().max()) for value in whole.values()),
-    }
+    return {"largest difference": worst, "largest weight": max(float(value.float().abs().max()) for value in whole.values())}
 
 
 def providers(work: Path, device: str) -> dict[str, Any]:
@@ -95,18 +92,7 @@ def tensorrt(paths: list[Path]) -> npt.NDArray[np.float32]:
 def throughput(work: Path, device: str) -> dict[str, Any]:
     """Images/s by batch, medians of five, of the encoder file and of its fp16 file."""
     half = work / "fp16.onnx"
-    command = [
-        "export",
-        DEFAULT,
-        "--target",
-        "fp16",
-        "--images",
-        work / "drawn",
-        "--out",
-        half,
-        "--overwrite",
-        "--allow",
-    ]
+    command = ["export", DEFAULT, "--target", "fp16", "--images", work / "drawn", "--out", half, "--overwrite", "--allow"]
     subprocess.run([sys.executable, "-m", "sslfeat", *map(str, command)], check=True, capture_output=True)
     found: dict[str, Any] = {}
     for name, file in (("fp32", DEFAULT), ("fp16", str(half))):
@@ -144,9 +130,7 @@ def two_processes(work: Path, device: str) -> dict[str, Any]:
                  "--image-size", 64, "--batch-size", 64, "--steps", 20, "--accelerator", ours]  # fmt: skip
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "sslfeat"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launcher, *map(str, arguments)], capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([sys.executable, *launcher, *map(str, arguments)], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-500:])
     return {"device": ours, "weights": len(load_file(work / "two" / "encoder.safetensors"))}

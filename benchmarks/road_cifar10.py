@@ -48,17 +48,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     random = work / "random.onnx"
     if not random.exists():
-        cli(
-            "export",
-            "--random-init",
-            BACKBONE,
-            "--image-size",
-            SIZE,
-            "--images",
-            options.data / "test",
-            "--out",
-            random,
-        )
+        cli("export", "--random-init", BACKBONE, "--image-size", SIZE, "--images", options.data / "test", "--out", random)
     results: dict[str, Any] = {"random": judge(random, options.data)}
     for method in METHODS:
         run, encoder = work / f"cifar10-{method}", work / f"{method}.onnx"
@@ -77,9 +67,7 @@ def main() -> None:
         knn = " ".join(f"{100 * result['knn'][k]['top1']:7.2f}" for k in ("20", "200"))
         goal = f"{GOALS[name]:+5.0f}" if name in GOALS else ""
         print(f"{name:<10} {100 * linear['top1']:7.2f} {interval:>15} {knn} {result['gain']:+6.1f} {goal}")
-    (work / "road_cifar10.json").write_text(
-        json.dumps({"minutes": options.minutes, "results": results}, indent=1) + "\n"
-    )
+    (work / "road_cifar10.json").write_text(json.dumps({"minutes": options.minutes, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ for command in (
     samples,
 ):
     kind = TrainCommand if command is train else TyperCommand
-    app.command(
-        command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples, doctor)
-    )(command)
+    app.command(command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples, doctor))(
+        command
+    )
 debug = False
 
 
@@ -82,9 +82,7 @@ def _version(requested: bool) -> None:
 @app.callback()
 def options(
     show_traceback: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
 ) -> None:
     global debug
     debug = show_traceback

@@ -29,9 +29,7 @@ def cluster(
     out: Annotated[Path, typer.Option(help="folder for the assignments, centers and figures")] = Path("clusters"),
     links: Annotated[Path | None, typer.Option(help="make this folder, of links to the images of each cluster")] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with a contact sheet of each cluster")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace the clusters that --out holds, and the page")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the clusters that --out holds, and the page")] = False,
     seed: Annotated[int, typer.Option(help="of k-means")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:

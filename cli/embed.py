@@ -24,9 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
 
 def embed(
-    images: Annotated[
-        list[str], typer.Argument(help="folders, images, quoted globs, .txt lists, - for standard input")
-    ],
+    images: Annotated[list[str], typer.Argument(help="folders, images, quoted globs, .txt lists, - for standard input")],
     out: Annotated[Path, typer.Option(help="features folder")] = Path("features"),
     encoder: Annotated[str | None, typer.Option(help="encoder file, or a name from 'sslfeat models'")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images per inference; default: 4, on a GPU 32")] = None,
@@ -41,8 +39,7 @@ def embed(
     max_memory: Annotated[int, typer.Option(help="MiB that decoding one image may take")] = 2048,
     max_seconds: Annotated[float, typer.Option(help="that decoding one image may take")] = 30.0,
     exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="leave out what matches this glob: a path, or a file's or folder's name; repeatable"),
+        list[str] | None, typer.Option(help="leave out what matches this glob: a path, or a file's or folder's name; repeatable")
     ] = None,
     labels: Annotated[str, typer.Option(help="auto (folders that look like classes), folder, none")] = "auto",
     update: Annotated[bool, typer.Option("--update", help="embed what changed since, keep the rest")] = False,
@@ -129,15 +126,7 @@ def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
         times = {name: round(share, 4) for name, share in shares.items()}
         times["seconds"] = round(summary.spent.wall, 3)
-        say_json(
-            {
-                "out": str(summary.folder),
-                **counts,
-                "seconds": round(seconds, 3),
-                "time": times,
-                "fingerprint": fingerprint,
-            }
-        )
+        say_json({"out": str(summary.folder), **counts, "seconds": round(seconds, 3), "time": times, "fingerprint": fingerprint})
     else:
         before = f", {summary.resumed} of them before" if summary.resumed else ""
         say(f"{summary.folder}: {summary.embedded} embedded, {summary.failed} failed{before}, {seconds:.1f} s")
@@ -156,10 +145,6 @@ def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     classes = {record.label for record in inputs} - {None}
     without = sum(record.label is None for record in inputs)
     if classes and without:
-        note(
-            f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)"
-        )
+        note(f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)")
     elif not classes and labels == "auto" and len({os.path.dirname(record.path) for record in inputs}) > 2:
-        note(
-            "labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so"
-        )
+        note("labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so")

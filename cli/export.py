@@ -24,26 +24,17 @@ TARGETS = (
 
 def export(
     source: Annotated[
-        str | None,
-        typer.Argument(help="run folder of 'sslfeat train', encoder file or name, torchvision/NAME or timm/NAME"),
+        str | None, typer.Argument(help="run folder of 'sslfeat train', encoder file or name, torchvision/NAME or timm/NAME")
     ] = None,
     target: Annotated[str, typer.Option(help=TARGETS)] = DEFAULT,
     out: Annotated[
         Path | None, typer.Option(help="what to write; default: encoder.onnx, encoder-TARGET.onnx or encoder-TARGET/")
     ] = None,
-    random_init: Annotated[
-        str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
-    ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="px, with --random-init, torchvision/NAME or timm/NAME")
-    ] = None,
+    random_init: Annotated[str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")] = None,
+    layer: Annotated[str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")] = None,
+    image_size: Annotated[int | None, typer.Option(help="px, with --random-init, torchvision/NAME or timm/NAME")] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
-    images: Annotated[
-        list[str] | None, typer.Option(help="images to calibrate and verify with; default: the run's own")
-    ] = None,
+    images: Annotated[list[str] | None, typer.Option(help="images to calibrate and verify with; default: the run's own")] = None,
     labeled: Annotated[
         str | None, typer.Option(help="folder of class folders: kNN and probe must not lose a point by int8 either")
     ] = None,
@@ -57,9 +48,7 @@ def export(
     quality: Annotated[Path | None, typer.Option(help="for the card: a JSON file of names and figures")] = None,
     license: Annotated[str, typer.Option(help="license of the weights on the card")] = "not stated",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="run the .py file that the run's method is from")
-    ] = False,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="run the .py file that the run's method is from")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
     """Export an encoder. It is written only if its own runtime gives the reference's features on real images."""
@@ -72,9 +61,7 @@ def export(
     if target != DEFAULT:
         if source is None:
             raise UsageError(f"--random-init makes encoder files: export one of them to {target} afterwards")
-        _target(
-            source, target, out, images or [], labeled, allow, layer, name, overwrite, web_runtime, trust_code, as_json
-        )
+        _target(source, target, out, images or [], labeled, allow, layer, name, overwrite, web_runtime, trust_code, as_json)
         return
     card = (name, data_name, data_license, license, _figures(quality))
     _encoder_file(
@@ -153,10 +140,7 @@ def _say(report: Report, unrun: str) -> None:
         return
     rows: list[tuple[str, Any]] = [
         ("images", f"{like.images} {report.images}"),
-        (
-            "cosine, least",
-            f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}",
-        ),
+        ("cosine, least", f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}"),
         ("max abs diff", f"{like.max_abs_diff:.3g} of {like.scale:.3g}"),
         ("overlap@10", f"{like.overlap:.4f}{_unseen(like.overlap_bound, '.4f', f'{like.images} images on average')}"),
     ]

@@ -37,7 +37,7 @@ def index(
     sync: Annotated[bool, typer.Option("--sync", help="make it hold SOURCE alone; only changes are touched")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the index")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Build an index that chooses its kind and measures its recall, or bring one up to date."""
     if add + remove + sync + overwrite > 1:
         raise UsageError("--add, --remove, --sync and --overwrite exclude each other: give one of them")
@@ -79,9 +79,7 @@ def _fill(
     return None
 
 
-def _features(
-    source: list[str], exclude: list[str], out: Path, encoder: str | None, overwrite: bool
-) -> tuple[Path, int]:
+def _features(source: list[str], exclude: list[str], out: Path, encoder: str | None, overwrite: bool) -> tuple[Path, int]:
     """The features folder that SOURCE is, or becomes; and how many images failed."""
     from sslfeat.features.metadata import RUN_NAME
 

@@ -32,7 +32,7 @@ def search(
     html: Annotated[Path | None, typer.Option(help="write a page with the images found inside")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Find the indexed images nearest to each query."""
     if not queries and not ids:
         raise UsageError("give images to search with, or --id PATH of an indexed one")

@@ -114,17 +114,13 @@ def export_random(
     return export_module(encoder, card, images, out, overwrite)
 
 
-def export_module(
-    encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False
-) -> EncoderFile:
+def export_module(encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False) -> EncoderFile:
     """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
     with images_to_check(images, (), IMAGES) as (paths, source):
         return _export(encoder, card, _readable(paths, card.preprocess), source, out, overwrite)
 
 
-def _export(
-    encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool
-) -> EncoderFile:
+def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
     """Export, check, and only then write."""
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")

@@ -111,14 +111,9 @@ def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
         about = f"among {like.images} images at least"
         found.append(GateResult("overlap@10", kept, gate.overlap, kept >= gate.overlap, about))
     if gate.drop is not None and drop is not None:
-        for name, points, ends in (
-            ("kNN", drop.knn, drop.knn_interval),
-            ("linear probe", drop.linear, drop.linear_interval),
-        ):
+        for name, points, ends in (("kNN", drop.knn, drop.knn_interval), ("linear probe", drop.linear, drop.linear_interval)):
             most = points if ends is None else ends[1]
-            found.append(
-                GateResult(f"{name} drop", most, gate.drop, most <= gate.drop, f"on {drop.test} images at most")
-            )
+            found.append(GateResult(f"{name} drop", most, gate.drop, most <= gate.drop, f"on {drop.test} images at most"))
     return found
 
 

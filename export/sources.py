@@ -41,9 +41,7 @@ def _of_run(run: Path, name: str | None, images: Sequence[str], layer: str | Non
     from sslfeat.models.engine.config import CONFIG_NAME, load_config
 
     with tempfile.TemporaryDirectory() as folder:
-        file = export_run(
-            run, Path(folder) / "encoder.onnx", Labels(name or run.name), images, False, layer, trust_code
-        )
+        file = export_run(run, Path(folder) / "encoder.onnx", Labels(name or run.name), images, False, layer, trust_code)
     own = () if images else tuple(load_config(run / CONFIG_NAME).images)
     return Origin(file, lambda: _load(run, layer, trust_code), own)
 

@@ -28,9 +28,7 @@ def install_line(extra: str) -> str:
     except PackageNotFoundError:  # a checkout that was never installed
         found = []
     markers = {f'extra == "{extra}"', f"extra == '{extra}'"}
-    packages = [
-        name.strip() for name, _, marker in (line.partition(";") for line in found) if marker.strip() in markers
-    ]
+    packages = [name.strip() for name, _, marker in (line.partition(";") for line in found) if marker.strip() in markers]
     if not packages:
         return f"pip install -e '.[{extra}]' in a checkout of sslfeat"
     return f"pip install {shlex.join(packages)}"

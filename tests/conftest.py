@@ -111,13 +111,7 @@ def sslfeat(
     """Run the command line as a user would, in a process of its own."""
     command: Sequence[str] = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *map(str, arguments)]
     return subprocess.run(
-        command,
-        cwd=cwd,
-        timeout=timeout,
-        input=text,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "120"},
+        command, cwd=cwd, timeout=timeout, input=text, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}
     )
 
 

@@ -125,9 +125,7 @@ def png(pixels: Any, color: int, depth: int = 8, interlaced: bool = False, extra
     for x, y, dx, dy in ADAM7 if interlaced else ((0, 0, 1, 1),):
         for row in pixels[y::dy, x::dx]:
             high_bits_first = np.unpackbits(row[:, None], axis=1)[:, -depth:] if depth < 8 else row
-            rows.append(
-                b"\0" + (np.packbits(high_bits_first) if depth < 8 else row.astype(f">u{depth // 8}")).tobytes()
-            )
+            rows.append(b"\0" + (np.packbits(high_bits_first) if depth < 8 else row.astype(f">u{depth // 8}")).tobytes())
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
     chunks = png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", zlib.compress(b"".join(rows)))
     return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
@@ -136,17 +134,7 @@ def png(pixels: Any, color: int, depth: int = 8, interlaced: bool = False, extra
 def tiff(strip: bytes, bits: int, photometric: int, order: str = "<") -> bytes:
     """An uncompressed gray TIFF of one strip."""
     height, width = GRAY.shape
-    tags = {
-        256: width,
-        257: height,
-        258: bits,
-        259: 1,
-        262: photometric,
-        273: 200,
-        277: 1,
-        278: height,
-        279: len(strip),
-    }
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 200, 277: 1, 278: height, 279: len(strip)}
     entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
     header = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
     return (header + entries + bytes(4)).ljust(200, b"\0") + strip

@@ -288,8 +288,7 @@ def test_why_features_change_with_the_batch_is_said(tmp_path: Path) -> None:
     model.graph.node[0].output[0] = "raw"
     names = ["scale", "bias", "mean_", "variance"]
     model.graph.node.insert(
-        1,
-        helper.make_node("BatchNormalization", ["raw", *names], ["float", "new_mean", "new_variance"], training_mode=1),
+        1, helper.make_node("BatchNormalization", ["raw", *names], ["float", "new_mean", "new_variance"], training_mode=1)
     )
     for name, value in zip(names, (1, 0, 0, 1), strict=True):
         model.graph.initializer.append(numpy_helper.from_array(np.full(DIM, value, np.float32), name))
@@ -300,9 +299,7 @@ def test_why_features_change_with_the_batch_is_said(tmp_path: Path) -> None:
 def outside(folder: Path, **changed: str) -> Path:
     """The model with its weights in ``w.data`` of the same folder, its first tensor said to be elsewhere."""
     path = folder / "model.onnx"
-    onnx.save(
-        onnx.load_model_from_string(foreign()), path, save_as_external_data=True, size_threshold=0, location="w.data"
-    )
+    onnx.save(onnx.load_model_from_string(foreign()), path, save_as_external_data=True, size_threshold=0, location="w.data")
     model = onnx.load(path, load_external_data=False)
     tensor = model.graph.initializer[0]
     told = {entry.key: entry.value for entry in tensor.external_data} | changed

@@ -174,14 +174,8 @@ def test_every_field_of_the_preprocessing_is_a_part(fields: dict[str, Any]) -> N
         (helper.make_node("Clip", ["a", "", "b"], ["x"]), helper.make_node("Clip", ["a", "b"], ["x"])),
         (helper.make_node("Elu", ["a"], ["x"], alpha=1.0), helper.make_node("Elu", ["a"], ["x"], alpha=1)),
         (helper.make_node("Elu", ["a"], ["x"], alpha=1.0), helper.make_node("Elu", ["a"], ["x"], beta=1.0)),
-        (
-            helper.make_node("Elu", ["a"], ["x"], p="1", q="23"),
-            helper.make_node("Elu", ["a"], ["x"], p="12", q="3"),
-        ),
-        (
-            helper.make_node("Elu", ["a"], ["x"], p=["1", "23"]),
-            helper.make_node("Elu", ["a"], ["x"], p=["12", "3"]),
-        ),
+        (helper.make_node("Elu", ["a"], ["x"], p="1", q="23"), helper.make_node("Elu", ["a"], ["x"], p="12", q="3")),
+        (helper.make_node("Elu", ["a"], ["x"], p=["1", "23"]), helper.make_node("Elu", ["a"], ["x"], p=["12", "3"])),
         (
             helper.make_node("Constant", [], ["x"], value=numpy_helper.from_array(np.array([1, 2]))),
             helper.make_node("Constant", [], ["x"], value=numpy_helper.from_array(np.array([1, 3]))),
@@ -268,9 +262,7 @@ def test_features_and_index_take_the_encoder_under_another_name(
     assert renamed.read_bytes() != tiny.read_bytes()
     assert read_encoder_file(renamed).sha256 != read_encoder_file(tiny).sha256
     assert read_encoder_file(renamed).fingerprint == read_encoder_file(tiny).fingerprint
-    again = sslfeat(
-        "embed", image_folder, "--encoder", renamed, "--out", shutil.copytree(embedded, tmp_path / "features")
-    )
+    again = sslfeat("embed", image_folder, "--encoder", renamed, "--out", shutil.copytree(embedded, tmp_path / "features"))
     assert again.returncode == 0, again.stderr
     made = sslfeat("index", embedded, "--out", tmp_path / "index")
     assert made.returncode == 0, made.stderr

@@ -69,24 +69,14 @@ def test_fields_that_lie_are_refused_by_name_behind_a_valid_hash(tmp_path: Path)
         assert str(index) in str(refused.value), place
     for place in [*good, "figures.recall", "spec.nlist", "files.index.faiss.sha256"]:
         meta = copy.deepcopy(good)
-        holder, *names = [
-            meta,
-            *(["files", "index.faiss", "sha256"] if place.startswith("files.") else place.split(".")),
-        ]
+        holder, *names = [meta, *(["files", "index.faiss", "sha256"] if place.startswith("files.") else place.split("."))]
         for name in names[:-1]:
             holder = holder[name]
         del holder[names[-1]]
         sign(index, meta)
         with pytest.raises(RetrievalError, match=names[-1].replace(".", r"\.")):
             Index.load(index)
-    for data in (
-        b"[" * 100_000,
-        b'{"format": 3, "x": ' + b"[" * 900 + b"]" * 900 + b"}",
-        b"[]",
-        b"{}",
-        b"\xff",
-        b'"x"',
-    ):
+    for data in (b"[" * 100_000, b'{"format": 3, "x": ' + b"[" * 900 + b"]" * 900 + b"}", b"[]", b"{}", b"\xff", b'"x"'):
         (index / files.META).write_bytes(data)
         with pytest.raises(RetrievalError, match=r"index\.json"):
             Index.load(index)

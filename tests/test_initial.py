@@ -46,21 +46,13 @@ def test_what_the_weights_are_is_in_the_config_and_in_its_hash(run: Path, tmp_pa
     config = with_source(TrainConfig("byol", ("x",), init=str(run)))
     assert config.init_sha256 is not None and len(config.init_sha256) == 64
     moved = with_source(TrainConfig("byol", ("x",), init=str(run.parent / "." / run.name)))
-    other = with_source(
-        TrainConfig(
-            "byol",
-            ("x",),
-        )
-    )
+    other = with_source(TrainConfig("byol", ("x",)))
     assert config.sha256() == moved.sha256() != other.sha256()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [
-        ({"init": "no-such-run"}, "no run folder"),
-        ({"init": "timm/resnet18", "backbone": "resnet18"}, "weights of that network"),
-    ],
+    [({"init": "no-such-run"}, "no run folder"), ({"init": "timm/resnet18", "backbone": "resnet18"}, "weights of that network")],
 )
 def test_weights_that_cannot_be_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -116,11 +108,7 @@ def test_frozen_statistics_stay_frozen() -> None:
 def test_a_transformer_decays_block_by_block() -> None:
     config = with_defaults(TrainConfig("dino", ("x",), "vit_tiny", image_size=32, init="x"), Recipe(lr=1.0), 100, 32)
     method = build_method(config)
-    names = (
-        "conv_proj.weight",
-        "encoder.layers.encoder_layer_0.ln_1.weight",
-        "encoder.layers.encoder_layer_5.ln_1.weight",
-    )
+    names = ("conv_proj.weight", "encoder.layers.encoder_layer_0.ln_1.weight", "encoder.layers.encoder_layer_5.ln_1.weight")
     scales = [scale_of(config, method, f"encoder.body.{name}")[1] for name in names]
     assert scales == pytest.approx([0.2 * 0.7**5, 0.2 * 0.7**5, 0.2])
     assert scale_of(config, method, "encoder.body.encoder.ln.weight")[1] == pytest.approx(0.2)
@@ -135,9 +123,7 @@ def test_a_run_is_gone_on_with_heads_and_all(run: Path, image_folder: Path, tmp_
     assert all(torch.equal(before[name], after[name]) for name in before)
     from sslfeat.models.engine.checkpoint import read_tensors
 
-    heads = [
-        read_tensors(folder / "last.ckpt")[0]["module.projector.0.weight"] for folder in (run, tmp_path / "longer")
-    ]
+    heads = [read_tensors(folder / "last.ckpt")[0]["module.projector.0.weight"] for folder in (run, tmp_path / "longer")]
     assert torch.equal(heads[0], heads[1])
     more = extended(run, TrainConfig("simclr", (), options={"temperature": "0.5"}))
     assert extended(tmp_path / "longer", TrainConfig("", ())).images == (str(image_folder),)
@@ -153,9 +139,7 @@ def test_the_best_weights_are_kept(image_folder: Path, tmp_path: Path, monkeypat
 
     figures = iter([0.3, 0.8, *[0.5] * 20])
     monkeypatch.setattr(online_eval, "probe_figures", lambda *_: {"linear": 0.5, "knn": next(figures)})
-    config = TrainConfig(
-        "simclr", (str(image_folder),), "resnet10_w8", probe_data=str(image_folder), keep="best", **SMALL
-    )
+    config = TrainConfig("simclr", (str(image_folder),), "resnet10_w8", probe_data=str(image_folder), keep="best", **SMALL)
     result = train(config, tmp_path / "run")
     with (tmp_path / "run" / "watch.csv").open() as file:
         best = max(csv.DictReader(file), key=lambda row: float(row["knn"]))

@@ -19,30 +19,17 @@ KINDS = [path.split("/")[1] for path in PATHS]
 
 
 def table(
-    tmp_path: Path,
-    values: list[str] | None = None,
-    names: list[str] | None = None,
-    head: str = "path,label",
-    by: str = ",",
+    tmp_path: Path, values: list[str] | None = None, names: list[str] | None = None, head: str = "path,label", by: str = ","
 ) -> Path:
     rows = zip(names or PATHS, values or KINDS, strict=True)
     file = tmp_path / "labels.csv"
-    file.write_text(
-        "\n".join([head, *(f"{name}{by}{value}" for name, value in rows)]) + "\n", encoding="utf-8", newline=""
-    )
+    file.write_text("\n".join([head, *(f"{name}{by}{value}" for name, value in rows)]) + "\n", encoding="utf-8", newline="")
     return file
 
 
 @pytest.mark.parametrize(
     "pair",
-    [
-        ("0002", "2"),
-        ("1.10", "1.1"),
-        ("1e5", "100000"),
-        ("true", "True"),
-        ("NA", "nan"),
-        ("2020-01-01", "2020-01-01 00:00:00"),
-    ],
+    [("0002", "2"), ("1.10", "1.1"), ("1e5", "100000"), ("true", "True"), ("NA", "nan"), ("2020-01-01", "2020-01-01 00:00:00")],
 )
 def test_text_stays_as_written(tmp_path: Path, pair: tuple[str, str]) -> None:
     values = [pair[number % 2] for number in range(6)]

@@ -87,9 +87,7 @@ def test_fifty_random_changes_leave_what_they_should(kind: str, tmp_path: Path) 
         what = images.rng.choice(["add", "remove", "sync", "sync", "modify"])
         if what == "add" or len(images.rows) < 60:
             images.new(images.rng.randint(1, 30))
-            change(
-                index, images.vectors(sorted({*sorted(images.rows)[-40:], *images.some()})), requirements=requirements
-            )
+            change(index, images.vectors(sorted({*sorted(images.rows)[-40:], *images.some()})), requirements=requirements)
             change(index, images.vectors(sorted(images.rows)), requirements=requirements)
         elif what == "remove":
             gone = images.some()
@@ -108,9 +106,7 @@ def test_fifty_random_changes_leave_what_they_should(kind: str, tmp_path: Path) 
             images.check(index)
     index_now = Index.load(index)
     assert len(index_now) == len(images.rows)
-    alive = [
-        path for path, gone in zip(index_now.columns["path"].to_pylist(), index_now.removed, strict=True) if not gone
-    ]
+    alive = [path for path, gone in zip(index_now.columns["path"].to_pylist(), index_now.removed, strict=True) if not gone]
     assert sorted(alive) == sorted(images.rows)
     found = index_now.search(np.stack([images.vector(path) for path in alive]), top=1)
     right = [found.of(number)[0].path == path for number, path in enumerate(alive)]
@@ -311,9 +307,7 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Index.load(index)
 
 
-def test_a_large_file_is_verified_once_and_again_when_it_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_verified_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = Images(0)
     images.new(30)
     index = tmp_path / "index"

@@ -32,9 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "SMALL", 2000)
 
 
-def clouds(
-    count: int, seed: int, only: tuple[int, ...] = tuple(range(CLOUDS))
-) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+def clouds(count: int, seed: int, only: tuple[int, ...] = tuple(range(CLOUDS))) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     centers = 2 * np.random.default_rng(99).normal(size=(CLOUDS, DIM))
     members = np.array(only)[rng.integers(0, len(only), count)]
@@ -98,10 +96,7 @@ def test_a_condition_that_goes_with_the_query_is_met(built: tuple[Index, FloatAr
         (["label!=c0"], labels != 0),
         (["path~*7"], np.arange(ROWS) % 10 == 7),
         (["path!~*7"], np.arange(ROWS) % 10 != 7),
-        (
-            ["label=c1", "path=" + str(np.flatnonzero(labels == 1)[5])],
-            np.arange(ROWS) == np.flatnonzero(labels == 1)[5],
-        ),
+        (["label=c1", "path=" + str(np.flatnonzero(labels == 1)[5])], np.arange(ROWS) == np.flatnonzero(labels == 1)[5]),
     ):
         k = min(10, int(allowed.sum()))
         hits = index.search(queries, top=k, where=where)
@@ -254,12 +249,7 @@ def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pyt
 def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
     rows = prepare(clouds(500, 0)[0], "cosine")
     lots = np.where(np.arange(500) % 5 == 0, np.random.default_rng(0).random(500), np.nan)
-    for spec in (
-        IndexSpec("ivf", nlist=4),
-        IndexSpec("hnsw", hnsw_m=32),
-        IndexSpec("ivfpq", nlist=1, pq_m=8),
-        IndexSpec("flat"),
-    ):
+    for spec in (IndexSpec("ivf", nlist=4), IndexSpec("hnsw", hnsw_m=32), IndexSpec("ivfpq", nlist=1, pq_m=8), IndexSpec("flat")):
         builder = Builder(spec, DIM, "cosine", tmp_path, rows)
         for part in range(0, 500, 100):
             builder.add(rows[part : part + 100], lots[part : part + 100])
@@ -326,10 +316,7 @@ def test_a_short_answer_is_asked_again_until_it_is_whole() -> None:
 
 def test_ladders_reach_as_deep_as_they_are_for() -> None:
     for depth in tuning.DEPTHS:
-        for name, spec in (
-            ("efSearch", IndexSpec("hnsw", hnsw_m=32)),
-            ("candidates", IndexSpec("ivfpq", nlist=64, pq_m=8)),
-        ):
+        for name, spec in (("efSearch", IndexSpec("hnsw", hnsw_m=32)), ("candidates", IndexSpec("ivfpq", nlist=64, pq_m=8))):
             tried = [settings[name] for ladder in spec.ladders(depth) for settings in ladder]
             assert min(tried) >= min(depth, 1000)
             assert max(tried) >= 6 * depth

@@ -70,9 +70,7 @@ def origins(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
             made[kind] = origin("sslfeat-small")
         elif kind not in made:
             run = tmp_path_factory.mktemp("runs") / kind
-            settings = TrainConfig(
-                "mae", (str(many),), "vit_tiny", image_size=32, batch_size=16, steps=20, accelerator="cpu"
-            )
+            settings = TrainConfig("mae", (str(many),), "vit_tiny", image_size=32, batch_size=16, steps=20, accelerator="cpu")
             train(settings, run)
             made[kind] = origin(str(run))
         return made[kind]
@@ -90,14 +88,9 @@ def test_every_target_gives_the_features(
     name: str, kind: str, origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     if (name, kind) == ("openvino-int8", "resnet"):
-        pytest.skip(
-            "OpenVINO computes 8-bit convolutions of few channels wrongly; the gate refuses them (docs/export.md)"
-        )
+        pytest.skip("OpenVINO computes 8-bit convolutions of few channels wrongly; the gate refuses them (docs/export.md)")
     source, out = origins(kind), tmp_path / "made here"
-    unlike_photographs = (name, kind) == (
-        "int8",
-        "resnet",
-    )  # drawn images are, and 8 bits suffer: on real ones it passes
+    unlike_photographs = (name, kind) == ("int8", "resnet")  # drawn images are, and 8 bits suffer: on real ones it passes
     report = convert(source, ExportRequest(name, out, [str(many)], allow=unlike_photographs))
     if not unlike_photographs:
         assert all(verdict.passed for verdict in report.verdicts)
@@ -124,9 +117,7 @@ def test_what_cannot_run_here_says_so(name: str, origins: Callable[[str], Origin
         open_artifact(tmp_path / "made")
 
 
-def test_any_size_of_image_goes_in(
-    origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path
-) -> None:
+def test_any_size_of_image_goes_in(origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path) -> None:
     report = convert(origins("vit"), ExportRequest("onnx-full", tmp_path / "full", [str(many)]))
     assert report.remark == "100.000 % of pixels are Pillow's"
     session = onnxruntime.InferenceSession(tmp_path / "full" / "encoder.onnx", providers=CPU)
@@ -156,16 +147,11 @@ def test_triton_and_trtexec_know_the_shapes(origins: Callable[[str], Origin], ma
     for name in ("triton", "tensorrt"):
         convert(origins("vit"), ExportRequest(name, tmp_path / name, [str(many)]))
     text = (tmp_path / "triton" / "encoder" / "config.pbtxt").read_text()
-    config = text_format.Parse(
-        text, model_config_pb2.ModelConfig()
-    )  # Triton's own schema: an unknown field is an error
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())  # Triton's own schema: an unknown field is an error
     assert (config.name, config.backend, config.max_batch_size) == ("encoder", "onnxruntime", 64)
     assert [*config.input[0].dims, *config.output[0].dims] == [32, 32, 3, origins("vit").file.card.dim]
     session = onnxruntime.InferenceSession(tmp_path / "triton" / "encoder" / "1" / "model.onnx", providers=CPU)
-    assert [config.input[0].name, config.output[0].name] == [
-        session.get_inputs()[0].name,
-        session.get_outputs()[0].name,
-    ]
+    assert [config.input[0].name, config.output[0].name] == [session.get_inputs()[0].name, session.get_outputs()[0].name]
     assert "--optShapes=image:8x32x32x3" in (tmp_path / "tensorrt" / "build.sh").read_text()
 
 
@@ -415,10 +401,7 @@ def test_the_command(image_folder: Path, tiny: Path, many: Path, tmp_path: Path)
     assert "overlap@10     1.0000" in compared.stdout
     assert (tmp_path / "p.html").read_text().count("<figure>") == 2
     timed = sslfeat("bench", out, "--seconds", "0.01", "--threads", "1", "--batch", "1,2", "--json")
-    assert [(row["provider"], row["batch"]) for row in json.loads(timed.stdout)] == [
-        ("onnxruntime", 1),
-        ("onnxruntime", 2),
-    ]
+    assert [(row["provider"], row["batch"]) for row in json.loads(timed.stdout)] == [("onnxruntime", 1), ("onnxruntime", 2)]
     assert "without its torch weights" in sslfeat("export", tiny, "--target", "ncnn", "--out", tmp_path / "n").stderr
     assert "onnx-full      images of any size in" in sslfeat("export", tiny, "--target", "magic").stderr
     assert "another --target" in sslfeat("export", tiny).stderr

@@ -25,9 +25,7 @@ TIMEOUT = 600  # seconds
 MEMORY = 32 << 30  # of addresses
 
 
-def adopt_in_subprocess(
-    data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT
-) -> EncoderFile:
+def adopt_in_subprocess(data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT) -> EncoderFile:
     """``adopt`` in a process of its own. Raises EncoderFileError, for a model that crashes or hangs too."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -42,12 +40,7 @@ def _run(folder: Path) -> None:
     fields = json.loads((folder / "request.json").read_text())
     source = fields.pop("source")
     request = AdoptRequest(
-        **{
-            **fields,
-            "preprocess": Preprocess(**fields["preprocess"]),
-            "mean": tuple(fields["mean"]),
-            "std": tuple(fields["std"]),
-        }
+        **{**fields, "preprocess": Preprocess(**fields["preprocess"]), "mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
     )
     file = adopt((folder / "model.onnx").read_bytes(), request, np.load(folder / "pixels.npy"), source)
     (folder / "adopted.onnx").write_bytes(file.data)

@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 from sslfeat.errors import UsageError
-from sslfeat.export.targets import (
-    coreml_package,
-    executorch_pte,
-    full,
-    litert,
-    lower,
-    ncnn_net,
-    openvino_ir,
-    servers,
-    web,
-)
+from sslfeat.export.targets import coreml_package, executorch_pte, full, litert, lower, ncnn_net, openvino_ir, servers, web
 from sslfeat.export.targets.base import FP16, FP32, INT8, Target
 
 APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run"
@@ -31,9 +21,7 @@ TARGETS = {
         Target("openvino-fp16", "OpenVINO IR of half the size", FP16, openvino_ir.fp16, "openvino", openvino_ir.MAIN),
         Target("openvino-int8", "OpenVINO IR in 8 bits", INT8, openvino_ir.int8, "openvino", openvino_ir.MAIN),
         Target("ncnn", "ncnn, for phones and boards", FP32, ncnn_net.ncnn, "ncnn", ncnn_net.MAIN),
-        Target(
-            "executorch", "ExecuTorch with XNNPACK", FP32, executorch_pte.executorch, "executorch", executorch_pte.MAIN
-        ),
+        Target("executorch", "ExecuTorch with XNNPACK", FP32, executorch_pte.executorch, "executorch", executorch_pte.MAIN),
         Target("litert", "LiteRT (TensorFlow Lite)", FP32, litert.litert, "litert", litert.MAIN),
         Target(
             "web",

@@ -90,9 +90,7 @@ def _runtime(given: Path | None, out: Path) -> None:
     if npm is None:
         raise ExportError(f"there is no npm to fetch {PACKAGE}: give the package's dist folder with --web-runtime")
     with tempfile.TemporaryDirectory() as folder:
-        run_program(
-            [npm, "pack", "--silent", PACKAGE], TIMEOUT, f"npm, which fetches {PACKAGE},", ExportError, Path(folder)
-        )
+        run_program([npm, "pack", "--silent", PACKAGE], TIMEOUT, f"npm, which fetches {PACKAGE},", ExportError, Path(folder))
         packed = list(Path(folder).glob("*.tgz"))
         if not packed:
             raise ExportError(f"npm could not fetch {PACKAGE}")
@@ -100,9 +98,7 @@ def _runtime(given: Path | None, out: Path) -> None:
             for name in RUNTIME:
                 file = archive.extractfile(f"package/dist/{name}")
                 if file is None:
-                    raise ExportError(
-                        f"{packed[0].name} lacks {name}: give another version's dist folder: --web-runtime DIR"
-                    )
+                    raise ExportError(f"{packed[0].name} lacks {name}: give another version's dist folder: --web-runtime DIR")
                 (out / name).write_bytes(file.read())
 
 

@@ -63,10 +63,7 @@ class Images:
 
 
 def load_images(
-    inputs: Sequence[ImageRecord],
-    image_size: int,
-    cache_folder: Path,
-    advance: Callable[[int], None] = lambda count: None,
+    inputs: Sequence[ImageRecord], image_size: int, cache_folder: Path, advance: Callable[[int], None] = lambda count: None
 ) -> Images:
     """Decode every input at ``image_size`` px, in order, with the preprocessing that serving uses.
 

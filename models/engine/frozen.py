@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import build_backbone
-from sslfeat.models.engine.checkpoint import (
-    ENCODER_NAME,
-    KeptWith,
-    read_tensors,
-    read_weights,
-    write_tensors,
-    write_weights,
-)
+from sslfeat.models.engine.checkpoint import ENCODER_NAME, KeptWith, read_tensors, read_weights, write_tensors, write_weights
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
 from sslfeat.models.engine.data import load_images
 from sslfeat.models.engine.readout import Readout, Whitening
@@ -86,9 +79,7 @@ def save_encoder(path: Path, method: Method, noted: KeptWith) -> None:
     write_weights(path, kept.state_dict(), noted)
 
 
-def load_run(
-    run: Path, layer: str | None = None, trust_code: bool = False
-) -> tuple[FrozenEncoder, TrainConfig, KeptWith]:
+def load_run(run: Path, layer: str | None = None, trust_code: bool = False) -> tuple[FrozenEncoder, TrainConfig, KeptWith]:
     """The encoder of a run folder, its config, and what was noted with the weights.
 
     ``layer`` takes the features elsewhere than at the end (see ``Readout``); for rotation and counting the middle is often

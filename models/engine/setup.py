@@ -82,9 +82,7 @@ def _mix(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step * 7_919 + rank * 104_729) & 0x7FFF_FFFF_FFFF_FFFF
 
 
-def training_images(
-    config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop
-) -> Images:
+def training_images(config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop) -> Images:
     """The images that a run learns from. Raises TrainingError if they are too few, InterruptedRun."""
     done = 0
 
@@ -93,9 +91,7 @@ def training_images(
         done += count
         reporter.loading(done, len(inputs))
         if stop.signum:
-            raise InterruptedRun(
-                stop.signum, "interrupted while reading images: go on with the same command and --resume"
-            )
+            raise InterruptedRun(stop.signum, "interrupted while reading images: go on with the same command and --resume")
 
     images = load_images(inputs, int(config.image_size or 0), out, advance)
     if len(images.pixels) < int(config.batch_size or 0):

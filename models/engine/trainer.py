@@ -83,19 +83,14 @@ def train(
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
     goes_on = resume and (out / LAST_NAME).exists()
     module = build_method(config) if goes_on else build_method(config, partial(initial_encoder, config))
-    with (
-        atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(),
-        signals.deferred(STOP_WITHIN) as stop,
-    ):
+    with atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(), signals.deferred(STOP_WITHIN) as stop:
         begin.check(config, out)
         if leader:
             atomic.remove_temporaries(out)
         try:
             images = training_images(config, inputs, out, reporter, stop)
             config = dataclasses.replace(config, inputs_sha256=images.identity)
-            probe_set = (
-                load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
-            )
+            probe_set = load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
             run = _Run(config, out, module, images, reporter, stop)
             if leader:
                 begin.record(config, out, images.known)
@@ -172,9 +167,7 @@ class _Run:
                     self._save()
                     saved_at = time.monotonic()
                 if signum:
-                    raise InterruptedRun(
-                        signum, f"interrupted at step {self.step}: go on with the same command and --resume"
-                    )
+                    raise InterruptedRun(signum, f"interrupted at step {self.step}: go on with the same command and --resume")
             if meter.unread and not means:  # too short a run for a report
                 means = distributed.mean_figures(meter.read()[1], fabric.device)
             seconds = time.monotonic() - self.clock

@@ -48,9 +48,7 @@ class Manifest:
     contents: Digests | None = None
 
     @classmethod
-    def take(
-        cls, inputs: Sequence[ImageRecord], hashed: bool = False, check: Callable[[], None] = lambda: None
-    ) -> Manifest:
+    def take(cls, inputs: Sequence[ImageRecord], hashed: bool = False, check: Callable[[], None] = lambda: None) -> Manifest:
         """Look at every file once; with ``hashed`` read it, too. ``check`` is called often then, and may raise to stop."""
         facts = np.full((3, len(inputs)), MISSING, np.int64)
         for index, record in enumerate(inputs):
@@ -121,9 +119,7 @@ class Manifest:
     @functools.cached_property
     def paths(self) -> pa.Array:
         """The paths, large_binary."""
-        return (
-            self.inputs.paths if isinstance(self.inputs, _Stored) else binaries([record.path for record in self.inputs])
-        )
+        return self.inputs.paths if isinstance(self.inputs, _Stored) else binaries([record.path for record in self.inputs])
 
     @functools.cached_property
     def labels(self) -> pa.Array:

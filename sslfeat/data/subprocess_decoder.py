@@ -69,9 +69,8 @@ class SubprocessDecoder:
 
     def _start(self) -> None:
         process = subprocess.Popen(
-            [*COMMAND, self._settings],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [*COMMAND, self._settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         _widen(_pipe(process.stdout))
         self._process = process
         if self._closed.is_set():  # aborted while it started

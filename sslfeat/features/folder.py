@@ -12,15 +12,7 @@ from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.data.transforms import Decoding
 from sslfeat.errors import FeaturesError, InputError
 from sslfeat.features.files import CONTENTS, ENCODERS, INPUTS_NAME
-from sslfeat.features.metadata import (
-    META_FOLDER,
-    RUN_NAME,
-    Encoded,
-    FeaturesMetadata,
-    Inputs,
-    load_manifest,
-    read_run,
-)
+from sslfeat.features.metadata import META_FOLDER, RUN_NAME, Encoded, FeaturesMetadata, Inputs, load_manifest, read_run
 from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
 from sslfeat.storage import atomic, staged

@@ -102,9 +102,7 @@ def read_run(folder: Path) -> FeaturesMetadata:
                 f"{folder} is being exchanged for an updated one; if no update is running, give the last command "
                 "again: it carries the exchange through"
             ) from error
-        raise FeaturesError(
-            f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})"
-        ) from error
+        raise FeaturesError(f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})") from error
     return FeaturesMetadata.parse(data, str(path), FeaturesError, "embed the images again")
 
 
@@ -132,7 +130,5 @@ def load_manifest(folder: Path, run: FeaturesMetadata) -> Manifest:
     """The inputs that a features folder is of. Raises FeaturesError if they are not those of ``features.json``."""
     manifest = Manifest.load(folder / META_FOLDER, run.inputs.sha256)
     if len(manifest.inputs) != run.inputs.count:
-        raise FeaturesError(
-            f"{folder / RUN_NAME}: inputs: count is {run.inputs.count}, but {len(manifest.inputs)} are listed"
-        )
+        raise FeaturesError(f"{folder / RUN_NAME}: inputs: count is {run.inputs.count}, but {len(manifest.inputs)} are listed")
     return manifest

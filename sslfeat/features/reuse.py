@@ -37,12 +37,7 @@ class Reuse:
     """The old rows that hold, given out part by part of the new folder, read when they are asked for."""
 
     def __init__(
-        self,
-        folder: Path,
-        run: FeaturesMetadata,
-        before: Manifest,
-        now: Manifest,
-        check: Callable[[], None] = lambda: None,
+        self, folder: Path, run: FeaturesMetadata, before: Manifest, now: Manifest, check: Callable[[], None] = lambda: None
     ) -> None:
         """Read what ``folder`` committed and hash what may be of it. ``check`` is called often, and may raise to stop.
 

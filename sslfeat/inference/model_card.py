@@ -38,10 +38,7 @@ class Training:
     quality: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check(
-            min(self.steps, self.epochs, self.hours) >= 0,
-            f"{self.steps} steps, {self.epochs} epochs, {self.hours} hours",
-        )
+        _check(min(self.steps, self.epochs, self.hours) >= 0, f"{self.steps} steps, {self.epochs} epochs, {self.hours} hours")
 
 
 @dataclass(frozen=True)
@@ -120,19 +117,13 @@ def _check(holds: bool, what: str) -> None:
 def _check_texts(card: Card) -> None:
     """Texts of a card are printed in tables and pages: one line each, of a sane length."""
     data = card.training_data
-    texts = {
-        "training_data.name": data.name,
-        "training_data.license": data.license,
-        "parity.source": card.parity.source,
-    }
+    texts = {"training_data.name": data.name, "training_data.license": data.license, "parity.source": card.parity.source}
     texts |= {name: getattr(card, name) for name in ("name", "method", "backbone", "layer", "license")}
     texts |= {f"training.quality.{name[:LONGEST]}": name for name in card.training.quality}
     texts |= {f"versions.{package[:LONGEST]}": f"{package} {number}" for package, number in card.versions.items()}
     for where, text in texts.items():
         if len(text) > LONGEST or any(ord(letter) < 32 for letter in text):
-            raise EncoderFileError(
-                f"card: {where} is {text[:60]!r}: a text is one line of {LONGEST} characters at most"
-            )
+            raise EncoderFileError(f"card: {where} is {text[:60]!r}: a text is one line of {LONGEST} characters at most")
     if len(card.config_sha256) != 64 or set(card.config_sha256) - set(string.hexdigits):
         raise EncoderFileError(f"card: config_sha256 is {card.config_sha256[:80]!r}, not 64 hexadecimal digits")
 

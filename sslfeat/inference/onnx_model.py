@@ -89,9 +89,7 @@ def check_encoder(data: bytes) -> EncoderFile:
 def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
     try:
         if path.is_dir():
-            raise EncoderFileError(
-                "a folder, not an encoder file (what 'export --target' makes, 'compare' and 'bench' take)"
-            )
+            raise EncoderFileError("a folder, not an encoder file (what 'export --target' makes, 'compare' and 'bench' take)")
         if not path.is_file():
             raise EncoderFileError("no such file")
         with path.open("rb") as file:
@@ -163,13 +161,7 @@ def refuse_unsafe(model: onnx.ModelProto) -> None:
             raise EncoderFileError("operator Dropout with a switch for training: export the encoder for inference")
 
 
-def _check_ports(
-    kind: str,
-    ports: Iterable[onnx.ValueInfoProto],
-    name: str,
-    element: int,
-    shape: tuple[int | None, ...],
-) -> None:
+def _check_ports(kind: str, ports: Iterable[onnx.ValueInfoProto], name: str, element: int, shape: tuple[int | None, ...]) -> None:
     """One port, of this name, element type and shape; None stands for a dynamic axis."""
     found = [(port.name, port.type.tensor_type.elem_type, _shape(port)) for port in ports]
     if found != [(name, element, shape)]:

@@ -96,11 +96,7 @@ def clusters(material: Material, seed: int) -> tuple[Part, Clustering]:
     if material.classes:
         judged = found.figures(material.names)["labels"]
         facts += [
-            (
-                "NMI, ARI",
-                f"{judged['nmi']:.3f}, {judged['ari']:.3f}",
-                "agreement with the labels; 0: chance, 1: the same",
-            ),
+            ("NMI, ARI", f"{judged['nmi']:.3f}, {judged['ari']:.3f}", "agreement with the labels; 0: chance, 1: the same"),
             ("accuracy", f"{100 * judged['accuracy']:.2f}%", "clusters and labels matched one to one"),
             ("purity", f"{100 * judged['purity']:.2f}%", "images with the commonest label of their cluster"),
         ]
@@ -129,9 +125,7 @@ def neighbors(material: Material, seed: int) -> Part:
     for query, values, near in zip(rows.tolist(), cosines.tolist(), found.tolist(), strict=True):
         others = [(value, row) for value, row in zip(values, near, strict=True) if row != query][:FOUND]
         asked = Shown(material.paths[query], "query", marked=True)
-        images.append(
-            (material.names[query] or "", [asked, *(Shown(material.paths[row], f"{v:.3f}") for v, row in others)])
-        )
+        images.append((material.names[query] or "", [asked, *(Shown(material.paths[row], f"{v:.3f}") for v, row in others)]))
     return {"about": "Random images (framed), and the nearest to each by the cosine.", "images": images}
 
 
@@ -169,13 +163,7 @@ def probe(material: Material, source: LabelSource, seed: int) -> Part:
     result = probed.result
     about = f"Trained on {result.train} of the images, judged on the {result.test} others; 95% intervals."
     if isinstance(probed, SeveralProbed):
-        rows = [
-            (
-                "mean average precision",
-                f"{100 * probed.result.mean:.2f}%",
-                f"by chance {100 * probed.result.chance:.2f}%",
-            )
-        ]
+        rows = [("mean average precision", f"{100 * probed.result.mean:.2f}%", f"by chance {100 * probed.result.chance:.2f}%")]
         each = sorted(probed.result.per_label, key=lambda row: row.average_precision)
         return {
             "about": about,

@@ -43,12 +43,7 @@ class IndexChanges:
     rebuilt: bool = False
 
     def __str__(self) -> str:
-        counts = {
-            "added": self.added,
-            "replaced": self.replaced,
-            "removed": self.removed,
-            "relabeled": self.relabeled,
-        }
+        counts = {"added": self.added, "replaced": self.replaced, "removed": self.removed, "relabeled": self.relabeled}
         text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing changed"
         return text + ("; built anew" if self.rebuilt else "")
 
@@ -119,9 +114,7 @@ class _Growth:
         """Compare a block with the rows there are, by path and sha256, and add what is new."""
         facts = columns.select(["path", "sha256", "label"]).to_pydict()
         new = []
-        for number, (path, sha256, label) in enumerate(
-            zip(facts["path"], facts["sha256"], facts["label"], strict=True)
-        ):
+        for number, (path, sha256, label) in enumerate(zip(facts["path"], facts["sha256"], facts["label"], strict=True)):
             if path in self.seen:
                 raise RetrievalError(f"{path} comes twice: an image is in an index once")
             self.seen.add(path)
@@ -231,11 +224,7 @@ def _anew(
     remaining = _Remaining(rows, columns, removed, metadata)
     try:
         built = build(
-            remaining,
-            work,
-            metric,
-            requirements or requirements_of(before.target, None, before.asked, before.workload),
-            events,
+            remaining, work, metric, requirements or requirements_of(before.target, None, before.asked, before.workload), events
         )
     except RetrievalError:
         if requirements is not None or before.asked == "auto":

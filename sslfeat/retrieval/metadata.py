@@ -91,9 +91,7 @@ class IndexMetadata(SignedRecord):
         _check(self.built_rows >= 1, f"built_rows is {self.built_rows}")
         _check(self.spec.nlist >= 1 or not self.spec.kind.startswith("ivf"), f"spec.nlist is {self.spec.nlist}")
         _check(self.factory == self.spec.factory, f"factory is {self.factory!r}, the spec's is {self.spec.factory!r}")
-        _check(
-            set(self.files) in ({VECTORS, IDS}, set()), f"files are {sorted(self.files)}"
-        )  # none before they are written
+        _check(set(self.files) in ({VECTORS, IDS}, set()), f"files are {sorted(self.files)}")  # none before they are written
         for depth, settings in self.settings.items():
             _check(depth in map(str, DEPTHS), f"settings has a depth {depth!r}, not one of {DEPTHS}")
             _check(set(settings) == NAMES[self.spec.kind], f"settings.{depth} are {sorted(settings)}")
@@ -101,9 +99,7 @@ class IndexMetadata(SignedRecord):
 
     def levels(self) -> Levels:
         """The settings by depth, the least first."""
-        return {
-            int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))
-        }
+        return {int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))}
 
     @property
     def outgrown(self) -> bool:

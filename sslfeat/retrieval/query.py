@@ -69,9 +69,7 @@ def _rows_of(made_by: Maker | None, spec: str, queries: Queries) -> FloatArray:
     return features.embeddings
 
 
-def _images(
-    metadata: IndexMetadata, specs: Sequence[str], queries: Queries, encoder: str | None, provider: str
-) -> FloatArray:
+def _images(metadata: IndexMetadata, specs: Sequence[str], queries: Queries, encoder: str | None, provider: str) -> FloatArray:
     """Embeddings of the images that can be read; the others join the failures."""
     from sslfeat.data.dataset import find_inputs
     from sslfeat.data.results import Embedded

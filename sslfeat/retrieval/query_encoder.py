@@ -41,9 +41,7 @@ def check_encoder(ours: Identity | None, other: Identity | None, what: str) -> N
     """Raise RetrievalError, naming both, if ``other`` is not ``ours``, the encoder that made the index."""
     if ours is None or other is None:
         if ours is not other:
-            raise RetrievalError(
-                f"{what} and the index cannot be compared: one of them is of plain vectors without an encoder"
-            )
+            raise RetrievalError(f"{what} and the index cannot be compared: one of them is of plain vectors without an encoder")
         return
     if ours.fingerprint != other.fingerprint:
         raise RetrievalError(

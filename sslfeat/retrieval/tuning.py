@@ -102,9 +102,7 @@ def least_recall(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, 
 
 def found_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
     """Scores and rows of the ``depth`` nearest to the queries of ``truth``."""
-    scores, rows = nearest(
-        index, spec, settings, truth.queries, depth, truth.metric
-    )  # and OWN more, which may be skipped
+    scores, rows = nearest(index, spec, settings, truth.queries, depth, truth.metric)  # and OWN more, which may be skipped
     return scores[:, truth.skip :], rows[:, truth.skip :]
 
 

@@ -56,9 +56,7 @@ class FolderVectors:
         self.features = FeaturesFolder(folder)
         self.count, self.dim, self.origin = self.features.rows(), self.features.dim, str(folder)
         run = self.features.run
-        self.encoder: Maker | None = Maker(
-            run.encoder.card.name, run.encoder.fingerprint, run.precision["ran"], encoder_path
-        )
+        self.encoder: Maker | None = Maker(run.encoder.card.name, run.encoder.fingerprint, run.precision["ran"], encoder_path)
 
     def parts(self) -> Iterator[Part]:
         """As ``Vectors`` says. Raises FeaturesError at a part that is missing or damaged."""

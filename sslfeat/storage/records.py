@@ -155,9 +155,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return tuple(_value(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(each, value, strict=True)))
     if origin is None and _is_plain(kind, value):
         return value
-    expected = (
-        f"one of {arguments}" if origin is typing.Literal else kind if origin else getattr(kind, "__name__", kind)
-    )
+    expected = f"one of {arguments}" if origin is typing.Literal else kind if origin else getattr(kind, "__name__", kind)
     raise _Fault(f"{where} is {_show(value)}, not {expected}")
 
 

@@ -21,9 +21,7 @@ def run_child(module: str, argument: Path, timeout: float, name: str, error: typ
         raise error(_last(done) or f"{name} failed without a word")
 
 
-def run_program(
-    command: Sequence[str | Path], timeout: float, name: str, error: type[SslfeatError], folder: Path
-) -> None:
+def run_program(command: Sequence[str | Path], timeout: float, name: str, error: type[SslfeatError], folder: Path) -> None:
     """Somebody else's program, in ``folder``. Raises ``error`` as ``run_child`` does, with ``name`` before the message."""
     done = _ended(command, timeout, name, error, folder)
     if done.returncode:

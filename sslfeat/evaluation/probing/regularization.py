@@ -13,9 +13,7 @@ from sslfeat.evaluation.probing.logistic import SCALINGS, Linear, Regression, Ta
 from sslfeat.numerics.arrays import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
-Judge = Callable[
-    [FloatArray, BoolArray], float
-]  # logits (n, K) and the rows they are of, a mask (N,): how good, 1 is best
+Judge = Callable[[FloatArray, BoolArray], float]  # logits (n, K) and the rows they are of, a mask (N,): how good, 1 is best
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 LEAST, GREATEST = 1e-8, 1e5  # how far the grid extends by itself
 PATIENCE = 3  # values of c in a row that are worse than the best: larger ones, which cost most, are not tried
@@ -64,9 +62,7 @@ def best_fit(
 class _Trial:
     """Fits that have not seen the rows ``out``, each c starting from the nearest before, and how good they are for those."""
 
-    def __init__(
-        self, x: FloatArray, targets: Targets, weight: FloatArray, out: BoolArray, judge: Judge, scaling: str
-    ) -> None:
+    def __init__(self, x: FloatArray, targets: Targets, weight: FloatArray, out: BoolArray, judge: Judge, scaling: str) -> None:
         self.regression = Regression(x, targets, np.where(out, 0, weight), scaling)
         self.x, self.out, self.judge = x, out, judge
         self.fits: dict[float, Linear] = {}

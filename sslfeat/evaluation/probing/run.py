@@ -8,15 +8,7 @@ from dataclasses import replace
 
 from sslfeat.errors import InputError
 from sslfeat.evaluation.probing.label_tables import Label
-from sslfeat.evaluation.probing.labels import (
-    Labeling,
-    Labels,
-    LabelSource,
-    LeftOut,
-    check_same_encoder,
-    labeled,
-    split,
-)
+from sslfeat.evaluation.probing.labels import Labeling, Labels, LabelSource, LeftOut, check_same_encoder, labeled, split
 from sslfeat.evaluation.probing.multilabel import SeveralProbed, multi_labeled, probe_several
 from sslfeat.evaluation.probing.probe import TEST_SHARE, Probed, ProbeOptions, run_probe
 from sslfeat.features.reader import Features
@@ -66,9 +58,7 @@ def _run_several(
 def _of_size(found: Labeling, paths: list[str], least: int) -> Labeling:
     """Without the classes of fewer than ``least`` images."""
     sizes = Counter(label for label in found.labels if label is not None)
-    return _without(
-        found, paths, {name for name, size in sizes.items() if size < least}, f"of classes with fewer than {least}"
-    )
+    return _without(found, paths, {name for name, size in sizes.items() if size < least}, f"of classes with fewer than {least}")
 
 
 def _known(found: Labeling, paths: list[str], names: set[str]) -> Labeling:
