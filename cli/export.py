@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sslfeat.cli.console import check_new, note, say, say_json
-from sslfeat.cli.exits import needs
-from sslfeat.errors import InputError, UsageError
+from sslfeat.errors import InputError, UsageError, needs
 
 if TYPE_CHECKING:
     from sslfeat.export.convert import Report

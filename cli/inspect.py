@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from sslfeat.cli.console import note, say, say_json
-from sslfeat.cli.exits import ERROR, needs
-from sslfeat.errors import InputError, TrainingError, UsageError
+from sslfeat.cli.exits import ERROR
+from sslfeat.errors import InputError, TrainingError, UsageError, needs
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 

@@ -27,8 +27,8 @@ from sslfeat.export.sources import Origin
 from sslfeat.export.targets.base import Source, Target
 from sslfeat.export.targets.registry import find_target
 from sslfeat.inference.backends import OnnxRuntimeBackend
-from sslfeat.inference.model_card import CARD_KEY, Parity
-from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.inference.model_card import Parity
+from sslfeat.inference.onnx_model import EncoderFile, check_encoder, with_card
 from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic, staged
 
@@ -175,10 +175,8 @@ def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None
     parity = Parity(like.images, f"{target.name} beside {file.fingerprint[:12]}: {report.images}", BATCH_SIZES,
                     like.max_abs_diff, like.scale, like.cosine, like.overlap)  # fmt: skip
     card = dataclasses.replace(file.card, name=f"{file.card.name}-{target.name}", parity=parity)
-    del model.metadata_props[:]
-    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    model.metadata_props.add(key=TARGET_KEY, value=json.dumps(asdict(_about(target, file, report, {})), sort_keys=True))
-    data: bytes = model.SerializeToString(deterministic=True)
+    about = json.dumps(asdict(_about(target, file, report, {})), sort_keys=True)
+    data = with_card(model, card, **{TARGET_KEY: about})
     check_encoder(data)
     made.write_bytes(data)
 

@@ -18,9 +18,9 @@ from sslfeat.errors import ExportError, ImageError
 from sslfeat.export.images import images_to_check
 from sslfeat.export.license import UNKNOWN_LICENSE, check_license
 from sslfeat.export.parity import IMAGES, check_parity
-from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
+from sslfeat.export.to_onnx import Exportable, to_onnx
 from sslfeat.inference.model_card import Card, Parity, Training, TrainingData
-from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.inference.onnx_model import EncoderFile, check_encoder, with_card
 from sslfeat.models.engine.checkpoint import KeptWith
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.frozen import load_run, random_encoder
@@ -127,8 +127,8 @@ def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, ou
     if not out.parent.is_dir():
         raise ExportError(f"the folder {out.parent} does not exist")
     model = to_onnx(encoder, card.preprocess.size)
-    parity = check_parity(encoder, check_encoder(to_bytes(model, card)), paths, source)
-    file = check_encoder(to_bytes(model, dataclasses.replace(card, parity=parity)))
+    parity = check_parity(encoder, check_encoder(with_card(model, card)), paths, source)
+    file = check_encoder(with_card(model, dataclasses.replace(card, parity=parity)))
     try:
         atomic.write_atomic(out, file.data)
     except OSError as error:

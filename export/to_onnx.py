@@ -14,7 +14,6 @@ import torch
 from onnx.external_data_helper import uses_external_data
 
 from sslfeat.errors import ExportError
-from sslfeat.inference.model_card import CARD_KEY, Card
 from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME
 
 OPSET = 20
@@ -51,14 +50,6 @@ def to_onnx(encoder: Exportable, image_size: int) -> onnx.ModelProto:
         raise ExportError("the weights exceed 2 GiB, more than one ONNX file holds: choose a smaller backbone")
     _anonymise(model)
     return model
-
-
-def to_bytes(model: onnx.ModelProto, card: Card) -> bytes:
-    """The model with its card, serialized the same way every time."""
-    del model.metadata_props[:]
-    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 def _anonymise(model: onnx.ModelProto) -> None:

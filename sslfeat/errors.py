@@ -17,7 +17,9 @@ SslfeatError
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires
 
 
@@ -83,6 +85,17 @@ class MissingExtraError(SslfeatError):
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f"this needs the package {package!r}: {install_line(extra)}")
+
+
+@contextlib.contextmanager
+def needs(extra: str, package: str | None = None) -> Iterator[None]:
+    """Around imports of ``package``, or of all that ``extra`` brings: one that is missing is an error that names the cure."""
+    try:
+        yield
+    except ImportError as error:
+        if package is None and (not isinstance(error, ModuleNotFoundError) or str(error.name).split(".")[0] == "sslfeat"):
+            raise
+        raise MissingExtraError(extra, package or str(error.name)) from error
 
 
 class InterruptedRun(SslfeatError):

@@ -26,8 +26,8 @@ from sslfeat.export.adopt.foreign_model import (
 )
 from sslfeat.export.adopt.towers import image_part
 from sslfeat.inference.backends import OnnxRuntimeBackend, brief
-from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
-from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile, check_encoder
+from sslfeat.inference.model_card import Card, Parity, TrainingData
+from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile, check_encoder, with_card
 from sslfeat.numerics.similarity import cosines, neighbor_overlap
 
 BATCH_SIZES = (1, 3)
@@ -59,7 +59,7 @@ def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> En
         parity=Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0),
     )  # fmt: skip
     wrapped = _wrapped(model, request, reference.shape[1], shape)
-    session = OnnxRuntimeBackend(_bytes(wrapped, card), "cpu", 1)
+    session = OnnxRuntimeBackend(with_card(wrapped, card), "cpu", 1)
     try:
         found = [np.concatenate([session.run(part) for part in _parts(pixels, size)]) for size in BATCH_SIZES]
     except EncoderFileError as error:
@@ -77,7 +77,7 @@ def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> En
             f"in batches the model gives other features, by {parity.max_abs_diff:.3g} of {parity.scale:.3g}: "
             f"{_why_it_depends(model, port)}"
         )
-    return check_encoder(_bytes(wrapped, dataclasses.replace(card, parity=parity)))
+    return check_encoder(with_card(wrapped, dataclasses.replace(card, parity=parity)))
 
 
 def _why_it_depends(model: onnx.ModelProto, port: onnx.ValueInfoProto) -> str:
@@ -217,10 +217,3 @@ def _way_out(name: str, shape: tuple[int, ...], pool: str) -> list[onnx.NodeProt
 
 def _parts(pixels: Pixels, size: int) -> list[Pixels]:
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
-
-
-def _bytes(model: onnx.ModelProto, card: Card) -> bytes:
-    del model.metadata_props[:]
-    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sslfeat.errors import ExportError, MissingExtraError
+from sslfeat.errors import ExportError, needs
 from sslfeat.export.targets.base import Source
 from sslfeat.system.subprocesses import run_program
 
@@ -17,10 +17,8 @@ TIMEOUT = 600  # seconds
 
 def ncnn(source: Source, out: Path) -> None:
     """``encoder.param`` and ``encoder.bin``: blob ``in0`` is the image, planes of 0 to 255; ``out0`` the embedding."""
-    try:
+    with needs("ncnn", "pnnx"):
         import pnnx
-    except ImportError as error:
-        raise MissingExtraError("ncnn", "pnnx") from error
     import torch
 
     from sslfeat.export.targets.planes import Planes, example

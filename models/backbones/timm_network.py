@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslfeat.errors import MissingExtraError, TrainingError, UsageError
+from sslfeat.errors import TrainingError, UsageError, needs
 from sslfeat.models.backbones.base import Backbone
 
 PREFIX = "timm/"
@@ -50,10 +50,8 @@ def timm_network(name: str, image_size: int, pretrained: bool = False) -> TimmBa
 
     Raises UsageError for a name or size that cannot be, TrainingError for weights that cannot be fetched.
     """
-    try:
+    with needs("timm", "timm"):
         import timm
-    except ImportError as error:
-        raise MissingExtraError("timm", "timm") from error
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise UsageError(f"timm has no network {name!r}" + (f": perhaps one of {near}" if near else ""))

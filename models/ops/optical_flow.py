@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.errors import MissingExtraError, TrainingError
+from sslfeat.errors import TrainingError, needs
 from sslfeat.models.engine.data import Images
 from sslfeat.models.ops.augment import uniform
 from sslfeat.system.cores import available_cores
@@ -95,10 +95,8 @@ def frame_flow(images: Images) -> Tensor:
     al. 2016) by OpenCV, in one thread a pair: its result depends on the number of threads. Raises TrainingError for
     a folder of one image, MissingExtraError without OpenCV.
     """
-    try:
+    with needs("flow", "cv2"):
         import cv2
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("flow", "cv2") from error
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     flows = np.empty((len(images.pixels), 2, *images.pixels.shape[1:3]), np.float16)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sslfeat.errors import FeaturesError, MissingExtraError, UsageError
+from sslfeat.errors import FeaturesError, UsageError, needs
 from sslfeat.evaluation.clustering.metrics import SAMPLE, LabelAgreement, agreement, silhouette, stability
 from sslfeat.evaluation.projection import pca
 from sslfeat.numerics.arrays import FloatArray, IntArray
@@ -137,10 +137,8 @@ def _by_kmeans(x: FloatArray, options: ClusterOptions) -> Clustering:
 
 def _by_density(x: FloatArray, options: ClusterOptions) -> Clustering:
     """HDBSCAN (Campello et al. 2013) or Ward's agglomerative clustering, on principal components."""
-    try:
+    with needs("probe", "scikit-learn"):
         from sklearn.cluster import HDBSCAN, AgglomerativeClustering
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("probe", "scikit-learn") from error
     reduced = pca(x, options.reduce).project(x)
     seen = np.ascontiguousarray(reduced[sample(len(x), LARGEST)])
     if options.method == "hdbscan":
