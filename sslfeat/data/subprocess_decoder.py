@@ -69,8 +69,9 @@ class SubprocessDecoder:
 
     def _start(self) -> None:
         process = subprocess.Popen(
-            [*COMMAND, self._settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+            [*COMMAND, self._settings],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         _widen(_pipe(process.stdout))
         self._process = process
         if self._closed.is_set():  # aborted while it started
@@ -87,31 +88,31 @@ class SubprocessDecoder:
         except OSError:  # it died: the next reading says so
             return
 
-    def _outcome(self, pixels: Pixels) -> Decoded | Failed:
+    def _outcome(self, row: Pixels) -> Decoded | Failed:
         self._late, self._since = False, time.monotonic()
         try:
-            return self._read(pixels)
+            return self._read(row)
         except EOFError:
-            pixels[:] = 0
+            row[:] = 0
             return Failed(self._cause_of_death())
         finally:
             self._since = None
 
-    def _read(self, pixels: Pixels) -> Decoded | Failed:
+    def _read(self, row: Pixels) -> Decoded | Failed:
         answers = _pipe(self._process and self._process.stdout)
         header = answers.read(HEADER.size)
         if len(header) < HEADER.size:
             raise EOFError
         kind, width, height, sha256, size = HEADER.unpack(header)
         if kind == FAILURE:
-            pixels[:] = 0
+            row[:] = 0
             reason = answers.read(size)
             if len(reason) < size:
                 raise EOFError
             return Failed(reason.decode())
-        if cast(io.BufferedReader, answers).readinto(memoryview(pixels.data).cast("B")) < pixels.size:
+        if cast(io.BufferedReader, answers).readinto(memoryview(row.data).cast("B")) < row.size:
             raise EOFError
-        return Decoded(pixels, width, height, sha256.hex())
+        return Decoded(row, width, height, sha256.hex())
 
     def _cause_of_death(self) -> str:
         process, self._process = self._process, None
