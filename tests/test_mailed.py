@@ -137,7 +137,12 @@ def test_without_the_extra_each_does_what_it_can(embedded: Path, tmp_path: Path)
     assert json.loads(mapped.stdout)["left_out"]
     probed = bare("probe", embedded, "--out", tmp_path / "p")
     assert probed.returncode == 0, probed.stderr
-    assert {file.name for file in (tmp_path / "p").iterdir()} == {"probe.json", "weights.npz", "classes.csv", "confusion.csv"}
+    assert {file.name for file in (tmp_path / "p").iterdir()} == {
+        "probe.json",
+        "weights.npz",
+        "classes.csv",
+        "confusion.csv",
+    }
     assert "left out: classes.png and confusion.png" in probed.stderr
     assert bare("report", embedded, "--out", tmp_path / "page.html").returncode == 0
     html = (tmp_path / "page.html").read_text()
@@ -194,7 +199,11 @@ def test_weights_that_lie_behind_a_true_hash(saved: Path, tmp_path: Path, kind: 
     elif kind == "nothing":
         file.write_bytes(b"")
     else:
-        bias = {"objects": np.array([{}] * 4, object), "text": np.array(["1"] * 4), "nan": good["bias"] * np.float32(np.nan)}
+        bias = {
+            "objects": np.array([{}] * 4, object),
+            "text": np.array(["1"] * 4),
+            "nan": good["bias"] * np.float32(np.nan),
+        }
         np.savez(file, **{**good, "bias": bias[kind]})
     meta = json.loads((folder / "probe.json").read_text())
     (folder / "probe.json").write_text(json.dumps({**meta, "sha256": atomic.sha256_file(file)}))

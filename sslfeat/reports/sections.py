@@ -96,7 +96,11 @@ def clusters(material: Material, seed: int) -> tuple[Part, Clustering]:
     if material.classes:
         judged = found.figures(material.names)["labels"]
         facts += [
-            ("NMI, ARI", f"{judged['nmi']:.3f}, {judged['ari']:.3f}", "agreement with the labels; 0: chance, 1: the same"),
+            (
+                "NMI, ARI",
+                f"{judged['nmi']:.3f}, {judged['ari']:.3f}",
+                "agreement with the labels; 0: chance, 1: the same",
+            ),
             ("accuracy", f"{100 * judged['accuracy']:.2f}%", "clusters and labels matched one to one"),
             ("purity", f"{100 * judged['purity']:.2f}%", "images with the commonest label of their cluster"),
         ]
@@ -163,7 +167,13 @@ def probe(material: Material, source: LabelSource, seed: int) -> Part:
     result = probed.result
     about = f"Trained on {result.train} of the images, judged on the {result.test} others; 95% intervals."
     if isinstance(probed, SeveralProbed):
-        rows = [("mean average precision", f"{100 * probed.result.mean:.2f}%", f"by chance {100 * probed.result.chance:.2f}%")]
+        rows = [
+            (
+                "mean average precision",
+                f"{100 * probed.result.mean:.2f}%",
+                f"by chance {100 * probed.result.chance:.2f}%",
+            )
+        ]
         each = sorted(probed.result.per_label, key=lambda row: row.average_precision)
         return {
             "about": about,
