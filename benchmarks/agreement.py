@@ -42,11 +42,7 @@ def judge(encoder: Path, parts: tuple[Path, Path], work: Path) -> dict[str, Any]
     for part, folder in zip(parts, folders, strict=True):
         cli("embed", part, "--encoder", encoder, "--labels", "folder", "--batch-size", 64, "--out", folder)
     (figures,) = json.loads(cli("score", folders[0], "--json"))
-    found = {
-        **figures,
-        "encoder": encoder.stem,
-        "accuracy": json.loads(cli("probe", *folders, "--json"))["linear"]["top1"],
-    }
+    found = {**figures, "encoder": encoder.stem, "accuracy": json.loads(cli("probe", *folders, "--json"))["linear"]["top1"]}
     found.pop("folder")
     done.write_text(json.dumps(found, indent=1) + "\n")
     return found
@@ -62,11 +58,7 @@ def agreement(rows: list[dict[str, Any]], figure: str) -> dict[str, float]:
         if len(set(x[some])) > 2:
             drawn.append(spearmanr(x[some], y[some]).statistic)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return {
-        "spearman": round(float(spearmanr(x, y).statistic), 3),
-        "low": round(float(low), 3),
-        "high": round(float(high), 3),
-    }
+    return {"spearman": round(float(spearmanr(x, y).statistic), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
 
 
 def plot(rows: list[dict[str, Any]], found: dict[str, dict[str, float]], path: Path) -> None:
@@ -81,15 +73,10 @@ def plot(rows: list[dict[str, Any]], found: dict[str, dict[str, float]], path: P
         for row in rows:
             panel.scatter(row[name], 100 * row["accuracy"], s=18, color="tab:blue")
             panel.annotate(
-                row["encoder"],
-                (row[name], 100 * row["accuracy"]),
-                fontsize=6,
-                xytext=(3, 2),
-                textcoords="offset points",
+                row["encoder"], (row[name], 100 * row["accuracy"]), fontsize=6, xytext=(3, 2), textcoords="offset points"
             )
         panel.set_title(
-            f"{name}: {found[name]['spearman']:+.2f} [{found[name]['low']:+.2f}, {found[name]['high']:+.2f}]",
-            fontsize=9,
+            f"{name}: {found[name]['spearman']:+.2f} [{found[name]['low']:+.2f}, {found[name]['high']:+.2f}]", fontsize=9
         )
     for panel in list(axes.flat)[len(FIGURES) :]:
         panel.axis("off")

@@ -48,17 +48,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     random = work / "random.onnx"
     if not random.exists():
-        cli(
-            "export",
-            "--random-init",
-            BACKBONE,
-            "--image-size",
-            SIZE,
-            "--images",
-            options.data / "test",
-            "--out",
-            random,
-        )
+        cli("export", "--random-init", BACKBONE, "--image-size", SIZE, "--images", options.data / "test", "--out", random)
     results: dict[str, Any] = {"random": judge(random, options.data)}
     for method in METHODS:
         run, encoder = work / f"cifar10-{method}", work / f"{method}.onnx"

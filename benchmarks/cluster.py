@@ -43,11 +43,7 @@ def plain_faiss(x: Rows, k: int, seed: int) -> float:
     return float(assign(x, clustering.centroids)[1].sum(dtype=np.float64))
 
 
-WAYS: dict[str, Callable[[Rows, int, int], float]] = {
-    "ours": ours,
-    "scikit-learn": scikit_learn,
-    "faiss": plain_faiss,
-}
+WAYS: dict[str, Callable[[Rows, int, int], float]] = {"ours": ours, "scikit-learn": scikit_learn, "faiss": plain_faiss}
 
 
 def compare(x: Rows, k: int, laps: int) -> dict[str, Any]:

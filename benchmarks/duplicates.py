@@ -136,18 +136,7 @@ def drawn(work: Path) -> dict[str, int]:
     rng = np.random.default_rng(0)
     for number in range(40):
         image = Image.new("RGB", (200, 200), "white")
-        shirt = [
-            (60, 40),
-            (140, 40),
-            (180, 80),
-            (155, 100),
-            (145, 85),
-            (145, 170),
-            (55, 170),
-            (55, 85),
-            (45, 100),
-            (20, 80),
-        ]
+        shirt = [(60, 40), (140, 40), (180, 80), (155, 100), (145, 85), (145, 170), (55, 170), (55, 85), (45, 100), (20, 80)]
         hue = int(255 * number / 40)
         ImageDraw.Draw(image).polygon(shirt, Image.new("HSV", (1, 1), (hue, 200, 220)).convert("RGB").getpixel((0, 0)))
         image.save(folder / f"shirt{number:02d}.png")

@@ -53,7 +53,7 @@ def copies(photos: Path, work: Path, count: int) -> Path:
     """A folder with every photograph ``count`` times, as links."""
     folder = work / f"photos-{count}"
     if not folder.exists():
-        originals = [Path(os.fsdecode(item.raw)) for item in find_inputs([photos], labels="none")]
+        originals = [Path(os.fsdecode(item.path)) for item in find_inputs([photos], labels="none")]
         for number in range(count):
             (folder / str(number)).mkdir(parents=True)
             for index, path in enumerate(originals):
@@ -64,7 +64,7 @@ def copies(photos: Path, work: Path, count: int) -> Path:
 def limit(encoder: str, photos: Path) -> dict[str, float]:
     """Milliseconds a photograph on one core, decoding and inferring, and photographs a second of all cores."""
     loaded = Encoder.load(encoder, "cpu")
-    sources = [item.raw for item in find_inputs([photos], labels="none")]
+    sources = [item.path for item in find_inputs([photos], labels="none")]
     began = time.perf_counter()
     rows = [decode(source, loaded.card.preprocess).pixels for source in sources]
     decoding = (time.perf_counter() - began) / len(rows)

@@ -99,7 +99,7 @@ def main() -> None:
     sets: dict[str, Pixels] = {}
     for text in options.sets:
         name, _, place = text.partition("=")
-        sources = [item.raw for item in find_inputs([place], "none")]
+        sources = [item.path for item in find_inputs([place], "none")]
         order = np.random.default_rng(0).permutation(len(sources))[: options.most]
         pixels, fine = decode_all([sources[number] for number in order.tolist()], file.card.preprocess)
         sets[name] = pixels[fine]

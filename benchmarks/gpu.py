@@ -60,10 +60,7 @@ def resume(work: Path, device: str) -> dict[str, float]:
         train(config, work / "broken", resume=True)
     whole, broken = (load_file(work / name / "encoder.safetensors") for name in ("whole", "broken"))
     worst = max(float((whole[key].float() - broken[key].float()).abs().max()) for key in whole)
-    return {
-        "largest difference": worst,
-        "largest weight": max(float(value.float().abs().max()) for value in whole.values()),
-    }
+    return {"largest difference": worst, "largest weight": max(float(value.float().abs().max()) for value in whole.values())}
 
 
 def providers(work: Path, device: str) -> dict[str, Any]:
@@ -95,18 +92,7 @@ def tensorrt(paths: list[Path]) -> npt.NDArray[np.float32]:
 def throughput(work: Path, device: str) -> dict[str, Any]:
     """Images/s by batch, medians of five, of the encoder file and of its fp16 file."""
     half = work / "fp16.onnx"
-    command = [
-        "export",
-        DEFAULT,
-        "--target",
-        "fp16",
-        "--images",
-        work / "drawn",
-        "--out",
-        half,
-        "--overwrite",
-        "--allow",
-    ]
+    command = ["export", DEFAULT, "--target", "fp16", "--images", work / "drawn", "--out", half, "--overwrite", "--allow"]
     subprocess.run([sys.executable, "-m", "sslfeat", *map(str, command)], check=True, capture_output=True)
     found: dict[str, Any] = {}
     for name, file in (("fp32", DEFAULT), ("fp16", str(half))):

@@ -76,13 +76,7 @@ class Contender:
     """A process that has built its index and waits."""
 
     def __init__(self, name: str, python: str, work: Path) -> None:
-        command = [
-            python,
-            str(CHILD),
-            name,
-            *(str(work / f"{part}.npy") for part in ("rows", "tune", "queries")),
-            str(work),
-        ]
+        command = [python, str(CHILD), name, *(str(work / f"{part}.npy") for part in ("rows", "tune", "queries")), str(work)]
         log = (work / f"{name}.log").open("w")
         self.name, self.work = name, work
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -146,10 +140,7 @@ def best_peer(result: dict[str, Any], kind: str) -> tuple[str, float]:
 
 def table(results: dict[str, Any]) -> str:
     """Markdown."""
-    lines = [
-        "| vectors | index | recall@10 | queries/s, all at once | one by one | MB | build s | what |",
-        "|---|" + "---|" * 7,
-    ]
+    lines = ["| vectors | index | recall@10 | queries/s, all at once | one by one | MB | build s | what |", "|---|" + "---|" * 7]
     for title, result in results.items():
         for name, row in result.items():
             lines.append(

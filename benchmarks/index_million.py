@@ -31,10 +31,11 @@ from sslfeat.data.dataset import ImageRecord
 from sslfeat.data.manifest import Manifest
 from sslfeat.data.results import Embedded
 from sslfeat.data.transforms import EXACT
+from sslfeat.features.commits import CommitRecord, commit_path
 from sslfeat.features.failures import write_failures
 from sslfeat.features.folder import begin_folder, describe
 from sslfeat.features.formats import encode_part, part_files
-from sslfeat.features.reader import CommitRecord, commit_path, part_count
+from sslfeat.features.metadata import part_count
 from sslfeat.retrieval.index_types import IndexSpec
 from sslfeat.storage import atomic
 

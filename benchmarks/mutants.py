@@ -73,17 +73,7 @@ def run(file: Path, count: int, seconds: float, size: int, pool: str) -> dict[st
     found: dict[str, list[str]] = collections.defaultdict(list)
     done = 0
     while done < count:
-        command = [
-            sys.executable,
-            "-c",
-            CHILD,
-            str(Path(__file__).parent),
-            str(file),
-            str(done),
-            str(count),
-            str(size),
-            pool,
-        ]
+        command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(file), str(done), str(count), str(size), pool]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         timer = threading.Timer(seconds + 30, child.kill)
         timer.start()

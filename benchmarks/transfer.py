@@ -138,10 +138,7 @@ def main() -> None:
                 for n, part in enumerate(parts)
             ]  # fmt: skip
             rows[name] = figures(both[0], both[1], (labels[0], labels[1]))
-            print(
-                f"| {folder.name} | {name} | {' | '.join(f'{rows[name][column]:.1f}' for column in COLUMNS)} |",
-                flush=True,
-            )
+            print(f"| {folder.name} | {name} | {' | '.join(f'{rows[name][column]:.1f}' for column in COLUMNS)} |", flush=True)
         rows["counts"] = {"searched": len(parts[0]), "queries": len(parts[1]), "classes": len(set(labels[0]))}
         for name in encoders:
             flat = {f"{where}, {column}": round(row[name][column], 1) for where, row in results.items() for column in COLUMNS}

@@ -36,7 +36,7 @@ def adopt(
     from sslfeat.data.transforms import Preprocess
     from sslfeat.export.adopt.external_data import read_whole
     from sslfeat.export.adopt.foreign_model import AdoptRequest, read_preprocessor
-    from sslfeat.export.adopt.subprocess import adopt_apart
+    from sslfeat.export.adopt.subprocess import adopt_in_subprocess
     from sslfeat.export.images import images_to_check
     from sslfeat.numerics.sampling import evenly
     from sslfeat.storage import atomic
@@ -56,7 +56,7 @@ def adopt(
     with images_to_check(images or (), ()) as (sources, image_source):
         some = [sources[number] for number in evenly(len(sources), JUDGES)]
         pixels, fine = decode_all(some, request.preprocess)
-        file = adopt_apart(data, request, pixels[fine], image_source)
+        file = adopt_in_subprocess(data, request, pixels[fine], image_source)
     atomic.write_atomic(out, file.data)
     parity = file.card.parity
     if as_json:

@@ -76,8 +76,8 @@ for command in (
 debug = False
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         say(__version__)
         raise typer.Exit
 

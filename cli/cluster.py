@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sslfeat.cli.console import check_new, note, say, say_json
 from sslfeat.errors import InputError, UsageError, install_line
+
+if TYPE_CHECKING:
+    from sslfeat.evaluation.clustering.clustering import Clustering
+    from sslfeat.evaluation.clustering.metrics import LabelAgreement
 
 SHOWN = 20  # clusters listed
 
@@ -43,7 +48,7 @@ def cluster(
     features = Features.load(folder)
     check_finite(features.embeddings, features.paths)
     found = run(features.embeddings, options)
-    figures = {**found.figures(features.labels), "method": method, "encoder": features.run["encoder"]["card"]["name"]}
+    figures = {**found.figures(features.labels), "method": method, "encoder": features.run.encoder.card.name}
     storage.save(out, found, features.paths, features.labels, figures)
     if links is not None:
         missing = storage.link(links, found, features.paths)
@@ -55,7 +60,7 @@ def cluster(
     if as_json:
         say_json(figures)
     else:
-        _say(figures, out)
+        _say(found, found.agreement(features.labels), out)
 
 
 def _number(k: str) -> int | None:
@@ -82,28 +87,27 @@ def _page(path: Path, features: Any, found: Any) -> None:
     note(f"{path}: contact sheets")
 
 
-def _say(figures: dict[str, Any], out: Path) -> None:
-    tried: dict[int, float] = figures["tried"]
-    if tried:
-        say("k         " + "".join(f"{k:>7}" for k in tried))
-        say("silhouette" + "".join(f"{value:>7.3f}" for value in tried.values()))
-        if figures["clusters"] == min(tried):
+def _say(found: Clustering, judged: LabelAgreement | None, out: Path) -> None:
+    count = len(found.centers)
+    if found.tried:
+        say("k         " + "".join(f"{k:>7}" for k in found.tried))
+        say("silhouette" + "".join(f"{value:>7.3f}" for value in found.tried.values()))
+        if count == min(found.tried):
             note("no k stands out (the silhouette favors few clusters): give --k for more")
-    if figures["sampled"]:
-        note(f"{figures['sampled']} images were clustered; each of the others went with the nearest of them")
-    noise = f", {figures['noise']} images in none" if figures["noise"] else ""
-    stable = "" if figures["stability"] != figures["stability"] else f", stability between restarts {figures['stability']:.3f}"
-    say(f"{out}: {figures['clusters']} clusters{noise}, silhouette {figures['silhouette']:.3f}{stable}")
-    more = " ..." if figures["clusters"] > SHOWN else ""
-    say("images: " + " ".join(map(str, figures["sizes"][:SHOWN])) + more)
-    judged = figures["labels"]
-    if judged:
-        matched = ""
-        if judged["accuracy"] == judged["accuracy"]:
-            matched = f"accuracy {100 * judged['accuracy']:.2f}% (clusters matched one to one), "
-        else:
-            note(f"left out: accuracy, which matches clusters with labels by SciPy: {install_line('probe')}")
-        say(
-            f"against the labels of {judged['images']}: NMI {judged['nmi']:.3f}, ARI {judged['ari']:.3f}, "
-            f"{matched}purity {100 * judged['purity']:.2f}%"
-        )
+    if found.sampled:
+        note(f"{found.sampled} images were clustered; each of the others went with the nearest of them")
+    noise = f", {found.noise} images in none" if found.noise else ""
+    stable = "" if math.isnan(found.stability) else f", stability between restarts {found.stability:.3f}"
+    say(f"{out}: {count} clusters{noise}, silhouette {found.silhouette:.3f}{stable}")
+    say("images: " + " ".join(map(str, found.sizes[:SHOWN])) + (" ..." if count > SHOWN else ""))
+    if judged is None:
+        return
+    matched = ""
+    if math.isnan(judged.accuracy):
+        note(f"left out: accuracy, which matches clusters with labels by SciPy: {install_line('probe')}")
+    else:
+        matched = f"accuracy {100 * judged.accuracy:.2f}% (clusters matched one to one), "
+    say(
+        f"against the labels of {judged.images}: NMI {judged.nmi:.3f}, ARI {judged.ari:.3f}, "
+        f"{matched}purity {100 * judged.purity:.2f}%"
+    )

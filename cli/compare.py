@@ -29,7 +29,7 @@ def compare(
     from sslfeat.export.compare import compare as run
 
     check_new(overwrite, html)
-    found = run(a, b, [item.raw for item in find_inputs(images, "none")], show, threads)
+    found = run(a, b, [item.path for item in find_inputs(images, "none")], show, threads)
     if html is not None:
         _page(html, found)
     if as_json:

@@ -39,8 +39,7 @@ def embed(
     max_memory: Annotated[int, typer.Option(help="MiB that decoding one image may take")] = 2048,
     max_seconds: Annotated[float, typer.Option(help="that decoding one image may take")] = 30.0,
     exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="leave out what matches this glob: a path, or a file's or folder's name; repeatable"),
+        list[str] | None, typer.Option(help="leave out what matches this glob: a path, or a file's or folder's name; repeatable")
     ] = None,
     labels: Annotated[str, typer.Option(help="auto (folders that look like classes), folder, none")] = "auto",
     update: Annotated[bool, typer.Option("--update", help="embed what changed since, keep the rest")] = False,
@@ -73,8 +72,8 @@ def embed(
         from sslfeat.features.auto_precision import settle
 
         file = read_encoder_file(resolve(encoder or DEFAULT))
-        raws = [item.raw for item in inputs]
-        loaded = settle(file, loaded, raws, precision, decoding, None if overwrite else out, note)
+        paths = [record.path for record in inputs]
+        loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
     changes = None
     with shown(len(inputs)) as report:
         if update:
@@ -98,12 +97,12 @@ def repair(
     from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
-    from sslfeat.features.reader import read_run
+    from sslfeat.features.metadata import read_run
     from sslfeat.features.update import load_encoder, repair_folder
 
     start = time.monotonic()
     loaded = load_encoder(folder, encoder)
-    with shown(read_run(folder)["inputs"]["count"]) as report:
+    with shown(read_run(folder).inputs.count) as report:
         summary = repair_folder(loaded, folder, report=report)
     _finish(summary, loaded.fingerprint, time.monotonic() - start, strict, as_json)
 
@@ -127,15 +126,7 @@ def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
         times = {name: round(share, 4) for name, share in shares.items()}
         times["seconds"] = round(summary.spent.wall, 3)
-        say_json(
-            {
-                "out": str(summary.folder),
-                **counts,
-                "seconds": round(seconds, 3),
-                "time": times,
-                "fingerprint": fingerprint,
-            }
-        )
+        say_json({"out": str(summary.folder), **counts, "seconds": round(seconds, 3), "time": times, "fingerprint": fingerprint})
     else:
         before = f", {summary.resumed} of them before" if summary.resumed else ""
         say(f"{summary.folder}: {summary.embedded} embedded, {summary.failed} failed{before}, {seconds:.1f} s")
@@ -151,9 +142,9 @@ def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as
 
 def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     """Say what was taken for classes, and what stood in the way of taking folders for them."""
-    classes = {item.label for item in inputs} - {None}
-    without = sum(item.label is None for item in inputs)
+    classes = {record.label for record in inputs} - {None}
+    without = sum(record.label is None for record in inputs)
     if classes and without:
         note(f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)")
-    elif not classes and labels == "auto" and len({os.path.dirname(item.raw) for item in inputs}) > 2:
+    elif not classes and labels == "auto" and len({os.path.dirname(record.path) for record in inputs}) > 2:
         note("labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so")

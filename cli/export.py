@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sslfeat.cli.console import check_new, note, say, say_json
-from sslfeat.cli.exits import needs
-from sslfeat.errors import InputError, UsageError
+from sslfeat.errors import InputError, UsageError, needs
 
 if TYPE_CHECKING:
     from sslfeat.export.convert import Report
@@ -24,8 +23,7 @@ TARGETS = (
 
 def export(
     source: Annotated[
-        str | None,
-        typer.Argument(help="run folder of 'sslfeat train', encoder file or name, torchvision/NAME or timm/NAME"),
+        str | None, typer.Argument(help="run folder of 'sslfeat train', encoder file or name, torchvision/NAME or timm/NAME")
     ] = None,
     target: Annotated[str, typer.Option(help=TARGETS)] = DEFAULT,
     out: Annotated[
@@ -149,10 +147,7 @@ def _say(report: Report, unrun: str) -> None:
         return
     rows: list[tuple[str, Any]] = [
         ("images", f"{like.images} {report.images}"),
-        (
-            "cosine, least",
-            f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}",
-        ),
+        ("cosine, least", f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}"),
         ("max abs diff", f"{like.max_abs_diff:.3g} of {like.scale:.3g}"),
         ("overlap@10", f"{like.overlap:.4f}{_unseen(like.overlap_bound, '.4f', f'{like.images} images on average')}"),
     ]

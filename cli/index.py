@@ -37,7 +37,7 @@ def index(
     sync: Annotated[bool, typer.Option("--sync", help="make it hold SOURCE alone; only changes are touched")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the index")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Build an index that chooses its kind and measures its recall, or bring one up to date."""
     if add + remove + sync + overwrite > 1:
         raise UsageError("--add, --remove, --sync and --overwrite exclude each other: give one of them")
@@ -51,10 +51,10 @@ def index(
     else:
         from sslfeat.retrieval.create import requirements_of
 
-        wanted = requirements_of(recall, _bytes(memory), kind, workload)
+        requirements = requirements_of(recall, _bytes(memory), kind, workload)
         features, failed = _features(source, exclude or [], out, encoder, overwrite)
         with _events() as events:
-            changed = _fill(features, out, metric, wanted, encoder, add or sync, sync, overwrite, events)
+            changed = _fill(features, out, metric, requirements, encoder, add or sync, sync, overwrite, events)
     _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
     if failed:
         from sslfeat.features.files import FAILED_NAME
@@ -64,7 +64,7 @@ def index(
 
 
 def _fill(
-    features: Path, out: Path, metric: str, wanted: IndexRequirements, encoder: str | None, living: bool, sync: bool,
+    features: Path, out: Path, metric: str, requirements: IndexRequirements, encoder: str | None, living: bool, sync: bool,
     overwrite: bool, events: Events,
 ) -> Any:  # fmt: skip
     from sslfeat.retrieval.create import build_into
@@ -72,18 +72,16 @@ def _fill(
     from sslfeat.retrieval.storage import META
     from sslfeat.retrieval.vectors import FolderVectors
 
-    vectors = FolderVectors(features)
-    if vectors.encoder is not None:
-        vectors.encoder["path"] = None if encoder is None else str(Path(encoder).resolve())
+    vectors = FolderVectors(features, None if encoder is None else str(Path(encoder).resolve()))
     if living and (out / META).exists():
         return change(out, vectors, drop_missing=sync, events=events)
-    build_into(out, vectors, metric, wanted, events, overwrite)
+    build_into(out, vectors, metric, requirements, events, overwrite)
     return None
 
 
 def _features(source: list[str], exclude: list[str], out: Path, encoder: str | None, overwrite: bool) -> tuple[Path, int]:
     """The features folder that SOURCE is, or becomes; and how many images failed."""
-    from sslfeat.features.reader import RUN_NAME
+    from sslfeat.features.metadata import RUN_NAME
 
     if len(source) == 1 and (Path(source[0]) / RUN_NAME).is_file():
         if exclude:
@@ -111,7 +109,8 @@ def _features(source: list[str], exclude: list[str], out: Path, encoder: str | N
 def _named(source: list[str], out: Path) -> set[str]:
     """Paths as the index has them: of a features folder, of images and folders that are there, or as written."""
     from sslfeat.data.dataset import find_inputs
-    from sslfeat.features.reader import RUN_NAME, FeaturesFolder
+    from sslfeat.features.metadata import RUN_NAME
+    from sslfeat.features.reader import FeaturesFolder
     from sslfeat.retrieval.index import Index
 
     names: set[str] = set()
@@ -154,24 +153,26 @@ def _events() -> Iterator[Events]:
 def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
     import dataclasses
 
-    from sslfeat.retrieval.storage import FILES, read_meta
+    from sslfeat.retrieval.storage import FILES, read_metadata
 
-    meta = read_meta(out)
+    metadata = read_metadata(out)
     size = sum((out / name).stat().st_size for name in FILES)
-    figures = meta["figures"]
+    figures = metadata.figures
     if as_json:
         changes = None if changed is None else dataclasses.asdict(changed)
-        facts = {name: meta[name] for name in ("factory", "metric", "settings", "rows", "removed", "dim", "figures", "encoder")}
+        names = ("factory", "metric", "settings", "rows", "removed", "dim", "figures", "encoder")
+        plain = metadata.plain()
+        facts = {name: plain[name] for name in names}
         say_json({"out": str(out), **facts, "bytes": size, "seconds": round(seconds, 3), "changes": changes})
         return
     if changed is not None:
         say(f"{out}: {changed}")
-    rate, single = figures["queries_per_second"], figures["single_queries_per_second"]
-    settings = "".join(f" {name}={value}" for name, value in meta["settings"].get("10", {}).items())
-    recalls = ", ".join(f"{recall:.3f} at {k}" for k, recall in figures["recall_at"].items())
-    found = f"recall {recalls}, on {figures['recall_queries']} held-out queries" if meta["settings"] else "exact"
+    rate, single = figures.queries_per_second, figures.single_queries_per_second
+    settings = "".join(f" {name}={value}" for name, value in metadata.settings.get("10", {}).items())
+    recalls = ", ".join(f"{recall:.3f} at {k}" for k, recall in figures.recall_at.items())
+    found = f"recall {recalls}, on {figures.recall_queries} held-out queries" if metadata.settings else "exact"
     say(
-        f"{out}: {meta['rows'] - meta['removed']} x {meta['dim']} {meta['metric']}, {meta['factory']}{settings}: "
+        f"{out}: {metadata.rows - metadata.removed} x {metadata.dim} {metadata.metric}, {metadata.factory}{settings}: "
         f"{found}{f', {rate:.0f} queries/s ({single:.0f} one by one)' if rate else ''}, {size / 1e6:.1f} MB, {seconds:.1f} s"
     )
-    note(f"chosen: {figures['why']}")
+    note(f"chosen: {figures.why}")

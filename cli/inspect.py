@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from sslfeat.cli.console import note, say, say_json
-from sslfeat.cli.exits import ERROR, needs
-from sslfeat.errors import InputError, TrainingError, UsageError
+from sslfeat.cli.exits import ERROR
+from sslfeat.errors import InputError, TrainingError, UsageError, needs
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -62,10 +62,10 @@ def _faults(folder: Path, sources: bool) -> Iterator[str]:
 
 
 def _verify_index(folder: Path) -> None:
-    from sslfeat.retrieval.storage import IDS, VECTORS, read_meta, verify_file
+    from sslfeat.retrieval.storage import IDS, VECTORS, read_metadata, verify_file
 
     for name in (VECTORS, IDS):
-        verify_file(folder, name, read_meta(folder), fresh=True)
+        verify_file(folder, name, read_metadata(folder), fresh=True)
 
 
 def models(as_json: Json = False) -> None:
@@ -85,11 +85,11 @@ def models(as_json: Json = False) -> None:
 
 def _describe(path: str) -> dict[str, Any]:
     from sslfeat.features.metadata import RUN_NAME, exchanging
-    from sslfeat.retrieval.storage import META, read_meta
+    from sslfeat.retrieval.storage import META, read_metadata
 
     folder = Path(path)
     if (folder / META).is_file():
-        return {name: value for name, value in read_meta(folder).items() if name != "files"}
+        return {name: value for name, value in read_metadata(folder).plain().items() if name != "files"}
     if (folder / RUN_NAME).is_file() or exchanging(folder):
         return _features(folder)
     if (folder / "config.yaml").is_file():
@@ -122,8 +122,9 @@ def _target(folder: Path) -> dict[str, Any]:
 
 
 def _features(folder: Path) -> dict[str, Any]:
+    from sslfeat.features.commits import read_commit
     from sslfeat.features.files import commit_numbers
-    from sslfeat.features.metadata import part_count, read_commit
+    from sslfeat.features.metadata import part_count
     from sslfeat.features.reader import Watched
 
     watched = Watched(folder)
@@ -137,7 +138,7 @@ def _features(folder: Path) -> dict[str, Any]:
             "failures": sum(len(commit.failures) for commit in commits),
         }
 
-    return {**run, **watched.reading(count)}
+    return {**run.plain(), **watched.reading(count)}
 
 
 def _run(folder: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def about(found: Map, features: Features) -> str:
     """What the map shows, in a line."""
     chosen = f"{len(found.paths)} of {found.total}" if len(found.paths) < found.total else f"{found.total}"
     ways = {"pca": "the two main components", "tsne": "t-SNE", "umap": "UMAP"}
-    return f"{chosen} images, {ways[found.method]} of the features of {features.run['encoder']['card']['name']}"
+    return f"{chosen} images, {ways[found.method]} of the features of {features.run.encoder.card.name}"
 
 
 def _names(features: Features, color: str, labels: str, clusters: Path) -> list[str | None]:

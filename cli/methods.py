@@ -10,8 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from sslfeat.cli.console import say, say_json
-from sslfeat.cli.exits import needs
-from sslfeat.errors import SslfeatError
+from sslfeat.errors import SslfeatError, needs
 
 METHOD_KEY = "sslfeat.method"
 

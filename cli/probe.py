@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sslfeat.evaluation.probing.labels import LabelSource
     from sslfeat.evaluation.probing.multilabel import MultiLabelResult, SeveralProbed
     from sslfeat.evaluation.probing.probe import Probed, ProbeOptions, ProbeResult, Unseen
+    from sslfeat.inference.model_card import Identity
 
 WORST = 10  # classes shown
 FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png")
@@ -58,22 +59,21 @@ def probe(
 
 
 def _folders(
-    train: Path, test: Path | None, options: ProbeOptions, source: LabelSource, min_images: int, out: Path | None,
-    as_json: bool,
-) -> None:  # fmt: skip
+    train: Path, test: Path | None, options: ProbeOptions, source: LabelSource, min_images: int, out: Path | None, as_json: bool
+) -> None:
     from sslfeat.evaluation.probing.multilabel import SeveralProbed
     from sslfeat.evaluation.probing.run import run_folders
     from sslfeat.features.reader import Features
 
     features = Features.load(train)
     probed = run_folders(features, None if test is None else Features.load(test), options, source, min_images)
-    made_by = features.run["encoder"]
+    made_by = features.run.encoder
     _note_labels(probed)
     if out is not None:
-        _save(out, probed, {"name": made_by["card"]["name"], "fingerprint": made_by["fingerprint"]})
+        _save(out, probed, made_by.identity)
     if as_json:
         sources = [row.summary for row in probed.label_source]
-        say_json({**dataclasses.asdict(probed.result), "encoder": made_by["card"]["name"], "label_source": sources})
+        say_json({**dataclasses.asdict(probed.result), "encoder": made_by.card.name, "label_source": sources})
     elif isinstance(probed, SeveralProbed):
         _say_several(probed.result)
     else:
@@ -117,7 +117,7 @@ def _plain(row: Transfer) -> dict[str, Any]:
     return {**dataclasses.asdict(row.probed.result), "encoder": row.name, "against_first": difference}
 
 
-def _save(out: Path, probed: Probed | SeveralProbed, made_by: dict[str, Any]) -> None:
+def _save(out: Path, probed: Probed | SeveralProbed, made_by: Identity) -> None:
     """The folder of a probe: its model, and, of one label an image, tables and plots."""
     from sslfeat.evaluation.probing.checkpoint import SavedProbe
     from sslfeat.evaluation.probing.multilabel import SeveralProbed

@@ -14,7 +14,7 @@ from sslfeat.cli.exits import BAD_INPUTS
 from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
-    from sslfeat.retrieval.index import Hits, Index
+    from sslfeat.retrieval.index import Hit, Index
 
 
 def search(
@@ -32,7 +32,7 @@ def search(
     html: Annotated[Path | None, typer.Option(help="write a page with the images found inside")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Find the indexed images nearest to each query."""
     if not queries and not ids:
         raise UsageError("give images to search with, or --id PATH of an indexed one")
@@ -41,24 +41,24 @@ def search(
     check_new(overwrite, html)
     from sslfeat.retrieval.query import gather
 
-    asked, index = gather(folder, queries or [], ids or [], encoder, provider)
-    for name, reason in asked.failures:
+    found, index = gather(folder, queries or [], ids or [], encoder, provider)
+    for name, reason in found.failures:
         note(f"{name}: {reason}")
     answers: list[Answer] = []
-    if asked.names:
-        hits = index.search(asked.vectors, top, where=where or (), min_score=min_score, exclude=asked.rows)
-        answers = [Answer(name, hits, number) for number, name in enumerate(asked.names)]
+    if found.names:
+        hits = index.search(found.vectors, top, where=where or (), min_score=min_score, exclude=found.rows)
+        answers = [Answer(name, hits.of(number)) for number, name in enumerate(found.names)]
     if html is not None:
         _page(html, index, answers)
         note(f"{html}: {len(answers)} queries")
     if as_json:
         say_json([answer.plain() for answer in answers])
     elif files:
-        for path in dict.fromkeys(hit["path"] for answer in answers for hit in answer.plain()["hits"]):
+        for path in dict.fromkeys(hit.path for answer in answers for hit in answer.hits):
             say(path)
     else:
         _table(answers)
-    if asked.failures:
+    if found.failures:
         raise typer.Exit(BAD_INPUTS)
 
 
@@ -67,26 +67,21 @@ class Answer:
     """One query's hits."""
 
     query: str
-    hits: Hits
-    number: int
+    hits: list[Hit]
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        found = self.hits.of(self.number)
-        return {
-            "query": self.query,
-            "hits": [{"path": hit.path, "label": hit.label, "score": round(hit.score, 6)} for hit in found],
-        }
+        hits = [{"path": hit.path, "label": hit.label, "score": round(hit.score, 6)} for hit in self.hits]
+        return {"query": self.query, "hits": hits}
 
 
 def _table(answers: Sequence[Answer]) -> None:
     for answer in answers:
         say(answer.query)
-        found = answer.plain()["hits"]
-        for place, hit in enumerate(found, 1):
-            label = f"  [{hit['label']}]" if hit["label"] is not None else ""
-            say(f"  {place:3d}  {hit['score']:9.4f}  {hit['path']}{label}")
-        if not found:
+        for place, hit in enumerate(answer.hits, 1):
+            label = f"  [{hit.label}]" if hit.label is not None else ""
+            say(f"  {place:3d}  {hit.score:9.4f}  {hit.path}{label}")
+        if not answer.hits:
             say("       nothing found")
 
 
@@ -96,10 +91,8 @@ def _page(path: Path, index: Index, answers: Sequence[Answer]) -> None:
 
     sections = []
     for answer in answers:
-        found = answer.plain()["hits"]
-        captions = [f"{hit['score']:.4f}" + (f" {hit['label']}" if hit["label"] else "") for hit in found]
-        hits = [Shown(hit["path"], caption) for hit, caption in zip(found, captions, strict=True)]
+        hits = [Shown(hit.path, f"{hit.score:.4f}" + (f" {hit.label}" if hit.label else "")) for hit in answer.hits]
         sections.append((Path(answer.query).name, [Shown(answer.query, "query", marked=True), *hits]))
-    made_by = (index.meta["encoder"] or {"name": "vectors"})["name"]
-    about = f"{len(index)} images, {index.metric}, {index.meta['factory']}, encoder {made_by}"
+    made_by = index.metadata.encoder.name if index.metadata.encoder else "vectors"
+    about = f"{len(index)} images, {index.metric}, {index.metadata.factory}, encoder {made_by}"
     write_page(path, gallery("Search", about, sections))

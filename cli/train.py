@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sslfeat.cli.console import note, progress, say
-from sslfeat.cli.exits import BAD_INPUTS, needs
-from sslfeat.errors import UsageError
+from sslfeat.cli.exits import BAD_INPUTS
+from sslfeat.errors import UsageError, needs
 
 PAIRS = (("accuracy", "chance"), ("error", "trivial"))  # figures that mean little without the other
 

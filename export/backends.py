@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sslfeat.data.decode import Pixels
-from sslfeat.errors import EncoderFileError, MissingExtraError
+from sslfeat.errors import EncoderFileError, needs
 from sslfeat.export.artifact import read_artifact, read_onnx
 from sslfeat.inference.backends import OnnxRuntimeBackend, OpenVinoBackend, Session
 from sslfeat.inference.model_card import Card
@@ -48,10 +48,8 @@ class NcnnSession:
     """ncnn, an image at a time."""
 
     def __init__(self, main: Path, card: Card, threads: int) -> None:
-        try:
+        with needs("ncnn", "ncnn"):
             import ncnn
-        except ImportError as error:
-            raise MissingExtraError("ncnn", "ncnn") from error
         self._net, self._ncnn, self._side = ncnn.Net(), ncnn, card.preprocess.size
         self._net.opt.num_threads = threads
         self._net.opt.use_fp16_storage = self._net.opt.use_fp16_arithmetic = self._net.opt.use_bf16_storage = False
@@ -79,10 +77,8 @@ class ExecuTorchSession:
     def __init__(self, main: Path, card: Card, threads: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it calls itself experimental
-            try:
+            with needs("executorch", "executorch"):
                 from executorch.runtime import Runtime
-            except ImportError as error:
-                raise MissingExtraError("executorch", "executorch") from error
             import torch
 
             self._torch = torch
@@ -108,10 +104,8 @@ class LiteRtSession:
     """LiteRT, an image at a time."""
 
     def __init__(self, main: Path, card: Card, threads: int) -> None:
-        try:
+        with needs("litert", "ai-edge-litert"):
             from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise MissingExtraError("litert", "ai-edge-litert") from error
         try:
             self._interpreter = Interpreter(str(main), num_threads=threads)
             self._interpreter.allocate_tensors()

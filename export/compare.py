@@ -14,6 +14,7 @@ from sslfeat.errors import ExportError, UsageError
 from sslfeat.export.backends import described
 from sslfeat.export.runner import BATCH_SIZES, LAPS, measure
 from sslfeat.numerics.bounds import least, shared_at_least
+from sslfeat.numerics.sampling import sample
 from sslfeat.numerics.similarity import NEIGHBORS, cosines, overlaps
 
 IMAGES = 500
@@ -59,17 +60,16 @@ def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: i
     if show < 0 or threads < 1 or laps < 1:
         raise UsageError(f"show is {show}, threads {threads}, laps {laps}: 0 or more, and 1 or more")
     (name_a, card_a), (name_b, card_b) = described(a), described(b)
-    drawn = np.sort(np.random.default_rng(0).permutation(len(sources))[:IMAGES])
-    chosen = [sources[number] for number in drawn.tolist()]
+    chosen = [sources[number] for number in sample(len(sources), IMAGES)]
     (first, fine), (second, good) = (decode_all(chosen, card.preprocess) for card in (card_a, card_b))
     kept = fine & good
     if kept.sum() < 2:
         raise ExportError(f"{int(kept.sum())} readable images: it takes two or more to compare")
     measured = measure(b, a, second[kept], threads, laps, reference_pixels=first[kept])
-    wanted, found = measured.reference, measured.found[max(BATCH_SIZES)]
-    same = wanted.shape == found.shape
-    cosine = cosines(wanted, found) if same else None
-    shared = overlaps(wanted, found, NEIGHBORS)
+    reference, found = measured.reference, measured.found[max(BATCH_SIZES)]
+    same = reference.shape == found.shape
+    cosine = cosines(reference, found) if same else None
+    shared = overlaps(reference, found, NEIGHBORS)
     bound = None if cosine is None else least(cosine)
     names = [source for source, keep in zip(chosen, kept, strict=True) if keep]
     order = np.lexsort((shared, cosine)) if cosine is not None else np.argsort(shared, kind="stable")
@@ -83,7 +83,7 @@ def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: i
         images=len(names),
         cosine_least=None if cosine is None else float(cosine.min()),
         cosine_mean=None if cosine is None else float(cosine.mean()),
-        max_abs_diff=float(np.abs(wanted - found).max()) if same else None,
+        max_abs_diff=float(np.abs(reference - found).max()) if same else None,
         overlap=float(shared.mean()),
         batch_diff=max(float(np.abs(rows - found).max()) for rows in measured.found.values()),
         seconds=measured.seconds,

@@ -27,8 +27,8 @@ from sslfeat.export.sources import Origin
 from sslfeat.export.targets.base import Source, Target
 from sslfeat.export.targets.registry import find_target
 from sslfeat.inference.backends import OnnxRuntimeBackend
-from sslfeat.inference.model_card import CARD_KEY, Parity
-from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.inference.model_card import Parity
+from sslfeat.inference.onnx_model import EncoderFile, check_encoder, with_card
 from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic, staged
 
@@ -120,10 +120,10 @@ def _judged(target: Target, source: Source, made: Path, judged: Pixels, image_so
     seconds, remark = {}, ""
     if target.check is not None:
         checked = target.check(source, made, source.shown[:CHECKED])
-        wanted = checked.reference
-        if wanted is None:
-            wanted = OnnxRuntimeBackend(file.data, "cpu", 1).run(judged[:CHECKED])
-        like, remark = likeness(wanted, [checked.embeddings]), checked.remark
+        rows = checked.reference
+        if rows is None:
+            rows = OnnxRuntimeBackend(file.data, "cpu", 1).run(judged[:CHECKED])
+        like, remark = likeness(rows, [checked.embeddings]), checked.remark
     else:
         measured = measure(made, reference, judged)
         like, seconds = likeness(measured.reference, list(measured.found.values())), measured.seconds
@@ -155,7 +155,7 @@ def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
     if not inputs:
         raise ExportError(f"{labeled} has no images in class folders")
     some = [inputs[number] for number in evenly(len(inputs), LABELED)]
-    pixels, fine = decode_all([item.raw for item in some], source.file.card.preprocess)
+    pixels, fine = decode_all([item.path for item in some], source.file.card.preprocess)
     fitted = () if source.further is None else source.further.drawn
     seen = {image.tobytes() for image in (*source.seen, *fitted)}
     fine &= np.array([image.tobytes() not in seen for image in pixels], bool)
@@ -176,10 +176,8 @@ def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None
     parity = Parity(like.images, f"{target.name} beside {file.fingerprint[:12]}: {report.images}", BATCH_SIZES,
                     like.max_abs_diff, like.scale, like.cosine, like.overlap)  # fmt: skip
     card = dataclasses.replace(file.card, name=f"{file.card.name}-{target.name}", parity=parity)
-    del model.metadata_props[:]
-    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    model.metadata_props.add(key=TARGET_KEY, value=json.dumps(asdict(_about(target, file, report, {})), sort_keys=True))
-    data: bytes = model.SerializeToString(deterministic=True)
+    about = json.dumps(asdict(_about(target, file, report, {})), sort_keys=True)
+    data = with_card(model, card, **{TARGET_KEY: about})
     check_encoder(data)
     made.write_bytes(data)
 

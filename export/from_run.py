@@ -5,35 +5,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
-import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from sslfeat import __version__
-from sslfeat.data.dataset import ImageRecord, find_inputs
+from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Preprocess, decode
-from sslfeat.data.synthetic import draw_samples
-from sslfeat.errors import ExportError, ImageError, UsageError
-from sslfeat.export.images import DRAWN
+from sslfeat.errors import ExportError, ImageError
+from sslfeat.export.images import images_to_check
+from sslfeat.export.license import UNKNOWN_LICENSE, check_license
 from sslfeat.export.parity import IMAGES, check_parity
-from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
+from sslfeat.export.to_onnx import Exportable, to_onnx
 from sslfeat.inference.model_card import Card, Parity, Training, TrainingData
-from sslfeat.inference.onnx_model import EncoderFile, check_encoder, read_encoder_file
+from sslfeat.inference.onnx_model import EncoderFile, check_encoder, read_encoder_file, with_card
 from sslfeat.inference.registry import resolve
+from sslfeat.models.engine.checkpoint import KeptWith
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.frozen import load_run, random_encoder
-from sslfeat.models.engine.run_folder import RESULT_NAME
+from sslfeat.models.engine.run_folder import read_seconds
+from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic
 
-UNKNOWN_LICENSE = "not stated"
-NOT_FOR_BUSINESS = re.compile(r"non[- ]?commercial|\bnc\b|research only", re.IGNORECASE)
-PERMISSIVE = re.compile(r"apache|\bmit\b|bsd|cc0|cc[- ]by\b(?![- ]nc)|public domain", re.IGNORECASE)
 NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
 
 
@@ -48,16 +43,8 @@ class Labels:
     quality: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a permissive license over data that is not for business, unless it says so in words."""
-        if (
-            NOT_FOR_BUSINESS.search(self.data_license)
-            and PERMISSIVE.search(self.license)
-            and not NOT_FOR_BUSINESS.search(self.license)
-        ):
-            raise UsageError(
-                f"the weights are to be {self.license}, the images are {self.data_license}: if that is meant, say so in words, "
-                f"as --license '{self.license}, trained on non-commercial images'"
-            )
+        """Raises UsageError for licenses that do not go together."""
+        check_license(self.license, self.data_license)
 
     def or_those_of(self, shipped: str) -> Labels:
         """With what the card of a shipped encoder says in place of what is not stated."""
@@ -88,7 +75,7 @@ def export_run(
     Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
     """
     given = find_inputs(images, "none") if images else ()
-    encoder, config, meta = load_run(run, layer, trust_code, image_size, given)
+    encoder, config, noted = load_run(run, layer, trust_code, image_size, given)
     if not images and not all(os.path.exists(spec) for spec in config.images):
         raise ExportError(f"the images of {run} are gone: name some for the parity check with --images")
     size = image_size or int(config.image_size or 0)
@@ -99,24 +86,21 @@ def export_run(
         layer=encoder.layer,
         dim=encoder.dim,
         preprocess=Preprocess(resize=size, size=size),
-        training_data=TrainingData(labels.data_name or "not stated", int(meta["images"]), labels.data_license),
+        training_data=TrainingData(labels.data_name or "not stated", noted.images, labels.data_license),
         license=labels.license,
         config_sha256=config.sha256(),
         versions=versions(),
         parity=NO_PARITY,
-        training=_training(run, config, meta, labels.quality),
+        training=_training(run, config, noted, labels.quality),
     )
-    raws = _readable(given or config.inputs(), card.preprocess)
-    return _export(encoder, card, raws, "given" if images else "training images", out, overwrite)
+    paths = _readable([item.path for item in given or config.inputs()], card.preprocess)
+    return _export(encoder, card, paths, "given" if images else "training images", out, overwrite)
 
 
-def _training(run: Path, config: TrainConfig, noted: dict[str, Any], quality: dict[str, float]) -> Training:
+def _training(run: Path, config: TrainConfig, noted: KeptWith, quality: dict[str, float]) -> Training:
     """How long the run took, as far as it wrote that down."""
-    steps, images = int(noted.get("steps", 0)), int(noted["images"])
-    result = run / RESULT_NAME
-    seconds = json.loads(result.read_text())["seconds"] if result.exists() else 0.0
-    epochs = steps * int(config.batch_size or 0) / max(1, images)
-    return Training(steps, round(epochs, 2), round(seconds / 3600, 2), quality)
+    epochs = noted.steps * int(config.batch_size or 0) / max(1, noted.images)
+    return Training(noted.steps, round(epochs, 2), round(read_seconds(run) / 3600, 2), quality)
 
 
 def export_random(
@@ -145,21 +129,19 @@ def export_random(
 
 def export_module(encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False) -> EncoderFile:
     """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
-    if images:
-        return _export(encoder, card, _readable(find_inputs(images, "none"), card.preprocess), "given", out, overwrite)
-    with _drawn() as raws:
-        return _export(encoder, card, raws, DRAWN, out, overwrite)
+    with images_to_check(images, (), IMAGES) as (paths, source):
+        return _export(encoder, card, _readable(paths, card.preprocess), source, out, overwrite)
 
 
-def _export(encoder: Exportable, card: Card, raws: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
+def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
     """Export, check, and only then write."""
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")
     if not out.parent.is_dir():
         raise ExportError(f"the folder {out.parent} does not exist")
     model = to_onnx(encoder, card.preprocess.size)
-    parity = check_parity(encoder, check_encoder(to_bytes(model, card)), raws, source)
-    file = check_encoder(to_bytes(model, dataclasses.replace(card, parity=parity)))
+    parity = check_parity(encoder, check_encoder(with_card(model, card)), paths, source)
+    file = check_encoder(with_card(model, dataclasses.replace(card, parity=parity)))
     try:
         atomic.write_atomic(out, file.data)
     except OSError as error:
@@ -167,24 +149,16 @@ def _export(encoder: Exportable, card: Card, raws: list[bytes], source: str, out
     return file
 
 
-def _readable(inputs: Sequence[ImageRecord], preprocess: Preprocess) -> list[bytes]:
+def _readable(paths: Sequence[bytes], preprocess: Preprocess) -> list[bytes]:
     """Up to IMAGES readable images, spread evenly over the sorted inputs."""
-    spread = [inputs[i * len(inputs) // (2 * IMAGES)] for i in range(2 * IMAGES)]
     kept: list[bytes] = []
-    for raw in dict.fromkeys(item.raw for item in spread):
+    for path in (paths[row] for row in evenly(len(paths), 2 * IMAGES)):
         with contextlib.suppress(ImageError):
-            decode(raw, preprocess)
-            kept.append(raw)
+            decode(path, preprocess)
+            kept.append(path)
         if len(kept) == IMAGES:
             break
     return kept
-
-
-@contextlib.contextmanager
-def _drawn() -> Iterator[list[bytes]]:
-    with tempfile.TemporaryDirectory() as folder:
-        draw_samples(Path(folder), IMAGES)
-        yield [item.raw for item in find_inputs([folder], labels="none")]
 
 
 def versions(*more: str) -> dict[str, str]:

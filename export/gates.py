@@ -67,26 +67,26 @@ class GateResult:
         return f"{self.figure}{of} {self.value:.6g} ({'within' if self.passed else 'beyond'} {self.limit:.6g})"
 
 
-def likeness(wanted: FloatArray, found: Sequence[FloatArray]) -> Agreement:
-    """Of embeddings ``found``, each (N, D), with those ``wanted``.
+def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
+    """Of embeddings ``found``, each (N, D), beside those of the ``reference``.
 
     Raises ExportError for embeddings that are not finite, of another length, or too few images.
     """
-    if len(wanted) < FEWEST:
-        raise ExportError(f"{len(wanted)} readable images are too few to judge by: {FEWEST} are needed (--images)")
+    if len(reference) < FEWEST:
+        raise ExportError(f"{len(reference)} readable images are too few to judge by: {FEWEST} are needed (--images)")
     for rows in found:
-        if rows.shape != wanted.shape:
-            raise ExportError(f"it gave embeddings of shape {rows.shape} instead of {wanted.shape}")
+        if rows.shape != reference.shape:
+            raise ExportError(f"it gave embeddings of shape {rows.shape} instead of {reference.shape}")
         if not np.isfinite(rows).all():
             raise ExportError("it gave embeddings that are not finite")
-    cosine = np.min([cosines(wanted, rows) for rows in found], axis=0)
-    shared = min((overlaps(wanted, rows, NEIGHBORS) for rows in found), key=lambda values: float(values.mean()))
+    cosine = np.min([cosines(reference, rows) for rows in found], axis=0)
+    shared = min((overlaps(reference, rows, NEIGHBORS) for rows in found), key=lambda values: float(values.mean()))
     bound = least(cosine)
     return Agreement(
-        images=len(wanted),
+        images=len(reference),
         cosine=float(cosine.min()),
-        max_abs_diff=max(float(np.abs(rows - wanted).max()) for rows in found),
-        scale=float(np.abs(wanted).max()),
+        max_abs_diff=max(float(np.abs(rows - reference).max()) for rows in found),
+        scale=float(np.abs(reference).max()),
         overlap=float(shared.mean()),
         share=bound.share,
         cosine_bound=bound.value,
@@ -111,10 +111,7 @@ def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
         about = f"among {like.images} images at least"
         found.append(GateResult("overlap@10", kept, gate.overlap, kept >= gate.overlap, about))
     if gate.drop is not None and drop is not None:
-        for name, points, ends in (
-            ("kNN", drop.knn, drop.knn_interval),
-            ("linear probe", drop.linear, drop.linear_interval),
-        ):
+        for name, points, ends in (("kNN", drop.knn, drop.knn_interval), ("linear probe", drop.linear, drop.linear_interval)):
             most = points if ends is None else ends[1]
             found.append(GateResult(f"{name} drop", most, gate.drop, most <= gate.drop, f"on {drop.test} images at most"))
     return found
@@ -163,9 +160,9 @@ def _right(
     y = every.numbers(every.classes)
     knn, linear = np.zeros(len(y), bool), np.zeros(len(y), bool)
     for number in range(FOLDS):
-        rest, asked = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        linear[asked] = run_probe(every.take(rest), every.take(asked)).correct
-        near, which = nearest(rows[rest], rows[asked], min(KNN, len(rest)))
+        rest, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        linear[held_out] = run_probe(every.take(rest), every.take(held_out)).correct
+        near, which = nearest(rows[rest], rows[held_out], min(KNN, len(rest)))
         voted = neighbors.vote(near, y[rest][which], min(KNN, len(rest)), TEMPERATURE, len(every.classes))
-        knn[asked] = voted == y[asked]
+        knn[held_out] = voted == y[held_out]
     return knn, linear

@@ -14,11 +14,11 @@ DRAWN, DRAWN_COUNT = "drawn by sslfeat", 128
 
 
 @contextlib.contextmanager
-def images_to_check(given: Sequence[str], own: Sequence[str]) -> Iterator[tuple[list[bytes], str]]:
-    """Those given, else the run's ``own``, else drawn ones; and what to call them. Raises InputError."""
+def images_to_check(given: Sequence[str], own: Sequence[str], count: int = DRAWN_COUNT) -> Iterator[tuple[list[bytes], str]]:
+    """Those given, else the run's ``own``, else ``count`` drawn ones; and what to call them. Raises InputError."""
     if given or (own and all(Path(spec).exists() for spec in own)):
-        yield [item.raw for item in find_inputs(list(given or own), "none")], "given" if given else "training images"
+        yield [item.path for item in find_inputs(list(given or own), "none")], "given" if given else "training images"
         return
     with tempfile.TemporaryDirectory() as folder:
-        draw_samples(Path(folder), DRAWN_COUNT)
-        yield [item.raw for item in find_inputs([folder], "none")], DRAWN
+        draw_samples(Path(folder), count)
+        yield [item.path for item in find_inputs([folder], "none")], DRAWN

@@ -38,20 +38,20 @@ def check_parity(encoder: torch.nn.Module, file: EncoderFile, images: Sequence[b
     """
     if len(images) < max(BATCH_SIZES):
         raise ExportError(f"{len(images)} readable images: the parity check needs at least {max(BATCH_SIZES)}")
-    wanted = _torch_embeddings(encoder, images, file.card.preprocess)
+    reference = _torch_embeddings(encoder, images, file.card.preprocess)
     runtime = Encoder(file, provider="cpu", threads=1)
     found = [np.stack(list(runtime.embed([os.fsdecode(path) for path in images], batch_size=size))) for size in BATCH_SIZES]
-    if not all(np.isfinite(values).all() for values in (wanted, *found)):
+    if not all(np.isfinite(values).all() for values in (reference, *found)):
         raise ParityError("some embeddings are not finite: the training has diverged")
-    worst = max(found, key=lambda values: float(np.abs(values - wanted).max()))
+    worst = max(found, key=lambda values: float(np.abs(values - reference).max()))
     parity = Parity(
         images=len(images),
         source=source,
         batch_sizes=BATCH_SIZES,
-        max_abs_diff=_rounded(float(np.abs(worst - wanted).max())),
-        scale=_rounded(float(np.abs(wanted).max())),
-        min_cosine=round(min(float(cosines(values, wanted).min()) for values in found), 9),
-        neighbor_overlap=round(min(neighbor_overlap(values, wanted) for values in found), 6),
+        max_abs_diff=_rounded(float(np.abs(worst - reference).max())),
+        scale=_rounded(float(np.abs(reference).max())),
+        min_cosine=round(min(float(cosines(values, reference).min()) for values in found), 9),
+        neighbor_overlap=round(min(neighbor_overlap(values, reference) for values in found), 6),
     )
     _judge(parity)
     return parity

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sslfeat.data.transforms import Preprocess
-from sslfeat.errors import ExportError, MissingExtraError, UsageError
-from sslfeat.export.from_run import NO_PARITY, UNKNOWN_LICENSE, export_module, versions
+from sslfeat.errors import ExportError, UsageError, needs
+from sslfeat.export.from_run import NO_PARITY, export_module, versions
+from sslfeat.export.license import UNKNOWN_LICENSE
 from sslfeat.inference.model_card import Card, TrainingData
 from sslfeat.inference.onnx_model import EncoderFile
 
@@ -102,10 +103,8 @@ def _torchvision(name: str, weights: bool, image_size: int | None) -> Loaded:
 
 
 def _timm(name: str, weights: bool, image_size: int | None) -> Loaded:
-    try:
+    with needs("timm", "timm"):
         import timm
-    except ImportError as error:
-        raise MissingExtraError("timm", "timm") from error
     options = {"pretrained": weights, "num_classes": 0}
     try:
         try:

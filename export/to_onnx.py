@@ -14,7 +14,6 @@ import torch
 from onnx.external_data_helper import uses_external_data
 
 from sslfeat.errors import ExportError
-from sslfeat.inference.model_card import CARD_KEY, Card
 from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME
 
 OPSET = 20
@@ -53,14 +52,6 @@ def to_onnx(encoder: Exportable, image_size: int) -> onnx.ModelProto:
     return model
 
 
-def to_bytes(model: onnx.ModelProto, card: Card) -> bytes:
-    """The model with its card, serialized the same way every time."""
-    del model.metadata_props[:]
-    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
-
-
 def _anonymise(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes: stack traces with source paths, and names of classes, on every part of the graph."""
     graph = model.graph
@@ -81,11 +72,7 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -122,8 +122,8 @@ class MultiView(Method):
         seen = torch.ones_like(difference)
         seen[:, DESCRIBED // 2 :] = (views.colored & views.colored.roll(-n, 0))[:, None].float()
         predicted = self.difference(torch.cat([features, features.roll(-n, 0)], 1)).float()
-        wanted = difference / difference.pow(2).mean(0).sqrt().clamp(min=1e-6)
-        error: Tensor = ((predicted - wanted).pow(2) * seen).sum() / (wanted.pow(2) * seen).sum().clamp(min=1)
+        target = difference / difference.pow(2).mean(0).sqrt().clamp(min=1e-6)
+        error: Tensor = ((predicted - target).pow(2) * seen).sum() / (target.pow(2) * seen).sum().clamp(min=1)
         return error
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,9 @@ SslfeatError
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires
 
 
@@ -27,8 +29,8 @@ def install_line(extra: str) -> str:
         found = requires("sslfeat") or []
     except PackageNotFoundError:  # a checkout that was never installed
         found = []
-    wanted = {f'extra == "{extra}"', f"extra == '{extra}'"}
-    packages = [name.strip() for name, _, marker in (line.partition(";") for line in found) if marker.strip() in wanted]
+    markers = {f'extra == "{extra}"', f"extra == '{extra}'"}
+    packages = [name.strip() for name, _, marker in (line.partition(";") for line in found) if marker.strip() in markers]
     if not packages:
         return f"pip install -e '.[{extra}]' in a checkout of sslfeat"
     return f"pip install {shlex.join(packages)}"
@@ -83,6 +85,17 @@ class MissingExtraError(SslfeatError):
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f"this needs the package {package!r}: {install_line(extra)}")
+
+
+@contextlib.contextmanager
+def needs(extra: str, package: str | None = None) -> Iterator[None]:
+    """Around imports of ``package``, or of all that ``extra`` brings: one that is missing is an error that names the cure."""
+    try:
+        yield
+    except ImportError as error:
+        if package is None and (not isinstance(error, ModuleNotFoundError) or str(error.name).split(".")[0] == "sslfeat"):
+            raise
+        raise MissingExtraError(extra, package or str(error.name)) from error
 
 
 class InterruptedRun(SslfeatError):

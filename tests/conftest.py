@@ -15,6 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat.data.decode import Preprocess
 from sslfeat.data.synthetic import draw_samples
+from sslfeat.data.transforms import Decoding
+from sslfeat.evaluation.probing.label_join import join
+from sslfeat.evaluation.probing.label_tables import Label, read_table
+from sslfeat.features.metadata import Encoded, FeaturesMetadata, Inputs
 from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks lose time to threads
@@ -36,6 +40,19 @@ def tiny_card(name: str = "tiny") -> Card:
         versions={},
         parity=Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0),
     )
+
+
+def run_of(name: str = "a", fingerprint: str = "f") -> FeaturesMetadata:
+    """What ``features.json`` says of features by this encoder."""
+    made_by, inputs = Encoded(fingerprint, tiny_card(name)), Inputs(0, "0" * 64, True)
+    precision = {"asked": "fp32", "ran": "fp32"}
+    return FeaturesMetadata(made_by, inputs, "parquet", Decoding(), 1024, 4, "cpu", 1, precision, {})
+
+
+def labels_from_table(
+    file: Path, paths: Sequence[str], column: str | None = None, path_column: str | None = None, separator: str = ""
+) -> list[Label]:
+    return join(read_table(file, column, path_column, separator), paths)[0]
 
 
 def tiny_model(seed: int = 0) -> onnx.ModelProto:
@@ -94,13 +111,7 @@ def sslfeat(
     """Run the command line as a user would, in a process of its own."""
     command: Sequence[str] = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *map(str, arguments)]
     return subprocess.run(
-        command,
-        cwd=cwd,
-        timeout=timeout,
-        input=text,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "120"},
+        command, cwd=cwd, timeout=timeout, input=text, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}
     )
 
 

@@ -134,17 +134,7 @@ def png(pixels: Any, color: int, depth: int = 8, interlaced: bool = False, extra
 def tiff(strip: bytes, bits: int, photometric: int, order: str = "<") -> bytes:
     """An uncompressed gray TIFF of one strip."""
     height, width = GRAY.shape
-    tags = {
-        256: width,
-        257: height,
-        258: bits,
-        259: 1,
-        262: photometric,
-        273: 200,
-        277: 1,
-        278: height,
-        279: len(strip),
-    }
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 200, 277: 1, 278: height, 279: len(strip)}
     entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
     header = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
     return (header + entries + bytes(4)).ljust(200, b"\0") + strip

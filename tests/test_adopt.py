@@ -23,7 +23,7 @@ from sslfeat.errors import EncoderFileError, InputError, ParityError, SslfeatErr
 from sslfeat.export.adopt.adopt import adopt
 from sslfeat.export.adopt.external_data import read_whole
 from sslfeat.export.adopt.foreign_model import AdoptRequest, read_preprocessor
-from sslfeat.export.adopt.subprocess import adopt_apart
+from sslfeat.export.adopt.subprocess import adopt_in_subprocess
 from tests.conftest import sslfeat
 
 SIZE, DIM = 16, 6
@@ -127,15 +127,15 @@ def test_hostile_models_end_as_errors_elsewhere(monkeypatch: pytest.MonkeyPatch,
     huge.graph.node[-1].output[0] = "before"
     huge.graph.node.append(helper.make_node("Add", ["before", "most"], ["image"]))
     with pytest.raises(EncoderFileError):
-        adopt_apart(huge.SerializeToString(), WISH, PIXELS, "given")
+        adopt_in_subprocess(huge.SerializeToString(), WISH, PIXELS, "given")
     with pytest.raises(EncoderFileError, match="did not come to an end"):
-        adopt_apart(foreign(), WISH, PIXELS, "given", timeout=0.01)
+        adopt_in_subprocess(foreign(), WISH, PIXELS, "given", timeout=0.01)
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nkill -SEGV $$\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.raises(EncoderFileError, match=r"the model crashed \(signal 11\)"):
-        adopt_apart(foreign(), WISH, PIXELS, "given")
+        adopt_in_subprocess(foreign(), WISH, PIXELS, "given")
 
 
 def test_damage_anywhere_is_named() -> None:
@@ -288,8 +288,7 @@ def test_why_features_change_with_the_batch_is_said(tmp_path: Path) -> None:
     model.graph.node[0].output[0] = "raw"
     names = ["scale", "bias", "mean_", "variance"]
     model.graph.node.insert(
-        1,
-        helper.make_node("BatchNormalization", ["raw", *names], ["float", "new_mean", "new_variance"], training_mode=1),
+        1, helper.make_node("BatchNormalization", ["raw", *names], ["float", "new_mean", "new_variance"], training_mode=1)
     )
     for name, value in zip(names, (1, 0, 0, 1), strict=True):
         model.graph.initializer.append(numpy_helper.from_array(np.full(DIM, value, np.float32), name))

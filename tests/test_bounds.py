@@ -19,8 +19,7 @@ LAWS: dict[str, Callable[[np.random.Generator, int], Values]] = {
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "place"),
-    [(59, 0.95, 1), (298, 0.989, 1), (299, 0.99, 1), (472, 0.99, 1), (473, 0.99, 2), (640, 0.99, 3)],
+    ("count", "share", "place"), [(59, 0.95, 1), (298, 0.989, 1), (299, 0.99, 1), (472, 0.99, 1), (473, 0.99, 2), (640, 0.99, 3)]
 )
 def test_ranks_are_those_of_the_tables(count: int, share: float, place: int) -> None:
     """Sample sizes for one-sided tolerance limits of 95 % confidence: 59 for 95 %; 299, 473 and 628 for 99 %."""

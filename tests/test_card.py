@@ -24,11 +24,7 @@ def test_a_card_says_how_long_and_how_good(image_folder: Path, tmp_path: Path) -
     done = sslfeat("export", run, "--out", out, "--quality", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     training = json.loads(sslfeat("info", out, "--json").stdout)["training"]
-    assert (training["steps"], training["epochs"], training["quality"]) == (
-        10,
-        2.0,
-        figures,
-    )  # 10 steps of 8 of 40 images
+    assert (training["steps"], training["epochs"], training["quality"]) == (10, 2.0, figures)  # 10 steps of 8 of 40 images
     plain = export_run(run, tmp_path / "b.onnx", Labels("a"))
     assert plain.card.training.quality == {}
     (tmp_path / "figures.json").write_text("[1, 2]")

@@ -13,19 +13,7 @@ from PIL import Image, TiffImagePlugin
 
 from sslfeat.data.decode import Decoded, Pixels, Preprocess, decode
 from sslfeat.errors import ImageError
-from tests.corpus import (
-    FORMATS,
-    GRAY,
-    RGB,
-    STORED,
-    UPRIGHT,
-    Drawn,
-    corpus,
-    encoded,
-    over_white,
-    png,
-    png_chunk,
-)
+from tests.corpus import FORMATS, GRAY, RGB, STORED, UPRIGHT, Drawn, corpus, encoded, over_white, png, png_chunk
 
 CORPUS = corpus()
 LOSSLESS = [drawn for drawn in CORPUS if not drawn.lossy]

@@ -22,7 +22,7 @@ def make(folder: Path, *names: str | bytes) -> None:
 
 
 def names(specs: list[str | Path], root: Path) -> list[str]:
-    return [os.path.relpath(item.raw, os.fsencode(root)).decode("utf-8", "backslashreplace") for item in find_inputs(specs)]
+    return [os.path.relpath(item.path, os.fsencode(root)).decode("utf-8", "backslashreplace") for item in find_inputs(specs)]
 
 
 def test_a_folder_is_searched_whole_and_sorted_by_bytes(tmp_path: Path) -> None:
@@ -63,23 +63,23 @@ def test_lists_by_lines_and_by_nul(separator: bytes, tmp_path: Path) -> None:
     if separator == b"\0":
         listed.append(b"new\nline.jpg")
     (tmp_path / "list.txt").write_bytes(separator.join(listed) + separator)
-    assert [item.raw for item in find_inputs([tmp_path / "list.txt"])] == sorted(listed)
+    assert [item.path for item in find_inputs([tmp_path / "list.txt"])] == sorted(listed)
 
 
 def test_a_list_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"b.jpg\n\na.jpg\n")))
-    assert [item.raw for item in find_inputs(["-"])] == [b"a.jpg", b"b.jpg"]
+    assert [item.path for item in find_inputs(["-"])] == [b"a.jpg", b"b.jpg"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode on this system")
 def test_names_that_are_not_utf8_or_hold_newlines(tmp_path: Path) -> None:
     make(tmp_path, b"caf\xe9.jpg", "new\nline.jpg")
     items = find_inputs([tmp_path])
-    assert [os.path.basename(item.raw) for item in items] == [b"caf\xe9.jpg", b"new\nline.jpg"]
+    assert [os.path.basename(item.path) for item in items] == [b"caf\xe9.jpg", b"new\nline.jpg"]
     assert items[0].name.endswith("caf\\xe9.jpg")
     for item in items:
-        assert os.path.exists(item.raw)
-        assert item.raw in possible_paths(item.name)
+        assert os.path.exists(item.path)
+        assert item.path in possible_paths(item.name)
 
 
 def test_folder_links_are_followed_and_loops_end(tmp_path: Path) -> None:

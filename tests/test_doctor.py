@@ -83,10 +83,7 @@ def test_two_wheels_of_onnxruntime_are_a_conflict(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_gpu_whose_libraries_are_missing_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [check.state for check in diagnostics.providers()] == [
-        "works",
-        "missing" if not encoder.gpu_count() else "works",
-    ]
+    assert [check.state for check in diagnostics.providers()] == ["works", "missing" if not encoder.gpu_count() else "works"]
     monkeypatch.setattr(diagnostics, "gpu_count", lambda: 1)
 
     def load(name: str, provider: str) -> encoder.Encoder:

@@ -56,10 +56,7 @@ def test_groups_are_stars_round_the_kept_one_not_chains() -> None:
     angles = np.deg2rad([0, 10, 20, 30])
     rows = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     found = find_duplicates(ArrayVectors.of(rows, ["a", "b", "c", "d"]), threshold=float(np.cos(np.deg2rad(11))))
-    assert [(group.kept.path, [copy.path for copy in group.copies]) for group in found.groups] == [
-        ("a", ["b"]),
-        ("c", ["d"]),
-    ]
+    assert [(group.kept.path, [copy.path for copy in group.copies]) for group in found.groups] == [("a", ["b"]), ("c", ["d"])]
 
 
 def test_wrong_input_is_named() -> None:
@@ -209,8 +206,7 @@ def shirt(color: tuple[int, int, int]) -> Image.Image:
     image = Image.new("RGB", (200, 200), "white")
     draw = ImageDraw.Draw(image)
     draw.polygon(
-        [(60, 40), (140, 40), (180, 80), (155, 100), (145, 85), (145, 170), (55, 170), (55, 85), (45, 100), (20, 80)],
-        color,
+        [(60, 40), (140, 40), (180, 80), (155, 100), (145, 85), (145, 170), (55, 170), (55, 85), (45, 100), (20, 80)], color
     )
     return image
 
@@ -337,13 +333,7 @@ def test_different_images_are_no_group_and_scenes_are_not_moved(tmp_path: Path, 
 def test_the_kept_one_is_the_largest_of_the_fullest_folder_and_no_copy_by_name(tmp_path: Path, tiny: Path) -> None:
     images = tmp_path / "images"
     image = photo(1)
-    for name, quality in (
-        ("b/Copy of x.jpg", 95),
-        ("b/x (1).jpg", 94),
-        ("b/x - Copy.jpg", 93),
-        ("a/x.jpg", 92),
-        ("b/y.jpg", 91),
-    ):
+    for name, quality in (("b/Copy of x.jpg", 95), ("b/x (1).jpg", 94), ("b/x - Copy.jpg", 93), ("a/x.jpg", 92), ("b/y.jpg", 91)):
         saved(image, images / name, quality)
     saved(image.resize((120, 90)), images / "b" / "small.jpg")
     saved(photo(2), images / "b" / "other.jpg")

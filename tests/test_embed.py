@@ -172,18 +172,7 @@ def test_no_machine_dependent_text_in_reasons(tiny: Path, tmp_path: Path) -> Non
 
 def start(tiny: Path, images: Path, out: Path) -> subprocess.Popen[bytes]:
     code = "from sslfeat.cli.app import main; main()"
-    options: list[str | Path] = [
-        "--encoder",
-        tiny,
-        "--out",
-        out,
-        "--batch-size",
-        "4",
-        "--part-size",
-        "40",
-        "--threads",
-        "1",
-    ]
+    options: list[str | Path] = ["--encoder", tiny, "--out", out, "--batch-size", "4", "--part-size", "40", "--threads", "1"]
     return subprocess.Popen(
         [sys.executable, "-c", code, "embed", images, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -17,12 +17,14 @@ import pytest
 from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import FeaturesError
 from sslfeat.features import metadata, reader
-from sslfeat.features.reader import Features, FeaturesFolder, read_run, run_bytes
+from sslfeat.features.metadata import read_run
+from sslfeat.features.reader import Features, FeaturesFolder
 from sslfeat.features.update import repair_folder, update_folder
 from sslfeat.features.verify import verify
 from sslfeat.features.writer import Options, embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from sslfeat.storage import atomic
+from sslfeat.storage.records import CHECK, signed_bytes
 from tests.conftest import TINY_DIM, contents, sslfeat
 
 Action = Callable[[], object]
@@ -169,23 +171,12 @@ LIES: dict[str, Any] = {
     "inputs.sha256": [None, 0, "../../etc/passwd", "x" * 64],
     "inputs.labeled": [None, 1],
     "layout": ["csv", "../x", None, ["parquet"], 0],
-    "decode": [
-        None,
-        {"mode": "rough", "max_pixels": 1},
-        {"mode": "exact", "max_pixels": 0},
-        {"mode": "exact", "x": 1},
-    ],
+    "decode": [None, {"mode": "rough", "max_pixels": 1}, {"mode": "exact", "max_pixels": 0}, {"mode": "exact", "x": 1}],
     "part_size": [0, -1, None, "7", 10**30, 1e-9, 2**40],
     "batch_size": [0, -5, None, "x", 10**12],
     "provider": [None, 1],
     "threads": [0, -1, None, 10**9],
-    "precision": [
-        None,
-        {},
-        {"ran": "../../x", "asked": "int8"},
-        {"ran": "int8"},
-        {"ran": "int8", "asked": "int8", "sha256": 1},
-    ],
+    "precision": [None, {}, {"ran": "../../x", "asked": "int8"}, {"ran": "int8"}, {"ran": "int8", "asked": "int8", "sha256": 1}],
     "versions": [None, [], {"sslfeat": 1}],
     "surplus": [1],
 }
@@ -194,13 +185,13 @@ LIES: dict[str, Any] = {
 def lie(folder: Path, field: str, value: Any) -> None:
     """Set a field of ``features.json`` and sign it again, as whoever made the folder can."""
     run = json.loads((folder / "__sslfeat__/features.json").read_bytes())
-    del run[metadata.CHECK]
+    del run[CHECK]
     *above, last = field.split(".")
     place = run
     for name in above:
         place = place[name]
     place[last] = value
-    (folder / "__sslfeat__/features.json").write_bytes(run_bytes(run))
+    (folder / "__sslfeat__/features.json").write_bytes(signed_bytes(run))
 
 
 @pytest.fixture
@@ -253,14 +244,7 @@ def test_a_signed_lie_in_run_json_is_an_error_with_the_fields_name(
 COMMIT_LIES: dict[str, list[Any]] = {
     "rows": [-1, None, "40", 10**30, 1e400, 39, 41, True, [40]],
     "failures": [None, 3, [["a"]], [["a", "b", "c"]], [[1, 2]], {"a": "b"}, [["a", "b"]]],
-    "files": [
-        None,
-        [],
-        {},
-        {"../__sslfeat__/features.json": "0" * 64},
-        {"/etc/passwd": "0" * 64},
-        {"part-00000.parquet": None},
-    ],
+    "files": [None, [], {}, {"../__sslfeat__/features.json": "0" * 64}, {"/etc/passwd": "0" * 64}, {"part-00000.parquet": None}],
     "surplus": [1],
 }
 
@@ -331,11 +315,7 @@ def test_a_signed_part_that_holds_something_else_is_named(folder: Path) -> None:
         parquet(table.set_column(column("width"), "width", pa.array(["1"] * 40))),
     ):
         sign(folder, name, lie)
-        for read in (
-            Features.load,
-            lambda out: list(FeaturesFolder(out).parts()),
-            lambda out: refuse_any(list(verify(out))),
-        ):
+        for read in (Features.load, lambda out: list(FeaturesFolder(out).parts()), lambda out: refuse_any(list(verify(out)))):
             with pytest.raises(FeaturesError, match=r"part-00000\.parquet"):
                 read(folder)
 

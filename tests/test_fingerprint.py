@@ -174,14 +174,8 @@ def test_every_field_of_the_preprocessing_is_a_part(fields: dict[str, Any]) -> N
         (helper.make_node("Clip", ["a", "", "b"], ["x"]), helper.make_node("Clip", ["a", "b"], ["x"])),
         (helper.make_node("Elu", ["a"], ["x"], alpha=1.0), helper.make_node("Elu", ["a"], ["x"], alpha=1)),
         (helper.make_node("Elu", ["a"], ["x"], alpha=1.0), helper.make_node("Elu", ["a"], ["x"], beta=1.0)),
-        (
-            helper.make_node("Elu", ["a"], ["x"], p="1", q="23"),
-            helper.make_node("Elu", ["a"], ["x"], p="12", q="3"),
-        ),
-        (
-            helper.make_node("Elu", ["a"], ["x"], p=["1", "23"]),
-            helper.make_node("Elu", ["a"], ["x"], p=["12", "3"]),
-        ),
+        (helper.make_node("Elu", ["a"], ["x"], p="1", q="23"), helper.make_node("Elu", ["a"], ["x"], p="12", q="3")),
+        (helper.make_node("Elu", ["a"], ["x"], p=["1", "23"]), helper.make_node("Elu", ["a"], ["x"], p=["12", "3"])),
         (
             helper.make_node("Constant", [], ["x"], value=numpy_helper.from_array(np.array([1, 2]))),
             helper.make_node("Constant", [], ["x"], value=numpy_helper.from_array(np.array([1, 3]))),

@@ -107,7 +107,7 @@ def test_further_images_neither_judge_nor_were_seen(image_folder: object) -> Non
     from sslfeat.data.dataset import find_inputs
     from sslfeat.data.transforms import Preprocess
 
-    sources = [item.raw for item in find_inputs([str(image_folder)], "none")]
+    sources = [item.path for item in find_inputs([str(image_folder)], "none")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(holdout, "JUDGES", 6)
         patch.setattr(holdout, "SEEN", 2)

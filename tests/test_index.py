@@ -172,10 +172,7 @@ def test_few_rows_and_more_asked_for_than_there_are() -> None:
 def test_conditions_are_exact_where_few_rows_meet_them(kind: str) -> None:
     rows, queries = clustered(4000), clustered(50, seed=1)
     index = Index.build(rows, [f"{number % 50}/{number}.jpg" for number in range(4000)], kind=kind)
-    for pattern, members in (
-        ("7/*", np.arange(4000) % 50 == 7),
-        ("[0-3]?/*", np.isin(np.arange(4000) % 50, range(10, 40))),
-    ):
+    for pattern, members in (("7/*", np.arange(4000) % 50 == 7), ("[0-3]?/*", np.isin(np.arange(4000) % 50, range(10, 40)))):
         hits = index.search(queries, top=10, where=[f"path~{pattern}"])
         truth = exact(queries, rows[members], "cosine", 10)[0]
         found = np.mean(hits.scores >= truth[:, -1:] - 1e-5)

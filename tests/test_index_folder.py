@@ -17,13 +17,13 @@ import pytest
 
 from sslfeat import Index
 from sslfeat.errors import InputError, RetrievalError, SslfeatError
-from sslfeat.features.reader import run_bytes
 from sslfeat.retrieval import create as building
 from sslfeat.retrieval import storage as files
 from sslfeat.retrieval import tuning
 from sslfeat.retrieval.faiss_io import read_faiss
 from sslfeat.retrieval.index_types import KINDS
 from sslfeat.storage import atomic, staged
+from sslfeat.storage.records import signed_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def rows(count: int, dim: int = 8, seed: int = 0) -> Any:
 
 def sign(folder: Path, meta: dict[str, Any]) -> None:
     """Written with a valid hash, as by somebody who means it."""
-    (folder / files.META).write_bytes(run_bytes(meta))
+    (folder / files.META).write_bytes(signed_bytes(meta))
 
 
 LIES: list[tuple[str, Any]] = [
@@ -56,7 +56,7 @@ LIES: list[tuple[str, Any]] = [
 def test_fields_that_lie_are_refused_by_name_behind_a_valid_hash(tmp_path: Path) -> None:
     index = tmp_path / "index"
     Index.build(rows(300), kind="ivf").save(index)
-    good = files.read_meta(index)
+    good = files.read_metadata(index).plain()
     for place, value in LIES:
         meta = copy.deepcopy(good)
         holder = meta
@@ -69,24 +69,14 @@ def test_fields_that_lie_are_refused_by_name_behind_a_valid_hash(tmp_path: Path)
         assert str(index) in str(refused.value), place
     for place in [*good, "figures.recall", "spec.nlist", "files.index.faiss.sha256"]:
         meta = copy.deepcopy(good)
-        holder, *names = [
-            meta,
-            *(["files", "index.faiss", "sha256"] if place.startswith("files.") else place.split(".")),
-        ]
+        holder, *names = [meta, *(["files", "index.faiss", "sha256"] if place.startswith("files.") else place.split("."))]
         for name in names[:-1]:
             holder = holder[name]
         del holder[names[-1]]
         sign(index, meta)
         with pytest.raises(RetrievalError, match=names[-1].replace(".", r"\.")):
             Index.load(index)
-    for data in (
-        b"[" * 100_000,
-        b'{"format": 3, "x": ' + b"[" * 900 + b"]" * 900 + b"}",
-        b"[]",
-        b"{}",
-        b"\xff",
-        b'"x"',
-    ):
+    for data in (b"[" * 100_000, b'{"format": 3, "x": ' + b"[" * 900 + b"]" * 900 + b"}", b"[]", b"{}", b"\xff", b'"x"'):
         (index / files.META).write_bytes(data)
         with pytest.raises(RetrievalError, match=r"index\.json"):
             Index.load(index)
@@ -97,7 +87,7 @@ def test_fields_that_lie_are_refused_by_name_behind_a_valid_hash(tmp_path: Path)
 def test_any_damage_to_a_field_behind_a_valid_hash_is_named_or_harmless(tmp_path: Path) -> None:
     index = tmp_path / "index"
     Index.build(rows(300), kind="hnsw").save(index)
-    good, rng, refused = files.read_meta(index), random.Random(0), 0
+    good, rng, refused = files.read_metadata(index).plain(), random.Random(0), 0
     for _ in range(400):
         meta = copy.deepcopy(good)
         holder: Any = meta

@@ -46,21 +46,13 @@ def test_what_the_weights_are_is_in_the_config_and_in_its_hash(run: Path, tmp_pa
     config = with_source(TrainConfig("byol", ("x",), init=str(run)))
     assert config.init_sha256 is not None and len(config.init_sha256) == 64
     moved = with_source(TrainConfig("byol", ("x",), init=str(run.parent / "." / run.name)))
-    other = with_source(
-        TrainConfig(
-            "byol",
-            ("x",),
-        )
-    )
+    other = with_source(TrainConfig("byol", ("x",)))
     assert config.sha256() == moved.sha256() != other.sha256()
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [
-        ({"init": "no-such-run"}, "no run folder"),
-        ({"init": "timm/resnet18", "backbone": "resnet18"}, "weights of that network"),
-    ],
+    [({"init": "no-such-run"}, "no run folder"), ({"init": "timm/resnet18", "backbone": "resnet18"}, "weights of that network")],
 )
 def test_weights_that_cannot_be_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -116,11 +108,7 @@ def test_frozen_statistics_stay_frozen() -> None:
 def test_a_transformer_decays_block_by_block() -> None:
     config = with_defaults(TrainConfig("dino", ("x",), "vit_tiny", image_size=32, init="x"), Recipe(lr=1.0), 100, 32)
     method = build_method(config)
-    names = (
-        "conv_proj.weight",
-        "encoder.layers.encoder_layer_0.ln_1.weight",
-        "encoder.layers.encoder_layer_5.ln_1.weight",
-    )
+    names = ("conv_proj.weight", "encoder.layers.encoder_layer_0.ln_1.weight", "encoder.layers.encoder_layer_5.ln_1.weight")
     scales = [scale_of(config, method, f"encoder.body.{name}")[1] for name in names]
     assert scales == pytest.approx([0.2 * 0.7**5, 0.2 * 0.7**5, 0.2])
     assert scale_of(config, method, "encoder.body.encoder.ln.weight")[1] == pytest.approx(0.2)
@@ -156,7 +144,7 @@ def test_the_best_weights_are_kept(image_folder: Path, tmp_path: Path, monkeypat
     with (tmp_path / "run" / "watch.csv").open() as file:
         best = max(csv.DictReader(file), key=lambda row: float(row["knn"]))
     assert (result.first["knn"], result.last["knn"], result.last["step"]) == (0.3, 0.8, float(best["step"]))
-    assert load_run(tmp_path / "run")[2]["steps"] == int(best["step"]) < result.steps
+    assert load_run(tmp_path / "run")[2].steps == int(best["step"]) < result.steps
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 

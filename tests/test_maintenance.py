@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,16 @@ import pytest
 
 from sslfeat import Index
 from sslfeat.errors import RetrievalError
-from sslfeat.features.reader import run_bytes
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval import storage as files
 from sslfeat.retrieval import tuning
 from sslfeat.retrieval.create import requirements_of
 from sslfeat.retrieval.index_types import KINDS
 from sslfeat.retrieval.maintenance import change, remove
-from sslfeat.retrieval.vectors import COLUMNS, ArrayVectors
+from sslfeat.retrieval.vectors import COLUMNS, ArrayVectors, Maker
 from sslfeat.storage import atomic, staged
 from sslfeat.storage.arrow import strings
+from sslfeat.storage.records import signed_bytes
 from tests.conftest import contents
 
 DIM = 8
@@ -137,13 +138,13 @@ def test_only_what_changed_is_touched(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_another_encoders_features_are_refused_naming_both(tmp_path: Path) -> None:
     images = Images(0)
     images.new(20)
-    one, other = ({"name": name, "fingerprint": name * 20, "precision": "fp32", "path": None} for name in ("one", "two"))
+    one, other = (Maker(name, name * 20, "fp32") for name in ("one", "two"))
     vectors = images.vectors(sorted(images.rows))
     Index.build(ArrayVectors(vectors.embeddings, vectors.columns, one)).save(tmp_path / "index")
     with pytest.raises(RetrievalError, match=r"'two' \(twotwotwotwo\).*'one' \(oneoneoneone\)"):
         change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, other))
     with pytest.raises(RetrievalError, match="embedded in int8, the index in fp32"):
-        change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, {**one, "precision": "int8"}))
+        change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, replace(one, precision="int8")))
 
 
 def grow(target: str, count: str) -> None:
@@ -252,18 +253,18 @@ import os, random, sys
 from pathlib import Path
 from sslfeat import Index
 from sslfeat.errors import SslfeatError
-from sslfeat.features.reader import run_bytes
+from sslfeat.storage.records import signed_bytes
 from sslfeat.retrieval import storage as files
 
 index = Path(sys.argv[1])
-meta, good = files.read_meta(index), (index / files.VECTORS).read_bytes()
+meta, good = files.read_metadata(index).plain(), (index / files.VECTORS).read_bytes()
 rng = random.Random(1)
 for attempt in range(100):
     data = bytearray(good)
     data[rng.randrange(400)] ^= 1 << rng.randrange(8)
     (index / files.VECTORS).write_bytes(data if attempt else data[: len(data) // 2])
-    meta["files"][files.VECTORS] = files.hashes(index / files.VECTORS)
-    (index / files.META).write_bytes(run_bytes(meta))
+    meta["files"][files.VECTORS] = vars(files.hashes(index / files.VECTORS))
+    (index / files.META).write_bytes(signed_bytes(meta))
     child = os.fork()
     if not child:
         try:
@@ -300,8 +301,8 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     meta = json.loads((index / files.META).read_bytes())
     meta.pop("check")
     pq.write_table(pq.read_table(index / files.IDS).slice(1), index / files.IDS)
-    meta["files"][files.IDS] = files.hashes(index / files.IDS)
-    (index / files.META).write_bytes(run_bytes(meta))
+    meta["files"][files.IDS] = vars(files.hashes(index / files.IDS))
+    (index / files.META).write_bytes(signed_bytes(meta))
     with pytest.raises(RetrievalError, match="29 rows, 30 were recorded"):
         Index.load(index)
 
@@ -327,7 +328,7 @@ def test_a_large_file_is_verified_once_and_again_when_it_changed(tmp_path: Path,
     (index / files.VECTORS).write_bytes(data)
     with pytest.raises(RetrievalError, match="altered or damaged"):
         Index.load(index)
-    meta = files.read_meta(index)
+    meta = files.read_metadata(index)
     data[100] ^= 1
     (index / files.VECTORS).write_bytes(data)
     files.verify_file(index, files.VECTORS, meta)

@@ -65,7 +65,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settled(path: Path, images: Path, asked: str, said: list[str] | None = None) -> Encoder:
     file = check_encoder(path.read_bytes())
-    sources = [item.raw for item in find_inputs([images])]
+    sources = [item.path for item in find_inputs([images])]
     return settle(file, Encoder(file, "cpu"), sources, asked, Decoding(), None, (said if said is not None else []).append)
 
 

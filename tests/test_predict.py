@@ -15,6 +15,7 @@ from sslfeat.evaluation.probing.logistic import Linear
 from sslfeat.evaluation.probing.probe import Probed
 from sslfeat.evaluation.probing.run import run_folders
 from sslfeat.features.reader import Features
+from sslfeat.inference.model_card import Identity
 from tests.conftest import sslfeat, write_tiny
 
 
@@ -63,11 +64,11 @@ def test_probabilities_of_one_label_and_of_several() -> None:
     model = Linear(*(rng.normal(size=size).astype(np.float32) for size in (4, (4, 3), 3)))
     x = rng.normal(0, 30, (5, 4)).astype(np.float32)
     z = ((x - model.mean) @ model.weights + model.bias).astype(np.float64)
-    one, several = (SavedProbe(model, ["a", "b", "c"], {}, flag, {}).probabilities(x) for flag in (False, True))
+    one, several = (SavedProbe(model, ["a", "b", "c"], Identity("a", "f"), flag, {}).probabilities(x) for flag in (False, True))
     assert one == pytest.approx(np.exp(z) / np.exp(z).sum(1, keepdims=True), abs=1e-5)
     assert several == pytest.approx(1 / (1 + np.exp(-z)), abs=1e-5)
     with pytest.raises(FeaturesError, match=r"\(5, 3\) were given; the probe takes \(N, 4\)"):
-        SavedProbe(model, ["a", "b", "c"], {}, False, {}).probabilities(x[:, :3])
+        SavedProbe(model, ["a", "b", "c"], Identity("a", "f"), False, {}).probabilities(x[:, :3])
 
 
 def test_encoders_are_compared_on_the_same_images(image_folder: Path, tiny: Path, tmp_path: Path) -> None:

@@ -15,12 +15,10 @@ from sslfeat.evaluation.probing import bootstrap, knn, labels, probe
 from sslfeat.evaluation.probing.confusion import class_figures, confusion
 from sslfeat.evaluation.probing.probe import ProbeOptions
 from sslfeat.evaluation.probing.regularization import STRENGTHS
-from sslfeat.evaluation.probing.run import probe_folders, run_folders
+from sslfeat.evaluation.probing.run import run_folders
 from sslfeat.evaluation.probing.splits import folds
 from sslfeat.features.reader import Features
-from tests.conftest import sslfeat, write_tiny
-
-CARD = {"name": "a", "dim": 4}
+from tests.conftest import labels_from_table, run_of, sslfeat, write_tiny
 
 
 def clusters(n: int, spread: float, seed: int = 0) -> labels.Labeled:
@@ -31,8 +29,7 @@ def clusters(n: int, spread: float, seed: int = 0) -> labels.Labeled:
 
 
 def features(rows: labels.Labeled, given: list[str | None] | None = None, fingerprint: str = "f") -> Features:
-    run = {"encoder": {"fingerprint": fingerprint, "card": CARD}}
-    return Features(rows.x, [str(i) for i in range(len(rows.x))], given or list(rows.y), run)
+    return Features(rows.x, [str(i) for i in range(len(rows.x))], given or list(rows.y), run_of(fingerprint=fingerprint))
 
 
 def test_separable_and_random_features() -> None:
@@ -92,18 +89,18 @@ def test_the_split_is_stratified_disjoint_and_seeded() -> None:
 def test_refusals_name_the_fault() -> None:
     rows = clusters(30, 0.1)
     with pytest.raises(FeaturesError, match="0 classes"):
-        probe_folders(features(rows, [None] * 30), None)
+        run_folders(features(rows, [None] * 30))
     with pytest.raises(FeaturesError, match="1 classes"):
-        probe_folders(features(rows, ["only", *[None] * 29]), None)
+        run_folders(features(rows, ["only", *[None] * 29]))
     with pytest.raises(FeaturesError, match="class 'lone' has a single row"):
-        probe_folders(features(rows, ["lone", *rows.y[1:]]), None)
+        run_folders(features(rows, ["lone", *rows.y[1:]]))
     with pytest.raises(FeaturesError, match="different encoders"):
-        probe_folders(features(rows), features(rows, fingerprint="g"))
+        run_folders(features(rows), features(rows, fingerprint="g"))
     with pytest.raises(FeaturesError, match="lacks: zebra"):
-        probe_folders(features(rows), features(rows, ["zebra", *rows.y[1:]]))
+        run_folders(features(rows), features(rows, ["zebra", *rows.y[1:]]))
     rows.x[0, 0] = np.nan
     with pytest.raises(FeaturesError, match="not finite"):
-        probe_folders(features(rows), None)
+        run_folders(features(rows))
 
 
 def test_the_command_line_on_one_and_on_two_folders(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
@@ -233,26 +230,26 @@ def test_labels_come_from_tables_by_any_way_of_writing_the_path(tmp_path: Path) 
     table = tmp_path / "labels.csv"
     for written in (paths, [f"pics/{i}.jpg" for i in range(4)], [f"{i}.jpg" for i in range(4)]):
         table.write_text("file,kind\n" + "\n".join(f"{name},k{i}" for i, name in enumerate(written[:3])))
-        assert labels.from_table(table, paths, "kind") == ["k0", "k1", "k2", None]
+        assert labels_from_table(table, paths, "kind") == ["k0", "k1", "k2", None]
     import pyarrow as pa
     from pyarrow import parquet
 
     parquet.write_table(pa.table({"path": paths, "label": [["b", "a"], [], None, ["a"]]}), tmp_path / "l.parquet")
-    assert labels.from_table(tmp_path / "l.parquet", paths) == [("a", "b"), (), None, ("a",)]
+    assert labels_from_table(tmp_path / "l.parquet", paths) == [("a", "b"), (), None, ("a",)]
     table.write_text("path,label\n0.jpg,a; b\n1.jpg,\n")
-    assert labels.from_table(table, paths, separator=";") == [("a", "b"), (), None, None]
-    assert labels.from_folders(paths) == ["pics"] * 4
+    assert labels_from_table(table, paths, separator=";") == [("a", "b"), (), None, None]
+    assert labels.class_folders(paths)[0] == ["pics"] * 4
 
 
 def test_tables_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     with pytest.raises(InputError, match=r"labels\.csv cannot be read"):
-        labels.from_table(table, ["a"])
+        labels_from_table(table, ["a"])
     table.write_text("path,kind\na,1\na,2\n")
     with pytest.raises(InputError, match=r"no column 'label'.*path, kind: name one with --column"):
-        labels.from_table(table, ["a"])
+        labels_from_table(table, ["a"])
     with pytest.raises(InputError, match="a has two labels, '1' and '2'"):
-        labels.from_table(table, ["a"], "kind")
+        labels_from_table(table, ["a"], "kind")
     table.write_text("path,label\nb,1\n")
     with pytest.raises(InputError, match="no label for any of the 1 images"):
-        labels.from_table(table, ["a"])
+        labels_from_table(table, ["a"])

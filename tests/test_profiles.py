@@ -176,7 +176,7 @@ def test_lists_are_read_as_they_are_written(tmp_path: Path, monkeypatch: pytest.
     for kind, data in written.items():
         (lists / f"{kind}.txt").write_bytes(data)
         found = find_inputs([f"lists/{kind}.txt"], "none")
-        assert sorted(os.path.realpath(item.raw).decode() for item in found) == [str(tmp_path / name) for name in names], kind
+        assert sorted(os.path.realpath(item.path).decode() for item in found) == [str(tmp_path / name) for name in names], kind
 
 
 def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:

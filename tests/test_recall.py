@@ -14,7 +14,7 @@ import pytest
 from sslfeat import Index
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval import create as building
-from sslfeat.retrieval import growth, tuning
+from sslfeat.retrieval import growth, recall, tuning
 from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import Truth
 from sslfeat.retrieval.index_types import IndexSpec, parameters
@@ -96,10 +96,7 @@ def test_a_condition_that_goes_with_the_query_is_met(built: tuple[Index, FloatAr
         (["label!=c0"], labels != 0),
         (["path~*7"], np.arange(ROWS) % 10 == 7),
         (["path!~*7"], np.arange(ROWS) % 10 != 7),
-        (
-            ["label=c1", "path=" + str(np.flatnonzero(labels == 1)[5])],
-            np.arange(ROWS) == np.flatnonzero(labels == 1)[5],
-        ),
+        (["label=c1", "path=" + str(np.flatnonzero(labels == 1)[5])], np.arange(ROWS) == np.flatnonzero(labels == 1)[5]),
     ):
         k = min(10, int(allowed.sum()))
         hits = index.search(queries, top=k, where=where)
@@ -140,7 +137,7 @@ def test_what_is_stated_was_tuned_on_other_queries(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(building, "tune_all", spy("tuned", tuning.tune_all))
     monkeypatch.setattr(growth, "least_recall", spy("tuned", tuning.least_recall))
     for module in (building, growth):
-        monkeypatch.setattr(module, "measure", spy("measured", tuning.measure))
+        monkeypatch.setattr(module, "measure", spy("measured", recall.measure))
     index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)
     _check_apart(seen, 150)
     before = index.meta
@@ -239,7 +236,7 @@ def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pyt
     before = index.meta["figures"]["recall_at"]
 
     def measured(index: Any, spec: IndexSpec, levels: tuning.Levels, truth: Truth) -> dict[str, Any]:
-        return {**tuning.measure(index, spec, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
+        return {**recall.measure(index, spec, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
 
     monkeypatch.setattr(growth, "measure", measured)
     index.add(named(*clouds(1000, 1), first=3000))
@@ -252,12 +249,7 @@ def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pyt
 def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
     rows = prepare(clouds(500, 0)[0], "cosine")
     lots = np.where(np.arange(500) % 5 == 0, np.random.default_rng(0).random(500), np.nan)
-    for spec in (
-        IndexSpec("ivf", nlist=4),
-        IndexSpec("hnsw", hnsw_m=32),
-        IndexSpec("ivfpq", nlist=1, pq_m=8),
-        IndexSpec("flat"),
-    ):
+    for spec in (IndexSpec("ivf", nlist=4), IndexSpec("hnsw", hnsw_m=32), IndexSpec("ivfpq", nlist=1, pq_m=8), IndexSpec("flat")):
         builder = Builder(spec, DIM, "cosine", tmp_path, rows)
         for part in range(0, 500, 100):
             builder.add(rows[part : part + 100], lots[part : part + 100])
@@ -324,10 +316,7 @@ def test_a_short_answer_is_asked_again_until_it_is_whole() -> None:
 
 def test_ladders_reach_as_deep_as_they_are_for() -> None:
     for depth in tuning.DEPTHS:
-        for name, spec in (
-            ("efSearch", IndexSpec("hnsw", hnsw_m=32)),
-            ("candidates", IndexSpec("ivfpq", nlist=64, pq_m=8)),
-        ):
+        for name, spec in (("efSearch", IndexSpec("hnsw", hnsw_m=32)), ("candidates", IndexSpec("ivfpq", nlist=64, pq_m=8))):
             tried = [settings[name] for ladder in spec.ladders(depth) for settings in ladder]
             assert min(tried) >= min(depth, 1000)
             assert max(tried) >= 6 * depth

@@ -10,7 +10,7 @@ from torch import nn
 
 from sslfeat.data.synthetic import draw_samples
 from sslfeat.models.backbones.registry import build_backbone
-from sslfeat.models.engine.checkpoint import load_checkpoint, save_checkpoint
+from sslfeat.models.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config, save_config
 from sslfeat.models.engine.schedule import learning_rate
 from sslfeat.models.engine.setup import make_optimizer
@@ -74,9 +74,9 @@ def test_the_optimizers_state_comes_back_in_its_parameters_layout(tmp_path: Path
     module, optimizer = made()
     module(torch.rand(2, 3, 6, 6)).sum().backward()
     optimizer.step()
-    save_checkpoint(tmp_path / "last.ckpt", module, optimizer, {"step": 1})
+    save_checkpoint(tmp_path / "last.ckpt", module, optimizer, Progress(1, 0.5))
     other, restored = made()
-    assert load_checkpoint(tmp_path / "last.ckpt", other, restored) == {"step": 1}
+    assert load_checkpoint(tmp_path / "last.ckpt", other, restored) == Progress(1, 0.5)
     for mine, theirs in zip(module.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
         assert mine.stride() == theirs.stride()

@@ -20,10 +20,10 @@ from sslfeat.evaluation.probing.run import run_folders
 from sslfeat.evaluation.probing.splits import Contents, folds, held_out
 from sslfeat.features.reader import Features
 from sslfeat.numerics.arrays import FloatArray
-from tests.conftest import sslfeat
+from tests.conftest import run_of, sslfeat
 
 RNG = np.random.default_rng(0)
-RUN = {"encoder": {"fingerprint": "f", "card": {"name": "a", "dim": 4}}}
+RUN = run_of()
 
 
 def noise(count: int, dim: int = 40) -> Labeled:
@@ -65,7 +65,7 @@ def test_copies_are_on_one_side() -> None:
     masks = folds(y, rows.classes, 5, 0, contents)
     assert (np.sum(masks, axis=0) == 1).all()
     assert all(not np.isin(contents[mask], contents[~mask]).any() for mask in masks)
-    several = multi_labeled(Features(x, [""] * 180, [], {}, contents), [(name,) for name in rows.y])
+    several = multi_labeled(Features(x, [""] * 180, [], RUN, contents), [(name,) for name in rows.y])
     for seed in range(3):
         train_rows, test_rows = split_rows(several, 0.2, seed)
         assert apart(test_rows.contents, train_rows.contents)

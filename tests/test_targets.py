@@ -90,16 +90,13 @@ def test_every_target_gives_the_features(
     if (name, kind) == ("openvino-int8", "resnet"):
         pytest.skip("OpenVINO computes 8-bit convolutions of few channels wrongly; the gate refuses them (docs/export.md)")
     source, out = origins(kind), tmp_path / "made here"
-    unlike_photographs = (name, kind) == (
-        "int8",
-        "resnet",
-    )  # drawn images are, and 8 bits suffer: on real ones it passes
+    unlike_photographs = (name, kind) == ("int8", "resnet")  # drawn images are, and 8 bits suffer: on real ones it passes
     report = convert(source, ExportRequest(name, out, [str(many)], allow=unlike_photographs))
     if not unlike_photographs:
         assert all(verdict.passed for verdict in report.verdicts)
         assert report.overridden == []
     assert set(report.seconds) == {1, 8}
-    fresh = [item.raw for item in find_inputs([str(image_folder)], "none")][:8]
+    fresh = [item.path for item in find_inputs([str(image_folder)], "none")][:8]
     pixels, _ = decode_all(fresh, source.file.card.preprocess)
     wanted, found = reference(source, pixels), open_artifact(out).run(pixels)
     cosine = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(wanted, found, strict=True)]
@@ -154,10 +151,7 @@ def test_triton_and_trtexec_know_the_shapes(origins: Callable[[str], Origin], ma
     assert (config.name, config.backend, config.max_batch_size) == ("encoder", "onnxruntime", 64)
     assert [*config.input[0].dims, *config.output[0].dims] == [32, 32, 3, origins("vit").file.card.dim]
     session = onnxruntime.InferenceSession(tmp_path / "triton" / "encoder" / "1" / "model.onnx", providers=CPU)
-    assert [config.input[0].name, config.output[0].name] == [
-        session.get_inputs()[0].name,
-        session.get_outputs()[0].name,
-    ]
+    assert [config.input[0].name, config.output[0].name] == [session.get_inputs()[0].name, session.get_outputs()[0].name]
     assert "--optShapes=image:8x32x32x3" in (tmp_path / "tensorrt" / "build.sh").read_text()
 
 
@@ -221,7 +215,7 @@ def test_int8_is_the_way_that_holds(
     file = origins("vit").file
     assert ways(file.data) == ["dynamic", "static", "weights"]
     assert ways(origin("sslfeat-small").file.data) == ["static", "dynamic", "weights"]
-    pixels, _ = decode_all([item.raw for item in find_inputs([str(many)], "none")], file.card.preprocess)
+    pixels, _ = decode_all([item.path for item in find_inputs([str(many)], "none")], file.card.preprocess)
     monkeypatch.setattr(quantization, "quantize", spoil_one(bad))
     assert quantization.best_int8(file.data, pixels) == file.data
 
@@ -348,7 +342,7 @@ def test_what_others_will_see_is_drawn_unless_it_is_given(tiny: Path, many: Path
 
 def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "IMAGES", 12)
-    sources = [item.raw for item in find_inputs([str(many)], "none")]
+    sources = [item.path for item in find_inputs([str(many)], "none")]
     found = comparing.compare(str(tiny), str(tiny), sources, show=12, laps=1)
     places = sorted(sources.index(worst.path.encode()) for worst in found.worst)
     assert (found.images, len(places)) == (12, 12)
@@ -360,7 +354,7 @@ def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeyp
 
 
 def test_a_panel_is_a_random_draw_of_what_can_be_read(many: Path, tmp_path: Path) -> None:
-    sources = [item.raw for item in find_inputs([str(many)], "none")]
+    sources = [item.path for item in find_inputs([str(many)], "none")]
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     panel = draw_panel([*sources, str(tmp_path / "broken.jpg").encode()], Preprocess(8, 8))
     assert (len(panel.judged), len(panel.names), len(panel.seen)) == (64, 64, 16)
@@ -407,10 +401,7 @@ def test_the_command(image_folder: Path, tiny: Path, many: Path, tmp_path: Path)
     assert "overlap@10     1.0000" in compared.stdout
     assert (tmp_path / "p.html").read_text().count("<figure>") == 2
     timed = sslfeat("bench", out, "--seconds", "0.01", "--threads", "1", "--batch", "1,2", "--json")
-    assert [(row["provider"], row["batch"]) for row in json.loads(timed.stdout)] == [
-        ("onnxruntime", 1),
-        ("onnxruntime", 2),
-    ]
+    assert [(row["provider"], row["batch"]) for row in json.loads(timed.stdout)] == [("onnxruntime", 1), ("onnxruntime", 2)]
     assert "without its torch weights" in sslfeat("export", tiny, "--target", "ncnn", "--out", tmp_path / "n").stderr
     assert "onnx-full      images of any size in" in sslfeat("export", tiny, "--target", "magic").stderr
     assert "another --target" in sslfeat("export", tiny).stderr

@@ -66,18 +66,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def start(image_folder: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     code = "from sslfeat.cli.app import main; main()"
     settings = [*TINY_RUN, "--steps", "120", "--checkpoint-steps", "5"]
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "train",
-        "rotation",
-        str(image_folder),
-        "--out",
-        str(out),
-        *settings,
-        *options,
-    ]
+    command = [sys.executable, "-c", code, "train", "rotation", str(image_folder), "--out", str(out), *settings, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

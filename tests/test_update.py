@@ -20,8 +20,8 @@ from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.errors import FeaturesError
 from sslfeat.features import reuse
 from sslfeat.features.formats import read_embeddings
-from sslfeat.features.metadata import load_manifest
-from sslfeat.features.reader import Features, read_run
+from sslfeat.features.metadata import load_manifest, read_run
+from sslfeat.features.reader import Features
 from sslfeat.features.update import load_encoder, repair_folder, update_folder
 from sslfeat.features.verify import verify
 from sslfeat.features.writer import Options, Summary, embed_to_folder
@@ -156,7 +156,7 @@ def test_a_moved_folder_is_taken_over_by_an_update_and_named_by_a_plain_run(tiny
     _, changes = update_folder(load(tiny), moved, tmp_path / "f", options())
     assert changes is not None
     assert (changes.none, Counting.shown) == (True, 0)
-    assert Features.load(tmp_path / "f").paths == [item.name for item in moved if b"broken" not in item.raw]
+    assert Features.load(tmp_path / "f").paths == [item.name for item in moved if b"broken" not in item.path]
 
 
 def replace(path: Path, by: bytes) -> None:
@@ -265,7 +265,7 @@ def test_each_old_part_is_read_once_and_forgotten_with_its_last_row(
         rows |= known.rows(start, start + 7)
         assert len(known._cache) <= 1, "what no later part needs is kept"
     assert not known._cache
-    new = [b"/00-" in item.raw or item.raw.endswith(b"broken.jpg") for item in now.inputs]
+    new = [b"/00-" in item.path or item.path.endswith(b"broken.jpg") for item in now.inputs]
     assert sorted(rows) == np.flatnonzero(~np.array(new)).tolist()
     assert sorted(reads) == sorted(set(reads)), "an old part was read twice"
 

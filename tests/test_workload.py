@@ -60,10 +60,7 @@ def large_constant_node(model: onnx.ModelProto) -> None:
         (node("Tile", "embedding", "s", constants={"s": [1 << 20, 1 << 20]}), "Tile"),
         (node("Expand", "embedding", "s", constants={"s": [1 << 30, 1, 8]}), "Expand"),
         (node("Pad", "embedding", "s", constants={"s": [0, 0, 0, 1 << 38]}), "Pad"),
-        (
-            node("Range", "a", "b", "c", constants={"a": np.float32(0), "b": np.float32(1e12), "c": np.float32(1)}),
-            "Range",
-        ),
+        (node("Range", "a", "b", "c", constants={"a": np.float32(0), "b": np.float32(1e12), "c": np.float32(1)}), "Range"),
         (node("Resize", "nchw", "", "s", constants={"s": np.array([1, 1, 1 << 18, 1 << 18], np.float32)}), "Resize"),
         (node("Conv", "nchw", "weight", pads=[1 << 20] * 4), "Conv"),
         (doubling, "Concat"),

@@ -169,10 +169,7 @@ def test_a_signal_ends_the_run_at_once_even_if_an_image_hangs(
         f"isolated.COMMAND = (sys.executable, {str(tmp_path / 'decoder.py')!r})\n" + MAIN
     )
     process = subprocess.Popen(
-        command(tiny, images, tmp_path / "f", code),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
+        command(tiny, images, tmp_path / "f", code), stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
     wait_for(tmp_path / "f" / "__sslfeat__/part-00003.json", process)
     time.sleep(0.5)
@@ -189,10 +186,7 @@ def test_a_signal_ends_the_run_at_once_even_if_an_image_hangs(
 
 def test_a_killed_run_leaves_no_decoders(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(tiny, image_folder, tmp_path / "f"),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
+        command(tiny, image_folder, tmp_path / "f"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
     wait_for(tmp_path / "f" / "__sslfeat__/part-00000.json", process)
     process.kill()

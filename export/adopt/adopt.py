@@ -26,8 +26,8 @@ from sslfeat.export.adopt.foreign_model import (
 )
 from sslfeat.export.adopt.towers import image_part
 from sslfeat.inference.backends import OnnxRuntimeBackend, brief
-from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
-from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile, check_encoder
+from sslfeat.inference.model_card import Card, Parity, TrainingData
+from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile, check_encoder, with_card
 from sslfeat.numerics.similarity import cosines, neighbor_overlap
 
 BATCH_SIZES = (1, 3)
@@ -50,34 +50,34 @@ def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> En
         AdoptRequest.scale,
     ):
         raise UsageError("its input is uint8, so it scales and normalizes inside: leave --mean, --std and --config out")
-    wanted, shape = _reference(model, request, pixels)
+    reference, shape = _reference(model, request, pixels)
     layer, graph = (name.removeprefix(PREFIX) for name in (embedding_port(model, request).name, model.graph.name))
     card = Card(
         name=request.name, method="adopted", backbone=graph or "unnamed", layer=layer,
-        dim=wanted.shape[1], preprocess=request.preprocess, training_data=UNKNOWN, license=request.license,
+        dim=reference.shape[1], preprocess=request.preprocess, training_data=UNKNOWN, license=request.license,
         config_sha256=hashlib.sha256(data).hexdigest(), versions={"sslfeat": __version__, "onnx": onnx.__version__},
         parity=Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0),
     )  # fmt: skip
-    wrapped = _wrapped(model, request, wanted.shape[1], shape)
-    session = OnnxRuntimeBackend(_bytes(wrapped, card), "cpu", 1)
+    wrapped = _wrapped(model, request, reference.shape[1], shape)
+    session = OnnxRuntimeBackend(with_card(wrapped, card), "cpu", 1)
     try:
         found = [np.concatenate([session.run(part) for part in _parts(pixels, size)]) for size in BATCH_SIZES]
     except EncoderFileError as error:
         raise EncoderFileError(batch_cure(port)) from error
-    if any(rows.shape != wanted.shape for rows in found):
+    if any(rows.shape != reference.shape for rows in found):
         raise EncoderFileError(batch_cure(port))
     parity = Parity(
         images=len(pixels), source=source, batch_sizes=BATCH_SIZES,
-        max_abs_diff=float(max(np.abs(rows - wanted).max() for rows in found)),
-        scale=float(np.abs(wanted).max()), min_cosine=min(float(cosines(rows, wanted).min()) for rows in found),
-        neighbor_overlap=min(neighbor_overlap(rows, wanted) for rows in found),
+        max_abs_diff=float(max(np.abs(rows - reference).max() for rows in found)),
+        scale=float(np.abs(reference).max()), min_cosine=min(float(cosines(rows, reference).min()) for rows in found),
+        neighbor_overlap=min(neighbor_overlap(rows, reference) for rows in found),
     )  # fmt: skip
     if not parity.max_abs_diff <= (WITHIN_HALF if kind == TensorProto.FLOAT16 else WITHIN) * parity.scale:
         raise ParityError(
             f"in batches the model gives other features, by {parity.max_abs_diff:.3g} of {parity.scale:.3g}: "
             f"{_why_it_depends(model, port)}"
         )
-    return check_encoder(_bytes(wrapped, dataclasses.replace(card, parity=parity)))
+    return check_encoder(with_card(wrapped, dataclasses.replace(card, parity=parity)))
 
 
 def _why_it_depends(model: onnx.ModelProto, port: onnx.ValueInfoProto) -> str:
@@ -217,10 +217,3 @@ def _way_out(name: str, shape: tuple[int, ...], pool: str) -> list[onnx.NodeProt
 
 def _parts(pixels: Pixels, size: int) -> list[Pixels]:
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
-
-
-def _bytes(model: onnx.ModelProto, card: Card) -> bytes:
-    del model.metadata_props[:]
-    model.metadata_props.add(key=CARD_KEY, value=card.to_json())
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data

@@ -68,16 +68,16 @@ def _length(tensor: onnx.TensorProto) -> int:
 def _fill(tensor: onnx.TensorProto, folder: Path) -> None:
     """Read a tensor's values, and forget where they were."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    name, wanted = entries.get("location", ""), _length(tensor)
+    name, expected = entries.get("location", ""), _length(tensor)
     try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", expected))
     except ValueError as error:
         raise EncoderFileError(f"the tensor {tensor.name!r} is at no place in {name!r} that is a number") from error
-    if offset < 0 or length != wanted:
-        raise EncoderFileError(f"the tensor {tensor.name!r} has {length} bytes in {name!r}, not {wanted}")
+    if offset < 0 or length != expected:
+        raise EncoderFileError(f"the tensor {tensor.name!r} has {length} bytes in {name!r}, not {expected}")
     with _opened(folder, name) as file:
-        values = os.pread(file, wanted, offset) if wanted <= ROOM else _pieces(file, wanted, offset)
-    if len(values) != wanted:
+        values = os.pread(file, expected, offset) if expected <= ROOM else _pieces(file, expected, offset)
+    if len(values) != expected:
         raise EncoderFileError(f"{folder / name} ends before the tensor {tensor.name!r} does: it is not whole")
     tensor.raw_data = values
     del tensor.external_data[:]

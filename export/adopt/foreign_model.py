@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, compose, version_converter
 
 from sslfeat.data.transforms import FILTERS, Preprocess
 from sslfeat.errors import EncoderFileError, InputError, UsageError
 from sslfeat.inference.backends import brief
 from sslfeat.inference.model_card import CARD_KEY
-from sslfeat.inference.onnx_model import MAX_BYTES, refuse_unsafe
+from sslfeat.inference.onnx_model import MAX_BYTES, parse_model
 
 POOLS = ("none", "cls", "mean")
 OLDEST_OPSET = 13
@@ -96,13 +95,7 @@ def read_foreign(data: bytes) -> onnx.ModelProto:
     """A checked foreign model, every name in it prefixed so that it meets none of ours. Raises EncoderFileError."""
     if len(data) > MAX_BYTES:
         raise EncoderFileError(f"too large: {len(data)} bytes, the limit is {MAX_BYTES}")
-    try:
-        model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError) as error:
-        raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
-    if not model.graph.node or not model.graph.output:
-        raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
-    refuse_unsafe(model)
+    model = parse_model(data)
     if any(entry.key == CARD_KEY for entry in model.metadata_props):
         raise EncoderFileError("it carries an sslfeat card already: use it as it is")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
@@ -152,10 +145,10 @@ def embedding_port(model: onnx.ModelProto, request: AdoptRequest) -> onnx.ValueI
     if len(names) == 1:
         return model.graph.output[0]
     ranks = {port.name.removeprefix(PREFIX): len(port.type.tensor_type.shape.dim) for port in model.graph.output}
-    wanted = [name for name in names if ranks[name] in ((2,) if request.pool == "none" else (3, 4))]
-    if len(wanted) != 1:
+    fitting = [name for name in names if ranks[name] in ((2,) if request.pool == "none" else (3, 4))]
+    if len(fitting) != 1:
         raise EncoderFileError(f"it has {len(names)} outputs: choose one with --output: {', '.join(names)}")
-    return model.graph.output[names.index(wanted[0])]
+    return model.graph.output[names.index(fitting[0])]
 
 
 def batch_cure(port: onnx.ValueInfoProto) -> str:

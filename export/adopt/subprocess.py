@@ -1,6 +1,6 @@
 """Foreign models are run in a process of their own: a hostile or broken one may crash, hang or ask for terabytes there.
 
-``python -m sslfeat.export.adopt.subprocess FOLDER`` is that process; ``adopt_apart`` is the way to call it.
+``python -m sslfeat.export.adopt.subprocess FOLDER`` is that process; ``adopt_in_subprocess`` is the way to call it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TIMEOUT = 600  # seconds
 MEMORY = 32 << 30  # of addresses
 
 
-def adopt_apart(data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT) -> EncoderFile:
+def adopt_in_subprocess(data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT) -> EncoderFile:
     """``adopt`` in a process of its own. Raises EncoderFileError, for a model that crashes or hangs too."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -40,12 +40,7 @@ def _run(folder: Path) -> None:
     fields = json.loads((folder / "request.json").read_text())
     source = fields.pop("source")
     request = AdoptRequest(
-        **{
-            **fields,
-            "preprocess": Preprocess(**fields["preprocess"]),
-            "mean": tuple(fields["mean"]),
-            "std": tuple(fields["std"]),
-        }
+        **{**fields, "preprocess": Preprocess(**fields["preprocess"]), "mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
     )
     file = adopt((folder / "model.onnx").read_bytes(), request, np.load(folder / "pixels.npy"), source)
     (folder / "adopted.onnx").write_bytes(file.data)

@@ -64,7 +64,7 @@ def served(folder: Path) -> Iterator[tuple[str, queue.Queue[Any]]]:
             thread.join()
 
 
-def ask(address: str, heard: queue.Queue[Any], profile: Path) -> npt.NDArray[np.float32]:
+def open_page(address: str, heard: queue.Queue[Any], profile: Path) -> npt.NDArray[np.float32]:
     """Open a page without a window, and wait for the rows (N, D) that it posts. Raises ExportError."""
     browser = find_browser()
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfeat.errors import ExportError, MissingExtraError
+from sslfeat.errors import ExportError, needs
 from sslfeat.export.targets.base import Source
 from sslfeat.inference.model_card import CARD_KEY
 
@@ -21,10 +21,8 @@ def coreml(source: Source, out: Path) -> None:
     card = source.file.card
     size = card.preprocess.size
     with quiet():
-        try:
+        with needs("coreml", "coremltools"):
             import coremltools
-        except ImportError as error:
-            raise MissingExtraError("coreml", "coremltools") from error
         program = torch.export.export(Planes(source.torch()).eval(), (example(size),)).run_decompositions({})
         model = coremltools.convert(
             program,

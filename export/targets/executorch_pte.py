@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfeat.errors import MissingExtraError
+from sslfeat.errors import needs
 from sslfeat.export.targets.base import Source
 
 MAIN = "encoder.pte"
@@ -20,11 +20,9 @@ def executorch(source: Source, out: Path) -> None:
     size = source.file.card.preprocess.size
     batch = torch.export.Dim("batch", min=1, max=MOST)
     with quiet():
-        try:
+        with needs("executorch", "executorch"):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
-        except ImportError as error:
-            raise MissingExtraError("executorch", "executorch") from error
         images = torch.zeros(2, size, size, 3, dtype=torch.uint8)
         program = torch.export.export(source.torch(), (images,), dynamic_shapes={"image": {0: batch}})
         data = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfeat.errors import MissingExtraError
+from sslfeat.errors import needs
 from sslfeat.export.targets.base import Source
 
 MAIN = "encoder.tflite"
@@ -16,9 +16,7 @@ def litert(source: Source, out: Path) -> None:
     from sslfeat.export.to_onnx import quiet
 
     with quiet():
-        try:
+        with needs("litert", "litert-torch"):
             import litert_torch
-        except ImportError as error:
-            raise MissingExtraError("litert", "litert-torch") from error
         model = litert_torch.convert(Planes(source.torch()).eval(), (example(source.file.card.preprocess.size),))
         model.export(str(out / MAIN))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from sslfeat.errors import ExportError, MissingExtraError
+from sslfeat.errors import ExportError, needs
 from sslfeat.export.targets.base import Source
+from sslfeat.system.subprocesses import run_program
 
 MAIN = "encoder.param"
 TIMEOUT = 600  # seconds
@@ -17,10 +17,8 @@ TIMEOUT = 600  # seconds
 
 def ncnn(source: Source, out: Path) -> None:
     """``encoder.param`` and ``encoder.bin``: blob ``in0`` is the image, planes of 0 to 255; ``out0`` the embedding."""
-    try:
+    with needs("ncnn", "pnnx"):
         import pnnx
-    except ImportError as error:
-        raise MissingExtraError("ncnn", "pnnx") from error
     import torch
 
     from sslfeat.export.targets.planes import Planes, example
@@ -34,11 +32,10 @@ def ncnn(source: Source, out: Path) -> None:
         with quiet():
             trace: Any = torch.jit.trace  # which has no types
             trace(Planes(source.torch()).eval(), example(size)).save(str(traced))
-        done = subprocess.run(
-            [program, traced.name, f"inputshape=[1,3,{size},{size}]", "fp16=0", f"ncnnparam={out.resolve() / MAIN}",
-             f"ncnnbin={out.resolve() / 'encoder.bin'}"],
-            cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False,
-        )  # fmt: skip
-    if done.returncode or not (out / MAIN).exists():
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise ExportError(f"pnnx could not convert the encoder: {' '.join(last) or f'exit code {done.returncode}'}")
+        command: list[str | Path] = [
+            program, traced.name, f"inputshape=[1,3,{size},{size}]", "fp16=0", f"ncnnparam={out.resolve() / MAIN}",
+            f"ncnnbin={out.resolve() / 'encoder.bin'}",
+        ]  # fmt: skip
+        run_program(command, TIMEOUT, "pnnx, which converts the encoder,", ExportError, Path(folder))
+    if not (out / MAIN).exists():
+        raise ExportError("pnnx could not convert the encoder, and did not say why")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sslfeat.errors import MissingExtraError
+from sslfeat.errors import needs
 from sslfeat.export.targets.base import Source
 from sslfeat.inference.model_card import CARD_KEY
 from sslfeat.inference.quantization import best_int8
@@ -29,10 +29,8 @@ def int8(source: Source, out: Path) -> None:
 
 
 def _save(source: Source, data: bytes, out: Path, half: bool) -> None:
-    try:
+    with needs("openvino", "openvino"):
         import openvino
-    except ImportError as error:
-        raise MissingExtraError("openvino", "openvino") from error
     model: Any = openvino.Core().read_model(data)
     model.set_rt_info(source.file.card.to_json(), CARD_KEY.split("."))
     openvino.save_model(model, out / MAIN, compress_to_fp16=half)

@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 from sslfeat.errors import UsageError
-from sslfeat.export.targets import (
-    coreml_package,
-    executorch_pte,
-    full,
-    litert,
-    lower,
-    ncnn_net,
-    openvino_ir,
-    servers,
-    web,
-)
+from sslfeat.export.targets import coreml_package, executorch_pte, full, litert, lower, ncnn_net, openvino_ir, servers, web
 from sslfeat.export.targets.base import FP16, FP32, INT8, Target
 
 APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run"

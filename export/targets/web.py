@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -16,15 +15,17 @@ from PIL import Image
 from sslfeat.data.transforms import open_image, read_file, resize_crop, to_rgb
 from sslfeat.errors import ExportError
 from sslfeat.export.targets.base import Source, TargetCheck
-from sslfeat.export.targets.browser import ask, find_browser, served
+from sslfeat.export.targets.browser import find_browser, open_page, served
 from sslfeat.export.targets.full import onnx_full
 from sslfeat.inference.backends import OnnxRuntimeBackend
 from sslfeat.reports.thumbnails import thumbnails
+from sslfeat.system.subprocesses import run_program
 
 PAGE = Path(__file__).parent / "web_page"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PACKAGE = "onnxruntime-web"
 SAMPLES = 24  # images that the page knows
+TIMEOUT = 300  # seconds, to fetch it
 CHECKED, LONGEST = 64, 1024  # images that a browser embeds, and their longer side, px
 
 
@@ -56,10 +57,10 @@ def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck
             opened.save(place / f"check-{number}.png")
         (place / "check.html").write_text(_CHECK.replace("COUNT", str(min(len(images), CHECKED))))
         with served(place) as (address, heard):
-            found = ask(f"{address}/check.html", heard, Path(folder) / "profile")
+            found = open_page(f"{address}/check.html", heard, Path(folder) / "profile")
         prep = source.file.card.preprocess
-        wanted = [np.asarray(resize_crop(_opened(place / f"check-{n}.png"), prep)) for n in range(len(found))]
-    reference = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(wanted))
+        pixels = [np.asarray(resize_crop(_opened(place / f"check-{n}.png"), prep)) for n in range(len(found))]
+    reference = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(pixels))
     return TargetCheck(found, f"in {Path(browser).name}, wasm, one thread", reference)
 
 
@@ -89,10 +90,10 @@ def _runtime(given: Path | None, out: Path) -> None:
     if npm is None:
         raise ExportError(f"there is no npm to fetch {PACKAGE}: give the package's dist folder with --web-runtime")
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
+        run_program([npm, "pack", "--silent", PACKAGE], TIMEOUT, f"npm, which fetches {PACKAGE},", ExportError, Path(folder))
         packed = list(Path(folder).glob("*.tgz"))
-        if done.returncode or not packed:
-            raise ExportError(f"npm could not fetch {PACKAGE}: {' '.join(done.stderr.split())[-300:]}")
+        if not packed:
+            raise ExportError(f"npm could not fetch {PACKAGE}")
         with tarfile.open(packed[0]) as archive:
             for name in RUNTIME:
                 file = archive.extractfile(f"package/dist/{name}")

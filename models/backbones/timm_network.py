@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslfeat.errors import MissingExtraError, TrainingError, UsageError
+from sslfeat.errors import TrainingError, UsageError, needs
 from sslfeat.models.backbones.base import Backbone
 
 PREFIX = "timm/"
@@ -31,11 +31,11 @@ class TimmBackbone(Backbone):
 
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         stages = self.layers[:-1]
-        wanted = sorted({min(self.depth(layer), len(stages)) - 1 for layer in layers})
+        indices = sorted({min(self.depth(layer), len(stages)) - 1 for layer in layers})
         if END in layers and self.dims[END] != self.dims[stages[-1]]:
             raise UsageError(f"the features of {END} have no map here: take {stages[-1]}")
-        found = self.body.forward_intermediates(images, indices=wanted, output_fmt="NCHW", intermediates_only=True)
-        maps = dict(zip(wanted, found, strict=True))
+        found = self.body.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
+        maps = dict(zip(indices, found, strict=True))
         return {layer: maps[min(self.depth(layer), len(stages)) - 1] for layer in layers}
 
     def forward(self, images: Tensor, layer: str | None = None) -> Tensor:
@@ -50,10 +50,8 @@ def timm_network(name: str, image_size: int, pretrained: bool = False) -> TimmBa
 
     Raises UsageError for a name or size that cannot be, TrainingError for weights that cannot be fetched.
     """
-    try:
+    with needs("timm", "timm"):
         import timm
-    except ImportError as error:
-        raise MissingExtraError("timm", "timm") from error
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise UsageError(f"timm has no network {name!r}" + (f": perhaps one of {near}" if near else ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfeat.models.engine.checkpoint import ENCODER_NAME, read_tensors, write_tensors
+from sslfeat.models.engine.checkpoint import ENCODER_NAME, KeptWith, read_weights, write_weights
 from sslfeat.models.engine.frozen import save_encoder
 from sslfeat.models.method import Method
 from sslfeat.storage import atomic
@@ -16,25 +16,25 @@ JUDGED_BY = "knn"
 class Best:
     """Keeps in ``best.safetensors`` the weights with the best figure so far; those of the start take part."""
 
-    def __init__(self, run: Path, wanted: bool) -> None:
-        self._run, self._wanted = run, wanted
+    def __init__(self, run: Path, enabled: bool) -> None:
+        self._run, self._enabled = run, enabled
         self.step: int | None = None
         self._figure = -1.0
-        if wanted and (run / BEST_NAME).exists():  # of a run that goes on
-            _, meta = read_tensors(run / BEST_NAME)
-            self.step, self._figure = int(meta["steps"]), float(meta[JUDGED_BY])
+        if enabled and (run / BEST_NAME).exists():  # of a run that goes on
+            _, noted = read_weights(run / BEST_NAME)
+            self.step, self._figure = noted.steps, float(noted.knn or 0)
 
     def offer(self, method: Method, step: int, images: int, figures: dict[str, float]) -> None:
         """Keep these weights if they are better than all before."""
         figure = figures.get(JUDGED_BY, -1.0)
-        if self._wanted and figure > self._figure:
+        if self._enabled and figure > self._figure:
             self.step, self._figure = step, figure
-            save_encoder(self._run / BEST_NAME, method, {"images": images, "steps": step, JUDGED_BY: figure})
+            save_encoder(self._run / BEST_NAME, method, KeptWith(images, step, figure))
 
     def keep(self) -> None:
         """At the end of the run: the best weights take the place of the last ones."""
-        if self._wanted and self.step is not None:
-            tensors, meta = read_tensors(self._run / BEST_NAME)
-            write_tensors(self._run / ENCODER_NAME, tensors, {name: meta[name] for name in ("images", "steps")})
+        if self._enabled and self.step is not None:
+            weights, noted = read_weights(self._run / BEST_NAME)
+            write_weights(self._run / ENCODER_NAME, weights, KeptWith(noted.images, noted.steps))
             (self._run / BEST_NAME).unlink()
             atomic.sync_folder(self._run)

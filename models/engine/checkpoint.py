@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,31 @@ from torch import Tensor, nn
 
 from sslfeat.errors import TrainingError
 from sslfeat.storage import atomic
+from sslfeat.storage.records import build_record
 
 LAST_NAME, ENCODER_NAME = "last.ckpt", "encoder.safetensors"
 META_KEY = "sslfeat"
 
 
-def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """Write weights, optimizer state and ``progress`` (JSON) to ``path``, whole or not at all."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: steps taken, and seconds of training."""
+
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class KeptWith:
+    """What is noted with an encoder's weights: images trained on, steps taken, and, of the best so far, its kNN figure."""
+
+    images: int
+    steps: int = 0
+    knn: float | None = None
+
+
+def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write weights, optimizer state and ``progress`` to ``path``, whole or not at all."""
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
     scalars: dict[str, Any] = {}
     for parameter_name, parameter in module.named_parameters():
@@ -28,10 +47,10 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
                 tensors[f"optimizer.{parameter_name}.{name}"] = value
             else:
                 scalars[f"{parameter_name}.{name}"] = value
-    write_tensors(path, tensors, {"progress": progress, "optimizer": scalars})
+    write_tensors(path, tensors, {"progress": asdict(progress), "optimizer": scalars})
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Restore what ``save_checkpoint`` wrote, strictly, and return its ``progress``. Raises TrainingError.
 
     The module is on its device already: the optimizer's state goes to where its parameters are.
@@ -50,10 +69,9 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
             index = places[parameter_name]
             state.setdefault(index, {})[name] = _like(value, trained[index])
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        progress: dict[str, Any] = meta["progress"]
+        return build_record(Progress, meta["progress"], str(path), TrainingError)
     except (RuntimeError, KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise TrainingError(f"{path} does not fit this run: {error}") from error
-    return progress
 
 
 def all_finite(module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
@@ -77,6 +95,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(f"{path} is not a checkpoint of sslfeat, or a damaged one: {error}") from error
     return tensors, meta
+
+
+def write_weights(path: Path, weights: dict[str, Tensor], noted: KeptWith) -> None:
+    """An encoder's weights, with what is noted of them."""
+    write_tensors(path, weights, {name: value for name, value in asdict(noted).items() if value is not None})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], KeptWith]:
+    """What ``write_weights`` wrote. Raises TrainingError."""
+    weights, meta = read_tensors(path)
+    return weights, build_record(KeptWith, meta, str(path), TrainingError)
 
 
 def _like(value: Any, parameter: Tensor) -> Any:

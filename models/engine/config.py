@@ -14,7 +14,7 @@ import yaml
 
 from sslfeat.data.dataset import ImageRecord, Note, find_inputs, silent
 from sslfeat.errors import TrainingError, UsageError
-from sslfeat.models.engine.distributed import processes_asked
+from sslfeat.models.engine.distributed import process_count
 from sslfeat.models.method import Recipe
 from sslfeat.storage import atomic
 
@@ -161,7 +161,7 @@ def _or(value: float | None, default: float) -> float:
 
 def _batch_size(recipe: Recipe, accumulate: int, count: int) -> int:
     """The recipe's, less for few images; as many for each process, and two for each of its pieces."""
-    processes = processes_asked()
+    processes = process_count()
     least = 2 * max(1, accumulate) * processes
     return max(least, min(recipe.batch_size, count // 4) // processes * processes)
 
@@ -194,7 +194,7 @@ def _check_values(config: TrainConfig, count: int) -> None:
         raise UsageError("--keep best judges by labeled images: give --probe-data FOLDER")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
-    batch_size, processes = int(config.batch_size or 0), processes_asked()
+    batch_size, processes = int(config.batch_size or 0), process_count()
     if batch_size % processes:
         raise UsageError(f"batch_size {batch_size}: {processes} processes take equal parts, choose a multiple of them")
     if batch_size < 2 * config.accumulate * processes:
@@ -209,18 +209,18 @@ def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
     return dataclasses.replace(config, epochs=100) if gpu else dataclasses.replace(config, minutes=30)
 
 
-def check_same(asked: TrainConfig, kept: TrainConfig, run: Path) -> None:
+def check_same(requested: TrainConfig, kept: TrainConfig, run: Path) -> None:
     """Raise TrainingError naming the first setting in which a resumed run would differ from the one begun.
 
     Where images, probe set and a method's file lie may change; what is in them is compared by ``identity``.
     """
-    if asked.method_name != kept.method_name:
-        raise TrainingError(f"{run} was begun with {kept.method}, not {asked.method}: choose another --out")
-    apart = ("images", "exclude", "probe_data", "inputs_sha256", "method", "method_sha256")
-    for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in apart):
-        if getattr(asked, name) != getattr(kept, name):
+    if requested.method_name != kept.method_name:
+        raise TrainingError(f"{run} was begun with {kept.method}, not {requested.method}: choose another --out")
+    may_differ = ("images", "exclude", "probe_data", "inputs_sha256", "method", "method_sha256")
+    for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in may_differ):
+        if getattr(requested, name) != getattr(kept, name):
             raise TrainingError(
-                f"{run} was begun with {name} = {getattr(kept, name)!r}, now it is {getattr(asked, name)!r}: "
+                f"{run} was begun with {name} = {getattr(kept, name)!r}, now it is {getattr(requested, name)!r}: "
                 "resume with the same settings, or choose another --out"
             )
 

@@ -63,10 +63,7 @@ class Images:
 
 
 def load_images(
-    inputs: Sequence[ImageRecord],
-    image_size: int,
-    cache_folder: Path,
-    advance: Callable[[int], None] = lambda count: None,
+    inputs: Sequence[ImageRecord], image_size: int, cache_folder: Path, advance: Callable[[int], None] = lambda count: None
 ) -> Images:
     """Decode every input at ``image_size`` px, in order, with the preprocessing that serving uses.
 
@@ -107,7 +104,7 @@ def _decode(
 
     def attempt(item: ImageRecord) -> Decoded | str:
         try:
-            return decode(item.raw, preprocess)
+            return decode(item.path, preprocess)
         except ImageError as error:
             return FAILED + str(error)
 
@@ -139,7 +136,7 @@ def typical_size(inputs: Sequence[ImageRecord]) -> int:
     broken: list[str] = []
     for item in inputs[:: max(1, len(inputs) // SAMPLE)]:
         try:
-            shorter.append(min(read_size(item.raw)))
+            shorter.append(min(read_size(item.path)))
         except ImageError as error:  # a broken file is counted when it is decoded
             broken.append(f"{item.name}: {error}")
     if not shorter:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def processes_asked() -> int:
+def process_count() -> int:
     """How many processes torchrun started, also before they have found each other."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 

@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from sslfeat.data.dataset import ImageRecord
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import build_backbone
-from sslfeat.models.engine.checkpoint import ENCODER_NAME, read_tensors, write_tensors
+from sslfeat.models.engine.checkpoint import ENCODER_NAME, KeptWith, read_tensors, read_weights, write_tensors, write_weights
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
 from sslfeat.models.engine.data import load_images
 from sslfeat.models.engine.readout import Readout, Whitening
@@ -76,10 +75,10 @@ def build_method(config: TrainConfig, begin: Callable[[Backbone], Backbone] = la
     return kind(begin(kind.build_encoder(str(config.backbone), int(config.image_size or 0), options)), options)
 
 
-def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:
+def save_encoder(path: Path, method: Method, noted: KeptWith) -> None:
     """Write the weights that will be exported, without the heads."""
     kept = FrozenEncoder(method.input_transform, method.exported)  # shares the method's weights, changes no mode
-    write_tensors(path, kept.state_dict(), meta)
+    write_weights(path, kept.state_dict(), noted)
 
 
 def load_run(
@@ -88,8 +87,8 @@ def load_run(
     trust_code: bool = False,
     image_size: int | None = None,
     images: Sequence[ImageRecord] = (),
-) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
-    """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``).
+) -> tuple[FrozenEncoder, TrainConfig, KeptWith]:
+    """The encoder of a run folder, its config, and what was noted with the weights.
 
     ``layer`` takes the features elsewhere than at the end (see ``Readout``); for rotation and counting the middle is often
     better. Whitening is learned from the run's own images, or where these are gone from ``images``, at ``image_size`` px
@@ -101,7 +100,7 @@ def load_run(
     refuse_code(config, run / CONFIG_NAME, trust_code)
     method = build_method(config)
     encoder = FrozenEncoder(method.input_transform, method.encoder, layer)
-    tensors, meta = read_tensors(run / ENCODER_NAME)
+    tensors, noted = read_weights(run / ENCODER_NAME)
     try:
         missing, strange = encoder.load_state_dict(tensors, strict=False)
     except RuntimeError as error:  # shapes
@@ -111,7 +110,7 @@ def load_run(
     frozen = _freeze(encoder)
     if frozen.whitening is not None:
         _whiten(frozen, run, config, image_size or int(config.image_size or 0), images)
-    return frozen, config, meta
+    return frozen, config, noted
 
 
 def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: int, images: Sequence[ImageRecord]) -> None:

@@ -37,8 +37,8 @@ def find_fault(figures: dict[str, float], first: dict[str, float], last: dict[st
             f"the probe ended below where it began: {last[PROBE]:.1%} of the probe images right, "
             f"{first[PROBE]:.1%} by the encoder it began with"
         )
-    said = [fault for fault in faults if fault]
-    return "; ".join(said) + ": try more steps, a lower --lr, or another method" if said else None
+    found = [fault for fault in faults if fault]
+    return "; ".join(found) + ": try more steps, a lower --lr, or another method" if found else None
 
 
 def looks(run: Path, kept: int | None = None) -> tuple[dict[str, float], dict[str, float]]:

@@ -52,7 +52,7 @@ class Complaints:
 
     def __init__(self, warn: Callable[[str], None], of_method: Callable[[dict[str, float]], str | None]) -> None:
         self._warn, self._of_method = warn, of_method
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def check(self, step: int, share: float, figures: dict[str, float]) -> None:
         """Raises TrainingError for a loss that is not finite."""
@@ -65,8 +65,8 @@ class Complaints:
 
     def say(self, kind: str, text: str | None) -> None:
         """Warn, unless there is nothing to say or this kind was said before."""
-        if text is not None and kind not in self._said:
-            self._said.add(kind)
+        if text is not None and kind not in self._warned:
+            self._warned.add(kind)
             self._warn(text)
 
 

@@ -15,10 +15,12 @@ from sslfeat.models.engine.best import BEST_NAME
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig
 from sslfeat.models.engine.frozen import WHITENING_NAME
+from sslfeat.models.engine.health import RunResult
 from sslfeat.models.engine.metrics_log import EVENTS, METRICS_NAME
 from sslfeat.models.engine.online_eval import PREVIEWS_NAME, WATCH_NAME
 from sslfeat.models.engine.pixel_cache import remove_caches
 from sslfeat.storage import atomic
+from sslfeat.storage.records import parse_json
 
 RESULT_NAME = "result.json"
 OURS = (
@@ -83,9 +85,18 @@ def clear(out: Path) -> None:
     remove_caches(out)
 
 
-def write_result(out: Path, result: object) -> None:
-    """``result.json``: what the run came to, a dataclass."""
-    atomic.write_atomic(out / RESULT_NAME, atomic.json_bytes(dataclasses.asdict(result)))  # type: ignore[call-overload]
+def write_result(out: Path, result: RunResult) -> None:
+    """``result.json``: what the run came to."""
+    atomic.write_atomic(out / RESULT_NAME, atomic.json_bytes(dataclasses.asdict(result)))
+
+
+def read_seconds(run: Path) -> float:
+    """How long a run took to train, by its ``result.json``; 0 if it came to none. Raises TrainingError."""
+    path = run / RESULT_NAME
+    try:
+        return float(parse_json(path.read_bytes(), str(path), TrainingError)["seconds"]) if path.exists() else 0.0
+    except (TypeError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path} is damaged: it has no seconds") from error
 
 
 def _check_images(config: TrainConfig, out: Path, manifest: Manifest) -> None:

@@ -1,8 +1,9 @@
-"""What a run is set up with: processes and precision, the optimizer, the state of all randomness."""
+"""What a run is set up with: images, processes and precision, the optimizer, the state of all randomness."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,17 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
+from sslfeat.data.dataset import ImageRecord
+from sslfeat.errors import InterruptedRun, TrainingError
 from sslfeat.models.engine import config as configs
 from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.data import Images, load_images
 from sslfeat.models.engine.initial import scale_of
+from sslfeat.models.engine.reporting import Reporter
 from sslfeat.models.method import Method
+from sslfeat.system import signals
+
+FEW = 200  # images
 
 
 def leads() -> bool:
@@ -72,3 +80,22 @@ def choice_of(seed: int, step: int) -> torch.Generator:
 
 def _mix(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step * 7_919 + rank * 104_729) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def training_images(config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop) -> Images:
+    """The images that a run learns from. Raises TrainingError if they are too few, InterruptedRun."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        reporter.loading(done, len(inputs))
+        if stop.signum:
+            raise InterruptedRun(stop.signum, "interrupted while reading images: go on with the same command and --resume")
+
+    images = load_images(inputs, int(config.image_size or 0), out, advance)
+    if len(images.pixels) < int(config.batch_size or 0):
+        raise TrainingError(f"only {len(images.pixels)} images are readable: choose a smaller --batch-size")
+    if len(images.pixels) < FEW:
+        reporter.warn(f"{len(images.pixels)} images are few to learn from: some thousands are a beginning")
+    return images

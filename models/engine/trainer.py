@@ -11,22 +11,29 @@ import dataclasses
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sslfeat.data.dataset import ImageRecord
 from sslfeat.errors import InterruptedRun, TrainingError
 from sslfeat.features.failures import write_failures
 from sslfeat.models.engine import config as configs
 from sslfeat.models.engine import distributed
 from sslfeat.models.engine.best import Best
-from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME, all_finite, load_checkpoint, save_checkpoint
+from sslfeat.models.engine.checkpoint import (
+    ENCODER_NAME,
+    LAST_NAME,
+    KeptWith,
+    Progress,
+    all_finite,
+    load_checkpoint,
+    save_checkpoint,
+)
 from sslfeat.models.engine.config import TrainConfig
-from sslfeat.models.engine.data import Ahead, Images, Order, load_images, to_batch, typical_size
+from sslfeat.models.engine.data import Ahead, Images, Order, to_batch, typical_size
 from sslfeat.models.engine.frozen import build_method, save_encoder
 from sslfeat.models.engine.health import RunResult, find_fault, looks
 from sslfeat.models.engine.initial import Pace, initial_encoder, restore_method, with_source
@@ -37,7 +44,7 @@ from sslfeat.models.engine.pixel_cache import remove_caches
 from sslfeat.models.engine.reporting import Reporter, Result, TrainProgress
 from sslfeat.models.engine.run_folder import Begin, write_result
 from sslfeat.models.engine.schedule import learning_rate, share_spent
-from sslfeat.models.engine.setup import choice_of, leads, make_fabric, make_optimizer, seed_step
+from sslfeat.models.engine.setup import choice_of, leads, make_fabric, make_optimizer, seed_step, training_images
 from sslfeat.models.method import Figures, Method, file_sha256, find_method
 from sslfeat.storage import atomic
 from sslfeat.system import signals
@@ -48,7 +55,6 @@ LOG_EVERY = 20  # steps
 STOP_WITHIN = 300.0  # seconds for the step that is being taken, and a checkpoint of it, once a signal asks to stop
 AGREE_EVERY = 10  # steps between two looks at each other's signals, where several processes train
 CHECKPOINT_SECONDS = 60.0
-FEW = 200  # images
 
 
 def train(
@@ -77,15 +83,12 @@ def train(
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
     goes_on = resume and (out / LAST_NAME).exists()
     module = build_method(config) if goes_on else build_method(config, partial(initial_encoder, config))
-    with (
-        atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(),
-        signals.deferred(STOP_WITHIN) as stop,
-    ):
+    with atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(), signals.deferred(STOP_WITHIN) as stop:
         begin.check(config, out)
         if leader:
             atomic.remove_temporaries(out)
         try:
-            images = _images(config, inputs, out, reporter, stop)
+            images = training_images(config, inputs, out, reporter, stop)
             config = dataclasses.replace(config, inputs_sha256=images.identity)
             probe_set = load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
             run = _Run(config, out, module, images, reporter, stop)
@@ -130,8 +133,8 @@ class _Run:
         if not resume:
             restore_method(self.config, self.module)
         else:
-            progress: dict[str, Any] = load_checkpoint(self.out / LAST_NAME, self.module, self.optimizer)
-            self.step, spent = int(progress["step"]), float(progress["seconds"])
+            progress = load_checkpoint(self.out / LAST_NAME, self.module, self.optimizer)
+            self.step, spent = progress.step, progress.seconds
             self.saved = f"step {self.step}"
         if self.config.compile:
             self.module.loss = torch.compile(self.module.loss, backend=self.config.compile)  # type: ignore[method-assign]
@@ -266,26 +269,7 @@ class _Run:
                 f"the weights are not finite at step {self.step}; {kept}: train anew with a lower --lr than "
                 f"{self.config.lr:g}, a lower --clip than {self.config.clip:g}, or --precision 32-true"
             )
-        progress = {"step": self.step, "seconds": time.monotonic() - self.clock}
+        progress = Progress(self.step, time.monotonic() - self.clock)
         save_checkpoint(self.out / LAST_NAME, self.module, self.optimizer, progress)
-        noted = {"images": len(self.images.pixels), "steps": self.step}
-        save_encoder(self.out / ENCODER_NAME, self.module, noted)
+        save_encoder(self.out / ENCODER_NAME, self.module, KeptWith(len(self.images.pixels), self.step))
         self.saved = f"step {self.step}"
-
-
-def _images(config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop) -> Images:
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        reporter.loading(done, len(inputs))
-        if stop.signum:
-            raise InterruptedRun(stop.signum, "interrupted while reading images: go on with the same command and --resume")
-
-    images = load_images(inputs, int(config.image_size or 0), out, advance)
-    if len(images.pixels) < int(config.batch_size or 0):
-        raise TrainingError(f"only {len(images.pixels)} images are readable: choose a smaller --batch-size")
-    if len(images.pixels) < FEW:
-        reporter.warn(f"{len(images.pixels)} images are few to learn from: some thousands are a beginning")
-    return images

@@ -20,16 +20,13 @@ from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import need_vit
 from sslfeat.models.backbones.vit import ViTBackbone
-from sslfeat.models.engine.data import Images, to_batch
+from sslfeat.models.engine.data import Images
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import random_resized_crop, to_float
-from sslfeat.models.ops.codebook import Codebook, unigram
+from sslfeat.models.ops.codebook import Codebook, count_words
 from sslfeat.models.ops.patches import mean_patch_error, normalize_patches, patchify, unpatchify
 from sslfeat.models.ops.previews import tile
 from sslfeat.models.ops.tiles import whole_numbers
-from sslfeat.numerics.sampling import evenly
-
-UNIGRAM_SAMPLE = 1000  # images
 
 
 @register("autoregressive")
@@ -78,9 +75,7 @@ class Autoregressive(Method):
         """Fit the codebook, and count its words in crops like those of training."""
         if self.config.target == "words":
             self.codebook.fit(images)
-            numbers = evenly(len(images.pixels), UNIGRAM_SAMPLE)
-            crops, _ = self.views(to_batch(images.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0))
-            self.frequencies.copy_(unigram(self.codebook(patchify(crops, self.encoder.patch)), self.config.words))
+            self.frequencies.copy_(count_words(self.codebook, images, self.views))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, int]:
         """Images uint8 (N, 3, S, S) to random crops, and the prefix of this batch: 1 to T - 1 patches."""

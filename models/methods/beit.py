@@ -20,16 +20,13 @@ from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import need_vit
 from sslfeat.models.backbones.vit import ViTBackbone
-from sslfeat.models.engine.data import Images, to_batch
+from sslfeat.models.engine.data import Images
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import random_resized_crop, to_float
-from sslfeat.models.ops.codebook import Codebook, unigram
+from sslfeat.models.ops.codebook import Codebook, count_words
 from sslfeat.models.ops.optical_flow import blob_masks
 from sslfeat.models.ops.patches import patchify, random_order, unpatchify
 from sslfeat.models.ops.previews import tile
-from sslfeat.numerics.sampling import evenly
-
-UNIGRAM_SAMPLE = 1000  # images
 
 
 @register("beit")
@@ -72,9 +69,7 @@ class BEiT(Method):
     def prepare(self, images: Images) -> None:
         """Fit the codebook, and count its words in crops like those of training."""
         self.codebook.fit(images)
-        numbers = evenly(len(images.pixels), UNIGRAM_SAMPLE)
-        crops, _ = self.views(to_batch(images.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0))
-        self.frequencies.copy_(unigram(self.codebook(patchify(crops, self.encoder.patch)), self.config.words))
+        self.frequencies.copy_(count_words(self.codebook, images, self.views))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, 3, S, S) to random crops, and as many hidden patches in each."""

@@ -123,15 +123,15 @@ class CommonFate(Method):
         size = images.shape[-1]
         flow = flow.flatten(2).gather(2, points[:, None].expand(-1, 2, -1)).transpose(1, 2)
         spread = (flow - flow.mean(1, keepdim=True)).square().sum(2).mean(1).sqrt().view(-1, 1, 1)
-        wanted = rbf(flow / spread.clamp_min(STILL), self.config.bandwidth)
+        target = rbf(flow / spread.clamp_min(STILL), self.config.bandwidth)
         embeddings = self.embed(images, points)
-        loss = cross_entropy(wanted, cosines(embeddings) / self.config.temperature)
-        least = cross_entropy(wanted, wanted)
+        loss = cross_entropy(target, cosines(embeddings) / self.config.temperature)
+        least = cross_entropy(target, target)
         near = rbf(torch.stack([points % size, points // size], 2) / size, NEAR)
         return loss, {
             "error": loss.detach() - least,
             "trivial": math.log(points.shape[1]) - least,
-            "trivial_near": cross_entropy(wanted, near) - least,
+            "trivial_near": cross_entropy(target, near) - least,
             "motion": spread.mean(),
         }
 

@@ -100,13 +100,13 @@ class Counting(Method):
         own = (whole - parts).square().sum(1)
         others = (gray[:, None] == gray) & ~torch.eye(n, dtype=torch.bool, device=gray.device)
         with torch.autocast(whole.device.type, enabled=False):
-            apart = parts.square().sum(1)[:, None] + whole.square().sum(1) - 2 * parts @ whole.T
+            distances = parts.square().sum(1)[:, None] + whole.square().sum(1) - 2 * parts @ whole.T
         loss = own.mean()
         if self.config.contrast:
-            lack = functional.relu(self.config.margin - apart) * others
+            lack = functional.relu(self.config.margin - distances) * others
             loss = loss + self.config.weight * lack.sum() / n
         return loss, {
-            "accuracy": (own < apart.masked_fill(~others, torch.inf).amin(1)).float().mean(),
+            "accuracy": (own < distances.masked_fill(~others, torch.inf).amin(1)).float().mean(),
             "chance": (1 / (others.sum(1) + 1)).mean(),
             "alive": (whole.detach() > 0).any(0).float().mean(),
             "counted": whole.detach().sum(1).mean(),

@@ -80,7 +80,7 @@ class DeSa(Method):
     def prepare(self, images: Images) -> None:
         """Reads the second modality, and gives it a tower of its width."""
         if self.config.second:
-            paths = [os.path.splitext(item.raw)[0] + os.fsencode(self.config.second) for item in images.inputs]
+            paths = [os.path.splitext(item.path)[0] + os.fsencode(self.config.second) for item in images.inputs]
             self.arrays = torch.from_numpy(load_arrays(paths))
             self.tower = mlp(self.arrays.shape[1], HIDDEN, self.config.classes)
 

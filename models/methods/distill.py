@@ -91,9 +91,9 @@ class Distill(MultiView):
         ``accuracy``: how often the nearest feature of the batch is the image's own.
         """
         predicted = functional.normalize(self.head(self.features_of_all(features, views)).float(), dim=1)
-        wanted = self._rows(self._of_batch(len(features) // self.config.views), predicted.device)
-        repeated = wanted.repeat(len(predicted) // len(wanted), 1)
-        everyone = gather(wanted)
+        targets = self._rows(self._of_batch(len(features) // self.config.views), predicted.device)
+        repeated = targets.repeat(len(predicted) // len(targets), 1)
+        everyone = gather(targets)
         with torch.autocast(predicted.device.type, enabled=False):
             cosine = (predicted * repeated).sum(1)
             loss = (2 - 2 * cosine).mean()
@@ -101,8 +101,8 @@ class Distill(MultiView):
                 drawn = torch.randint(len(self._taught), (self.config.others,))
                 others = torch.cat([everyone, self._rows(drawn, predicted.device)])
                 loss = loss + self.config.relational * relational(predicted, repeated, others, self.config.temperature)
-            right = torch.arange(len(wanted), device=predicted.device).repeat(len(predicted) // len(wanted))
-            right = right + rank() * len(wanted)
+            right = torch.arange(len(targets), device=predicted.device).repeat(len(predicted) // len(targets))
+            right = right + rank() * len(targets)
             accuracy = ((predicted.detach() @ everyone.T).argmax(1) == right).float().mean()
         return loss, {"cosine": cosine.detach().mean(), "accuracy": accuracy, "chance": 1 / len(everyone)}
 
@@ -116,9 +116,9 @@ class Distill(MultiView):
         return torch.from_numpy(self._taught[numbers.numpy()]).to(device).float()
 
 
-def relational(predicted: Tensor, wanted: Tensor, others: Tensor, temperature: float) -> Tensor:
+def relational(predicted: Tensor, targets: Tensor, others: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence, in nats, of the similarities of unit rows ``predicted`` (N, T) to ``others`` (Q, T) from
-    those of ``wanted`` (N, T), each a softmax over the others."""
+    those of ``targets`` (N, T), each a softmax over the others."""
     student = functional.log_softmax(predicted @ others.T / temperature, 1)
-    teacher = functional.log_softmax(wanted @ others.T / temperature, 1)
+    teacher = functional.log_softmax(targets @ others.T / temperature, 1)
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)

@@ -94,9 +94,9 @@ class Jigsaw(Method):
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
         """Mean cross-entropy in nats; ``accuracy`` is the share of puzzles solved."""
         tiles, which = views
-        logits, wanted = self.solve(tiles, which), which.flatten()
-        accuracy = (logits.detach().argmax(1) == wanted).float().mean()
-        return functional.cross_entropy(logits, wanted), {"accuracy": accuracy, "chance": 1 / len(self.permutations)}
+        logits, targets = self.solve(tiles, which), which.flatten()
+        accuracy = (logits.detach().argmax(1) == targets).float().mean()
+        return functional.cross_entropy(logits, targets), {"accuracy": accuracy, "chance": 1 / len(self.permutations)}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Rows: tiles in order, shuffled, put back as the encoder believes they belong."""

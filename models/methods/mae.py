@@ -21,15 +21,7 @@ from sslfeat.models.backbones.registry import need_vit
 from sslfeat.models.backbones.vit import ViTBackbone
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import random_resized_crop, to_float
-from sslfeat.models.ops.patches import (
-    TokenDecoder,
-    mean_patch_error,
-    normalize_patches,
-    patchify,
-    pick,
-    random_order,
-    unpatchify,
-)  # fmt: skip
+from sslfeat.models.ops.patches import TokenDecoder, mean_patch_error, normalize_patches, patchify, pick, random_order, unpatchify
 from sslfeat.models.ops.previews import tile
 
 
@@ -66,9 +58,7 @@ class MAE(Method):
         self.visible = self.count - round(self.count * config.mask)
         if not 0 < self.visible < self.count:
             raise UsageError(f"mask is {config.mask}: it leaves {self.visible} of {self.count} patches visible")
-        self.decoder = TokenDecoder(
-            encoder.dim, self.count, 3 * self.encoder.patch**2, config.width, config.layers
-        )  # fmt: skip
+        self.decoder = TokenDecoder(encoder.dim, self.count, 3 * self.encoder.patch**2, config.width, config.layers)
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, 3, S, S) to random crops and an order of their patches."""

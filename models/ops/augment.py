@@ -127,11 +127,7 @@ def recolor(images: Tensor, colors: Colors) -> Tensor:
 
 
 def color_jitter(
-    images: Tensor,
-    generator: torch.Generator,
-    strength: float = 0.5,
-    probability: float = 0.8,
-    gray_probability: float = 0.2,
+    images: Tensor, generator: torch.Generator, strength: float = 0.5, probability: float = 0.8, gray_probability: float = 0.2
 ) -> Tensor:
     """Every image with a distortion of its own: ``recolor`` with ``draw_colors``."""
     return recolor(images, draw_colors(len(images), generator, strength, probability, gray_probability))

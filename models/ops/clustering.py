@@ -73,7 +73,7 @@ def uniform_over_clusters(assignments: Assignments, count: int, generator: torch
 def half_anew(present: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Sorted image numbers to cluster next, at most ``limit``: half of those ``present`` stay, so that this clustering
     can be compared with the last, the others are drawn."""
-    wanted = min(len(present), limit)
-    kept = rng.permutation(np.flatnonzero(present))[: wanted if wanted == len(present) else wanted // 2]
-    others = rng.permutation(np.setdiff1d(np.arange(len(present)), kept))[: wanted - len(kept)]
+    count = min(len(present), limit)
+    kept = rng.permutation(np.flatnonzero(present))[: count if count == len(present) else count // 2]
+    others = rng.permutation(np.setdiff1d(np.arange(len(present)), kept))[: count - len(kept)]
     return np.sort(np.concatenate([kept, others]))

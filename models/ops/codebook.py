@@ -6,6 +6,9 @@ an argmin over one linear map (a convolution, on images), which is what an expor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,13 +17,16 @@ from torch.nn import functional
 
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones.base import Backbone
-from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.data import Images, to_batch
+from sslfeat.models.ops.patches import patchify
 from sslfeat.numerics.kmeans import centers
 from sslfeat.numerics.pca import principal_axes
+from sslfeat.numerics.sampling import evenly
 
 WORDS = "words"  # the only layer of an encoder made of words
 SAMPLE, PER_IMAGE = 30_000, 200  # patches that the centers are fitted to, at most
 ITERATIONS = 20
+COUNTED = 1000  # images whose words are counted
 SMOOTHING = 0.1  # share of the mean variance that is added before whitening (Coates, Ng 2012, section 2.2)
 
 
@@ -106,6 +112,13 @@ def whitening(sample: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64],
     found = principal_axes(sample)
     values = found.variances
     return found.mean, (found.axes / np.sqrt(values + SMOOTHING * values.mean() + 1e-12)) @ found.axes.T
+
+
+def count_words(book: Codebook, images: Images, crop: Callable[[Tensor, torch.Generator], tuple[Tensor, Any]]) -> Tensor:
+    """How often each word of a codebook occurs in crops like those of training, see ``unigram``."""
+    numbers = evenly(len(images.pixels), COUNTED)
+    crops, _ = crop(to_batch(images.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0))
+    return unigram(book(patchify(crops, book.patch)), len(book.weight))
 
 
 def unigram(words: Tensor, count: int) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sslfeat.errors import MissingExtraError, TrainingError
+from sslfeat.errors import TrainingError, needs
 from sslfeat.models.engine.data import Images
 from sslfeat.models.ops.augment import uniform
 from sslfeat.system.cores import available_cores
@@ -95,10 +95,8 @@ def frame_flow(images: Images) -> Tensor:
     al. 2016) by OpenCV, in one thread a pair: its result depends on the number of threads. Raises TrainingError for
     a folder of one image, MissingExtraError without OpenCV.
     """
-    try:
+    with needs("flow", "cv2"):
         import cv2
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("flow", "cv2") from error
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     flows = np.empty((len(images.pixels), 2, *images.pixels.shape[1:3]), np.float16)
@@ -108,7 +106,7 @@ def frame_flow(images: Images) -> Tensor:
 
     try:
         with ThreadPoolExecutor(available_cores()) as pool:
-            list(pool.map(compute, successors([item.raw for item in images.inputs])))
+            list(pool.map(compute, successors([item.path for item in images.inputs])))
     finally:
         cv2.setNumThreads(threads)
     return torch.from_numpy(flows)
@@ -140,9 +138,9 @@ def cosines(unit: Tensor) -> Tensor:
         return unit.float() @ unit.float().transpose(1, 2)
 
 
-def cross_entropy(wanted: Tensor, given: Tensor) -> Tensor:
+def cross_entropy(target: Tensor, given: Tensor) -> Tensor:
     """Mean over columns of the cross-entropy of two kernels given by their logs (N, P, P), each column of sum 1."""
-    return -(wanted.softmax(1) * given.log_softmax(1)).sum(1).mean()
+    return -(target.softmax(1) * given.log_softmax(1)).sum(1).mean()
 
 
 def flow_colors(flow: Tensor) -> Tensor:

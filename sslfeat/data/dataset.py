@@ -20,23 +20,9 @@ from sslfeat.errors import InputError
 
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx")
 OTHER_ENDINGS = (
-    ".png",
-    ".apng",
-    ".gif",
-    ".bmp",
-    ".dib",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".avif",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".ico",
-    ".heic",
+    ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".heic",
     ".heif",
-)
+)  # fmt: skip
 ENDINGS = frozenset((*JPEG_ENDINGS, *OTHER_ENDINGS))
 RAW_ENDINGS = frozenset(map(os.fsencode, ENDINGS))
 UNREADABLE = -1  # the depth of a folder that could not be listed
@@ -49,15 +35,15 @@ SYSTEM_FOLDERS = frozenset(
 
 @dataclass(frozen=True, order=True)
 class ImageRecord:
-    """One image to read. ``raw`` is the path's bytes, the only faithful name; ``label`` its class, if any."""
+    """One image to read. ``path`` is in bytes, the only faithful name; ``label`` its class, if any."""
 
-    raw: bytes
+    path: bytes
     label: str | None = None
 
     @property
     def name(self) -> str:
         """The path as text; bytes that are not UTF-8 appear as ``\\xNN``."""
-        return self.raw.decode("utf-8", "backslashreplace")
+        return self.path.decode("utf-8", "backslashreplace")
 
 
 def possible_paths(name: str) -> list[bytes]:
@@ -91,11 +77,11 @@ def find_inputs(
     passed_over: list[bytes] = []
     for spec in specs:
         folder = os.fsencode(spec) if os.path.isdir(spec) else b""
-        for raw, depth in _expand(os.fspath(spec), passed_over):
-            if any(_matches(raw, folder, pattern) for pattern in exclude):
-                excluded.add(raw)
+        for path, depth in _expand(os.fspath(spec), passed_over):
+            if any(_matches(path, folder, pattern) for pattern in exclude):
+                excluded.add(path)
             else:
-                depths.setdefault(raw, depth)
+                depths.setdefault(path, depth)
     if passed_over:
         note(f"passed over {len(passed_over)} folders that systems make, such as {os.fsdecode(passed_over[0])}")
     if exclude:
@@ -124,8 +110,8 @@ def _class_of(path: bytes) -> str:
 def digest(inputs: Iterable[ImageRecord]) -> str:
     """sha256 over the ordered paths and labels: two runs over the same list have the same digest."""
     sha = hashlib.sha256()
-    for item in inputs:
-        sha.update(item.raw + b"\0" + (item.label or "").encode() + b"\0")
+    for record in inputs:
+        sha.update(record.path + b"\0" + (record.label or "").encode() + b"\0")
     return sha.hexdigest()
 
 

@@ -22,12 +22,12 @@ AT_ONCE = 256
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe that nobody writes blocks for ever
 
 
-def hash_files(raws: Sequence[bytes], check: Callable[[], None] = lambda: None) -> Digests:
+def hash_files(paths: Sequence[bytes], check: Callable[[], None] = lambda: None) -> Digests:
     """sha256 of every file, S32 (N,), NONE for what is not a file or cannot be read; ``check`` may raise to stop."""
-    digests = np.zeros(len(raws), DIGEST)
+    digests = np.zeros(len(paths), DIGEST)
     start = 0
     with ThreadPoolExecutor(available_cores()) as pool:
-        for chunk in batched(raws, AT_ONCE):
+        for chunk in batched(paths, AT_ONCE):
             check()
             digests[start : start + len(chunk)] = list(pool.map(_hash_file, chunk))
             start += len(chunk)
@@ -42,9 +42,9 @@ def parse_digests(texts: Sequence[str]) -> Digests:
     return np.frombuffer(joined, DIGEST)
 
 
-def _hash_file(raw: bytes) -> bytes:
+def _hash_file(path: bytes) -> bytes:
     try:
-        descriptor = os.open(raw, os.O_RDONLY | WITHOUT_WAITING)
+        descriptor = os.open(path, os.O_RDONLY | WITHOUT_WAITING)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return NONE

@@ -51,13 +51,13 @@ class Manifest:
     def take(cls, inputs: Sequence[ImageRecord], hashed: bool = False, check: Callable[[], None] = lambda: None) -> Manifest:
         """Look at every file once; with ``hashed`` read it, too. ``check`` is called often then, and may raise to stop."""
         facts = np.full((3, len(inputs)), MISSING, np.int64)
-        for index, item in enumerate(inputs):
+        for index, record in enumerate(inputs):
             try:
-                status = os.stat(item.raw)
+                status = os.stat(record.path)
             except (OSError, ValueError):
                 continue  # it will fail when it is read, with the reason
             facts[:, index] = status.st_size, _time(status.st_mtime_ns), _time(status.st_ctime_ns)
-        contents = hash_files([item.raw for item in inputs], check) if hashed else None
+        contents = hash_files([record.path for record in inputs], check) if hashed else None
         return cls(inputs, facts[0], facts[1], facts[2], contents)
 
     @classmethod
@@ -97,10 +97,10 @@ class Manifest:
         Contents are those that ``hashed`` took, else sizes and times stand for them.
         """
         sha, root = hashlib.sha256(), len(self.root)
-        for index, item in enumerate(self.inputs):
+        for index, record in enumerate(self.inputs):
             fact = (int(self.sizes[index]), int(self.modified[index]))
             content = self.contents[index].hex() if self.contents is not None else repr(fact)
-            sha.update(b"\0".join((item.raw[root:], (item.label or "").encode(), content.encode(), b"")))
+            sha.update(b"\0".join((record.path[root:], (record.label or "").encode(), content.encode(), b"")))
         return sha.hexdigest()
 
     @functools.cached_property
@@ -108,8 +108,8 @@ class Manifest:
         """The folder that all inputs are in, with a separator at its end; empty if there is none."""
         if not len(self.inputs):
             return b""
-        raws = (item.raw for item in self.inputs)
-        first, last = (min(raws), max(item.raw for item in self.inputs))
+        paths = (record.path for record in self.inputs)
+        first, last = (min(paths), max(record.path for record in self.inputs))
         try:
             shared = os.path.commonpath([os.path.dirname(first), os.path.dirname(last)])
         except ValueError:  # some are relative, some absolute
@@ -118,8 +118,8 @@ class Manifest:
 
     @functools.cached_property
     def paths(self) -> pa.Array:
-        """The raw paths, large_binary."""
-        return self.inputs.paths if isinstance(self.inputs, _Stored) else binaries([item.raw for item in self.inputs])
+        """The paths, large_binary."""
+        return self.inputs.paths if isinstance(self.inputs, _Stored) else binaries([record.path for record in self.inputs])
 
     @functools.cached_property
     def labels(self) -> pa.Array:
@@ -215,4 +215,4 @@ def _index(paths: pa.Array, among: pa.Array) -> Numbers:
 
 def _below(manifest: Manifest) -> pa.Array:
     root = len(manifest.root)
-    return binaries([item.raw[root:] for item in manifest.inputs])
+    return binaries([record.path[root:] for record in manifest.inputs])

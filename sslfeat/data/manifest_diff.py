@@ -57,7 +57,7 @@ class ManifestDiff:
         new, removed = np.flatnonzero(old == MISSING), np.flatnonzero(gone)
         first = [(now, new), (before, removed), (now, kept[modified]), (now, kept[relabeled])]
         names = [manifest.inputs[int(numbers[0])].name for manifest, numbers in first if len(numbers)]
-        elsewhere = len(kept) and before.root != now.root and before.inputs[int(was[0])].raw != now.inputs[int(kept[0])].raw
+        elsewhere = len(kept) and before.root != now.root and before.inputs[int(was[0])].path != now.inputs[int(kept[0])].path
         moved = (_name(before.root), _name(now.root)) if elsewhere else None
         counts = (len(new), len(removed), int(modified.sum()), int(relabeled.sum()))
         return cls(*counts, names[0] if names else "", int((~alike & ~modified).sum()), moved)
@@ -69,11 +69,11 @@ class ManifestDiff:
 
     def __str__(self) -> str:
         counts = {"new": self.new, "removed": self.removed, "modified": self.modified, "relabeled": self.labels}
-        said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "the same images"
+        text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "the same images"
         example = f", such as {self.example}" if self.example else ""
         touched = f" ({self.touched} touched, with the same content)" if self.touched else ""
         moved = f", moved from {self.moved[0]} to {self.moved[1]}" if self.moved else ""
-        return f"{said}{example}{touched}{moved}"
+        return f"{text}{example}{touched}{moved}"
 
 
 def _labels_differ(before: Manifest, was: Numbers, now: Manifest, kept: Numbers) -> Mask:

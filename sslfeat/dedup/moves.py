@@ -103,12 +103,12 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
             if others:
                 raise RetrievalError(f"{folder} holds other files ({others[0]}, ...): choose one that is new or empty")
             atomic.write_atomic(folder / PLAN_NAME, plan.to_json())
-        wanted, plan = set(plan.sources()), recorded or plan
+        sources, plan = set(plan.sources()), recorded or plan
         if plan.moves:
             with contextlib.suppress(PermissionError):  # without a receipt, undoing it takes somebody's word
                 atomic.write_atomic(plan.receipt(), b"")
         for move, source in zip(plan.moves, plan.sources(), strict=True):
-            if source in wanted:
+            if source in sources:
                 failures += _do(source, folder / _path(move.target))
         return Moved(len(_moved(plan, folder)), tuple(failures))
 

@@ -25,17 +25,11 @@ LEAST_COARSE = 0.84  # correlation of the coarse thumbnails, below which no clos
 COMPARED, BLOCK = 48, 8  # sides of the aligned images and of their blocks, px
 DETAIL, NOISE = 4.0, 0.25  # variance of a block that has detail, and what is added to both
 AGREES = 0.6  # correlation of a block's detail
-COPIES = (
-    (0.9, 0.8),
-    (0.75, 0.9),
-)  # least share of blocks that agree, and least median: of crops, and of what is written on
+COPIES = ((0.9, 0.8), (0.75, 0.9))  # least share of blocks that agree, and least median: of crops, and of what is written on
 SCENE_WHOLE, SCENE_SHARE = 0.85, 0.5
 COLORLESS = 3.0  # mean spread of red, green and blue of a gray image
 RECOLORED = 8.0  # mean difference in color, of 255, from which a copy must be a recolored one
-FINE, TEXTURE = (
-    1.5,
-    0.62,
-)  # levels of detail that are texture; share of pixels with it, from which colors need not agree
+FINE, TEXTURE = (1.5, 0.62)  # levels of detail that are texture; share of pixels with it, from which colors need not agree
 EQUAL, EQUAL_BLOCK = 1.5, 6.0  # mean difference of all pixels, and of the worst block, of thumbnails that are the same
 
 

@@ -47,9 +47,8 @@ class Map:
 
 
 def make_map(
-    x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000,
-    seed: int = 0,
-) -> Map:  # fmt: skip
+    x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000, seed: int = 0
+) -> Map:
     """Map up to ``limit`` random rows of features (N, D). Raises as ``project``, and UsageError for a limit below 3."""
     if limit < 3:
         raise UsageError(f"limit is {limit}: a map takes 3 images or more")

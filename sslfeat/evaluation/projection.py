@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import FeaturesError, InputError, MissingExtraError
+from sslfeat.errors import FeaturesError, InputError, needs
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.pca import principal_axes
 from sslfeat.numerics.similarity import BLOCK
@@ -64,19 +64,15 @@ def project(x: FloatArray, method: str = "pca", seed: int = 0) -> FloatArray:
 
 
 def _tsne(rows: FloatArray, seed: int) -> FloatArray:
-    try:
+    with needs("probe", "scikit-learn"):
         from sklearn.manifold import TSNE
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("probe", "scikit-learn") from error
     perplexity = min(30.0, (len(rows) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1).fit_transform(rows)
     return np.asarray(points, np.float32)
 
 
 def _umap(rows: FloatArray, seed: int) -> FloatArray:
-    try:
+    with needs("umap", "umap-learn"):
         from umap import UMAP
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("umap", "umap-learn") from error
     points = UMAP(n_neighbors=min(15, len(rows) - 1), random_state=seed, n_jobs=1).fit_transform(rows)
     return np.asarray(points, np.float32)

@@ -61,23 +61,23 @@ class PrecisionTrial:
 
 
 def settle(
-    file: EncoderFile, encoder: Encoder, sources: Sequence[bytes], asked: str, decoding: Decoding, out: Path | None = None,
+    file: EncoderFile, encoder: Encoder, sources: Sequence[bytes], requested: str, decoding: Decoding, out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Encoder:  # fmt: skip
-    """The encoder in the precision ``asked`` for, if it holds on ``sources``, else as it is; says which and why.
+    """The encoder in the precision that is ``requested``, if it holds on ``sources``, else as it is; says which and why.
 
     What the features folder ``out`` was begun with is kept. Raises InputError for an unknown precision or one that the
     provider lacks, MissingExtraError for ``bf16`` without OpenVINO.
     """
-    if asked not in PRECISIONS:
-        raise UsageError(f"precision {asked!r} is unknown: {', '.join(PRECISIONS)}")
-    if asked == "fp32":
+    if requested not in PRECISIONS:
+        raise UsageError(f"precision {requested!r} is unknown: {', '.join(PRECISIONS)}")
+    if requested == "fp32":
         return encoder
     if file.fingerprint != encoder.fingerprint:
         raise InputError(f"the encoder {encoder.card.name!r} was changed in the meantime: run it again")
     if encoder.provider != "cpu":
-        raise InputError(f"precision {asked} is for the CPU, but the provider is {encoder.provider}: leave it out")
-    kept = _kept(file, encoder, asked, out) if out else None
+        raise InputError(f"precision {requested} is for the CPU, but the provider is {encoder.provider}: leave it out")
+    kept = _kept(file, encoder, requested, out) if out else None
     if kept is not None:
         return kept
     panel = draw_panel(sources, encoder.card.preprocess, decoding)
@@ -86,30 +86,30 @@ def settle(
         least_count = FEWEST_FOR_NEIGHBORS * 5 // 4 + 1
         why = f"{count} readable images are too few to judge by, {least_count} are needed"
         say(f"precision fp32: {why}")
-        return encoder.in_precision({"asked": asked, "ran": "fp32", "why": why})
-    return _choose(file, encoder, panel, asked, say)
+        return encoder.in_precision({"asked": requested, "ran": "fp32", "why": why})
+    return _choose(file, encoder, panel, requested, say)
 
 
-def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, asked: str, say: Callable[[str], None]) -> Encoder:
+def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, requested: str, say: Callable[[str], None]) -> Encoder:
     bench = _Bench(encoder, panel.judged)
     trials: dict[Way, PrecisionTrial] = {}
     reasons: dict[Way, str] = {}
     sessions: dict[Way, Session] = {}
     int8 = functools.cache(lambda: _quantized(file.data, panel.seen))
     for way in WAYS:
-        if asked not in ("auto", way[0]):
+        if requested not in ("auto", way[0]):
             continue
         try:
             sessions[way] = _open(way, int8() if way[0] == "int8" else file.data, encoder.threads)
         except MissingExtraError as error:
-            if asked == "bf16":
+            if requested == "bf16":
                 raise
             reasons[way] = f"{_name(way)}: {error}"
             continue
         trials[way] = bench.time(sessions[way])
     ran = PLAIN
     for way in sorted(trials, key=lambda way: -trials[way].speed):
-        fast = asked != "auto" or trials[way].speed > MIN_GAIN
+        fast = requested != "auto" or trials[way].speed > MIN_GAIN
         if ran == PLAIN and fast:
             trials[way] = bench.compare(way, sessions[way], trials[way])
         reasons[way] = _verdict(way, trials[way], f"slower than {_name(ran)}" if ran != PLAIN else "too little")
@@ -117,7 +117,7 @@ def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, asked: str, say: 
     for text in (*reasons.values(), f"precision {_name(ran)}"):
         say(text)
     record: dict[str, Any] = {
-        "asked": asked,
+        "asked": requested,
         "ran": ran[0],
         "runtime": ran[1],
         "images": len(panel.judged),
@@ -153,7 +153,7 @@ class _Bench:
         self._encoder = encoder
         self._batches = np.array_split(pixels, -(-len(pixels) // BATCH))
         self._workers = max(1, available_cores() // encoder.threads)
-        self._wanted = self._embeddings(encoder)
+        self._reference = self._embeddings(encoder)
 
     def time(self, session: Session) -> PrecisionTrial:
         """A trial that knows the speed alone."""
@@ -164,7 +164,7 @@ class _Bench:
         found = self._embeddings(session)
         if not np.isfinite(found).all():
             return replace(trial, min_cosine=0.0, neighbor_overlap=0.0, share=0.0, cosine_bound=0.0, overlap_bound=0.0)
-        cosine, shared = cosines(self._wanted, found), overlaps(self._wanted, found, NEIGHBORS)
+        cosine, shared = cosines(self._reference, found), overlaps(self._reference, found, NEIGHBORS)
         bound, kept = least(cosine), shared_at_least(shared)
         return replace(
             trial,
@@ -199,14 +199,14 @@ def _quantized(data: bytes, seen: Pixels) -> bytes:
     return best_int8(data, seen)
 
 
-def _kept(file: EncoderFile, encoder: Encoder, asked: str, out: Path) -> Encoder | None:
+def _kept(file: EncoderFile, encoder: Encoder, requested: str, out: Path) -> Encoder | None:
     """The precision that ``out`` was begun with, if it was begun by this encoder with the same asked for."""
     if not (out / RUN_NAME).exists():
         return None
     run = read_run(out)
-    if run["precision"]["asked"] != asked or run["encoder"]["fingerprint"] != encoder.fingerprint:
+    if run.precision["asked"] != requested or run.encoder.fingerprint != encoder.fingerprint:
         return None
-    return as_recorded(file, encoder, run["precision"], out)
+    return as_recorded(file, encoder, run.precision, out)
 
 
 def as_recorded(file: EncoderFile, encoder: Encoder, record: dict[str, Any], out: Path) -> Encoder:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from sslfeat.data.manifest import MANIFEST_NAME
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import commit_path
 from sslfeat.features.failures import FAILURES_NAME
 from sslfeat.features.formats import FOLDERS, OWN_NAME
-from sslfeat.features.metadata import META_FOLDER, RAN, RUN_NAME, commit_path, files_of, part_count, read_run
+from sslfeat.features.metadata import META_FOLDER, RAN, RUN_NAME, FeaturesMetadata, files_of, part_count, read_run
 from sslfeat.storage import atomic, staged
 
 COMMIT_NAME, PART_NUMBER = re.compile(r"part-(\d{5,})\.json"), re.compile(r"(\d{4,})\.")
@@ -19,9 +19,9 @@ INPUTS_NAME, FAILED_NAME = f"{META_FOLDER}/{MANIFEST_NAME}", f"{META_FOLDER}/{FA
 ENCODERS = tuple(f"{META_FOLDER}/encoder-{ran}.onnx" for ran in RAN)  # a quantized encoder, kept beside the features that it made
 
 
-def encoder_name(run: dict[str, Any]) -> str:
+def encoder_name(run: FeaturesMetadata) -> str:
     """The name of the quantized encoder within the folder, if the run keeps one."""
-    return f"{META_FOLDER}/encoder-{run['precision']['ran']}.onnx"
+    return f"{META_FOLDER}/encoder-{run.precision['ran']}.onnx"
 
 
 def commit_numbers(folder: Path) -> list[int]:

@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from sslfeat import __version__
 from sslfeat.data.manifest import Manifest, is_manifest
 from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.data.transforms import Decoding
-from sslfeat.errors import FeaturesError
+from sslfeat.errors import FeaturesError, InputError
 from sslfeat.features.files import CONTENTS, ENCODERS, INPUTS_NAME
-from sslfeat.features.metadata import FORMAT, META_FOLDER, RUN_NAME, load_manifest, read_run, run_bytes
+from sslfeat.features.metadata import META_FOLDER, RUN_NAME, Encoded, FeaturesMetadata, Inputs, load_manifest, read_run
 from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
 from sslfeat.storage import atomic, staged
 
-Opened: TypeAlias = "tuple[dict[str, Any], Manifest]"
-
 
 def describe(
     encoder: Encoder, manifest: Manifest, layout: str, decoding: Decoding, part_size: int, batch_size: int | None
-) -> dict[str, Any]:
-    """All that decides the bytes of the folder; a resumed run must agree in every field."""
-    return {
-        "format": FORMAT,
-        "encoder": {"fingerprint": encoder.fingerprint, "card": json.loads(encoder.card.to_json())},
-        "inputs": {
-            "count": len(manifest.inputs),
-            "sha256": manifest.sha256,
-            "labeled": any(item.label is not None for item in manifest.inputs),
-        },
-        "layout": layout,
-        "decode": dataclasses.asdict(decoding),
-        "part_size": part_size,
-        "batch_size": batch_size or (32 if encoder.provider == "cuda" else 4),
-        "provider": encoder.provider,
-        "threads": encoder.threads,
-        "precision": encoder.precision,
-        "versions": {
-            "sslfeat": __version__,
-            **{package: version(package) for package in ("numpy", "pillow", "pyarrow")},
-            "onnxruntime": _onnxruntime_version(),
-        },
-    }
+) -> FeaturesMetadata:
+    """All that decides the bytes of the folder; a resumed run must agree in every field. Raises InputError."""
+    labeled = any(record.label is not None for record in manifest.inputs)
+    packages = {package: version(package) for package in ("numpy", "pillow", "pyarrow")}
+    try:
+        return FeaturesMetadata(
+            encoder=Encoded(encoder.fingerprint, encoder.card),
+            inputs=Inputs(len(manifest.inputs), manifest.sha256, labeled),
+            layout=layout,
+            decode=decoding,
+            part_size=part_size,
+            batch_size=batch_size or (32 if encoder.provider == "cuda" else 4),
+            provider=encoder.provider,
+            threads=encoder.threads,
+            precision=encoder.precision,
+            versions={"sslfeat": __version__, **packages, "onnxruntime": _onnxruntime_version()},
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _onnxruntime_version() -> str:
@@ -55,20 +47,34 @@ def _onnxruntime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def open_folder(out: Path, run: dict[str, Any], manifest: Manifest, files: dict[str, bytes], overwrite: bool) -> Opened:
+def open_folder(
+    out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes], overwrite: bool
+) -> tuple[FeaturesMetadata, Manifest]:
     """Make ``out`` ready for this run: new, begun by the same run, or emptied on request.
 
-    Returns the run and the inputs to go on with: those that it was begun with, where these are the same. Raises
-    FeaturesError if it holds files that are not a features folder's.
+    Returns the run and the inputs to go on with: those that it was begun with, where nothing but the files' times differs.
+    Raises FeaturesError if it holds files that are not a features folder's, or naming the first field in which the runs
+    differ, or how the images do.
     """
     refuse_strangers(out)
     atomic.remove_temporaries(out)
     if (out / RUN_NAME).exists() and overwrite:
         empty_folder(out)
-    if (out / RUN_NAME).exists():
-        return check_same(read_run(out), run, out, manifest)
-    begin_folder(out, run, manifest, files)
-    return run, manifest
+    if not (out / RUN_NAME).exists():
+        begin_folder(out, run, manifest, files)
+        return run, manifest
+    kept = read_run(out)
+    check_settings(kept, run, out)
+    if kept.inputs == run.inputs:
+        return kept, manifest
+    before = load_manifest(out, kept)
+    changes = ManifestDiff.between(before, manifest, Reuse(out, kept, before, manifest).same)
+    if changes.none and changes.moved is None:
+        return kept, before
+    raise FeaturesError(
+        f"the images are not those that {out} was made of: {changes}. Take that over with --update, which embeds only "
+        "what is new, or choose another --out"
+    )
 
 
 def refuse_strangers(out: Path) -> None:
@@ -77,7 +83,7 @@ def refuse_strangers(out: Path) -> None:
     if (out / RUN_NAME).exists() and (begun or _is_run(out / RUN_NAME)):
         return
     own = {atomic.LOCK_NAME, staged.UPDATE, META_FOLDER, *((INPUTS_NAME, *ENCODERS) if begun else ())}
-    names = (item.relative_to(out).as_posix() for item in (*out.iterdir(), *(out / META_FOLDER).glob("*")))
+    names = (path.relative_to(out).as_posix() for path in (*out.iterdir(), *(out / META_FOLDER).glob("*")))
     strangers = sorted(name for name in names if name not in own and not name.endswith(atomic.TEMPORARY_SUFFIX))
     if strangers:
         raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
@@ -91,7 +97,7 @@ def _is_run(path: Path) -> bool:
         return False
 
 
-def begin_folder(out: Path, run: dict[str, Any], manifest: Manifest, files: dict[str, bytes]) -> None:
+def begin_folder(out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes]) -> None:
     """Write what a run is of, and ``files`` that it needs, then what it is: the last makes it one."""
     atomic.make_folder(out / META_FOLDER)
     atomic.write_atomic(out / INPUTS_NAME, manifest.to_bytes())  # the first: it tells that the others are ours
@@ -99,55 +105,36 @@ def begin_folder(out: Path, run: dict[str, Any], manifest: Manifest, files: dict
         leftover.unlink(missing_ok=True)
     for name, data in files.items():
         atomic.write_atomic(out / name, data)
-    atomic.write_atomic(out / RUN_NAME, run_bytes(run))
+    atomic.write_atomic(out / RUN_NAME, run.to_json())
 
 
 def empty_folder(out: Path) -> None:
     """Delete what a run wrote, and nothing else."""
-    for item in CONTENTS.files(out):
-        if item == out / RUN_NAME:  # the last: without it, what is left would belong to nobody
+    for path in CONTENTS.files(out):
+        if path == out / RUN_NAME:  # the last: without it, what is left would belong to nobody
             staged.remove_folders(out, CONTENTS)
             atomic.sync_folder(out)
-            atomic.sync_folder(item.parent)
-        item.unlink()
+            atomic.sync_folder(path.parent)
+        path.unlink()
 
 
-def check_same(kept: dict[str, Any], asked: dict[str, Any], out: Path, manifest: Manifest) -> Opened:
-    """The run that ``out`` was begun by, with its inputs, if nothing but their files' times differs.
-
-    Raises FeaturesError naming the first field in which the runs differ, or how the images do.
-    """
-    check_settings(kept, asked, out)
-    if kept["inputs"] == asked["inputs"]:
-        return kept, manifest
-    before = load_manifest(out, kept)
-    changes = ManifestDiff.between(before, manifest, Reuse(out, kept, before, manifest).same)
-    if changes.none and changes.moved is None:
-        return kept, before
-    raise FeaturesError(
-        f"the images are not those that {out} was made of: {changes}. Take that over with --update, which embeds only "
-        "what is new, or choose another --out"
-    )
-
-
-def check_settings(kept: dict[str, Any], asked: dict[str, Any], out: Path) -> None:
+def check_settings(kept: FeaturesMetadata, requested: FeaturesMetadata, out: Path) -> None:
     """Raise FeaturesError naming the first field, but for the images, in which the runs differ."""
-    before, now = ((run["encoder"]["card"]["name"], run["encoder"]["fingerprint"][:12]) for run in (kept, asked))
+    before, now = ((run.encoder.card.name, run.encoder.fingerprint[:12]) for run in (kept, requested))
     if before[1] != now[1]:
         raise FeaturesError(
             f"{out} was made by encoder {before[0]!r} ({before[1]}), now {now[0]!r} ({now[1]}) is given: "
             "use that one, choose another --out, or start afresh with --overwrite"
         )
-    left_out = {
-        "inputs": None,
-        "encoder": None,
-    }  # of the encoder, the fingerprint decides: a card's prose may have changed
-    _check_fields({**kept, **left_out}, {**asked, **left_out}, out)
+    first, second = kept.plain(), requested.plain()
+    for fields in (first, second):  # of the encoder, the fingerprint decides: a card's prose may have changed
+        del fields["inputs"], fields["encoder"]
+    _check_fields(first, second, out)
 
 
-def _check_fields(kept: dict[str, Any], asked: dict[str, Any], out: Path, where: str = "") -> None:
-    for name in sorted({*kept, *asked}):
-        before, now = kept.get(name), asked.get(name)
+def _check_fields(kept: dict[str, Any], requested: dict[str, Any], out: Path, where: str = "") -> None:
+    for name in sorted({*kept, *requested}):
+        before, now = kept.get(name), requested.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
             _check_fields(before, now, out, f"{where}{name}.")
         elif before != now:

@@ -21,9 +21,7 @@ LAYOUTS = ("parquet", "npy")
 EMBEDDINGS_FOLDER, METADATA_FOLDER = "img_emb", "metadata"  # clip-retrieval's names
 FOLDERS = (EMBEDDINGS_FOLDER, METADATA_FOLDER)
 OWN_NAME = re.compile(r"part-\d{5,}\.parquet|img_emb/img_emb_\d{4,}\.npy|metadata/metadata_\d{4,}\.parquet")
-COLUMNS = {
-    "path": pa.string(), "sha256": pa.string(), "width": pa.int32(), "height": pa.int32(), "label": pa.string()
-}  # fmt: skip
+COLUMNS = {"path": pa.string(), "sha256": pa.string(), "width": pa.int32(), "height": pa.int32(), "label": pa.string()}
 
 
 def part_files(layout: str, number: int, parts: int) -> tuple[str, ...]:
@@ -38,13 +36,13 @@ def part_files(layout: str, number: int, parts: int) -> tuple[str, ...]:
 
 def encode_part(layout: str, rows: Sequence[tuple[ImageRecord, Embedded]], dim: int) -> list[bytes]:
     """The contents of ``part_files``, in their order."""
-    embeddings = np.stack([row.embedding for _, row in rows]) if rows else np.empty((0, dim), np.float32)
+    embeddings = np.stack([image.embedding for _, image in rows]) if rows else np.empty((0, dim), np.float32)
     columns = {
-        "image_path" if layout == "npy" else "path": strings([item.name for item, _ in rows]),
-        "sha256": strings([row.sha256 for _, row in rows]),
-        "width": numbers([row.width for _, row in rows], np.int32),
-        "height": numbers([row.height for _, row in rows], np.int32),
-        "label": strings([item.label for item, _ in rows]),
+        "image_path" if layout == "npy" else "path": strings([record.name for record, _ in rows]),
+        "sha256": strings([image.sha256 for _, image in rows]),
+        "width": numbers([image.width for _, image in rows], np.int32),
+        "height": numbers([image.height for _, image in rows], np.int32),
+        "label": strings([record.label for record, _ in rows]),
     }
     if layout == "npy":
         return [_npy(embeddings), _parquet(columns)]
@@ -71,9 +69,9 @@ def read_embeddings(folder: Path, files: Sequence[str], dim: int) -> npt.NDArray
     if len(files) == 2:
         return _read_npy(path, dim)
     column = _read_parquet(path, ["embedding"])["embedding"]
-    kind, wanted = column.type, pa.list_(pa.float32(), dim)
+    kind, expected = column.type, pa.list_(pa.float32(), dim)
     if not (pa.types.is_fixed_size_list(kind) and kind.list_size == dim and kind.value_type == pa.float32()):
-        raise FeaturesError(f"{path} holds {kind}: {wanted} was recorded")
+        raise FeaturesError(f"{path} holds {kind}: {expected} was recorded")
     pieces = [chunk.flatten() for chunk in column.chunks]
     if column.null_count or any(piece.null_count for piece in pieces):
         raise FeaturesError(f"{path}: an embedding has gaps")

@@ -14,37 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import CommitRecord, check_commit, check_record
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import (
-    CHECK,
-    FORMAT,
-    RUN_NAME,
-    CommitRecord,
-    check_commit,
-    check_record,
-    commit_path,
-    exchanging,
-    files_of,
-    part_count,
-    read_commit,
-    read_run,
-    run_bytes,
-)
+from sslfeat.features.metadata import RUN_NAME, FeaturesMetadata, exchanging, files_of, part_count, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "CHECK", "FORMAT", "RUN_NAME", "CommitRecord", "Features", "FeaturesFolder", "Part", "commit_path", "files_of", "part_count",
-    "read_commit", "read_run", "run_bytes",
-]  # fmt: skip
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds, between attempts to find a folder at rest
 T = TypeVar("T")
 Stamp = tuple[int, bytes]
@@ -55,7 +38,7 @@ class ChangedError(FeaturesError):
 
 
 class Watched:
-    """Whether a features folder is still the one that was opened. ``run`` is what its ``features.json`` holds."""
+    """Whether a features folder is still the one that was opened. ``run`` is its ``features.json``."""
 
     def __init__(self, folder: Path) -> None:
         """Raises FeaturesError if it is no features folder; an exchange that is under way is waited for, not for ever."""
@@ -107,8 +90,7 @@ class FeaturesFolder:
         self.folder = Path(folder)
         self._watched = Watched(self.folder)
         self.run = self._watched.run
-        self.dim: int = self.run["encoder"]["card"]["dim"]
-        self.fingerprint: str = self.run["encoder"]["fingerprint"]
+        self.dim, self.fingerprint = self.run.encoder.card.dim, self.run.encoder.fingerprint
 
     def rows(self) -> int:
         """How many rows there are, going by the records, whose files are not looked at. Raises FeaturesError."""
@@ -137,7 +119,7 @@ class FeaturesFolder:
             )
         return part
 
-    def _check(self, check: Callable[[Path, dict[str, Any], int], CommitRecord], number: int) -> CommitRecord:
+    def _check(self, check: Callable[[Path, FeaturesMetadata, int], CommitRecord], number: int) -> CommitRecord:
         try:
             return check(self.folder, self.run, number)
         except FeaturesError as error:
@@ -162,7 +144,7 @@ class Features:
     embeddings: npt.NDArray[np.float32]
     paths: list[str]
     labels: list[str | None]
-    run: dict[str, Any]
+    run: FeaturesMetadata
     contents: npt.NDArray[np.int64] | None = None
 
     @classmethod
@@ -185,8 +167,7 @@ class Features:
         return pd.DataFrame({"path": self.paths, "label": self.labels, "embedding": list(self.embeddings)})
 
     def __repr__(self) -> str:
-        labels = len({label for label in self.labels if label is not None})
-        encoder = self.run["encoder"]["card"]["name"]
+        labels, encoder = len({*self.labels} - {None}), self.run.encoder.card.name
         return f"Features({len(self.paths)} x {self.embeddings.shape[1]}, {labels} labels, encoder {encoder!r})"
 
     @classmethod

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,9 @@ from sslfeat.data.hashing import DIGEST, hash_files, parse_digests
 from sslfeat.data.manifest import MISSING, Manifest, Mask, Numbers
 from sslfeat.data.results import Embedded
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import CommitRecord, read_commit
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import CommitRecord, files_of, part_count, read_commit, slice_of
+from sslfeat.features.metadata import FeaturesMetadata, files_of, part_count, slice_of
 
 OPEN, FAILED = -1, -2  # instead of the number of a row: not embedded yet, and embedded in vain
 MEMORY = 256 << 20  # bytes of old parts that are kept at hand: renamed files may ask for rows in any order
@@ -37,12 +37,7 @@ class Reuse:
     """The old rows that hold, given out part by part of the new folder, read when they are asked for."""
 
     def __init__(
-        self,
-        folder: Path,
-        run: dict[str, Any],
-        before: Manifest,
-        now: Manifest,
-        check: Callable[[], None] = lambda: None,
+        self, folder: Path, run: FeaturesMetadata, before: Manifest, now: Manifest, check: Callable[[], None] = lambda: None
     ) -> None:
         """Read what ``folder`` committed and hash what may be of it. ``check`` is called often, and may raise to stop.
 
@@ -125,7 +120,7 @@ class Reuse:
         rows[sure] = np.maximum(self._row_of[old[sure]], MISSING)
         hashes = np.zeros(len(now.inputs), DIGEST)
         unsure = np.flatnonzero(~sure & (now.sizes != MISSING) & np.isin(now.sizes, self._before.sizes))
-        hashes[unsure] = hash_files([now.inputs[index].raw for index in unsure.tolist()], check)
+        hashes[unsure] = hash_files([now.inputs[index].path for index in unsure.tolist()], check)
         if len(self._digests):
             order = np.argsort(self._digests, kind="stable")
             places = np.searchsorted(self._digests, hashes[unsure], sorter=order)
@@ -143,7 +138,7 @@ class Reuse:
             files = files_of(self._run, number)
             columns = read_columns(self._folder, files)
             facts = zip(*(columns[name].to_pylist() for name in ("sha256", "width", "height")), strict=True)
-            embeddings = read_embeddings(self._folder, files, int(self._run["encoder"]["card"]["dim"]))
+            embeddings = read_embeddings(self._folder, files, self._run.encoder.card.dim)
             self._cache[number] = _OldPart(embeddings, list(facts))
             while len(self._cache) > 1 and sum(part.embeddings.nbytes for part in self._cache.values()) > MEMORY:
                 self._cache.popitem(last=False)

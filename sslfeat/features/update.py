@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sslfeat.data.dataset import ImageRecord
 from sslfeat.data.manifest import Manifest
 from sslfeat.data.manifest_diff import ManifestDiff
-from sslfeat.data.transforms import Decoding
 from sslfeat.errors import FeaturesError, InterruptedRun
 from sslfeat.features.auto_precision import as_recorded
 from sslfeat.features.files import exchange, finish_exchange
 from sslfeat.features.folder import begin_folder, check_settings, empty_folder, refuse_strangers
-from sslfeat.features.metadata import RUN_NAME, load_manifest, read_run
+from sslfeat.features.metadata import RUN_NAME, FeaturesMetadata, load_manifest, read_run
 from sslfeat.features.reuse import Reuse
 from sslfeat.features.writer import FeatureRun, Options, Report, Summary, embed_to_folder
 from sslfeat.inference.encoder import Encoder
@@ -50,7 +48,7 @@ def update_folder(
         run = options.describe(encoder, manifest)
         check_settings(kept, run, out)
         before = load_manifest(out, kept)
-        if kept["inputs"] == run["inputs"]:
+        if kept.inputs == run.inputs:
             changes = ManifestDiff.between(before, manifest)
             return FeatureRun(encoder, manifest, out, options, run, stop, report).fill(), changes
         reuse = Reuse(out, kept, before, manifest, lambda: _check(stop, out))
@@ -72,7 +70,7 @@ def repair_folder(encoder: Encoder, out: Path, *, report: Report = lambda progre
         atomic.remove_temporaries(out)
         run = read_run(out)
         manifest = load_manifest(out, run)
-        options = Options(run["batch_size"], run["part_size"], None, run["layout"], Decoding(**run["decode"]))
+        options = Options(run.batch_size, run.part_size, None, run.layout, run.decode)
         check_settings(run, options.describe(encoder, manifest), out)
         return FeatureRun(encoder, manifest, out, options, run, stop, report).fill()
 
@@ -83,10 +81,9 @@ def load_encoder(out: Path, path_or_name: str | None) -> Encoder:
     Raises FeaturesError if it is neither, EncoderFileError and ProviderError as loading does.
     """
     run = read_run(out)
-    made_by = run["encoder"]
     hints = [path_or_name] if path_or_name else []
-    found = find_encoder(made_by["card"]["name"], made_by["fingerprint"], hints, bool(hints), FeaturesError)
-    return as_recorded(found, Encoder(found, run["provider"], run["threads"]), run["precision"], out)
+    found = find_encoder(run.encoder.card.name, run.encoder.fingerprint, hints, bool(hints), FeaturesError)
+    return as_recorded(found, Encoder(found, run.provider, run.threads), run.precision, out)
 
 
 def _check(stop: signals.Stop, out: Path) -> None:
@@ -94,7 +91,7 @@ def _check(stop: signals.Stop, out: Path) -> None:
         raise InterruptedRun(stop.signum, f"interrupted; {out} is as it was: run it again to update it")
 
 
-def _begin(new: Path, run: dict[str, Any], manifest: Manifest, files: dict[str, bytes]) -> None:
+def _begin(new: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes]) -> None:
     """Start the new folder, or go on with it if it was begun for the same images."""
     atomic.make_folder(new)
     refuse_strangers(new)

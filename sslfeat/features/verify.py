@@ -6,16 +6,16 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from sslfeat.data.dataset import possible_paths
 from sslfeat.errors import FeaturesError
+from sslfeat.features.commits import check_commit
 from sslfeat.features.failures import failures_bytes
 from sslfeat.features.files import FAILED_NAME, commit_numbers, encoder_name
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import check_commit, files_of, load_manifest, part_count
+from sslfeat.features.metadata import FeaturesMetadata, files_of, load_manifest, part_count
 from sslfeat.features.reader import Watched
 from sslfeat.storage import atomic
 
@@ -34,7 +34,7 @@ def verify(folder: Path, sources: bool = False) -> Iterator[str]:
     watched.check()
 
 
-def _faults(folder: Path, run: dict[str, Any], sources: bool) -> Iterator[str]:
+def _faults(folder: Path, run: FeaturesMetadata, sources: bool) -> Iterator[str]:
     try:
         load_manifest(folder, run)
     except FeaturesError as error:
@@ -48,7 +48,7 @@ def _faults(folder: Path, run: dict[str, Any], sources: bool) -> Iterator[str]:
         try:
             commit = check_commit(folder, run, number)
             table = read_columns(folder, files)
-            embeddings = read_embeddings(folder, files, int(run["encoder"]["card"]["dim"]))
+            embeddings = read_embeddings(folder, files, run.encoder.card.dim)
         except FeaturesError as error:
             yield str(error)
             continue
@@ -57,9 +57,9 @@ def _faults(folder: Path, run: dict[str, Any], sources: bool) -> Iterator[str]:
         failures += commit.failures
         if sources:
             yield from _changed_sources(table)
-    if "sha256" in run["precision"]:
+    if "sha256" in run.precision:
         kept = encoder_name(run)
-        if hashlib.sha256(_bytes(folder / kept) or b"").hexdigest() != run["precision"]["sha256"]:
+        if hashlib.sha256(_bytes(folder / kept) or b"").hexdigest() != run.precision["sha256"]:
             yield f"{folder / kept}: missing, or its sha256 differs from the record"
     if _bytes(folder / FAILED_NAME) != failures_bytes(failures):
         yield f"{folder / FAILED_NAME}: differs from the failures on record"
@@ -74,7 +74,7 @@ def _bytes(path: Path) -> bytes | None:
 
 def _changed_sources(table: pa.Table) -> Iterator[str]:
     for path, sha256 in zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True):
-        candidates = [Path(os.fsdecode(raw)) for raw in possible_paths(path)]
+        candidates = [Path(os.fsdecode(written)) for written in possible_paths(path)]
         try:
             found = [candidate for candidate in candidates if os.path.lexists(candidate)] or candidates[:1]
             if sha256 not in map(atomic.sha256_file, found):

@@ -11,9 +11,8 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from sslfeat.data.batching import batched
 from sslfeat.data.dataset import ImageRecord
@@ -23,19 +22,13 @@ from sslfeat.data.results import Batch, Embedded, Failed
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import EXACT, Decoding
 from sslfeat.errors import FeaturesError, InputError, InterruptedRun
+from sslfeat.features.commits import CommitRecord, commit_path, read_commit
 from sslfeat.features.failures import FAILURES_NAME, write_failures
 from sslfeat.features.files import finish_exchange
 from sslfeat.features.folder import describe, open_folder
 from sslfeat.features.formats import FOLDERS, encode_part, part_files
-from sslfeat.features.metadata import (
-    META_FOLDER,
-    CommitRecord,
-    commit_path,
-    files_of,
-    part_count,
-    read_commit,
-    slice_of,
-)
+from sslfeat.features.metadata import META_FOLDER, FeaturesMetadata, files_of, part_count, slice_of
+from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.pipeline import embed_batches
 from sslfeat.storage import atomic
@@ -67,8 +60,8 @@ class Options:
             )
         part_files(self.layout, 0, 1)
 
-    def describe(self, encoder: Encoder, manifest: Manifest) -> dict[str, Any]:
-        """The fields of ``features.json`` for a run with these options."""
+    def describe(self, encoder: Encoder, manifest: Manifest) -> FeaturesMetadata:
+        """``features.json`` for a run with these options."""
         return describe(encoder, manifest, self.layout, self.decoding, self.part_size, self.batch_size)
 
 
@@ -118,26 +111,6 @@ class EmbedProgress:
 Report = Callable[[EmbedProgress], None]
 
 
-class Known(Protocol):
-    """Where outcomes that need not be computed again come from: asked part by part, in order."""
-
-    def missing(self, start: int, stop: int) -> list[int]: ...
-
-    def rows(self, start: int, stop: int) -> dict[int, Embedded]: ...
-
-
-class Nothing:
-    """Nothing is known: all are to be embedded."""
-
-    def missing(self, start: int, stop: int) -> list[int]:
-        """As ``Known`` says."""
-        return list(range(start, stop))
-
-    def rows(self, start: int, stop: int) -> dict[int, Embedded]:
-        """As ``Known`` says."""
-        return {}
-
-
 def embed_to_folder(
     encoder: Encoder,
     inputs: Sequence[ImageRecord],
@@ -170,10 +143,10 @@ class FeatureRun:
     manifest: Manifest
     out: Path
     options: Options
-    run: dict[str, Any]
+    run: FeaturesMetadata
     stop: signals.Stop
     report: Report
-    known: Known = field(default_factory=Nothing)
+    reuse: Reuse | None = None  # rows that need not be computed again
 
     def __post_init__(self) -> None:
         self.spent = Spent(self.options.workers or max(1, available_cores() // self.encoder.threads))
@@ -196,12 +169,12 @@ class FeatureRun:
         missing = [number for number in parts if number not in self.commits]
         plans = ((number, self._plan(number)) for number in missing)
         ahead, here = itertools.tee(plans)
-        flat = ([self.manifest.inputs[i].raw for i in batch] for _, batches in ahead for batch in batches)
+        flat = ([self.manifest.inputs[i].path for i in batch] for _, batches in ahead for batch in batches)
         with closing(embed_batches(self.encoder, flat, self.spent.workers, self._decoder, self._check)) as stream:
             for number, batches in here:
                 self._check()
                 numbers = slice_of(self.run, number)
-                known = self.known.rows(numbers.start, numbers.stop)
+                known = self.reuse.rows(numbers.start, numbers.stop) if self.reuse else {}
                 outcomes: dict[int, Embedded | Failed] = dict(known)
                 self.resumed += len(known)
                 self._count(list(known.values()))
@@ -217,14 +190,15 @@ class FeatureRun:
     def _plan(self, number: int) -> list[list[int]]:
         """The batches of input numbers that a part needs embedded: numbers alone, for plans are made far ahead."""
         numbers = slice_of(self.run, number)
-        return list(batched(self.known.missing(numbers.start, numbers.stop), int(self.run["batch_size"])))
+        missing = self.reuse.missing(numbers.start, numbers.stop) if self.reuse else list(numbers)
+        return list(batched(missing, self.run.batch_size))
 
     def _commit(self, number: int, outcomes: dict[int, Embedded | Failed]) -> None:
         """Write a part, then the record that makes it count."""
         began = time.monotonic()
         pairs = [(self.manifest.inputs[index], outcomes[index]) for index in sorted(outcomes)]
-        rows = [(item, outcome) for item, outcome in pairs if isinstance(outcome, Embedded)]
-        failures = tuple((item.name, outcome.reason) for item, outcome in pairs if isinstance(outcome, Failed))
+        rows = [(record, outcome) for record, outcome in pairs if isinstance(outcome, Embedded)]
+        failures = tuple((record.name, outcome.reason) for record, outcome in pairs if isinstance(outcome, Failed))
         contents = encode_part(self.options.layout, rows, self.encoder.dim)
         files = dict(zip(files_of(self.run, number), contents, strict=True))
         for name, data in files.items():

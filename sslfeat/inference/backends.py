@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from sslfeat.data.decode import Pixels
-from sslfeat.errors import EncoderFileError, MissingExtraError, ProviderError
+from sslfeat.errors import EncoderFileError, ProviderError, needs
 from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, stamp_of
 from sslfeat.system.cores import available_cores
 
@@ -106,10 +106,8 @@ class OpenVinoBackend:
     """
 
     def __init__(self, data: bytes | Path, precision: str, threads: int) -> None:
-        try:
+        with needs("openvino", "openvino"):
             import openvino
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino") from error
         cores = available_cores()
         settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],

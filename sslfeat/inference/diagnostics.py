@@ -21,20 +21,7 @@ from sslfeat.system.cores import available_cores, available_memory
 
 FLAGS = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "amx_int8": "AMX int8", "amx_bf16": "AMX bf16",
          "asimddp": "dot product", "i8mm": "int8 matrix products"}  # fmt: skip
-EXTRAS = (
-    "train",
-    "export",
-    "timm",
-    "probe",
-    "umap",
-    "openvino",
-    "ncnn",
-    "executorch",
-    "coreml",
-    "litert",
-    "heif",
-    "flow",
-)
+EXTRAS = ("train", "export", "timm", "probe", "umap", "openvino", "ncnn", "executorch", "coreml", "litert", "heif", "flow")
 WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-rocm")
 
 
@@ -110,10 +97,7 @@ def _conflict() -> Check | None:
     there = [name for name in WHEELS if _version(name) is not None]
     if len(there) < 2:
         return None
-    gpu = platform.system() in ("Linux", "Windows") and platform.machine() in (
-        "x86_64",
-        "AMD64",
-    )  # as pyproject.toml says
+    gpu = platform.system() in ("Linux", "Windows") and platform.machine() in ("x86_64", "AMD64")  # as pyproject.toml says
     keep = WHEELS[0] if gpu else WHEELS[1]
     cure = f"pip uninstall -y {' '.join(there)} && pip install {keep}"
     return Check("onnxruntime", "broken", f"{' and '.join(there)} are installed over one another", cure)

@@ -17,7 +17,7 @@ from sslfeat.data.decode import Content, Pixels, Source
 from sslfeat.data.results import Failed
 from sslfeat.errors import EncoderFileError, ImageError, InputError, ProviderError, UsageError
 from sslfeat.inference.backends import PROVIDERS, OnnxRuntimeBackend, Session
-from sslfeat.inference.model_card import Card
+from sslfeat.inference.model_card import Card, Identity
 from sslfeat.inference.onnx_model import EncoderFile, check_encoder, read_encoder_file
 from sslfeat.inference.pipeline import embed_batches
 from sslfeat.inference.registry import find_encoder, resolve
@@ -95,15 +95,19 @@ class Encoder:
         return f"Encoder({self.card.name!r}, {self.dim}-d, {self.card.preprocess.size} px, {self.provider})"
 
     @property
+    def identity(self) -> Identity:
+        """Its name and fingerprint."""
+        return Identity(self.card.name, self.fingerprint)
+
+    @property
     def dim(self) -> int:
         """Length D of an embedding."""
         return self.card.dim
 
     @overload
     def embed(
-        self, images: Images, batch_size: int = 4, workers: int | None = None,
-        *, on_error: Literal["raise", "skip"] = "raise",
-    ) -> Iterator[FloatArray]: ...  # fmt: skip
+        self, images: Images, batch_size: int = 4, workers: int | None = None, *, on_error: Literal["raise", "skip"] = "raise"
+    ) -> Iterator[FloatArray]: ...
 
     @overload
     def embed(
@@ -142,12 +146,12 @@ class Encoder:
     def run(self, pixels: Pixels) -> FloatArray:
         """Embed images that are already at the encoder's size: uint8 (N, S, S, 3) to float32 (N, D)."""
         try:
-            result = self._session.run(pixels)
+            embeddings = self._session.run(pixels)
         except EncoderFileError as error:
             raise EncoderFileError(f"the encoder {self.card.name!r}: {error}") from error
-        if result.shape != (len(pixels), self.dim):
-            raise EncoderFileError(f"the encoder gave {result.shape} for {len(pixels)} images of dim {self.dim}")
-        return result
+        if embeddings.shape != (len(pixels), self.dim):
+            raise EncoderFileError(f"the encoder gave {embeddings.shape} for {len(pixels)} images of dim {self.dim}")
+        return embeddings
 
 
 def _is_single(images: object) -> bool:
@@ -192,15 +196,15 @@ def _restored(
     return Encoder(file, provider, threads).in_precision(precision, lower, files)
 
 
-def _open(model: bytes | str, asked: str, threads: int) -> tuple[str, Session]:
+def _open(model: bytes | str, provider: str, threads: int) -> tuple[str, Session]:
     """The provider that runs, and the graph in it. Raises EncoderFileError, ProviderError, UsageError."""
-    if asked not in ("auto", *PROVIDERS):
-        raise UsageError(f"provider {asked!r} is unknown: auto, {', '.join(PROVIDERS)}")
-    if asked == "auto":
+    if provider not in ("auto", *PROVIDERS):
+        raise UsageError(f"provider {provider!r} is unknown: auto, {', '.join(PROVIDERS)}")
+    if provider == "auto":
         return _open_best(model, threads)
-    if asked == "cuda" and not gpu_count():
+    if provider == "cuda" and not gpu_count():
         raise ProviderError("provider cuda: no NVIDIA GPU is visible here; use --provider cpu")
-    return asked, OnnxRuntimeBackend(model, asked, threads, "ONNX")
+    return provider, OnnxRuntimeBackend(model, provider, threads, "ONNX")
 
 
 def _open_best(model: bytes | str, threads: int) -> tuple[str, Session]:

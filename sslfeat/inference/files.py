@@ -16,13 +16,13 @@ from sslfeat.inference.pipeline import embed_batches
 
 
 def embed_files(
-    encoder: Encoder, images: Sequence[ImageRecord], batch_size: int, workers: int
+    encoder: Encoder, records: Sequence[ImageRecord], batch_size: int, workers: int
 ) -> Generator[tuple[ImageRecord, Embedded | Failed], None, None]:
     """Each image with what became of it."""
 
     def decoder() -> SubprocessDecoder:
         return SubprocessDecoder(encoder.card.preprocess, EXACT, DEFAULT_LIMITS)
 
-    batches = batched([image.raw for image in images], batch_size)
+    batches = batched([record.path for record in records], batch_size)
     with closing(embed_batches(encoder, batches, workers, decoder)) as stream:
-        yield from zip(images, (outcome for batch in stream for outcome in batch.outcomes), strict=True)
+        yield from zip(records, (outcome for batch in stream for outcome in batch.outcomes), strict=True)

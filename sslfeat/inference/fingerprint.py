@@ -30,10 +30,7 @@ def fingerprint_of(model: onnx.ModelProto, output: str, preprocess: Preprocess) 
 
     Raises EncoderFileError if it is none: a tensor that nothing makes, or that two things make.
     """
-    facts = {
-        "opset": sorted({entry.version for entry in model.opset_import}),
-        "preprocess": dataclasses.asdict(preprocess),
-    }
+    facts = {"opset": sorted({entry.version for entry in model.opset_import}), "preprocess": dataclasses.asdict(preprocess)}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return _digest(SCHEME, text.encode(), _embedding(model.graph, output)).hex()
 

@@ -38,10 +38,7 @@ class Training:
     quality: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check(
-            min(self.steps, self.epochs, self.hours) >= 0,
-            f"{self.steps} steps, {self.epochs} epochs, {self.hours} hours",
-        )
+        _check(min(self.steps, self.epochs, self.hours) >= 0, f"{self.steps} steps, {self.epochs} epochs, {self.hours} hours")
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,14 @@ class Parity:
         _check(all(size > 0 for size in self.batch_sizes), f"batch sizes {self.batch_sizes}")
         _check(abs(self.min_cosine) < 1.001, f"a cosine of {self.min_cosine}")  # one of 1 may be rounded up
         _check(0 <= self.neighbor_overlap <= 1, f"a share of {self.neighbor_overlap} neighbors")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which encoder made features: its fingerprint decides, its name is for people."""
+
+    name: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -112,11 +117,7 @@ def _check(holds: bool, what: str) -> None:
 def _check_texts(card: Card) -> None:
     """Texts of a card are printed in tables and pages: one line each, of a sane length."""
     data = card.training_data
-    texts = {
-        "training_data.name": data.name,
-        "training_data.license": data.license,
-        "parity.source": card.parity.source,
-    }
+    texts = {"training_data.name": data.name, "training_data.license": data.license, "parity.source": card.parity.source}
     texts |= {name: getattr(card, name) for name in ("name", "method", "backbone", "layer", "license")}
     texts |= {f"training.quality.{name[:LONGEST]}": name for name in card.training.quality}
     texts |= {f"versions.{package[:LONGEST]}": f"{package} {number}" for package, number in card.versions.items()}

@@ -64,13 +64,7 @@ def read_encoder_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) 
 
 def check_encoder(data: bytes) -> EncoderFile:
     """Check an encoder's bytes against the contract: uint8 (N, S, S, 3) in, float32 (N, D) out, weights inline."""
-    try:
-        model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError) as error:  # ValueError: bytes that are not UTF-8 in a text field
-        raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
-    if not model.graph.node or not model.graph.output:
-        raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
-    refuse_unsafe(model)
+    model = parse_model(data)
     cards = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
     if len(cards) > 1:
         raise EncoderFileError(f"it carries {len(cards)} cards: which one holds cannot be told")
@@ -84,6 +78,27 @@ def check_encoder(data: bytes) -> EncoderFile:
     fingerprint = fingerprint_of(model, OUTPUT_NAME, card.preprocess)
     refuse_boundless(model)
     return EncoderFile(data, fingerprint, card)
+
+
+def parse_model(data: bytes) -> onnx.ModelProto:
+    """The ONNX model in ``data``. Raises EncoderFileError if it is none, or unsafe."""
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError) as error:  # ValueError: bytes that are not UTF-8 in a text field
+        raise EncoderFileError("not an ONNX file, or a truncated or damaged one") from error
+    if not model.graph.node or not model.graph.output:
+        raise EncoderFileError("not an ONNX model with a graph, or a truncated one")
+    refuse_unsafe(model)
+    return model
+
+
+def with_card(model: onnx.ModelProto, card: Card, **more: str) -> bytes:
+    """The model with its card, and ``more`` metadata, serialized the same way every time."""
+    del model.metadata_props[:]
+    for key, value in {CARD_KEY: card.to_json(), **more}.items():
+        model.metadata_props.add(key=key, value=value)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
@@ -161,19 +176,13 @@ def refuse_unsafe(model: onnx.ModelProto) -> None:
             raise EncoderFileError("operator Dropout with a switch for training: export the encoder for inference")
 
 
-def _check_ports(
-    kind: str,
-    ports: Iterable[onnx.ValueInfoProto],
-    name: str,
-    element: int,
-    shape: tuple[int | None, ...],
-) -> None:
+def _check_ports(kind: str, ports: Iterable[onnx.ValueInfoProto], name: str, element: int, shape: tuple[int | None, ...]) -> None:
     """One port, of this name, element type and shape; None stands for a dynamic axis."""
     found = [(port.name, port.type.tensor_type.elem_type, _shape(port)) for port in ports]
     if found != [(name, element, shape)]:
         seen = ", ".join(f"{port} {_type_name(kind)} {dims}" for port, kind, dims in found)
-        wanted = f"{name} {_type_name(element)} {shape}"
-        raise EncoderFileError(f"wrong {kind}s: {seen or 'none'}; an encoder has exactly {wanted} (None: dynamic)")
+        expected = f"{name} {_type_name(element)} {shape}"
+        raise EncoderFileError(f"wrong {kind}s: {seen or 'none'}; an encoder has exactly {expected} (None: dynamic)")
 
 
 def _shape(port: onnx.ValueInfoProto) -> tuple[int | None, ...]:

@@ -54,13 +54,13 @@ class ThreadDecoder:
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
         """As ``ImageDecoder`` says; the row of an image that fails is black."""
         outcomes: list[Decoded | Failed] = []
-        for source, row in zip(sources, pixels, strict=True):
+        for source, place in zip(sources, pixels, strict=True):
             try:
                 decoded = decode(source, self._preprocess, self._decoding)
-                row[:] = decoded.pixels
+                place[:] = decoded.pixels
                 outcomes.append(decoded)
             except ImageError as error:
-                row[:] = 0
+                place[:] = 0
                 outcomes.append(Failed(str(error)))
         return outcomes
 
@@ -128,11 +128,11 @@ def _embed(encoder: Runs, decoder: ImageDecoder, sources: Sequence[Source]) -> B
     began = time.perf_counter()
     decoded = decoder.decode(sources, pixels)
     between = time.perf_counter()
-    if all(isinstance(item, Failed) for item in decoded):
-        return Batch(sources, [item for item in decoded if isinstance(item, Failed)], between - began, 0.0)
-    embeddings = encoder.run(pixels)
+    failed = [image for image in decoded if isinstance(image, Failed)]
+    if len(failed) == len(decoded):
+        return Batch(sources, failed, between - began, 0.0)
     outcomes = [
-        item if isinstance(item, Failed) else Embedded(row, item.sha256, item.width, item.height)
-        for item, row in zip(decoded, embeddings, strict=True)
+        image if isinstance(image, Failed) else Embedded(embedding, image.sha256, image.width, image.height)
+        for image, embedding in zip(decoded, encoder.run(pixels), strict=True)
     ]
     return Batch(sources, outcomes, between - began, time.perf_counter() - between)

@@ -107,13 +107,13 @@ def best_int8(data: bytes, pixels: Pixels, further: Callable[[], Pixels] | None 
 
 def _tried(data: bytes, made: Sequence[bytes], pixels: Pixels) -> list[tuple[bool, float, bytes]]:
     """Of each: whether it holds, how good it is among those alike in that, and itself."""
-    wanted = OnnxRuntimeBackend(data, "cpu", 1).run(pixels)
+    reference = OnnxRuntimeBackend(data, "cpu", 1).run(pixels)
     tried = []
     for quantized in made:
         session = OnnxRuntimeBackend(quantized, "cpu", 1)
         found = session.run(pixels)
-        overlap = neighbor_overlap(wanted, found)
-        holds = overlap >= MIN_OVERLAP and float(np.quantile(cosines(wanted, found), 0.01)) >= MIN_COSINE
+        overlap = neighbor_overlap(reference, found)
+        holds = overlap >= MIN_OVERLAP and float(np.quantile(cosines(reference, found), 0.01)) >= MIN_COSINE
         (seconds,) = median_in_turns([functools.partial(session.run, pixels[:BATCH])], LAPS)
         tried.append((holds, -seconds if holds else overlap, quantized))
     return tried

@@ -29,17 +29,22 @@ def nearest(x: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, Int
     """Cosines and numbers, (Q, k), of the ``k`` rows of ``x`` nearest to each query, nearest first; exact."""
     import faiss
 
-    asked = unit(queries)
-    best = np.empty((len(asked), 0), np.float32)
-    rows = np.empty((len(asked), 0), np.int64)
+    queries = unit(queries)
+    best = np.empty((len(queries), 0), np.float32)
+    rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(x), BLOCK):
         block = unit(x[start : start + BLOCK])
-        scores, found = faiss.knn(asked, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores, found = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         best, rows = np.hstack([best, scores]), np.hstack([rows, found + start])
         if best.shape[1] > k:
-            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-            best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
+            best, rows = first_of(best, rows, k)
     return best, rows
+
+
+def first_of(scores: FloatArray, rows: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """Of each line the ``k`` greatest scores with their rows, greatest first; of equal ones those that come first."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def cosines(a: FloatArray, b: FloatArray) -> npt.NDArray[np.float64]:

@@ -48,11 +48,11 @@ def report(folder: Path, options: ReportOptions | None = None, step: Step = lamb
     galleries = filled([part["images"] for part in parts])
     for part, images in zip(parts, galleries, strict=True):
         part["images"] = images
-    card = material.features.run["encoder"]["card"]
+    card = material.features.run.encoder.card
     return render(
         "report.html",
-        title=options.title or f"{card['name']} on {folder.resolve().name}",
-        about=f"{material.total} images, {card['dim']} units. What an encoder makes of them, by 'sslfeat report'.",
+        title=options.title or f"{card.name} on {folder.resolve().name}",
+        about=f"{material.total} images, {card.dim} units. What an encoder makes of them, by 'sslfeat report'.",
         parts=parts,
     )
 

@@ -36,20 +36,19 @@ LEAST_IMAGES = 5  # of a class that the probe takes
 
 def encoder(material: Material) -> Part:
     """The card."""
-    made_by, run = material.features.run["encoder"], material.features.run
-    card = made_by["card"]
-    prep, data, parity = card["preprocess"], card["training_data"], card["parity"]
+    run, card = material.features.run, material.features.run.encoder.card
+    prep, data, parity = card.preprocess, card.training_data, card.parity
     return {
         "facts": [
-            ("name", card["name"]),
-            ("fingerprint", made_by["fingerprint"]),
-            ("method", f"{card['method']}, {card['backbone']}, features of {card['layer']}, {card['dim']} units"),
-            ("trained on", f"{data['name']} ({data['images']} images; license: {data['license']})"),
-            ("license", card["license"]),
-            ("images are", f"resized to {prep['resize']}, cut to {prep['size']} px, {prep['filter']}, {prep['color']}"),
-            ("ran", f"{run['precision']['ran']} by {run['provider']}, decoding {run['decode']['mode']}"),
-            ("agreement with torch", f"largest difference {parity['max_abs_diff']:.3g}, least cosine "
-             f"{parity['min_cosine']:.6f}, over {parity['images']} images ({parity['source']})"),
+            ("name", card.name),
+            ("fingerprint", run.encoder.fingerprint),
+            ("method", f"{card.method}, {card.backbone}, features of {card.layer}, {card.dim} units"),
+            ("trained on", f"{data.name} ({data.images} images; license: {data.license})"),
+            ("license", card.license),
+            ("images are", f"resized to {prep.resize}, cut to {prep.size} px, {prep.filter}, {prep.color}"),
+            ("ran", f"{run.precision['ran']} by {run.provider}, decoding {run.decode.mode}"),
+            ("agreement with torch", f"largest difference {parity.max_abs_diff:.3g}, least cosine "
+             f"{parity.min_cosine:.6f}, over {parity.images} images ({parity.source})"),
         ]
     }  # fmt: skip
 

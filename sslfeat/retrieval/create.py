@@ -8,9 +8,8 @@ out to say anything: an index of these, of whatever kind, is searched exactly.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +21,11 @@ from sslfeat.retrieval import storage as files
 from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import STATED, Truth
 from sslfeat.retrieval.index_types import SEED, IndexSpec
+from sslfeat.retrieval.metadata import Figures, IndexMetadata
+from sslfeat.retrieval.recall import measure, speeds
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.selection import SMALL, Candidate, IndexRequirements, choose, refuse
-from sslfeat.retrieval.tuning import DEEPEST, Levels, measure, speeds, tune_all
+from sslfeat.retrieval.tuning import DEEPEST, Levels, tune_all
 from sslfeat.retrieval.vectors import METRICS, Vectors, blocks
 from sslfeat.storage import atomic, staged
 from sslfeat.system.cores import available_memory
@@ -51,7 +52,7 @@ class Built:
     spec: IndexSpec
     levels: Levels
     columns: pa.Table
-    figures: dict[str, Any]
+    figures: Figures
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,7 @@ def _sample(vectors: Vectors, metric: str, events: Events) -> Sample:
 
 
 def _build_one(
-    vectors: Vectors,
-    work: Path,
-    metric: str,
-    requirements: IndexRequirements,
-    trial: Candidate,
-    sample: Sample,
-    events: Events,
+    vectors: Vectors, work: Path, metric: str, requirements: IndexRequirements, trial: Candidate, sample: Sample, events: Events
 ) -> tuple[Built | None, float]:
     """The index of this spec; None, and the recall that it reached, if that is too little."""
     spec = trial.spec
@@ -143,12 +138,11 @@ def _build_one(
                 truth.see(block[np.isnan(lots)], 0)
         tables.append(columns)
         events.step("added", builder.count, vectors.count)
-    figures = {
-        "target": requirements.recall, "workload": requirements.workload, "memory": trial.memory, "why": trial.why,
-        "asked": requirements.kind,
-        "recall": 1.0, "recall_at": dict.fromkeys(map(str, STATED), 1.0), "recall_queries": 0,
-        "measured_rows": vectors.count, "queries_per_second": None, "single_queries_per_second": None,
-    }  # fmt: skip
+    figures = Figures(
+        target=requirements.recall, workload=requirements.workload, memory=trial.memory, why=trial.why,
+        recall=1.0, recall_at=dict.fromkeys(map(str, STATED), 1.0), recall_queries=0,
+        measured_rows=vectors.count, asked=requirements.kind,
+    )  # fmt: skip
     levels: Levels = {}
     if not exact:
         events.say("tuning it for 1 to 1000 neighbors")
@@ -158,9 +152,9 @@ def _build_one(
             return None, highest
         builder.let_in(but=sample.half)
         to_measure.see(to_tune.queries, 0)
-        figures |= measure(builder.open(), spec, levels, to_measure)
+        figures = replace(figures, **measure(builder.open(), spec, levels, to_measure))
     elif len(sample.queries):
-        figures |= speeds(builder.open(), spec, levels, to_measure)
+        figures = replace(figures, **speeds(builder.open(), spec, levels, to_measure))
     path = work / "index.faiss"
     builder.write(path)
     return Built(path, spec, levels, pa.concat_tables(tables), figures), 1.0
@@ -172,30 +166,30 @@ def requirements_of(recall: float, memory: int | None, kind: str, workload: str 
 
 
 def build_into(
-    out: Path, vectors: Vectors, metric: str, wanted: IndexRequirements, events: Events, overwrite: bool = False
-) -> dict[str, Any]:
-    """Build the index folder ``out``; returns ``index.json``. Raises RetrievalError if it is something else, or busy."""
+    out: Path, vectors: Vectors, metric: str, requirements: IndexRequirements, events: Events, overwrite: bool = False
+) -> None:
+    """Build the index folder ``out``. Raises RetrievalError if it is something else, or busy."""
     with atomic.exclusive(out, RetrievalError):
         claim(out, overwrite)
         with files.update(out) as work:
-            built = build(vectors, work, metric, wanted, events)
+            built = build(vectors, work, metric, requirements, events)
             write_ids(work / files.IDS, built.columns, np.zeros(len(built.columns), bool))
-            return files.commit_update(out, describe(built, vectors, metric))
+            files.commit_update(out, describe(built, vectors, metric))
 
 
-def describe(built: Built, vectors: Vectors, metric: str) -> dict[str, Any]:
-    """What ``index.json`` says, but for the files' hashes."""
+def describe(built: Built, vectors: Vectors, metric: str) -> IndexMetadata:
+    """``index.json``, but for the files' hashes."""
     import faiss
 
     from sslfeat import __version__
 
-    return {
-        "spec": asdict(built.spec), "factory": built.spec.factory, "metric": metric,
-        "settings": {str(depth): settings for depth, settings in built.levels.items()}, "dim": vectors.dim,
-        "rows": len(built.columns), "removed": 0, "built_rows": len(built.columns),
-        "figures": built.figures, "encoder": vectors.encoder, "origin": vectors.origin,
-        "versions": {"sslfeat": __version__, "faiss": faiss.__version__},
-    }  # fmt: skip
+    return IndexMetadata(
+        spec=built.spec, factory=built.spec.factory, metric=metric,
+        settings={str(depth): settings for depth, settings in built.levels.items()}, dim=vectors.dim,
+        rows=len(built.columns), removed=0, built_rows=len(built.columns),
+        figures=built.figures, encoder=vectors.encoder, origin=vectors.origin,
+        versions={"sslfeat": __version__, "faiss": faiss.__version__}, files={},
+    )  # fmt: skip
 
 
 def claim(folder: Path, overwrite: bool) -> None:

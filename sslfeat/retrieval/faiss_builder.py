@@ -154,6 +154,6 @@ class Builder:
 
 def nearest(index: Any, spec: IndexSpec, settings: Settings, queries: FloatArray, depth: int, metric: str) -> Found:
     """Scores (greater is nearer) and rows, (Q, ``depth`` + OWN), of prepared ``queries``; row -1 where there is none."""
-    asked = depth + OWN
-    distances, rows = index.search(queries, asked, params=parameters(spec, settings, asked))
+    k = depth + OWN
+    distances, rows = index.search(queries, k, params=parameters(spec, settings, k))
     return scores_of(distances, metric), rows

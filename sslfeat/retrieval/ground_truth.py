@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.numerics.similarity import first_of
 
 K = 10  # neighbors that most searches ask for
 STATED = (1, 10, 100)  # numbers of neighbors that recall is stated for
@@ -40,9 +41,7 @@ class Truth:
             nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
             together = np.hstack([self.scores[part], np.take_along_axis(scores, nearest, 1)])
             rows = np.hstack([self.rows[part], nearest + start])
-            order = np.argsort(-together, axis=1, kind="stable")[:, : self.k]
-            self.scores[part] = np.take_along_axis(together, order, 1)
-            self.rows[part] = np.take_along_axis(rows, order, 1)
+            self.scores[part], self.rows[part] = first_of(together, rows, self.k)
 
     def first(self, count: int) -> Truth:
         """The same of the first ``count`` queries."""

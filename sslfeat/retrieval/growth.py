@@ -10,7 +10,7 @@ at once to measure with, or the target is missed, the index is built anew.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,17 +19,18 @@ from sslfeat.retrieval.create import QUERIES
 from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import K, Truth
 from sslfeat.retrieval.index_types import SEED
-from sslfeat.retrieval.metadata import IndexMetadata
-from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall, measure
+from sslfeat.retrieval.metadata import Figures, IndexMetadata
+from sslfeat.retrieval.recall import measure
+from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall
 
 NOTABLY_GROWN = 1.05  # times the rows that its recall was measured with
 FEWEST = 500  # rows kept out, half of them to decide by
 MOST = 2 * QUERIES
 
 
-def is_due(record: IndexMetadata) -> bool:
+def is_due(metadata: IndexMetadata) -> bool:
     """Whether recall must be measured again, going by the rows that there are now; exact search finds all anyway."""
-    return bool(record.settings) and record.rows > NOTABLY_GROWN * record.figures.measured_rows
+    return bool(metadata.settings) and metadata.rows > NOTABLY_GROWN * metadata.figures.measured_rows
 
 
 def kept_out(new: int) -> int:
@@ -37,9 +38,9 @@ def kept_out(new: int) -> int:
     return min(MOST, new // 2) if new // 2 >= FEWEST else 0
 
 
-def measured(builder: Builder, record: IndexMetadata) -> dict[str, Any] | None:
+def measured(builder: Builder, metadata: IndexMetadata) -> Figures | None:
     """The figures that are stated from now on; None if they miss the target. Of a graph, rows must be kept out."""
-    spec, figures, levels, graph = builder.spec, record.figures, record.levels(), builder.spec.kind == "hnsw"
+    spec, figures, levels, graph = builder.spec, metadata.figures, metadata.levels(), builder.spec.kind == "hnsw"
     if not graph:
         builder.let_in()
     queries = builder.kept_out if graph else _some(builder, MOST)
@@ -56,9 +57,10 @@ def measured(builder: Builder, record: IndexMetadata) -> dict[str, Any] | None:
     found = measure(index, spec, levels, to_measure)
     recalls = found["recall_at"]
     if graph:
-        before = figures.measured_rows / record.rows
+        before = figures.measured_rows / metadata.rows
         recalls = {k: round(before * figures.recall_at[k] + (1 - before) * new, 4) for k, new in recalls.items()}
-    return {**found, "recall_at": recalls, "recall": recalls[str(K)], "measured_rows": record.rows}
+    found |= {"recall_at": recalls, "recall": recalls[str(K)]}
+    return replace(figures, **found, measured_rows=metadata.rows)
 
 
 def _some(builder: Builder, count: int) -> FloatArray:

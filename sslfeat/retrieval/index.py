@@ -27,6 +27,7 @@ from sslfeat.retrieval.filters import allowed
 from sslfeat.retrieval.ground_truth import without
 from sslfeat.retrieval.hits import Hit as Hit
 from sslfeat.retrieval.hits import Hits as Hits
+from sslfeat.retrieval.metadata import Stored
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.searcher import Searcher
 from sslfeat.retrieval.vectors import Vectors, as_vectors, prepare
@@ -42,16 +43,16 @@ class _Kept:
 
 
 class Index:
-    """Rows that can be searched. ``meta`` is ``index.json``; ``removed`` (N,) marks rows that are passed over."""
+    """Rows that can be searched. ``metadata`` is ``index.json``; ``removed`` (N,) marks rows that are passed over."""
 
     def __init__(self, opened: files.OpenedIndex) -> None:
         """Prefer ``Index.build`` and ``Index.load``."""
         self._keep: object = None
-        self.folder, self.meta = opened.folder, opened.meta
-        self.ids, self.removed, record = opened.ids, opened.removed, opened.record
+        self.folder, self.metadata = opened.folder, opened.metadata
+        self.ids, self.removed = opened.ids, opened.removed
         self._kept_rows = ~self.removed if self.removed.any() else None  # None: all
-        self.spec, self.metric, self.dim = record.spec, record.metric, record.dim
-        self._lookup = Searcher(opened.vectors, self.spec, record.levels(), self.metric)
+        self.spec, self.metric, self.dim = self.metadata.spec, self.metadata.metric, self.metadata.dim
+        self._lookup = Searcher(opened.vectors, self.spec, self.metadata.levels(), self.metric)
 
     @classmethod
     def build(
@@ -65,9 +66,9 @@ class Index:
         (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one.
         Raises InputError, FeaturesError, RetrievalError.
         """
-        wanted = requirements_of(recall, memory, kind, workload)
+        requirements = requirements_of(recall, memory, kind, workload)
         out, keep = _temporary()
-        build_into(out, as_vectors(features, paths), metric, wanted, events or Events())
+        build_into(out, as_vectors(features, paths), metric, requirements, events or Events())
         index = cls.load(out)
         index._keep = keep
         return index
@@ -85,7 +86,12 @@ class Index:
             with files.update(folder) as work:
                 shutil.copyfile(self.folder / files.VECTORS, work / files.VECTORS)
                 write_ids(work / files.IDS, self.columns, self.removed)
-                files.commit_update(folder, self.meta)
+                files.commit_update(folder, self.metadata)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """``index.json`` as plain JSON: to print, and to keep beside results."""
+        return self.metadata.plain()
 
     @property
     def columns(self) -> pa.Table:
@@ -93,7 +99,7 @@ class Index:
         return self.ids.table
 
     def __repr__(self) -> str:
-        recall = self.meta["figures"]["recall"]
+        recall = self.metadata.figures.recall
         return f"Index({self.spec.factory}, {len(self)} x {self.dim}, {self.metric}, recall at 10 {recall:.3f})"
 
     def __len__(self) -> int:
@@ -167,7 +173,7 @@ class Index:
         if not _are_vectors(queries):
             from sslfeat.retrieval.query_encoder import embed
 
-            return embed(self.meta, queries, encoder)
+            return embed(self.metadata.encoder, queries, encoder)
         try:
             vectors = np.asarray(queries, np.float32)
         except (ValueError, TypeError) as error:
@@ -182,7 +188,7 @@ class Index:
     def __reduce__(self) -> tuple[Any, ...]:
         """What pickle keeps: of an index in a folder its place and hashes, of a temporary one the files themselves."""
         if self._keep is None:
-            return _reopened, (str(self.folder.resolve()), self.meta["files"])
+            return _reopened, (str(self.folder.resolve()), self.metadata.files)
         return _unpacked, ({name: (self.folder / name).read_bytes() for name in files.FILES},)
 
 
@@ -195,9 +201,9 @@ def _are_vectors(queries: Any) -> bool:
     return not queries or isinstance(queries[0], int | float | np.number) or _are_vectors(queries[0])
 
 
-def _reopened(folder: str, recorded: dict[str, Any]) -> Index:
+def _reopened(folder: str, recorded: dict[str, Stored]) -> Index:
     index = Index.load(folder)
-    if index.meta["files"] != recorded:
+    if index.metadata.files != recorded:
         raise RetrievalError(f"{folder} is not the index any more that was pickled: it has changed since")
     return index
 

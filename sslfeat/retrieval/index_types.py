@@ -52,12 +52,9 @@ class IndexSpec:
     def memory(self, count: int, dim: int) -> int:
         """Bytes that must stay in memory for ``count`` vectors (the exact vectors of ivfpq are read where they lie)."""
         vector = 4 * dim
-        each = {
-            "flat": vector,
-            "ivf": vector + 8,
-            "hnsw": vector + 8 * self.hnsw_m + 24,
-            "ivfpq": -(-self.pq_m // 2) + 8,
-        }[self.kind]
+        each = {"flat": vector, "ivf": vector + 8, "hnsw": vector + 8 * self.hnsw_m + 24, "ivfpq": -(-self.pq_m // 2) + 8}[
+            self.kind
+        ]
         return count * each + self.nlist * vector
 
     def __post_init__(self) -> None:
@@ -95,8 +92,8 @@ def specs_for(count: int, dim: int) -> list[IndexSpec]:
 def _code_counts(dim: int) -> list[int]:
     """How many codes a vector may have: divisors of ``dim`` near a half, a quarter and an eighth of it."""
     divisors = [number for number in range(1, dim + 1) if dim % number == 0]
-    wanted = [max(1, dim // (CODED * factor)) for factor in (1, 2, 4)]
-    nearest = [min(divisors, key=lambda number: abs(math.log(number / want))) for want in wanted]
+    sizes = [max(1, dim // (CODED * factor)) for factor in (1, 2, 4)]
+    nearest = [min(divisors, key=lambda number: abs(math.log(number / want))) for want in sizes]
     return list(dict.fromkeys(nearest))
 
 
@@ -140,18 +137,18 @@ def _centers(sample: FloatArray, lists: int, metric: str) -> FloatArray:
     return centers(sample, lists, SEED, iterations=10, points_a_center=POINTS_A_LIST, spherical=spherical)
 
 
-def parameters(spec: IndexSpec, settings: Settings, asked: int) -> Any:
-    """FAISS's search parameters for these settings, where ``asked`` rows shall come back."""
+def parameters(spec: IndexSpec, settings: Settings, k: int) -> Any:
+    """FAISS's search parameters for these settings, where ``k`` rows shall come back."""
     import faiss
 
     if spec.kind == "flat":
         return None
     if spec.kind == "hnsw":
-        return faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"], asked))
+        return faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"], k))
     lists = faiss.SearchParametersIVF(nprobe=settings["nprobe"])
     if spec.kind == "ivf":
         return lists
-    factor = max(settings["candidates"], asked) / asked
+    factor = max(settings["candidates"], k) / k
     return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=lists)
 
 

@@ -23,16 +23,13 @@ from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.faiss_io import read_faiss
 from sslfeat.retrieval.growth import MOST, is_due, kept_out, measured
 from sslfeat.retrieval.index_types import SEED
-from sslfeat.retrieval.metadata import IndexMetadata, read_record
+from sslfeat.retrieval.metadata import IndexMetadata
 from sslfeat.retrieval.query_encoder import check_encoder
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.searcher import Searcher
 from sslfeat.retrieval.selection import IndexRequirements
 from sslfeat.retrieval.vectors import BLOCK, COLUMNS, Vectors, blocks
 from sslfeat.storage import atomic
-
-MANY_REMOVED = 1 / 3  # of all rows, and the index is built anew
-DOUBLED = 2  # times the rows that it was built for
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,9 @@ class IndexChanges:
     rebuilt: bool = False
 
     def __str__(self) -> str:
-        counts = {
-            "added": self.added,
-            "replaced": self.replaced,
-            "removed": self.removed,
-            "relabeled": self.relabeled,
-        }
-        said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing changed"
-        return said + ("; built anew" if self.rebuilt else "")
+        counts = {"added": self.added, "replaced": self.replaced, "removed": self.removed, "relabeled": self.relabeled}
+        text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing changed"
+        return text + ("; built anew" if self.rebuilt else "")
 
 
 def change(
@@ -74,7 +66,7 @@ def change(
         known = index.ids.table.select(["sha256", "label"]).to_pydict()
         growth = _Growth(index, work, known)
         start = 0
-        for columns, block in blocks(vectors, index.record.metric):
+        for columns, block in blocks(vectors, index.metadata.metric):
             growth.see(columns, block, rows)
             start += len(block)
             (events or Events()).step("compared", start, vectors.count)
@@ -94,10 +86,10 @@ def remove(
 
 
 def _check(index: files.OpenedIndex, vectors: Vectors) -> None:
-    check_encoder(index.meta, vectors.encoder, f"the encoder of {vectors.origin}")
-    if vectors.dim != index.record.dim:
-        raise RetrievalError(f"{vectors.origin} has vectors of {vectors.dim}, the index of {index.record.dim}")
-    ours, theirs = ((made_by or {}).get("precision") for made_by in (index.meta["encoder"], vectors.encoder))
+    check_encoder(index.metadata.encoder, vectors.encoder, f"the encoder of {vectors.origin}")
+    if vectors.dim != index.metadata.dim:
+        raise RetrievalError(f"{vectors.origin} has vectors of {vectors.dim}, the index of {index.metadata.dim}")
+    ours, theirs = (made_by and made_by.precision for made_by in (index.metadata.encoder, vectors.encoder))
     if ours != theirs:
         raise RetrievalError(
             f"{vectors.origin} was embedded in {theirs}, the index in {ours}: embed it with --precision {ours}, or build "
@@ -137,7 +129,9 @@ class _Growth:
         if new:
             if self.builder is None:
                 at = self.index.folder / files.VECTORS
-                self.builder = Builder.of(at, self.index.record.spec, self.index.record.dim, self.index.record.metric, self.work)
+                self.builder = Builder.of(
+                    at, self.index.metadata.spec, self.index.metadata.dim, self.index.metadata.metric, self.work
+                )
             self.builder.add(block[new], self._lots.random(len(new)))
             self.builder.let_in(but=MOST)
             self.tables.append(columns.take(pa.array(new)))
@@ -162,43 +156,38 @@ def _finish(
     changes = IndexChanges(growth.count - replaced, replaced, len(dropped), len(growth.labels))
     if not (growth.count or dropped or growth.labels):
         return changes
-    meta = {**index.meta, "rows": len(columns), "removed": int(removed.sum())}
-    anew = _outgrown(meta) and len(columns) > meta["removed"]
+    metadata = replace(index.metadata, rows=len(columns), removed=int(removed.sum()))
+    anew = metadata.outgrown and metadata.rows > metadata.removed
     if not anew and growth.builder is not None:
-        meta, anew = _measured(meta, growth, events)
+        metadata, anew = _measured(metadata, growth, events)
     file = folder / files.VECTORS
     if growth.builder is not None:
         file = growth.work / files.VECTORS
         growth.builder.write(file)
     if anew:
-        meta, columns, removed = _anew(file, growth.work, meta, columns, removed, requirements, events)
+        metadata, columns, removed = _anew(file, growth.work, metadata, columns, removed, requirements, events)
         changes = replace(changes, rebuilt=True)
     write_ids(growth.work / files.IDS, columns, removed)
-    files.commit_update(folder, meta)
+    files.commit_update(folder, metadata)
     return changes
 
 
-def _measured(meta: dict[str, Any], growth: _Growth, events: Events) -> tuple[dict[str, Any], bool]:
-    """``meta`` with recall measured again where that is due, and whether the index must be built anew instead."""
-    record = _record(meta)
-    if growth.builder is None or not is_due(record):
-        return meta, False
-    if record.spec.kind == "hnsw":
-        asked = kept_out(growth.count)
-        growth.builder.let_in(but=asked)
-        if not asked:
+def _measured(metadata: IndexMetadata, growth: _Growth, events: Events) -> tuple[IndexMetadata, bool]:
+    """``metadata`` with recall measured again where that is due, and whether the index must be built anew instead."""
+    if growth.builder is None or not is_due(metadata):
+        return metadata, False
+    if metadata.spec.kind == "hnsw":
+        held_out = kept_out(growth.count)
+        growth.builder.let_in(but=held_out)
+        if not held_out:
             events.say("it has grown, by too few rows at once to measure its recall with: it is built anew")
-            return meta, True
+            return metadata, True
     events.say("measuring recall again")
-    found = measured(growth.builder, record)
+    found = measured(growth.builder, metadata)
     if found is None:
         events.say("they are not found as well as was asked for: it is built anew")
-        return meta, True
-    return {**meta, "figures": {**meta["figures"], **found}}, False
-
-
-def _record(meta: dict[str, Any]) -> IndexMetadata:
-    return read_record(meta, files.META)
+        return metadata, True
+    return replace(metadata, figures=found), False
 
 
 def _relabeled(columns: pa.Table, labels: dict[int, str | None]) -> pa.Table:
@@ -210,17 +199,12 @@ def _relabeled(columns: pa.Table, labels: dict[int, str | None]) -> pa.Table:
     return columns.set_column(columns.schema.get_field_index("label"), "label", pa.array(values, pa.string()))
 
 
-def _outgrown(meta: dict[str, Any]) -> bool:
-    rows, gone = int(meta["rows"]), int(meta["removed"])
-    return gone > MANY_REMOVED * rows or rows - gone > DOUBLED * int(meta["built_rows"])
-
-
 class _Remaining:
     """The rows of an index file that are not removed, as vectors to build an index of."""
 
-    def __init__(self, vectors: Any, columns: pa.Table, removed: npt.NDArray[np.bool_], meta: dict[str, Any]) -> None:
+    def __init__(self, vectors: Any, columns: pa.Table, removed: npt.NDArray[np.bool_], of: IndexMetadata) -> None:
         self._vectors, self._columns, self._rows = vectors, columns.select(COLUMNS), np.flatnonzero(~removed)
-        self.count, self.dim, self.encoder, self.origin = len(self._rows), meta["dim"], meta["encoder"], meta["origin"]
+        self.count, self.dim, self.encoder, self.origin = len(self._rows), of.dim, of.encoder, of.origin
 
     def parts(self) -> Iterator[Part]:
         for start in range(0, self.count, BLOCK):
@@ -229,22 +213,24 @@ class _Remaining:
 
 
 def _anew(
-    file: Path, work: Path, meta: dict[str, Any], columns: pa.Table, removed: npt.NDArray[np.bool_],
+    file: Path, work: Path, metadata: IndexMetadata, columns: pa.Table, removed: npt.NDArray[np.bool_],
     requirements: IndexRequirements | None, events: Events,
-) -> tuple[dict[str, Any], pa.Table, npt.NDArray[np.bool_]]:  # fmt: skip
+) -> tuple[IndexMetadata, pa.Table, npt.NDArray[np.bool_]]:  # fmt: skip
     old = file
     if file.parent == work:
         old = file.replace(work / "grown.faiss")
-    record = _record(meta)
-    remaining = _Remaining(Searcher(read_faiss(old), record.spec, {}, record.metric).vectors, columns, removed, meta)
-    target, workload, asked = record.figures.target, record.figures.workload, record.figures.asked
+    before, metric = metadata.figures, metadata.metric
+    rows = Searcher(read_faiss(old), metadata.spec, {}, metric).vectors
+    remaining = _Remaining(rows, columns, removed, metadata)
     try:
-        built = build(remaining, work, record.metric, requirements or requirements_of(target, None, asked, workload), events)
+        built = build(
+            remaining, work, metric, requirements or requirements_of(before.target, None, before.asked, before.workload), events
+        )
     except RetrievalError:
-        if requirements is not None or asked == "auto":
+        if requirements is not None or before.asked == "auto":
             raise
-        events.say(f"{asked} does not reach recall {target} any more: another kind is chosen")
-        built = build(remaining, work, record.metric, requirements_of(target, None, "auto", workload), events)
+        events.say(f"{before.asked} does not reach recall {before.target} any more: another kind is chosen")
+        built = build(remaining, work, metric, requirements_of(before.target, None, "auto", before.workload), events)
     if old.parent == work:
         old.unlink()
-    return describe(built, remaining, record.metric), built.columns, np.zeros(len(built.columns), bool)
+    return describe(built, remaining, metric), built.columns, np.zeros(len(built.columns), bool)

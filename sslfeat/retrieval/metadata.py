@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
-from sslfeat.errors import RetrievalError
 from sslfeat.retrieval.index_types import IndexSpec
 from sslfeat.retrieval.tuning import DEPTHS, Levels
-from sslfeat.retrieval.vectors import METRICS
-from sslfeat.storage.records import build_record
+from sslfeat.retrieval.vectors import METRICS, Maker
+from sslfeat.storage.records import SignedRecord
 
 FORMAT = 3
 VECTORS, IDS, META = "index.faiss", "ids.parquet", "index.json"
 NAMES = {"flat": set(), "ivf": {"nprobe"}, "hnsw": {"efSearch"}, "ivfpq": {"nprobe", "candidates"}}
+MANY_REMOVED = 1 / 3  # of all rows, and the index is built anew
+DOUBLED = 2  # times the rows that it was built for
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def _check(right: bool, what: str) -> None:
     if not right:
         raise ValueError(what)
-
-
-@dataclass(frozen=True)
-class Maker:
-    """The encoder whose features are indexed; ``path`` is where its file was, if it was named."""
-
-    name: str
-    fingerprint: str
-    precision: str
-    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class IndexMetadata:
+class IndexMetadata(SignedRecord):
     """All of it. ``settings`` are by depth (``tuning.py``); ``built_rows`` were there when the index was built anew."""
 
     spec: IndexSpec
@@ -101,7 +91,7 @@ class IndexMetadata:
         _check(self.built_rows >= 1, f"built_rows is {self.built_rows}")
         _check(self.spec.nlist >= 1 or not self.spec.kind.startswith("ivf"), f"spec.nlist is {self.spec.nlist}")
         _check(self.factory == self.spec.factory, f"factory is {self.factory!r}, the spec's is {self.spec.factory!r}")
-        _check(set(self.files) == {VECTORS, IDS}, f"files are {sorted(self.files)}")
+        _check(set(self.files) in ({VECTORS, IDS}, set()), f"files are {sorted(self.files)}")  # none before they are written
         for depth, settings in self.settings.items():
             _check(depth in map(str, DEPTHS), f"settings has a depth {depth!r}, not one of {DEPTHS}")
             _check(set(settings) == NAMES[self.spec.kind], f"settings.{depth} are {sorted(settings)}")
@@ -111,7 +101,7 @@ class IndexMetadata:
         """The settings by depth, the least first."""
         return {int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))}
 
-
-def read_record(meta: dict[str, Any], where: str) -> IndexMetadata:
-    """The record of parsed JSON. Raises RetrievalError naming the field at fault."""
-    return build_record(IndexMetadata, meta, where, RetrievalError)
+    @property
+    def outgrown(self) -> bool:
+        """Whether so many rows came or went that the index must be built anew."""
+        return self.removed > MANY_REMOVED * self.rows or self.rows - self.removed > DOUBLED * self.built_rows

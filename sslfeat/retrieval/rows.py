@@ -22,24 +22,24 @@ GROUP = 32_768  # rows that are read together
 
 
 class Ids:
-    """The verified file at ``path``. Raises RetrievalError if it does not fit ``index.json``."""
+    """The verified file at ``path``, of so many rows and ``removed`` ones. Raises RetrievalError if it has others."""
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, path: Path, recorded: int, removed: int) -> None:
         self._path = path
         try:
             self._file = pq.ParquetFile(path)
             rows, names = self._file.metadata.num_rows, set(self._file.schema_arrow.names)
             if missing := {*COLUMNS, REMOVED} - names:
                 raise RetrievalError(f"{path} has no column {min(missing)!r}")
-            if rows != meta["rows"]:
-                raise RetrievalError(f"{path} has {rows} rows, {meta['rows']} were recorded")
+            if rows != recorded:
+                raise RetrievalError(f"{path} has {rows} rows, {recorded} were recorded")
             self.removed: npt.NDArray[np.bool_] = np.zeros(rows, bool)
-            if meta["removed"]:
+            if removed:
                 self.removed = self._file.read([REMOVED])[REMOVED].to_numpy().astype(bool)
         except (OSError, pa.ArrowException) as error:
             raise RetrievalError(f"{path} cannot be read: {error}") from error
-        if (removed := int(self.removed.sum())) != meta["removed"]:
-            raise RetrievalError(f"{path} has {removed} removed rows, {meta['removed']} were recorded")
+        if (found := int(self.removed.sum())) != removed:
+            raise RetrievalError(f"{path} has {found} removed rows, {removed} were recorded")
 
     @functools.cached_property
     def table(self) -> pa.Table:

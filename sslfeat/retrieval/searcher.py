@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.numerics.similarity import first_of
 from sslfeat.retrieval.faiss_builder import OWN, Found
 from sslfeat.retrieval.ground_truth import Truth, scores_of
 from sslfeat.retrieval.index_types import IndexSpec, one_thread, parameters, whole
@@ -108,9 +109,7 @@ class Searcher:
             found = list(pool.map(lambda params: exact.search(queries, k, params=params), chosen))
         scores = np.hstack([scores_of(distances, self.metric) for distances, _ in found])
         rows = np.hstack([rows for _, rows in found])
-        scores = np.where(rows >= 0, scores, -np.inf)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        return first_of(np.where(rows >= 0, scores, -np.inf), rows, k)
 
 
 def _allowed(

@@ -65,13 +65,13 @@ def choose(
     Files are made in the folder ``work``, and go.
     """
     dim = sample.shape[1]
-    wanted = [spec for spec in specs_for(count, dim) if requirements.kind in ("auto", spec.kind)]
-    fitting = [spec for spec in wanted if spec.memory(count, dim) <= requirements.memory]
-    trials = [_too_large(spec, count, dim, requirements) for spec in wanted if spec not in fitting]
+    requested = [spec for spec in specs_for(count, dim) if requirements.kind in ("auto", spec.kind)]
+    fitting = [spec for spec in requested if spec.memory(count, dim) <= requirements.memory]
+    trials = [_too_large(spec, count, dim, requirements) for spec in requested if spec not in fitting]
     if (flat := IndexSpec("flat")) in fitting and (count <= SMALL or requirements.recall == 1):
         why = "exact" if requirements.recall == 1 else f"exact, and soon done with {count} vectors"
         return [Candidate(flat, flat.memory(count, dim), 1.0, None, why), *trials]
-    if fitting and (len(wanted) == 1 or not len(queries)):
+    if fitting and (len(requested) == 1 or not len(queries)):
         return [Candidate(fitting[0], fitting[0].memory(count, dim), None, None, "asked for")]
     most_codes = max((spec.pq_m for spec in fitting), default=0)
     fitting = [spec for spec in fitting if spec.pq_m in (0, most_codes)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.faiss_builder import Found, nearest
-from sslfeat.retrieval.ground_truth import STATED, K, Truth
+from sslfeat.retrieval.ground_truth import K, Truth
 from sslfeat.retrieval.index_types import IndexSpec, Settings, one_thread, whole
 
 WORKLOADS = ("batch", "single")
@@ -48,9 +48,9 @@ def with_margin(target: float) -> float:
 
 
 def tune(
-    index: Any, spec: IndexSpec, truth: Truth, wanted: float, depth: int = K, workload: str = "batch"
+    index: Any, spec: IndexSpec, truth: Truth, goal: float, depth: int = K, workload: str = "batch"
 ) -> tuple[Tuned | None, float]:
-    """The fastest settings whose recall, of any number of neighbors up to ``depth``, is ``wanted``; and the best seen.
+    """The fastest settings whose recall, of any number of neighbors up to ``depth``, is ``goal``; and the best seen.
 
     ``workload`` as in ``speed``.
     """
@@ -63,11 +63,11 @@ def tune(
                 recalls[step] = least_recall(index, spec, ladder[step], truth, depth)
             return recalls[step]
 
-        step = bisect.bisect_left(range(len(ladder)), wanted, key=recall)
+        step = bisect.bisect_left(range(len(ladder)), goal, key=recall)
         highest = max(highest, *recalls.values())
         if step == len(ladder):
             continue
-        tuned = Tuned(ladder[step], recall(step), _speed_at(index, spec, ladder[step], truth, depth, workload))
+        tuned = Tuned(ladder[step], recall(step), speed_at(index, spec, ladder[step], truth, depth, workload))
         if best is not None and tuned.per_second < best.per_second:
             break  # later ladders are more thorough still
         best = tuned
@@ -80,68 +80,48 @@ def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload:
     Nothing for the first depth: ``target`` cannot be reached.
     """
     levels: Levels = {}
-    reached, wanted = 0.0, with_margin(target)
+    reached, goal = 0.0, with_margin(target)
     for depth in DEPTHS:
         few = truth if depth == K else truth.first(DEEP_QUERIES)
-        tuned, highest = tune(index, spec, few, wanted, depth, workload)
+        tuned, highest = tune(index, spec, few, goal, depth, workload)
         if depth == K:
             reached = highest
-        if tuned is None or (depth > K and tuned.per_second < _speed_of_all(index, spec, few, depth, workload)):
+        if tuned is None or (depth > K and tuned.per_second < speed_of_all(index, spec, few, depth, workload)):
             break
         levels[depth] = tuned.settings
         if depth == K:
-            wanted = max(wanted, tuned.recall - STEADY)
+            goal = max(goal, tuned.recall - STEADY)
     return levels, reached
 
 
 def least_recall(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> float:
     """The least recall, over numbers of neighbors up to ``depth``."""
-    found = _found(index, spec, settings, truth, depth)
+    found = found_at(index, spec, settings, truth, depth)
     return min(truth.recall(*found, k) for k in TRIED if k <= depth)
 
 
-def _found(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
+def found_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
+    """Scores and rows of the ``depth`` nearest to the queries of ``truth``."""
     scores, rows = nearest(index, spec, settings, truth.queries, depth, truth.metric)  # and OWN more, which may be skipped
     return scores[:, truth.skip :], rows[:, truth.skip :]
 
 
-def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
-    """Recall of the 1, 10 and 100 nearest on queries that should not have been tuned on, and how many a second."""
-    recalls = {}
-    for k in STATED:
-        depth = next((depth for depth in levels if depth >= k), None)
-        found = None if depth is None else _found(index, spec, levels[depth], truth, depth)
-        recalls[str(k)] = 1.0 if found is None else round(truth.recall(*found, k), 4)
-    return {
-        "recall": recalls[str(K)],
-        "recall_at": recalls,
-        "recall_queries": len(truth.queries),
-        **speeds(index, spec, levels, truth),
-    }
+def speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
+    """Queries a second for the ``depth`` nearest with these settings."""
 
-
-def speeds(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, float]:
-    """Queries a second for the 10 nearest, all at once and one by one."""
-    if K in levels:
-        rates = [_speed_at(index, spec, levels[K], truth, K, workload) for workload in WORKLOADS]
-    else:
-        rates = [_speed_of_all(index, spec, truth, K, workload) for workload in WORKLOADS]
-    return {"queries_per_second": round(rates[0], 1), "single_queries_per_second": round(rates[1], 1)}
-
-
-def _speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
-    def ask(queries: FloatArray) -> Found:
+    def search(queries: FloatArray) -> Found:
         return nearest(index, spec, settings, queries, depth, truth.metric)
 
-    return speed(ask, truth.queries, workload)
+    return speed(search, truth.queries, workload)
 
 
-def _speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workload: str) -> float:
+def speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workload: str) -> float:
+    """The same by comparing with all."""
     exact, parameters = whole(index, spec)
     return speed(lambda queries: exact.search(queries, depth, params=parameters), truth.queries, workload)
 
 
-def speed(ask: Callable[[FloatArray], Any], queries: FloatArray, workload: str = "batch") -> float:
+def speed(search: Callable[[FloatArray], Any], queries: FloatArray, workload: str = "batch") -> float:
     """Queries a second, all asked at once, or for ``single`` one after the other on one thread: the median of some laps."""
     single = workload == "single"
     batches = np.array_split(queries[:SINGLES], SINGLES) if single else [queries]
@@ -149,10 +129,10 @@ def speed(ask: Callable[[FloatArray], Any], queries: FloatArray, workload: str =
     laps = []
     with one_thread() if single else contextlib.nullcontext():
         for _ in range(LAPS):
-            began, asked = time.perf_counter(), 0
+            began, searched = time.perf_counter(), 0
             while (spent := time.perf_counter() - began) < LAP_SECONDS:
                 for batch in batches:
-                    ask(batch)
-                    asked += len(batch)
-            laps.append(asked / spent)
+                    search(batch)
+                    searched += len(batch)
+            laps.append(searched / spent)
     return statistics.median(laps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from sslfeat.errors import InputError, RetrievalError
 from sslfeat.features.reader import FeaturesFolder, Part
+from sslfeat.inference.model_card import Identity
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.similarity import LONGEST, unit
 from sslfeat.storage.arrow import numbers, strings
@@ -20,6 +21,14 @@ from sslfeat.storage.arrow import numbers, strings
 METRICS = ("cosine", "ip", "l2")
 BLOCK = 65_536  # rows handled at once
 COLUMNS = ("path", "sha256", "width", "height", "label")
+
+
+@dataclass(frozen=True)
+class Maker(Identity):
+    """The encoder that made vectors; ``path`` is where its file was, if it was named."""
+
+    precision: str
+    path: str | None = None
 
 
 class Vectors(Protocol):
@@ -32,7 +41,7 @@ class Vectors(Protocol):
     def dim(self) -> int: ...
 
     @property
-    def encoder(self) -> dict[str, Any] | None: ...
+    def encoder(self) -> Maker | None: ...
 
     @property
     def origin(self) -> str: ...
@@ -43,16 +52,11 @@ class Vectors(Protocol):
 class FolderVectors:
     """The rows of a features folder."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, encoder_path: str | None = None) -> None:
         self.features = FeaturesFolder(folder)
         self.count, self.dim, self.origin = self.features.rows(), self.features.dim, str(folder)
         run = self.features.run
-        self.encoder: dict[str, Any] | None = {
-            "name": run["encoder"]["card"]["name"],
-            "fingerprint": self.features.fingerprint,
-            "precision": run["precision"]["ran"],
-            "path": None,
-        }
+        self.encoder: Maker | None = Maker(run.encoder.card.name, run.encoder.fingerprint, run.precision["ran"], encoder_path)
 
     def parts(self) -> Iterator[Part]:
         """As ``Vectors`` says. Raises FeaturesError at a part that is missing or damaged."""
@@ -65,7 +69,7 @@ class ArrayVectors:
 
     embeddings: FloatArray
     columns: pa.Table
-    encoder: dict[str, Any] | None = None
+    encoder: Maker | None = None
     origin: str = "an array"
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import types
@@ -15,11 +16,13 @@ import typing
 from typing import Any, TypeVar
 
 from sslfeat.errors import SslfeatError
+from sslfeat.storage import atomic
 
 T = TypeVar("T")
 DEEPEST = 50  # JSON within JSON
 LARGEST = 2**63 - 1  # what fits int64, in which numbers are counted
 SHOWN = 60  # characters of a wrong value
+CHECK = "check"  # the field of a signed record that holds the hash of the others
 
 
 def parse_record(kind: type[T], data: bytes | str, where: str, error: type[SslfeatError]) -> T:
@@ -57,6 +60,44 @@ def build_record(kind: type[T], value: Any, where: str, error: type[SslfeatError
         raise error(str(fault)) from fault
 
 
+def signed_bytes(fields: dict[str, Any]) -> bytes:
+    """A record's JSON with its own hash, so that a flipped bit is noticed."""
+    return atomic.json_bytes({**fields, CHECK: _hash(fields)})
+
+
+@dataclasses.dataclass(frozen=True)
+class SignedRecord:
+    """A record with a field ``format``, kept with its own hash."""
+
+    def to_json(self) -> bytes:
+        """The bytes of its file."""
+        return signed_bytes(dataclasses.asdict(self))
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as JSON has them, by name: to print, and to compare."""
+        return typing.cast("dict[str, Any]", json.loads(atomic.json_bytes(dataclasses.asdict(self))))
+
+    @classmethod
+    def parse(cls, data: bytes, where: str, error: type[SslfeatError], remedy: str) -> typing.Self:
+        """What ``to_json`` wrote. Raises ``error``, with the ``remedy``, if it was altered, lies, or is of another format."""
+        fields = parse_json(data, where, error)
+        if not isinstance(fields, dict):
+            raise error(f"{where} is damaged: {remedy} with --overwrite")
+        known = next(field.default for field in dataclasses.fields(cls) if field.name == "format")
+        if (found := fields.get("format")) != known:
+            raise error(f"{where} has format {_show(found)}; this sslfeat reads {known}: {remedy}")
+        if fields.pop(CHECK, None) != _hash(fields):
+            raise error(f"{where} was altered: {remedy} with --overwrite")
+        return build_record(cls, fields, where, error)
+
+
+def _hash(fields: dict[str, Any]) -> str | None:
+    try:
+        return hashlib.sha256(atomic.json_bytes(fields)).hexdigest()
+    except (RecursionError, ValueError):  # nested beyond measure, or half a character: nothing that we write
+        return None
+
+
 class _Fault(Exception):
     """What is wrong with a value, and where."""
 
@@ -81,9 +122,9 @@ def _record(kind: Any, value: Any, where: str) -> Any:
         for name, field in fields.items()
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
-    for names, said in ((unknown, "is no field of it"), (sorted(needed - set(value)), "is missing")):
+    for names, fault in ((unknown, "is no field of it"), (sorted(needed - set(value)), "is missing")):
         if names:
-            raise _Fault(f"{where}: {_show(names[0])} {said}")
+            raise _Fault(f"{where}: {_show(names[0])} {fault}")
     checked = {name: _value(_types(kind)[name], item, f"{where}: {name}") for name, item in value.items()}
     try:
         return kind(**checked)
@@ -114,8 +155,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return tuple(_value(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(each, value, strict=True)))
     if origin is None and _is_plain(kind, value):
         return value
-    wanted = f"one of {arguments}" if origin is typing.Literal else kind if origin else getattr(kind, "__name__", kind)
-    raise _Fault(f"{where} is {_show(value)}, not {wanted}")
+    expected = f"one of {arguments}" if origin is typing.Literal else kind if origin else getattr(kind, "__name__", kind)
+    raise _Fault(f"{where} is {_show(value)}, not {expected}")
 
 
 def _is_plain(kind: Any, value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sslfeat.errors import FeaturesError, MissingExtraError, UsageError
+from sslfeat.errors import FeaturesError, UsageError, needs
 from sslfeat.evaluation.clustering.metrics import SAMPLE, LabelAgreement, agreement, silhouette, stability
 from sslfeat.evaluation.projection import pca
 from sslfeat.numerics.arrays import FloatArray, IntArray
@@ -76,12 +76,21 @@ class Clustering:
         counts = np.bincount(self.assignments[self.assignments >= 0], minlength=len(self.centers))
         return [int(count) for count in counts]
 
+    @property
+    def noise(self) -> int:
+        """Images in no cluster."""
+        return int((self.assignments == NOISE).sum())
+
+    def agreement(self, labels: Sequence[str | None]) -> LabelAgreement | None:
+        """With ``labels``; None if no image has one."""
+        return agreement(self.assignments, labels)
+
     def figures(self, labels: Sequence[str | None] | None = None) -> dict[str, Any]:
         """All that is known of it, for JSON; with ``labels`` the agreement with them."""
-        judged: LabelAgreement | None = agreement(self.assignments, labels) if labels is not None else None
+        judged = None if labels is None else self.agreement(labels)
         return {
             "clusters": len(self.centers),
-            "noise": int((self.assignments == NOISE).sum()),
+            "noise": self.noise,
             "sizes": self.sizes,
             "silhouette": self.silhouette,
             "stability": self.stability,
@@ -128,10 +137,8 @@ def _by_kmeans(x: FloatArray, options: ClusterOptions) -> Clustering:
 
 def _by_density(x: FloatArray, options: ClusterOptions) -> Clustering:
     """HDBSCAN (Campello et al. 2013) or Ward's agglomerative clustering, on principal components."""
-    try:
+    with needs("probe", "scikit-learn"):
         from sklearn.cluster import HDBSCAN, AgglomerativeClustering
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("probe", "scikit-learn") from error
     reduced = pca(x, options.reduce).project(x)
     seen = np.ascontiguousarray(reduced[sample(len(x), LARGEST)])
     if options.method == "hdbscan":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sslfeat.errors import FeaturesError
 from sslfeat.evaluation.probing.logistic import Linear
+from sslfeat.inference.model_card import Identity
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.storage import atomic
 from sslfeat.storage.records import parse_record
@@ -23,19 +24,11 @@ ARRAYS = ("mean", "weights", "bias")
 
 
 @dataclass(frozen=True)
-class MadeBy:
-    """The encoder whose features a probe takes."""
-
-    name: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class ProbeRecord:
     """``probe.json``; ``sha256`` is of the weights."""
 
     names: list[str]
-    encoder: MadeBy
+    encoder: Identity
     several: bool
     figures: dict[str, Any]
     sha256: str
@@ -48,14 +41,14 @@ class ProbeRecord:
 
 @dataclass(frozen=True)
 class SavedProbe:
-    """A linear classifier of the features of ``encoder`` (name and fingerprint) into ``names``.
+    """A linear classifier of the features of ``encoder`` into ``names``.
 
     ``several``: each name by itself, as labels of images that may carry more than one.
     """
 
     model: Linear
     names: list[str]
-    encoder: dict[str, Any]
+    encoder: Identity
     several: bool
     figures: dict[str, Any]
 
@@ -64,15 +57,9 @@ class SavedProbe:
         buffer = io.BytesIO()
         np.savez(buffer, **{name: getattr(self.model, name) for name in ARRAYS})
         atomic.write_atomic(folder / WEIGHTS, buffer.getvalue())
-        meta = {
-            "format": FORMAT,
-            "names": self.names,
-            "encoder": self.encoder,
-            "several": self.several,
-            "figures": self.figures,
-            "sha256": atomic.sha256_file(folder / WEIGHTS),
-        }
-        atomic.write_atomic(folder / META, atomic.json_bytes(meta))
+        sha256 = atomic.sha256_file(folder / WEIGHTS)
+        record = ProbeRecord(self.names, self.encoder, self.several, self.figures, sha256)
+        atomic.write_atomic(folder / META, atomic.json_bytes(asdict(record)))
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedProbe:
@@ -88,12 +75,12 @@ class SavedProbe:
             raise FeaturesError(f"{folder} is not a probe ('sslfeat probe --out' writes one): {error.strerror}") from error
         if model.weights.shape != (len(model.mean), len(record.names)) or model.bias.shape != (len(record.names),):
             raise FeaturesError(f"{folder / WEIGHTS} does not fit {META}: probe again with --out {folder}")
-        return cls(model, record.names, vars(record.encoder), record.several, record.figures)
+        return cls(model, record.names, record.encoder, record.several, record.figures)
 
-    def check(self, encoder: dict[str, Any], what: str) -> None:
-        """Raise FeaturesError, naming both, if ``encoder`` (name, fingerprint) is another than the probe's."""
-        if encoder["fingerprint"] != self.encoder["fingerprint"]:
-            ours, theirs = (f"{e['name']} ({e['fingerprint'][:12]})" for e in (self.encoder, encoder))
+    def check(self, encoder: Identity, what: str) -> None:
+        """Raise FeaturesError, naming both, if ``encoder`` is another than the probe's."""
+        if encoder.fingerprint != self.encoder.fingerprint:
+            ours, theirs = (f"{e.name} ({e.fingerprint[:12]})" for e in (self.encoder, encoder))
             raise FeaturesError(f"the probe is of features of {ours}; {what} is of {theirs}: embed with the probe's encoder")
 
     def probabilities(self, x: FloatArray) -> FloatArray:

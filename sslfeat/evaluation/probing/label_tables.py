@@ -99,8 +99,8 @@ def _delimiter(file: Path, text: str, column: str | None, path_column: str | Non
 
     def fit(delimiter: str) -> tuple[int, int]:
         header = next(iter(_rows(file, text.lstrip().partition("\n")[0], delimiter, strict=False)), (1, [""]))[1]
-        wanted = ([path_column] if path_column else PATH_COLUMNS, [column] if column else LABEL_COLUMNS)
-        return sum(bool(_matching(header, names)) for names in wanted), len(header)
+        expected = ([path_column] if path_column else PATH_COLUMNS, [column] if column else LABEL_COLUMNS)
+        return sum(bool(_matching(header, names)) for names in expected), len(header)
 
     return max(DELIMITERS, key=fit)
 
@@ -119,21 +119,21 @@ def _matching(header: Sequence[str], names: Sequence[str]) -> list[int]:
     written = [one_name(cell).strip() for cell in header]
     folded = [cell.casefold() for cell in written]
     for name in map(one_name, names):
-        for forms, wanted in ((written, name.strip()), (folded, name.strip().casefold())):
-            places = [place for place, form in enumerate(forms) if form == wanted]
+        for forms, expected in ((written, name.strip()), (folded, name.strip().casefold())):
+            places = [place for place, form in enumerate(forms) if form == expected]
             if places:
                 return places
     return []
 
 
-def _place(file: Path, header: Sequence[str], asked: str | None, usual: Sequence[str], option: str) -> int:
-    places = _matching(header, [asked] if asked else usual)
+def _place(file: Path, header: Sequence[str], requested: str | None, usual: Sequence[str], option: str) -> int:
+    places = _matching(header, [requested] if requested else usual)
     if len(places) == 1:
         return places[0]
-    wanted = repr(asked) if asked else " or ".join(map(repr, usual))
+    expected = repr(requested) if requested else " or ".join(map(repr, usual))
     if places:
         raise InputError(f"{file} has {len(places)} columns named {header[places[0]]!r}: rename all but one")
-    raise InputError(f"{file} has no column {wanted}, but {', '.join(header)}: name one with {option}")
+    raise InputError(f"{file} has no column {expected}, but {', '.join(header)}: name one with {option}")
 
 
 def _parquet(file: Path, column: str | None, path_column: str | None) -> tuple[list[str], list[Any]]:

@@ -92,9 +92,9 @@ def check_finite(x: FloatArray, paths: Sequence[str]) -> None:
 
 def check_same_encoder(train: Features, test: Features) -> None:
     """Raise FeaturesError, naming both, if two features folders come from different encoders."""
-    ours, theirs = (part.run["encoder"] for part in (train, test))
-    if ours["fingerprint"] != theirs["fingerprint"]:
-        first, second = (f"{e['card']['name']} ({e['fingerprint'][:12]})" for e in (ours, theirs))
+    ours, theirs = (part.run.encoder.identity for part in (train, test))
+    if ours.fingerprint != theirs.fingerprint:
+        first, second = (f"{e.name} ({e.fingerprint[:12]})" for e in (ours, theirs))
         raise FeaturesError(f"train and test come from different encoders, {first} and {second}: embed both with one")
 
 
@@ -195,11 +195,6 @@ def _unlabeled(labels: Labels, paths: Sequence[str], reason: str) -> list[LeftOu
     return [LeftOut(reason, len(rows), paths[rows[0]])] if rows else []
 
 
-def from_folders(paths: Sequence[str]) -> list[str | None]:
-    """The name of the folder that each image is in; None for what ``class_folders`` leaves out."""
-    return class_folders(paths)[0]
-
-
 def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]]:
     """The name of each image's folder, and which have none: images that lie beside the folders of all others, and
     those in folders that systems make for themselves, as thumbnails (``@eaDir``) or what was deleted (``#recycle``)."""
@@ -214,10 +209,3 @@ def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]
         ("beside the class folders", loose), ("in a folder that the system made", system)) if any(rows)]  # fmt: skip
     none = [one or other for one, other in zip(loose, system, strict=True)]
     return [None if odd or not parent.name else one_name(parent.name) for parent, odd in zip(parents, none, strict=True)], out
-
-
-def from_table(
-    file: Path, paths: Sequence[str], column: str | None = None, path_column: str | None = None, separator: str = ""
-) -> list[Label]:
-    """Labels of ``paths`` from a CSV or parquet table, see ``tables.read_table`` and ``joining.join``."""
-    return join(read_table(file, column, path_column, separator), paths)[0]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from sslfeat.evaluation.probing.coordinates import BLOCK, SCALINGS, Coordinates, DoubleArray
 from sslfeat.numerics.arrays import FloatArray
+from sslfeat.numerics.sampling import sample
 
 __all__ = ["SCALINGS", "FloatArray", "Linear", "Regression", "Targets", "minimize"]
 
@@ -109,7 +110,7 @@ class Regression:
         self.rows: Coordinates = Coordinates(x, self.weight > 0, scaling, None if like is None else like.rows)
         count = len(self.rows.numbers)
         self.values = self.rows.values * (self.total / max(1, count))
-        self.some = np.sort(np.random.default_rng(0).permutation(count)[:LOOKED_AT])
+        self.some = sample(count, LOOKED_AT)
         self.some_weight = self.weight[self.rows.numbers[self.some]]
 
     @property
@@ -142,15 +143,6 @@ class Regression:
         point = shrink * minimize(loss, np.vstack([w, bias]) / shrink, TOLERANCE * self.total)
         weights = self.rows.to_weights(point[:-1])
         return Linear(*(np.asarray(a, np.float32) for a in (self.rows.mean, weights, point[-1])))
-
-    def objective(self, fitted: Linear, c: float) -> float:
-        """What ``fit`` minimizes."""
-        total = 0.0
-        for start in range(0, len(self.rows.numbers), BLOCK):
-            rows = self.rows.numbers[start : start + BLOCK]
-            total += self._losses(fitted.scores(self.rows.x[rows]), rows)
-        weights = fitted.weights.astype(np.float64) * self.deviation[:, None]
-        return total + float(np.square(weights).sum()) / (2 * c)
 
     def _losses(self, z: FloatArray, rows: IntArray) -> float:
         return self.targets.loss(z, rows, self.weight[rows])

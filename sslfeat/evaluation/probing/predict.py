@@ -16,7 +16,8 @@ import numpy as np
 from sslfeat.errors import FeaturesError, UsageError
 from sslfeat.evaluation.probing.checkpoint import SavedProbe
 from sslfeat.evaluation.probing.labels import check_finite
-from sslfeat.features.reader import RUN_NAME, FeaturesFolder
+from sslfeat.features.metadata import RUN_NAME
+from sslfeat.features.reader import FeaturesFolder
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.system.cores import available_cores
 
@@ -59,7 +60,7 @@ def predict(
 
 def _of_features(probe: SavedProbe, spec: str, top: int) -> Iterator[Prediction]:
     folder = FeaturesFolder(spec)
-    probe.check({"name": folder.run["encoder"]["card"]["name"], "fingerprint": folder.fingerprint}, spec)
+    probe.check(folder.run.encoder.identity, spec)
     for part in folder.parts():
         yield from _named(probe, part.columns["path"].to_pylist(), part.embeddings, top)
 
@@ -73,7 +74,7 @@ def _of_images(probe: SavedProbe, specs: Sequence[str], top: int, given: str | N
     from sslfeat.inference.registry import find_encoder
 
     inputs, made_by, hints = find_inputs(specs, "none"), probe.encoder, [given] if given else []
-    file = find_encoder(made_by["name"], made_by["fingerprint"], hints, only_hints=bool(given), error=FeaturesError)
+    file = find_encoder(made_by.name, made_by.fingerprint, hints, only_hints=bool(given), error=FeaturesError)
     encoder = Encoder(file.without_data(), provider)
     with closing(embed_files(encoder, inputs, BATCH, available_cores())) as embedded:
         for group in batched(embedded, IMAGES):

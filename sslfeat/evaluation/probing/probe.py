@@ -128,9 +128,9 @@ def run_probe(train: Labeled, test: Labeled, options: ProbeOptions | None = None
     chosen = _linear(train, y, names, options)
     named = chosen.model.scores(test.x).argmax(1)
     counts = confusion(y_test, named, len(names))
-    asked = np.sort(rng.permutation(len(y_test))[: neighbors.QUERIES])
-    queries, wanted = test.x[asked], y_test[asked]
-    knn, best, right = _neighbors(train, y, queries, wanted, len(names), rng)
+    sampled = np.sort(rng.permutation(len(y_test))[: neighbors.QUERIES])
+    queries, expected = test.x[sampled], y_test[sampled]
+    knn, best, right = _neighbors(train, y, queries, expected, len(names), rng)
     result = ProbeResult(
         linear=accuracy(named == y_test, rng),
         c=chosen.c,
@@ -138,9 +138,9 @@ def run_probe(train: Labeled, test: Labeled, options: ProbeOptions | None = None
         balanced=balanced(named == y_test, y_test, len(names), rng),
         knn=knn,
         knn_best=best,
-        nearest_mean=accuracy(neighbors.nearest_mean(train.x, y, queries, len(names)) == wanted, rng),
-        few_shot=neighbors.few_shot(train.x, y, queries, wanted, len(names), rng),
-        asked=len(asked),
+        nearest_mean=accuracy(neighbors.nearest_mean(train.x, y, queries, len(names)) == expected, rng),
+        few_shot=neighbors.few_shot(train.x, y, queries, expected, len(names), rng),
+        asked=len(sampled),
         classes=len(names),
         train=len(y),
         test=len(y_test),
@@ -148,7 +148,7 @@ def run_probe(train: Labeled, test: Labeled, options: ProbeOptions | None = None
         per_class=class_figures(counts, names, rng),
         scaling=chosen.scaling,
         scalings=chosen.scalings,
-        unseen=_unseen(train, test, named == y_test, asked, right, rng),
+        unseen=_unseen(train, test, named == y_test, sampled, right, rng),
     )
     return Probed(result, chosen.model, names, test, named == y_test, counts)
 
@@ -170,7 +170,7 @@ def _linear(train: Labeled, y: IntArray, names: Sequence[str], options: ProbeOpt
 
 
 def _neighbors(
-    train: Labeled, y: IntArray, queries: FloatArray, wanted: IntArray, classes: int, rng: np.random.Generator
+    train: Labeled, y: IntArray, queries: FloatArray, expected: IntArray, classes: int, rng: np.random.Generator
 ) -> tuple[dict[int, Accuracy], KnnBest, npt.NDArray[np.bool_]]:
     """Also which queries the best k and temperature get right."""
     k, temperature = neighbors.choose(train.x, y, classes, rng, train.contents)
@@ -178,7 +178,7 @@ def _neighbors(
     cosines, found = nearest(train.x, queries, max([*ks, k]))
 
     def judged(k: int, temperature: float) -> npt.NDArray[np.bool_]:
-        right: npt.NDArray[np.bool_] = neighbors.vote(cosines, y[found], k, temperature, classes) == wanted
+        right: npt.NDArray[np.bool_] = neighbors.vote(cosines, y[found], k, temperature, classes) == expected
         return right
 
     right = judged(k, temperature)
@@ -187,15 +187,15 @@ def _neighbors(
 
 
 def _unseen(
-    train: Labeled, test: Labeled, correct: npt.NDArray[np.bool_], asked: IntArray, right: npt.NDArray[np.bool_],
+    train: Labeled, test: Labeled, correct: npt.NDArray[np.bool_], sampled: IntArray, right: npt.NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Unseen | None:  # fmt: skip
-    """``correct`` (N,) are the linear probe's answers, ``right`` those of the neighbors to the rows ``asked``."""
+    """``correct`` (N,) are the linear probe's answers, ``right`` those of the neighbors to the rows ``sampled``."""
     if train.contents is None or test.contents is None:
         return None
     new = ~np.isin(test.contents, train.contents)
     if new.all():
         return None
-    linear, knn = correct[new], right[new[asked]]
+    linear, knn = correct[new], right[new[sampled]]
     figures = [accuracy(answers, rng) if len(answers) else None for answers in (linear, knn)]
     return Unseen(int((~new).sum()), int(new.sum()), *figures)

@@ -8,17 +8,9 @@ from dataclasses import replace
 
 from sslfeat.errors import InputError
 from sslfeat.evaluation.probing.label_tables import Label
-from sslfeat.evaluation.probing.labels import (
-    Labeling,
-    Labels,
-    LabelSource,
-    LeftOut,
-    check_same_encoder,
-    labeled,
-    split,
-)
+from sslfeat.evaluation.probing.labels import Labeling, Labels, LabelSource, LeftOut, check_same_encoder, labeled, split
 from sslfeat.evaluation.probing.multilabel import SeveralProbed, multi_labeled, probe_several
-from sslfeat.evaluation.probing.probe import TEST_SHARE, Probed, ProbeOptions, ProbeResult, run_probe
+from sslfeat.evaluation.probing.probe import TEST_SHARE, Probed, ProbeOptions, run_probe
 from sslfeat.features.reader import Features
 
 
@@ -81,14 +73,6 @@ def _without(found: Labeling, paths: list[str], names: Collection[Label], reason
         return found
     labels = [None if label in names else label for label in found.labels]
     return Labeling(labels, found.source, [*found.left_out, LeftOut(reason, len(rows), paths[rows[0]])])
-
-
-def probe_folders(train: Features, test: Features | None, seed: int = 0) -> ProbeResult:
-    """The figures of folders whose images carry one label each, as they were embedded."""
-    probed = run_folders(train, test, ProbeOptions(seed=seed))
-    if isinstance(probed, SeveralProbed):
-        raise InputError("the images carry several labels each: use run_folders")
-    return probed.result
 
 
 def _several(labels: Labels) -> bool:

@@ -37,8 +37,8 @@ def held_out(
             if whole:
                 raise FeaturesError(_alone(name, int((y == number).sum())))
             continue
-        wanted = max(1, round(share * int(sizes[members].sum())))
-        mask[_fitting(members, sizes, wanted)] = True
+        target = max(1, round(share * int(sizes[members].sum())))
+        mask[_fitting(members, sizes, target)] = True
     chosen: BoolArray = mask[groups]
     return chosen
 
@@ -87,13 +87,13 @@ def _groups(y: IntArray, contents: Contents) -> tuple[IntArray, IntArray, BoolAr
     return groups, first, ~several
 
 
-def _fitting(members: IntArray, sizes: IntArray, wanted: int) -> IntArray:
-    """Of groups in random order those whose rows are ``wanted`` together, or as near as comes; never all of them."""
+def _fitting(members: IntArray, sizes: IntArray, target: int) -> IntArray:
+    """Of groups in random order those whose rows are ``target`` together, or as near as comes; never all of them."""
     reached = np.cumsum(sizes[members])
     if reached[-1] == len(members):  # no copies
-        return members[:wanted]
+        return members[:target]
     chosen: list[int] = []
-    left = wanted
+    left = target
     for group in members[:-1]:
         if sizes[group] <= left:
             chosen.append(int(group))

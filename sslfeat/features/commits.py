@@ -1,0 +1,73 @@
+"""The commit record of a part of a features folder: a part counts if its record is there and fits its files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from sslfeat.errors import FeaturesError
+from sslfeat.features.metadata import META_FOLDER, FeaturesMetadata, files_of, slice_of
+from sslfeat.storage import atomic
+from sslfeat.storage.records import parse_record
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """A part that counts: its ``files`` with their sha256, its rows, and (path, reason) of the inputs that gave none."""
+
+    files: dict[str, str]
+    rows: int
+    failures: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, files: dict[str, bytes], rows: int, failures: tuple[tuple[str, str], ...]) -> CommitRecord:
+        """The record for files of these names and contents."""
+        return cls({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, rows, failures)
+
+    def to_json(self) -> bytes:
+        """The record's bytes."""
+        return atomic.json_bytes({"files": self.files, "rows": self.rows, "failures": self.failures})
+
+
+def commit_path(folder: Path, number: int) -> Path:
+    """Where the commit record of part ``number`` is."""
+    return folder / META_FOLDER / f"part-{number:05d}.json"
+
+
+def check_record(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
+    """The commit record of a part, whose files are not looked at. Raises FeaturesError if it is missing or lies."""
+    path, files = commit_path(folder, number), files_of(run, number)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FeaturesError(f"{folder / files[0]} is not committed: {path.name}: {error.strerror}") from error
+    commit = parse_record(CommitRecord, data, str(path), FeaturesError)
+    if sorted(commit.files) != sorted(files):
+        raise FeaturesError(f"{path}: files are not {' and '.join(files)}")
+    if commit.rows < 0 or commit.rows + len(commit.failures) != len(slice_of(run, number)):
+        raise FeaturesError(
+            f"{path}: {commit.rows} rows and {len(commit.failures)} failures are not its {len(slice_of(run, number))} inputs"
+        )
+    return commit
+
+
+def check_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
+    """The same, with its files rehashed. Raises FeaturesError naming what is missing or differs."""
+    commit = check_record(folder, run, number)
+    for name, sha256 in commit.files.items():
+        try:
+            found = atomic.sha256_file(folder / name)
+        except OSError as error:
+            raise FeaturesError(f"{folder / name} is missing or cannot be read: {error.strerror}") from error
+        if found != sha256:
+            raise FeaturesError(f"{folder / name} is damaged: its sha256 differs from the record")
+    return commit
+
+
+def read_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord | None:
+    """The same; None for a part that does not count and is to be made again."""
+    try:
+        return check_commit(folder, run, number)
+    except FeaturesError:
+        return None
