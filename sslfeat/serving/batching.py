@@ -64,7 +64,7 @@ class ReadyDecoder:
 
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
         """See ``ImageDecoder``."""
-        ready = [place for place, source in enumerate(sources) if isinstance(source, np.ndarray)]
+        ready = {place: source for place, source in enumerate(sources) if isinstance(source, np.ndarray)}
         if not ready:
             return self._inner.decode(sources, pixels)
         rest = [place for place in range(len(sources)) if place not in ready]
@@ -72,8 +72,8 @@ class ReadyDecoder:
         outcomes = dict(zip(rest, self._inner.decode([sources[place] for place in rest], found), strict=True))
         for place, row in zip(rest, found, strict=True):
             pixels[place] = row
-        for place in ready:
-            pixels[place] = sources[place]
+        for place, source in ready.items():
+            pixels[place] = source
             outcomes[place] = Decoded(pixels[place], pixels.shape[2], pixels.shape[1], "")
         return [outcomes[place] for place in range(len(sources))]
 
