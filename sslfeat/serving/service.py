@@ -103,8 +103,7 @@ class Service:
 
     async def start(self) -> None:
         """Start what works, in the event loop."""
-        self.batcher.start()
-        await self.batcher.embed([Content(_tiny_png())] * self.batcher.workers, 60.0)
+        await self.batcher.start()
         if self.collection is not None:
             self._tasks.append(asyncio.create_task(self.collection.follow()))
 
@@ -177,7 +176,9 @@ class Service:
     def _decoder(self) -> ImageDecoder:
         decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
         side = self.encoder.card.preprocess.size
-        decoder.decode([Content(_tiny_png())], np.empty((1, side, side, 3), np.uint8))  # starts its process
+        pixels = np.empty((1, side, side, 3), np.uint8)
+        decoder.decode([Content(_tiny_png())], pixels)  # starts its process, so that the first request need not wait
+        self.encoder.run(pixels)
         return decoder
 
     def _reloaded(self, outcome: str) -> None:
