@@ -42,7 +42,8 @@ class Summing:
 
     def run(self, pixels: Pixels) -> FloatArray:
         time.sleep(self._seconds)
-        return pixels.reshape(len(pixels), -1).sum(1, dtype=np.float32)[:, None]
+        sums: FloatArray = pixels.reshape(len(pixels), -1).sum(1, dtype=np.float32)[:, None]
+        return sums
 
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
         return [Failed("broken") for _ in sources]
