@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from starlette.responses import Response
 
 from sslfeat.data.results import Failed
-from sslfeat.errors import ServeError
+from sslfeat.errors import InputError, ServeError
 from sslfeat.numerics.arrays import FloatArray
 
 NPY = "application/x-npy"
@@ -39,6 +40,13 @@ def error_answer(
 ) -> Response:
     """``{"error": message, "cure": cure}`` and whatever ``more``."""
     return json_answer({"error": message, **({"cure": cure} if cure else {}), **more}, status, headers)
+
+
+def answer_to(error: Exception) -> Response | None:
+    """The answer to an error that is the client's, or that says when to come again; None for any other."""
+    if isinstance(error, Refusal):
+        return refusal_answer(error)
+    return error_answer(422, str(error)) if isinstance(error, InputError) else None
 
 
 def refusal_answer(refusal: Refusal) -> Response:
@@ -77,11 +85,18 @@ def broken_answer(failed: Mapping[int, str]) -> Response:
 
 
 def _npy(outcomes: Sequence[Outcome], failed: Mapping[int, str], dim: int) -> Response:
-    rows = np.full((len(outcomes), dim), np.nan, np.float32)
+    rows = np.full((len(outcomes), dim), np.nan, "<f4")
     for row, item in zip(rows, outcomes, strict=True):
         if not isinstance(item, Failed):
             row[:] = item
-    buffer = io.BytesIO()
-    np.save(buffer, rows, allow_pickle=False)
     headers = {ERRORS_HEADER: json.dumps(failed)} if failed else None
-    return Response(buffer.getvalue(), headers=headers, media_type=NPY)
+    return Response(_npy_header(rows.shape) + rows.tobytes(), headers=headers, media_type=NPY)
+
+
+@functools.lru_cache(256)
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """What comes before the numbers of a float32 array in a .npy file; making it takes longer than all else of one."""
+    buffer = io.BytesIO()
+    facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, facts)
+    return buffer.getvalue()

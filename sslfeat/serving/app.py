@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -23,7 +24,7 @@ from sslfeat.errors import InputError
 from sslfeat.evaluation.probing.predict import name_rows
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.serving import openapi
-from sslfeat.serving.answers import Refusal, broken_answer, embeddings_answer, error_answer, json_answer, refusal_answer
+from sslfeat.serving.answers import Refusal, answer_to, broken_answer, embeddings_answer, error_answer, json_answer
 from sslfeat.serving.asking import SearchBody, Wanted, vector_of
 from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, read_model
 from sslfeat.serving.front import Front
@@ -33,6 +34,7 @@ from sslfeat.serving.service import Service
 from sslfeat.serving.thumbnails import LARGEST, SMALLEST
 
 PAGE = Path(__file__).parent / "page"
+DIRECT = ("/v1/embed", "/v1/search")  # asked most often; they take nothing but the request
 MEDIA = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
@@ -43,7 +45,14 @@ Top = Annotated[int, Query(ge=1, le=1000, description="names an image, of a clas
 
 def make_app(service: Service) -> ASGIApp:
     """The service as an ASGI application."""
-    return Front(make_routes(service), service)
+    app = make_routes(service)
+    direct = {
+        (method, route.path): route.endpoint
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.path in DIRECT
+        for method in route.methods
+    }
+    return Front(app, service, direct)
 
 
 def make_routes(service: Service) -> FastAPI:
@@ -73,12 +82,9 @@ def make_routes(service: Service) -> FastAPI:
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> Response:
-        return refusal_answer(error)
-
     @app.exception_handler(InputError)
-    async def wrong(request: Request, error: InputError) -> Response:
-        return error_answer(422, str(error))
+    async def refused(request: Request, error: Exception) -> Response:
+        return answer_to(error) or error_answer(422, str(error))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

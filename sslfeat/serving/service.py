@@ -180,7 +180,9 @@ class Service:
         decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
         side = self.encoder.card.preprocess.size
         pixels = np.zeros((self.batcher.size, side, side, 3), np.uint8)
-        decoder.decode([Content(_photograph())], pixels[:1])  # starts its process, so that the first request need not wait
+        decoder.decode(
+            [Content(_photograph())], pixels[:1]
+        )  # starts its process, so that the first request need not wait
         self.encoder.run(pixels)  # a whole batch: it takes the memory now that it will keep
         return decoder
 
