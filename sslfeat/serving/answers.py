@@ -68,7 +68,7 @@ def embeddings_answer(outcomes: Sequence[Outcome], encoder: Mapping[str, Any], a
     """
     failed = {place: item.reason for place, item in enumerate(outcomes) if isinstance(item, Failed)}
     if len(failed) == len(outcomes):
-        return broken_answer(failed)
+        return broken_answer(list(failed.values()))
     if "npy" in accept or "application/octet-stream" in accept:
         return _npy(outcomes, failed, int(encoder["dim"]))
     parts = ["null" if isinstance(item, Failed) else json_numbers(item) for item in outcomes]
@@ -78,10 +78,10 @@ def embeddings_answer(outcomes: Sequence[Outcome], encoder: Mapping[str, Any], a
     return Response(body.encode(), media_type="application/json")
 
 
-def broken_answer(failed: Mapping[int, str]) -> Response:
-    """The answer where no image could be read: reasons by position."""
+def broken_answer(reasons: Sequence[str]) -> Response:
+    """The answer where no image could be read, and why not."""
     cure = "send JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
-    return error_answer(422, next(iter(failed.values())), cure, errors=list(failed.values()))
+    return error_answer(422, reasons[0], cure, errors=list(reasons))
 
 
 def _npy(outcomes: Sequence[Outcome], failed: Mapping[int, str], dim: int) -> Response:

@@ -28,7 +28,7 @@ from sslfeat.serving.answers import Refusal, answer_to, broken_answer, embedding
 from sslfeat.serving.asking import SearchBody, Wanted, vector_of
 from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, read_model
 from sslfeat.serving.front import Front
-from sslfeat.serving.inference_protocol import add_inference_protocol
+from sslfeat.serving.inference_protocol import FILES, VERSION, add_inference_protocol
 from sslfeat.serving.openai import add_openai
 from sslfeat.serving.service import Service
 from sslfeat.serving.thumbnails import LARGEST, SMALLEST
@@ -76,6 +76,8 @@ def make_routes(service: Service) -> FastAPI:
     _add_index(app, service)
     add_openai(app, service)
     add_inference_protocol(app, service)
+    names = [service.identity["name"], service.identity["name"] + FILES]
+    openapi.name_models(app.openapi(), names, VERSION)
     _add_pages(app)
     return app
 
@@ -134,7 +136,9 @@ def _add_images(app: FastAPI, service: Service) -> None:
         service.batcher.check_room()
         outcomes = await service.embed(await read_images(request, service.limits))
         good = [item for item in outcomes if not isinstance(item, Failed)]
-        named = iter(name_rows(probe, [""] * len(good), np.stack(good), top) if good else ())
+        if not good:
+            return broken_answer([item.reason for item in outcomes if isinstance(item, Failed)])
+        named = name_rows(probe, [""] * len(good), np.stack(good), top)
         answers: list[dict[str, Any]] = []
         for item in outcomes:
             if isinstance(item, Failed):
@@ -143,7 +147,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
             found = next(named)
             pairs = zip(found.labels, found.probabilities, strict=True)
             answers.append({"labels": [{"label": label, "probability": value} for label, value in pairs]})
-        return json_answer({"predictions": answers}, 200 if good else 422)
+        return json_answer({"predictions": answers})
 
 
 def _add_index(app: FastAPI, service: Service) -> None:
@@ -167,7 +171,7 @@ def _add_index(app: FastAPI, service: Service) -> None:
                 raise Refusal(422, f"there are {len(images)} images", "search with one")
             (outcome,) = await service.embed(images)
             if isinstance(outcome, Failed):
-                return broken_answer({0: outcome.reason})
+                return broken_answer([outcome.reason])
             vector = outcome
         began = time.perf_counter()
         look = functools.partial(generation.search, vector, wanted.top, wanted.where, wanted.min_score, own)
