@@ -27,6 +27,7 @@ from sslfeat.serving import openapi
 from sslfeat.serving.answers import Refusal, answer_to, broken_answer, embeddings_answer, error_answer, json_answer
 from sslfeat.serving.asking import SearchBody, Wanted, vector_of
 from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, read_model
+from sslfeat.serving.duplicates import DuplicatesPlan, add_duplicates
 from sslfeat.serving.front import Front
 from sslfeat.serving.inference_protocol import FILES, VERSION, add_inference_protocol
 from sslfeat.serving.openai import add_openai
@@ -74,6 +75,7 @@ def make_routes(service: Service) -> FastAPI:
     _add_states(app, service)
     _add_images(app, service)
     _add_index(app, service)
+    add_duplicates(app, service, None if service.duplicates is None else DuplicatesPlan(service.duplicates))
     add_openai(app, service)
     add_inference_protocol(app, service)
     names = [service.identity["name"], service.identity["name"] + FILES]
