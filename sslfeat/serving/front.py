@@ -66,7 +66,7 @@ class Front:
         visit = Visit(given if REQUEST_ID.fullmatch(given) else os.urandom(8).hex())
         state = scope.setdefault("state", {})
         hold = state["hold"] = Hold(self._service.buffers)
-        connection = state.get("connection")
+        connection = state.pop("connection", None)
         if connection is not None:
             connection.running = asyncio.current_task()
 

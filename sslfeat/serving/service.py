@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import hmac
 import io
@@ -109,6 +110,8 @@ class Service:
     async def start(self) -> None:
         """Start what works, in the event loop."""
         await self.batcher.start()
+        gc.collect()
+        gc.freeze()  # what is loaded stays: it need not be looked through again and again
         self._tasks.append(asyncio.create_task(_tidy()))
         if self.collection is not None:
             self._tasks.append(asyncio.create_task(self.collection.follow()))
@@ -197,6 +200,7 @@ async def _tidy() -> None:
     """Give memory back again and again, which bodies took and left in pieces, until cancelled."""
     while True:
         await asyncio.sleep(TIDY)
+        gc.collect()  # connections that have ended refer to themselves
         await asyncio.get_running_loop().run_in_executor(None, give_memory_back)
 
 
