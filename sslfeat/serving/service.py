@@ -186,10 +186,9 @@ class Service:
         decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
         side = self.encoder.card.preprocess.size
         pixels = np.zeros((self.batcher.size, side, side, 3), np.uint8)
-        decoder.decode(
-            [Content(_photograph())], pixels[:1]
-        )  # starts its process, so that the first request need not wait
-        self.encoder.run(pixels)  # a whole batch: it takes the memory now that it will keep
+        for _ in range(2):  # starts its process; the second time it takes the memory that it will keep
+            decoder.decode([Content(_photograph())], pixels[:1])
+        self.encoder.run(pixels)  # a whole batch, for the same reason
         return decoder
 
     def _reloaded(self, outcome: str) -> None:
@@ -221,5 +220,5 @@ def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
 def _photograph() -> bytes:
     """A JPEG that takes as much to decode as one does."""
     buffer = io.BytesIO()
-    Image.effect_noise((800, 600), 64).convert("RGB").save(buffer, "JPEG")
+    Image.effect_noise((1600, 1200), 64).convert("RGB").save(buffer, "JPEG")
     return buffer.getvalue()
