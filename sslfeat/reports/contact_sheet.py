@@ -50,9 +50,7 @@ def _picked(found: Clustering, rows: IntArray, each: int) -> tuple[IntArray, Int
 def _common(rows: IntArray, labels: Sequence[str | None] | None) -> str:
     """The cluster's commonest label and its share of those with one."""
     names = (
-        Counter(label for label in (labels[row] for row in rows.tolist()) if label is not None)
-        if labels is not None
-        else None
+        Counter(label for label in (labels[row] for row in rows.tolist()) if label is not None) if labels is not None else None
     )
     if not names:
         return ""

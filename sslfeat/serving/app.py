@@ -218,8 +218,7 @@ def _asked(body: SearchBody, service: Service) -> tuple[FloatArray | None, int, 
 def _add_pages(app: FastAPI) -> None:
     files = {f"/{path.name}": path for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA}
     contents = {
-        ("/" if place == "/index.html" else place): (path.read_bytes(), MEDIA[path.suffix])
-        for place, path in files.items()
+        ("/" if place == "/index.html" else place): (path.read_bytes(), MEDIA[path.suffix]) for place, path in files.items()
     }
 
     def add(place: str, body: bytes, kind: str) -> None:
