@@ -31,6 +31,7 @@ from sslfeat.cli.report import report
 from sslfeat.cli.samples import samples
 from sslfeat.cli.score import score
 from sslfeat.cli.search import search
+from sslfeat.cli.serve import serve
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError, UsageError
 from sslfeat.system import signals
@@ -62,6 +63,7 @@ for command in (
     map_,
     score,
     report,
+    serve,
     info,
     verify,
     repair,
@@ -71,7 +73,7 @@ for command in (
     samples,
 ):
     kind = TrainCommand if command is train else TyperCommand
-    bare = command in (models, methods, samples, doctor)
+    bare = command in (models, methods, samples, doctor, serve)
     app.command(command.__name__.rstrip("_"), cls=kind, context_settings=HELP, no_args_is_help=not bare)(command)
 debug = False
 

@@ -11,7 +11,7 @@ GROUPS = {
     "Encode": ("embed", "models"),
     "Search": ("index", "search", "dedupe", "map"),
     "Judge": ("probe", "predict", "cluster", "score", "report", "compare"),
-    "Ship": ("export", "adopt", "bench"),
+    "Ship": ("export", "adopt", "bench", "serve"),
     "Look after": ("info", "verify", "repair", "doctor", "samples"),
 }
 

@@ -21,7 +21,7 @@ from tests.conftest import sslfeat
 
 COMMANDS = (
     "train", "export", "adopt", "compare", "bench", "doctor", "embed", "index", "search", "dedupe", "probe", "predict",
-    "cluster", "map", "score", "info", "report", "verify", "models", "methods", "samples",
+    "cluster", "map", "score", "info", "report", "verify", "models", "methods", "samples", "serve",
 )  # fmt: skip
 
 
