@@ -22,7 +22,7 @@ def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, t
     done = sslfeat("probe", embedded, "--out", tmp_path / "probe")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "probe").iterdir()}
-    assert names == {"probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png"}
+    assert names == {"probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.svg", "confusion.svg"}
     rows = list(csv.DictReader((tmp_path / "probe" / "classes.csv").read_text().splitlines()))
     assert sum(int(row["test"]) for row in rows) == 8
     loaded = Features.load(embedded)

@@ -1,4 +1,3 @@
-"use strict";
 for (const root of document.querySelectorAll(".map")) {
   const data = JSON.parse(root.querySelector("script").textContent);
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
