@@ -30,6 +30,7 @@ from sslfeat.cli.report import report
 from sslfeat.cli.samples import samples
 from sslfeat.cli.score import score
 from sslfeat.cli.search import search
+from sslfeat.cli.serve import serve
 from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError, UsageError
 from sslfeat.system import signals
@@ -58,6 +59,7 @@ for command in (
     map_,
     score,
     report,
+    serve,
     info,
     verify,
     repair,
@@ -68,7 +70,7 @@ for command in (
 ):
     kind = TrainCommand if command is train else TyperCommand
     app.command(
-        command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples, doctor)
+        command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples, doctor, serve)
     )(command)
 debug = False
 

@@ -11,6 +11,7 @@ SslfeatError
 ├── TrainingError     a training run cannot start, resume, or go on
 ├── ExportError       an encoder could not be exported
 │   └── ParityError   the exported file does not give the torch encoder's features
+├── ServeError        a service cannot start, or cannot answer a request
 ├── MissingExtraError a part of sslfeat needs packages that are not installed
 └── InterruptedRun    a signal stopped the work; what was committed stays
 """
@@ -76,6 +77,10 @@ class ExportError(SslfeatError):
 
 class ParityError(ExportError):
     """The exported file's features differ from the torch encoder's by more than the tolerance."""
+
+
+class ServeError(SslfeatError):
+    """A service cannot start with what it was given, or cannot answer a request."""
 
 
 class MissingExtraError(SslfeatError):

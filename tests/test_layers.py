@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("errors", "system", "numerics", "storage", "data", "inference", "features", "retrieval", "dedup", "reports")
+LAYERS = ("errors", "system", "numerics", "storage", "data", "inference", "features", "retrieval", "dedup", "reports", "serving")
 EVALUATION = (*LAYERS[: LAYERS.index("retrieval")], "evaluation")
 MAY_IMPORT = {
     **{layer: (*LAYERS[: LAYERS.index(layer)], layer) for layer in LAYERS},
     "evaluation": EVALUATION,
     "dedup": (*LAYERS[: LAYERS.index("dedup") + 1], "evaluation"),
-    "reports": (*LAYERS, "evaluation"),
+    "reports": (*LAYERS[:-1], "evaluation"),
+    "serving": (*LAYERS, "evaluation"),
     "models": (*EVALUATION, "models"),
     "export": (*EVALUATION, "models", "reports", "export"),
     "api": (*LAYERS, "evaluation", "models", "export", "api"),

@@ -1,12 +1,12 @@
 """A process that decodes images, so that an image that kills or hangs its decoder costs that image and no more.
 
-``python -m sslfeat.data.decode_worker`` reads paths on standard input and answers each on standard output:
+``python -m sslfeat.data.decode_worker`` reads requests on standard input and answers each on standard output:
 
-    request   length (4 bytes), path
+    request   length (4 bytes), path; or length + INLINE, the contents of an image file
     answer    HEADER: kind, width, height, sha256, length of the payload; then the payload
               (kind IMAGE: S x S x 3 bytes RGB; kind FAILURE: the reason, UTF-8)
 
-``IsolatedDecoder`` is the other end.
+``SubprocessDecoder`` is the other end.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sslfeat.data.transforms import Decoding, Preprocess, allow_pixels, open_ima
 
 HEADER = struct.Struct("<BII32sI")
 LENGTH = struct.Struct("<I")
+INLINE = 1 << 31
 FAILURE, IMAGE = 0, 1
 READY = b"sslfeat"
 
@@ -59,12 +60,14 @@ def main() -> None:
     requests = sys.stdin.buffer
     with contextlib.suppress(BrokenPipeError):
         while header := requests.read(LENGTH.size):
-            _answer(requests.read(*LENGTH.unpack(header)), answers, preprocess, decoding)
+            (length,) = LENGTH.unpack(header)
+            text = requests.read(length & ~INLINE)
+            _answer(text, bool(length & INLINE), answers, preprocess, decoding)
 
 
-def _answer(path: bytes, answers: BinaryIO, preprocess: Preprocess, decoding: Decoding) -> None:
+def _answer(text: bytes, inline: bool, answers: BinaryIO, preprocess: Preprocess, decoding: Decoding) -> None:
     try:
-        data = read_file(path)
+        data = text if inline else read_file(text)
         prepared = prepare(open_image(data, decoding), preprocess, decoding)
         payload = prepared.image.tobytes()
         sha256 = hashlib.sha256(data).digest()

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import BinaryIO, cast
 
-from sslfeat.data.decode import Decoded, Pixels, Source
-from sslfeat.data.decode_worker import FAILURE, HEADER, LENGTH, READY, Limits, settings
+from sslfeat.data.decode import Content, Decoded, Pixels, Source
+from sslfeat.data.decode_worker import FAILURE, HEADER, INLINE, LENGTH, READY, Limits, settings
 from sslfeat.data.results import Failed
 from sslfeat.data.transforms import Decoding, Preprocess
 from sslfeat.errors import SslfeatError
@@ -25,7 +25,8 @@ TICK = 0.5  # seconds between two looks at the clock
 
 
 class SubprocessDecoder:
-    """Decodes files in a process of its own, started when first needed and again after an image has killed it."""
+    """Decodes files, and contents of files, in a process of its own, started when first needed and again after an image
+    has killed it."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding, limits: Limits) -> None:
         self._settings = settings(preprocess, decoding, limits)
@@ -39,17 +40,18 @@ class SubprocessDecoder:
 
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
         """Decode files into the rows of ``pixels``, uint8 (N, S, S, 3); the row of one that fails is black."""
-        paths = [os.fsencode(cast("str | bytes | os.PathLike[str]", source)) for source in sources]
         outcomes: list[Decoded | Failed] = []
         asked = 0
-        for done in range(len(paths)):
+        for done in range(len(sources)):
             if self._closed.is_set():
-                return outcomes + [Failed("stopped")] * (len(paths) - done)
+                return outcomes + [Failed("stopped")] * (len(sources) - done)
             if self._process is None:
                 self._start()
                 asked = done
-            while asked < min(done + 2, len(paths)):  # one ahead, so that the decoder need not wait for its parent
-                self._ask(paths[asked])
+            while asked < min(done + 2, len(sources)):  # one ahead, so that the decoder need not wait for its parent
+                if asked > done and isinstance(sources[asked], Content):
+                    break  # it may fill the pipe, while the decoder fills the other with an answer
+                self._ask(sources[asked])
                 asked += 1
             outcomes.append(self._outcome(pixels[done]))
         return outcomes
@@ -80,10 +82,15 @@ class SubprocessDecoder:
             self._process = None
             raise SslfeatError(f"the decoding process cannot start ({_end(process)}): is sslfeat installed whole?")
 
-    def _ask(self, path: bytes) -> None:
+    def _ask(self, source: Source) -> None:
+        if isinstance(source, Content):
+            data, kind = source.data, INLINE
+        else:
+            data, kind = os.fsencode(cast("str | bytes | os.PathLike[str]", source)), 0
         try:
             pipe = _pipe(self._process and self._process.stdin)
-            pipe.write(LENGTH.pack(len(path)) + path)
+            pipe.write(LENGTH.pack(len(data) | kind))
+            pipe.write(data)
             pipe.flush()
         except OSError:  # it died: the next reading says so
             return

@@ -33,7 +33,7 @@ MAX_FILE_BYTES = 1 << 30
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 STRIP = 16
-WHOLE = "whole"
+WHOLE, FIT = "whole", "fit"
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 NEW_SUBFILE_TYPE, SUB_IFDS = 254, 330  # TIFF supplement 1
 
@@ -58,7 +58,8 @@ class Preprocess:
 
     ``profile`` "sRGB": colors are brought to sRGB by the profile in the file, if there is one (encoder files of before have
     no such field, and their images are read so, too). With the crop WHOLE the whole image is squeezed into ``size`` x ``size``
-    px: for comparing images, never for an encoder.
+    px, with FIT it lies in their upper left corner, as ``fitted`` says, on black: for comparing images and for looking at
+    them, never for an encoder.
     """
 
     resize: int
@@ -110,6 +111,10 @@ def prepare(image: Image.Image, preprocess: Preprocess, decoding: Decoding = EXA
     else:
         upright = to_rgb(image)
         width, height = upright.size
+    if preprocess.crop == FIT:  # by the source's size: a draft's is rounded
+        canvas = Image.new("RGB", (preprocess.size, preprocess.size))
+        canvas.paste(upright.resize(fitted(width, height, preprocess.size), FILTERS[preprocess.filter]))
+        return Prepared(canvas, width, height)
     return Prepared(resize_crop(upright, preprocess), width, height)
 
 
@@ -151,6 +156,12 @@ def resize_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     x, y = width / new_width, height / new_height
     right, bottom = min((left + size) * x, width), min((top + size) * y, height)
     return image.resize((size, size), resample, box=(left * x, top * y, right, bottom))
+
+
+def fitted(width: int, height: int, size: int) -> tuple[int, int]:
+    """The size in px, never larger, at which an image lies within ``size`` x ``size`` px in its own proportions."""
+    longer = max(width, height, size)
+    return max(1, round(width * size / longer)), max(1, round(height * size / longer))
 
 
 def read_file(path: str | bytes | os.PathLike[str]) -> bytes:

@@ -91,7 +91,7 @@ def embed_batches(
     def work(sources: Sequence[Source]) -> Batch:
         decoder = decoders.get()
         try:
-            return _embed(encoder, decoder, sources)
+            return embed_batch(encoder, decoder, sources)
         finally:
             decoders.put(decoder)
 
@@ -121,7 +121,7 @@ def _await(future: Future[Batch], pulse: Callable[[], None]) -> Batch:
     return future.result()
 
 
-def _embed(encoder: Runs, decoder: ImageDecoder, sources: Sequence[Source]) -> Batch:
+def embed_batch(encoder: Runs, decoder: ImageDecoder, sources: Sequence[Source]) -> Batch:
     """One batch, start to finish. An image that fails leaves its row black, so that batches keep their size."""
     size = encoder.card.preprocess.size
     pixels = np.empty((len(sources), size, size, 3), np.uint8)

@@ -61,7 +61,7 @@ def _of_features(probe: SavedProbe, spec: str, top: int) -> Iterator[Prediction]
     folder = FeaturesFolder(spec)
     probe.check({"name": folder.run["encoder"]["card"]["name"], "fingerprint": folder.fingerprint}, spec)
     for part in folder.parts():
-        yield from _named(probe, part.columns["path"].to_pylist(), part.embeddings, top)
+        yield from name_rows(probe, part.columns["path"].to_pylist(), part.embeddings, top)
 
 
 def _of_images(
@@ -81,12 +81,13 @@ def _of_images(
         for group in batched(embedded, IMAGES):
             good = [(item.name, outcome.embedding) for item, outcome in group if isinstance(outcome, Embedded)]
             names, rows = [name for name, _ in good], [row for _, row in good]
-            named = iter(_named(probe, names, np.stack(rows), top) if good else ())
+            named = iter(name_rows(probe, names, np.stack(rows), top) if good else ())
             for item, outcome in group:
                 yield next(named) if isinstance(outcome, Embedded) else Prediction(item.name, (), (), outcome.reason)
 
 
-def _named(probe: SavedProbe, paths: Sequence[str], x: FloatArray, top: int) -> Iterator[Prediction]:
+def name_rows(probe: SavedProbe, paths: Sequence[str], x: FloatArray, top: int) -> Iterator[Prediction]:
+    """Predictions for features (N, D) of images called ``paths``, as ``predict``. Raises FeaturesError if not finite."""
     check_finite(x, paths)
     probabilities = probe.probabilities(x)
     order = np.argsort(-probabilities, axis=1, kind="stable")

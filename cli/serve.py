@@ -1,0 +1,90 @@
+"""``sslfeat serve``: the encoder and the index as a service."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sslfeat.cli.console import note, say
+from sslfeat.errors import InputError
+
+KEY_VARIABLE = "SSLFEAT_API_KEY"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
+
+
+def serve(
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; default: the index's or classifier's")] = None,
+    index: Annotated[Path | None, typer.Option(help="index folder, to be searched")] = None,
+    classifier: Annotated[Path | None, typer.Option(help="folder that 'sslfeat probe --out' wrote")] = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="the .parquet of 'sslfeat map --parquet'")] = None,
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)] = 8000,
+    allow_host: Annotated[list[str] | None, typer.Option(help="name by which it may be called; repeatable")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help=f"a file that holds the API key; or {KEY_VARIABLE}")] = None,
+    provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(help="threads per inference")] = 1,
+    batch_size: Annotated[int | None, typer.Option(help="images per inference; default: 4, on a GPU 32")] = None,
+    batch_delay: Annotated[float, typer.Option(help="ms that a batch may wait to be full")] = 0.0,
+    queue: Annotated[int, typer.Option(help="images that may wait; more are answered 429")] = 256,
+    deadline: Annotated[float, typer.Option(help="s that an answer may take")] = 10.0,
+    max_bytes: Annotated[int, typer.Option(help="of a body")] = 20 << 20,
+    max_images: Annotated[int, typer.Option(help="of a request")] = 32,
+    connections: Annotated[int, typer.Option(help="open at once")] = 1000,
+    first_byte: Annotated[float, typer.Option(help="s that a client may take to begin")] = 10.0,
+    headers: Annotated[float, typer.Option(help="s for a request's headers")] = 10.0,
+    body: Annotated[float, typer.Option(help="s for its body")] = 60.0,
+    notice: Annotated[float, typer.Option(help="s after SIGTERM in which /ready says no and all is served")] = 1.0,
+    drain: Annotated[float, typer.Option(help="s after that for what was accepted")] = 30.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
+    print_openapi: Annotated[bool, typer.Option("--print-openapi", help="print the routes' schema and end")] = False,
+) -> None:  # fmt: skip
+    """Serve an encoder, and what is built on it, over HTTP: embed, search, predict, and a page."""
+    from sslfeat.system.cores import one_thread_each
+
+    one_thread_each()
+    from sslfeat.serving.needs import need_extra
+
+    need_extra()
+    from sslfeat.serving.lifecycle import listen
+    from sslfeat.serving.lifecycle import serve as run
+    from sslfeat.serving.limits import ServiceLimits
+    from sslfeat.serving.logs import log_json
+    from sslfeat.serving.service import Service, ServiceSources
+
+    limits = ServiceLimits(
+        batch_size=batch_size or 4, batch_delay=batch_delay / 1000, queue=queue, deadline=deadline, max_bytes=max_bytes,
+        max_images=max_images, connections=connections, first_byte=first_byte, headers=headers, body=body, notice=notice,
+        drain=drain, buffered=max(256 << 20, max_bytes),
+    )  # fmt: skip
+    sources = ServiceSources(encoder, index, classifier, map_file, provider, threads)
+    names = frozenset(name.lower() for name in allow_host or ()) | (LOCAL_NAMES if host in LOOPBACK else frozenset())
+    service = Service(sources, limits, _key(api_key_file), names or None, batch_size is None)
+    if print_openapi:
+        import json
+
+        from sslfeat.serving.app import make_routes
+
+        say(json.dumps(make_routes(service).openapi(), indent=1))
+        return
+    log_json(log_level)
+    with listen(host, port) as listener:
+        name = f"[{host}]" if ":" in host else host
+        place = f"http://{name}:{listener.getsockname()[1]}"
+        run(service, listener, lambda: note(f"serving {service.about()} on {place}"))
+
+
+def _key(file: Path | None) -> str:
+    """The API key of the file, or of the environment; empty: none. Raises InputError for a file that has none."""
+    if file is None:
+        return os.environ.get(KEY_VARIABLE, "").strip()
+    try:
+        key = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the API key's file {file} cannot be read: {error}") from error
+    if not key:
+        raise InputError(f"the API key's file {file} is empty: write a key of 16 characters or more")
+    return key

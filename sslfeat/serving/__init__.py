@@ -1,0 +1,1 @@
+"""``sslfeat serve``: a verified encoder and an index as a service."""

@@ -1,0 +1,87 @@
+"""Answers: embeddings as JSON or ``.npy``, and refusals, which say what happened and what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from starlette.responses import Response
+
+from sslfeat.data.results import Failed
+from sslfeat.errors import ServeError
+from sslfeat.numerics.arrays import FloatArray
+
+NPY = "application/x-npy"
+ERRORS_HEADER = "x-sslfeat-errors"
+Outcome = FloatArray | Failed
+
+
+class Refusal(ServeError):
+    """A request that is answered by an error: HTTP ``status``, what happened, and its ``cure``."""
+
+    def __init__(self, status: int, message: str, cure: str = "", retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.cure = status, cure
+        self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer; NaN and infinity, which JSON does not have, raise ValueError."""
+    body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    return Response(body, status, headers, "application/json")
+
+
+def error_answer(
+    status: int, message: str, cure: str = "", headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """``{"error": message, "cure": cure}`` and whatever ``more``."""
+    return json_answer({"error": message, **({"cure": cure} if cure else {}), **more}, status, headers)
+
+
+def refusal_answer(refusal: Refusal) -> Response:
+    """The answer that a refusal is."""
+    return error_answer(refusal.status, str(refusal), refusal.cure, refusal.headers)
+
+
+def json_numbers(row: FloatArray) -> str:
+    """float32 (D,) as a JSON array of the fewest digits from which it is read back exactly."""
+    return "[" + ",".join(["%.9g"] * len(row)) % tuple(row.tolist()) + "]"
+
+
+def embeddings_answer(outcomes: Sequence[Outcome], encoder: Mapping[str, Any], accept: str) -> Response:
+    """Embeddings in the order of their images; where one could not be read its error is in its place.
+
+    JSON: ``{"encoder", "embeddings": [[D numbers] or null], "errors": [null or reason]}``. ``.npy``, where ``accept`` asks
+    for it: float32 (N, D), a broken image's row NaN, and the reasons by position as JSON in the header x-sslfeat-errors. If
+    none could be read the status is 422.
+    """
+    failed = {place: item.reason for place, item in enumerate(outcomes) if isinstance(item, Failed)}
+    if len(failed) == len(outcomes):
+        return broken_answer(failed)
+    if "npy" in accept or "application/octet-stream" in accept:
+        return _npy(outcomes, failed, int(encoder["dim"]))
+    parts = ["null" if isinstance(item, Failed) else json_numbers(item) for item in outcomes]
+    errors = json.dumps([failed.get(place) for place in range(len(outcomes))])
+    made_by = json.dumps({name: encoder[name] for name in ("name", "fingerprint", "dim")})
+    body = f'{{"encoder":{made_by},"embeddings":[{",".join(parts)}],"errors":{errors}}}'
+    return Response(body.encode(), media_type="application/json")
+
+
+def broken_answer(failed: Mapping[int, str]) -> Response:
+    """The answer where no image could be read: reasons by position."""
+    cure = "send JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
+    return error_answer(422, next(iter(failed.values())), cure, errors=list(failed.values()))
+
+
+def _npy(outcomes: Sequence[Outcome], failed: Mapping[int, str], dim: int) -> Response:
+    rows = np.full((len(outcomes), dim), np.nan, np.float32)
+    for row, item in zip(rows, outcomes, strict=True):
+        if not isinstance(item, Failed):
+            row[:] = item
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    headers = {ERRORS_HEADER: json.dumps(failed)} if failed else None
+    return Response(buffer.getvalue(), headers=headers, media_type=NPY)

@@ -1,0 +1,220 @@
+"""The application: the routes of ``/v1``, the page, and what orchestrators ask."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from sslfeat import __version__
+from sslfeat.data.decode import Content
+from sslfeat.data.results import Failed
+from sslfeat.errors import InputError
+from sslfeat.evaluation.probing.predict import name_rows
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.serving import openapi
+from sslfeat.serving.answers import Refusal, broken_answer, embeddings_answer, error_answer, json_answer, refusal_answer
+from sslfeat.serving.asking import SearchBody, Wanted, vector_of
+from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, read_model
+from sslfeat.serving.front import Front
+from sslfeat.serving.inference_protocol import add_inference_protocol
+from sslfeat.serving.openai import add_openai
+from sslfeat.serving.service import Service
+from sslfeat.serving.thumbnails import LARGEST, SMALLEST
+
+PAGE = Path(__file__).parent / "page"
+MEDIA = {
+    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
+}  # fmt: skip
+Size = Annotated[int, Query(ge=SMALLEST, le=LARGEST, description="px")]
+Top = Annotated[int, Query(ge=1, le=1000, description="names an image, of a classifier of one name an image")]
+
+
+def make_app(service: Service) -> ASGIApp:
+    """The service as an ASGI application."""
+    return Front(make_routes(service), service)
+
+
+def make_routes(service: Service) -> FastAPI:
+    """Its routes alone."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="sslfeat", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        redirect_slashes=False, description=openapi.ABOUT,
+    )  # fmt: skip
+    _add_errors(app)
+    _add_states(app, service)
+    _add_images(app, service)
+    _add_index(app, service)
+    add_openai(app, service)
+    add_inference_protocol(app, service)
+    _add_pages(app)
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return refusal_answer(error)
+
+    @app.exception_handler(InputError)
+    async def wrong(request: Request, error: InputError) -> Response:
+        return error_answer(422, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return error_answer(error.status_code, str(error.detail), "see /docs", error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return error_answer(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300], "see /docs")
+
+
+def _add_states(app: FastAPI, service: Service) -> None:
+    @app.get("/live", **openapi.STATE)
+    async def live() -> Response:
+        """Whether the process answers."""
+        return json_answer({"live": True})
+
+    @app.get("/ready", **openapi.STATE)
+    async def ready() -> Response:
+        """Whether requests should be sent here: 503 while it ends."""
+        return json_answer({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get("/metrics", **openapi.METRICS)
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/info", **openapi.INFO)
+    async def info() -> Response:
+        """What is served, and its limits."""
+        return json_answer(await service.in_pool(service.info))
+
+
+def _add_images(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/embed", **openapi.EMBED)
+    async def embed(request: Request) -> Response:
+        """Embeddings of one image or of many."""
+        service.batcher.check_room()
+        images = await read_images(request, service.limits)
+        outcomes = await service.embed(images)
+        return embeddings_answer(outcomes, service.about_encoder, request.headers.get("accept", ""))
+
+    @app.post("/v1/predict", **openapi.PREDICT)
+    async def predict(request: Request, top: Top = 5) -> Response:
+        """Names for images, by the classifier."""
+        probe = service.probe()
+        service.batcher.check_room()
+        outcomes = await service.embed(await read_images(request, service.limits))
+        good = [item for item in outcomes if not isinstance(item, Failed)]
+        named = iter(name_rows(probe, [""] * len(good), np.stack(good), top) if good else ())
+        answers: list[dict[str, Any]] = []
+        for item in outcomes:
+            if isinstance(item, Failed):
+                answers.append({"error": item.reason})
+                continue
+            found = next(named)
+            pairs = zip(found.labels, found.probabilities, strict=True)
+            answers.append({"labels": [{"label": label, "probability": value} for label, value in pairs]})
+        return json_answer({"predictions": answers}, 200 if good else 422)
+
+
+def _add_index(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/search", **openapi.SEARCH)
+    async def search(request: Request) -> Response:
+        """The indexed images nearest to an image, to one of them, or to a vector."""
+        generation = service.generation()
+        wanted = Wanted(request, service.limits)
+        vector, own = None, -1
+        if media_type(request)[0] in OF_JSON:
+            body = await read_model(SearchBody, request, service.limits)
+            wanted.override(body)
+            wanted.check(generation)
+            vector, own, images = _asked(body, service)
+        else:
+            wanted.check(generation)
+            service.batcher.check_room()
+            images = await read_images(request, service.limits)
+        if vector is None:
+            if len(images) != 1:
+                raise Refusal(422, f"there are {len(images)} images", "search with one")
+            (outcome,) = await service.embed(images)
+            if isinstance(outcome, Failed):
+                return broken_answer({0: outcome.reason})
+            vector = outcome
+        began = time.perf_counter()
+        look = functools.partial(generation.search, vector, wanted.top, wanted.where, wanted.min_score, own)
+        hits = await service.in_pool(look)
+        service.metrics.stage("search", time.perf_counter() - began)
+        return json_answer({"hits": hits})
+
+    @app.get("/v1/images/{row}", **openapi.IMAGE)
+    async def image(request: Request, row: int, size: Size = 256) -> Response:
+        """A JPEG of an indexed image, within ``size`` x ``size`` px."""
+        generation = service.generation()
+        sha256 = generation.sha256[generation.row(row)]
+        tag = f'"{sha256}-{size}"'
+        caching = {"etag": tag, "cache-control": "private, no-cache"} if sha256 else {"cache-control": "no-store"}
+        if sha256 and request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=caching)
+        if service.thumbnails is None:
+            raise Refusal(404, "no index is served", "start the service with --index INDEX")
+        jpeg = await service.thumbnails.get(generation.paths[row], sha256, size)
+        return Response(jpeg, headers=caching, media_type="image/jpeg")
+
+    @app.get("/v1/map", **openapi.MAP)
+    async def points() -> Response:
+        """A point for each indexed image, up to 100,000 of them."""
+        return Response(await service.in_pool(service.generation().map), media_type="application/json")
+
+
+def _asked(body: SearchBody, service: Service) -> tuple[FloatArray | None, int, list[Content]]:
+    """What a JSON body searches with: a vector and its own row or -1, or an image. Raises Refusal."""
+    given = [name for name in ("id", "path", "image", "vector") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise Refusal(422, f"there are {len(given)} of id, path, image and vector", "give one of them")
+    generation = service.generation()
+    if body.image is not None:
+        return None, -1, [Content(decoded(body.image))]
+    if body.vector is not None:
+        return vector_of(body.vector, service.encoder.dim), -1, []
+    row = generation.row_of(body.path) if body.path is not None else generation.row(body.id or 0)
+    return generation.index.vectors([row])[0], row, []
+
+
+def _add_pages(app: FastAPI) -> None:
+    files = {f"/{path.name}": path for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA}
+    contents = {
+        ("/" if place == "/index.html" else place): (path.read_bytes(), MEDIA[path.suffix])
+        for place, path in files.items()
+    }
+
+    def add(place: str, body: bytes, kind: str) -> None:
+        @app.get(place, include_in_schema=False)
+        async def page() -> Response:
+            return Response(body, media_type=kind, headers={"cache-control": "no-cache"})
+
+    for place, (body, kind) in contents.items():
+        add(place, body, kind)
+    add("/docs", openapi.docs_page(app.openapi()), MEDIA[".html"])

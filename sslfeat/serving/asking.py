@@ -1,0 +1,91 @@
+"""What searches ask for: as the query of an address, or as JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, StringConstraints
+from starlette.requests import Request
+
+from sslfeat.errors import SslfeatError
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.filters import allowed
+from sslfeat.serving.answers import Refusal
+from sslfeat.serving.bodies import Base64, StrictModel
+from sslfeat.serving.collection import Generation
+from sslfeat.serving.limits import ServiceLimits
+
+TOP = 24
+MOST_CONDITIONS = 16
+Condition = Annotated[str, StringConstraints(max_length=500)]
+
+
+class SearchBody(StrictModel):
+    """One of ``id`` (of an indexed image), ``path`` (its name), ``image`` (base64) and ``vector``."""
+
+    id: int | None = None
+    path: str | None = None
+    image: Base64 | None = None
+    vector: list[float] | None = None
+    top: Annotated[int, Field(ge=1)] | None = None
+    where: Annotated[list[Condition], Field(max_length=MOST_CONDITIONS)] | None = None
+    min_score: float | None = None
+
+
+class Wanted:
+    """How many hits, and which."""
+
+    def __init__(self, request: Request, limits: ServiceLimits) -> None:
+        """Of the query. Raises Refusal, 422."""
+        self._limits = limits
+        known = {"top", "where", "min_score"}
+        if other := set(request.query_params) - known:
+            raise Refusal(422, f"there is no parameter {min(other)[:60]!r}", f"the parameters are {sorted(known)}")
+        top, score = request.query_params.get("top", str(TOP)), request.query_params.get("min_score", "")
+        self.where = request.query_params.getlist("where")
+        if len(self.where) > MOST_CONDITIONS or any(len(text) > 500 for text in self.where):
+            raise Refusal(
+                422, "there are too many conditions, or too long ones", f"{MOST_CONDITIONS} of 500 characters"
+            )
+        self.top = self._checked(int(top) if top.isdecimal() and len(top) < 10 else -1)
+        self.min_score: float | None = None
+        if score:
+            try:
+                self.min_score = float(score)
+            except ValueError as error:
+                raise Refusal(422, f"min_score {score[:60]!r} is no number", "give one, or leave it out") from error
+            if not math.isfinite(self.min_score):
+                raise Refusal(422, "min_score is not finite", "give a number, or leave it out")
+
+    def override(self, body: SearchBody) -> None:
+        """What a JSON body says goes before the query. Raises Refusal, 422."""
+        if body.top is not None:
+            self.top = self._checked(body.top)
+        if body.where is not None:
+            self.where = body.where
+        if body.min_score is not None:
+            self.min_score = body.min_score
+
+    def check(self, generation: Generation) -> None:
+        """Raise Refusal, 422, for conditions that cannot be read, before anything is embedded."""
+        try:
+            allowed(generation.index.columns.slice(0, 0), self.where)
+        except SslfeatError as error:
+            raise Refusal(422, str(error).removeprefix("--"), "see /docs") from error
+
+    def _checked(self, top: int) -> int:
+        if not 1 <= top <= self._limits.max_top:
+            raise Refusal(422, "top is not allowed", f"give 1 to {self._limits.max_top}")
+        return top
+
+
+def vector_of(numbers: list[float], dim: int) -> FloatArray:
+    """float32 (D,). Raises Refusal, 422."""
+    vector = np.array(numbers, np.float64)
+    if vector.shape != (dim,):
+        raise Refusal(422, f"the vector has {vector.size} numbers", f"vectors of this encoder have {dim}")
+    if np.abs(vector).max() > np.finfo(np.float32).max:
+        raise Refusal(422, "a number of the vector is too large", "vectors are float32")
+    return vector.astype(np.float32)

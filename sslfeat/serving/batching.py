@@ -1,0 +1,235 @@
+"""Batches across requests: images of whoever asks are decoded and embedded together, first come, first served.
+
+A worker takes what waits, up to a batch, as soon as it is free; so an idle service answers at once, and a busy one has full
+batches. What nobody waits for any more, since its deadline is over or its client gone, is dropped before it costs anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sslfeat.data.decode import Decoded, Pixels, Source
+from sslfeat.data.results import Batch, Failed
+from sslfeat.inference.pipeline import ImageDecoder, Runs, embed_batch
+from sslfeat.serving.answers import Outcome, Refusal
+
+LONGEST_WAIT = 60  # seconds that anybody is told to wait
+SHARE = 0.1  # of the latest batch in the running mean of the rate
+
+
+@dataclass
+class BatchEvents:
+    """What is told of each batch, from the workers' threads: seconds waited by each image, the batch, images dropped."""
+
+    waited: Callable[[float], None] = lambda seconds: None
+    ran: Callable[[Batch], None] = lambda batch: None
+    dropped: Callable[[int], None] = lambda count: None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request's images: ``outcomes`` as they come, ``left`` to come, and who waits for them until ``deadline``."""
+
+    future: asyncio.Future[list[Outcome]]
+    outcomes: list[Outcome | None]
+    left: int
+    deadline: float
+    entered: float
+    gone: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One image of a ticket."""
+
+    ticket: Ticket
+    place: int
+    source: Source
+
+
+class ReadyDecoder:
+    """Passes on images that are at the encoder's size already, as arrays; the others are ``inner``'s."""
+
+    def __init__(self, inner: ImageDecoder) -> None:
+        self._inner = inner
+
+    def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
+        """See ``ImageDecoder``."""
+        ready = [place for place, source in enumerate(sources) if isinstance(source, np.ndarray)]
+        if not ready:
+            return self._inner.decode(sources, pixels)
+        rest = [place for place in range(len(sources)) if place not in ready]
+        found = np.empty((len(rest), *pixels.shape[1:]), np.uint8)
+        outcomes = dict(zip(rest, self._inner.decode([sources[place] for place in rest], found), strict=True))
+        for place, row in zip(rest, found, strict=True):
+            pixels[place] = row
+        for place in ready:
+            pixels[place] = sources[place]
+            outcomes[place] = Decoded(pixels[place], pixels.shape[2], pixels.shape[1], "")
+        return [outcomes[place] for place in range(len(sources))]
+
+    def abort(self) -> None:
+        """See ``ImageDecoder``."""
+        self._inner.abort()
+
+    def close(self) -> None:
+        """See ``ImageDecoder``."""
+        self._inner.close()
+
+
+@dataclass
+class Batcher:
+    """``workers`` threads, each with a decoder of its own, that embed up to ``size`` images at a time.
+
+    A batch that is not full waits until its first image is ``delay`` seconds old. ``capacity`` images may wait or be worked
+    on.
+    """
+
+    encoder: Runs
+    make_decoder: Callable[[], ImageDecoder]
+    workers: int
+    size: int
+    delay: float
+    capacity: int
+    events: BatchEvents = field(default_factory=BatchEvents)
+
+    def __post_init__(self) -> None:
+        self.held = 0
+        self._waiting: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._rate = 0.0  # images a second, of all workers
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the workers. Call it in the event loop that ``embed`` will be awaited in."""
+        self._loop = asyncio.get_running_loop()
+        for number in range(self.workers):
+            self._threads.append(threading.Thread(target=self._work, name=f"sslfeat-serve-{number}", daemon=True))
+            self._threads[-1].start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether all workers run."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> None:
+        """End the workers after the batches that they have in hand; what waits is dropped."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def check_room(self, count: int = 1) -> None:
+        """Raise Refusal, 429, if ``count`` images more are too many."""
+        if self.held + count > self.capacity:
+            seconds = math.ceil(self.held / self._rate) if self._rate else 1
+            raise Refusal(
+                429, "the queue is full", "send it again later", retry_after=min(max(1, seconds), LONGEST_WAIT)
+            )
+
+    async def embed(self, images: Sequence[Source], deadline: float) -> list[Outcome]:
+        """What becomes of each image, within ``deadline`` seconds; cancel it if nobody waits any more.
+
+        Images are ``Content``, or uint8 (S, S, 3) at the encoder's size. Raises Refusal: 429 if there is no room, 503 when it
+        is late; and what the encoder raises.
+        """
+        now = time.monotonic()
+        ticket = Ticket(self._loop.create_future(), [None] * len(images), len(images), now + deadline, now)
+        with self._wake:
+            self.check_room(len(images))
+            self.held += len(images)
+            self._waiting.extend(Job(ticket, place, image) for place, image in enumerate(images))
+            self._wake.notify(-(-len(images) // self.size))
+        try:
+            async with asyncio.timeout(deadline):
+                return await ticket.future
+        except TimeoutError as error:
+            raise Refusal(
+                503, f"not answered within {deadline:g} s", "send fewer at once, or later", retry_after=1
+            ) from error
+        finally:
+            ticket.gone = True
+
+    def _work(self) -> None:
+        decoder = ReadyDecoder(self.make_decoder())
+        try:
+            while jobs := self._take():
+                self._run(decoder, jobs)
+        finally:
+            decoder.abort()
+            decoder.close()
+
+    def _take(self) -> list[Job]:
+        """The next batch; none when there will be no more."""
+        jobs: list[Job] = []
+        dropped = 0
+        with self._wake:
+            while not jobs and not self._closed:
+                self._await_batch()
+                now = time.monotonic()
+                while self._waiting and len(jobs) < self.size:
+                    job = self._waiting.popleft()
+                    if job.ticket.gone or job.ticket.deadline < now:
+                        dropped += 1
+                        self.held -= 1
+                    else:
+                        jobs.append(job)
+        if dropped:
+            self.events.dropped(dropped)
+        return jobs
+
+    def _await_batch(self) -> None:
+        """Wait, with the lock, until a batch is full, or old enough, or there will be no more."""
+        while not self._closed:
+            if not self._waiting:
+                self._wake.wait()
+                continue
+            left = self._waiting[0].ticket.entered + self.delay - time.monotonic()
+            if len(self._waiting) >= self.size or left <= 0:
+                return
+            self._wake.wait(left)
+
+    def _run(self, decoder: ImageDecoder, jobs: list[Job]) -> None:
+        began = time.monotonic()
+        error: Exception | None = None
+        outcomes: list[Outcome] = []
+        for job in jobs:
+            self.events.waited(began - job.ticket.entered)
+        try:
+            batch = embed_batch(self.encoder, decoder, [job.source for job in jobs])
+            outcomes = [item if isinstance(item, Failed) else item.embedding for item in batch.outcomes]
+            self.events.ran(batch)
+        except Exception as cause:  # whatever it is, it is these requests', and the worker goes on
+            logging.getLogger(__name__).exception("a batch failed")
+            error = cause
+        rate = self.workers * len(jobs) / max(time.monotonic() - began, 1e-6)
+        with self._wake:
+            self.held -= len(jobs)
+            self._rate += (rate - self._rate) * (SHARE if self._rate else 1)
+        self._loop.call_soon_threadsafe(_deliver, jobs, outcomes, error)
+
+
+def _deliver(jobs: list[Job], outcomes: list[Outcome], error: Exception | None) -> None:
+    """In the event loop: hand out what a batch gave."""
+    for number, job in enumerate(jobs):
+        ticket = job.ticket
+        if ticket.future.done():
+            continue
+        if error is not None:
+            ticket.future.set_exception(error)
+            continue
+        ticket.outcomes[job.place] = outcomes[number]
+        ticket.left -= 1
+        if not ticket.left:
+            ticket.future.set_result([item for item in ticket.outcomes if item is not None])

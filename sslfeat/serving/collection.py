@@ -1,0 +1,143 @@
+"""The index that is served: one generation of it at a time, exchanged as a whole when its folder was."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sslfeat.errors import RetrievalError, SslfeatError
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.index import Index
+from sslfeat.retrieval.metadata import META
+from sslfeat.retrieval.query_encoder import check_encoder
+from sslfeat.serving.answers import Refusal
+from sslfeat.serving.points import map_json
+from sslfeat.system.cores import available_cores
+
+POLL = 1.0  # seconds between two looks at the index's folder
+logger = logging.getLogger(__name__)
+
+
+class Generation:
+    """An opened index, with what is asked of it again and again in memory."""
+
+    def __init__(self, folder: Path, encoder: dict[str, Any], placed: dict[str, tuple[float, float]] | None) -> None:
+        """Raises RetrievalError if it is damaged, or of another encoder than ``encoder`` (name, fingerprint)."""
+        self.stamp = stamp(folder)
+        self.index = Index.load(folder)
+        check_encoder(self.index.meta, encoder, "the encoder that is served")
+        table = self.index.columns
+        self.paths: list[str] = table["path"].to_pylist()
+        self.labels: list[str | None] = table["label"].to_pylist()
+        self.sha256: list[str | None] = table["sha256"].to_pylist()
+        kept = zip(self.labels, self.index.removed.tolist(), strict=True)
+        self.counts = Counter(label for label, removed in kept if label is not None and not removed)
+        self._placed = placed
+        self._lock = threading.Lock()
+        self._map: bytes | None = None
+        self.index.vectors([0])  # what FAISS makes when it is first needed is made before threads could make it twice
+
+    def info(self) -> dict[str, Any]:
+        """What ``/v1/info`` says of it."""
+        return {
+            "name": self.index.folder.resolve().name,
+            "images": len(self.index),
+            "kind": self.index.spec.kind,
+            "metric": self.index.metric,
+            "columns": self.index.columns.column_names,
+            "labels": dict(self.counts.most_common()) or None,
+        }
+
+    def row(self, row: int) -> int:
+        """The row, if it can be found. Raises Refusal, 404."""
+        if not 0 <= row < len(self.paths) or self.index.removed[row]:
+            raise Refusal(404, f"there is no image {row} in the index", "ids are those of the latest answers")
+        return row
+
+    def row_of(self, path: str) -> int:
+        """The row called ``path``. Raises Refusal, 404."""
+        row = self.index.ids.row_of(path)
+        if row < 0:
+            raise Refusal(404, "there is no image of this path in the index", "paths are those of the answers")
+        return row
+
+    def search(
+        self, vector: FloatArray, top: int, where: Sequence[str], min_score: float | None, own: int = -1
+    ) -> list[dict[str, Any]]:
+        """Hits for a vector (D,), the best first; ``own`` is the row that it is of, which is left out.
+
+        Raises InputError for a condition that cannot be read, or a vector that does not fit.
+        """
+        found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
+        pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
+        return [
+            {"id": row, "path": self.paths[row], "score": score, "label": self.labels[row]}
+            for row, score in pairs
+            if row >= 0
+        ]
+
+    def map(self) -> bytes:
+        """The map as JSON, made when first asked for."""
+        with self._lock:
+            if self._map is None:
+                self._map = map_json(self.index, self.paths, self.labels, self._placed)
+            return self._map
+
+
+class Collection:
+    """The present generation of an index folder; requests keep the one that they began with."""
+
+    def __init__(
+        self, folder: Path, encoder: dict[str, Any], placed: dict[str, tuple[float, float]] | None = None,
+        reloaded: Callable[[str], None] = lambda outcome: None,
+    ) -> None:  # fmt: skip
+        """``reloaded`` is told ``ok`` or ``refused`` of each exchange. Raises RetrievalError."""
+        self._folder, self._encoder, self._placed, self._reloaded = folder, encoder, placed, reloaded
+        self._refused: tuple[int, ...] | None = None
+        self.now = Generation(folder, encoder, placed)
+        self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="sslfeat-search")
+
+    async def follow(self) -> None:
+        """Exchange the generation whenever the folder's was, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(POLL)
+            await loop.run_in_executor(self.pool, self.refresh)
+
+    def refresh(self) -> None:
+        """Load the folder if it is not as it was. What cannot be loaded, or is of another encoder, leaves the old one serving."""
+        try:
+            seen = stamp(self._folder)
+            if seen in (self.now.stamp, self._refused):
+                return
+            self.now = Generation(self._folder, self._encoder, self._placed)
+        except SslfeatError as error:
+            self._refused = None if isinstance(error, _Unreadable) else seen
+            logger.warning("the index was exchanged for one that is not served: %s", error)
+            self._reloaded("refused")
+        else:
+            logger.info("the index was exchanged: %d images", len(self.now.index))
+            self._reloaded("ok")
+
+    def close(self) -> None:
+        """End its threads."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Unreadable(RetrievalError):
+    """The folder cannot be looked at, perhaps only now."""
+
+
+def stamp(folder: Path) -> tuple[int, ...]:
+    """What changes when an index is exchanged. Raises RetrievalError if it is not there."""
+    try:
+        status = (folder / META).stat()
+    except OSError as error:
+        raise _Unreadable(f"{folder} is not an index: {META} cannot be read ({error.strerror})") from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

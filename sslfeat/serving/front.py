@@ -1,0 +1,156 @@
+"""What every request passes first and every answer last: who may ask, how answers are framed, what is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sslfeat.serving.answers import Refusal, error_answer, refusal_answer
+from sslfeat.serving.limits import Hold
+from sslfeat.serving.service import Service
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+OPEN = ("/live", "/ready", "/v2/health/live", "/v2/health/ready")  # without a key
+CLIENT_GONE = 499  # in logs and metrics alone
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Visit:
+    """One request: its id, when it began, the answer's status (0: none begun)."""
+
+    id: str
+    began: float = field(default_factory=time.perf_counter)
+    status: int = 0
+
+
+class Front:
+    """The application around the routes."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        visit = Visit(given if REQUEST_ID.fullmatch(given) else os.urandom(8).hex())
+        state = scope.setdefault("state", {})
+        hold = state["hold"] = Hold(self._service.buffers)
+        connection = state.get("connection")
+        if connection is not None:
+            connection.running = asyncio.current_task()
+
+        async def framed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visit.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *SECURITY, (b"x-request-id", visit.id.encode())]
+                if self._service.draining:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        self._service.metrics.connections.inc()
+        try:
+            await self._answer(scope, receive, framed, headers, visit)
+        except (asyncio.CancelledError, ClientDisconnect):
+            if connection is None or connection.lost or visit.status:
+                visit.status = visit.status or CLIENT_GONE
+            else:  # the time for draining is over
+                await error_answer(503, "the service ends", "send it to another")(scope, receive, framed)
+        finally:
+            hold.release()
+            self._service.metrics.connections.dec()
+            if connection is not None:
+                connection.running = None
+            self._record(scope, visit)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers, visit: Visit) -> None:
+        refused = self._refused(scope, headers)
+        try:
+            await (self._app if refused is None else refused)(scope, receive, send)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            logger.exception("a request failed", extra={"fields": {"request_id": visit.id}})
+            if visit.status:
+                raise
+            answer = error_answer(500, "the service failed", "its log says why", request_id=visit.id)
+            await answer(scope, receive, send)
+
+    def _refused(self, scope: Scope, headers: Headers) -> Response | None:
+        """The answer to a request that goes no further; None for one that does."""
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:
+            return error_answer(400, f"there are {len(hosts)} Host headers", "send one")
+        if self._service.hosts is not None and _name(hosts[0]) not in self._service.hosts:
+            return error_answer(403, "this service is not called by that name", "name it with --allow-host")
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] != "GET" and urlsplit(origin).netloc != hosts[0]:
+            return error_answer(403, "pages of other sites may not ask here", "ask from a program, or the page at /")
+        if scope["path"] not in OPEN and self._service.locked and not self._service.knows(_key(headers)):
+            challenge = {"www-authenticate": 'Basic realm="sslfeat", charset="UTF-8"'}
+            return error_answer(401, "the API key is missing or wrong", "send Authorization: Bearer KEY", challenge)
+        if self._service.draining and scope["path"] not in OPEN and scope["state"].get("late"):
+            return refusal_answer(Refusal(503, "the service ends", "send it to another", retry_after=1))
+        return None
+
+    def _record(self, scope: Scope, visit: Visit) -> None:
+        seconds = time.perf_counter() - visit.began
+        route = getattr(scope.get("route"), "path", "other")
+        state = scope["state"]
+        self._service.metrics.request(route, scope["method"], visit.status, seconds)
+        if "received" in state:
+            self._service.metrics.stage("receive", state["received"])
+        if logger.isEnabledFor(logging.INFO):
+            fields = {
+                "request_id": visit.id,
+                "method": scope["method"],
+                "path": scope["path"][:200],
+                "status": visit.status,
+                "ms": round(1000 * seconds, 2),
+                "bytes": state.get("bytes", 0),
+            }
+            logger.info("request", extra={"fields": fields})
+
+
+def _name(host: str) -> str:
+    """A Host header's name, without the port."""
+    return (host.rpartition(":")[0] if re.search(r":\d*$", host) else host).lower()
+
+
+def _key(headers: Headers) -> str:
+    """The key that a request shows: as bearer, as X-API-Key, or as a password, as browsers ask for one."""
+    kind, _, rest = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return rest.strip()
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(rest, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+    return headers.get("x-api-key", "")

@@ -1,0 +1,108 @@
+"""Listening, and ending well: after SIGTERM nothing that was accepted is lost.
+
+First ``/ready`` says no and answers ask clients to leave, while everything is served as before; after ``notice`` seconds no
+connection is accepted any more, and what is in hand is finished. A second signal ends it at once. After Ctrl-C nobody is
+waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+
+from sslfeat.errors import ServeError
+from sslfeat.serving.app import make_app
+from sslfeat.serving.connections import connection_class
+from sslfeat.serving.service import Service
+
+BACKLOG = 2048
+FILES_BESIDE = 256  # descriptors for all but connections
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+logger = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, which ends as this module says. ``announce`` is called when it listens."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._service, self._announce = service, announce
+        self._closing_at = math.inf
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals for as long as it serves; uvicorn would pass them on afterwards, and die of them."""
+        wakeup = signal.set_wakeup_fd(-1)  # of whoever ends processes that take long to end
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; at the second signal, at once."""
+        if self._service.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._service.draining = True
+        self._closing_at = time.monotonic() + (self._service.limits.notice if sig == signal.SIGTERM else 0)
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn: ten times a second, whether to end."""
+        if time.monotonic() >= self._closing_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ServeError."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
+        )
+    except OSError as error:
+        raise ServeError(
+            f"{host}, port {port}, cannot be listened on: {error.strerror or error}; choose others with --host and --port"
+        ) from error
+
+
+def serve(service: Service, listener: socket.socket, announce: Callable[[], None] = lambda: None) -> None:
+    """Serve until a signal ends it. Raises ServeError if it cannot start."""
+    limits = service.limits
+    _allow_files(limits.connections + FILES_BESIDE)
+    config = uvicorn.Config(
+        make_app(service), http=connection_class(limits), ws="none", lifespan="on", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, backlog=BACKLOG, timeout_keep_alive=limits.keep_alive,
+        timeout_graceful_shutdown=math.ceil(limits.drain),
+    )  # fmt: skip
+    try:
+        DrainingServer(config, service, announce).run(sockets=[listener])
+    except SystemExit as error:
+        raise ServeError("the service could not start: its log says why") from error
+
+
+def _allow_files(wanted: int) -> None:
+    """As many open files as connections need, where the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < wanted:
+        raised = wanted if hard < 0 else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        if raised < wanted:
+            logger.warning("only %d files can be open: fewer connections than %d", raised, wanted - FILES_BESIDE)

@@ -1,0 +1,89 @@
+"""What a service allows: sizes, times, and how much it holds at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sslfeat.data.decode_worker import Limits
+from sslfeat.errors import UsageError
+from sslfeat.serving.answers import Refusal
+
+DECODING = Limits(seconds=10.0)
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """Sizes in bytes or images, times in seconds.
+
+    ``queue`` images may wait or be worked on; ``deadline`` is from when a request's body is whole to its answer.
+    ``first_byte``, ``headers``, ``body`` and ``write`` are what a client may take for each. ``buffered`` bytes of bodies are
+    held at once. After SIGTERM ``notice`` passes before connections are refused, and ``drain`` before work is given up.
+    """
+
+    max_bytes: int = 20 << 20
+    max_images: int = 32
+    max_top: int = 1000
+    batch_size: int = 4
+    batch_delay: float = 0.0
+    queue: int = 256
+    deadline: float = 10.0
+    first_byte: float = 10.0
+    headers: float = 10.0
+    body: float = 60.0
+    write: float = 30.0
+    keep_alive: int = 30
+    connections: int = 1000
+    buffered: int = 256 << 20
+    notice: float = 1.0
+    drain: float = 30.0
+    decoding: Limits = DECODING
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("max_bytes", 1024),
+            ("max_images", 1),
+            ("max_top", 1),
+            ("batch_size", 1),
+            ("connections", 1),
+        ):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be at least {least}")
+        for name in ("deadline", "first_byte", "headers", "body", "write"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be more than 0 seconds")
+        if min(self.batch_delay, self.notice, self.drain) < 0:
+            raise UsageError("batch-delay, notice and drain must be 0 seconds or more")
+        if self.queue < self.max_images:
+            raise UsageError(
+                f"queue is {self.queue}: it must hold one request of {self.max_images} images (max-images)"
+            )
+        if self.buffered < self.max_bytes:
+            raise UsageError(
+                f"buffered is {self.buffered}: it must hold one body of {self.max_bytes} bytes (max-bytes)"
+            )
+
+
+class Buffers:
+    """Bytes of all bodies that are held at once."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+
+
+class Hold:
+    """A request's share of the ``Buffers``, until it is released."""
+
+    def __init__(self, buffers: Buffers) -> None:
+        self._buffers, self._held = buffers, 0
+
+    def take(self, count: int) -> None:
+        """``count`` bytes more. Raises Refusal, 503, where all requests together hold too many."""
+        if self._buffers.held + count > self._buffers.limit:
+            raise Refusal(503, "too many large requests at once", "send it again in a moment", retry_after=1)
+        self._buffers.held += count
+        self._held += count
+
+    def release(self) -> None:
+        """Give it all back."""
+        self._buffers.held -= self._held
+        self._held = 0

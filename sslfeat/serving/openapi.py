@@ -1,0 +1,128 @@
+"""What the routes take and give, for ``/openapi.json`` and the page ``/docs``, which needs nothing from anywhere else."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from starlette.responses import Response
+
+from sslfeat.serving.asking import SearchBody
+from sslfeat.serving.bodies import ImagesBody
+
+ABOUT = "A verified image encoder, and an index of images, as a service."
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}, "cure": {"type": "string"}},
+}
+ERRORS = {
+    "400": "not a request that can be answered",
+    "401": "the API key is missing or wrong",
+    "403": "asked for by another name, or from another site",
+    "404": "not there, or not served",
+    "408": "the client was too slow",
+    "413": "too large, or too many images",
+    "415": "a kind of body that is not read",
+    "422": "what was sent is wrong, or no image in it could be read",
+    "429": "the queue is full: Retry-After says when to come again",
+    "503": "too late, or the service ends",
+}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+NUMBERS = {"type": "array", "items": {"type": "number"}}
+MULTIPART = {
+    "schema": {
+        "type": "object",
+        "required": ["images"],
+        "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def responses(good: Any, *codes: str) -> dict[str, Any]:
+    """The answers of a route: one that is good, and its errors."""
+    found: dict[str, Any] = {"200": {"description": "done", "content": good}}
+    for code in codes:
+        found[code] = {"description": ERRORS[code], "content": {"application/json": {"schema": ERROR_SCHEMA}}}
+    return found
+
+
+def route(good: Any, codes: str, body: Any = None, parameters: Any = None, tag: str = "v1") -> dict[str, Any]:
+    """Options of a route that FastAPI describes by these words instead of its own."""
+    extra: dict[str, Any] = {"responses": responses(good, *codes.split())}
+    if body is not None:
+        extra["requestBody"] = {"required": True, "content": body}
+    if parameters is not None:
+        extra["parameters"] = parameters
+    return {"openapi_extra": extra, "response_class": Response, "response_model": None, "tags": [tag]}
+
+
+def of_json(schema: dict[str, Any]) -> dict[str, Any]:
+    """JSON of a schema."""
+    return {"application/json": {"schema": schema}}
+
+
+def listed(*fields: str) -> dict[str, Any]:
+    """A schema of an object that has these fields."""
+    return {"type": "object", "required": list(fields)}
+
+
+def parameter(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
+    """A parameter of the query."""
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": about}
+
+
+IMAGES = {"image/*": BINARY, "multipart/form-data": MULTIPART, **of_json(ImagesBody.model_json_schema())}
+IMAGE_ERRORS = "400 401 403 408 413 415 422 429 503"
+EMBEDDINGS = {
+    "type": "object",
+    "required": ["encoder", "embeddings", "errors"],
+    "properties": {
+        "encoder": listed("name", "fingerprint", "dim"),
+        "embeddings": {"type": "array", "items": {"anyOf": [NUMBERS, {"type": "null"}]}},
+        "errors": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+    },
+}
+HITS = {
+    "type": "object",
+    "required": ["hits"],
+    "properties": {"hits": {"type": "array", "items": listed("id", "path", "score", "label")}},
+}
+ASKED = [
+    parameter("top", {"type": "integer", "minimum": 1, "default": 24}, "hits"),
+    parameter("where", {"type": "array", "items": {"type": "string"}}, "label=TEXT or path~GLOB; != and !~ for not"),
+    parameter("min_score", {"type": "number"}, "only hits of at least this score"),
+]
+
+STATE = route(of_json({"type": "object"}), "400 403 503", tag="state")
+METRICS = route({"text/plain": {"schema": {"type": "string"}}}, "400 401 403", tag="state")
+INFO = route(of_json(listed("encoder", "index", "classifier", "limits")), "400 401 403 503")
+EMBED = route({**of_json(EMBEDDINGS), "application/x-npy": BINARY}, IMAGE_ERRORS, IMAGES)
+PREDICT = route(of_json(listed("predictions")), "404 " + IMAGE_ERRORS, IMAGES)
+SEARCH = route(
+    of_json(HITS), "404 " + IMAGE_ERRORS, {**IMAGES, **of_json(SearchBody.model_json_schema())}, ASKED
+)  # fmt: skip
+IMAGE = route({"image/jpeg": BINARY}, "400 401 403 404 422 429 503")
+MAP = route(of_json(listed("ids", "x", "y", "label", "labels")), "400 401 403 404 503")
+
+
+def docs_page(schema: dict[str, Any]) -> bytes:
+    """The routes as a page."""
+    parts = []
+    for path, methods in schema["paths"].items():
+        for method, about in methods.items():
+            bodies = ", ".join(about.get("requestBody", {}).get("content", {}))
+            names = ", ".join(item["name"] for item in about.get("parameters", []))
+            lines = [about.get("description", about.get("summary", ""))]
+            lines += [f"Parameters: {names}"] if names else []
+            lines += [f"Body: {bodies}"] if bodies else []
+            lines += [f"Answers: {', '.join(sorted(about['responses']))}"]
+            text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+            parts.append(f"<section><h2>{method.upper()} {html.escape(path)}</h2>{text}</section>")
+    errors = "".join(f"<li>{code}: {html.escape(text)}</li>" for code, text in ERRORS.items())
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>sslfeat: the service</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"></head><body>'
+        f'<h1>sslfeat {html.escape(schema["info"]["version"])}</h1><p>{html.escape(ABOUT)} <a href="/openapi.json">'
+        f"The same for programs.</a></p>{''.join(parts)}<h2>Errors</h2><ul>{errors}</ul></body></html>"
+    ).encode()

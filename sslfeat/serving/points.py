@@ -1,0 +1,84 @@
+"""The map of an index: a point for each image, in the plane of the two main components or as ``sslfeat map`` placed it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from sslfeat.errors import InputError
+from sslfeat.evaluation.projection import LEAST, pca
+from sslfeat.numerics.arrays import FloatArray, IntArray
+from sslfeat.retrieval.index import Index
+
+MOST = 100_000  # points
+AXES_FROM = 20_000  # of them, which say where the plane lies
+BLOCK = 8192
+DIGITS = 4
+
+
+def map_json(
+    index: Index, paths: Sequence[str], labels: Sequence[str | None], placed: dict[str, tuple[float, float]] | None
+) -> bytes:
+    """``{"ids", "x", "y", "label", "labels"}``: up to MOST images, an even spread of more.
+
+    ``label`` are places in ``labels``, the commonest first, or -1. ``placed`` are coordinates by path; what has none is left
+    out. Raises FeaturesError if all vectors are the same.
+    """
+    rows = np.flatnonzero(~index.removed)
+    if placed is not None:
+        rows = np.array([row for row in rows.tolist() if paths[row] in placed], np.int64)
+    rows = spread(rows, MOST)
+    if placed is not None:
+        points = np.array([placed[paths[row]] for row in rows.tolist()], np.float32).reshape(-1, 2)
+    else:
+        points = components(index, rows)
+    names = [name for name, _ in Counter(label for label in labels if label is not None).most_common()]
+    codes = {name: code for code, name in enumerate(names)}
+    found = [labels[row] for row in rows.tolist()]
+    return json.dumps(
+        {
+            "ids": rows.tolist(),
+            "x": np.round(points[:, 0].astype(np.float64), DIGITS).tolist(),
+            "y": np.round(points[:, 1].astype(np.float64), DIGITS).tolist(),
+            "label": [-1 if label is None else codes[label] for label in found],
+            "labels": names,
+        },
+        allow_nan=False,
+        separators=(",", ":"),
+    ).encode()
+
+
+def spread(rows: IntArray, most: int) -> IntArray:
+    """``most`` of the rows, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+
+
+def components(index: Index, rows: IntArray) -> FloatArray:
+    """Coordinates (n, 2) in the two main components; all nought for fewer than three rows."""
+    if len(rows) < LEAST:
+        return np.zeros((len(rows), 2), np.float32)
+    axes = pca(index.vectors(spread(rows, AXES_FROM)), 2)
+    blocks = [axes.project(index.vectors(rows[start : start + BLOCK])) for start in range(0, len(rows), BLOCK)]
+    points = np.concatenate(blocks)
+    return points if points.shape[1] == 2 else np.pad(points, ((0, 0), (0, 1)))
+
+
+def read_map(file: Path) -> dict[str, tuple[float, float]]:
+    """Coordinates by path from the table that ``sslfeat map --parquet`` writes. Raises InputError."""
+    try:
+        table = parquet.read_table(file, columns=["path", "x", "y"])
+        columns = [table[name].to_pylist() for name in ("path", "x", "y")]
+        finite = np.isfinite(np.array(columns[1:], np.float64)).all()
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file} is no map: {str(error)[:200]}; give the .parquet of 'sslfeat map --parquet'"
+        ) from error
+    if not finite:
+        raise InputError(f"{file} is no map: coordinates are not finite; make it anew with 'sslfeat map --parquet'")
+    return {path: (x, y) for path, x, y in zip(*columns, strict=True)}

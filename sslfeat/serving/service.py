@@ -1,0 +1,204 @@
+"""All that a service holds: the encoder, perhaps an index and a classifier, and what works for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from sslfeat.data.decode import Content, Source
+from sslfeat.data.subprocess_decoder import SubprocessDecoder
+from sslfeat.data.transforms import EXACT
+from sslfeat.errors import RetrievalError, ServeError, UsageError
+from sslfeat.evaluation.probing.checkpoint import SavedProbe
+from sslfeat.inference.encoder import Encoder
+from sslfeat.inference.pipeline import ImageDecoder
+from sslfeat.inference.registry import DEFAULT, find_encoder
+from sslfeat.retrieval.storage import read_meta
+from sslfeat.serving.answers import Outcome, Refusal
+from sslfeat.serving.batching import Batcher, BatchEvents
+from sslfeat.serving.collection import Collection, Generation
+from sslfeat.serving.limits import Buffers, ServiceLimits
+from sslfeat.serving.metrics import Metrics
+from sslfeat.serving.points import read_map
+from sslfeat.serving.thumbnails import Thumbnails
+from sslfeat.system.cores import available_cores
+
+SHORTEST_KEY = 16  # characters
+GPU_BATCH = 32
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ServiceSources:
+    """What is served: an encoder by file or name, an index and a classifier by folder, a map by file. None: not given."""
+
+    encoder: str | None = None
+    index: Path | None = None
+    classifier: Path | None = None
+    map: Path | None = None
+    provider: str = "auto"
+    threads: int = 1
+
+
+class Service:
+    """What the routes call. ``draining`` is set when it is about to end."""
+
+    def __init__(
+        self, sources: ServiceSources, limits: ServiceLimits | None = None, key: str = "",
+        hosts: frozenset[str] | None = None, gpu_batches: bool = False,
+    ) -> None:  # fmt: skip
+        """Load everything. ``key``: what clients must show; ``hosts``: the names by which it may be called (None: any).
+        ``gpu_batches``: on a GPU, batches are of GPU_BATCH images whatever the limits say.
+
+        Raises RetrievalError or FeaturesError if index and classifier are not of the encoder's features, EncoderFileError,
+        ProviderError, UsageError.
+        """
+        if key and len(key) < SHORTEST_KEY:
+            raise UsageError(f"the API key has {len(key)} characters: it must have {SHORTEST_KEY} or more")
+        if sources.map is not None and sources.index is None:
+            raise UsageError("--map is of an index: give --index, too")
+        self.limits = limits or ServiceLimits()
+        self.hosts = hosts
+        self._key = hashlib.sha256(key.encode()).digest() if key else None
+        self.metrics, self.buffers = Metrics(), Buffers(self.limits.buffered)
+        self.classifier = None if sources.classifier is None else SavedProbe.load(sources.classifier)
+        self.encoder = _load(sources, self.classifier)
+        card = self.encoder.card
+        self.identity = {"name": card.name, "fingerprint": self.encoder.fingerprint}
+        if self.classifier is not None:
+            self.classifier.check(self.identity, "the encoder that is served")
+        self.about_encoder = {
+            **self.identity, "dim": card.dim, "image_size": card.preprocess.size, "license": card.license,
+        }  # fmt: skip
+        self.collection: Collection | None = None
+        self.thumbnails: Thumbnails | None = None
+        if sources.index is not None:
+            placed = None if sources.map is None else read_map(sources.map)
+            reloaded = self._reloaded
+            self.collection = Collection(sources.index, self.identity, placed, reloaded)
+            self.thumbnails = Thumbnails(self.limits.decoding)
+            self.metrics.rows.set_function(lambda: len(self.generation().index))
+        events = BatchEvents(
+            lambda seconds: self.metrics.stage("wait", seconds), self.metrics.batch, self.metrics.dropped
+        )
+        workers = max(1, available_cores() // self.encoder.threads)
+        size, delay = self.limits.batch_size, self.limits.batch_delay
+        if gpu_batches and self.encoder.provider == "cuda":
+            size = GPU_BATCH
+        self.batcher = Batcher(self.encoder, self._decoder, workers, size, delay, self.limits.queue, events)
+        self.metrics.queue.set_function(lambda: self.batcher.held)
+        self.metrics.buffered.set_function(lambda: self.buffers.held)
+        self.draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start what works, in the event loop."""
+        self.batcher.start()
+        await self.batcher.embed([Content(_tiny_png())] * self.batcher.workers, 60.0)
+        if self.collection is not None:
+            self._tasks.append(asyncio.create_task(self.collection.follow()))
+
+    async def stop(self) -> None:
+        """End it; what is in hand is finished."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        loop = asyncio.get_running_loop()
+        for part in (self.batcher, self.thumbnails, self.collection):
+            if part is not None:
+                await loop.run_in_executor(None, part.close)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return not self.draining and self.batcher.alive
+
+    def knows(self, key: str) -> bool:
+        """Whether it is the API key; takes as long for any that is not."""
+        given = hashlib.sha256(key.encode("utf-8", "replace")).digest()
+        return self._key is None or hmac.compare_digest(given, self._key)
+
+    @property
+    def locked(self) -> bool:
+        """Whether there is an API key."""
+        return self._key is not None
+
+    def generation(self) -> Generation:
+        """The index as it is now. Raises Refusal, 404, if none is served."""
+        if self.collection is None:
+            raise Refusal(404, "no index is served", "start the service with --index INDEX")
+        return self.collection.now
+
+    def probe(self) -> SavedProbe:
+        """The classifier. Raises Refusal, 404, if none is served."""
+        if self.classifier is None:
+            raise Refusal(404, "no classifier is served", "start the service with --classifier PROBE")
+        return self.classifier
+
+    async def embed(self, images: Sequence[Source]) -> list[Outcome]:
+        """Embeddings or failures, within the deadline. Raises as ``Batcher.embed``."""
+        return await self.batcher.embed(images, self.limits.deadline)
+
+    async def in_pool(self, call: Callable[[], T]) -> T:
+        """What ``call`` gives, called in one of the index's threads."""
+        pool = None if self.collection is None else self.collection.pool
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+    def info(self) -> dict[str, Any]:
+        """What ``/v1/info`` says."""
+        limits = {name: getattr(self.limits, name) for name in ("max_bytes", "max_images", "max_top")}
+        return {
+            "encoder": self.about_encoder,
+            "index": None if self.collection is None else self.collection.now.info(),
+            "classifier": None if self.classifier is None else {"classes": self.classifier.names},
+            "limits": limits,
+        }
+
+    def about(self) -> str:
+        """What is served, in a line."""
+        parts = [f"{self.identity['name']} ({self.encoder.dim}-d, {self.encoder.provider})"]
+        if self.collection is not None:
+            parts.append(f"an index of {len(self.collection.now.index)} images")
+        if self.classifier is not None:
+            parts.append(f"a classifier of {len(self.classifier.names)} names")
+        return ", ".join(parts)
+
+    def _decoder(self) -> ImageDecoder:
+        decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
+        side = self.encoder.card.preprocess.size
+        decoder.decode([Content(_tiny_png())], np.empty((1, side, side, 3), np.uint8))  # starts its process
+        return decoder
+
+    def _reloaded(self, outcome: str) -> None:
+        self.metrics.reloads.labels(outcome).inc()
+
+
+def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
+    """The encoder: the one given, else the index's, else the classifier's, else the one in the box."""
+    maker: dict[str, Any] | None = None if classifier is None else classifier.encoder
+    if sources.index is not None:
+        maker = read_meta(sources.index)["encoder"]
+        if maker is None:
+            raise RetrievalError("the index was built of plain vectors: a service takes one of an encoder's features")
+    if sources.encoder is not None or maker is None:
+        return Encoder.load(sources.encoder or DEFAULT, sources.provider, sources.threads)
+    hints = [maker["path"]] if maker.get("path") else []
+    file = find_encoder(maker["name"], maker["fingerprint"], hints, only_hints=False, error=ServeError)
+    return Encoder(file.without_data(), sources.provider, sources.threads)
+
+
+def _tiny_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
