@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("errors", "system", "numerics", "storage", "data", "inference", "features", "retrieval", "dedup", "reports", "serving")
+LAYERS = (
+    "errors",
+    "system",
+    "numerics",
+    "storage",
+    "data",
+    "inference",
+    "features",
+    "retrieval",
+    "dedup",
+    "reports",
+    "serving",
+)
 EVALUATION = (*LAYERS[: LAYERS.index("retrieval")], "evaluation")
 MAY_IMPORT = {
     **{layer: (*LAYERS[: LAYERS.index(layer)], layer) for layer in LAYERS},

@@ -17,7 +17,7 @@ from sslfeat.data.decode import Decoded
 from sslfeat.data.decode_worker import DEFAULT_LIMITS
 from sslfeat.data.sampling import decode_all
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
-from sslfeat.data.transforms import WHOLE, Decoding, Preprocess
+from sslfeat.data.transforms import FIT, Decoding, Preprocess, fitted
 
 SIDES = ((300, 512), (600, 384), (1200, 256))  # a page of up to so many images carries each so large, px
 SMALLEST = 160
@@ -37,13 +37,13 @@ def thumbnails(names: Sequence[str], side: int, quality: int = QUALITY) -> list[
     One URI serves as thumbnail and as larger view: two would cost a sixth more.
     """
     found: list[str | None] = []
-    preprocess = Preprocess(side, side, "lanczos", crop=WHOLE)
+    preprocess = Preprocess(side, side, "bilinear", crop=FIT)
     with closing(SubprocessDecoder(preprocess, FAST, DEFAULT_LIMITS)) as decoder:
         for start in range(0, len(names), BLOCK):
             sources = _sources(names[start : start + BLOCK])
             cells = np.empty((len(sources), side, side, 3), np.uint8)
             for cell, outcome in zip(cells, decoder.decode(sources, cells), strict=True):
-                found.append(uri(_unsqueezed(cell, outcome), quality) if isinstance(outcome, Decoded) else None)
+                found.append(uri(_whole(cell, outcome), quality) if isinstance(outcome, Decoded) else None)
     return found
 
 
@@ -66,7 +66,6 @@ def _sources(names: Sequence[str]) -> list[bytes]:
     return [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
 
 
-def _unsqueezed(cell: npt.NDArray[np.uint8], source: Decoded) -> Image.Image:
-    scale = min(1, len(cell) / max(source.width, source.height))
-    size = max(1, round(source.width * scale)), max(1, round(source.height * scale))
-    return Image.fromarray(cell).resize(size, Image.Resampling.LANCZOS)
+def _whole(cell: npt.NDArray[np.uint8], source: Decoded) -> Image.Image:
+    width, height = fitted(source.width, source.height, len(cell))
+    return Image.fromarray(cell[:height, :width])
