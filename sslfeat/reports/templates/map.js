@@ -45,6 +45,7 @@ for (const root of document.querySelectorAll(".map")) {
     y: points.filter((_, place) => place % 2 === 1),
     group: members,
     colors: data.groups.map((group) => group.color),
+    quiet: data.quiet,
   }, { hover, paint: (pen) => images && paint(pen) });
   for (const sheet of sheets) sheet.addEventListener("load", () => images && plane.redraw());
 

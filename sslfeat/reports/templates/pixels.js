@@ -51,13 +51,14 @@ export function shuffled(count) {
 }
 
 // A disc as offsets into an image of ``width``: whole pixels, and those at its rim with the share they are covered.
-export function stampOf(radius, width) {
+// With many points the rim is not blended: it would cost more than all else.
+export function stampOf(radius, width, many) {
   const core = [], rim = [], share = [], reach = Math.ceil(radius + 0.5);
   for (let row = -reach; row <= reach; row++)
     for (let column = -reach; column <= reach; column++) {
       const covered = radius + 0.5 - Math.hypot(row, column);
-      if (covered >= 1) core.push(row * width + column);
-      else if (covered > 0.05) {
+      if (covered >= (many ? 0.5 : 1)) core.push(row * width + column);
+      else if (covered > 0.05 && !many) {
         rim.push(row * width + column);
         share.push(covered);
       }

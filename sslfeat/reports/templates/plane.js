@@ -1,7 +1,7 @@
 // A plane of points: drawn pixel by pixel, so that 100,000 take a few ms, moved, zoomed, picked from, and cut out by a lasso.
 import { CELLS, cellOf, gridOf, over, range, shade, shuffled, stampOf, trace } from "./pixels.js";
 
-const REACH = 14, MARGIN = 24, CLOSEST = 400;
+const REACH = 14, MARGIN = 24, CLOSEST = 400, MANY = 30_000;
 
 export const DARK = matchMedia("(prefers-color-scheme: dark)");
 
@@ -14,14 +14,16 @@ export function placeTip(tip, canvas, x, y) {
 }
 
 export class Plane {
-  // Points x, y (any units), the group of each, colors (hex) of groups. ``on``: hover(n or -1, x, y), pick(n),
-  // selected(mask), paint(pen), each if wanted.
-  constructor(canvas, { x, y, group, colors }, on = {}) {
-    Object.assign(this, { canvas, group, colors, on, mode: "pan", mask: null, under: -1, moved: false, count: x.length });
+  // Points x, y (any units), the group of each, colors (hex) of groups, of which ``quiet`` stays behind the others.
+  // ``on``: hover(n or -1, x, y), pick(n), selected(mask), paint(pen), each if wanted.
+  constructor(canvas, { x, y, group, colors, quiet }, on = {}) {
+    Object.assign(this, { canvas, group, colors, quiet, on, count: x.length });
+    Object.assign(this, { mode: "pan", mask: null, under: -1, moved: false });
     this.pen = canvas.getContext("2d");
     this.shown = new Uint8Array(colors.length).fill(1);
-    this.scale_points(x, y);
-    this.order = shuffled(this.count); // so that no group lies on top
+    this.place(x, y);
+    const order = shuffled(this.count), behind = (n) => colors[group[n]] === quiet; // so that no group lies on top
+    this.order = Int32Array.from([...order.filter(behind), ...order.filter((n) => !behind(n))]);
     this.grid = gridOf(this.x, this.y);
     this.held = new Map();
     this.path = [];
@@ -34,7 +36,7 @@ export class Plane {
     this.draw();
   }
 
-  scale_points(x, y) {
+  place(x, y) {
     const [lowX, highX] = range(x), [lowY, highY] = range(y), span = Math.max(highX - lowX, highY - lowY) || 1;
     this.x = Float32Array.from(x, (value) => (value - (lowX + highX) / 2) / span + 0.5);
     this.y = Float32Array.from(y, (value) => ((lowY + highY) / 2 - value) / span + 0.5);
@@ -44,7 +46,7 @@ export class Plane {
 
   ink() {
     const pack = ([red, green, blue], alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
-    this.inks = Uint32Array.from(this.colors, (color) => pack(shade(color, DARK.matches), 255));
+    this.inks = Uint32Array.from(this.colors, (color) => pack(shade(color, DARK.matches), color === this.quiet ? 120 : 255));
     this.faint = pack(DARK.matches ? [150, 155, 165] : [120, 125, 135], 70);
   }
 
@@ -92,9 +94,9 @@ export class Plane {
       this.pixels = new Uint32Array(this.sheet.data.buffer);
     }
     this.pixels.fill(0);
-    const base = this.count > 30_000 ? 1.1 : this.count > 8000 ? 1.7 : 2.3;
+    const base = this.count > MANY ? 1.1 : this.count > 8000 ? 1.7 : 2.3;
     const radius = Math.min(6, Math.max(base, this.scale / 1100, 800 / this.count));
-    const stamp = stampOf(radius * ratio, width);
+    const stamp = stampOf(radius * ratio, width, this.count > MANY);
     for (const pass of this.mask ? [0, 1] : [2]) this.dots(stamp, width, height, ratio, pass);
     pen.putImageData(this.sheet, 0, 0);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);

@@ -9,7 +9,7 @@ export class View {
     this.dialog = this.build();
     document.body.append(this.dialog);
     document.addEventListener("click", (event) => {
-      const button = event.target.closest("button.image");
+      const button = event.target.closest("[data-view]");
       if (button) this.open(button.closest("figure"));
     });
   }
@@ -27,7 +27,7 @@ export class View {
     stage.addEventListener("click", (event) => event.target === stage && dialog.close());
     dialog.addEventListener("close", () => {
       this.shown(null);
-      this.figures[this.place]?.querySelector(".image")?.focus();
+      this.figures[this.place]?.querySelector("[data-view]")?.focus();
     });
     dialog.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -46,8 +46,9 @@ export class View {
   }
 
   open(figure) {
-    this.figures = [...document.querySelectorAll("figure:has(button.image)")].filter((other) => other.checkVisibility());
-    this.place = Math.max(0, this.figures.indexOf(figure));
+    const all = [...document.querySelectorAll("figure:has([data-view])")].filter((other) => other.checkVisibility());
+    this.figures = all.includes(figure) ? all : [figure];
+    this.place = this.figures.indexOf(figure);
     if (!this.dialog.open) this.dialog.showModal();
     this.show(figure);
   }
@@ -62,10 +63,14 @@ export class View {
   show(figure) {
     const small = figure.querySelector("img"), caption = figure.querySelector("figcaption b");
     const image = make("img");
-    Object.assign(image, { src: figure.dataset.large || small.src, alt: small.alt });
+    Object.assign(image, { src: figure.dataset.large || small.src, alt: figure.dataset.name || small.alt });
+    image.addEventListener("load", () => {
+      const most = Math.max(512, 2 * Math.max(image.naturalWidth, image.naturalHeight));
+      Object.assign(image.style, { maxWidth: `${most}px`, maxHeight: `${most}px` }); // small ones are not blown up
+    });
     this.stage.replaceChildren(image); // a new one: the old would stay until the next has come
     const name = make("p");
-    name.textContent = figure.dataset.name || small.alt;
+    name.textContent = image.alt;
     const fact = make("p", "soft");
     fact.textContent = [caption?.textContent, this.figures.length > 1 && `${this.place + 1} of ${this.figures.length}`]
       .filter(Boolean).join(" · ");
