@@ -37,14 +37,12 @@ class BatchEvents:
 
 @dataclass(eq=False)
 class Ticket:
-    """A request's images: ``outcomes`` as they come, ``left`` to come, and who waits for them until ``deadline``."""
+    """A request's images: ``outcomes`` as they come, ``left`` to come, who waits for them, and since when."""
 
     future: asyncio.Future[list[Outcome]]
     outcomes: list[Outcome | None]
     left: int
-    deadline: float
     entered: float
-    gone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +62,7 @@ class ReadyDecoder:
 
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
         """See ``ImageDecoder``."""
-        ready = [place for place, source in enumerate(sources) if isinstance(source, np.ndarray)]
+        ready = {place: source for place, source in enumerate(sources) if isinstance(source, np.ndarray)}
         if not ready:
             return self._inner.decode(sources, pixels)
         rest = [place for place in range(len(sources)) if place not in ready]
@@ -72,8 +70,8 @@ class ReadyDecoder:
         outcomes = dict(zip(rest, self._inner.decode([sources[place] for place in rest], found), strict=True))
         for place, row in zip(rest, found, strict=True):
             pixels[place] = row
-        for place in ready:
-            pixels[place] = sources[place]
+        for place, source in ready.items():
+            pixels[place] = source
             outcomes[place] = Decoded(pixels[place], pixels.shape[2], pixels.shape[1], "")
         return [outcomes[place] for place in range(len(sources))]
 
@@ -110,12 +108,15 @@ class Batcher:
         self._rate = 0.0  # images a second, of all workers
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Start the workers. Call it in the event loop that ``embed`` will be awaited in."""
+    async def start(self) -> None:
+        """Start the workers, in the event loop that ``embed`` will be awaited in. Raises what making a decoder raises."""
         self._loop = asyncio.get_running_loop()
-        for number in range(self.workers):
-            self._threads.append(threading.Thread(target=self._work, name=f"sslfeat-serve-{number}", daemon=True))
+        started: list[asyncio.Future[None]] = [self._loop.create_future() for _ in range(self.workers)]
+        for number, future in enumerate(started):
+            name = f"sslfeat-serve-{number}"
+            self._threads.append(threading.Thread(target=self._work, args=(future,), name=name, daemon=True))
             self._threads[-1].start()
+        await asyncio.gather(*started)
 
     @property
     def alive(self) -> bool:
@@ -144,8 +145,7 @@ class Batcher:
         Images are ``Content``, or uint8 (S, S, 3) at the encoder's size. Raises Refusal: 429 if there is no room, 503 when it
         is late; and what the encoder raises.
         """
-        now = time.monotonic()
-        ticket = Ticket(self._loop.create_future(), [None] * len(images), len(images), now + deadline, now)
+        ticket = Ticket(self._loop.create_future(), [None] * len(images), len(images), time.monotonic())
         with self._wake:
             self.check_room(len(images))
             self.held += len(images)
@@ -159,10 +159,26 @@ class Batcher:
                 503, f"not answered within {deadline:g} s", "send fewer at once, or later", retry_after=1
             ) from error
         finally:
-            ticket.gone = True
+            if ticket.left:
+                self._drop(ticket)
 
-    def _work(self) -> None:
-        decoder = ReadyDecoder(self.make_decoder())
+    def _drop(self, ticket: Ticket) -> None:
+        """Forget the images of a ticket that nobody waits for any more, but for those that are worked on."""
+        with self._wake:
+            before = len(self._waiting)
+            self._waiting = deque(job for job in self._waiting if job.ticket is not ticket)
+            dropped = before - len(self._waiting)
+            self.held -= dropped
+        if dropped:
+            self.events.dropped(dropped)
+
+    def _work(self, started: asyncio.Future[None]) -> None:
+        try:
+            decoder = ReadyDecoder(self.make_decoder())
+        except Exception as error:  # whatever it is, it is for whoever starts the workers
+            self._loop.call_soon_threadsafe(started.set_exception, error)
+            return
+        self._loop.call_soon_threadsafe(started.set_result, None)
         try:
             while jobs := self._take():
                 self._run(decoder, jobs)
@@ -172,22 +188,9 @@ class Batcher:
 
     def _take(self) -> list[Job]:
         """The next batch; none when there will be no more."""
-        jobs: list[Job] = []
-        dropped = 0
         with self._wake:
-            while not jobs and not self._closed:
-                self._await_batch()
-                now = time.monotonic()
-                while self._waiting and len(jobs) < self.size:
-                    job = self._waiting.popleft()
-                    if job.ticket.gone or job.ticket.deadline < now:
-                        dropped += 1
-                        self.held -= 1
-                    else:
-                        jobs.append(job)
-        if dropped:
-            self.events.dropped(dropped)
-        return jobs
+            self._await_batch()
+            return [] if self._closed else [self._waiting.popleft() for _ in range(min(self.size, len(self._waiting)))]
 
     def _await_batch(self) -> None:
         """Wait, with the lock, until a batch is full, or old enough, or there will be no more."""

@@ -40,11 +40,11 @@ class ImagesBody(StrictModel):
     image: Base64 | None = None
 
 
-def media_type(request: Request) -> tuple[str, dict[str, str]]:
+def media_type(request: Request, default: str = "") -> tuple[str, dict[str, str]]:
     """The Content-Type, lower case, and its parameters. Raises Refusal, 415, for a body that is compressed, or has no type."""
     if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
         raise Refusal(415, "compressed bodies are not read", "send it without Content-Encoding")
-    found: tuple[str, dict[str, str]] = parse_options_header(request.headers.get("content-type", ""))
+    found: tuple[str, dict[str, str]] = parse_options_header(request.headers.get("content-type", default))
     if not found[0]:
         raise Refusal(415, "there is no Content-Type", KINDS)
     return found

@@ -115,7 +115,7 @@ class Front:
         if scope["path"] not in OPEN and self._service.locked and not self._service.knows(_key(headers)):
             challenge = {"www-authenticate": 'Basic realm="sslfeat", charset="UTF-8"'}
             return error_answer(401, "the API key is missing or wrong", "send Authorization: Bearer KEY", challenge)
-        if self._service.draining and scope["path"] not in OPEN and scope["state"].get("late"):
+        if self._service.closing and scope["path"] not in OPEN:
             return refusal_answer(Refusal(503, "the service ends", "send it to another", retry_after=1))
         return None
 

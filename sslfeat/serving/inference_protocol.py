@@ -47,7 +47,7 @@ def add_inference_protocol(app: FastAPI, service: Service) -> None:
             """Embeddings of tensors."""
             files = _files(service, name, version)
             service.batcher.check_room()
-            if media_type(request)[0] not in OF_INFERENCE:
+            if media_type(request, OF_INFERENCE[0])[0] not in OF_INFERENCE:
                 raise Refusal(415, "the body is no inference request", "send application/json or octet-stream")
             body = await read_body(request, service.limits)
             asked, tensor = unpack(body, request.headers.get(LENGTH_HEADER))

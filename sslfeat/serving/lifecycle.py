@@ -13,6 +13,7 @@ import math
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -47,6 +48,9 @@ class DrainingServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals for as long as it serves; uvicorn would pass them on afterwards, and die of them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         wakeup = signal.set_wakeup_fd(-1)  # of whoever ends processes that take long to end
         before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
@@ -67,7 +71,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn: ten times a second, whether to end."""
         if time.monotonic() >= self._closing_at:
-            self.should_exit = True
+            self.should_exit = self._service.closing = True
         return await super().on_tick(counter)
 
 

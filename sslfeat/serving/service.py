@@ -30,7 +30,7 @@ from sslfeat.serving.collection import Collection, Generation
 from sslfeat.serving.limits import Buffers, ServiceLimits
 from sslfeat.serving.metrics import Metrics
 from sslfeat.serving.points import read_map
-from sslfeat.serving.thumbnails import Thumbnails
+from sslfeat.serving.thumbnails import ThumbnailMaker
 from sslfeat.system.cores import available_cores
 
 SHORTEST_KEY = 16  # characters
@@ -51,7 +51,7 @@ class ServiceSources:
 
 
 class Service:
-    """What the routes call. ``draining`` is set when it is about to end."""
+    """What the routes call. ``draining`` is set when it is about to end, ``closing`` when it takes nothing new any more."""
 
     def __init__(
         self, sources: ServiceSources, limits: ServiceLimits | None = None, key: str = "",
@@ -81,12 +81,12 @@ class Service:
             **self.identity, "dim": card.dim, "image_size": card.preprocess.size, "license": card.license,
         }  # fmt: skip
         self.collection: Collection | None = None
-        self.thumbnails: Thumbnails | None = None
+        self.thumbnails: ThumbnailMaker | None = None
         if sources.index is not None:
             placed = None if sources.map is None else read_map(sources.map)
             reloaded = self._reloaded
             self.collection = Collection(sources.index, self.identity, placed, reloaded)
-            self.thumbnails = Thumbnails(self.limits.decoding)
+            self.thumbnails = ThumbnailMaker(self.limits.decoding)
             self.metrics.rows.set_function(lambda: len(self.generation().index))
         events = BatchEvents(
             lambda seconds: self.metrics.stage("wait", seconds), self.metrics.batch, self.metrics.dropped
@@ -98,13 +98,12 @@ class Service:
         self.batcher = Batcher(self.encoder, self._decoder, workers, size, delay, self.limits.queue, events)
         self.metrics.queue.set_function(lambda: self.batcher.held)
         self.metrics.buffered.set_function(lambda: self.buffers.held)
-        self.draining = False
+        self.draining = self.closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start what works, in the event loop."""
-        self.batcher.start()
-        await self.batcher.embed([Content(_tiny_png())] * self.batcher.workers, 60.0)
+        await self.batcher.start()
         if self.collection is not None:
             self._tasks.append(asyncio.create_task(self.collection.follow()))
 
@@ -177,7 +176,9 @@ class Service:
     def _decoder(self) -> ImageDecoder:
         decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
         side = self.encoder.card.preprocess.size
-        decoder.decode([Content(_tiny_png())], np.empty((1, side, side, 3), np.uint8))  # starts its process
+        pixels = np.empty((1, side, side, 3), np.uint8)
+        decoder.decode([Content(_tiny_png())], pixels)  # starts its process, so that the first request need not wait
+        self.encoder.run(pixels)
         return decoder
 
     def _reloaded(self, outcome: str) -> None:

@@ -55,7 +55,7 @@ class ThumbnailCache:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
 
 
-class Thumbnails:
+class ThumbnailMaker:
     """Makes and keeps them."""
 
     def __init__(self, limits: Limits) -> None:
