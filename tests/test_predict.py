@@ -41,6 +41,10 @@ def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, t
     assert "a broken one.jpg: " in by_images.stderr
     named = {row["path"]: row["label"].split(";")[0] for row in csv.DictReader(out.read_text().splitlines())}
     assert named == dict(zip(loaded.paths, wanted, strict=True))
+    page = tmp_path / "page.html"
+    assert sslfeat("predict", tmp_path / "probe", embedded, "--html", page).returncode == 0
+    assert f"{wanted[0]}: {wanted.count(wanted[0])} images" in page.read_text()
+    assert str(image_folder.parent) not in page.read_text()
 
 
 def test_another_encoders_features_and_damaged_probes_are_refused(

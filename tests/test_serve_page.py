@@ -22,7 +22,7 @@ from tests.conftest import sslfeat
 from tests.serving import Running, make_classifier, make_index, running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look at pages with")
@@ -75,25 +75,31 @@ def browser() -> Iterator[Browser]:
 def page(request: pytest.FixtureRequest, browser: Browser, setting: Setting) -> Iterator[Page]:
     """The page when it is ready. What it complains of, and what it asks of others, fails the test."""
     (width, height), dark = request.param
-    scheme = "dark" if dark else "light"
     context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=(width, height) == PHONE
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        has_touch=(width, height) == PHONE,
     )
     found, wrong = context.new_page(), list[str]()
     found.set_default_timeout(20_000)
-    refused = "status of 422"  # that a refusal came is told whatever the page makes of it
-    found.on(
-        "console",
-        lambda told: told.type in ("error", "warning") and refused not in told.text and wrong.append(told.text),
-    )
+
+    def heard(told: ConsoleMessage) -> None:
+        if told.type in ("error", "warning") and "status of 422" not in told.text:  # a refusal, whatever is made of it
+            wrong.append(told.text)
+
+    def asked(request: Request) -> None:
+        if not request.url.startswith((setting.service.url, "blob:", "data:")):
+            wrong.append(request.url)
+
+    found.on("console", heard)
     found.on("pageerror", lambda error: wrong.append(str(error)))
-    inside = (setting.service.url, "blob:", "data:")
-    found.on("request", lambda asked: asked.url.startswith(inside) or wrong.append(asked.url))
+    found.on("request", asked)
     open_at(found, setting)
     yield found
-    assert wrong == []
-    assert not found.evaluate(TOO_WIDE)
+    wide = found.evaluate(TOO_WIDE)
     context.close()
+    assert wrong == []
+    assert not wide
 
 
 def open_at(page: Page, setting: Setting, address: str = "") -> None:
