@@ -305,6 +305,23 @@ def test_points_show_images_and_are_clicked(page: Page) -> None:
     page.click("[data-zoom='0']")
 
 
+@pytest.mark.parametrize("page", LOOKS[:1], indirect=True, ids=str)
+def test_a_finger_sees_an_image_first_and_then_takes_it(page: Page) -> None:
+    canvas = page.locator("#map canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    for y in range(20, int(box["height"]), 14):
+        for x in range(20, int(box["width"]), 14):
+            if not page.is_visible("#map .tip"):
+                page.touchscreen.tap(box["x"] + x, box["y"] + y)
+                place = box["x"] + x, box["y"] + y
+    until(page, "document.querySelector('.tip span').textContent.includes('.jpg')")
+    assert "Begin" in page.inner_text("#heading")
+    page.touchscreen.tap(*place)
+    found(page)
+
+
 def test_the_map_by_keyboard(page: Page) -> None:
     page.focus("#map canvas")
     for key in ("+", "+", "ArrowLeft", "ArrowUp", "-", "ArrowRight"):

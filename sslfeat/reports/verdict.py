@@ -32,8 +32,11 @@ def verdict(findings: Sequence[Finding]) -> dict[str, object]:
     first = next((finding for finding in findings if finding.rank == 0), None)
     poor = [finding for finding in findings if finding.do]
     if first is None:
-        wrong = "nothing wrong was found with them" if not poor else "see what to do next"
-        first = Finding(f"Without labels nobody can say what these features are good for; {wrong}.")
+        wrong = "; nothing wrong was found with them" if not poor else ""
+        first = Finding(f"Nobody can say yet what these features are good for{wrong}.")
+        poor.insert(
+            0, Finding("No classifier was judged: see under Probe.", "A few hundred labels are enough: --labels.")
+        )
     good = [finding.text for finding in findings if not finding.do and finding is not first]
     return {"headline": first.text, "good": good, "next": poor}
 
