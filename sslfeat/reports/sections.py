@@ -151,7 +151,7 @@ def duplicates(material: Material) -> Part:
     about = (
         f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene{more}. Only images "
         f"whose whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks "
-        "further, and can set copies aside."
+        "further, and can set copies aside. Framed: the one to keep."
     )
     return {"about": about, "images": images, "findings": of_duplicates(found)}
 

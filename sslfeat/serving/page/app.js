@@ -8,7 +8,7 @@ import { View } from "/view.js";
 
 const part = (id) => document.getElementById(id);
 const filters = part("filters"), uploads = []; // images that were given on this visit
-const BEGIN = innerWidth < 640 ? 12 : 16, PAUSE = 180; // ms without a key before a text is looked for
+const BEGIN = innerWidth < 640 ? 12 : 16, LUCK = Math.random(), PAUSE = 180; // ms without a key before a text is looked for
 let about = null, wanted = read(), asked = null, points = null, running = new AbortController(), waiting = 0;
 
 const view = new View(beside, (figure) => {
@@ -60,7 +60,7 @@ async function apply(fresh) {
   const upload = wanted.like ? undefined : uploads[history.state?.upload ?? -1];
   asked = wanted.like ? { id: Number(wanted.like) } : upload ? { blob: upload.blob } : null;
   fill();
-  if (fresh) await present(upload);
+  if (fresh) present(upload);
   filters.hidden = !asked || !about.index;
   part("clear").hidden = !asked;
   running.abort();
@@ -87,9 +87,10 @@ async function present(upload) {
     preview.replaceChildren(referenceOf(upload.url, upload.name));
     return;
   }
-  const item = (await api.named([asked.id]).catch(() => []))[0] ?? { path: `image ${asked.id}` };
-  const figure = referenceOf(api.imageAt(asked.id, 512), item.path, api.imageAt(asked.id, 1024));
-  figure.dataset.id = asked.id;
+  const { id } = asked, item = (await api.named([id]).catch(() => []))[0] ?? { path: `image ${id}` };
+  if (asked?.id !== id) return; // something else was asked meanwhile
+  const figure = referenceOf(api.imageAt(id, 512), item.path, api.imageAt(id, 1024));
+  figure.dataset.id = id;
   preview.replaceChildren(figure);
   part("title").textContent = short(item.path);
 }
@@ -140,7 +141,7 @@ async function begin() {
   part("found").hidden = !points?.ids.length;
   if (points?.ids.length) {
     const step = Math.max(1, Math.floor(points.ids.length / BEGIN));
-    const start = Math.floor(Math.random() * step);
+    const start = Math.floor(LUCK * step);
     const ids = points.ids.filter((_, n) => n % step === start).slice(0, BEGIN);
     part("heading").textContent = "Begin with one of these";
     const items = await api.named(ids).catch((error) => { say(error.message); return []; });
