@@ -226,7 +226,7 @@ def test_slow_clients_are_left(small: Running, start: bytes) -> None:
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"GET /live HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 200_000, b"431"),
+        (b"GET /live HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 600_000, b"431"),
         (b"POST /v1/embed HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         (b"POST /v1/embed HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc", b"400"),
         (b"POST /v1/embed HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", b"400"),

@@ -20,7 +20,7 @@ from sslfeat.data.transforms import Decoding, Preprocess
 from sslfeat.errors import SslfeatError
 
 COMMAND = (sys.executable, "-P", "-m", "sslfeat.data.decode_worker")
-PIPE_BYTES = 1 << 19  # room for an answer, so that the decoder need not wait for it to be read
+PIPE_BYTES = 1 << 19  # so that neither end need wait for the other to read
 TICK = 0.5  # seconds between two looks at the clock
 
 
@@ -74,6 +74,7 @@ class SubprocessDecoder:
             [*COMMAND, self._settings],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        _widen(_pipe(process.stdin))
         _widen(_pipe(process.stdout))
         self._process = process
         if self._closed.is_set():  # aborted while it started
@@ -143,7 +144,7 @@ def _pipe(pipe: object) -> BinaryIO:
 
 
 def _widen(pipe: BinaryIO) -> None:
-    """Make room for a whole image, where the system can and the user's share of it allows."""
+    """Make room for a whole answer, and most requests, where the system can and the user's share of it allows."""
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl
 

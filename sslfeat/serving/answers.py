@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from starlette.responses import Response
 
 from sslfeat.data.results import Failed
-from sslfeat.errors import ServeError
+from sslfeat.errors import InputError, ServeError
 from sslfeat.numerics.arrays import FloatArray
 
 NPY = "application/x-npy"
@@ -41,6 +42,13 @@ def error_answer(
     return json_answer({"error": message, **({"cure": cure} if cure else {}), **more}, status, headers)
 
 
+def answer_to(error: Exception) -> Response | None:
+    """The answer to an error that is the client's, or that says when to come again; None for any other."""
+    if isinstance(error, Refusal):
+        return refusal_answer(error)
+    return error_answer(422, str(error)) if isinstance(error, InputError) else None
+
+
 def refusal_answer(refusal: Refusal) -> Response:
     """The answer that a refusal is."""
     return error_answer(refusal.status, str(refusal), refusal.cure, refusal.headers)
@@ -60,7 +68,7 @@ def embeddings_answer(outcomes: Sequence[Outcome], encoder: Mapping[str, Any], a
     """
     failed = {place: item.reason for place, item in enumerate(outcomes) if isinstance(item, Failed)}
     if len(failed) == len(outcomes):
-        return broken_answer(failed)
+        return broken_answer(list(failed.values()))
     if "npy" in accept or "application/octet-stream" in accept:
         return _npy(outcomes, failed, int(encoder["dim"]))
     parts = ["null" if isinstance(item, Failed) else json_numbers(item) for item in outcomes]
@@ -70,18 +78,25 @@ def embeddings_answer(outcomes: Sequence[Outcome], encoder: Mapping[str, Any], a
     return Response(body.encode(), media_type="application/json")
 
 
-def broken_answer(failed: Mapping[int, str]) -> Response:
-    """The answer where no image could be read: reasons by position."""
+def broken_answer(reasons: Sequence[str]) -> Response:
+    """The answer where no image could be read, and why not."""
     cure = "send JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
-    return error_answer(422, next(iter(failed.values())), cure, errors=list(failed.values()))
+    return error_answer(422, reasons[0], cure, errors=list(reasons))
 
 
 def _npy(outcomes: Sequence[Outcome], failed: Mapping[int, str], dim: int) -> Response:
-    rows = np.full((len(outcomes), dim), np.nan, np.float32)
+    rows = np.full((len(outcomes), dim), np.nan, "<f4")
     for row, item in zip(rows, outcomes, strict=True):
         if not isinstance(item, Failed):
             row[:] = item
-    buffer = io.BytesIO()
-    np.save(buffer, rows, allow_pickle=False)
     headers = {ERRORS_HEADER: json.dumps(failed)} if failed else None
-    return Response(buffer.getvalue(), headers=headers, media_type=NPY)
+    return Response(_npy_header(rows.shape) + rows.tobytes(), headers=headers, media_type=NPY)
+
+
+@functools.lru_cache(256)
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """What comes before the numbers of a float32 array in a .npy file; making it takes longer than all else of one."""
+    buffer = io.BytesIO()
+    facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, facts)
+    return buffer.getvalue()

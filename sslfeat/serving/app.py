@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -26,11 +27,11 @@ from sslfeat.evaluation.probing.predict import name_rows
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.reports.render import TEMPLATES
 from sslfeat.serving import openapi
-from sslfeat.serving.answers import Refusal, broken_answer, embeddings_answer, error_answer, json_answer, refusal_answer
+from sslfeat.serving.answers import Refusal, answer_to, broken_answer, embeddings_answer, error_answer, json_answer
 from sslfeat.serving.asking import SearchBody, Wanted, vector_of
 from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, read_model
 from sslfeat.serving.front import Front
-from sslfeat.serving.inference_protocol import add_inference_protocol
+from sslfeat.serving.inference_protocol import FILES, VERSION, add_inference_protocol
 from sslfeat.serving.naming import add_naming
 from sslfeat.serving.openai import add_openai
 from sslfeat.serving.service import Service
@@ -38,6 +39,7 @@ from sslfeat.serving.thumbnails import LARGEST, SMALLEST
 
 PAGE = Path(__file__).parent / "page"
 SHARED = ("style.css", "view.js", "plane.js", "pixels.js")  # with the pages that are files of their own
+DIRECT = ("/v1/embed", "/v1/search")  # asked most often; they take nothing but the request
 MEDIA = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
@@ -48,7 +50,14 @@ Top = Annotated[int, Query(ge=1, le=1000, description="names an image, of a clas
 
 def make_app(service: Service) -> ASGIApp:
     """The service as an ASGI application."""
-    return Front(make_routes(service), service)
+    app = make_routes(service)
+    direct = {
+        (method, route.path): route.endpoint
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.path in DIRECT
+        for method in route.methods
+    }
+    return Front(app, service, direct)
 
 
 def make_routes(service: Service) -> FastAPI:
@@ -73,18 +82,17 @@ def make_routes(service: Service) -> FastAPI:
     add_naming(app, service)
     add_openai(app, service)
     add_inference_protocol(app, service)
+    names = [service.identity["name"], service.identity["name"] + FILES]
+    openapi.name_models(app.openapi(), names, VERSION)
     _add_pages(app)
     return app
 
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> Response:
-        return refusal_answer(error)
-
     @app.exception_handler(InputError)
-    async def wrong(request: Request, error: InputError) -> Response:
-        return error_answer(422, str(error))
+    async def refused(request: Request, error: Exception) -> Response:
+        return answer_to(error) or error_answer(422, str(error))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
@@ -134,7 +142,9 @@ def _add_images(app: FastAPI, service: Service) -> None:
         service.batcher.check_room()
         outcomes = await service.embed(await read_images(request, service.limits))
         good = [item for item in outcomes if not isinstance(item, Failed)]
-        named = iter(name_rows(probe, [""] * len(good), np.stack(good), top) if good else ())
+        if not good:
+            return broken_answer([item.reason for item in outcomes if isinstance(item, Failed)])
+        named = name_rows(probe, [""] * len(good), np.stack(good), top)
         answers: list[dict[str, Any]] = []
         for item in outcomes:
             if isinstance(item, Failed):
@@ -143,7 +153,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
             found = next(named)
             pairs = zip(found.labels, found.probabilities, strict=True)
             answers.append({"labels": [{"label": label, "probability": value} for label, value in pairs]})
-        return json_answer({"predictions": answers}, 200 if good else 422)
+        return json_answer({"predictions": answers})
 
 
 def _add_index(app: FastAPI, service: Service) -> None:
@@ -167,7 +177,7 @@ def _add_index(app: FastAPI, service: Service) -> None:
                 raise Refusal(422, f"there are {len(images)} images", "search with one")
             (outcome,) = await service.embed(images)
             if isinstance(outcome, Failed):
-                return broken_answer({0: outcome.reason})
+                return broken_answer([outcome.reason])
             vector = outcome
         began = time.perf_counter()
         look = functools.partial(generation.search, vector, wanted.top, wanted.where, wanted.min_score, own)

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from sslfeat.serving.limits import ServiceLimits
 
-MAX_HEADER_BYTES = 64 << 10
+MAX_HEADER_BYTES = 64 << 10  # beyond what was received at once with their first
 LINGER = 5.0  # seconds in which the rest of a body is read and thrown away, so that the answer before it arrives
 LATE = {"first_byte": 0, "headers": 408, "body": 408}
 
@@ -52,10 +52,11 @@ class WatchedConnection(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self.lost or self.transport.is_closing():
             return
+        begun = self._stage == "headers"
         if self._stage in ("first_byte", "idle"):
             self._enter("headers", self.limits.headers)
         super().data_received(data)
-        if self._stage == "headers":
+        if begun and self._stage == "headers":  # what they begin in may be the end of another request's body
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._give_up(431, f"headers are larger than {MAX_HEADER_BYTES} bytes")

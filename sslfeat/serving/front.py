@@ -9,20 +9,23 @@ import logging
 import os
 import re
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sslfeat.serving.answers import Refusal, error_answer, refusal_answer
+from sslfeat.errors import SslfeatError
+from sslfeat.serving.answers import Refusal, answer_to, error_answer, refusal_answer
 from sslfeat.serving.limits import Hold
 from sslfeat.serving.service import Service
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 OPEN = ("/live", "/ready", "/v2/health/live", "/v2/health/ready")  # without a key
+Handler = Callable[[Request], Awaitable[Response]]
 CLIENT_GONE = 499  # in logs and metrics alone
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -49,8 +52,9 @@ class Visit:
 class Front:
     """The application around the routes."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+    def __init__(self, app: ASGIApp, service: Service, direct: Mapping[tuple[str, str], Handler]) -> None:
+        """``direct`` are handlers by method and path that are called past the framework, which takes as long as they do."""
+        self._app, self._service, self._direct = app, service, direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -91,8 +95,14 @@ class Front:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers, visit: Visit) -> None:
         refused = self._refused(scope, headers)
+        handler = self._direct.get((scope["method"], scope["path"]))
         try:
-            await (self._app if refused is None else refused)(scope, receive, send)
+            if refused is not None:
+                await refused(scope, receive, send)
+            elif handler is None:
+                await self._app(scope, receive, send)
+            else:
+                await (await _handled(handler, Request(scope, receive)))(scope, receive, send)
         except ClientDisconnect:
             raise
         except Exception:
@@ -121,7 +131,8 @@ class Front:
 
     def _record(self, scope: Scope, visit: Visit) -> None:
         seconds = time.perf_counter() - visit.began
-        route = getattr(scope.get("route"), "path", "other")
+        direct = (scope["method"], scope["path"]) in self._direct
+        route = scope["path"] if direct else getattr(scope.get("route"), "path", "other")
         state = scope["state"]
         self._service.metrics.request(route, scope["method"], visit.status, seconds)
         if "received" in state:
@@ -136,6 +147,17 @@ class Front:
                 "bytes": state.get("bytes", 0),
             }
             logger.info("request", extra={"fields": fields})
+
+
+async def _handled(handler: Handler, request: Request) -> Response:
+    """A handler's answer, or the answer to the error that it raised, if it is the client's."""
+    try:
+        return await handler(request)
+    except SslfeatError as error:
+        answer = answer_to(error)
+        if answer is None:
+            raise
+        return answer
 
 
 def _name(host: str) -> str:

@@ -26,6 +26,9 @@ class Metrics:
         self._seconds = Histogram(
             "sslfeat_request_seconds", "time of a request", ["route"], buckets=SECONDS, registry=self.registry
         )
+        self._known: dict[
+            tuple[str, str, int], tuple[Counter, Histogram]
+        ] = {}  # finding them takes longer than counting
         self._images = Counter("sslfeat_images", "images by what became of them", ["outcome"], registry=self.registry)
         self._batches = Histogram("sslfeat_batch_images", "images in a batch", buckets=SIZES, registry=self.registry)
         self.queue = Gauge("sslfeat_queue_images", "images waiting or worked on", registry=self.registry)
@@ -53,8 +56,12 @@ class Metrics:
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        key = (route, method, status)
+        if key not in self._known:
+            self._known[key] = (self._requests.labels(route, method, str(status)), self._seconds.labels(route))
+        counter, histogram = self._known[key]
+        counter.inc()
+        histogram.observe(seconds)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

@@ -34,6 +34,10 @@ OPENAI = openapi.route(
     openapi.of_json(openapi.listed("object", "data", "model", "usage")), "404 " + openapi.IMAGE_ERRORS,
     openapi.of_json(EmbeddingsBody.model_json_schema()), tag="OpenAI",
 )  # fmt: skip
+ERROR = {"type": "object", "required": ["error"], "properties": {"error": openapi.listed("message", "type", "code")}}
+for _code, _answer_of in OPENAI["responses"].items():
+    if _code in ("404", "413", "415", "422", "429", "503"):  # the others are answered before it is asked
+        _answer_of["content"] = openapi.of_json(ERROR)
 
 
 def add_openai(app: FastAPI, service: Service) -> None:

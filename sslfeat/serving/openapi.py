@@ -49,17 +49,37 @@ def responses(good: Any, *codes: str) -> dict[str, Any]:
 
 def route(good: Any, codes: str, body: Any = None, parameters: Any = None, tag: str = "v1") -> dict[str, Any]:
     """Options of a route that FastAPI describes by these words instead of its own."""
-    extra: dict[str, Any] = {"responses": responses(good, *codes.split())}
+    extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": body}
     if parameters is not None:
         extra["parameters"] = parameters
-    return {"openapi_extra": extra, "response_class": Response, "response_model": None, "tags": [tag]}
+    found = {"response_class": Response, "response_model": None, "tags": [tag]}
+    return {**found, "openapi_extra": extra, "responses": responses(good, *codes.split())}
 
 
 def of_json(schema: dict[str, Any]) -> dict[str, Any]:
-    """JSON of a schema."""
-    return {"application/json": {"schema": schema}}
+    """JSON of a schema; what it defines is put where it is meant."""
+    return {"application/json": {"schema": _resolved(schema, schema.get("$defs", {}))}}
+
+
+def _resolved(value: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_resolved(item, definitions) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        return _resolved(definitions[value["$ref"].rpartition("/")[2]], definitions)
+    return {name: _resolved(item, definitions) for name, item in value.items() if name != "$defs"}
+
+
+def name_models(schema: dict[str, Any], names: list[str], version: str) -> None:
+    """Say in the schema which models there are."""
+    for methods in schema["paths"].values():
+        for about in methods.values():
+            for item in about.get("parameters", ()):
+                if item["in"] == "path" and item["name"] in ("name", "version"):
+                    item["schema"]["enum"] = names if item["name"] == "name" else [version]
 
 
 def listed(*fields: str) -> dict[str, Any]:

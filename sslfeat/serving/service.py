@@ -20,6 +20,7 @@ from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import EXACT
 from sslfeat.errors import RetrievalError, ServeError, UsageError
 from sslfeat.evaluation.probing.checkpoint import SavedProbe
+from sslfeat.inference.backends import give_memory_back
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.pipeline import ImageDecoder
 from sslfeat.inference.registry import DEFAULT, find_encoder
@@ -35,6 +36,7 @@ from sslfeat.system.cores import available_cores
 
 SHORTEST_KEY = 16  # characters
 GPU_BATCH = 32
+TIDY = 5.0  # seconds
 T = TypeVar("T")
 
 
@@ -104,6 +106,7 @@ class Service:
     async def start(self) -> None:
         """Start what works, in the event loop."""
         await self.batcher.start()
+        self._tasks.append(asyncio.create_task(_tidy()))
         if self.collection is not None:
             self._tasks.append(asyncio.create_task(self.collection.follow()))
 
@@ -176,13 +179,22 @@ class Service:
     def _decoder(self) -> ImageDecoder:
         decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
         side = self.encoder.card.preprocess.size
-        pixels = np.empty((1, side, side, 3), np.uint8)
-        decoder.decode([Content(_tiny_png())], pixels)  # starts its process, so that the first request need not wait
-        self.encoder.run(pixels)
+        pixels = np.zeros((self.batcher.size, side, side, 3), np.uint8)
+        decoder.decode(
+            [Content(_photograph())], pixels[:1]
+        )  # starts its process, so that the first request need not wait
+        self.encoder.run(pixels)  # a whole batch: it takes the memory now that it will keep
         return decoder
 
     def _reloaded(self, outcome: str) -> None:
         self.metrics.reloads.labels(outcome).inc()
+
+
+async def _tidy() -> None:
+    """Give memory back again and again, which bodies took and left in pieces, until cancelled."""
+    while True:
+        await asyncio.sleep(TIDY)
+        await asyncio.get_running_loop().run_in_executor(None, give_memory_back)
 
 
 def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
@@ -199,7 +211,8 @@ def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
     return Encoder(file.without_data(), sources.provider, sources.threads)
 
 
-def _tiny_png() -> bytes:
+def _photograph() -> bytes:
+    """A JPEG that takes as much to decode as one does."""
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    Image.effect_noise((800, 600), 64).convert("RGB").save(buffer, "JPEG")
     return buffer.getvalue()
