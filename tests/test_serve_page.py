@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import re
 import shutil
@@ -384,6 +385,27 @@ def test_everything_is_reached_by_the_tab_key(page: Page) -> None:
     page.keyboard.press("Enter")
     until(page, "location.hash.startsWith('#like=')")
     found(page)
+
+
+def test_what_was_found_is_ringed_on_the_map(page: Page) -> None:
+    drawn = "document.querySelector('#map canvas').toDataURL()"
+    before = page.evaluate(drawn)
+    page.click("#hits .image >> nth=0")
+    found(page)
+    until(page, f"{drawn} !== {json.dumps(before)}")
+    page.click("#clear")
+    until(page, f"{drawn} === {json.dumps(before)}")
+
+
+def test_images_are_named_by_their_ids(setting: Setting) -> None:
+    with setting.service.client() as client:
+        told = client.post("/v1/images", json={"ids": [5, 0]}).json()["images"]
+        assert [sorted(item) for item in told] == [["id", "label", "path"]] * 2
+        assert [item["id"] for item in told] == [5, 0]
+        assert told[1]["label"] == "circles"
+        assert client.post("/v1/images", json={"ids": []}).json() == {"images": []}
+        for ids, status in (([41], 404), ([-1], 404), (["x"], 422), ([0] * 100_001, 422)):
+            assert client.post("/v1/images", json={"ids": ids}).status_code == status
 
 
 def test_hostile_names_are_text(page: Page) -> None:

@@ -18,7 +18,7 @@ export class Plane {
   // ``on``: hover(n or -1, x, y), pick(n), selected(mask), paint(pen), each if wanted.
   constructor(canvas, { x, y, group, colors, quiet }, on = {}) {
     Object.assign(this, { canvas, group, colors, quiet, on, count: x.length });
-    Object.assign(this, { mode: "pan", mask: null, under: -1, moved: false });
+    Object.assign(this, { mode: "pan", mask: null, marks: [], under: -1, moved: false });
     this.pen = canvas.getContext("2d");
     this.shown = new Uint8Array(colors.length).fill(1);
     this.place(x, y);
@@ -126,8 +126,14 @@ export class Plane {
     pen.beginPath();
     if (under >= 0) pen.arc(this.placeX(under), this.placeY(under), radius + 3.5, 0, 7);
     pen.stroke();
-    if (path.length < 2) return;
     pen.strokeStyle = color.outlineColor;
+    pen.beginPath();
+    for (const n of this.marks) {
+      pen.moveTo(this.placeX(n) + radius + 2.5, this.placeY(n));
+      pen.arc(this.placeX(n), this.placeY(n), radius + 2.5, 0, 7);
+    }
+    pen.stroke();
+    if (path.length < 2) return;
     pen.lineWidth = 1.5;
     pen.setLineDash([5, 4]);
     trace(pen, path);

@@ -10,6 +10,7 @@ const part = (id) => document.getElementById(id);
 const filters = part("filters"), uploads = []; // images that were given on this visit
 const BEGIN = innerWidth < 640 ? 12 : 16, LUCK = Math.random(), PAUSE = 180; // ms without a key before a text is looked for
 let about = null, wanted = read(), asked = null, points = null, running = new AbortController(), waiting = 0;
+let mark = () => {}, marked = []; // on the map, once it is there
 
 const view = new View(beside, (figure) => {
   const image = figure?.dataset.id ?? "";
@@ -124,6 +125,7 @@ async function find(signal) {
     say(hits.length ? "" : "Nothing was found: ask for a lower score, or fewer conditions.");
     part("heading").textContent = hits.length ? `${hits.length} nearest` : "None";
     part("hits").replaceChildren(...hits.map((hit) => figureOf(hit, likeId)));
+    mark(marked = hits.map((hit) => hit.id));
     found.removeAttribute("aria-busy");
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -138,6 +140,7 @@ async function find(signal) {
 async function begin() {
   part("names").hidden = true;
   say("");
+  mark(marked = []);
   part("found").hidden = !points?.ids.length;
   if (points?.ids.length) {
     const step = Math.max(1, Math.floor(points.ids.length / BEGIN));
@@ -203,7 +206,7 @@ async function start() {
     const first = apply(true);
     points = await drawn;
     part("collection").hidden = !points;
-    if (points) showCollection(points, about.index.images, likeId, say);
+    if (points) (mark = showCollection(points, about.index.images, likeId, say))(marked);
     await first;
   } catch (error) {
     say(error.message);

@@ -8,7 +8,8 @@ import { DARK, Plane, placeTip } from "/plane.js";
 const PAGE = 48, MOST_NAMES = 100_000;
 const part = (id) => document.getElementById(id);
 
-// ``points`` as the service gives them; ``like(id)`` searches; ``say(text)`` tells what went wrong
+// ``points`` as the service gives them; ``like(id)`` searches; ``say(text)`` tells what went wrong.
+// Gives what marks images by their ids.
 export function showCollection(points, total, like, say) {
   const root = part("map"), canvas = root.querySelector("canvas"), groups = grouped(points);
   const tip = tipOver(root, points, groups);
@@ -28,7 +29,11 @@ export function showCollection(points, total, like, say) {
   canvas.setAttribute("aria-label", `map of ${points.ids.length} images`);
   tools(root, canvas, plane);
   legend(plane, groups.list);
-  return plane;
+  const places = new Map(points.ids.map((id, n) => [id, n]));
+  return (ids) => { // rings around what was found
+    plane.marks = ids.map((id) => places.get(id)).filter((n) => n !== undefined);
+    plane.redraw();
+  };
 }
 
 // As many labels as there are colors, the commonest first; the others share a gray.

@@ -8,11 +8,17 @@ export function make(tag, name = "", text = "") {
   return element;
 }
 
+// Long names break behind _ and /
+function breakable(element, text) {
+  text.split(/(?<=[_/])/).forEach((piece, place) => element.append(...(place ? [make("wbr")] : []), piece));
+  return element;
+}
+
 export const short = (path) => path.split("/").slice(-2).join("/");
 
 // ``item`` is {id, path, label, score}; ``like(id)`` searches with it
 export function figureOf(item, like) {
-  const figure = make("figure"), caption = make("figcaption"), name = make("span", "", short(item.path));
+  const figure = make("figure"), caption = make("figcaption"), name = breakable(make("span"), short(item.path));
   Object.assign(figure.dataset, { id: item.id, name: item.path, large: imageAt(item.id, 1024) });
   const press = make("button", "image"), image = shown(imageAt(item.id, 256), item.path, press);
   Object.assign(press, { type: "button", title: item.path });
@@ -20,7 +26,7 @@ export function figureOf(item, like) {
   press.append(image);
   press.addEventListener("click", () => like(item.id));
   name.title = item.path;
-  caption.append(make("b", "", captionOf(item)), name);
+  caption.append(breakable(make("b"), captionOf(item)), name);
   figure.append(press, enlarger(item.path), caption);
   return figure;
 }
