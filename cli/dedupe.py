@@ -33,6 +33,9 @@ def dedupe(
         Path | None, typer.Option("--apply", help="move all but the kept images to this folder")
     ] = None,
     scenes: Annotated[bool, typer.Option("--scenes", help="with --apply: other shots of the same scene, too")] = False,
+    decided: Annotated[
+        Path | None, typer.Option(help="instead of features: groups decided on the page of 'sslfeat serve'")
+    ] = None,
     undo_from: Annotated[Path | None, typer.Option("--undo", help="put back what --apply moved to this folder")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="move without asking")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the files of --csv and --html")] = False,
@@ -46,17 +49,12 @@ def dedupe(
 
         _end(undo(undo_from, trusted=yes), "put back", as_json)
         return
-    if features is None:
-        raise UsageError("give a features folder, or --undo FOLDER")
+    if (features is None) == (decided is None):
+        raise UsageError("give a features folder, or --decided PLAN, or --undo FOLDER")
     if apply_to is not None and not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise UsageError("--apply asks before it moves: where nobody can answer, say --yes")
     check_new(overwrite, csv_file, html)
-    from sslfeat.dedup.near_duplicates import find_duplicates
-
-    with progress(1.0, "of this step") as show:
-        found = find_duplicates(
-            features, threshold, lambda stage, done, total: show(done / max(1, total), f"{stage} {done}/{total}")
-        )
+    found = _found(features, decided, threshold)
     for path, why in found.failures:
         note(f"{path}: could not be compared: {why}")
     if csv_file is not None:
@@ -68,12 +66,24 @@ def dedupe(
     elif not as_json:
         _table(found)
     if apply_to is not None:
-        _apply(found, features, apply_to, scenes, yes, as_json)
+        _apply(found, features, apply_to, scenes or decided is not None, yes, as_json)
     elif found.failures:
         raise typer.Exit(BAD_INPUTS)
 
 
-def _apply(found: Duplicates, features: Path, folder: Path, scenes: bool, yes: bool, as_json: bool) -> None:
+def _found(features: Path | None, decided: Path | None, threshold: float | None) -> Duplicates:
+    from sslfeat.dedup.decisions import read_duplicates
+    from sslfeat.dedup.near_duplicates import find_duplicates
+
+    if features is None:
+        return read_duplicates(decided or Path())
+    with progress(1.0, "of this step") as show:
+        return find_duplicates(
+            features, threshold, lambda stage, done, total: show(done / max(1, total), f"{stage} {done}/{total}")
+        )
+
+
+def _apply(found: Duplicates, features: Path | None, folder: Path, scenes: bool, yes: bool, as_json: bool) -> None:
     from sslfeat.dedup.moves import apply
 
     count = found.copies + (found.scenes if scenes else 0)
@@ -81,8 +91,9 @@ def _apply(found: Duplicates, features: Path, folder: Path, scenes: bool, yes: b
         return
     result = apply(found, folder, scenes)
     if result.moved:
+        where = features or "FEATURES"
         note(
-            f"next: 'sslfeat embed IMAGES --out {features} --update', and 'sslfeat index {features} --out INDEX --sync' for each "
+            f"next: 'sslfeat embed IMAGES --out {where} --update', and 'sslfeat index {where} --out INDEX --sync' for each "
             "index of them"
         )
     _end(result, f"moved to {folder}", as_json)

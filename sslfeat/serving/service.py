@@ -42,12 +42,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ServiceSources:
-    """What is served: an encoder by file or name, an index and a classifier by folder, a map by file. None: not given."""
+    """What is served: an encoder by file or name, an index and a classifier by folder, a map and duplicates by file. None:
+    not given."""
 
     encoder: str | None = None
     index: Path | None = None
     classifier: Path | None = None
     map: Path | None = None
+    duplicates: Path | None = None
     provider: str = "auto"
     threads: int = 1
 
@@ -67,8 +69,9 @@ class Service:
         """
         if key and len(key) < SHORTEST_KEY:
             raise UsageError(f"the API key has {len(key)} characters: it must have {SHORTEST_KEY} or more")
-        if sources.map is not None and sources.index is None:
-            raise UsageError("--map is of an index: give --index, too")
+        if sources.index is None and (sources.map is not None or sources.duplicates is not None):
+            raise UsageError("--map and --duplicates are of an index: give --index, too")
+        self.duplicates = sources.duplicates
         self.limits = limits or ServiceLimits()
         self.hosts = hosts
         self._key = hashlib.sha256(key.encode()).digest() if key else None

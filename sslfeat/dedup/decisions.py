@@ -1,0 +1,86 @@
+"""Groups of duplicates kept as JSON, and what somebody who looked at their pairs decided about them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sslfeat.dedup.near_duplicates import Copy, DuplicateGroup, Duplicates
+from sslfeat.errors import InputError
+from sslfeat.storage import atomic
+from sslfeat.storage.records import build_record, parse_json
+
+COUNTS = ("copies", "scenes")  # of 'sslfeat dedupe --json', for people
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Of two images of a group, by path, which to keep."""
+
+    left: str
+    right: str
+    keep: Literal["left", "right", "both"]
+
+
+def read_duplicates(file: Path) -> Duplicates:
+    """What ``sslfeat dedupe --json`` printed, or ``write_duplicates`` wrote. Raises InputError, naming what lies."""
+    try:
+        value = parse_json(file.read_bytes(), str(file), InputError)
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read: {error.strerror}; 'sslfeat dedupe FEATURES --json' prints it"
+        ) from error
+    if isinstance(value, dict):
+        value = {name: item for name, item in value.items() if name not in COUNTS}
+    return build_record(Duplicates, value, str(file), InputError)
+
+
+def write_duplicates(file: Path, found: Duplicates) -> None:
+    """Write them so that ``read_duplicates``, and 'sslfeat dedupe --decided', read them."""
+    atomic.write_atomic(
+        file, atomic.json_bytes({**dataclasses.asdict(found), "copies": found.copies, "scenes": found.scenes})
+    )
+
+
+def decide(found: Duplicates, decisions: Sequence[Decision]) -> Duplicates:
+    """The groups that are left when pairs are decided: an image that is kept, and those that make way for it.
+
+    Pairs that nobody decided, or of which both are kept, move nothing. Raises InputError for a pair that is of no group, or if
+    images would all make way for one another.
+    """
+    group_of = {copy.path: group for group in found.groups for copy in _images(group)}
+    images = {copy.path: copy for group in found.groups for copy in _images(group)}
+    keepers: dict[str, str] = {}
+    for decision in decisions:
+        left, right = decision.left, decision.right
+        if left == right or group_of.get(left) is None or group_of[left] is not group_of.get(right):
+            raise InputError(f"{left} and {right} are not two images of one group: decide pairs of the list")
+        if decision.keep != "both":
+            kept, moved = (left, right) if decision.keep == "left" else (right, left)
+            keepers[moved] = kept
+    kept_of = {path: _last(path, keepers) for path in keepers}
+    groups = []
+    for group in found.groups:
+        for kept in _images(group):
+            copies = tuple(image for image in _images(group) if kept_of.get(image.path) == kept.path)
+            if copies:
+                groups.append(DuplicateGroup(images[kept.path], copies))
+    return dataclasses.replace(found, groups=tuple(groups), why=f"decided by hand; {found.why}")
+
+
+def _images(group: DuplicateGroup) -> tuple[Copy, ...]:
+    return (group.kept, *group.copies)
+
+
+def _last(path: str, keepers: dict[str, str]) -> str:
+    """The image that stays, when one makes way for another that makes way for a third."""
+    seen = {path}
+    while path in keepers:
+        path = keepers[path]
+        if path in seen:
+            raise InputError(f"{path} would make way for an image that makes way for it: keep one of them")
+        seen.add(path)
+    return path

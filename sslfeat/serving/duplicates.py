@@ -1,0 +1,105 @@
+"""Duplicates that ``sslfeat dedupe --json`` found, to be looked at in pairs, and what is decided about them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from sslfeat.dedup.decisions import Decision, decide, read_duplicates, write_duplicates
+from sslfeat.dedup.near_duplicates import Copy
+from sslfeat.serving import openapi
+from sslfeat.serving.answers import Refusal, json_answer
+from sslfeat.serving.bodies import OF_JSON, StrictModel, media_type, read_model
+from sslfeat.serving.collection import Generation
+from sslfeat.serving.service import Service
+
+ENDING = ".decided.json"
+MOST = 200_000
+
+
+class DecisionBody(StrictModel):
+    """Of two images of a group, by path, which to keep."""
+
+    left: str
+    right: str
+    keep: Literal["left", "right", "both"]
+
+
+class DecisionsBody(StrictModel):
+    """All decisions so far; they take the place of those before."""
+
+    decisions: Annotated[list[DecisionBody], Field(max_length=MOST)]
+
+
+CODES = "400 401 403 404 408 413 415 422 503"
+GET = openapi.route(openapi.of_json(openapi.listed("groups", "decisions")), "400 401 403 404 503")
+POST = openapi.route(
+    openapi.of_json(openapi.listed("plan", "moves", "command")), CODES, openapi.of_json(DecisionsBody.model_json_schema())
+)  # fmt: skip
+
+
+class DuplicatesPlan:
+    """The groups of a file, and the plan beside it. Raises InputError for a file that is none of ``dedupe --json``."""
+
+    def __init__(self, file: Path) -> None:
+        self.found = read_duplicates(file)
+        self.plan = file.with_name(file.name.removesuffix(".json") + ENDING)
+        self.decisions: list[Decision] = []
+        self._lock = threading.Lock()
+
+    def about(self, generation: Generation) -> dict[str, Any]:
+        """The groups, with the ids of images that are in the index, and what has been decided here."""
+        rows = {path: row for row, path in enumerate(generation.paths) if not generation.index.removed[row]}
+
+        def shown(copy: Copy) -> dict[str, Any]:
+            facts = {name: getattr(copy, name) for name in ("path", "width", "height", "similarity", "verdict")}
+            return {"id": rows.get(copy.path), **facts}
+
+        groups = [
+            {"kept": shown(group.kept), "copies": [shown(copy) for copy in group.copies]} for group in self.found.groups
+        ]
+        return {"groups": groups, "decisions": [vars(decision) for decision in self.decisions]}
+
+    def write(self, decisions: list[Decision]) -> dict[str, Any]:
+        """Write the plan. Raises InputError for decisions that cannot be carried out."""
+        decided = decide(self.found, decisions)
+        with self._lock:
+            write_duplicates(self.plan, decided)
+            self.decisions = decisions
+        moves = sum(len(group.copies) for group in decided.groups)
+        command = f"sslfeat dedupe --decided '{self.plan}' --apply FOLDER"
+        return {"plan": str(self.plan), "moves": moves, "command": command}
+
+
+def add_duplicates(app: FastAPI, service: Service, plan: DuplicatesPlan | None) -> None:
+    """Add the routes."""
+
+    @app.get("/v1/duplicates", **GET)
+    async def duplicates() -> Response:
+        """Groups of images that are there more than once, and what has been decided about their pairs."""
+        generation, found = service.generation(), _given(plan)
+        return json_answer(await service.in_pool(lambda: found.about(generation)))
+
+    @app.post("/v1/duplicates", **POST)
+    async def decided(request: Request) -> Response:
+        """Write the plan that 'sslfeat dedupe --decided PLAN --apply FOLDER' carries out; nothing is moved here."""
+        found = _given(plan)
+        if media_type(request)[0] not in OF_JSON:
+            raise Refusal(415, "the body is not JSON", "send application/json")
+        body = await read_model(DecisionsBody, request, service.limits)
+        decisions = [Decision(item.left, item.right, item.keep) for item in body.decisions]
+        return json_answer(await asyncio.to_thread(found.write, decisions))
+
+
+def _given(plan: DuplicatesPlan | None) -> DuplicatesPlan:
+    if plan is None:
+        raise Refusal(
+            404, "no duplicates are served", "start the service with --duplicates, of 'sslfeat dedupe --json'"
+        )
+    return plan
