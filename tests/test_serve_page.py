@@ -45,10 +45,11 @@ GIVE = """async ([how, text]) => {
 
 @dataclass(frozen=True)
 class Setting:
-    """A service of 41 images, one with a hostile name, and one of its images."""
+    """A service of 43 images, one with a hostile name and two that are copies, and one of its images."""
 
     service: Running
     image: Path
+    plan: Path
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,18 @@ def setting(image_folder: Path, tiny: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("paged")
     shutil.copytree(image_folder, folder / "images")
     image = sorted((folder / "images" / "squares").iterdir())[0]
+    for number in (1, 2):
+        copied = folder / "images" / "circles" / f"circles-000{number}.jpg"
+        shutil.copy(copied, copied.with_name(f"again-{number}.jpg"))
     Image.new("RGB", (40, 30), "teal").save(folder / "images" / "squares" / HOSTILE)
     assert sslfeat("embed", folder / "images", "--encoder", tiny, "--out", folder / "features").returncode == 0
     index = make_index(folder / "features", folder / "index")
     classifier = make_classifier(Encoder.load(tiny).fingerprint, folder / "classifier")
-    with running("--encoder", tiny, "--index", index, "--classifier", classifier) as service:
-        yield Setting(service, image)
+    groups = folder / "groups.json"
+    groups.write_text(sslfeat("dedupe", folder / "features", "--json").stdout)
+    options = ("--encoder", tiny, "--index", index, "--classifier", classifier, "--duplicates", groups)
+    with running(*options) as service:
+        yield Setting(service, image, folder / "groups.decided.json")
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +137,7 @@ def found(page: Page, count: int = 24) -> list[str]:
 @pytest.mark.parametrize("page", LOOKS, indirect=True, ids=str)
 def test_a_click_searches_and_back_returns(page: Page) -> None:
     assert page.inner_text("#heading") == "Begin with one of these"
-    assert page.inner_text("#about") == "41 images · tiny"
+    assert page.inner_text("#about") == "43 images · tiny"
     name = page.locator("#hits figure").nth(3).get_attribute("data-name") or ""
     page.click("#hits .image >> nth=3")
     found(page)
@@ -283,7 +290,7 @@ def test_a_lasso_takes_images_as_gallery_names_and_table(page: Page) -> None:
     lasso(page)
     page.wait_for_selector("#sample figure")
     count = int(page.inner_text("#count").split()[0])
-    assert 30 < count <= 41
+    assert 30 < count <= 43
     until(page, f"document.querySelectorAll('#sample figure').length === {count}")
     page.click("#list")
     page.wait_for_selector("#listed:not([hidden])")
@@ -353,14 +360,14 @@ def test_the_map_by_keyboard(page: Page) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("#sample figure")
     some = int(page.inner_text("#count").split()[0])
-    assert 0 < some <= 41
+    assert 0 < some <= 43
     page.focus("#map canvas")
     page.keyboard.press("Escape")
     assert not page.is_visible("#taken")
     page.keyboard.press("0")
     page.focus("[data-inview]")
     page.keyboard.press("Space")
-    until(page, "document.querySelector('#count').textContent.startsWith('41 ')")
+    until(page, "document.querySelector('#count').textContent.startsWith('43 ')")
     page.focus("#map canvas")
     for key in ("ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight") * 8:
         page.keyboard.press(key)
@@ -404,8 +411,35 @@ def test_images_are_named_by_their_ids(setting: Setting) -> None:
         assert [item["id"] for item in told] == [5, 0]
         assert told[1]["label"] == "circles"
         assert client.post("/v1/images", json={"ids": []}).json() == {"images": []}
-        for ids, status in (([41], 404), ([-1], 404), (["x"], 422), ([0] * 100_001, 422)):
+        for ids, status in (([43], 404), ([-1], 404), (["x"], 422), ([0] * 100_001, 422)):
             assert client.post("/v1/images", json={"ids": ids}).status_code == status
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_duplicates_are_decided_in_pairs(page: Page, setting: Setting, by_key: bool) -> None:
+    setting.plan.unlink(missing_ok=True)
+    total = int(page.inner_text("#pair-about").split()[2])
+    while page.is_enabled("#pair-back"):
+        page.click("#pair-back")
+    names = page.locator("#pair figcaption span").all_inner_texts()
+    right = page.locator("[data-keep=right]")
+    if right.get_attribute("aria-pressed") == "true":
+        right.click()  # of the test before: undecided again
+    right.focus()
+    page.keyboard.press("3") if by_key else right.click()
+    until(page, "document.querySelector('#pair figure:last-child').classList.contains('reference')")
+    until(page, "!document.querySelector('#command').hidden")
+    plan = json.loads(setting.plan.read_text())
+    assert plan["groups"][0]["kept"]["path"].endswith(names[1])
+    assert plan["groups"][0]["copies"][0]["path"].endswith(names[0])
+    if total > 1:
+        until(page, "document.querySelector('#pair-about').textContent.startsWith('2 ')")
+        page.locator("#pair-back").focus()
+        page.keyboard.press("ArrowLeft")
+        until(page, "document.querySelector('#pair-about').textContent.startsWith('1 ')")
+    page.click("#pair .image >> nth=0")
+    assert page.inner_text(".told p >> nth=0").endswith(names[0])
+    page.keyboard.press("Escape")
 
 
 def test_hostile_names_are_text(page: Page) -> None:

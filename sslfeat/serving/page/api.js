@@ -24,6 +24,8 @@ const raw = (blob, signal) => ({
 
 export const info = () => ask("/v1/info");
 export const map = () => ask("/v1/map");
+export const duplicates = () => ask("/v1/duplicates");
+export const decide = (decisions) => ask("/v1/duplicates", posted({ decisions }));
 export const imageAt = (id, size) => `/v1/images/${id}?size=${size}`;
 export const named = async (ids) => (await ask("/v1/images", posted({ ids }))).images;
 

@@ -2,6 +2,7 @@
 import { addressOf, read, write } from "/address.js";
 import * as api from "/api.js";
 import { showCollection } from "/collection.js";
+import { showDuplicates } from "/duplicates.js";
 import { figureOf, make, referenceOf, short } from "/figures.js";
 import { takeImages } from "/given.js";
 import { View } from "/view.js";
@@ -207,6 +208,7 @@ async function start() {
     points = await drawn;
     part("collection").hidden = !points;
     if (points) (mark = showCollection(points, about.index.images, likeId, say))(marked);
+    if (about.duplicates) await showDuplicates(say);
     await first;
   } catch (error) {
     say(error.message);
