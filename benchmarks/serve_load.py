@@ -4,10 +4,10 @@
 
 Starts a service on this machine's loopback with short deadlines, opens the connections, and keeps them busy. Of a hundred
 requests 66 are one JPEG, 8 are four JPEGs as multipart, 10 are broken images, 4 are larger than is allowed, 4 are slow (nothing,
-half of the headers, or half of a body, until the service gives up or says that it is full), and 8 are given up by the client in the middle.
-Printed: statuses by kind; what was lost, which is a request that was sent whole and not answered; the seconds of
-accepted requests; and the memory (PSS of all processes of the service) after the warm-up and at the end. Last, under the same
-load of good requests, SIGTERM: every request that was sent before it must be answered.
+half of the headers, or half of a body, until the service gives up or says that it is full), and 8 are given up by the client
+in the middle. Printed: statuses by kind; what was lost, which is a request that was sent whole and not answered; the seconds of
+accepted requests; and the memory (anonymous pages of all processes of the service) after the warm-up and at the end. Last,
+under the same load of good requests, SIGTERM: every request that was sent before it must be answered.
 """
 
 from __future__ import annotations
@@ -81,18 +81,18 @@ class Service:
         threading.Thread(target=self.log.extend, args=(self.process.stderr,), daemon=True).start()
 
     def memory(self) -> float:
-        """MiB of it and its decoders, shared pages counted once."""
+        """MiB of it and its decoders, without the files of libraries, which other processes share or do not."""
         children = Path(f"/proc/{self.process.pid}/task")
         pids = {self.process.pid}
         for task in children.iterdir():
             pids |= set(map(int, (task / "children").read_text().split()))
-        return sum(_pss(pid) for pid in pids) / 1024
+        return sum(_own(pid) for pid in pids) / 1024
 
 
-def _pss(pid: int) -> int:
+def _own(pid: int) -> int:
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
+        return int(re.search(r"^Pss_Anon:\s+(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
     return 0
 
 

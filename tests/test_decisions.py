@@ -49,7 +49,7 @@ def test_however_pairs_are_decided_every_group_keeps_an_image() -> None:
     for _ in range(500):
         letters = "abcdef"
         pairs = [rng.sample(letters, 2) for _ in range(rng.randrange(8))]
-        decisions = [Decision(left, right, rng.choice(["left", "right", "both"])) for left, right in pairs]  # type: ignore[arg-type]
+        decisions = [Decision(left, right, rng.choice(["left", "right", "both"])) for left, right in pairs]
         try:
             decided = decide(groups(letters), decisions)
         except InputError:

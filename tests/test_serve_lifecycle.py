@@ -64,12 +64,13 @@ def test_a_key_is_asked_for(tiny: Path, jpeg: bytes, tmp_path: Path) -> None:
 def test_pages_of_other_sites_may_not_ask(tiny: Path, jpeg: bytes) -> None:
     with running("--encoder", tiny, "--allow-host", "images.example") as service, service.client() as client:
         host = service.url.removeprefix("http://")
-        for origin, status in (("http://evil.example", 403), ("null", 403), (f"http://{host}", 200)):
+        for origin, status in (("http://evil.example", 403), ("null", 403), ("http://[", 403), (f"http://{host}", 200)):
             answer = client.post("/v1/embed", content=jpeg, headers={**JPEG, "origin": origin})
             assert answer.status_code == status
             assert "access-control-allow-origin" not in answer.headers
         assert client.get("/v1/info", headers={"host": "images.example:80"}).status_code == 200
         assert client.get("/v1/info", headers={"host": "rebound.example"}).status_code == 403
+        assert client.get("/ready", headers={"host": "10.0.0.7:8000"}).status_code == 200  # as orchestrators ask
         assert client.post("/v1/search", json={"id": 1}).status_code == 404
         assert client.get("/v1/images/1").status_code == client.get("/v1/map").status_code == 404
 

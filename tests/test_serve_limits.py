@@ -236,7 +236,7 @@ def test_slow_clients_are_left(small: Running, start: bytes) -> None:
         (b"GET /live HTTP/1.1\nHost: localhost\n\n", b"400"),
         (b"GET /live HTTP/1.1\r\n" + HOST + HOST + b"Connection: close\r\n\r\n", b"400"),
         (b"GET /live HTTP/1.1\r\nConnection: close\r\n\r\n", b"400"),
-        (b"GET /live HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", b"403"),
+        (b"GET /docs HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", b"403"),
         (b"CONNECT example.com:80 HTTP/1.1\r\nHost: example.com:80\r\n\r\n", b"400"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
     ],

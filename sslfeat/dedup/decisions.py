@@ -52,7 +52,6 @@ def decide(found: Duplicates, decisions: Sequence[Decision]) -> Duplicates:
     images would all make way for one another.
     """
     group_of = {copy.path: group for group in found.groups for copy in _images(group)}
-    images = {copy.path: copy for group in found.groups for copy in _images(group)}
     keepers: dict[str, str] = {}
     for decision in decisions:
         left, right = decision.left, decision.right
@@ -64,10 +63,10 @@ def decide(found: Duplicates, decisions: Sequence[Decision]) -> Duplicates:
     kept_of = {path: _last(path, keepers) for path in keepers}
     groups = []
     for group in found.groups:
-        for kept in _images(group):
-            copies = tuple(image for image in _images(group) if kept_of.get(image.path) == kept.path)
+        for leader in _images(group):
+            copies = tuple(image for image in _images(group) if kept_of.get(image.path) == leader.path)
             if copies:
-                groups.append(DuplicateGroup(images[kept.path], copies))
+                groups.append(DuplicateGroup(leader, copies))
     return dataclasses.replace(found, groups=tuple(groups), why=f"decided by hand; {found.why}")
 
 

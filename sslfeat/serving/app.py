@@ -56,7 +56,7 @@ def make_app(service: Service) -> ASGIApp:
         (method, route.path): route.endpoint
         for route in app.routes
         if isinstance(route, APIRoute) and route.path in DIRECT
-        for method in route.methods
+        for method in route.methods or ()
     }
     return Front(app, service, direct)
 

@@ -47,6 +47,10 @@ class WatchedConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.running is not None and not self.running.done():
             self.running.cancel()
+        self.running = None
+        self.pipeline.clear()
+        if self.cycle is not None:
+            self.cycle.body = bytearray()  # it and this refer to one another, and would keep it for a while
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""

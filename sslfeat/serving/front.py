@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -24,7 +23,7 @@ from sslfeat.serving.limits import Hold
 from sslfeat.serving.service import Service
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-OPEN = ("/live", "/ready", "/v2/health/live", "/v2/health/ready")  # without a key
+OPEN = ("/live", "/ready", "/v2/health/live", "/v2/health/ready")  # without a key, and by any name
 Handler = Callable[[Request], Awaitable[Response]]
 CLIENT_GONE = 499  # in logs and metrics alone
 POLICY = (
@@ -66,7 +65,7 @@ class Front:
         visit = Visit(given if REQUEST_ID.fullmatch(given) else os.urandom(8).hex())
         state = scope.setdefault("state", {})
         hold = state["hold"] = Hold(self._service.buffers)
-        connection = state.get("connection")
+        connection = state.pop("connection", None)
         if connection is not None:
             connection.running = asyncio.current_task()
 
@@ -117,10 +116,11 @@ class Front:
         hosts = headers.getlist("host")
         if len(hosts) != 1:
             return error_answer(400, f"there are {len(hosts)} Host headers", "send one")
-        if self._service.hosts is not None and _name(hosts[0]) not in self._service.hosts:
+        known = self._service.hosts is None or scope["path"] in OPEN or _name(hosts[0]) in self._service.hosts
+        if not known:
             return error_answer(403, "this service is not called by that name", "name it with --allow-host")
         origin = headers.get("origin")
-        if origin is not None and scope["method"] != "GET" and urlsplit(origin).netloc != hosts[0]:
+        if origin is not None and scope["method"] != "GET" and origin.partition("://")[2] != hosts[0]:
             return error_answer(403, "pages of other sites may not ask here", "ask from a program, or the page at /")
         if scope["path"] not in OPEN and self._service.locked and not self._service.knows(_key(headers)):
             challenge = {"www-authenticate": 'Basic realm="sslfeat", charset="UTF-8"'}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import hmac
 import io
@@ -109,6 +110,8 @@ class Service:
     async def start(self) -> None:
         """Start what works, in the event loop."""
         await self.batcher.start()
+        gc.collect()
+        gc.freeze()  # what is loaded stays: it need not be looked through again and again
         self._tasks.append(asyncio.create_task(_tidy()))
         if self.collection is not None:
             self._tasks.append(asyncio.create_task(self.collection.follow()))
@@ -184,10 +187,9 @@ class Service:
         decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
         side = self.encoder.card.preprocess.size
         pixels = np.zeros((self.batcher.size, side, side, 3), np.uint8)
-        decoder.decode(
-            [Content(_photograph())], pixels[:1]
-        )  # starts its process, so that the first request need not wait
-        self.encoder.run(pixels)  # a whole batch: it takes the memory now that it will keep
+        for _ in range(2):  # starts its process; the second time it takes the memory that it will keep
+            decoder.decode([Content(_photograph())], pixels[:1])
+        self.encoder.run(pixels)  # a whole batch, for the same reason
         return decoder
 
     def _reloaded(self, outcome: str) -> None:
@@ -198,6 +200,7 @@ async def _tidy() -> None:
     """Give memory back again and again, which bodies took and left in pieces, until cancelled."""
     while True:
         await asyncio.sleep(TIDY)
+        gc.collect()  # connections that have ended refer to themselves
         await asyncio.get_running_loop().run_in_executor(None, give_memory_back)
 
 
@@ -218,5 +221,5 @@ def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
 def _photograph() -> bytes:
     """A JPEG that takes as much to decode as one does."""
     buffer = io.BytesIO()
-    Image.effect_noise((800, 600), 64).convert("RGB").save(buffer, "JPEG")
+    Image.effect_noise((1600, 1200), 64).convert("RGB").save(buffer, "JPEG")
     return buffer.getvalue()
