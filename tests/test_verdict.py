@@ -59,6 +59,8 @@ def test_what_is_poor_is_named_with_its_cure() -> None:
     assert [finding.text for finding in weak if finding.do] == [
         "pig is the hardest class: 40% of 100 are recognized, and mostly taken for owl."
     ]
+    few = of_probe(probed([[9, 1, 0], [0, 10, 0], [0, 4, 6]], 0.84))
+    assert not [finding for finding in few if "hardest" in finding.text]
     seen = Unseen(7, 293, None, None)
     leaked = of_probe(probed([[98, 2, 0], [1, 99, 0], [0, 2, 98]], 0.98, unseen=seen))
     assert "7 test images are training images" in next(finding for finding in leaked if finding.do).text

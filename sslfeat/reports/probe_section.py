@@ -19,7 +19,7 @@ def probe(material: Material, source: LabelSource, seed: int) -> Part:
     from sslfeat.evaluation.probing.multilabel import SeveralProbed
     from sslfeat.evaluation.probing.probe import ProbeOptions
     from sslfeat.evaluation.probing.run import run_folders
-    from sslfeat.reports.plots import confusion_svg, recall_svg
+    from sslfeat.reports.plots import BARS, confusion_svg, recall_svg
 
     if not material.classes:
         raise FeaturesError("the images have no labels: embed with --labels folder, or give a table with --labels")
@@ -50,10 +50,11 @@ def probe(material: Material, source: LabelSource, seed: int) -> Part:
         *((f"{shot.shots} a class", f"{100 * shot.top1:.2f}%", f"[{100 * shot.low:.2f}, {100 * shot.high:.2f}]",
            f"{shot.draws} draws") for shot in single.few_shot),
     ]  # fmt: skip
+    shown = f"the worst {BARS} of {single.classes} classes" if single.classes > BARS else "each class"
     plots = [
         ("Confusion matrix in %: rows are what images are, columns what they are taken for",
          confusion_svg(probed.counts, probed.names)),
-        ("Recall of each class, with its 95% interval, worst first", recall_svg(single.per_class)),
+        (f"Recall of {shown}, with its 95% interval, worst first", recall_svg(single.per_class)),
     ]  # fmt: skip
     return {
         "about": about,

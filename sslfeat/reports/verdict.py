@@ -71,7 +71,7 @@ def of_probe(result: ProbeResult) -> list[Finding]:
         found.append(Finding(text, "Check the labels; then train on images like these, or take a larger encoder."))
         return found
     if best.accuracy.high >= linear.low:
-        text = f"Votes of the nearest neighbors are as good ({_percent(best.accuracy.top1)}): search works without training."
+        text = f"Votes of the nearest neighbors are about as good ({_percent(best.accuracy.top1)}): search works without training."
         found.append(Finding(text))
     shots = [shot for shot in result.few_shot if shot.top1 >= 0.9 * linear.top1]
     if shots:
@@ -88,6 +88,8 @@ def _classes(result: ProbeResult) -> list[Finding]:
         mostly = f", and mostly taken for {worst.taken_for}" if worst.taken_for else ""
         text = f"{worst.name} is the hardest class: {_percent(worst.recall)} of {worst.test} are recognized{mostly}."
         return [Finding(text, "Look at both on the map; add images, or put right labels that are wrong.")]
+    if worst.recall < result.balanced.top1 - LARGE_LOSS:
+        return []  # too few images to say so
     return [Finding(f"No class falls far behind: the hardest, {worst.name}, reaches {_percent(worst.recall)}.")]
 
 
@@ -136,7 +138,7 @@ def of_clusters(found: Clustering) -> list[Finding]:
 def of_duplicates(found: Duplicates) -> list[Finding]:
     """Copies are counted twice by everything else."""
     if not found.copies:
-        return [Finding("No copies were found among the images.")]
+        return [Finding("No copies were found among the images that were looked at.")]
     are = "is a copy of another" if found.copies == 1 else "are copies of others"
     text = f"{found.copies} of {found.images} images {are}."
     return [Finding(text, "'sslfeat dedupe FEATURES --apply FOLDER' sets them aside, and can put them back.")]
