@@ -71,7 +71,7 @@ def of_probe(result: ProbeResult) -> list[Finding]:
         found.append(Finding(text, "Check the labels; then train on images like these, or take a larger encoder."))
         return found
     if best.accuracy.high >= linear.low:
-        text = f"Votes of the nearest neighbors are about as good ({_percent(best.accuracy.top1)}): search works without training."
+        text = f"Votes of the nearest neighbors are about as good ({_percent(best.accuracy.top1)}): search needs no training."
         found.append(Finding(text))
     shots = [shot for shot in result.few_shot if shot.top1 >= 0.9 * linear.top1]
     if shots:
