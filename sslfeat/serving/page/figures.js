@@ -8,9 +8,9 @@ export function make(tag, name = "", text = "") {
   return element;
 }
 
-// Long names break behind _ and /
+// Long labels break behind _
 function breakable(element, text) {
-  text.split(/(?<=[_/])/).forEach((piece, place) => element.append(...(place ? [make("wbr")] : []), piece));
+  text.split(/(?<=_)/).forEach((piece, place) => element.append(...(place ? [make("wbr")] : []), piece));
   return element;
 }
 
@@ -18,7 +18,7 @@ export const short = (path) => path.split("/").slice(-2).join("/");
 
 // ``item`` is {id, path, label, score}; ``like(id)`` searches with it
 export function figureOf(item, like) {
-  const figure = make("figure"), caption = make("figcaption"), name = breakable(make("span"), short(item.path));
+  const figure = make("figure"), caption = make("figcaption"), name = make("span", "", short(item.path));
   Object.assign(figure.dataset, { id: item.id, name: item.path, large: imageAt(item.id, 1024) });
   const press = make("button", "image"), image = shown(imageAt(item.id, 256), item.path, press);
   Object.assign(press, { type: "button", title: item.path });
