@@ -5,8 +5,10 @@
 Throughput: photographs one a request as raw bodies, thumbnails 32 a request as multipart, both with .npy answers, as a share of
 what `sslfeat embed` does with the same files (its job, without the start of the program). The two take turns, A B A B, and
 medians count. The client runs on the same cores, which costs the service what it takes. Beside it: JSON answers, and one
-thumbnail a request. Latency: one photograph on one connection, beside its decoding and one inference in a process that has
-nothing else to do; they take turns, too. Writes benchmarks/results/serve.json.
+thumbnail a request. Where other programs run as well, shares on the clock are luck, and what counts is ``core_ms_an_image``: the
+time of the cores that the service (without the client) and the command (without its start) take for an image. Latency: one
+photograph on one connection, beside its decoding and one inference in a process that has nothing else to do; they take
+turns, too. Writes benchmarks/results/serve.json.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +41,7 @@ RESULTS = Path(__file__).with_name("results") / "serve.json"
 ENDINGS = (".jpg", ".jpeg")
 NPY, AS_JSON = "application/x-npy", "application/json"
 MANY = 32
+Spent = tuple[float, float]  # seconds on the clock, and of the cores
 
 
 def raw(image: bytes, accept: str) -> bytes:
@@ -72,18 +77,23 @@ async def ask_all(service: Service, requests: list[bytes], connections: int) -> 
     return time.perf_counter() - began
 
 
-def served(service: Service, requests: list[bytes], connections: int) -> float:
-    """The same, in an event loop of its own."""
+def served(service: Service, requests: list[bytes], connections: int) -> Spent:
+    """The same, in an event loop of its own; and what the service took of the cores."""
+    before = service.cpu()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(ask_all(service, requests, connections))
+        seconds = runner.run(ask_all(service, requests, connections))
+    return seconds, service.cpu() - before
 
 
-def embedded(folder: Path, encoder: str) -> float:
-    """Seconds of `sslfeat embed`, without the start of the program."""
+def embedded(folder: Path, encoder: str) -> Spent:
+    """What `sslfeat embed` takes: seconds without the start of the program, and of the cores with it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as out:
         command = [*COMMAND[:3], "embed", str(folder), "--encoder", encoder, "--out", f"{out}/features", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout)["time"]["seconds"])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return float(json.loads(done.stdout)["time"]["seconds"]), cpu
 
 
 def linked(source: Path, folder: Path, count: int) -> list[bytes]:
@@ -95,16 +105,19 @@ def linked(source: Path, folder: Path, count: int) -> list[bytes]:
     return [files[number % len(files)].read_bytes() for number in range(count)]
 
 
-def in_turns(calls: dict[str, Callable[[], float]], laps: int) -> dict[str, float]:
-    """Median seconds of each, after one lap that does not count."""
-    spent: dict[str, list[float]] = {name: [] for name in calls}
+def in_turns(calls: dict[str, Callable[[], Spent]], laps: int) -> dict[str, Spent]:
+    """Median seconds of each, on the clock and of the cores, after one lap that does not count."""
+    spent: dict[str, list[Spent]] = {name: [] for name in calls}
     for lap in range(laps + 1):
         for name, call in calls.items():
-            seconds = call()
+            taken = call()
             if lap:
-                spent[name].append(seconds)
-            print(f"{name}: {seconds:.2f} s", file=sys.stderr)
-    return {name: statistics.median(values) for name, values in spent.items()}
+                spent[name].append(taken)
+            print(f"{name}: {taken[0]:.2f} s, of the cores {taken[1]:.2f} s", file=sys.stderr)
+    return {
+        name: (statistics.median(each[0] for each in values), statistics.median(each[1] for each in values))
+        for name, values in spent.items()
+    }
 
 
 async def latency(service: Service, encoder: Encoder, images: list[bytes]) -> dict[str, float]:
@@ -136,22 +149,35 @@ def measure(options: argparse.Namespace, work: Path, service: Service) -> dict[s
         "photographs, JSON": [raw(image, AS_JSON) for image in photos],
         "one thumbnail a request, .npy": [raw(image, NPY) for image in thumbs],
     }
-    calls: dict[str, Callable[[], float]] = {
+    calls: dict[str, Callable[[], Spent]] = {
         "embed photographs": lambda: embedded(work / "photos", options.encoder),
         "embed thumbnails": lambda: embedded(work / "thumbnails", options.encoder),
     }
     for name, requests in asked.items():
         several = max(2, connections // 4) if name.startswith("32") else connections  # within the service's queue
         calls[name] = lambda requests=requests, several=several: served(service, requests, several)  # type: ignore[misc]
-    seconds = in_turns(calls, options.laps)
-    rates = {name: round(options.count / value, 1) for name, value in seconds.items()}
+    (work / "one").mkdir()
+    (work / "one" / "only.jpg").write_bytes(photos[0])
+    start = statistics.median(embedded(work / "one", options.encoder)[1] for _ in range(3))
+    spent = in_turns(calls, options.laps)
+    rates = {name: round(options.count / seconds, 1) for name, (seconds, _) in spent.items()}
+    cores = {
+        name: round(1000 * (cpu - start * name.startswith("embed")) / options.count, 3)
+        for name, (_, cpu) in spent.items()
+    }
     shares = {
         name: round(rates[name] / rates["embed thumbnails" if "thumbnail" in name else "embed photographs"], 3)
         for name in asked
     }
     encoder = Encoder.load(options.encoder)
     found = asyncio.run(latency(service, encoder, photos[: min(500, len(photos))]))
-    return {"images_per_second": rates, "share_of_embed": shares, "latency": found}
+    return {
+        "images_per_second": rates,
+        "share_of_embed": shares,
+        "core_ms_an_image": cores,
+        "latency": found,
+        "load_of_the_machine": [round(value, 1) for value in os.getloadavg()],
+    }
 
 
 def main() -> None:

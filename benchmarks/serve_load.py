@@ -82,11 +82,19 @@ class Service:
 
     def memory(self) -> float:
         """MiB of it and its decoders, without the files of libraries, which other processes share or do not."""
-        children = Path(f"/proc/{self.process.pid}/task")
-        pids = {self.process.pid}
-        for task in children.iterdir():
-            pids |= set(map(int, (task / "children").read_text().split()))
-        return sum(_own(pid) for pid in pids) / 1024
+        return sum(_own(pid) for pid in self.pids()) / 1024
+
+    def cpu(self) -> float:
+        """Seconds of a core that it and its decoders have taken."""
+        tasks = [task for pid in self.pids() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+    def pids(self) -> set[int]:
+        """Its processes."""
+        found = {self.process.pid}
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            found |= set(map(int, (task / "children").read_text().split()))
+        return found
 
 
 def _own(pid: int) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from tritonclient import http as triton
 
 from sslfeat import Encoder, Index
@@ -245,6 +246,34 @@ def test_the_index_is_exchanged_without_a_request_lost(
             time.sleep(0.05)
         assert client.get("/v1/info").json()["index"]["images"] == 41
         assert client.post("/v1/search", json={"path": str(folder / "circles/another.jpg")}).json()["hits"]
+
+
+def test_changed_files_are_not_shown_and_a_map_can_be_given(
+    tmp_path: Path, image_folder: Path, tiny: Path, images: list[Path]
+) -> None:
+    folder, index = tmp_path / "images", tmp_path / "index"
+    shutil.copytree(image_folder, folder)
+    assert sslfeat("index", folder, "--encoder", tiny, "--out", index).returncode == 0
+    drawn = sslfeat("map", index / "features", "--out", tmp_path / "map", "--parquet", "--no-png")
+    assert drawn.returncode == 0, drawn.stderr
+    changed, gone, linked = (folder / path.relative_to(image_folder) for path in images[:3])
+    shutil.copy(images[5], changed)
+    gone.unlink()
+    linked.unlink()
+    linked.symlink_to("/etc/passwd")
+    with running("--index", index, "--map", tmp_path / "map.parquet") as service, service.client() as client:
+        for path, said in ((changed, "not the one any more"), (gone, "cannot be shown"), (linked, "cannot be shown")):
+            hits = client.post("/v1/search", json={"path": str(path), "top": 1}).json()["hits"]
+            row = Index.load(index).row_of(str(path))
+            answer = client.get(f"/v1/images/{row}")
+            assert answer.status_code == 404
+            assert said in answer.json()["error"]
+            assert hits
+        points = client.get("/v1/map").json()
+        table = parquet.read_table(tmp_path / "map.parquet")
+        assert points["x"] == pytest.approx(table["x"].to_pylist(), abs=1e-3)
+        assert points["y"] == pytest.approx(table["y"].to_pylist(), abs=1e-3)
+    assert sslfeat("serve", "--index", index, "--map", changed, "--port", "0").returncode == 1
 
 
 def test_another_encoders_index_is_refused(embedded: Path, tmp_path: Path) -> None:

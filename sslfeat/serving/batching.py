@@ -20,6 +20,7 @@ import numpy as np
 from sslfeat.data.decode import Decoded, Pixels, Source
 from sslfeat.data.results import Batch, Failed
 from sslfeat.inference.pipeline import ImageDecoder, Runs, embed_batch
+from sslfeat.numerics.arrays import FloatArray
 from sslfeat.serving.answers import Outcome, Refusal
 
 LONGEST_WAIT = 60  # seconds that anybody is told to wait
@@ -211,7 +212,7 @@ class Batcher:
             self.events.waited(began - job.ticket.entered)
         try:
             batch = embed_batch(self.encoder, decoder, [job.source for job in jobs])
-            outcomes = [item if isinstance(item, Failed) else item.embedding for item in batch.outcomes]
+            outcomes = [item if isinstance(item, Failed) else _finite(item.embedding) for item in batch.outcomes]
             self.events.ran(batch)
         except Exception as cause:  # whatever it is, it is these requests', and the worker goes on
             logging.getLogger(__name__).exception("a batch failed")
@@ -221,6 +222,13 @@ class Batcher:
             self.held -= len(jobs)
             self._rate += (rate - self._rate) * (SHARE if self._rate else 1)
         self._loop.call_soon_threadsafe(_deliver, jobs, outcomes, error)
+
+
+def _finite(embedding: FloatArray) -> Outcome:
+    """The embedding, or a failure: JSON has no other numbers, and nothing can be done with them."""
+    if np.isfinite(embedding).all():
+        return embedding
+    return Failed("the encoder gave numbers that are not finite")
 
 
 def _deliver(jobs: list[Job], outcomes: list[Outcome], error: Exception | None) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import resource
 import signal
 import socket
 import threading
@@ -104,6 +103,10 @@ def serve(service: Service, listener: socket.socket, announce: Callable[[], None
 
 def _allow_files(wanted: int) -> None:
     """As many open files as connections need, where the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < wanted:
         raised = wanted if hard < 0 else min(wanted, hard)
