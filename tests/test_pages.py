@@ -10,8 +10,10 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
+from sslfeat.reports.gallery import Shown, gallery
 from sslfeat.reports.render import render, write_page
 from sslfeat.reports.thumbnails import side_for, thumbnails
+from tests.browser import DESKTOP, PHONE, look, needs_browser
 
 
 def test_thumbnails_are_small_images_and_none_for_what_cannot_be_read(image_folder: Path, tmp_path: Path) -> None:
@@ -42,3 +44,38 @@ def test_pages_are_complete_escaped_and_strict(tmp_path: Path) -> None:
         render("gallery.html")
     write_page(tmp_path / "page.html", "caf\u00e9 \udcff")
     assert (tmp_path / "page.html").read_bytes() == b"caf\xc3\xa9 \\udcff"
+
+
+@needs_browser
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESKTOP, False)])
+def test_a_thumbnail_opens_the_image_larger(
+    image_folder: Path, tmp_path: Path, size: tuple[int, int], dark: bool
+) -> None:
+    names = [str(path) for path in sorted(image_folder.rglob("*.jpg"))[:3]]
+    shown = [Shown(names[0], "query", marked=True), Shown(str(tmp_path / "gone.jpg"), "gone"), Shown(names[1], "0.9")]
+    page = tmp_path / "page.html"
+    page.write_text(gallery("Found", "about it", [("one", shown)]))
+    script = """
+    const told = document.body.dataset, view = document.querySelector("dialog.view");
+    const press = (key) => view.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    const name = () => view.querySelector(".told").textContent;
+    told.closed = view.open;
+    document.querySelector("button.image").click();
+    told.open = view.open;
+    told.first = name();
+    press("ArrowLeft");
+    told.still = name() === told.first;
+    press("ArrowRight");
+    told.second = name();
+    told.modal = view.matches(":modal");
+    told.over = view.querySelector("img").getBoundingClientRect().right > innerWidth;
+    told.framed = document.querySelectorAll("figure.reference").length;
+    """
+    seen = look(page, tmp_path, size, dark, script)
+    assert seen.errors == []
+    assert [seen.told(what) for what in ("closed", "open", "still", "modal", "over")] == [
+        "false", "true", "true", "true", "false",
+    ]  # fmt: skip
+    assert seen.told("first").endswith(f"/{Path(names[0]).name}query · 1 of 2")  # what cannot be read is passed over
+    assert seen.told("second").endswith(f"/{Path(names[1]).name}0.9 · 2 of 2")
+    assert (seen.told("framed"), seen.told("wide")) == ("1", "false")
