@@ -247,6 +247,8 @@ def test_the_larger_view(page: Page, setting: Setting) -> None:
     page.click(".told button")
     found(page)
     assert link.removeprefix("#image=") == page.url.rpartition("like=")[2]
+    open_at(page, setting, "#like=nothing&image=none")
+    assert page.inner_text("#heading") == "Begin with one of these"
 
 
 def lasso(page: Page, reach: float = 0.49) -> None:

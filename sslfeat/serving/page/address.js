@@ -3,7 +3,9 @@ const KEPT = { like: "", label: "", path: "", min: "", top: "24", image: "" };
 
 export function read() {
   const found = new URLSearchParams(location.hash.slice(1));
-  return Object.fromEntries(Object.entries(KEPT).map(([name, usual]) => [name, found.get(name) ?? usual]));
+  const wanted = Object.fromEntries(Object.entries(KEPT).map(([name, usual]) => [name, found.get(name) ?? usual]));
+  for (const id of ["like", "image"]) if (!/^\d{0,15}$/.test(wanted[id])) wanted[id] = "";
+  return wanted;
 }
 
 export function addressOf(wanted) {

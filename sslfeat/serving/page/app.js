@@ -189,6 +189,7 @@ function introduce() {
   const { encoder, index } = about;
   part("about").textContent = [index && `${index.images.toLocaleString("en")} images`, encoder.name].filter(Boolean).join(" · ");
   part("about").title = `fingerprint ${encoder.fingerprint}; license: ${encoder.license}`;
+  part("or-below").hidden = !index;
   document.title = index ? `${index.name} · sslfeat` : "sslfeat";
   const labels = Object.entries(index?.labels ?? {});
   part("labels").hidden = !labels.length;
