@@ -9,8 +9,8 @@ mkdir -p "$work"
 $sslfeat train simclr "$images" --out "$work/small" --backbone resnet10_w40 --image-size 64 --batch-size 256 \
     --minutes "$minutes" --set loss=dcl --set hidden=4 --set keep_color=.5 --set grow=true --resume
 $sslfeat export "$work/small" --out "$work/sslfeat-small.onnx" --overwrite \
-    --layer "${SMALL_LAYER:-layer1:std+layer2:std+layer3:2x2+layer4,whiten=0.25,dim=512}"
+    --image-size 80 --layer "${SMALL_LAYER:-layer1:std+layer2:std+layer3:2x2+layer4,whiten=0.25,dim=512}"
 $sslfeat train distill "$images" --out "$work/tiny" --backbone resnet10_w16 --image-size 64 --batch-size 256 \
     --minutes "$tiny" --teacher "$work/sslfeat-small.onnx" --resume
 $sslfeat export "$work/tiny" --out "$work/sslfeat-tiny.onnx" --overwrite \
-    --layer "${TINY_LAYER:-layer2:std+layer3:2x2+layer4,whiten=0.25,dim=256}"
+    --image-size 80 --layer "${TINY_LAYER:-layer2:std+layer3:2x2+layer4,whiten=0.25,dim=256}"

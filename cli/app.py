@@ -20,6 +20,7 @@ from sslfeat.cli.doctor import doctor
 from sslfeat.cli.embed import embed, repair
 from sslfeat.cli.exits import ERROR, USAGE
 from sslfeat.cli.export import export
+from sslfeat.cli.groups import Commands
 from sslfeat.cli.index import index
 from sslfeat.cli.inspect import info, models, verify
 from sslfeat.cli.map import map_
@@ -35,11 +36,14 @@ from sslfeat.cli.train import train
 from sslfeat.errors import InterruptedRun, SslfeatError, UsageError
 from sslfeat.system import signals
 
+HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="sslfeat",
     help="A folder of unlabeled images becomes an image encoder: train, export, embed, probe.",
+    cls=Commands,
+    context_settings=HELP,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -69,9 +73,8 @@ for command in (
     samples,
 ):
     kind = TrainCommand if command is train else TyperCommand
-    app.command(
-        command.__name__.rstrip("_"), cls=kind, no_args_is_help=command not in (models, methods, samples, doctor, serve)
-    )(command)
+    bare = command in (models, methods, samples, doctor, serve)
+    app.command(command.__name__.rstrip("_"), cls=kind, context_settings=HELP, no_args_is_help=not bare)(command)
 debug = False
 
 

@@ -67,7 +67,7 @@ def embed(
     start = time.monotonic()
     decoding = Decoding(decode, MAX_PIXELS if max_pixels is None else max_pixels)
     options = Options(batch_size, part_size, num_workers, format_, decoding, Limits(max_seconds, max_memory << 20))
-    inputs = find_inputs(images, labels, exclude or ())
+    inputs = find_inputs(images, labels, exclude or (), note)
     _say_labels(inputs, labels)
     loaded = Encoder.load(encoder or DEFAULT, provider, threads)
     note(f"{len(inputs)} images, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")

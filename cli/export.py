@@ -37,9 +37,7 @@ def export(
     layer: Annotated[
         str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="px, with --random-init, torchvision/NAME or timm/NAME")
-    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="px; default: as in training")] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
     images: Annotated[
         list[str] | None, typer.Option(help="images to calibrate and verify with; default: the run's own")
@@ -73,8 +71,9 @@ def export(
         if source is None:
             raise UsageError(f"--random-init makes encoder files: export one of them to {target} afterwards")
         _target(
-            source, target, out, images or [], labeled, allow, layer, name, overwrite, web_runtime, trust_code, as_json
-        )
+            source, target, out, images or [], labeled, allow, (layer, image_size), name, overwrite, web_runtime, trust_code,
+            as_json,
+        )  # fmt: skip
         return
     card = (name, data_name, data_license, license, _figures(quality))
     _encoder_file(
@@ -97,8 +96,11 @@ def _encoder_file(
     layer: str | None, card: tuple[str | None, str | None, str, str, dict[str, float]], overwrite: bool,
     trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
+    from sslfeat.export.sources import run_folder
+
     pretrained = source is not None and source.startswith(("torchvision/", "timm/"))
-    if source is not None and not pretrained and not (Path(source) / "config.yaml").is_file():
+    run = None if source is None or pretrained else run_folder(source)
+    if source is not None and not pretrained and run is None:
         raise InputError(f"{source} is no run folder: an encoder file is exported to another --target ({TARGETS})")
     check_new(overwrite, out)
     with needs("export"):
@@ -110,8 +112,9 @@ def _encoder_file(
         file = export_random(random_init, image_size, seed, out, images, overwrite)
     elif pretrained:
         file = export_pretrained(str(source), out, images, card[3], overwrite, image_size=image_size)
-    else:
-        file = export_run(Path(str(source)), out, Labels(*card), images, overwrite, layer, trust_code)
+    elif run is not None:
+        labels = Labels(*card) if run == Path(str(source)) else Labels(*card).or_those_of(str(source))
+        file = export_run(run, out, labels, images, overwrite, layer, trust_code, image_size)
     parity = file.card.parity
     figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
     figures |= {"min_cosine": parity.min_cosine, "neighbor_overlap": parity.neighbor_overlap}
@@ -123,8 +126,9 @@ def _encoder_file(
 
 
 def _target(
-    source: str, target: str, out: Path | None, images: list[str], labeled: str | None, allow: bool, layer: str | None,
-    name: str | None, overwrite: bool, web_runtime: Path | None, trust_code: bool, as_json: bool,
+    source: str, target: str, out: Path | None, images: list[str], labeled: str | None, allow: bool,
+    taken: tuple[str | None, int | None], name: str | None, overwrite: bool, web_runtime: Path | None, trust_code: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     import dataclasses
 
@@ -136,7 +140,7 @@ def _target(
     out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
     check_new(overwrite, out)
     report = convert(
-        origin(source, name, images, layer, trust_code),
+        origin(source, name, images, taken[0], trust_code, taken[1]),
         ExportRequest(target, out, images, labeled, allow, overwrite, web_runtime),
     )
     if as_json:

@@ -30,6 +30,7 @@ def index(
     memory: Annotated[str | None, typer.Option(help="for searching, as 500M or 2G; default: half of what is free")] = None,
     kind: Annotated[str, typer.Option(help="auto, flat, ivf, hnsw or ivfpq")] = "auto",
     workload: Annotated[str, typer.Option(help="fastest for a batch of queries, or single ones")] = "batch",
+    exclude: Annotated[list[str] | None, typer.Option(help="leave out images that match this glob; repeatable")] = None,
     encoder: Annotated[str | None, typer.Option(help="for images; kept in mind for searching")] = None,
     add: Annotated[bool, typer.Option("--add", help="add to the index, replacing rows of the same path")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="remove the images of SOURCE from the index")] = False,
@@ -51,7 +52,7 @@ def index(
         from sslfeat.retrieval.create import requirements_of
 
         wanted = requirements_of(recall, _bytes(memory), kind, workload)
-        features, failed = _features(source, out, encoder, overwrite)
+        features, failed = _features(source, exclude or [], out, encoder, overwrite)
         with _events() as events:
             changed = _fill(features, out, metric, wanted, encoder, add or sync, sync, overwrite, events)
     _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
@@ -80,11 +81,15 @@ def _fill(
     return None
 
 
-def _features(source: list[str], out: Path, encoder: str | None, overwrite: bool) -> tuple[Path, int]:
+def _features(
+    source: list[str], exclude: list[str], out: Path, encoder: str | None, overwrite: bool
+) -> tuple[Path, int]:
     """The features folder that SOURCE is, or becomes; and how many images failed."""
     from sslfeat.features.reader import RUN_NAME
 
     if len(source) == 1 and (Path(source[0]) / RUN_NAME).is_file():
+        if exclude:
+            raise UsageError("--exclude is for images: a features folder is indexed as it is")
         return Path(source[0]), 0
     from sslfeat.cli.embed import shown
     from sslfeat.data.dataset import find_inputs
@@ -94,7 +99,7 @@ def _features(source: list[str], out: Path, encoder: str | None, overwrite: bool
     from sslfeat.inference.registry import DEFAULT
     from sslfeat.retrieval.storage import FEATURES
 
-    inputs = find_inputs(source)
+    inputs = find_inputs(source, exclude=exclude, note=note)
     loaded = Encoder.load(encoder or DEFAULT)
     note(f"{len(inputs)} images, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     with shown(len(inputs)) as report:

@@ -47,6 +47,7 @@ def train(
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed; default: the faster")] = None,
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
     compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="leave out images that match this glob; repeatable")] = None,
     probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on while training")] = None,
     keep: Annotated[str, typer.Option(help="last, or best by --probe-data")] = "last",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")] = None,
@@ -84,6 +85,7 @@ def _settings(given: dict[str, Any]) -> TrainConfig:
         "images": tuple(os.path.abspath(spec) for spec in given["images"] or ()),
         "init": os.path.abspath(init) if init and os.path.exists(init) else init,
         "probe_data": os.path.abspath(probe_data) if probe_data else None,
+        "exclude": tuple(given["exclude"] or ()),
         "options": _options(given["set_"] or [], given["teacher"]),
         "compile": given["compile_"],
         "extend": None,  # which is made out with the settings of that run

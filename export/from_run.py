@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat import __version__
-from sslfeat.data.dataset import find_inputs
+from sslfeat.data.dataset import ImageRecord, find_inputs
 from sslfeat.data.decode import Preprocess, decode
 from sslfeat.data.synthetic import draw_samples
 from sslfeat.errors import ExportError, ImageError, UsageError
@@ -24,7 +24,8 @@ from sslfeat.export.images import DRAWN
 from sslfeat.export.parity import IMAGES, check_parity
 from sslfeat.export.to_onnx import Exportable, to_bytes, to_onnx
 from sslfeat.inference.model_card import Card, Parity, Training, TrainingData
-from sslfeat.inference.onnx_model import EncoderFile, check_encoder
+from sslfeat.inference.onnx_model import EncoderFile, check_encoder, read_encoder_file
+from sslfeat.inference.registry import resolve
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.frozen import load_run, random_encoder
 from sslfeat.models.engine.run_folder import RESULT_NAME
@@ -58,6 +59,16 @@ class Labels:
                 f"as --license '{self.license}, trained on non-commercial images'"
             )
 
+    def or_those_of(self, shipped: str) -> Labels:
+        """With what the card of a shipped encoder says in place of what is not stated."""
+        card = read_encoder_file(resolve(shipped)).card
+        return dataclasses.replace(
+            self,
+            data_name=self.data_name or card.training_data.name,
+            data_license=card.training_data.license if self.data_license == UNKNOWN_LICENSE else self.data_license,
+            license=card.license if self.license == UNKNOWN_LICENSE else self.license,
+        )
+
 
 def export_run(
     run: Path,
@@ -67,18 +78,20 @@ def export_run(
     overwrite: bool = False,
     layer: str | None = None,
     trust_code: bool = False,
+    image_size: int | None = None,
 ) -> EncoderFile:
     """Export the encoder of a training run to ``out``, checked on ``images`` (default: the run's own images).
 
-    ``layer`` takes the features elsewhere than at the backbone's end; ``trust_code`` lets the run's method be a ``.py`` file.
+    ``layer`` takes the features elsewhere than at the backbone's end, ``image_size`` images of another size than those of
+    training (px); ``trust_code`` lets the run's method be a ``.py`` file.
 
     Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
     """
-    encoder, config, meta = load_run(run, layer, trust_code)
-    specs = tuple(images) or config.images
-    if not images and not all(os.path.exists(spec) for spec in specs):
+    given = find_inputs(images, "none") if images else ()
+    encoder, config, meta = load_run(run, layer, trust_code, image_size, given)
+    if not images and not all(os.path.exists(spec) for spec in config.images):
         raise ExportError(f"the images of {run} are gone: name some for the parity check with --images")
-    size = int(config.image_size or 0)
+    size = image_size or int(config.image_size or 0)
     card = Card(
         name=labels.name or out.stem,
         method=Path(config.method).stem,
@@ -93,7 +106,7 @@ def export_run(
         parity=NO_PARITY,
         training=_training(run, config, meta, labels.quality),
     )
-    raws = _readable(specs, card.preprocess)
+    raws = _readable(given or config.inputs(), card.preprocess)
     return _export(encoder, card, raws, "given" if images else "training images", out, overwrite)
 
 
@@ -135,7 +148,7 @@ def export_module(
 ) -> EncoderFile:
     """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
     if images:
-        return _export(encoder, card, _readable(images, card.preprocess), "given", out, overwrite)
+        return _export(encoder, card, _readable(find_inputs(images, "none"), card.preprocess), "given", out, overwrite)
     with _drawn() as raws:
         return _export(encoder, card, raws, DRAWN, out, overwrite)
 
@@ -156,9 +169,8 @@ def _export(encoder: Exportable, card: Card, raws: list[bytes], source: str, out
     return file
 
 
-def _readable(specs: Sequence[str], preprocess: Preprocess) -> list[bytes]:
+def _readable(inputs: Sequence[ImageRecord], preprocess: Preprocess) -> list[bytes]:
     """Up to IMAGES readable images, spread evenly over the sorted inputs."""
-    inputs = find_inputs(specs, labels="none")
     spread = [inputs[i * len(inputs) // (2 * IMAGES)] for i in range(2 * IMAGES)]
     kept: list[bytes] = []
     for raw in dict.fromkeys(item.raw for item in spread):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslfeat.data.dataset import find_inputs
+from sslfeat.errors import UsageError
 from sslfeat.inference.onnx_model import EncoderFile, read_encoder_file
 from sslfeat.inference.registry import ZOO, names, resolve
 
@@ -24,31 +26,47 @@ class Origin:
     own: tuple[str, ...] = ()
 
 
+def run_folder(source: str) -> Path | None:
+    """The run folder that ``source`` is, or that holds the weights of the shipped encoder of this name."""
+    shipped = [Path(ZOO / source)] if source in names() else []
+    return next((folder for folder in (Path(source), *shipped) if (folder / "config.yaml").is_file()), None)
+
+
 def origin(
-    path: str, name: str | None = None, images: Sequence[str] = (), layer: str | None = None, trust_code: bool = False
-) -> Origin:
+    path: str, name: str | None = None, images: Sequence[str] = (), layer: str | None = None, trust_code: bool = False,
+    image_size: int | None = None,
+) -> Origin:  # fmt: skip
     """Of a run folder (which is exported and verified first), an encoder file, or a name. Raises SslfeatError."""
-    if (Path(path) / "config.yaml").is_file():
-        return _of_run(Path(path), name, images, layer, trust_code)
+    run = run_folder(path)
+    if run is not None and (run == Path(path) or layer or image_size):
+        return _of_run(run, name or Path(path).name, images, layer, trust_code, image_size)
+    if layer or image_size:
+        raise UsageError(f"{path} is an encoder file: --layer and --image-size are for runs and shipped encoders")
     file = read_encoder_file(resolve(path))
     twins = [name for name in names() if (ZOO / name).is_dir()]
     twin = next((name for name in twins if read_encoder_file(resolve(name)).fingerprint == file.fingerprint), None)
-    return Origin(file, None if twin is None else lambda: _load(ZOO / twin, file.card.layer))
+    return Origin(
+        file, None if twin is None else lambda: _load(ZOO / twin, file.card.layer, size=file.card.preprocess.size)
+    )
 
 
-def _of_run(run: Path, name: str | None, images: Sequence[str], layer: str | None, trust_code: bool) -> Origin:
+def _of_run(
+    run: Path, name: str, images: Sequence[str], layer: str | None, trust_code: bool, image_size: int | None
+) -> Origin:
     from sslfeat.export.from_run import Labels, export_run
     from sslfeat.models.engine.config import CONFIG_NAME, load_config
 
     with tempfile.TemporaryDirectory() as folder:
-        file = export_run(
-            run, Path(folder) / "encoder.onnx", Labels(name or run.name), images, False, layer, trust_code
-        )
+        out = Path(folder) / "encoder.onnx"
+        file = export_run(run, out, Labels(name), images, False, layer, trust_code, image_size)
     own = () if images else tuple(load_config(run / CONFIG_NAME).images)
-    return Origin(file, lambda: _load(run, layer, trust_code), own)
+    return Origin(file, lambda: _load(run, layer, trust_code, image_size, images), own)
 
 
-def _load(run: Path, layer: str | None, trust_code: bool = False) -> FrozenEncoder:
+def _load(
+    run: Path, layer: str | None, trust_code: bool = False, size: int | None = None, images: Sequence[str] = ()
+) -> FrozenEncoder:
     from sslfeat.models.engine.frozen import load_run
 
-    return load_run(run, layer, trust_code)[0]
+    given = find_inputs(images, "none") if images else ()
+    return load_run(run, layer, trust_code, size, given)[0]

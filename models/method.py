@@ -106,6 +106,11 @@ class Method(nn.Module):
         """The encoder that ``__init__`` is given; a method whose encoder is no usual backbone makes its own."""
         return build_backbone(backbone, image_size)
 
+    @classmethod
+    def depends_on(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """What decides the run besides the options, such as the hash of a file that they name; kept with them."""
+        return {}
+
     def prepare(self, images: Images) -> None:
         """Called once, before the first step and before a checkpoint is restored, with all the data.
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sslfeat.cli.app import app
+from sslfeat.cli.groups import GROUPS
 from sslfeat.errors import EncoderFileError, ImageError, ProviderError, UsageError
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.onnx_model import read_encoder_file
@@ -19,16 +21,25 @@ from tests.conftest import sslfeat
 
 COMMANDS = (
     "train", "export", "adopt", "compare", "bench", "doctor", "embed", "index", "search", "dedupe", "probe", "predict",
-    "cluster", "map", "score", "info", "report", "verify", "models", "methods", "samples",
+    "cluster", "map", "score", "info", "report", "verify", "models", "methods", "samples", "serve",
 )  # fmt: skip
 
 
 def test_help_of_everything() -> None:
     listing = sslfeat("--help")
-    assert listing.returncode == 0
+    assert listing.returncode == 0 and "..." not in listing.stdout.partition("Train:")[2]  # no summary is cut
     for command in COMMANDS:
-        assert command in listing.stdout
-        assert sslfeat(command, "--help").returncode == 0
+        assert f"\n  {command} " in listing.stdout
+        assert sslfeat(command, "-h").returncode == 0
+    assert sslfeat("-h").stdout == listing.stdout
+
+
+def test_every_command_is_in_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    known = [
+        command.name or command.callback.__name__.rstrip("_") for command in app.registered_commands if command.callback
+    ]
+    assert sorted(grouped) == sorted(known)
 
 
 def test_version() -> None:

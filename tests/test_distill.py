@@ -211,6 +211,17 @@ def test_the_loss_image_by_image(
     assert figures["chance"] == pytest.approx(1 / 5)
 
 
+def test_a_run_does_not_go_on_with_another_teacher_in_the_same_file(image_folder: Path, tmp_path: Path) -> None:
+    teacher = write_tiny(tmp_path / "teacher.onnx", seed=0)
+    settings = {"image_size": 32, "batch_size": 8, "steps": 1, "options": {"teacher": str(teacher), "others": "4"}}
+    config = TrainConfig("distill", (str(image_folder),), "resnet10_w8", **settings)  # type: ignore[arg-type]
+    train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    write_tiny(tmp_path / "teacher.onnx", seed=1)
+    with pytest.raises(TrainingError, match="teacher_fingerprint"):
+        train(config, tmp_path / "run", resume=True)
+
+
 def test_a_run_learns_what_the_teacher_sees(tiny: Path, embedded: Path, image_folder: Path, tmp_path: Path) -> None:
     """The cosine rises, the map to the teacher's features is trained, and only the encoder is kept."""
     options = {"teacher": str(tiny), "features": str(embedded)}

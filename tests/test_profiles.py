@@ -156,8 +156,8 @@ def folder_of(root: Path, *names: str) -> Path:
 
 
 def test_lists_are_read_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder_of(tmp_path, "a/1.png", "a/2.png", "a/with space.png")
-    names = ["a/1.png", "a/2.png", "a/with space.png"]
+    names = ["a/#1?.png", "a/2.png", "a/with space.png"]
+    folder_of(tmp_path, *names)
     lists = tmp_path / "lists"
     lists.mkdir()
     written = {
@@ -170,6 +170,9 @@ def test_lists_are_read_as_they_are_written(tmp_path: Path, monkeypatch: pytest.
         "urls": "\n".join((tmp_path / name).as_uri() for name in names).encode(),
         "relative": "\n".join(f"../{name}" for name in names).encode(),
         "nul": "\0".join(names).encode(),
+        "utf16 without mark": "\n".join(names).encode("utf-16-le"),
+        "utf16 big": "\n".join(names).encode("utf-16-be"),
+        "bare urls": "\n".join(f"file://localhost{tmp_path / name}" for name in names).encode(),
     }
     monkeypatch.chdir(tmp_path)
     for kind, data in written.items():
@@ -191,7 +194,9 @@ def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:
         "$Recycle.Bin/4.png",
         "__MACOSX/5.png",
     )
-    assert [Path(item.name).name for item in find_inputs([tmp_path], "none")] == ["1.png"]
+    messages: list[str] = []
+    assert [Path(item.name).name for item in find_inputs([tmp_path], "none", note=messages.append)] == ["1.png"]
+    assert len(messages) == 1 and messages[0].startswith("passed over 6 folders that systems make, such as ")
 
 
 def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
@@ -207,7 +212,11 @@ def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
         "embed", tmp_path, "--encoder", tiny, "--out", tmp_path / "f", "--exclude", "thumbs", "--exclude", "*/old-*"
     )
     assert done.returncode == 0, done.stderr
-    assert "2 images" in done.stderr + done.stdout or "embedded" in done.stderr + done.stdout
+    assert "2 images" in done.stderr and "left out by --exclude: 2 images" in done.stderr
+    done = sslfeat("index", tmp_path / "a", "--exclude", "1.*", "--encoder", tiny, "--out", tmp_path / "index")
+    assert done.returncode == 0 and "1 images" in done.stderr, done.stderr
+    done = sslfeat("index", tmp_path / "f", "--exclude", "1.*", "--out", tmp_path / "other")
+    assert done.returncode == 2 and "--exclude is for images" in done.stderr
 
 
 def test_a_loose_image_beside_class_folders_takes_no_labels_away(tmp_path: Path, tiny: Path) -> None:

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.export.from_run import Labels, export_run
 from sslfeat.inference.encoder import Encoder
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.data import load_images
 from sslfeat.models.engine.frozen import WHITENING_NAME, load_run
 from sslfeat.models.engine.readout import EPSILON, Readout, Whitening
 from sslfeat.models.engine.trainer import train
+from tests.conftest import sslfeat
 
 SPEC = "layer2:std+layer3:2x2+layer4,whiten=0.25,dim=20"
 
@@ -111,3 +114,35 @@ def test_a_whitening_of_images_that_are_gone_is_refused_unless_it_is_kept(image_
     load_run(tmp_path / "run", SPEC)
     with pytest.raises(TrainingError, match="are gone"):
         load_run(tmp_path / "run", "layer4,whiten=0.25,dim=20")
+    load_run(tmp_path / "run", "layer4,whiten=0.25,dim=20", images=find_inputs([image_folder], "none"))
+    with pytest.raises(TrainingError, match="are gone"):  # of others it is not kept
+        load_run(tmp_path / "run", "layer4,whiten=0.25,dim=20")
+
+
+def test_images_of_another_size_than_in_training(image_folder: Path, tmp_path: Path) -> None:
+    settings = {"image_size": 32, "batch_size": 8, "steps": 1}
+    train(TrainConfig("simclr", (str(image_folder),), "resnet10_w8", **settings), tmp_path / "run")  # type: ignore[arg-type]
+    small = export_run(tmp_path / "run", tmp_path / "a.onnx", Labels("a"), layer="layer4,whiten=0.25,dim=20")
+    large = export_run(tmp_path / "run", tmp_path / "b.onnx", Labels("b"), layer=small.card.layer, image_size=48)
+    assert (small.card.preprocess.size, large.card.preprocess.size) == (32, 48)
+    assert large.card.parity.min_cosine > 0.9999
+    encoder = load_run(tmp_path / "run", small.card.layer, image_size=48)[0]
+    pixels = load_images(find_inputs([image_folder], "none"), 48, tmp_path).pixels
+    with torch.no_grad():
+        centered = encoder(torch.from_numpy(pixels)).mean(0)
+    assert float(centered.abs().max()) < 1e-3  # the whitening was learned from images of that size
+
+
+def test_a_shipped_encoder_is_exported_again_with_what_its_card_says(image_folder: Path, tmp_path: Path) -> None:
+    out, known = tmp_path / "again.onnx", Encoder.load("sslfeat-tiny").card
+    more = ("--layer", "layer3", "--image-size", "48", "--images", image_folder)
+    done = sslfeat("export", "sslfeat-tiny", *more, "--out", out)
+    assert done.returncode == 0, done.stderr
+    card = Encoder.load(out).card
+    assert (card.layer, card.preprocess.size, card.license) == ("layer3", 48, known.license)
+    assert (card.training_data.name, card.training_data.license) == (
+        known.training_data.name,
+        known.training_data.license,
+    )
+    done = sslfeat("export", out, "--target", "fp16", "--layer", "layer4", "--out", tmp_path / "x.onnx")
+    assert done.returncode == 2 and "is an encoder file" in done.stderr

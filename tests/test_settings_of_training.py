@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from sslfeat.data.synthetic import draw_samples
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.checkpoint import load_checkpoint, save_checkpoint
-from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config, save_config
 from sslfeat.models.engine.schedule import learning_rate
 from sslfeat.models.engine.setup import make_optimizer
 from sslfeat.models.methods.mae import MAE
@@ -82,3 +83,13 @@ def test_the_optimizers_state_comes_back_in_its_parameters_layout(tmp_path: Path
         for name in ("exp_avg", "exp_avg_sq"):
             torch.testing.assert_close(restored.state[theirs][name], optimizer.state[mine][name], rtol=0, atol=0)
             assert restored.state[theirs][name].stride() == theirs.stride(), name
+
+
+def test_excluded_images_are_left_out_of_a_run_and_of_its_export(tmp_path: Path) -> None:
+    draw_samples(tmp_path / "images", 16)
+    config = TrainConfig("rotation", (str(tmp_path / "images"),), exclude=("circles", "*0001*"))
+    left = {item.name for item in config.inputs()}
+    assert left and not any("circles" in name or "0001" in name for name in left)
+    save_config(config, tmp_path)
+    assert load_config(tmp_path / CONFIG_NAME) == config
+    assert config.sha256() == TrainConfig("rotation", ()).sha256()  # what they are decides, not how they were named

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from sslfeat.errors import FeaturesError, UsageError
-from sslfeat.evaluation.probing import knn, probe
+from sslfeat.evaluation.probing import knn, probe, regularization
 from sslfeat.evaluation.probing.labels import Labeled, LabelSource, split
-from sslfeat.evaluation.probing.logistic import Targets
+from sslfeat.evaluation.probing.logistic import Regression, Targets
 from sslfeat.evaluation.probing.multilabel import multi_labeled, probe_several, split_rows
 from sslfeat.evaluation.probing.probe import Probed
-from sslfeat.evaluation.probing.regularization import GREATEST, LEAST, STRENGTHS, BoolArray, best_fit
+from sslfeat.evaluation.probing.regularization import GREATEST, LEAST, STRENGTHS, BoolArray, Judge, best_fit
 from sslfeat.evaluation.probing.run import run_folders
 from sslfeat.evaluation.probing.splits import Contents, folds, held_out
 from sslfeat.features.reader import Features
@@ -161,6 +162,27 @@ def test_the_grid_extends_by_itself() -> None:
     assert at(-1) < min(STRENGTHS)
     assert at(0) == min(STRENGTHS)
     assert LEAST < min(STRENGTHS) < max(STRENGTHS) < GREATEST
+
+
+def test_of_many_classes_some_choose_the_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 12
+    x = (rng.normal(size=(12, 6))[y] + rng.normal(0, 0.8, (240, 6))).astype(np.float32)
+    held, weight = [np.arange(240) % 5 == 0, np.arange(240) % 5 == 1], np.ones(240, np.float32)
+
+    def judge_of(y: npt.NDArray[np.int64]) -> Judge:
+        return lambda scores, rows: float((scores.argmax(1) == y[rows]).mean())
+
+    monkeypatch.setattr(regularization, "MANY", 4)
+    found = best_fit(x, Targets(y, 12), weight, held, judge_of(y))
+    chosen = np.sort(np.random.default_rng(0).permutation(12)[:4])
+    rows = np.isin(y, chosen)
+    alone = np.searchsorted(chosen, y[rows])
+    expected = best_fit(x[rows], Targets(alone, 4), weight[rows], [out[rows] for out in held], judge_of(alone))
+    assert (found.c, found.scaling, found.validation) == (expected.c, expected.scaling, expected.validation)
+    whole = Regression(x, Targets(y, 12), weight, found.scaling).fit(found.c)
+    np.testing.assert_array_equal(found.model.weights, whole.weights)  # and all classes are fitted
+    assert found.model.weights.shape == (6, 12)
 
 
 def test_sparse_features_get_one_scale_and_dense_ones_their_own() -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from torch import nn
 
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.data import Images
 from sslfeat.models.engine.setup import make_optimizer
 from sslfeat.models.engine.trainer import train
 from sslfeat.models.methods.byol import bootstrap
@@ -205,6 +207,13 @@ def test_moco_finds_the_teachers_keys_among_those_of_earlier_batches(queue: int)
     assert isinstance(method.predictor, nn.Identity) is (queue > 0)
     if queue:
         assert torch.allclose(method.queue.rows[12:18], nn.functional.normalize(keys[0], dim=1))
+
+
+@pytest.mark.parametrize(("images", "size"), [(100, 20), (40, 10), (3, 1)])
+def test_of_few_images_few_keys_are_kept(images: int, size: int) -> None:
+    method = made("moco", queue=20)
+    method.prepare(Images(np.zeros((images, 8, 8, 3), np.uint8), (), ()))
+    assert len(method.queue.kept) == size
 
 
 def test_the_queue_keeps_the_newest_and_wraps_around() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 
+from sslfeat.data.dataset import ImageRecord, Note, find_inputs, silent
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.engine.distributed import processes_asked
 from sslfeat.models.method import Recipe
@@ -38,7 +39,8 @@ class TrainConfig:
     ``init`` names the weights that the encoder begins from (a run folder, an encoder in the box, ``timm/NAME``,
     ``torchvision/NAME``), ``extend`` a run folder that is gone on with; ``init_sha256`` is of them. ``backbone_lr``: the
     backbone's learning rate in units of ``lr``, multiplied by ``layer_decay`` for each layer behind; ``freeze_norm``: its batch
-    statistics stay. ``keep``: the ``last`` weights, or the ``best`` by the probe's nearest neighbors.
+    statistics stay. ``keep``: the ``last`` weights, or the ``best`` by the probe's nearest neighbors. ``exclude`` are globs of
+    images to leave out.
     """
 
     method: str
@@ -68,11 +70,18 @@ class TrainConfig:
     layer_decay: float | None = None
     freeze_norm: bool = False
     keep: str = "last"
+    exclude: tuple[str, ...] = ()
+
+    def inputs(self, note: Note = silent) -> list[ImageRecord]:
+        """The images to train on. Raises InputError if there are none."""
+        return find_inputs(self.images, "none", self.exclude, note)
 
     def to_yaml(self) -> str:
         """YAML with the fields in the order of this class."""
-        values = {**dataclasses.asdict(self), "images": list(self.images)}
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self._plain(), sort_keys=False, allow_unicode=True)
+
+    def _plain(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "images": list(self.images), "exclude": list(self.exclude)}
 
     def sha256(self) -> str:
         """Hash of what decides the weights: of files the names and contents, not where they lie."""
@@ -80,7 +89,8 @@ class TrainConfig:
         placeless = dataclasses.replace(
             self, images=(), probe_data=None, method=self.method_name, extend=None, init=self.init if named else None
         )
-        return hashlib.sha256(placeless.to_yaml().encode()).hexdigest()
+        values = {name: value for name, value in placeless._plain().items() if name != "exclude"}
+        return hashlib.sha256(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()).hexdigest()
 
     @property
     def method_name(self) -> str:
@@ -92,7 +102,7 @@ def load_config(path: Path) -> TrainConfig:
     """Read a config.yaml. Raises TrainingError naming the file and what is wrong in it."""
     try:
         values = yaml.safe_load(path.read_text())
-        config = TrainConfig(**{**values, "images": tuple(values["images"])})
+        config = TrainConfig(**{**values, **{name: tuple(values.get(name, ())) for name in ("images", "exclude")}})
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, TypeError, KeyError, ValueError, RecursionError) as error:
@@ -107,7 +117,7 @@ def _fits(name: str, value: Any) -> bool:
     """Whether a file's value has the type of the field ``name``."""
     if value is None:
         return name not in ("method", "seed", "accelerator", "accumulate", "freeze_norm", "keep")
-    if name == "images":
+    if name in ("images", "exclude"):
         return all(isinstance(spec, str) for spec in value)
     if name == "freeze_norm":
         return isinstance(value, bool)
@@ -206,7 +216,7 @@ def check_same(asked: TrainConfig, kept: TrainConfig, run: Path) -> None:
     """
     if asked.method_name != kept.method_name:
         raise TrainingError(f"{run} was begun with {kept.method}, not {asked.method}: choose another --out")
-    apart = ("images", "probe_data", "inputs_sha256", "method", "method_sha256")
+    apart = ("images", "exclude", "probe_data", "inputs_sha256", "method", "method_sha256")
     for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in apart):
         if getattr(asked, name) != getattr(kept, name):
             raise TrainingError(

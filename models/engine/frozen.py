@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sslfeat.data.dataset import find_inputs
+from sslfeat.data.dataset import ImageRecord
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import build_backbone
@@ -82,12 +83,17 @@ def save_encoder(path: Path, method: Method, meta: dict[str, Any]) -> None:
 
 
 def load_run(
-    run: Path, layer: str | None = None, trust_code: bool = False
+    run: Path,
+    layer: str | None = None,
+    trust_code: bool = False,
+    image_size: int | None = None,
+    images: Sequence[ImageRecord] = (),
 ) -> tuple[FrozenEncoder, TrainConfig, dict[str, Any]]:
     """The encoder of a run folder, its config, and what was noted with the weights (``images``, ``steps``).
 
     ``layer`` takes the features elsewhere than at the end (see ``Readout``); for rotation and counting the middle is often
-    better.
+    better. Whitening is learned from the run's own images, or where these are gone from ``images``, at ``image_size`` px
+    (default: as in training).
     A run of a method from a ``.py`` file needs ``trust_code``, since loading it runs that file: the one it was trained with.
     Raises TrainingError.
     """
@@ -104,14 +110,20 @@ def load_run(
         raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: it has other weights")
     frozen = _freeze(encoder)
     if frozen.whitening is not None:
-        _whiten(frozen, run, config)
+        _whiten(frozen, run, config, image_size or int(config.image_size or 0), images)
     return frozen, config, meta
 
 
-def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig) -> None:
-    """Load the whitening that is kept in the run folder, or learn it from the run's images and keep it."""
+def _whiten(
+    encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: int, images: Sequence[ImageRecord]
+) -> None:
+    """Load the whitening that is kept in the run folder, or learn it: from the run's images, then it is kept."""
     path, whitening = run / WHITENING_NAME, encoder.whitening
-    made_of = {"layer": encoder.layer, "encoder": atomic.sha256_file(run / ENCODER_NAME)}
+    made_of = {
+        "layer": encoder.layer,
+        "encoder": atomic.sha256_file(run / ENCODER_NAME),
+        "image_size": str(image_size),
+    }
     if whitening is None or encoder.readout.whiten is None:
         return
     if path.exists():
@@ -119,13 +131,18 @@ def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig) -> None:
         if meta == made_of:
             whitening.load_state_dict(tensors)
             return
-    if not all(os.path.exists(spec) for spec in config.images):
-        raise TrainingError(f"the images of {run} are gone: {encoder.layer} is learned from them")
-    inputs = find_inputs(config.images, labels="none")
+    own = all(os.path.exists(spec) for spec in config.images)
+    if not own and not images:
+        raise TrainingError(
+            f"the images of {run} are gone: name some with --images, {encoder.layer} is learned from them"
+        )
+    inputs = config.inputs() if own else images
     some = [inputs[row] for row in evenly(len(inputs), WHITENING_IMAGES)]
-    images = load_images(some, int(config.image_size or 0), run)
-    whitening.learn(encoder.pooled(images.pixels), encoder.readout.whiten)
-    write_tensors(path, whitening.state_dict(), made_of)
+    with tempfile.TemporaryDirectory() as folder:
+        pixels = load_images(some, image_size, Path(folder)).pixels
+        whitening.learn(encoder.pooled(pixels), encoder.readout.whiten)
+    if own:
+        write_tensors(path, whitening.state_dict(), made_of)
 
 
 def refuse_code(config: TrainConfig, file: Path, trusted: bool = False) -> None:

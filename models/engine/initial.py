@@ -20,7 +20,7 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME, read_tensors
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
 from sslfeat.models.engine.frozen import load_run
-from sslfeat.models.method import Method
+from sslfeat.models.method import Method, find_method
 from sslfeat.storage import atomic
 
 HEADS_ALONE = 0.05  # share of the run in which only the heads learn
@@ -44,7 +44,10 @@ def folder_of(init: str) -> Path | None:
 
 
 def with_source(config: TrainConfig) -> TrainConfig:
-    """What follows from ``init``: its backbone and image size unless others were asked for, and what its weights are."""
+    """With what decides the run besides its settings: what files of the method's options hold; of ``init`` the weights, and its
+    backbone and image size unless others were given."""
+    depends = find_method(config.method).depends_on(config.options)
+    config = dataclasses.replace(config, options={**config.options, **depends})
     if config.init is None:
         return config
     folder = folder_of(config.init)

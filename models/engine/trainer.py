@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sslfeat.data.dataset import ImageRecord, find_inputs
+from sslfeat.data.dataset import ImageRecord
 from sslfeat.errors import InterruptedRun, TrainingError
 from sslfeat.features.failures import write_failures
 from sslfeat.models.engine import config as configs
@@ -71,7 +71,7 @@ def train(
     """
     leader, begin = leads(), Begin(resume, overwrite, trust_code)
     reporter = reporter if reporter and leader else Reporter()
-    inputs = find_inputs(config.images, labels="none")
+    inputs = config.inputs(reporter.warn)
     config, fitting = with_source(config), find_method(config.method).recipe
     config = configs.with_defaults(config, fitting, len(inputs), typical_size(inputs))
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))

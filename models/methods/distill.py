@@ -9,6 +9,7 @@ shortcut: none; but a view that has lost what the teacher saw asks for guessing,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.errors import UsageError
+from sslfeat.inference.onnx_model import read_encoder_file
+from sslfeat.inference.registry import resolve
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.data import Images
 from sslfeat.models.engine.distributed import gather, rank
@@ -34,7 +37,8 @@ class Distill(MultiView):
     @dataclass(frozen=True)
     class Config(ViewConfig):
         """``teacher``: an encoder file or a name from ``sslfeat models``. ``features``: a features folder of that encoder
-        that holds the images; without one they are embedded into a folder of the run, ``teacher-...``.
+        that holds the images; without one they are embedded into a folder of the run, ``teacher-...``. ``teacher_fingerprint``
+        is filled in: a run does not go on with another encoder in the teacher's place.
 
         ``relational``: weight of the similarities to ``others`` (SEED's queue: 65,536), other images drawn at each step,
         at ``temperature`` (SEED: 0.2 and 0.01, CompRess: 0.04).
@@ -42,6 +46,7 @@ class Distill(MultiView):
 
         teacher: str = ""
         features: str = ""
+        teacher_fingerprint: str = ""
         relational: float = 1.0
         others: int = 4096
         temperature: float = 0.05
@@ -62,6 +67,11 @@ class Distill(MultiView):
         super().__init__(encoder, config)
         self.head: nn.Module = nn.Identity()
         self._taught: npt.NDArray[np.float16] = np.empty((0, 0), np.float16)
+
+    @classmethod
+    def depends_on(cls, options: dict[str, Any]) -> dict[str, Any]:
+        teacher = options.get("teacher")
+        return {"teacher_fingerprint": read_encoder_file(resolve(teacher)).fingerprint} if teacher else {}
 
     def prepare(self, images: Images) -> None:
         if not self.config.teacher:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.data import Images
 from sslfeat.models.engine.distributed import gather, rank
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import mlp
@@ -29,7 +30,8 @@ class MoCo(Taught):
 
     @dataclass(frozen=True)
     class Config(TaughtConfig):
-        """``queue``: keys kept (paper: 65,536), 0 for those of the batch. ``temperature`` (paper: 0.2).
+        """``queue``: keys kept (paper: 65,536), but of a quarter of the images at most, so that an image seldom meets a key of
+        its own among them; 0 for those of the batch. ``temperature`` (paper: 0.2).
 
         ``hidden``, ``projection_dim``: of the projector (v2: 2048, 128).
         """
@@ -54,6 +56,11 @@ class MoCo(Taught):
         self.predictor: nn.Module = nn.Identity() if config.queue else mlp(width, config.hidden, width)
         self.queue = Queue(config.queue, width) if config.queue else None
         self.teach(self.projector)
+
+    def prepare(self, images: Images) -> None:
+        if self.queue is not None:
+            size = min(self.config.queue, max(1, len(images.pixels) // 4))
+            self.queue = Queue(size, self.config.projection_dim)
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """InfoNCE in nats, the mean over pairs of views; ``accuracy``: how often the right key is the nearest."""

@@ -11,10 +11,10 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from sslfeat.errors import InputError
 
@@ -66,8 +66,15 @@ def possible_paths(name: str) -> list[bytes]:
     return [written, re.sub(rb"\\x([89a-f][0-9a-f])", lambda escape: bytes.fromhex(escape[1].decode()), written)]
 
 
+Note = Callable[[str], None]
+
+
+def silent(message: str) -> None:
+    """For callers that show nothing."""
+
+
 def find_inputs(
-    specs: Sequence[str | os.PathLike[str]], labels: str = "auto", exclude: Sequence[str] = ()
+    specs: Sequence[str | os.PathLike[str]], labels: str = "auto", exclude: Sequence[str] = (), note: Note = silent
 ) -> list[ImageRecord]:
     """All images that ``specs`` name, without repeats, sorted by the bytes of their paths.
 
@@ -75,16 +82,24 @@ def find_inputs(
     pattern, a ``.txt``/``.lst`` list (one path a line, or separated by NUL), or ``-`` for a list on standard input.
     ``labels`` is ``auto`` (class folders if the folders look like classes), ``folder`` (always the parent folder's
     name) or ``none``. What matches a glob pattern of ``exclude``, as a path below its folder or a name in that, is left
-    out. Raises InputError if a spec names nothing.
+    out. ``note`` is told what was left out. Raises InputError if a spec names nothing.
     """
     if labels not in ("auto", "folder", "none"):
         raise InputError(f"labels can be auto, folder or none, not {labels!r}")
     depths: dict[bytes, int] = {}  # path -> folders between it and the spec that named it
+    excluded: set[bytes] = set()
+    passed_over: list[bytes] = []
     for spec in specs:
         folder = os.fsencode(spec) if os.path.isdir(spec) else b""
-        for raw, depth in _expand(os.fspath(spec)):
-            if not any(_matches(raw, folder, pattern) for pattern in exclude):
+        for raw, depth in _expand(os.fspath(spec), passed_over):
+            if any(_matches(raw, folder, pattern) for pattern in exclude):
+                excluded.add(raw)
+            else:
                 depths.setdefault(raw, depth)
+    if passed_over:
+        note(f"passed over {len(passed_over)} folders that systems make, such as {os.fsdecode(passed_over[0])}")
+    if exclude:
+        note(f"left out by --exclude: {len(excluded)} images")
     if not depths:
         raise InputError(f"no images in {', '.join(map(str, specs))}: files ending in {' '.join(sorted(ENDINGS))}")
     paths = sorted(depths)
@@ -116,11 +131,11 @@ def digest(inputs: Iterable[ImageRecord]) -> str:
     return sha.hexdigest()
 
 
-def _expand(spec: str) -> Iterator[tuple[bytes, int]]:
+def _expand(spec: str, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
     if spec == "-":
         yield from _read_list(sys.stdin.buffer.read(), b"")
     elif os.path.isdir(spec):
-        yield from _walk(os.fsencode(spec))
+        yield from _walk(os.fsencode(spec), passed_over)
     elif os.path.lexists(spec):
         if os.path.splitext(spec)[1].lower() in LIST_ENDINGS:
             yield from _read_list(Path(spec).read_bytes(), os.fsencode(os.path.dirname(spec)))
@@ -142,9 +157,9 @@ def _read_list(data: bytes, folder: bytes) -> Iterator[tuple[bytes, int]]:
 
     A relative path that does not exist here is taken from the list's ``folder``, if it exists there.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if (encoding := _utf16(data)) is not None:
         try:
-            data = data.decode("utf-16").encode("utf-8", "surrogatepass")
+            data = data.decode(encoding).encode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
             raise InputError(f"a list begins as UTF-16 and is none: {error.reason}") from error
     data = data.removeprefix(codecs.BOM_UTF8)
@@ -154,19 +169,34 @@ def _read_list(data: bytes, folder: bytes) -> Iterator[tuple[bytes, int]]:
             yield _listed(line, folder), 0
 
 
+def _utf16(data: bytes) -> str | None:
+    """The kind of UTF-16 that ``data`` is in: by its byte order mark, or by every other byte being zero."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for encoding, zeros, others in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
+        if len(zeros) > 1 and 2 * zeros.count(0) > len(zeros) and not others.count(0):
+            return encoding
+    return None
+
+
 def _listed(line: bytes, folder: bytes) -> bytes:
     """The path that a line of a list stands for: as it is written, if there is such a file."""
     bare = line.strip()
     quoted = bare[1:-1] if len(bare) > 2 and bare[:1] == bare[-1:] and bare[:1] in (b'"', b"'") else bare
     readings = [line, bare, quoted]
     if quoted.lower().startswith(b"file://"):
-        readings.append(unquote_to_bytes(urlsplit(quoted).path))
+        path = quoted[len(b"file://") :]
+        path = path[path.find(b"/") :]  # behind the host, which is empty or localhost
+        readings += [path, unquote_to_bytes(path)]  # '#' and '?' are written bare by many programs
     every = [*readings, *(os.path.join(folder, path) for path in readings)]
     return next(filter(os.path.lexists, every), readings[-1])
 
 
-def _walk(root: bytes) -> Iterator[tuple[bytes, int]]:
-    """Images below ``root`` with their depth; folder links are followed, each real folder once."""
+def _walk(root: bytes, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Images below ``root`` with their depth; folder links are followed, each real folder once.
+
+    SYSTEM_FOLDERS go into ``passed_over``.
+    """
     seen: set[tuple[int, int]] = set()
     unreadable: list[bytes] = []
     for folder, subfolders, files in os.walk(
@@ -177,12 +207,13 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, int]]:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        prefix = os.path.join(folder, b"")
+        passed_over.extend(prefix + name for name in subfolders if name.lower() in SYSTEM_FOLDERS)
         subfolders[:] = sorted(
             name for name in subfolders if not name.startswith(b".") and name.lower() not in SYSTEM_FOLDERS
         )
         relative = os.path.relpath(folder, root)
         depth = 0 if relative == b"." else relative.count(os.sep.encode()) + 1
-        prefix = os.path.join(folder, b"")
         yield from ((prefix + name, depth) for name in files if _is_image(name))
     yield from ((folder, UNREADABLE) for folder in unreadable)  # becomes a line in failures.csv
 

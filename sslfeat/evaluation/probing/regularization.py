@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.errors import UsageError
-from sslfeat.evaluation.probing.logistic import SCALINGS, Linear, Regression, Targets
+from sslfeat.evaluation.probing.logistic import SCALINGS, IntArray, Linear, Regression, Targets
 from sslfeat.numerics.arrays import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -20,6 +20,9 @@ STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 LEAST, GREATEST = 1e-8, 1e5  # how far the grid extends by itself
 PATIENCE = 3  # values of c in a row that are worse than the best: larger ones, which cost most, are not tried
 UNJUDGED = 1.0  # c where no row can be held out
+MANY = (
+    1000  # classes: of more, c and scaling are chosen on so many, since the time of a fit grows with rows times classes
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ def best_fit(
     """Fit all rows with the c and the scaling that are best, on average, for the rows ``held`` out (one mask, or one a fold).
 
     Where the best c is the least or the greatest of three or more, others beyond it are tried; none once three in a row
-    were worse. Of equals the strongest
-    restraint is taken, and ``unit`` scaling. Raises UsageError for strengths that are not positive.
+    were worse. Of equals the strongest restraint is taken, and ``unit`` scaling. Of more than MANY classes, which a row has
+    one of, so many are chosen at random, and c and scaling for them. Raises UsageError for strengths that are not positive.
     """
     if not strengths or min(strengths) <= 0 or not np.isfinite(strengths).all():
         raise UsageError(f"strengths C {list(strengths)} must be positive numbers")
@@ -50,31 +53,55 @@ def best_fit(
     if not held:
         return Choice(Regression(x, targets, weight).fit(UNJUDGED), UNJUDGED, SCALINGS[0], {}, {})
     found: dict[str, tuple[float, dict[float, float], _Trial]] = {}
+    some = _some_classes(targets, held)
     for scaling in SCALINGS:
-        trials = [_Trial(x, targets, weight, out, judge, scaling) for out in held]
+        trials = [_Trial(x, targets, weight, out, judge, scaling, some) for out in held]
         tried = _tried(trials, sorted(set(strengths)))
         c = max(tried, key=lambda c: (tried[c], -c))
         found[scaling] = c, tried, trials[-1]
     scaling = max(SCALINGS, key=lambda name: max(found[name][1].values()))
     c, tried, trial = found[scaling]
-    model = Regression(x, targets, weight, scaling, trial.regression).fit(c, trial.fits[c])
+    if some is None:
+        model = Regression(x, targets, weight, scaling, trial.regression).fit(c, trial.fits[c])
+    else:
+        model = Regression(x, targets, weight, scaling).fit(c)
     return Choice(model, c, scaling, tried, {name: max(row[1].values()) for name, row in found.items()})
+
+
+def _some_classes(targets: Targets, held: Sequence[BoolArray]) -> IntArray | None:
+    """Numbers of MANY classes of which rows are held out; None: all."""
+    if targets.several or targets.classes <= MANY:
+        return None
+    judged = np.unique(targets.y[np.logical_and.reduce([np.isin(targets.y, targets.y[out]) for out in held])])
+    return np.sort(np.random.default_rng(0).permutation(judged)[:MANY])
 
 
 class _Trial:
     """Fits that have not seen the rows ``out``, each c starting from the nearest before, and how good they are for those."""
 
     def __init__(
-        self, x: FloatArray, targets: Targets, weight: FloatArray, out: BoolArray, judge: Judge, scaling: str
-    ) -> None:
-        self.regression = Regression(x, targets, np.where(out, 0, weight), scaling)
-        self.x, self.out, self.judge = x, out, judge
+        self, x: FloatArray, targets: Targets, weight: FloatArray, out: BoolArray, judge: Judge, scaling: str,
+        some: IntArray | None,
+    ) -> None:  # fmt: skip
+        """``some`` are the numbers of the classes that it is about; None: all."""
+        self.x, self.judge, self.classes, self.some = x, judge, targets.classes, some
+        if some is None:
+            self.out, fitted = out, np.where(out, 0, weight)
+        else:
+            inside = np.isin(targets.y, some)
+            self.out, fitted = out & inside, np.where(out | ~inside, 0, weight)
+            targets = Targets(np.searchsorted(some, targets.y).clip(max=len(some) - 1), len(some))
+        self.regression = Regression(x, targets, fitted, scaling)
         self.fits: dict[float, Linear] = {}
 
     def reached(self, c: float) -> float:
         near = min(self.fits, key=lambda other: abs(np.log(other / c)), default=None)
         self.fits[c] = self.regression.fit(c, None if near is None else self.fits[near])
-        return self.judge(self.fits[c].scores(self.x[self.out]), self.out)
+        scores = self.fits[c].scores(self.x[self.out])
+        if self.some is not None:
+            of_some, scores = scores, np.full((len(scores), self.classes), -np.inf, np.float32)
+            scores[:, self.some] = of_some
+        return self.judge(scores, self.out)
 
 
 def _tried(trials: Sequence[_Trial], strengths: Sequence[float]) -> dict[float, float]:

@@ -1,9 +1,9 @@
-"""The whole road on CIFAR-10, by the command line alone: train, export, embed, probe, beside the untrained encoder.
+"""The whole way on CIFAR-10, by the command line alone: train, export, embed, probe, beside the untrained encoder.
 
-    python benchmarks/road_cifar10.py DATA WORK --minutes 15
+    python benchmarks/cifar10.py DATA WORK --minutes 15
 
 DATA holds train/CLASS/*.jpg and test/CLASS/*.jpg. Everything made stays in WORK; a step whose result is there already
-is not repeated. Prints the commands and a table, and writes WORK/road_cifar10.json.
+is not repeated. Prints the commands and a table, and writes WORK/cifar10.json.
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ def main() -> None:
         knn = " ".join(f"{100 * result['knn'][k]['top1']:7.2f}" for k in ("20", "200"))
         goal = f"{GOALS[name]:+5.0f}" if name in GOALS else ""
         print(f"{name:<10} {100 * linear['top1']:7.2f} {interval:>15} {knn} {result['gain']:+6.1f} {goal}")
-    (work / "road_cifar10.json").write_text(
-        json.dumps({"minutes": options.minutes, "results": results}, indent=1) + "\n"
-    )
+    (work / "cifar10.json").write_text(json.dumps({"minutes": options.minutes, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+"""The commands in groups, in the order in which most people need them, each with its whole first sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+GROUPS = {
+    "Train": ("train", "methods"),
+    "Encode": ("embed", "models"),
+    "Search": ("index", "search", "dedupe", "map"),
+    "Judge": ("probe", "predict", "cluster", "score", "report", "compare"),
+    "Ship": ("export", "adopt", "bench", "serve"),
+    "Look after": ("info", "verify", "repair", "doctor", "samples"),
+}
+
+
+class Commands(TyperGroup):
+    """``--help`` by GROUPS."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one section a group."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, _first_sentence(self.commands[name].help or "")) for name in names])
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return paragraph.split(". ")[0].rstrip(".")
