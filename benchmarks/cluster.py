@@ -64,9 +64,7 @@ def compare(x: Rows, k: int, laps: int) -> dict[str, Any]:
     return {
         "seconds": {name: round(value, 3) for name, value in middle.items()},
         "times faster than": {name: round(middle[name] / middle["ours"], 2) for name in WAYS if name != "ours"},
-        "inertia over scikit-learn's": {
-            name: round(statistics.median(values) / best - 1, 5) for name, values in inertia.items()
-        },
+        "inertia over scikit-learn's": {name: round(statistics.median(values) / best - 1, 5) for name, values in inertia.items()},
     }
 
 

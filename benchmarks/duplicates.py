@@ -116,9 +116,7 @@ def precision(folder: Path, work: Path) -> dict[str, Any]:
     """What is called the same image in a set of distinct files, drawn on sheets."""
     began = time.perf_counter()
     found = find_duplicates(embed(distinct_files(folder), work / f"{folder.parent.name}-{folder.name}"))
-    pairs = [
-        (group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_IMAGE
-    ]
+    pairs = [(group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_IMAGE]
     for start in range(0, len(pairs), SHEET):
         part = pairs[start : start + SHEET]
         sheet = Image.new("RGB", (COLUMNS * (2 * SIDE + 8), -(-len(part) // COLUMNS) * (SIDE + 8)), "white")
@@ -182,9 +180,7 @@ def timed(count: int, dim: int) -> None:
     found = find_duplicates(ArrayVectors.of(rows))
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text().splitlines()
-    peak = (
-        int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10
-    )  # ru_maxrss: the parent's, too
+    peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10  # ru_maxrss: the parent's, too
     print(json.dumps({"vectors": count, "seconds": round(seconds, 1), "peak_mib": peak, "copies": found.copies}))
 
 
@@ -193,9 +189,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--copies", type=Path, nargs="*", default=[])
     parser.add_argument("--distinct", type=Path, nargs="*", default=[])
-    parser.add_argument(
-        "--right", nargs="*", default=[], help="SET=N: right pairs on the sheets of SET, counted by eye"
-    )
+    parser.add_argument("--right", nargs="*", default=[], help="SET=N: right pairs on the sheets of SET, counted by eye")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     path = options.work / "duplicates.json"

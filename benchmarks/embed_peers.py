@@ -144,9 +144,7 @@ def thingsvision(task: Task, watch: Stopwatch) -> Rows:
     from thingsvision import get_extractor_from_model
     from thingsvision.utils.data import DataLoader, ImageDataset
 
-    extractor = get_extractor_from_model(
-        model=build(task.model), device="cpu", preprocess=transform(task.model), backend="pt"
-    )
+    extractor = get_extractor_from_model(model=build(task.model), device="cpu", preprocess=transform(task.model), backend="pt")
 
     def embed(folder: Path) -> Rows:
         dataset = ImageDataset(
@@ -155,9 +153,7 @@ def thingsvision(task: Task, watch: Stopwatch) -> Rows:
         )  # fmt: skip
         batches = DataLoader(dataset=dataset, batch_size=task.batch_size, backend=extractor.get_backend())
         layer = {"resnet18": "avgpool", "vit_s_16": "heads"}[task.model]
-        rows: Rows = extractor.extract_features(
-            batches=batches, module_name=layer, flatten_acts=True, output_type="ndarray"
-        )
+        rows: Rows = extractor.extract_features(batches=batches, module_name=layer, flatten_acts=True, output_type="ndarray")
         return rows
 
     embed(task.warm_up)
@@ -198,9 +194,7 @@ def lightly_checkpoint(model: str, made: Path) -> None:
         for number in range(4):
             noise = np.random.default_rng(number).integers(0, 256, (224, 224, 3), dtype=np.uint8)
             Image.fromarray(noise).save(Path(folder, f"{number}.png"))
-        lightly_train.pretrain(
-            out=made, data=folder, model=name, method="simclr", epochs=1, batch_size=4, num_workers=0
-        )
+        lightly_train.pretrain(out=made, data=folder, model=name, method="simclr", epochs=1, batch_size=4, num_workers=0)
 
 
 def dataloader(task: Task, watch: Stopwatch) -> Rows:

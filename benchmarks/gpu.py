@@ -144,9 +144,7 @@ def two_processes(work: Path, device: str) -> dict[str, Any]:
                  "--image-size", 64, "--batch-size", 64, "--steps", 20, "--accelerator", ours]  # fmt: skip
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "sslfeat"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launcher, *map(str, arguments)], capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([sys.executable, *launcher, *map(str, arguments)], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-500:])
     return {"device": ours, "weights": len(load_file(work / "two" / "encoder.safetensors"))}

@@ -52,9 +52,7 @@ finally:
 """
 
 
-def make_features(
-    folder: Path, rows: npt.NDArray[np.float32], encoder: Encoder, y: npt.NDArray[np.int64] | None = None
-) -> None:
+def make_features(folder: Path, rows: npt.NDArray[np.float32], encoder: Encoder, y: npt.NDArray[np.int64] | None = None) -> None:
     """A features folder as ``sslfeat embed`` would have left it, with classes ``y``."""
     classes = np.arange(len(rows)) % 10 if y is None else y
     inputs = [ImageRecord(f"images/{n:07d}.jpg".encode(), f"class {label}") for n, label in enumerate(classes.tolist())]
@@ -124,9 +122,7 @@ def main() -> None:
     found = names[index.search(queries, top=10).rows]
     result["chosen"]["recall of other queries"] = round(recall(unit(rows), queries, found), 4)
     tight = IndexSpec("flat").memory(options.count, options.dim) // 4
-    result["within a quarter of the memory"] = build(
-        features, options.work / "tight", "--memory", str(tight), "--overwrite"
-    )
+    result["within a quarter of the memory"] = build(features, options.work / "tight", "--memory", str(tight), "--overwrite")
     print(json.dumps(result, indent=1))
     (options.work / "index_million.json").write_text(json.dumps(result, indent=1) + "\n")
 

@@ -49,9 +49,7 @@ class Rows:
         self.kept = np.concatenate([self.kept, np.ones(len(vectors), bool)])
         return ArrayVectors(vectors, columns.set_column(place, "label", pa.array(labels, pa.string())))
 
-    def found(
-        self, index: Index, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_], **how: Any
-    ) -> dict[str, Any]:
+    def found(self, index: Index, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_], **how: Any) -> dict[str, Any]:
         """Recall, and the fewest hits, of ``k`` among the rows of ``mask``."""
         k = min(k, int((mask & self.kept).sum()))
         hits = index.search(queries, top=k, **how)
@@ -89,9 +87,7 @@ def filtered(rows: Rows, index: Index, queries: FloatArray, labels: npt.NDArray[
         result[str(k)] = {
             "a class, from all": rows.found(index, queries, k, of_class, where=[f"label={asked}"]),
             "a class, from another": rows.found(index, queries[labels == other], k, of_class, where=[f"label={asked}"]),
-            "all but the own class": rows.found(
-                index, queries[labels == asked], k, ~of_class, where=[f"label!={asked}"]
-            ),
+            "all but the own class": rows.found(index, queries[labels == asked], k, ~of_class, where=[f"label!={asked}"]),
             "half of all": rows.found(index, queries, k, half, where=["path~*[0-4]"]),
         }
     return result

@@ -96,11 +96,7 @@ def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
 
 def backbone_of(method: str, options: argparse.Namespace) -> list[str]:
     """The option that names the backbone, of one size for all of a kind."""
-    return (
-        []
-        if method == OWN_BASELINE
-        else ["--backbone", options.token_backbone if method in TOKENS else options.backbone]
-    )
+    return [] if method == OWN_BASELINE else ["--backbone", options.token_backbone if method in TOKENS else options.backbone]
 
 
 def baseline_of(method: str, options: argparse.Namespace) -> str:
@@ -174,9 +170,7 @@ def plot(rows: list[dict[str, Any]], path: Path, title: str) -> None:
 
     rows = sorted(rows, key=lambda row: row["gain"])
     figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(rows) + 1.5), layout="constrained")
-    axes.barh(
-        [row["method"] for row in rows], [row["gain"] for row in rows], xerr=[row["gain_spread"] or 0 for row in rows]
-    )
+    axes.barh([row["method"] for row in rows], [row["gain"] for row in rows], xerr=[row["gain_spread"] or 0 for row in rows])
     for place, row in enumerate(rows):
         if row["goal"]:
             axes.plot([row["goal"]] * 2, [place - 0.4, place + 0.4], color="black")

@@ -94,17 +94,13 @@ def compare(rows_: int, dim: int, classes: int, laps: int) -> dict[str, Any]:
     each = {}
     for c, own, default in zip(STRENGTHS, ours, theirs, strict=True):
         others = {"scikit-learn": default, **({"scikit-learn, tol 1e-6": tight[c]} if c in tight else {})}
-        found = {
-            "ours": (regression.objective(own, c) / len(y), float((own.scores(x_test).argmax(1) == y_test).mean()))
-        }
+        found = {"ours": (regression.objective(own, c) / len(y), float((own.scores(x_test).argmax(1) == y_test).mean()))}
         for name, other in others.items():
             reached = objective(rows, y, other.coef_, other.intercept_, c)
             found[name] = (reached, float((other.predict(rows_test) == y_test).mean()))
         each[c] = found
     medians = {name: np.median(np.stack(seconds), axis=0) for name, seconds in spent.items()}
-    faster = {
-        name: np.round(medians["scikit-learn"] / medians[name], 2).tolist() for name in spent if name.startswith("ours")
-    }
+    faster = {name: np.round(medians["scikit-learn"] / medians[name], 2).tolist() for name in spent if name.startswith("ours")}
     return {
         "seconds, of the clock and of the processors": {
             name: np.round(np.stack(seconds), 2).tolist() for name, seconds in spent.items()

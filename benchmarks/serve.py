@@ -161,13 +161,9 @@ def measure(options: argparse.Namespace, work: Path, service: Service) -> dict[s
     start = statistics.median(embedded(work / "one", options.encoder)[1] for _ in range(3))
     spent = in_turns(calls, options.laps)
     rates = {name: round(options.count / seconds, 1) for name, (seconds, _) in spent.items()}
-    cores = {
-        name: round(1000 * (cpu - start * name.startswith("embed")) / options.count, 3)
-        for name, (_, cpu) in spent.items()
-    }
+    cores = {name: round(1000 * (cpu - start * name.startswith("embed")) / options.count, 3) for name, (_, cpu) in spent.items()}
     shares = {
-        name: round(rates[name] / rates["embed thumbnails" if "thumbnail" in name else "embed photographs"], 3)
-        for name in asked
+        name: round(rates[name] / rates["embed thumbnails" if "thumbnail" in name else "embed photographs"], 3) for name in asked
     }
     encoder = Encoder.load(options.encoder)
     found = asyncio.run(latency(service, encoder, photos[: min(500, len(photos))]))

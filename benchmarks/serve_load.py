@@ -111,10 +111,7 @@ def request(kind: str, images: list[bytes], rng: random.Random) -> bytes:
     if kind == "many":
         part = BOUNDARY + b'\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r\n'
         body = b"".join(b"--" + part + rng.choice(images) + b"\r\n" for _ in range(4)) + b"--" + BOUNDARY + b"--\r\n"
-        return (
-            f"{head}multipart/form-data; boundary={BOUNDARY.decode()}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
+        return f"{head}multipart/form-data; boundary={BOUNDARY.decode()}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     if kind == "broken":
         image = image[: len(image) // 3] if rng.random() < 0.5 else rng.randbytes(20_000)
     if kind == "oversized":

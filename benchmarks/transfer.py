@@ -144,11 +144,7 @@ def main() -> None:
             )
         rows["counts"] = {"searched": len(parts[0]), "queries": len(parts[1]), "classes": len(set(labels[0]))}
         for name in encoders:
-            flat = {
-                f"{where}, {column}": round(row[name][column], 1)
-                for where, row in results.items()
-                for column in COLUMNS
-            }
+            flat = {f"{where}, {column}": round(row[name][column], 1) for where, row in results.items() for column in COLUMNS}
             (options.work / f"{name}.quality.json").write_text(json.dumps(flat, indent=1) + "\n")
         (options.work / "transfer.json").write_text(json.dumps(results, indent=1) + "\n")
 

@@ -17,9 +17,7 @@ IMAGENET = ("0.485,0.456,0.406", "0.229,0.224,0.225")
 def adopt(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="an encoder by timm, DINO, CLIP, a peer, ...")],
     out: Annotated[Path, typer.Option(help="encoder file to write")] = Path("adopted.onnx"),
-    config: Annotated[
-        Path | None, typer.Option(help="its preprocessor_config.json, instead of the options below")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="its preprocessor_config.json, instead of the options below")] = None,
     size: Annotated[int | None, typer.Option(help="side of the images it takes, px")] = None,
     resize: Annotated[int | None, typer.Option(help="shorter side before the crop, px; default: --size")] = None,
     filter_: Annotated[str, typer.Option("--filter", help="bicubic, bilinear, lanczos or box")] = "bicubic",
@@ -50,9 +48,7 @@ def adopt(
     if config is not None:
         fed = read_preprocessor(config)
     elif size is None:
-        raise UsageError(
-            "how is it fed? Give --size (and --mean, --std), or its preprocessor_config.json with --config"
-        )
+        raise UsageError("how is it fed? Give --size (and --mean, --std), or its preprocessor_config.json with --config")
     else:
         fed = {"preprocess": Preprocess(resize or size, size, filter_), "mean": _three(mean), "std": _three(std)}
     request = AdoptRequest(**fed, pool=pool, output=output, name=name or out.stem, license=license)
@@ -65,9 +61,7 @@ def adopt(
     parity = file.card.parity
     if as_json:
         figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "min_cosine": parity.min_cosine}
-        say_json(
-            {"out": str(out), "bytes": len(file.data), "dim": file.card.dim, "fingerprint": file.fingerprint, **figures}
-        )
+        say_json({"out": str(out), "bytes": len(file.data), "dim": file.card.dim, "fingerprint": file.fingerprint, **figures})
         return
     say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
     say(f"beside {model}: {parity.images} images, max abs diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, cosine "

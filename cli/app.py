@@ -87,9 +87,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     show_traceback: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
 ) -> None:
     global debug
     debug = show_traceback

@@ -24,9 +24,7 @@ def cluster(
     out: Annotated[Path, typer.Option(help="folder for the assignments, centers and figures")] = Path("clusters"),
     links: Annotated[Path | None, typer.Option(help="make this folder, of links to the images of each cluster")] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with a contact sheet of each cluster")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace the clusters that --out holds, and the page")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the clusters that --out holds, and the page")] = False,
     seed: Annotated[int, typer.Option(help="of k-means")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
@@ -94,11 +92,7 @@ def _say(figures: dict[str, Any], out: Path) -> None:
     if figures["sampled"]:
         note(f"{figures['sampled']} images were clustered; each of the others went with the nearest of them")
     noise = f", {figures['noise']} images in none" if figures["noise"] else ""
-    stable = (
-        ""
-        if figures["stability"] != figures["stability"]
-        else f", stability between restarts {figures['stability']:.3f}"
-    )
+    stable = "" if figures["stability"] != figures["stability"] else f", stability between restarts {figures['stability']:.3f}"
     say(f"{out}: {figures['clusters']} clusters{noise}, silhouette {figures['silhouette']:.3f}{stable}")
     more = " ..." if figures["clusters"] > SHOWN else ""
     say("images: " + " ".join(map(str, figures["sizes"][:SHOWN])) + more)

@@ -43,9 +43,7 @@ def _say(found: Comparison) -> None:
     if found.cosine_least is not None and found.max_abs_diff is not None:
         say(f"  cosine         least {found.cosine_least:.7f}, mean {found.cosine_mean:.7f}")
         if found.cosine_bound is not None and found.share is not None:
-            say(
-                f"                 unseen: {found.cosine_bound:.7f} or more for {100 * found.share:.4g} % (95 % confidence)"
-            )
+            say(f"                 unseen: {found.cosine_bound:.7f} or more for {100 * found.share:.4g} % (95 % confidence)")
         say(f"  max abs diff   {found.max_abs_diff:.3g}")
     else:
         note("the embeddings are of different lengths: neighbors are compared alone")

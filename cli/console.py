@@ -15,8 +15,7 @@ from sslfeat.storage.atomic import finite
 
 # what would move a terminal's cursor, color it, or turn the direction of reading, as names of files can
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {
-    code: f"\\u{code:04x}"
-    for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
 PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 

@@ -29,9 +29,7 @@ def dedupe(
     ] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="write a line for every image of a group")] = None,
     html: Annotated[Path | None, typer.Option(help="write a page with the groups' images inside")] = None,
-    apply_to: Annotated[
-        Path | None, typer.Option("--apply", help="move all but the kept images to this folder")
-    ] = None,
+    apply_to: Annotated[Path | None, typer.Option("--apply", help="move all but the kept images to this folder")] = None,
     scenes: Annotated[bool, typer.Option("--scenes", help="with --apply: other shots of the same scene, too")] = False,
     decided: Annotated[
         Path | None, typer.Option(help="instead of features: groups decided on the page of 'sslfeat serve'")

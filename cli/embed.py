@@ -24,9 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
 
 def embed(
-    images: Annotated[
-        list[str], typer.Argument(help="folders, images, quoted globs, .txt lists, - for standard input")
-    ],
+    images: Annotated[list[str], typer.Argument(help="folders, images, quoted globs, .txt lists, - for standard input")],
     out: Annotated[Path, typer.Option(help="features folder")] = Path("features"),
     encoder: Annotated[str | None, typer.Option(help="encoder file, or a name from 'sslfeat models'")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images per inference; default: 4, on a GPU 32")] = None,
@@ -156,10 +154,6 @@ def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     classes = {item.label for item in inputs} - {None}
     without = sum(item.label is None for item in inputs)
     if classes and without:
-        note(
-            f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)"
-        )
+        note(f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)")
     elif not classes and labels == "auto" and len({os.path.dirname(item.raw) for item in inputs}) > 2:
-        note(
-            "labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so"
-        )
+        note("labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so")

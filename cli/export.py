@@ -31,17 +31,11 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="what to write; default: encoder.onnx, encoder-TARGET.onnx or encoder-TARGET/")
     ] = None,
-    random_init: Annotated[
-        str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")
-    ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")
-    ] = None,
+    random_init: Annotated[str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")] = None,
+    layer: Annotated[str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")] = None,
     image_size: Annotated[int | None, typer.Option(help="px; default: as in training")] = None,
     seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
-    images: Annotated[
-        list[str] | None, typer.Option(help="images to calibrate and verify with; default: the run's own")
-    ] = None,
+    images: Annotated[list[str] | None, typer.Option(help="images to calibrate and verify with; default: the run's own")] = None,
     labeled: Annotated[
         str | None, typer.Option(help="folder of class folders: kNN and probe must not lose a point by int8 either")
     ] = None,
@@ -55,9 +49,7 @@ def export(
     quality: Annotated[Path | None, typer.Option(help="for the card: a JSON file of names and figures")] = None,
     license: Annotated[str, typer.Option(help="license of the weights on the card")] = "not stated",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="run the .py file that the run's method is from")
-    ] = False,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="run the .py file that the run's method is from")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
     """Export an encoder. It is written only if its own runtime gives the reference's features on real images."""

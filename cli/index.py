@@ -81,9 +81,7 @@ def _fill(
     return None
 
 
-def _features(
-    source: list[str], exclude: list[str], out: Path, encoder: str | None, overwrite: bool
-) -> tuple[Path, int]:
+def _features(source: list[str], exclude: list[str], out: Path, encoder: str | None, overwrite: bool) -> tuple[Path, int]:
     """The features folder that SOURCE is, or becomes; and how many images failed."""
     from sslfeat.features.reader import RUN_NAME
 
@@ -163,10 +161,7 @@ def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
     figures = meta["figures"]
     if as_json:
         changes = None if changed is None else dataclasses.asdict(changed)
-        facts = {
-            name: meta[name]
-            for name in ("factory", "metric", "settings", "rows", "removed", "dim", "figures", "encoder")
-        }
+        facts = {name: meta[name] for name in ("factory", "metric", "settings", "rows", "removed", "dim", "figures", "encoder")}
         say_json({"out": str(out), **facts, "bytes": size, "seconds": round(seconds, 3), "changes": changes})
         return
     if changed is not None:

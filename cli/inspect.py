@@ -18,9 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def info(
-    path: Annotated[
-        str, typer.Argument(help="encoder file or name, target folder, training run, features folder or index")
-    ],
+    path: Annotated[str, typer.Argument(help="encoder file or name, target folder, training run, features folder or index")],
     as_json: Json = False,
 ) -> None:
     """Print the card of an encoder, or what is known of a target, a training run, a features folder or an index."""

@@ -23,15 +23,11 @@ def map_(
     labels: Annotated[
         str, typer.Option(help="features (as embedded), folder, or a table with columns path and label")
     ] = "features",
-    clusters: Annotated[Path, typer.Option(help="what 'sslfeat cluster' wrote, for --color cluster")] = Path(
-        "clusters"
-    ),
+    clusters: Annotated[Path, typer.Option(help="what 'sslfeat cluster' wrote, for --color cluster")] = Path("clusters"),
     limit: Annotated[int, typer.Option(help="images at most, a random choice of more")] = 10_000,
     side: Annotated[int, typer.Option(help="of the page's thumbnails, px")] = 40,
     png: Annotated[bool, typer.Option("--png/--no-png", help="an image of the map, too (extra: probe)")] = True,
-    parquet: Annotated[
-        bool, typer.Option("--parquet", help="a table, too: x, y, thumbnails, neighbors (OUT.parquet)")
-    ] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="a table, too: x, y, thumbnails, neighbors (OUT.parquet)")] = False,
     atlas: Annotated[bool, typer.Option("--atlas", help="write that table and open it in Embedding Atlas")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT's files")] = False,
     seed: Annotated[int, typer.Option(help="of the choice, t-SNE and UMAP")] = 0,

@@ -22,12 +22,7 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] 
         from sslfeat.models.method import find_method, method_names
     listed = {name: find_method(name) for name in method_names()}
     if as_json:
-        say_json(
-            [
-                {"name": name, **dataclasses.asdict(kind.about), "options": _options(kind)}
-                for name, kind in listed.items()
-            ]
-        )
+        say_json([{"name": name, **dataclasses.asdict(kind.about), "options": _options(kind)} for name, kind in listed.items()])
         return
     for name, kind in listed.items():
         about = kind.about

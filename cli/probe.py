@@ -25,15 +25,9 @@ FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.s
 
 def probe(
     train: Annotated[Path, typer.Argument(help="features folder with labels; with --encoder, images")],
-    test: Annotated[
-        Path | None, typer.Argument(help="another to test on; default: a fifth of each class of the first")
-    ] = None,
-    encoder: Annotated[
-        list[str] | None, typer.Option(help="embed TRAIN and TEST with this one; repeat to compare")
-    ] = None,
-    labels: Annotated[
-        str, typer.Option(help="features (as embedded), folder, or a .csv, .tsv or .parquet")
-    ] = "features",
+    test: Annotated[Path | None, typer.Argument(help="another to test on; default: a fifth of each class of the first")] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="embed TRAIN and TEST with this one; repeat to compare")] = None,
+    labels: Annotated[str, typer.Option(help="features (as embedded), folder, or a .csv, .tsv or .parquet")] = "features",
     column: Annotated[str | None, typer.Option(help="of the table of labels: the label")] = None,
     path_column: Annotated[str | None, typer.Option(help="of the table of labels: the image")] = None,
     separator: Annotated[str, typer.Option(help="divides labels, where images carry several")] = "",
@@ -209,9 +203,7 @@ def _say_classes(result: ProbeResult) -> None:
 
 
 def _say_several(result: MultiLabelResult) -> None:
-    say(
-        f"{result.train} train, {result.test} test, {result.labels} labels, mean AP by chance {100 * result.chance:.2f}%"
-    )
+    say(f"{result.train} train, {result.test} test, {result.labels} labels, mean AP by chance {100 * result.chance:.2f}%")
     interval = f"[{100 * result.low:.2f}, {100 * result.high:.2f}]"
     say(f"{f'linear C={result.c:g}, mean AP':<24} {100 * result.mean:5.2f}%  {interval}")
     _note_choice(result)

@@ -35,9 +35,7 @@ def score(
         except FeaturesError as error:
             raise FeaturesError(f"{folder}: {error}") from error
         name = features.run["encoder"]["card"]["name"]
-        found.append(
-            {"folder": str(folder), "encoder": name, "of": len(features.paths), **dataclasses.asdict(scores[-1])}
-        )
+        found.append({"folder": str(folder), "encoder": name, "of": len(features.paths), **dataclasses.asdict(scores[-1])})
     ranks = mean_ranks(scores)
     for row, rank in zip(found, ranks, strict=True):
         row["mean_rank"] = rank

@@ -26,9 +26,7 @@ def train(
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
     out: Annotated[Path, typer.Option(help="run folder")] = Path("run"),
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
-    init: Annotated[
-        str | None, typer.Option(help="begin from a run, a shipped encoder, timm/NAME, torchvision/NAME")
-    ] = None,
+    init: Annotated[str | None, typer.Option(help="begin from a run, a shipped encoder, timm/NAME, torchvision/NAME")] = None,
     extend: Annotated[Path | None, typer.Option(help="go on with a finished run, in a new --out")] = None,
     teacher: Annotated[str | None, typer.Option(help="distill: an encoder file, or a name of 'sslfeat models'")] = None,
     image_size: Annotated[int | None, typer.Option(help="px; default: from the images")] = None,
@@ -119,9 +117,7 @@ def _extended(run: Path, given: TrainConfig, trust_code: bool) -> TrainConfig:
     return settings
 
 
-def _train(
-    settings: TrainConfig, out: Path, begin: dict[str, bool], checkpoint_steps: int | None, strict: bool
-) -> None:
+def _train(settings: TrainConfig, out: Path, begin: dict[str, bool], checkpoint_steps: int | None, strict: bool) -> None:
     from sslfeat.models.engine.setup import leads
     from sslfeat.models.engine.trainer import Reporter
     from sslfeat.models.engine.trainer import train as run

@@ -98,9 +98,7 @@ def read_onnx(folder: Path, about: Artifact) -> bytes:
 def _read_by_runtime(folder: Path, main: str) -> list[str]:
     """``main``, and what runtimes read beside it unasked."""
     beside = PurePosixPath(main).with_suffix(".bin").as_posix()
-    return [
-        name for name in (main, beside) if (folder / name).is_file() or (name == main and not (folder / main).is_dir())
-    ]
+    return [name for name in (main, beside) if (folder / name).is_file() or (name == main and not (folder / main).is_dir())]
 
 
 def _inside(folder: Path, name: str) -> Path:

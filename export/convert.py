@@ -84,9 +84,7 @@ def convert(origin: Origin, request: ExportRequest) -> Report:
         return _converted(target, origin, request, sources, image_source)
 
 
-def _converted(
-    target: Target, origin: Origin, request: ExportRequest, sources: Sequence[bytes], image_source: str
-) -> Report:
+def _converted(target: Target, origin: Origin, request: ExportRequest, sources: Sequence[bytes], image_source: str) -> Report:
     file, out = origin.file, request.out
     if not sources:
         raise ExportError("there are no images to judge by: give some with --images")
@@ -110,9 +108,7 @@ def _converted(
     return report
 
 
-def _judged(
-    target: Target, source: Source, made: Path, judged: Pixels, image_source: str, request: ExportRequest
-) -> Report:
+def _judged(target: Target, source: Source, made: Path, judged: Pixels, image_source: str, request: ExportRequest) -> Report:
     file = source.file
     report = Report(target.name, "", 0, len(file.data), None, None, [], [], {}, image_source, "")
     if target.runtime is None and target.check is None:
@@ -137,9 +133,7 @@ def _judged(
     failed = [str(verdict) for verdict in verdicts if not verdict.passed]
     if failed and not request.allow:
         cure = _cure(target, image_source, verdicts, drop)
-        raise ParityError(
-            f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written{cure}"
-        )
+        raise ParityError(f"target {target.name} differs from the encoder: {'; '.join(failed)}; nothing was written{cure}")
     return dataclasses.replace(
         report, likeness=like, drop=drop, verdicts=verdicts, overridden=failed, seconds=seconds, remark=remark
     )
@@ -232,9 +226,7 @@ def _check_free(out: Path, target: Target, overwrite: bool) -> None:
     if out.is_dir() and not (out / ABOUT).exists():
         raise ExportError(f"{out} is a folder that 'sslfeat export' did not make: choose another --out")
     if out.is_dir() == target.is_file:
-        raise ExportError(
-            f"{out} is a {'folder' if out.is_dir() else 'file'}, target {target.name} is not: choose another --out"
-        )
+        raise ExportError(f"{out} is a {'folder' if out.is_dir() else 'file'}, target {target.name} is not: choose another --out")
 
 
 def _size(path: Path) -> int:

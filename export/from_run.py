@@ -143,9 +143,7 @@ def export_random(
     return export_module(encoder, card, images, out, overwrite)
 
 
-def export_module(
-    encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False
-) -> EncoderFile:
+def export_module(encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False) -> EncoderFile:
     """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
     if images:
         return _export(encoder, card, _readable(find_inputs(images, "none"), card.preprocess), "given", out, overwrite)

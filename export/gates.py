@@ -116,9 +116,7 @@ def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
             ("linear probe", drop.linear, drop.linear_interval),
         ):
             most = points if ends is None else ends[1]
-            found.append(
-                GateResult(f"{name} drop", most, gate.drop, most <= gate.drop, f"on {drop.test} images at most")
-            )
+            found.append(GateResult(f"{name} drop", most, gate.drop, most <= gate.drop, f"on {drop.test} images at most"))
     return found
 
 

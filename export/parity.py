@@ -40,9 +40,7 @@ def check_parity(encoder: torch.nn.Module, file: EncoderFile, images: Sequence[b
         raise ExportError(f"{len(images)} readable images: the parity check needs at least {max(BATCH_SIZES)}")
     wanted = _torch_embeddings(encoder, images, file.card.preprocess)
     runtime = Encoder(file, provider="cpu", threads=1)
-    found = [
-        np.stack(list(runtime.embed([os.fsdecode(path) for path in images], batch_size=size))) for size in BATCH_SIZES
-    ]
+    found = [np.stack(list(runtime.embed([os.fsdecode(path) for path in images], batch_size=size))) for size in BATCH_SIZES]
     if not all(np.isfinite(values).all() for values in (wanted, *found)):
         raise ParityError("some embeddings are not finite: the training has diverged")
     worst = max(found, key=lambda values: float(np.abs(values - wanted).max()))
@@ -75,9 +73,7 @@ def reference_pixels(path: bytes | str | Path, preprocess: Preprocess) -> npt.ND
     return np.array(transforms.center_crop(resized, preprocess.size))
 
 
-def _torch_embeddings(
-    encoder: torch.nn.Module, images: Sequence[bytes], preprocess: Preprocess
-) -> npt.NDArray[np.float32]:
+def _torch_embeddings(encoder: torch.nn.Module, images: Sequence[bytes], preprocess: Preprocess) -> npt.NDArray[np.float32]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

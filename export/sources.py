@@ -45,14 +45,10 @@ def origin(
     file = read_encoder_file(resolve(path))
     twins = [name for name in names() if (ZOO / name).is_dir()]
     twin = next((name for name in twins if read_encoder_file(resolve(name)).fingerprint == file.fingerprint), None)
-    return Origin(
-        file, None if twin is None else lambda: _load(ZOO / twin, file.card.layer, size=file.card.preprocess.size)
-    )
+    return Origin(file, None if twin is None else lambda: _load(ZOO / twin, file.card.layer, size=file.card.preprocess.size))
 
 
-def _of_run(
-    run: Path, name: str, images: Sequence[str], layer: str | None, trust_code: bool, image_size: int | None
-) -> Origin:
+def _of_run(run: Path, name: str, images: Sequence[str], layer: str | None, trust_code: bool, image_size: int | None) -> Origin:
     from sslfeat.export.from_run import Labels, export_run
     from sslfeat.models.engine.config import CONFIG_NAME, load_config
 

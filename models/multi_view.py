@@ -91,8 +91,7 @@ class MultiView(Method):
     ) -> tuple[Tensor, Tensor, Colors]:
         n = count * len(images)
         strength, gray = (
-            value.repeat(count) if isinstance(value, Tensor) else value
-            for value in self.distortion(len(images), images.device)
+            value.repeat(count) if isinstance(value, Tensor) else value for value in self.distortion(len(images), images.device)
         )
         parts = draw_crops(n, generator, scale)
         colors = draw_colors(n, generator, strength, gray_probability=gray)
@@ -184,9 +183,7 @@ def pairs(views: int, against: int | None = None) -> list[tuple[int, int]]:
 
 def partners(first: Tensor, second: Tensor) -> Figures:
     """``accuracy``: how often the nearest of the second rows (N, P), by cosine, is that of the same image; ``chance``."""
-    similarity = (
-        functional.normalize(first.detach().float(), dim=1) @ functional.normalize(second.detach().float(), dim=1).T
-    )
+    similarity = functional.normalize(first.detach().float(), dim=1) @ functional.normalize(second.detach().float(), dim=1).T
     right = similarity.argmax(1) == torch.arange(len(first), device=first.device)
     return {"accuracy": right.float().mean(), "chance": 1 / len(first)}
 

@@ -39,9 +39,7 @@ def look(page: Path, tmp_path: Path, size: tuple[int, int] = DESKTOP, dark: bool
     """Open a page without a network; ``script`` runs once it has loaded, and may set ``document.body.dataset``."""
     assert CHROMIUM is not None
     probe = f"document.body.dataset.wide = {TOO_WIDE}; {script}"
-    watched = (
-        page.read_text() + f"<script>addEventListener('load', () => setTimeout(() => {{ {probe} }}, 300))</script>"
-    )
+    watched = page.read_text() + f"<script>addEventListener('load', () => setTimeout(() => {{ {probe} }}, 300))</script>"
     copy, screenshot = tmp_path / "watched.html", tmp_path / "seen.png"
     copy.write_text(watched)
     command = [

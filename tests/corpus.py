@@ -125,9 +125,7 @@ def png(pixels: Any, color: int, depth: int = 8, interlaced: bool = False, extra
     for x, y, dx, dy in ADAM7 if interlaced else ((0, 0, 1, 1),):
         for row in pixels[y::dy, x::dx]:
             high_bits_first = np.unpackbits(row[:, None], axis=1)[:, -depth:] if depth < 8 else row
-            rows.append(
-                b"\0" + (np.packbits(high_bits_first) if depth < 8 else row.astype(f">u{depth // 8}")).tobytes()
-            )
+            rows.append(b"\0" + (np.packbits(high_bits_first) if depth < 8 else row.astype(f">u{depth // 8}")).tobytes())
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
     chunks = png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", zlib.compress(b"".join(rows)))
     return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")

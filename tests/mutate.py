@@ -122,11 +122,7 @@ def enlarge(data: bytearray, rng: random.Random) -> None:
 
 def sizes(width: int, height: int) -> list[bytes]:
     """Width and height as the headers of the formats hold them."""
-    pairs = [
-        struct.pack(code, *sides)
-        for code in (">II", "<II", ">HH", "<HH")
-        for sides in ((width, height), (height, width))
-    ]
+    pairs = [struct.pack(code, *sides) for code in (">II", "<II", ">HH", "<HH") for sides in ((width, height), (height, width))]
     tags = [struct.pack("<HHII", tag, 4, 1, side) for tag, side in ((256, width), (257, height))]
     short_tags = [struct.pack("<HHIHH", tag, 3, 1, side, 0) for tag, side in ((256, width), (257, height))]
     return [*tags, *short_tags, f"{width} {height}".encode(), *pairs]

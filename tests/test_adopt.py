@@ -300,9 +300,7 @@ def test_why_features_change_with_the_batch_is_said(tmp_path: Path) -> None:
 def outside(folder: Path, **changed: str) -> Path:
     """The model with its weights in ``w.data`` of the same folder, its first tensor said to be elsewhere."""
     path = folder / "model.onnx"
-    onnx.save(
-        onnx.load_model_from_string(foreign()), path, save_as_external_data=True, size_threshold=0, location="w.data"
-    )
+    onnx.save(onnx.load_model_from_string(foreign()), path, save_as_external_data=True, size_threshold=0, location="w.data")
     model = onnx.load(path, load_external_data=False)
     tensor = model.graph.initializer[0]
     told = {entry.key: entry.value for entry in tensor.external_data} | changed

@@ -36,9 +36,7 @@ def test_help_of_everything() -> None:
 
 def test_every_command_is_in_one_group() -> None:
     grouped = [name for names in GROUPS.values() for name in names]
-    known = [
-        command.name or command.callback.__name__.rstrip("_") for command in app.registered_commands if command.callback
-    ]
+    known = [command.name or command.callback.__name__.rstrip("_") for command in app.registered_commands if command.callback]
     assert sorted(grouped) == sorted(known)
 
 

@@ -92,10 +92,7 @@ def test_agreement_against_naive_computations() -> None:
     assert judged is not None
     pairs = [(c, y) for c, y in zip(found.tolist(), labels, strict=True) if c >= 0 and y is not None]
     assert judged.images == len(pairs)
-    best = max(
-        sum(dict(zip(range(3), order, strict=True))[c] == y for c, y in pairs)
-        for order in itertools.permutations("abc")
-    )
+    best = max(sum(dict(zip(range(3), order, strict=True))[c] == y for c, y in pairs) for order in itertools.permutations("abc"))
     assert judged.accuracy == pytest.approx(best / len(pairs))
     commonest = [max(sum(p == (c, y) for p in pairs) for y in "abc") for c in range(3)]
     assert judged.purity == pytest.approx(sum(commonest) / len(pairs))
@@ -126,8 +123,7 @@ def test_silhouette_against_the_naive_one() -> None:
     values = []
     for i in range(60):
         mean = [
-            np.mean([np.linalg.norm(x[i] - x[j]) for j in range(60) if found.assignments[j] == c and j != i])
-            for c in range(3)
+            np.mean([np.linalg.norm(x[i] - x[j]) for j in range(60) if found.assignments[j] == c and j != i]) for c in range(3)
         ]
         own = mean.pop(int(found.assignments[i]))
         values.append((min(mean) - own) / max(own, min(mean)))
@@ -165,9 +161,7 @@ def test_features_that_have_no_clusters(x: FloatArray, options: dict[str, int], 
         cluster(x, ClusterOptions(**options))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "options", [{"k": 1}, {"method": "magic"}, {"restarts": 0}, {"spherical": True, "method": "hdbscan"}]
-)
+@pytest.mark.parametrize("options", [{"k": 1}, {"method": "magic"}, {"restarts": 0}, {"spherical": True, "method": "hdbscan"}])
 def test_wrong_options(options: dict[str, int]) -> None:
     with pytest.raises(InputError):
         ClusterOptions(**options)  # type: ignore[arg-type]

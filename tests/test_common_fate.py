@@ -41,9 +41,7 @@ def test_the_flow_of_sprites_is_exact() -> None:
     grid = (2 * there + 1).permute(0, 2, 3, 1) / size - 1
     fetched = functional.grid_sample(second, grid, align_corners=False)
     inside = ((there > 1) & (there < size - 2)).all(1)
-    same_layer = torch.stack([_eroded(scene.layer == k) for k in range(3)]).any(
-        0
-    )  # not at outlines, which cover and bare
+    same_layer = torch.stack([_eroded(scene.layer == k) for k in range(3)]).any(0)  # not at outlines, which cover and bare
     error = (fetched - first).abs().mean(1)
     assert float(error[inside & same_layer].median()) < 0.01
     assert float((error[inside & same_layer] < 0.05).float().mean()) > 0.85  # the rest is hidden in the second frame

@@ -38,14 +38,10 @@ def test_every_extra_that_is_named_in_the_code_exists() -> None:
     root = Path(__file__).parent.parent
     for room in ("sslfeat", "cli", "export", "models"):
         for path in (root / room).rglob("*.py"):
-            named |= set(
-                re.findall(r"""(?:MissingExtraError|install_line|needs)\(\s*"([a-z0-9_-]+)\"""", path.read_text())
-            )
+            named |= set(re.findall(r"""(?:MissingExtraError|install_line|needs)\(\s*"([a-z0-9_-]+)\"""", path.read_text()))
     assert len(named) >= 5
     assert [
-        extra
-        for extra in named
-        if not install_line(extra).startswith("pip install ") or "checkout" in install_line(extra)
+        extra for extra in named if not install_line(extra).startswith("pip install ") or "checkout" in install_line(extra)
     ] == []
 
 
@@ -85,9 +81,7 @@ def test_a_usage_error_exits_2(monkeypatch: pytest.MonkeyPatch, error: Exception
 
 
 def test_the_package_runs_as_a_module() -> None:
-    finished = subprocess.run(
-        [sys.executable, "-m", "sslfeat", "--version"], capture_output=True, text=True, check=True
-    )
+    finished = subprocess.run([sys.executable, "-m", "sslfeat", "--version"], capture_output=True, text=True, check=True)
     assert finished.stdout == sslfeat("--version").stdout
 
 

@@ -39,9 +39,7 @@ DAMAGED_EXIF = {
     "ones": b"\xff" * 40,
 }
 A_SENTENCE = re.compile(r"[a-z0-9][^\n]{10,200}")
-NO_SENTENCE = re.compile(
-    r"0x[0-9a-f]|Error\b|^cannot be decoded: .{0,8}$|division|index out of range|NoneType|object has"
-)
+NO_SENTENCE = re.compile(r"0x[0-9a-f]|Error\b|^cannot be decoded: .{0,8}$|division|index out of range|NoneType|object has")
 
 
 def written(data: bytes, folder: Path) -> Path:
@@ -58,9 +56,7 @@ def plain(rgb: Pixels, resize: int, size: int) -> Pixels:
     """The definition: shorter side to ``resize`` by bicubic, then the center."""
     height, width = rgb.shape[:2]
     new_width, new_height = (resize * side // min(width, height) for side in (width, height))
-    resized = np.asarray(
-        Image.fromarray(np.ascontiguousarray(rgb)).resize((new_width, new_height), Image.Resampling.BICUBIC)
-    )
+    resized = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((new_width, new_height), Image.Resampling.BICUBIC))
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     return resized[top : top + size, left : left + size]
 
@@ -86,9 +82,7 @@ def test_the_corpus_has_every_promised_format_and_each_name_once() -> None:
 def test_a_lossless_file_gives_what_was_drawn(drawn: Drawn, resize: int, size: int, tmp_path: Path) -> None:
     result = decoded(drawn.data, tmp_path, resize, size)
     assert (result.height, result.width) == drawn.golden.shape[:2]
-    np.testing.assert_allclose(
-        result.pixels.astype(int), plain(drawn.golden, resize, size), rtol=0, atol=drawn.tolerance
-    )
+    np.testing.assert_allclose(result.pixels.astype(int), plain(drawn.golden, resize, size), rtol=0, atol=drawn.tolerance)
 
 
 @pytest.mark.parametrize(("resize", "size"), SIZES)

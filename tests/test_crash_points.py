@@ -94,9 +94,7 @@ def naive(encoder: str, image_folder: str, out: str, told: str) -> None:
 
 def update(encoder: str, image_folder: str, out: str, told: str) -> None:
     """The features of some of the images are made those of all."""
-    update_folder(
-        Encoder.load(encoder, "cpu", 1), find_inputs([image_folder]), Path(out), Options(part_size=PART, workers=1)
-    )
+    update_folder(Encoder.load(encoder, "cpu", 1), find_inputs([image_folder]), Path(out), Options(part_size=PART, workers=1))
 
 
 def take_over(encoder: str, image_folder: str, out: str, told: str) -> None:
@@ -236,9 +234,7 @@ def points(base: Path) -> dict[str, list[Point]]:
 
 @pytest.mark.parametrize("power_loss", POWER_LOSSES)
 @pytest.mark.parametrize("job", ["embed", "overwrite", "update", "take_over"])
-def test_crashed_anywhere_and_repeated_the_folder_is_the_same(
-    points: dict[str, list[Point]], job: str, power_loss: str
-) -> None:
+def test_crashed_anywhere_and_repeated_the_folder_is_the_same(points: dict[str, list[Point]], job: str, power_loss: str) -> None:
     crashes = [point for point in points[job] if point.power_loss == power_loss]
     assert len(crashes) >= 10
     assert not [point for point in crashes if point.fault]
@@ -299,9 +295,7 @@ def lesson(encoder: str, image_folder: str, out: str, told: str) -> None:
         (12, "no", {"renamed": b"n"}),
     ],
 )
-def test_the_modeled_disk_keeps_what_was_synced(
-    base: Path, stop_at: int, power_loss: str, left: dict[str, bytes]
-) -> None:
+def test_the_modeled_disk_keeps_what_was_synced(base: Path, stop_at: int, power_loss: str, left: dict[str, bytes]) -> None:
     place = Place(base, lesson)
     assert run_alone(place, stop_at, power_loss) == ""
     assert (contents(place.out) if place.out.exists() else {}) == left

@@ -22,9 +22,7 @@ def make(folder: Path, *names: str | bytes) -> None:
 
 
 def names(specs: list[str | Path], root: Path) -> list[str]:
-    return [
-        os.path.relpath(item.raw, os.fsencode(root)).decode("utf-8", "backslashreplace") for item in find_inputs(specs)
-    ]
+    return [os.path.relpath(item.raw, os.fsencode(root)).decode("utf-8", "backslashreplace") for item in find_inputs(specs)]
 
 
 def test_a_folder_is_searched_whole_and_sorted_by_bytes(tmp_path: Path) -> None:

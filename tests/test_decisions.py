@@ -99,9 +99,7 @@ def test_a_plan_of_the_service_is_carried_out(tmp_path: Path, image_folder: Path
         assert client.get("/v1/duplicates").json()["decisions"] == decisions
         wrong = [{"left": "/etc/passwd", "right": kept["path"], "keep": "left"}]
         assert client.post("/v1/duplicates", json={"decisions": wrong}).status_code == 422
-        as_text = client.post(
-            "/v1/duplicates", content=json.dumps({"decisions": []}), headers={"content-type": "text/plain"}
-        )
+        as_text = client.post("/v1/duplicates", content=json.dumps({"decisions": []}), headers={"content-type": "text/plain"})
         assert as_text.status_code == 415
     assert contents(images) == before
     done = sslfeat("dedupe", "--decided", written["plan"], "--apply", tmp_path / "aside", "--yes")

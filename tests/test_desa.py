@@ -138,9 +138,7 @@ def test_arrays_are_flattened_and_standardized(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded, (flat - flat.mean(0)) / flat.std(0), atol=1e-5)
 
 
-def two_views(
-    n: int, rng: np.random.Generator
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def two_views(n: int, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Three classes, Gaussian in each of two modalities, independent given the class."""
     labels = rng.integers(0, 3, n)
     centers = [np.array([[0, 0], [3, 0], [1.5, 2.6]]), np.array([[0, 0, 0], [0, 3, 0], [0, 1.5, 2.6]])]

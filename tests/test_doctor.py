@@ -41,9 +41,7 @@ def test_the_command(tmp_path: Path) -> None:
     states = {check["name"]: check["state"] for check in told["checks"]}
     assert states["provider cpu"] == "works"
     assert set(diagnostics.EXTRAS) < set(states)
-    assert all(
-        check["cure"] for check in told["checks"] if check["name"] in diagnostics.EXTRAS and check["state"] == "missing"
-    )
+    assert all(check["cure"] for check in told["checks"] if check["name"] in diagnostics.EXTRAS and check["state"] == "missing")
 
 
 @pytest.mark.parametrize(

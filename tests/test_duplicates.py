@@ -110,9 +110,7 @@ def test_apply_moves_and_undo_puts_back(doubled: tuple[Path, Path], tmp_path: Pa
     assert found.copies == 6
     assert apply(found, aside).moved == 6
     assert len(list(images.rglob("*.jpg"))) == len(before) - 6
-    assert {path.name for path in aside.rglob("*.jpg")} == {
-        Path(copy.path).name for g in found.groups for copy in g.copies
-    }
+    assert {path.name for path in aside.rglob("*.jpg")} == {Path(copy.path).name for g in found.groups for copy in g.copies}
     assert apply(found, aside).moved == 6  # nothing is left to do
     with pytest.raises(RetrievalError, match="moved before"):
         apply(find_duplicates(features), aside)

@@ -62,9 +62,7 @@ def test_pandas_reads_a_part_as_it_stands(tiny: Path, image_folder: Path, tmp_pa
         assert (frame["width"][0], frame["height"][0]) == image.size
     assert len(frame) == 7
     assert frame["embedding"][0].shape == (tiny_card().dim,)
-    assert str(pq.read_schema(tmp_path / "f" / "part-00001.parquet").field("embedding").type).startswith(
-        "fixed_size_list"
-    )
+    assert str(pq.read_schema(tmp_path / "f" / "part-00001.parquet").field("embedding").type).startswith("fixed_size_list")
 
 
 def test_bad_images_are_listed_and_the_rest_is_done(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
@@ -235,9 +233,7 @@ def test_killed_at_random_moments_the_folder_is_the_same(tiny: Path, image_folde
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_so_and_goes_on(
-    tiny: Path, image_folder: Path, tmp_path: Path, signum: signal.Signals
-) -> None:
+def test_an_interrupted_run_says_so_and_goes_on(tiny: Path, image_folder: Path, tmp_path: Path, signum: signal.Signals) -> None:
     images = many(image_folder, tmp_path / "images", 60)
     process = start(tiny, images, tmp_path / "f")
     while not any((tmp_path / "f").glob("__sslfeat__/part-*.json")):
@@ -347,10 +343,7 @@ def test_the_features_may_be_inside_the_folder_of_the_images(tiny: Path, image_f
     shutil.copytree(image_folder, images)
     for _ in range(2):
         assert run(tiny, images, images / "features").embedded == 40
-    assert (
-        update_folder(Encoder.load(tiny, "cpu"), find_inputs([images]), images / "features", Options(3, 7))[0].resumed
-        == 40
-    )
+    assert update_folder(Encoder.load(tiny, "cpu"), find_inputs([images]), images / "features", Options(3, 7))[0].resumed == 40
     with pytest.raises(FeaturesError, match="holds other files"):
         run(tiny, images, images / "circles")
 
@@ -394,9 +387,7 @@ def test_of_two_updates_one_wins_and_the_other_says_why(
     real = exchange
 
     def meanwhile(folder: Path) -> None:
-        refused = sslfeat(
-            "embed", images, "--encoder", tiny, "--out", out, "--part-size", "7", "--batch-size", "3", "--update"
-        )
+        refused = sslfeat("embed", images, "--encoder", tiny, "--out", out, "--part-size", "7", "--batch-size", "3", "--update")
         assert (refused.returncode, "being written by another process" in refused.stderr) == (1, True)
         real(folder)
 

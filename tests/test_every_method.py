@@ -57,9 +57,7 @@ def batch_of(method: Method, drawn: Images) -> torch.Tensor:
 
 
 @EVERY
-def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(
-    name: str, image_folder: Path, drawn: Images
-) -> None:
+def test_views_follow_from_the_seed_and_gradients_reach_the_encoder(name: str, image_folder: Path, drawn: Images) -> None:
     method = made(name, image_folder, drawn)
     batch = batch_of(method, drawn)
     losses = []
@@ -164,9 +162,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 @EVERY
-def test_the_exported_file_gives_the_features_of_the_torch_encoder(
-    name: str, image_folder: Path, tmp_path: Path
-) -> None:
+def test_the_exported_file_gives_the_features_of_the_torch_encoder(name: str, image_folder: Path, tmp_path: Path) -> None:
     """``export_run`` refuses a file that differs; an earlier layer goes the same way."""
     config = settings(name, image_folder)
     train(dataclasses.replace(config, steps=2), tmp_path / "run")

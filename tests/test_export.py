@@ -98,9 +98,7 @@ def test_exported_twice_the_bytes_are_the_same(run: Path, exported: Path, tmp_pa
     assert again.read_bytes() == exported.read_bytes()
 
 
-def test_a_name_is_not_part_of_what_an_encoder_is(
-    run: Path, exported: Path, image_folder: Path, tmp_path: Path
-) -> None:
+def test_a_name_is_not_part_of_what_an_encoder_is(run: Path, exported: Path, image_folder: Path, tmp_path: Path) -> None:
     """Exported under another name, from a renamed run, and with other labels: an index of the one takes the other."""
     moved = tmp_path / "a run renamed"
     shutil.copytree(run, moved)
@@ -110,10 +108,7 @@ def test_a_name_is_not_part_of_what_an_encoder_is(
     assert (other.card.name, first.card.name) == ("other", "small")
     assert other.sha256 != first.sha256
     origins = (origin(str(run), "one", [str(image_folder)]), origin(str(moved), "two", [str(image_folder)]))
-    made = [
-        convert(kind, ExportRequest("fp16", tmp_path / f"{n}.onnx", [str(image_folder)]))
-        for n, kind in enumerate(origins)
-    ]
+    made = [convert(kind, ExportRequest("fp16", tmp_path / f"{n}.onnx", [str(image_folder)])) for n, kind in enumerate(origins)]
     assert len({read_encoder_file(report.out).fingerprint for report in made} | {first.fingerprint}) == 2
     features, index, query = tmp_path / "features", tmp_path / "index", next(image_folder.rglob("*.jpg"))
     assert sslfeat("embed", image_folder, "--encoder", exported, "--out", features).returncode == 0
@@ -145,9 +140,7 @@ def test_backbones_export_with_a_dynamic_batch(backbone: str, tmp_path: Path) ->
     np.testing.assert_allclose(together, apart, atol=1e-4 * float(np.abs(apart).max()))
 
 
-def test_an_export_that_differs_is_refused_and_leaves_nothing(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_that_differs_is_refused_and_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The torch side sees pixels one gray level brighter: a preprocessing that differs, the commonest fault of all."""
     real = parity.reference_pixels
 
@@ -174,9 +167,7 @@ def test_overlap_and_cosine_against_naive_loops() -> None:
     b = a + rng.normal(scale=0.3, size=a.shape).astype(np.float32)
 
     def nearest(x: npt.NDArray[np.float32], i: int) -> set[int]:
-        cosine = {
-            j: float(x[i] @ x[j]) / float(np.linalg.norm(x[i]) * np.linalg.norm(x[j])) for j in range(30) if j != i
-        }
+        cosine = {j: float(x[i] @ x[j]) / float(np.linalg.norm(x[i]) * np.linalg.norm(x[j])) for j in range(30) if j != i}
         return set(sorted(cosine, key=lambda j: -cosine[j])[:10])
 
     naive = sum(len(nearest(a, i) & nearest(b, i)) / 10 for i in range(30)) / 30

@@ -325,11 +325,7 @@ def test_a_signed_part_that_holds_something_else_is_named(folder: Path) -> None:
         parquet(table.slice(1)),
         parquet(table.set_column(column("embedding"), "embedding", wide)),
         parquet(table.set_column(column("embedding"), "embedding", holes)),
-        parquet(
-            table.set_column(
-                column("embedding"), "embedding", table["embedding"].cast(pa.list_(pa.float64(), TINY_DIM))
-            )
-        ),
+        parquet(table.set_column(column("embedding"), "embedding", table["embedding"].cast(pa.list_(pa.float64(), TINY_DIM)))),
         parquet(table.set_column(column("path"), "path", pa.array(range(40)))),
         parquet(table.set_column(column("path"), "path", pa.array([None] * 40, pa.string()))),
         parquet(table.set_column(column("width"), "width", pa.array(["1"] * 40))),

@@ -268,9 +268,7 @@ def test_features_and_index_take_the_encoder_under_another_name(
     assert renamed.read_bytes() != tiny.read_bytes()
     assert read_encoder_file(renamed).sha256 != read_encoder_file(tiny).sha256
     assert read_encoder_file(renamed).fingerprint == read_encoder_file(tiny).fingerprint
-    again = sslfeat(
-        "embed", image_folder, "--encoder", renamed, "--out", shutil.copytree(embedded, tmp_path / "features")
-    )
+    again = sslfeat("embed", image_folder, "--encoder", renamed, "--out", shutil.copytree(embedded, tmp_path / "features"))
     assert again.returncode == 0, again.stderr
     made = sslfeat("index", embedded, "--out", tmp_path / "index")
     assert made.returncode == 0, made.stderr

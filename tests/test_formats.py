@@ -73,9 +73,7 @@ def test_the_patterns_that_the_documentation_gives(folders: dict[str, Path], wan
     pattern = f"{folders['parquet']}/*.parquet"
     files = sorted(glob.glob(pattern))
     assert pl.read_parquet(pattern).sort("path")["path"].to_list() == wanted.paths
-    assert duckdb.execute(f"select path from '{pattern}' order by path").fetchall() == [
-        (path,) for path in wanted.paths
-    ]
+    assert duckdb.execute(f"select path from '{pattern}' order by path").fetchall() == [(path,) for path in wanted.paths]
     assert list(pd.read_parquet(files)["path"]) == wanted.paths  # type: ignore[call-overload]  # its stubs know one path
     assert pq.read_table(files)["path"].to_pylist() == wanted.paths
     assert (folders["parquet"] / "__sslfeat__/failures.csv").exists()

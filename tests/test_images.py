@@ -22,9 +22,7 @@ EXACT = Preprocess(resize=16, size=16)
 def scene(width: int = 90, height: int = 60) -> Image.Image:
     """An image without symmetry, so that any turn or flip shows."""
     rows, columns = np.mgrid[0:height, 0:width]
-    return Image.fromarray(
-        np.stack([columns * 255 // width, rows * 255 // height, (rows * columns) % 251], 2).astype(np.uint8)
-    )
+    return Image.fromarray(np.stack([columns * 255 // width, rows * 255 // height, (rows * columns) % 251], 2).astype(np.uint8))
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -50,9 +48,7 @@ def plain(image: Image.Image, resize: int, size: int) -> Pixels:
     return np.asarray(image)[top : top + size, left : left + size]
 
 
-@pytest.mark.parametrize(
-    ("width", "height"), [(90, 60), (60, 90), (61, 61), (7, 33), (500, 333), (1, 1), (16, 16), (3, 40)]
-)
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90), (61, 61), (7, 33), (500, 333), (1, 1), (16, 16), (3, 40)])
 @pytest.mark.parametrize(("resize", "size"), [(16, 16), (37, 32), (256, 224)])
 def test_resize_and_crop_equal_the_plain_definition(width: int, height: int, resize: int, size: int) -> None:
     image = scene(width, height)

@@ -135,9 +135,7 @@ def test_a_run_is_gone_on_with_heads_and_all(run: Path, image_folder: Path, tmp_
     assert all(torch.equal(before[name], after[name]) for name in before)
     from sslfeat.models.engine.checkpoint import read_tensors
 
-    heads = [
-        read_tensors(folder / "last.ckpt")[0]["module.projector.0.weight"] for folder in (run, tmp_path / "longer")
-    ]
+    heads = [read_tensors(folder / "last.ckpt")[0]["module.projector.0.weight"] for folder in (run, tmp_path / "longer")]
     assert torch.equal(heads[0], heads[1])
     more = extended(run, TrainConfig("simclr", (), options={"temperature": "0.5"}))
     assert extended(tmp_path / "longer", TrainConfig("", ())).images == (str(image_folder),)
@@ -153,9 +151,7 @@ def test_the_best_weights_are_kept(image_folder: Path, tmp_path: Path, monkeypat
 
     figures = iter([0.3, 0.8, *[0.5] * 20])
     monkeypatch.setattr(online_eval, "probe_figures", lambda *_: {"linear": 0.5, "knn": next(figures)})
-    config = TrainConfig(
-        "simclr", (str(image_folder),), "resnet10_w8", probe_data=str(image_folder), keep="best", **SMALL
-    )
+    config = TrainConfig("simclr", (str(image_folder),), "resnet10_w8", probe_data=str(image_folder), keep="best", **SMALL)
     result = train(config, tmp_path / "run")
     with (tmp_path / "run" / "watch.csv").open() as file:
         best = max(csv.DictReader(file), key=lambda row: float(row["knn"]))

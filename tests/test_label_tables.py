@@ -26,9 +26,7 @@ def table(
 ) -> Path:
     rows = zip(names or PATHS, values or KINDS, strict=True)
     file = tmp_path / "labels.csv"
-    file.write_text(
-        "\n".join([head, *(f"{name}{by}{value}" for name, value in rows)]) + "\n", encoding="utf-8", newline=""
-    )
+    file.write_text("\n".join([head, *(f"{name}{by}{value}" for name, value in rows)]) + "\n", encoding="utf-8", newline="")
     return file
 
 

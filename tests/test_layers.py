@@ -38,9 +38,7 @@ MAY_IMPORT = {
 }
 FILES = {  # dotted name -> file, each once: the links inside the package are left out
     "sslfeat"
-    + "".join(
-        f".{part}" for part in (path.relative_to(ROOT).with_suffix("").parts) if part not in ("sslfeat", "__init__")
-    ): path
+    + "".join(f".{part}" for part in (path.relative_to(ROOT).with_suffix("").parts) if part not in ("sslfeat", "__init__")): path
     for room in ("sslfeat", "cli", "export", "models")
     for path in sorted((ROOT / room).rglob("*.py"))
     if room != "sslfeat" or path.relative_to(ROOT).parts[1] not in ("cli", "export", "models")
@@ -78,9 +76,7 @@ def test_the_runtime_knows_no_torch() -> None:
 
 
 def test_there_is_no_circle() -> None:
-    list(
-        TopologicalSorter({name: GRAPH[name] - {"sslfeat"} for name in GRAPH if name not in ROOT_FILES}).static_order()
-    )
+    list(TopologicalSorter({name: GRAPH[name] - {"sslfeat"} for name in GRAPH if name not in ROOT_FILES}).static_order())
 
 
 def test_a_name_is_one_class() -> None:

@@ -17,9 +17,7 @@ from sslfeat.numerics.arrays import FloatArray
 STRENGTHS = (1e-3, 1e-1, 10.0)
 
 
-def rows(
-    n: int = 600, classes: int = 5, dim: int = 20
-) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def rows(n: int = 600, classes: int = 5, dim: int = 20) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """Overlapping classes; correlated units of very different scales, one of them constant."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, classes, n)

@@ -86,9 +86,7 @@ def test_fifty_random_changes_leave_what_they_should(kind: str, tmp_path: Path) 
         what = images.rng.choice(["add", "remove", "sync", "sync", "modify"])
         if what == "add" or len(images.rows) < 60:
             images.new(images.rng.randint(1, 30))
-            change(
-                index, images.vectors(sorted({*sorted(images.rows)[-40:], *images.some()})), requirements=requirements
-            )
+            change(index, images.vectors(sorted({*sorted(images.rows)[-40:], *images.some()})), requirements=requirements)
             change(index, images.vectors(sorted(images.rows)), requirements=requirements)
         elif what == "remove":
             gone = images.some()
@@ -107,9 +105,7 @@ def test_fifty_random_changes_leave_what_they_should(kind: str, tmp_path: Path) 
             images.check(index)
     index_now = Index.load(index)
     assert len(index_now) == len(images.rows)
-    alive = [
-        path for path, gone in zip(index_now.columns["path"].to_pylist(), index_now.removed, strict=True) if not gone
-    ]
+    alive = [path for path, gone in zip(index_now.columns["path"].to_pylist(), index_now.removed, strict=True) if not gone]
     assert sorted(alive) == sorted(images.rows)
     found = index_now.search(np.stack([images.vector(path) for path in alive]), top=1)
     right = [found.of(number)[0].path == path for number, path in enumerate(alive)]
@@ -141,9 +137,7 @@ def test_only_what_changed_is_touched(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_another_encoders_features_are_refused_naming_both(tmp_path: Path) -> None:
     images = Images(0)
     images.new(20)
-    one, other = (
-        {"name": name, "fingerprint": name * 20, "precision": "fp32", "path": None} for name in ("one", "two")
-    )
+    one, other = ({"name": name, "fingerprint": name * 20, "precision": "fp32", "path": None} for name in ("one", "two"))
     vectors = images.vectors(sorted(images.rows))
     Index.build(ArrayVectors(vectors.embeddings, vectors.columns, one)).save(tmp_path / "index")
     with pytest.raises(RetrievalError, match=r"'two' \(twotwotwotwo\).*'one' \(oneoneoneone\)"):
@@ -312,9 +306,7 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Index.load(index)
 
 
-def test_a_large_file_is_verified_once_and_again_when_it_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_verified_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = Images(0)
     images.new(30)
     index = tmp_path / "index"

@@ -94,9 +94,7 @@ def test_a_file_that_was_replaced_with_its_size_and_time_kept_is_noticed(images:
     assert now.unchanged(before).tolist() == [0, 1, MISSING, 3]
 
 
-def test_the_identity_is_of_content_and_not_of_place(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_identity_is_of_content_and_not_of_place(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = take(images, hashed=True)
     shutil.copytree(images, tmp_path / "elsewhere" / "deep", copy_function=shutil.copyfile)  # with other times
     second = take(tmp_path / "elsewhere" / "deep", hashed=True)
@@ -127,9 +125,7 @@ def test_a_moved_folder_is_the_same_images(images: Path, tmp_path: Path) -> None
     assert now.unchanged(before).tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    "names", [[], [b"x.jpg"], [b"/x.jpg", b"/y/z.jpg"], [b"/a/x.jpg", b"a/x.jpg"], [b"ab/1", b"abc/1"]]
-)
+@pytest.mark.parametrize("names", [[], [b"x.jpg"], [b"/x.jpg", b"/y/z.jpg"], [b"/a/x.jpg", b"a/x.jpg"], [b"ab/1", b"abc/1"]])
 def test_inputs_without_a_common_folder(names: list[bytes]) -> None:
     manifest = Manifest.take([ImageRecord(name) for name in names])
     assert manifest.root in (b"", b"/")

@@ -205,9 +205,7 @@ def test_awareness_costs_the_error_of_predicting_the_differences(name: str, view
         loss, figures = method.loss(seen)
         without, _ = plain_method.loss(seen)
         features = method.encode(seen.whole)
-        couples = torch.stack(
-            [torch.cat([features[i], features[(i + 6) % len(features)]]) for i in range(len(features))]
-        )
+        couples = torch.stack([torch.cat([features[i], features[(i + 6) % len(features)]]) for i in range(len(features))])
         predicted = method.difference(couples)
     error = naive_difference(seen.described.tolist(), seen.colored.tolist(), predicted.tolist(), 6)
     assert float(figures["error"]) == pytest.approx(error, rel=1e-4)

@@ -55,9 +55,7 @@ def test_mutants_are_the_same_for_a_seed_and_others_for_another() -> None:
     whole = [data for _, data in originals()]
     kinds = {kind for kind, _ in originals()}
     assert kinds == set(FORMATS)
-    changed = [
-        data != whole[number % len(whole)] for number, (_, data) in enumerate(mutants(len(whole) * len(MUTATIONS)))
-    ]
+    changed = [data != whole[number % len(whole)] for number, (_, data) in enumerate(mutants(len(whole) * len(MUTATIONS)))]
     assert np.mean(changed) > 0.9
 
 
@@ -76,9 +74,7 @@ def test_every_mutant_is_embedded_or_listed_as_failed(tiny: Path, damaged: Path,
     assert len(features.paths) == summary.embedded
     assert np.isfinite(features.embeddings).all()
     assert list(verify(tmp_path / "f")) == []
-    done, whole = (
-        Counter(kind_of(Path(name)) for name in names) for names in (features.paths, [i.name for i in inputs])
-    )
+    done, whole = (Counter(kind_of(Path(name)) for name in names) for names in (features.paths, [i.name for i in inputs]))
     print("\nembedded, failed: ", *(f"{kind} {done[kind]}, {whole[kind] - done[kind]};" for kind in FORMATS))
 
 

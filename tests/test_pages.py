@@ -48,9 +48,7 @@ def test_pages_are_complete_escaped_and_strict(tmp_path: Path) -> None:
 
 @needs_browser
 @pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESKTOP, False)])
-def test_a_thumbnail_opens_the_image_larger(
-    image_folder: Path, tmp_path: Path, size: tuple[int, int], dark: bool
-) -> None:
+def test_a_thumbnail_opens_the_image_larger(image_folder: Path, tmp_path: Path, size: tuple[int, int], dark: bool) -> None:
     names = [str(path) for path in sorted(image_folder.rglob("*.jpg"))[:3]]
     shown = [Shown(names[0], "query", marked=True), Shown(str(tmp_path / "gone.jpg"), "gone"), Shown(names[1], "0.9")]
     page = tmp_path / "page.html"

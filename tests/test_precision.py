@@ -66,9 +66,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settled(path: Path, images: Path, asked: str, said: list[str] | None = None) -> Encoder:
     file = check_encoder(path.read_bytes())
     sources = [item.raw for item in find_inputs([images])]
-    return settle(
-        file, Encoder(file, "cpu"), sources, asked, Decoding(), None, (said if said is not None else []).append
-    )
+    return settle(file, Encoder(file, "cpu"), sources, asked, Decoding(), None, (said if said is not None else []).append)
 
 
 def test_int8_is_taken_where_it_holds(images: Path, tmp_path: Path) -> None:
@@ -148,9 +146,7 @@ def test_a_kept_encoder_must_be_there(images: Path, tmp_path: Path) -> None:
         load_encoder(tmp_path / "f", str(path))
 
 
-def test_no_image_that_ranges_are_taken_from_judges(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_image_that_ranges_are_taken_from_judges(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Pixels] = []
     judged: list[Pixels] = []
     quantized, begin = auto_precision._quantized, auto_precision._Bench.__init__
@@ -194,9 +190,7 @@ def test_each_bound_refuses_alone() -> None:
 
     def holds(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> auto_precision.PrecisionTrial:
         bench = auto_precision._Bench(Rows(before), pixels)  # type: ignore[arg-type]
-        return bench.compare(
-            ("int8", "onnxruntime"), Rows(after), auto_precision.PrecisionTrial(None, None, 2.0, False)
-        )
+        return bench.compare(("int8", "onnxruntime"), Rows(after), auto_precision.PrecisionTrial(None, None, 2.0, False))
 
     swapped = holds(alike, alike[:, ::-1].copy())
     assert (swapped.cosine_bound or 0) > 0.9999

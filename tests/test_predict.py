@@ -47,9 +47,7 @@ def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, t
     assert str(image_folder.parent) not in page.read_text()
 
 
-def test_another_encoders_features_and_damaged_probes_are_refused(
-    embedded: Path, image_folder: Path, tmp_path: Path
-) -> None:
+def test_another_encoders_features_and_damaged_probes_are_refused(embedded: Path, image_folder: Path, tmp_path: Path) -> None:
     assert sslfeat("probe", embedded, "--out", tmp_path / "probe").returncode == 0
     other = write_tiny(tmp_path / "other.onnx", seed=5)
     assert sslfeat("embed", image_folder, "--encoder", other, "--out", tmp_path / "c").returncode == 0
@@ -95,13 +93,8 @@ def test_the_better_encoder_is_named_first_with_its_gain() -> None:
     from sslfeat.evaluation.probing.bootstrap import Paired
 
     worse = _against("mine", "theirs", Paired(-0.05, -0.08, -0.02, 60, 10, 1e-6))
-    assert (
-        worse
-        == "theirs is 5.00 points better than mine [+2.00, +8.00] (McNemar p = 1e-06; 60 right alone, 10 the other)"
-    )
+    assert worse == "theirs is 5.00 points better than mine [+2.00, +8.00] (McNemar p = 1e-06; 60 right alone, 10 the other)"
     better = _against("mine", "theirs", Paired(0.01, -0.02, 0.04, 9, 10, 0.6))
-    assert better.startswith(
-        "mine is 1.00 points better than theirs [-2.00, +4.00] (McNemar p = 0.6; 10 right alone, 9 the"
-    )
+    assert better.startswith("mine is 1.00 points better than theirs [-2.00, +4.00] (McNemar p = 0.6; 10 right alone, 9 the")
     assert better.endswith(": may be chance")
     assert _against("mine", "theirs", Paired(0, -0.02, 0.02, 5, 5, 1)).startswith("mine and theirs are equally good")

@@ -41,9 +41,7 @@ def test_separable_and_random_features() -> None:
     assert easy.knn[20].top1 == 1
     assert easy.majority == pytest.approx(1 / 3)
     rng = np.random.default_rng(0)
-    train, test = (
-        labels.Labeled(rng.normal(size=(300, 16)).astype(np.float32), [f"c{i % 3}" for i in range(300)]) for _ in "ab"
-    )
+    train, test = (labels.Labeled(rng.normal(size=(300, 16)).astype(np.float32), [f"c{i % 3}" for i in range(300)]) for _ in "ab")
     assert 0.2 < probe.probe(train, test).linear.top1 < 0.47
 
 
@@ -222,9 +220,7 @@ def test_rare_classes_are_left_out_when_asked_and_balanced_weights_help_them() -
     result = run_folders(features(rare), None, ProbeOptions(), min_images=2).result
     assert result.classes == 2  # type: ignore[union-attr]
     plain, even = (
-        probe.probe(
-            *labels.split(labels.labeled(features(rare), min_images=2), 0.4, 0), ProbeOptions(class_weight=weight)
-        )
+        probe.probe(*labels.split(labels.labeled(features(rare), min_images=2), 0.4, 0), ProbeOptions(class_weight=weight))
         for weight in (None, "balanced")
     )
     assert min(row.recall for row in even.per_class) > min(row.recall for row in plain.per_class)

@@ -94,9 +94,7 @@ def test_profiles_that_say_nothing_change_nothing() -> None:
     for profile in (srgb, b"no profile at all", wide_gamut()[:200], wide_gamut()[:128] + b"\xff" * 300):
         assert np.array_equal(pixels(encoded(image, "PNG", icc_profile=profile)), plain)
     same = np.asarray(gray.convert("RGB")).astype(int)
-    assert np.array_equal(
-        pixels(encoded(gray, "PNG", icc_profile=wide_gamut())), same
-    )  # a profile of RGB, pixels of gray
+    assert np.array_equal(pixels(encoded(gray, "PNG", icc_profile=wide_gamut())), same)  # a profile of RGB, pixels of gray
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
@@ -178,9 +176,7 @@ def test_lists_are_read_as_they_are_written(tmp_path: Path, monkeypatch: pytest.
     for kind, data in written.items():
         (lists / f"{kind}.txt").write_bytes(data)
         found = find_inputs([f"lists/{kind}.txt"], "none")
-        assert sorted(os.path.realpath(item.raw).decode() for item in found) == [
-            str(tmp_path / name) for name in names
-        ], kind
+        assert sorted(os.path.realpath(item.raw).decode() for item in found) == [str(tmp_path / name) for name in names], kind
 
 
 def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:
@@ -201,16 +197,12 @@ def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:
 
 def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
     folder_of(tmp_path, "a/1.png", "a/2.png", "thumbs/1.png", "b/old-3.png")
-    assert (
-        len(find_inputs([tmp_path], "none", [tmp_path.name])) == 4
-    )  # what is above the folder that was given is not asked
+    assert len(find_inputs([tmp_path], "none", [tmp_path.name])) == 4  # what is above the folder that was given is not asked
     assert [item.name[len(str(tmp_path)) :] for item in find_inputs([tmp_path], "none", ["thumbs", "old-*"])] == [
         "/a/1.png",
         "/a/2.png",
     ]
-    done = sslfeat(
-        "embed", tmp_path, "--encoder", tiny, "--out", tmp_path / "f", "--exclude", "thumbs", "--exclude", "*/old-*"
-    )
+    done = sslfeat("embed", tmp_path, "--encoder", tiny, "--out", tmp_path / "f", "--exclude", "thumbs", "--exclude", "*/old-*")
     assert done.returncode == 0, done.stderr
     assert "2 images" in done.stderr and "left out by --exclude: 2 images" in done.stderr
     done = sslfeat("index", tmp_path / "a", "--exclude", "1.*", "--encoder", tiny, "--out", tmp_path / "index")

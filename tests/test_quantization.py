@@ -52,9 +52,7 @@ def test_weights_alone_in_8_bits_are_nearly_the_same_and_a_quarter_of_the_size()
     assert len(small) < 0.27 * len(file.data)
     rows = Encoder(file, provider="cpu").run(pixels)
     assert cosines(OnnxRuntimeBackend(small, "cpu", 1).run(pixels), rows).min() > 0.999
-    kinds = {
-        tensor.data_type for tensor in onnx.load_model_from_string(small).graph.initializer if len(tensor.dims) == 4
-    }
+    kinds = {tensor.data_type for tensor in onnx.load_model_from_string(small).graph.initializer if len(tensor.dims) == 4}
     assert onnx.TensorProto.INT8 in kinds
 
 

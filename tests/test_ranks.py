@@ -30,9 +30,7 @@ def ranks(
     out, world = tmp_path_factory.mktemp("ranks") / "kept", int(request.param)
     command = [sys.executable, "-m", "tests.on_ranks"]
     started = [
-        subprocess.Popen(
-            [*command, str(rank), str(world), str(image_folder), str(out)], stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([*command, str(rank), str(world), str(image_folder), str(out)], stderr=subprocess.PIPE, text=True)
         for rank in range(world)
     ]
     said = [process.communicate(timeout=300)[1] for process in started]
@@ -41,9 +39,7 @@ def ranks(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_gradient_of_several_processes_is_that_of_one(
-    name: str, ranks: list[dict[str, Tensor]], drawn: Images
-) -> None:
+def test_the_gradient_of_several_processes_is_that_of_one(name: str, ranks: list[dict[str, Tensor]], drawn: Images) -> None:
     method = made(name, drawn)
     whole = outcome(method, views_of_all(method, name, drawn, len(ranks)))
     for kept in ranks:

@@ -57,9 +57,7 @@ def test_parts_against_numpy() -> None:
     assert found.shape == (3, readout.width(backbone)) == (3, 16 + 4 * 32 + 64)
     for n in range(3):
         half = three.shape[2] // 2
-        quarters = [
-            [three[n, c, y : y + half, x : x + half].mean() for y in (0, half) for x in (0, half)] for c in range(32)
-        ]
+        quarters = [[three[n, c, y : y + half, x : x + half].mean() for y in (0, half) for x in (0, half)] for c in range(32)]
         parts = (np.sqrt(two[n].var((1, 2)) + EPSILON), np.ravel(quarters), four[n].mean((1, 2)))
         wanted = np.concatenate([part / np.linalg.norm(part) for part in parts])
         np.testing.assert_allclose(found[n], wanted, atol=1e-4)
@@ -75,9 +73,7 @@ def test_whitening_evens_out_what_images_share() -> None:
         whitening = Whitening(6, 4)
         whitening.learn(rows + 3, power)
         covariance = np.cov(whitening(torch.from_numpy(rows + 3)).numpy().T)
-        np.testing.assert_allclose(
-            covariance, np.diag(values[:4] ** (1 - 2 * power)), atol=2e-3 * values[0] ** (1 - 2 * power)
-        )
+        np.testing.assert_allclose(covariance, np.diag(values[:4] ** (1 - 2 * power)), atol=2e-3 * values[0] ** (1 - 2 * power))
         again = Whitening(6, 4)
         again.learn(rows[::-1] + 3, power)
         torch.testing.assert_close(again.axes, whitening.axes, atol=1e-4, rtol=1e-4)

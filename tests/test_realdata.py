@@ -21,9 +21,7 @@ ROOT = os.environ.get("SSLFEAT_REALDATA", "")
 PHOTOS = Path(ROOT) / "fullsize250"
 pytestmark = [
     pytest.mark.realdata,
-    pytest.mark.skipif(
-        not (ROOT and PHOTOS.is_dir()), reason="SSLFEAT_REALDATA does not name a folder with fullsize250/"
-    ),
+    pytest.mark.skipif(not (ROOT and PHOTOS.is_dir()), reason="SSLFEAT_REALDATA does not name a folder with fullsize250/"),
 ]
 UNREADABLE = {"empty.jpg", "truncated.jpg", "text.jpg", "noise.png", "half.png", "pdf.gif", "zeros.tif"}
 
@@ -83,9 +81,7 @@ def test_a_thousand_photographs_and_twenty_odd_files(tmp_path: Path) -> None:
 
 def test_parity_on_photographs(tmp_path: Path) -> None:
     out = tmp_path / "random.onnx"
-    finished = sslfeat(
-        "export", "--random-init", "resnet18", "--image-size", "96", "--images", PHOTOS, "--out", out, "--json"
-    )
+    finished = sslfeat("export", "--random-init", "resnet18", "--image-size", "96", "--images", PHOTOS, "--out", out, "--json")
     assert finished.returncode == 0, finished.stderr
     figures = json.loads(finished.stdout)
     assert figures["images"] == 64

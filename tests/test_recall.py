@@ -32,9 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "SMALL", 2000)
 
 
-def clouds(
-    count: int, seed: int, only: tuple[int, ...] = tuple(range(CLOUDS))
-) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+def clouds(count: int, seed: int, only: tuple[int, ...] = tuple(range(CLOUDS))) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     centers = 2 * np.random.default_rng(99).normal(size=(CLOUDS, DIM))
     members = np.array(only)[rng.integers(0, len(only), count)]

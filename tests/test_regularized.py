@@ -197,9 +197,7 @@ def test_a_cluster_that_all_point_away_from_is_filled_like_others(epsilon: float
     scores = 0.2 * torch.rand(40, 4, generator=generator()) + torch.tensor([0.8, 0.0, 0.0, 0.0])
     away = scores - torch.tensor([0.0, 0.0, 0.0, 1.0])
     for rounds in (1, 3):
-        torch.testing.assert_close(
-            sinkhorn(away, epsilon, rounds), sinkhorn(scores, epsilon, rounds), atol=1e-3, rtol=0
-        )
+        torch.testing.assert_close(sinkhorn(away, epsilon, rounds), sinkhorn(scores, epsilon, rounds), atol=1e-3, rtol=0)
     rows = torch.cat([torch.eye(3), torch.tensor([[-1.0, -0.9, -0.95]])])  # nor does what a row has in common
     torch.testing.assert_close(sinkhorn(rows, epsilon, 1).sum(1), torch.ones(4))
 

@@ -184,9 +184,7 @@ def test_bf16_learns(config: TrainConfig, tmp_path: Path) -> None:
     settings = dataclasses.replace(config, method="rotation", backbone="resnet10_w4", steps=20, precision="bf16-mixed")
     train(settings, tmp_path / "run", reporter=Reporter(training=seen.append))
     assert 0 < seen[-1].figures["loss"] < 3
-    assert all(
-        tensor.dtype != torch.bfloat16 for tensor in load_file(tmp_path / "run" / "encoder.safetensors").values()
-    )
+    assert all(tensor.dtype != torch.bfloat16 for tensor in load_file(tmp_path / "run" / "encoder.safetensors").values())
 
 
 def test_maps_of_one_pixel_stay_out_of_bf16_on_a_cpu() -> None:

@@ -65,14 +65,10 @@ def test_conditions_scores_and_broken_queries(indexed: Path, image_folder: Path,
     assert sslfeat("search", indexed, broken).returncode == 3
 
 
-def test_queries_from_features_and_from_another_encoder(
-    indexed: Path, image_folder: Path, tiny: Path, tmp_path: Path
-) -> None:
+def test_queries_from_features_and_from_another_encoder(indexed: Path, image_folder: Path, tiny: Path, tmp_path: Path) -> None:
     other = write_tiny(tmp_path / "other.onnx", seed=3)
     for name, encoder in (("same", tiny), ("other", other)):
-        assert (
-            sslfeat("embed", image_folder / "stripes", "--encoder", encoder, "--out", tmp_path / name).returncode == 0
-        )
+        assert sslfeat("embed", image_folder / "stripes", "--encoder", encoder, "--out", tmp_path / name).returncode == 0
     found = json.loads(sslfeat("search", indexed, tmp_path / "same", "--top", "1", "--json").stdout)
     assert len(found) == 10
     assert all(answer["hits"][0]["path"] == answer["query"] for answer in found)
@@ -139,9 +135,7 @@ def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
-def test_a_name_that_is_no_text_is_found_by_its_bytes_and_as_it_is_shown(
-    image_folder: Path, tiny: Path, tmp_path: Path
-) -> None:
+def test_a_name_that_is_no_text_is_found_by_its_bytes_and_as_it_is_shown(image_folder: Path, tiny: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     raw = os.fsencode(images) + b"/caf\xe9.jpg"

@@ -115,9 +115,7 @@ def test_a_broken_image_has_its_own_error_in_its_place(client: httpx.Client, ima
     assert alone.json()["errors"] == ["not an image in a format that sslfeat reads"]
 
 
-def test_searches_find_what_the_library_finds(
-    client: httpx.Client, images: list[Path], embedded: Path, tiny: Path
-) -> None:
+def test_searches_find_what_the_library_finds(client: httpx.Client, images: list[Path], embedded: Path, tiny: Path) -> None:
     index, encoder = Index.build(embedded), Encoder.load(tiny)
     image = images[7]
     wanted = [hit.path for hit in index.search([str(image)], 5, encoder=encoder).of(0)]
@@ -144,9 +142,7 @@ def test_searches_find_what_the_library_finds(
     assert client.post("/v1/search", params=query, files={"images": image.read_bytes()}).json() == {"hits": []}
 
 
-def test_thumbnails_show_indexed_images_and_nothing_else(
-    client: httpx.Client, images: list[Path], tmp_path: Path
-) -> None:
+def test_thumbnails_show_indexed_images_and_nothing_else(client: httpx.Client, images: list[Path], tmp_path: Path) -> None:
     found = client.get("/v1/images/3?size=32")
     thumbnail = Image.open(io.BytesIO(found.content))
     assert (thumbnail.format, max(thumbnail.size)) == ("JPEG", 32)
@@ -175,9 +171,7 @@ def test_the_map_has_every_image(client: httpx.Client) -> None:
     assert np.std(found["x"]) >= np.std(found["y"]) > 0
 
 
-def test_openais_client(
-    client: httpx.Client, served: Running, images: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_openais_client(client: httpx.Client, served: Running, images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = embedding(client.post("/v1/embed", content=images[0].read_bytes(), headers={**JPEG, **NPY}))
     url = "data:image/jpeg;base64," + base64.b64encode(images[0].read_bytes()).decode()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -74,9 +74,7 @@ def test_batches_give_what_one_by_one_gives() -> None:
 
     async def one(request: list[Source]) -> list[float | str]:
         await asyncio.sleep(rng.random() / 10)
-        return [
-            item.reason if isinstance(item, Failed) else float(item[0]) for item in await batcher.embed(request, 60)
-        ]
+        return [item.reason if isinstance(item, Failed) else float(item[0]) for item in await batcher.embed(request, 60)]
 
     async def all_of_them() -> list[list[float | str]]:
         await batcher.start()
@@ -215,9 +213,7 @@ def test_slow_clients_are_left(small: Running, start: bytes) -> None:
         if start:
             for _ in range(3):  # a drop now and then earns no time
                 time.sleep(0.3)
-                connection.sendall(
-                    b"\n" if start == b"\r\n\r\n" else b"a" if b"chunked" not in start else b"1\r\na\r\n"
-                )
+                connection.sendall(b"\n" if start == b"\r\n\r\n" else b"a" if b"chunked" not in start else b"1\r\na\r\n")
         answer = read_all(connection)
     statuses = re.findall(rb"HTTP/1.1 (\d+)", answer)
     assert statuses == ([] if not start else [b"200", b"408"] if start.startswith(b"GET /live") else [b"408"])

@@ -258,9 +258,7 @@ def lasso(page: Page, reach: float = 0.49) -> None:
     assert box is not None
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     turns = [2 * math.pi * step / 24 for step in range(25)]
-    ring = [
-        (middle[0] + reach * box["width"] * math.cos(t), middle[1] + reach * box["height"] * math.sin(t)) for t in turns
-    ]
+    ring = [(middle[0] + reach * box["width"] * math.cos(t), middle[1] + reach * box["height"] * math.sin(t)) for t in turns]
     page.mouse.move(*ring[0])
     page.mouse.down()
     for place in ring:

@@ -69,9 +69,7 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
         processes.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()[1]

@@ -73,9 +73,7 @@ def test_copies_are_on_one_side() -> None:
 
 def test_c_is_not_chosen_on_copies_of_what_was_fitted() -> None:
     rows = noise(120, 400)
-    twice = Labeled(
-        np.repeat(rows.x, 2, axis=0), [y for y in rows.y for _ in "ab"], contents=np.repeat(np.arange(120), 2)
-    )
+    twice = Labeled(np.repeat(rows.x, 2, axis=0), [y for y in rows.y for _ in "ab"], contents=np.repeat(np.arange(120), 2))
     for options in (probe.ProbeOptions(), probe.ProbeOptions(folds=3)):
         assert max(probe.probe(twice, rows, options).validation.values()) < 0.8
     alone = Labeled(twice.x, twice.y)
@@ -195,9 +193,7 @@ def test_sparse_features_get_one_scale_and_dense_ones_their_own() -> None:
     found = probe.probe(*split(sparse, 0.3, 0))
     assert found.scaling == "common"
     assert found.scalings["common"] > found.scalings["unit"]
-    dense = Labeled(
-        np.hstack([told * 1e-3, rng.normal(0, 1, (600, 40))]).astype(np.float32), [f"c{number}" for number in y]
-    )
+    dense = Labeled(np.hstack([told * 1e-3, rng.normal(0, 1, (600, 40))]).astype(np.float32), [f"c{number}" for number in y])
     found = probe.probe(*split(dense, 0.3, 0))
     assert found.scaling == "unit"
 
@@ -205,9 +201,7 @@ def test_sparse_features_get_one_scale_and_dense_ones_their_own() -> None:
 def test_the_command_says_what_was_taken_for_labels(embedded: Path, tmp_path: Path) -> None:
     paths = Features.load(embedded).paths
     table = tmp_path / "labels.csv"
-    table.write_text(
-        "path,label\nnowhere.jpg,x\n" + "".join(f"{path},{'ab'[n % 2]}\n" for n, path in enumerate(paths[:30]))
-    )
+    table.write_text("path,label\nnowhere.jpg,x\n" + "".join(f"{path},{'ab'[n % 2]}\n" for n, path in enumerate(paths[:30])))
     done = sslfeat("probe", embedded, "--labels", table, "--json")
     assert done.returncode == 0, done.stderr
     (told,) = json.loads(done.stdout)["label_source"]

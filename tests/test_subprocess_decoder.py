@@ -110,9 +110,7 @@ def test_the_pixel_limit_is_the_callers(tmp_path: Path) -> None:
     assert found == Failed("40 x 30 px exceeds the limit of 1199 pixels")
 
 
-def test_a_decoder_that_cannot_start_is_an_error_not_a_failed_image(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decoder_that_cannot_start_is_an_error_not_a_failed_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess_decoder, "COMMAND", (sys.executable, "-c", "raise SystemExit(5)"))
     with pytest.raises(SslfeatError, match="cannot start"):
         outcomes([image(tmp_path / "a.png")])

@@ -70,9 +70,7 @@ def origins(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
             made[kind] = origin("sslfeat-small")
         elif kind not in made:
             run = tmp_path_factory.mktemp("runs") / kind
-            settings = TrainConfig(
-                "mae", (str(many),), "vit_tiny", image_size=32, batch_size=16, steps=20, accelerator="cpu"
-            )
+            settings = TrainConfig("mae", (str(many),), "vit_tiny", image_size=32, batch_size=16, steps=20, accelerator="cpu")
             train(settings, run)
             made[kind] = origin(str(run))
         return made[kind]
@@ -90,9 +88,7 @@ def test_every_target_gives_the_features(
     name: str, kind: str, origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     if (name, kind) == ("openvino-int8", "resnet"):
-        pytest.skip(
-            "OpenVINO computes 8-bit convolutions of few channels wrongly; the gate refuses them (docs/export.md)"
-        )
+        pytest.skip("OpenVINO computes 8-bit convolutions of few channels wrongly; the gate refuses them (docs/export.md)")
     source, out = origins(kind), tmp_path / "made here"
     unlike_photographs = (name, kind) == (
         "int8",
@@ -124,9 +120,7 @@ def test_what_cannot_run_here_says_so(name: str, origins: Callable[[str], Origin
         open_artifact(tmp_path / "made")
 
 
-def test_any_size_of_image_goes_in(
-    origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path
-) -> None:
+def test_any_size_of_image_goes_in(origins: Callable[[str], Origin], many: Path, image_folder: Path, tmp_path: Path) -> None:
     report = convert(origins("vit"), ExportRequest("onnx-full", tmp_path / "full", [str(many)]))
     assert report.remark == "100.000 % of pixels are Pillow's"
     session = onnxruntime.InferenceSession(tmp_path / "full" / "encoder.onnx", providers=CPU)
@@ -156,9 +150,7 @@ def test_triton_and_trtexec_know_the_shapes(origins: Callable[[str], Origin], ma
     for name in ("triton", "tensorrt"):
         convert(origins("vit"), ExportRequest(name, tmp_path / name, [str(many)]))
     text = (tmp_path / "triton" / "encoder" / "config.pbtxt").read_text()
-    config = text_format.Parse(
-        text, model_config_pb2.ModelConfig()
-    )  # Triton's own schema: an unknown field is an error
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())  # Triton's own schema: an unknown field is an error
     assert (config.name, config.backend, config.max_batch_size) == ("encoder", "onnxruntime", 64)
     assert [*config.input[0].dims, *config.output[0].dims] == [32, 32, 3, origins("vit").file.card.dim]
     session = onnxruntime.InferenceSession(tmp_path / "triton" / "encoder" / "1" / "model.onnx", providers=CPU)

@@ -60,8 +60,7 @@ def test_the_teacher_is_the_average_of_the_weights_behind_it() -> None:
             nn.init.normal_(parameter)
         teacher.follow((student,), momentum)
         wanted = [
-            momentum * old + (1 - momentum) * new.detach().double()
-            for old, new in zip(wanted, student.parameters(), strict=True)
+            momentum * old + (1 - momentum) * new.detach().double() for old, new in zip(wanted, student.parameters(), strict=True)
         ]
         for own, value in zip(teacher.parameters(), wanted, strict=True):
             torch.testing.assert_close(own.double(), value, atol=1e-6, rtol=1e-6)
@@ -268,9 +267,7 @@ def test_dino_centers_and_sharpens_what_the_teacher_says() -> None:
     with torch.no_grad():
         loss, figures = method.loss(views)
         student, teacher = dino_terms(method, views)
-    targets = [
-        [softmax([(x - c) / 0.04 for x, c in zip(row, center, strict=True)]) for row in rows] for rows in teacher
-    ]
+    targets = [[softmax([(x - c) / 0.04 for x, c in zip(row, center, strict=True)]) for row in rows] for rows in teacher]
     terms = []
     for b in range(2):
         for a in (a for a in range(4) if a != b):

@@ -86,9 +86,7 @@ def test_halving_is_what_pillow_does(kind: int, name: str) -> None:
 
 def test_jigsaw_tiles_lie_in_their_cells_and_puzzles_hold_the_permuted_tiles() -> None:
     method = Jigsaw(build_backbone("resnet10_w4", 32), Jigsaw.Config(gap=False, gray=0.0, min_area=1.0)).eval()
-    flat = (
-        torch.arange(0, 200, 50, dtype=torch.uint8).view(1, 1, 2, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
-    )
+    flat = torch.arange(0, 200, 50, dtype=torch.uint8).view(1, 1, 2, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
     tiles, which = method.views(flat.expand(8, 3, 32, 32), generator())
     gray = tiles.mean((2, 3, 4)) * 255
     for row in gray.tolist():  # crops are mirrored at random
@@ -197,9 +195,7 @@ def test_counting_loss_equals_the_formula_of_the_paper() -> None:
     for i in range(6):
         own = sum((a - b) ** 2 for a, b in zip(phi[i], sums[i], strict=True))
         others = [
-            sum((a - b) ** 2 for a, b in zip(phi[j], sums[i], strict=True))
-            for j in range(6)
-            if j != i and gray[j] == gray[i]
+            sum((a - b) ** 2 for a, b in zip(phi[j], sums[i], strict=True)) for j in range(6) if j != i and gray[j] == gray[i]
         ]
         total += own + 0.25 * sum(max(0.0, 3.0 - other) for other in others)
         nearer += own < min(others)

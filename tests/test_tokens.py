@@ -194,9 +194,7 @@ def test_sampled_patches_lie_in_their_images_and_frequencies_sum_to_one() -> Non
     images = data(3)
     squares = sample_patches(images.pixels, 5, 9, 0).reshape(9, 3, 5, 5)
     for k, square in enumerate(squares):
-        windows = np.lib.stride_tricks.sliding_window_view(
-            images.pixels[[0, 0, 0, 1, 1, 1, 1, 2, 2][k]], (5, 5), (0, 1)
-        )
+        windows = np.lib.stride_tricks.sliding_window_view(images.pixels[[0, 0, 0, 1, 1, 1, 1, 2, 2][k]], (5, 5), (0, 1))
         found = np.isclose(windows / 255, square, atol=1e-6).all((2, 3, 4))
         assert found.any() or k in (3, 7)  # where the even spread rounds the other way
     shares = unigram(torch.tensor([0, 0, 2]), 4)

@@ -51,9 +51,7 @@ class UpsideDown(Method):
 
 @pytest.fixture(scope="module")
 def config(image_folder: Path) -> TrainConfig:
-    return TrainConfig(
-        "simclr", (str(image_folder),), "resnet10_w4", image_size=32, batch_size=8, steps=12, accelerator="cpu"
-    )
+    return TrainConfig("simclr", (str(image_folder),), "resnet10_w4", image_size=32, batch_size=8, steps=12, accelerator="cpu")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

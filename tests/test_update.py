@@ -147,9 +147,7 @@ def test_what_was_only_touched_copied_or_renamed_is_not_embedded_again(
     assert list(verify(tmp_path / "f", sources=True)) == []
 
 
-def test_a_moved_folder_is_taken_over_by_an_update_and_named_by_a_plain_run(
-    tiny: Path, images: Path, tmp_path: Path
-) -> None:
+def test_a_moved_folder_is_taken_over_by_an_update_and_named_by_a_plain_run(tiny: Path, images: Path, tmp_path: Path) -> None:
     begin(tiny, images, tmp_path / "f")
     images.rename(tmp_path / "elsewhere")
     moved = find_inputs([tmp_path / "elsewhere"])
@@ -168,9 +166,7 @@ def replace(path: Path, by: bytes) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_an_image_that_was_replaced_is_noticed_whatever_its_size_and_time(
-    tiny: Path, images: Path, tmp_path: Path
-) -> None:
+def test_an_image_that_was_replaced_is_noticed_whatever_its_size_and_time(tiny: Path, images: Path, tmp_path: Path) -> None:
     first, other = (images / "stripes" / f"stripes-000{number}.jpg" for number in (1, 2))
     begin(tiny, images, tmp_path / "f")
     small = min((first, other), key=lambda path: path.stat().st_size)

@@ -36,9 +36,7 @@ def probed(rows: list[list[int]], top1: float, **more: Any) -> ProbeResult:
     return ProbeResult(**{**made, **more})
 
 
-@pytest.mark.parametrize(
-    ("top1", "words"), [(0.95, " apart well"), (0.7, " fairly well"), (0.5, " in part"), (0.4, " hardly")]
-)
+@pytest.mark.parametrize(("top1", "words"), [(0.95, " apart well"), (0.7, " fairly well"), (0.5, " in part"), (0.4, " hardly")])
 def test_the_headline_is_measured_from_chance(top1: float, words: str) -> None:
     result = probed([[100, 0, 0], [0, 100, 0], [0, 0, 100]], top1)
     told = verdict(of_probe(result))

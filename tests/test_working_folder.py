@@ -61,9 +61,7 @@ def test_foreign_models(hostile: Path) -> None:
     from sslfeat.export.adopt.foreign_model import AdoptRequest
 
     pixels = np.zeros((2, TINY_SIZE, TINY_SIZE, 3), np.uint8)
-    made = apart.adopt_apart(
-        tiny_model().SerializeToString(), AdoptRequest(Preprocess(TINY_SIZE, TINY_SIZE)), pixels, "none"
-    )
+    made = apart.adopt_apart(tiny_model().SerializeToString(), AdoptRequest(Preprocess(TINY_SIZE, TINY_SIZE)), pixels, "none")
     assert made.card.preprocess.size == TINY_SIZE
     assert marks(hostile) == []
 

@@ -44,9 +44,7 @@ def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(
-    tiny: Path, image_folder: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: writing fails at 20 different places."""
     assert finish(command(tiny, image_folder, tmp_path / "whole")).returncode == 0
     whole = contents(tmp_path / "whole")
@@ -91,9 +89,7 @@ def test_without_permission(tiny: Path, image_folder: Path, tmp_path: Path) -> N
     assert failures == [f"{path},cannot be opened: Permission denied" for path in hidden]
 
 
-def test_files_that_vanish_or_change_between_listing_and_reading(
-    tiny: Path, image_folder: Path, tmp_path: Path
-) -> None:
+def test_files_that_vanish_or_change_between_listing_and_reading(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     images = shutil.copytree(image_folder, tmp_path / "images")
     inputs = find_inputs([images])
     paths = sorted(images.rglob("*.jpg"))
@@ -145,15 +141,12 @@ def test_odd_names_and_things_that_are_no_images(tiny: Path, image_folder: Path,
 
 
 @pytest.mark.parametrize("attempt", range(50 if NIGHTLY else 1))
-def test_of_eight_writers_one_wins_and_seven_say_why(
-    attempt: int, tiny: Path, image_folder: Path, tmp_path: Path
-) -> None:
+def test_of_eight_writers_one_wins_and_seven_say_why(attempt: int, tiny: Path, image_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     for number in range(30):
         shutil.copytree(image_folder, images / str(number))
     writers = [
-        subprocess.Popen(command(tiny, images, tmp_path / "f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(8)
+        subprocess.Popen(command(tiny, images, tmp_path / "f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(8)
     ]
     said = [writer.communicate(timeout=120)[1].decode() for writer in writers]
     codes = [writer.returncode for writer in writers]
@@ -214,9 +207,7 @@ def test_a_killed_run_leaves_no_decoders(tiny: Path, image_folder: Path, tmp_pat
 
 
 def test_a_closed_standard_output_loses_no_features(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
-    with subprocess.Popen(
-        command(tiny, image_folder, tmp_path / "f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(command(tiny, image_folder, tmp_path / "f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

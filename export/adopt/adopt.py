@@ -93,9 +93,7 @@ def _why_it_depends(model: onnx.ModelProto, port: onnx.ValueInfoProto) -> str:
     return batch_cure(port)
 
 
-def _reference(
-    model: onnx.ModelProto, request: AdoptRequest, pixels: Pixels
-) -> tuple[npt.NDArray[np.float32], tuple[int, ...]]:
+def _reference(model: onnx.ModelProto, request: AdoptRequest, pixels: Pixels) -> tuple[npt.NDArray[np.float32], tuple[int, ...]]:
     """Embeddings (N, D) by the foreign model itself, an image at a time, fed and pooled by NumPy; its output's shape for one.
 
     What the model declares of its output need not be true.
@@ -109,9 +107,7 @@ def _reference(
     kind = port.type.tensor_type.elem_type
     output = embedding_port(model, request).name
     try:
-        session = onnxruntime.InferenceSession(
-            free_batch(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(free_batch(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
         rows = []
         for image in pixels:
             fed = (image[None].astype(np.float32) / 255 * request.scale - mean) / std
@@ -120,9 +116,7 @@ def _reference(
             (out,) = session.run([output], {port.name: fed.astype(helper.tensor_dtype_to_np_dtype(kind))})
             rows.append(_pooled(np.asarray(out), request.pool))
             if len(rows[-1]) != 1:
-                raise EncoderFileError(
-                    f"its output has the shape {np.shape(out)} for one image: it is not an embedding"
-                )
+                raise EncoderFileError(f"its output has the shape {np.shape(out)} for one image: it is not an embedding")
     except Exception as error:  # onnxruntime's exceptions share no public base
         if isinstance(error, EncoderFileError):
             raise
@@ -149,9 +143,7 @@ def _pooled(out: npt.NDArray[Any], pool: str) -> npt.NDArray[Any]:
     cure = {2: "leave --pool out", 3: "choose --pool cls or mean", 4: "choose --pool mean"}.get(
         out.ndim, "choose another --output"
     )
-    raise EncoderFileError(
-        f"its output has the shape {out.shape}, which pool {pool!r} does not make an embedding of: {cure}"
-    )
+    raise EncoderFileError(f"its output has the shape {out.shape}, which pool {pool!r} does not make an embedding of: {cure}")
 
 
 def _is_last(shape: tuple[int, ...]) -> bool:
@@ -177,9 +169,7 @@ def _wrapped(model: onnx.ModelProto, request: AdoptRequest, dim: int, shape: tup
     return made
 
 
-def _way_in(
-    port: onnx.ValueInfoProto, last: bool, request: AdoptRequest
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _way_in(port: onnx.ValueInfoProto, last: bool, request: AdoptRequest) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     if port.type.tensor_type.elem_type == TensorProto.UINT8:
         if last:
             return [helper.make_node("Identity", [INPUT_NAME], [port.name])], []
@@ -195,9 +185,7 @@ def _way_in(
         helper.make_node("Sub", ["scaled", "shift"], ["normal"]),
         helper.make_node("Cast", ["normal"], [port.name], to=port.type.tensor_type.elem_type),
     ]
-    tensors = [
-        numpy_helper.from_array(value.reshape(shape).astype(np.float32), name) for name, value in constants.items()
-    ]
+    tensors = [numpy_helper.from_array(value.reshape(shape).astype(np.float32), name) for name, value in constants.items()]
     return nodes, tensors
 
 

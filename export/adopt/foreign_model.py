@@ -112,9 +112,7 @@ def read_foreign(data: bytes) -> onnx.ModelProto:
         try:
             model = version_converter.convert_version(model, OLDEST_OPSET)
         except Exception as error:  # the converter raises what its C++ raises
-            raise EncoderFileError(
-                f"opset {opset} is too old, and cannot be raised to {OLDEST_OPSET}: {brief(error)}"
-            ) from error
+            raise EncoderFileError(f"opset {opset} is too old, and cannot be raised to {OLDEST_OPSET}: {brief(error)}") from error
     try:
         renamed: onnx.ModelProto = compose.add_prefix(model, PREFIX)
     except (TypeError, ValueError) as error:  # bytes where there should be text

@@ -25,9 +25,7 @@ TIMEOUT = 600  # seconds
 MEMORY = 32 << 30  # of addresses
 
 
-def adopt_apart(
-    data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT
-) -> EncoderFile:
+def adopt_apart(data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT) -> EncoderFile:
     """``adopt`` in a process of its own. Raises EncoderFileError, for a model that crashes or hangs too."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -31,9 +31,7 @@ TARGETS = {
         Target("openvino-fp16", "OpenVINO IR of half the size", FP16, openvino_ir.fp16, "openvino", openvino_ir.MAIN),
         Target("openvino-int8", "OpenVINO IR in 8 bits", INT8, openvino_ir.int8, "openvino", openvino_ir.MAIN),
         Target("ncnn", "ncnn, for phones and boards", FP32, ncnn_net.ncnn, "ncnn", ncnn_net.MAIN),
-        Target(
-            "executorch", "ExecuTorch with XNNPACK", FP32, executorch_pte.executorch, "executorch", executorch_pte.MAIN
-        ),
+        Target("executorch", "ExecuTorch with XNNPACK", FP32, executorch_pte.executorch, "executorch", executorch_pte.MAIN),
         Target("litert", "LiteRT (TensorFlow Lite)", FP32, litert.litert, "litert", litert.MAIN),
         Target(
             "web",

@@ -89,9 +89,7 @@ def _runtime(given: Path | None, out: Path) -> None:
     if npm is None:
         raise ExportError(f"there is no npm to fetch {PACKAGE}: give the package's dist folder with --web-runtime")
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [npm, "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
         packed = list(Path(folder).glob("*.tgz"))
         if done.returncode or not packed:
             raise ExportError(f"npm could not fetch {PACKAGE}: {' '.join(done.stderr.split())[-300:]}")
@@ -99,9 +97,7 @@ def _runtime(given: Path | None, out: Path) -> None:
             for name in RUNTIME:
                 file = archive.extractfile(f"package/dist/{name}")
                 if file is None:
-                    raise ExportError(
-                        f"{packed[0].name} lacks {name}: give another version's dist folder: --web-runtime DIR"
-                    )
+                    raise ExportError(f"{packed[0].name} lacks {name}: give another version's dist folder: --web-runtime DIR")
                 (out / name).write_bytes(file.read())
 
 

@@ -34,9 +34,7 @@ def build_backbone(name: str, image_size: int, pretrained: bool = False) -> Back
         return resnet(name, image_size)
     if name in VITS:
         return vit(name, VITS[name], image_size)
-    raise UsageError(
-        f"unknown backbone {name!r}: one of {', '.join(NAMES)}, resnet10_wN (width N), timm/NAME, torchvision/NAME"
-    )
+    raise UsageError(f"unknown backbone {name!r}: one of {', '.join(NAMES)}, resnet10_wN (width N), timm/NAME, torchvision/NAME")
 
 
 def need_conv(encoder: Backbone, method: str) -> ConvBackbone:

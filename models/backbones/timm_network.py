@@ -22,9 +22,7 @@ class TimmBackbone(Backbone):
 
     def __init__(self, body: Any, image_size: int) -> None:
         infos = body.feature_info
-        stages = {
-            info["module"]: int(info["num_chs"]) for info in (infos if isinstance(infos, list) else infos.get_dicts())
-        }
+        stages = {info["module"]: int(info["num_chs"]) for info in (infos if isinstance(infos, list) else infos.get_dicts())}
         with torch.no_grad():
             dim = body.eval()(torch.zeros(1, 3, image_size, image_size)).shape[1]
         super().__init__(image_size, {**stages, END: dim})

@@ -44,9 +44,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         places = {names[parameter]: index for index, parameter in enumerate(trained)}
         state: dict[int, dict[str, Any]] = {}
-        entries = {
-            name.removeprefix("optimizer."): value for name, value in tensors.items() if name.startswith("optimizer.")
-        }
+        entries = {name.removeprefix("optimizer."): value for name, value in tensors.items() if name.startswith("optimizer.")}
         for key, value in {**entries, **meta["optimizer"]}.items():
             parameter_name, name = key.rsplit(".", 1)
             index = places[parameter_name]

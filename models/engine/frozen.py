@@ -114,9 +114,7 @@ def load_run(
     return frozen, config, meta
 
 
-def _whiten(
-    encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: int, images: Sequence[ImageRecord]
-) -> None:
+def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: int, images: Sequence[ImageRecord]) -> None:
     """Load the whitening that is kept in the run folder, or learn it: from the run's images, then it is kept."""
     path, whitening = run / WHITENING_NAME, encoder.whitening
     made_of = {
@@ -133,9 +131,7 @@ def _whiten(
             return
     own = all(os.path.exists(spec) for spec in config.images)
     if not own and not images:
-        raise TrainingError(
-            f"the images of {run} are gone: name some with --images, {encoder.layer} is learned from them"
-        )
+        raise TrainingError(f"the images of {run} are gone: name some with --images, {encoder.layer} is learned from them")
     inputs = config.inputs() if own else images
     some = [inputs[row] for row in evenly(len(inputs), WHITENING_IMAGES)]
     with tempfile.TemporaryDirectory() as folder:

@@ -53,9 +53,7 @@ def with_source(config: TrainConfig) -> TrainConfig:
     folder = folder_of(config.init)
     if folder is None:
         if config.backbone not in (None, config.init):
-            raise UsageError(
-                f"--init {config.init} are the weights of that network, not of --backbone {config.backbone}"
-            )
+            raise UsageError(f"--init {config.init} are the weights of that network, not of --backbone {config.backbone}")
         return dataclasses.replace(config, backbone=config.init)
     kept = load_config(folder / CONFIG_NAME)
     if config.backbone not in (None, kept.backbone):
@@ -74,12 +72,8 @@ def extended(source: Path, given: TrainConfig) -> TrainConfig:
     if not (source / LAST_NAME).is_file():
         raise TrainingError(f"{source} holds no {LAST_NAME} to go on from")
     if given.method and given.method != kept.method:
-        raise UsageError(
-            f"{source} is a run of {kept.method}, not of {given.method}: --init begins another method from it"
-        )
-    named = {
-        item.name for item in dataclasses.fields(TrainConfig) if getattr(given, item.name) != getattr(plain, item.name)
-    }
+        raise UsageError(f"{source} is a run of {kept.method}, not of {given.method}: --init begins another method from it")
+    named = {item.name for item in dataclasses.fields(TrainConfig) if getattr(given, item.name) != getattr(plain, item.name)}
     if named & {"steps", "epochs", "minutes"}:
         kept = dataclasses.replace(kept, steps=None, epochs=None, minutes=None)
     changes = {name: getattr(given, name) for name in named}
@@ -101,9 +95,7 @@ def initial_encoder(config: TrainConfig, random: Backbone) -> Backbone:
     try:
         random.load_state_dict(trained.state_dict())
     except RuntimeError as error:
-        raise TrainingError(
-            f"--init {config.init} does not fit {config.backbone} at {config.image_size} px: {error}"
-        ) from error
+        raise TrainingError(f"--init {config.init} does not fit {config.backbone} at {config.image_size} px: {error}") from error
     return random
 
 

@@ -49,9 +49,7 @@ class ProbeSet:
 def load_probe_set(spec: str, image_size: int, run: Path) -> ProbeSet:
     """Up to PROBE_LIMIT images of class folders, evenly over the sorted list. Raises TrainingError without labels."""
     inputs = [item for item in find_inputs([spec], labels="folder") if item.label]
-    spread = (
-        [inputs[i * len(inputs) // PROBE_LIMIT] for i in range(PROBE_LIMIT)] if len(inputs) > PROBE_LIMIT else inputs
-    )
+    spread = [inputs[i * len(inputs) // PROBE_LIMIT] for i in range(PROBE_LIMIT)] if len(inputs) > PROBE_LIMIT else inputs
     if len({item.label for item in spread}) < 2:
         raise UsageError(f"--probe-data {spec}: labels come from class folders, of which there must be two or more")
     images = load_images(spread, image_size, run)

@@ -95,9 +95,7 @@ class Whitening(nn.Module):
         center = rows.mean(0)
         values, vectors = np.linalg.eigh(np.cov((rows - center).T).reshape(width, width))
         values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]
-        vectors = vectors * np.sign(
-            vectors[np.abs(vectors).argmax(0), np.arange(dim)]
-        )  # one of the two signs, always the same
+        vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(dim)])  # one of the two signs, always the same
         axes = vectors / np.maximum(values, LEAST_VARIANCE * values[0]) ** power
         self.center.copy_(torch.from_numpy(center))
         self.axes.copy_(torch.from_numpy(axes))

@@ -87,9 +87,7 @@ def train(
         try:
             images = _images(config, inputs, out, reporter, stop)
             config = dataclasses.replace(config, inputs_sha256=images.identity)
-            probe_set = (
-                load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
-            )
+            probe_set = load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
             run = _Run(config, out, module, images, reporter, stop)
             if leader:
                 begin.record(config, out, images.known)
@@ -166,9 +164,7 @@ class _Run:
                     self._save()
                     saved_at = time.monotonic()
                 if signum:
-                    raise InterruptedRun(
-                        signum, f"interrupted at step {self.step}: go on with the same command and --resume"
-                    )
+                    raise InterruptedRun(signum, f"interrupted at step {self.step}: go on with the same command and --resume")
             if meter.unread and not means:  # too short a run for a report
                 means = distributed.mean_figures(meter.read()[1], fabric.device)
             seconds = time.monotonic() - self.clock
@@ -277,9 +273,7 @@ class _Run:
         self.saved = f"step {self.step}"
 
 
-def _images(
-    config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop
-) -> Images:
+def _images(config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop) -> Images:
     done = 0
 
     def advance(count: int) -> None:
@@ -287,9 +281,7 @@ def _images(
         done += count
         reporter.loading(done, len(inputs))
         if stop.signum:
-            raise InterruptedRun(
-                stop.signum, "interrupted while reading images: go on with the same command and --resume"
-            )
+            raise InterruptedRun(stop.signum, "interrupted while reading images: go on with the same command and --resume")
 
     images = load_images(inputs, int(config.image_size or 0), out, advance)
     if len(images.pixels) < int(config.batch_size or 0):

@@ -79,9 +79,7 @@ class Autoregressive(Method):
         if self.config.target == "words":
             self.codebook.fit(images)
             numbers = evenly(len(images.pixels), UNIGRAM_SAMPLE)
-            crops, _ = self.views(
-                to_batch(images.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0)
-            )
+            crops, _ = self.views(to_batch(images.pixels, numbers, torch.device("cpu")), torch.Generator().manual_seed(0))
             self.frequencies.copy_(unigram(self.codebook(patchify(crops, self.encoder.patch)), self.config.words))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, int]:

@@ -50,9 +50,7 @@ class BYOL(Taught):
         """See ``bootstrap``; ``error`` beside that of unrelated directions, 2."""
         predictions = self.predictor(self.projector(self.features_of_all(features, views)))
         count = self.config.views
-        loss = bootstrap(
-            list(predictions.chunk(count + self.config.local_views)), list(self.teacher(views.whole).chunk(count))
-        )
+        loss = bootstrap(list(predictions.chunk(count + self.config.local_views)), list(self.teacher(views.whole).chunk(count)))
         return loss, {"error": loss.detach(), "trivial": 2.0}
 
 

@@ -115,9 +115,7 @@ class Patch2Vec(Method):
         with torch.autocast(vectors.device.type, enabled=False):
             true = (vectors * self.contexts[pairs[:, 1]]).sum(1)
             false = torch.einsum("pd,pkd->pk", vectors, self.contexts[negatives])
-            loss = (functional.softplus(-true).sum() + functional.softplus(false).sum()) / mean_count(
-                len(pairs), pairs.device
-            )
+            loss = (functional.softplus(-true).sum() + functional.softplus(false).sum()) / mean_count(len(pairs), pairs.device)
         trivial = (1 + self.config.negatives) * torch.log(torch.tensor(2.0))
         used = (pairs.flatten().bincount(minlength=self.config.words) > 0).float().mean()
         return loss, {"error": loss.detach(), "trivial": trivial, "used": used}

@@ -83,9 +83,7 @@ class SimCLR(MultiView):
             return nt_xent(self.projector(features), *settings)
         kept = self._kept(len(features) // count, features.device)
         if not 2 <= int(kept.sum()) <= len(kept) - 2:
-            raise UsageError(
-                f"keep_color={config.keep_color}: of {len(kept)} images two or more are needed on both sides"
-            )
+            raise UsageError(f"keep_color={config.keep_color}: of {len(kept)} images two or more are needed on both sides")
         rows = kept.repeat(count)
         loss, figures = nt_xent(self.projector(features[~rows]), *settings)
         color_loss, color_figures = nt_xent(self.color_projector(features[rows]), *settings)

@@ -56,9 +56,7 @@ def crop(images: Tensor, parts: Tensor, size: int | None = None) -> Tensor:
     """
     side = size or images.shape[-1]
     grid = functional.affine_grid(parts, [len(images), images.shape[1], side, side], align_corners=False)
-    cropped: Tensor = functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
+    cropped: Tensor = functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return cropped
 
 

@@ -58,9 +58,7 @@ def blob_masks(n: int, size: int, share: float, generator: torch.Generator) -> T
     return fields > highest(fields, torch.full((n,), share, device=fields.device))
 
 
-def sprite_scene(
-    images: Tensor, generator: torch.Generator, sprites: int = 2, speed: float = 0.1, soft: bool = True
-) -> Scene:
+def sprite_scene(images: Tensor, generator: torch.Generator, sprites: int = 2, speed: float = 0.1, soft: bool = True) -> Scene:
     """Blobs cut from other images of the batch (N, 3, S, S) move over each image, which moves as well.
 
     Every layer has a random affine motion: a shift of up to ``speed`` of the side, a turn of up to 8 degrees, a zoom
@@ -165,10 +163,7 @@ def _dense_flow(cv2: Any, now: npt.NDArray[np.uint8], then: npt.NDArray[np.uint8
     side = now.shape[0]
     scale = max(1, math.ceil(LEAST_SIDE / side))
     shape = (scale * side, scale * side)
-    pair = [
-        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), shape, interpolation=cv2.INTER_CUBIC)
-        for frame in (now, then)
-    ]
+    pair = [cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), shape, interpolation=cv2.INTER_CUBIC) for frame in (now, then)]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*pair, None)
     flow = cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA)
     scaled: npt.NDArray[np.float32] = flow.transpose(2, 0, 1) / scale

@@ -49,9 +49,7 @@ def _changes_nothing(transform: Any, mode: str) -> bool:
     if mode == "CMYK":
         return False
     levels = range(0, 256, 51)
-    colors = (
-        bytes(levels) if mode == "L" else bytes(v for r in levels for g in levels for b in levels for v in (r, g, b))
-    )
+    colors = bytes(levels) if mode == "L" else bytes(v for r in levels for g in levels for b in levels for v in (r, g, b))
     sample = Image.frombytes(mode, (len(colors) // len(mode), 1), colors)
     found = ImageCms.applyTransform(sample, transform)
     if found is None:

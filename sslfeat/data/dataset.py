@@ -106,9 +106,7 @@ def find_inputs(
     if labels == "none" or (labels == "auto" and not _look_like_classes(depths)):
         return [ImageRecord(path) for path in paths]
     classes = _usual_depth(depths) if labels == "auto" else None  # loose images beside class folders have no class
-    return [
-        ImageRecord(path, _class_of(path) if classes is None or depths[path] == classes else None) for path in paths
-    ]
+    return [ImageRecord(path, _class_of(path) if classes is None or depths[path] == classes else None) for path in paths]
 
 
 def _matches(path: bytes, folder: bytes, pattern: str) -> bool:
@@ -199,9 +197,7 @@ def _walk(root: bytes, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
     """
     seen: set[tuple[int, int]] = set()
     unreadable: list[bytes] = []
-    for folder, subfolders, files in os.walk(
-        root, followlinks=True, onerror=lambda error: unreadable.append(error.filename)
-    ):
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=lambda error: unreadable.append(error.filename)):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()
@@ -209,9 +205,7 @@ def _walk(root: bytes, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
         seen.add((status.st_dev, status.st_ino))
         prefix = os.path.join(folder, b"")
         passed_over.extend(prefix + name for name in subfolders if name.lower() in SYSTEM_FOLDERS)
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(b".") and name.lower() not in SYSTEM_FOLDERS
-        )
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(b".") and name.lower() not in SYSTEM_FOLDERS)
         relative = os.path.relpath(folder, root)
         depth = 0 if relative == b"." else relative.count(os.sep.encode()) + 1
         yield from ((prefix + name, depth) for name in files if _is_image(name))

@@ -58,9 +58,7 @@ def decode(source: Source, preprocess: Preprocess, decoding: Decoding = EXACT) -
             data = source.data if isinstance(source, Content) else read_file(source)
             image, digest = open_image(data, decoding), hashlib.sha256(data).hexdigest()
         prepared = prepare(image, preprocess, decoding)
-    except (
-        Exception
-    ) as error:  # codecs raise almost anything on damaged data: ValueError, SyntaxError, struct.error, ...
+    except Exception as error:  # codecs raise almost anything on damaged data: ValueError, SyntaxError, struct.error, ...
         raise ImageError(reason(error)) from error
     return Decoded(np.asarray(prepared.image), prepared.width, prepared.height, digest)
 

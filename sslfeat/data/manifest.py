@@ -48,9 +48,7 @@ class Manifest:
     contents: Digests | None = None
 
     @classmethod
-    def take(
-        cls, inputs: Sequence[ImageRecord], hashed: bool = False, check: Callable[[], None] = lambda: None
-    ) -> Manifest:
+    def take(cls, inputs: Sequence[ImageRecord], hashed: bool = False, check: Callable[[], None] = lambda: None) -> Manifest:
         """Look at every file once; with ``hashed`` read it, too. ``check`` is called often then, and may raise to stop."""
         facts = np.full((3, len(inputs)), MISSING, np.int64)
         for index, item in enumerate(inputs):

@@ -57,9 +57,7 @@ class ManifestDiff:
         new, removed = np.flatnonzero(old == MISSING), np.flatnonzero(gone)
         first = [(now, new), (before, removed), (now, kept[modified]), (now, kept[relabeled])]
         names = [manifest.inputs[int(numbers[0])].name for manifest, numbers in first if len(numbers)]
-        elsewhere = (
-            len(kept) and before.root != now.root and before.inputs[int(was[0])].raw != now.inputs[int(kept[0])].raw
-        )
+        elsewhere = len(kept) and before.root != now.root and before.inputs[int(was[0])].raw != now.inputs[int(kept[0])].raw
         moved = (_name(before.root), _name(now.root)) if elsewhere else None
         counts = (len(new), len(removed), int(modified.sum()), int(relabeled.sum()))
         return cls(*counts, names[0] if names else "", int((~alike & ~modified).sum()), moved)

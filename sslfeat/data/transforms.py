@@ -193,14 +193,10 @@ def open_image(data: bytes, decoding: Decoding = EXACT) -> Image.Image:
     heif = _is_heif(data)
     if heif and not _read_heif():
         raise ImageError(f"HEIC images need a further package: {install_line('heif')}")
-    image = Image.open(
-        io.BytesIO(_known_brand(readable(data, MAX_PROFILE_BYTES))), formats=["HEIF"] if heif else FORMATS
-    )
+    image = Image.open(io.BytesIO(_known_brand(readable(data, MAX_PROFILE_BYTES))), formats=["HEIF"] if heif else FORMATS)
     tags = getattr(image, "tag_v2", {})
     if SUB_IFDS in tags and tags.get(NEW_SUBFILE_TYPE, 0) & 1:
-        raise ImageError(
-            "the first page is a thumbnail, the image is in a page within it, as in cameras' raw files: convert it"
-        )
+        raise ImageError("the first page is a thumbnail, the image is in a page within it, as in cameras' raw files: convert it")
     if image.width * image.height > decoding.max_pixels:
         raise ImageError(f"{image.width} x {image.height} px exceeds the limit of {decoding.max_pixels} pixels")
     return image

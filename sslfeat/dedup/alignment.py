@@ -136,8 +136,7 @@ class _Search:
         self._side = images.shape[1]
         self._spectrum = np.fft.rfft2(images)  # a template that lies within the image never wraps around
         self._sums = [
-            np.pad(array.astype(np.float64), ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2)
-            for array in (images, images**2)
+            np.pad(array.astype(np.float64), ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2) for array in (images, images**2)
         ]
 
     def best(self, templates: FloatArray) -> tuple[FloatArray, IntArray, IntArray]:

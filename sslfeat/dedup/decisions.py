@@ -30,9 +30,7 @@ def read_duplicates(file: Path) -> Duplicates:
     try:
         value = parse_json(file.read_bytes(), str(file), InputError)
     except OSError as error:
-        raise InputError(
-            f"{file} cannot be read: {error.strerror}; 'sslfeat dedupe FEATURES --json' prints it"
-        ) from error
+        raise InputError(f"{file} cannot be read: {error.strerror}; 'sslfeat dedupe FEATURES --json' prints it") from error
     if isinstance(value, dict):
         value = {name: item for name, item in value.items() if name not in COUNTS}
     return build_record(Duplicates, value, str(file), InputError)
@@ -40,9 +38,7 @@ def read_duplicates(file: Path) -> Duplicates:
 
 def write_duplicates(file: Path, found: Duplicates) -> None:
     """Write them so that ``read_duplicates``, and 'sslfeat dedupe --decided', read them."""
-    atomic.write_atomic(
-        file, atomic.json_bytes({**dataclasses.asdict(found), "copies": found.copies, "scenes": found.scenes})
-    )
+    atomic.write_atomic(file, atomic.json_bytes({**dataclasses.asdict(found), "copies": found.copies, "scenes": found.scenes}))
 
 
 def decide(found: Duplicates, decisions: Sequence[Decision]) -> Duplicates:

@@ -29,14 +29,10 @@ class Grouping:
         for row in sorted(self._near, key=self._order.__getitem__):
             if row in self.leader:
                 continue
-            leaders = {
-                self.leader.get(other, other) for other in self._near[row] if self._verdict(row, other) == SAME_IMAGE
-            }
+            leaders = {self.leader.get(other, other) for other in self._near[row] if self._verdict(row, other) == SAME_IMAGE}
             self._ask((row, other) for other in leaders)
             same = [
-                other
-                for other in leaders
-                if self._verdict(row, other) == SAME_IMAGE and self._order[other] < self._order[row]
+                other for other in leaders if self._verdict(row, other) == SAME_IMAGE and self._order[other] < self._order[row]
             ]
             if same:
                 first = min(same, key=self._order.__getitem__)

@@ -30,9 +30,7 @@ from sslfeat.storage import atomic
 from sslfeat.storage.records import parse_record
 
 PLAN_NAME = "moved.json"
-RECEIPT = (
-    ".sslfeat-moved-"  # and the first digits of the plan's sha256: a hidden name, which is never taken for an image
-)
+RECEIPT = ".sslfeat-moved-"  # and the first digits of the plan's sha256: a hidden name, which is never taken for an image
 FORMAT = 2
 
 
@@ -99,9 +97,7 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
         plan, failures = _plan(duplicates, done, scenes)
         if recorded is not None:
             if set(plan.sources()) - set(recorded.sources()):
-                raise RetrievalError(
-                    f"{folder} holds copies that were moved before: choose another folder, or undo that first"
-                )
+                raise RetrievalError(f"{folder} holds copies that were moved before: choose another folder, or undo that first")
         else:
             others = [path.name for path in folder.iterdir() if path.name != atomic.LOCK_NAME]
             if others:
@@ -242,9 +238,7 @@ def _do(source: Path, target: Path) -> list[tuple[str, str]]:
 
 def _copy_over(source: Path, target: Path) -> None:
     """To another file system: the copy is whole and durable under its name before the original goes."""
-    temporary = target.with_name(
-        f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}{atomic.TEMPORARY_SUFFIX}"
-    )
+    temporary = target.with_name(f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}{atomic.TEMPORARY_SUFFIX}")
     shutil.copy2(source, temporary)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())

@@ -153,9 +153,7 @@ class _Images:
         kinds, kind = np.unique(equal_rows(rows), return_inverse=True)
         self.rows, self.kinds = rows, distinct(rows[kinds])  # whitening is learnt from each image once
         self.unit = self.kinds[kind]
-        ranked = sorted(
-            range(len(rows)), key=lambda row: (-self._area(row), _named_copy(self.paths[row]), self.paths[row])
-        )
+        ranked = sorted(range(len(rows)), key=lambda row: (-self._area(row), _named_copy(self.paths[row]), self.paths[row]))
         self.order = np.argsort(ranked).tolist()
         first: dict[Any, int] = {}
         self.file = [first.setdefault(self.hashes[row] or row, row) for row in range(len(rows))]
@@ -192,9 +190,7 @@ class _Images:
             -self._area(row), _named_copy(self.paths[row]), -folders[os.path.dirname(self.paths[row])], self.paths[row]
         ))  # fmt: skip
         members = [
-            self._copy(row, kept, SAME_FILE if self.file[row] == self.file[kept] else SAME_IMAGE)
-            for row in same
-            if row != kept
+            self._copy(row, kept, SAME_FILE if self.file[row] == self.file[kept] else SAME_IMAGE) for row in same if row != kept
         ]
         members += [self._copy(row, kept, SAME_SCENE) for row in scene]
         ranks = (SAME_FILE, SAME_IMAGE, SAME_SCENE)
@@ -202,9 +198,7 @@ class _Images:
         return DuplicateGroup(self._copy(kept, kept, SAME_FILE), tuple(members))
 
     def _copy(self, row: int, kept: int, verdict: str) -> Copy:
-        similarity = (
-            1.0 if self.file[row] == self.file[kept] else float(np.clip(self.unit[row] @ self.unit[kept], -1, 1))
-        )
+        similarity = 1.0 if self.file[row] == self.file[kept] else float(np.clip(self.unit[row] @ self.unit[kept], -1, 1))
         return Copy(self.paths[row], self.hashes[row], *self.sizes[row], round(similarity, 6), verdict)
 
     def _area(self, row: int) -> int:

@@ -77,16 +77,12 @@ def judge(first: Pixels, second: Pixels) -> list[str | None]:
 def examine(first: Pixels, second: Pixels, coarse: IntArray) -> Evidence:
     """The evidence of one pair of thumbnails, uint8 (SIDE, SIDE, 3), from its coarse window."""
     window = finest_window(first @ LUMA, second @ LUMA, coarse)
-    planes = [
-        aligned(first[..., k].astype(np.float32), second[..., k].astype(np.float32), window, COMPARED) for k in range(3)
-    ]
+    planes = [aligned(first[..., k].astype(np.float32), second[..., k].astype(np.float32), window, COMPARED) for k in range(3)]
     one, other = (np.stack([pair[place] for pair in planes], 2) for place in (0, 1))
     grays = one @ LUMA, other @ LUMA
     details = [_detail(gray) for gray in grays]
     share, median, detailed = _blocks(*details)
-    gray = (
-        min(float((image.max(2) - image.min(2)).mean()) for image in (one, other)) < COLORLESS
-    )  # then lightness must agree
+    gray = min(float((image.max(2) - image.min(2)).mean()) for image in (one, other)) < COLORLESS  # then lightness must agree
     color = np.abs(_means(grays[0] - grays[1]) if gray else _means(one - other)).mean()
     texture = min(float((np.abs(detail) > FINE).mean()) for detail in details)
     return Evidence(correlation(*grays), share, median, detailed, float(color), texture)

@@ -57,9 +57,7 @@ def redundancy(features: npt.NDArray[np.floating], shrinkage: float = 1e-3) -> R
     if sign <= 0:  # copies, and no shrinkage
         return Redundancy(live, rows.shape[1] - live, float(off_diagonal.mean()), float("inf"), 1.0, rank)
     explained = 1 - 1 / np.diag(np.linalg.inv(shrunk))
-    return Redundancy(
-        live, rows.shape[1] - live, float(off_diagonal.mean()), float(-log_det / 2), float(explained.mean()), rank
-    )
+    return Redundancy(live, rows.shape[1] - live, float(off_diagonal.mean()), float(-log_det / 2), float(explained.mean()), rank)
 
 
 def effective_rank(features: npt.NDArray[np.floating]) -> float:

@@ -24,8 +24,6 @@ def failures_bytes(failures: Iterable[tuple[str, str]]) -> bytes:
     quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     plain.writerow(("path", "reason"))
     for row in failures:
-        writer = (
-            quoting if any("\r" in cell for cell in row) else plain
-        )  # which it would leave bare, and readers break at
+        writer = quoting if any("\r" in cell for cell in row) else plain  # which it would leave bare, and readers break at
         writer.writerow([cell.replace("\0", "\\x00") for cell in row])  # readers end or refuse a text there
     return text.getvalue().encode()

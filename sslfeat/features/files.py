@@ -16,9 +16,7 @@ from sslfeat.storage import atomic, staged
 
 COMMIT_NAME, PART_NUMBER = re.compile(r"part-(\d{5,})\.json"), re.compile(r"(\d{4,})\.")
 INPUTS_NAME, FAILED_NAME = f"{META_FOLDER}/{MANIFEST_NAME}", f"{META_FOLDER}/{FAILURES_NAME}"
-ENCODERS = tuple(
-    f"{META_FOLDER}/encoder-{ran}.onnx" for ran in RAN
-)  # a quantized encoder, kept beside the features that it made
+ENCODERS = tuple(f"{META_FOLDER}/encoder-{ran}.onnx" for ran in RAN)  # a quantized encoder, kept beside the features that it made
 
 
 def encoder_name(run: dict[str, Any]) -> str:
@@ -47,9 +45,7 @@ class FeaturesContents:
         for pattern in ("part-*", *(f"{name}/*" for name in FOLDERS)):
             found = (path for path in folder.glob(pattern) if OWN_NAME.fullmatch(path.relative_to(folder).as_posix()))
             yield from sorted(found)
-        yield from (
-            path for name in (*ENCODERS, FAILED_NAME, INPUTS_NAME, RUN_NAME) if (path := folder / name).exists()
-        )
+        yield from (path for name in (*ENCODERS, FAILED_NAME, INPUTS_NAME, RUN_NAME) if (path := folder / name).exists())
 
     def kept(self, new: Path) -> Callable[[str], bool]:
         """What the complete new run has, which was moved before this process came to finish."""

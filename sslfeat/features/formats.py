@@ -61,9 +61,7 @@ def read_columns(folder: Path, files: Sequence[str]) -> pa.Table:
     wrong = [name for name, kind in COLUMNS.items() if table[name].type != kind]
     wrong += [name for name in COLUMNS if name != "label" and table[name].null_count]
     if wrong:
-        raise FeaturesError(
-            f"{path}: the column {wrong[0]} is {table[wrong[0]].type}, not {COLUMNS[wrong[0]]}, or has gaps"
-        )
+        raise FeaturesError(f"{path}: the column {wrong[0]} is {table[wrong[0]].type}, not {COLUMNS[wrong[0]]}, or has gaps")
     return table
 
 
@@ -86,9 +84,7 @@ def read_embeddings(folder: Path, files: Sequence[str], dim: int) -> npt.NDArray
 
 def _read_npy(path: Path, dim: int) -> npt.NDArray[np.float32]:
     try:
-        mapped = np.load(
-            path, mmap_mode="r", allow_pickle=False
-        )  # so a header cannot ask for more memory than there is
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # so a header cannot ask for more memory than there is
     except (OSError, ValueError, EOFError) as error:
         raise FeaturesError(f"{path} cannot be read: {error}") from error
     if mapped.dtype != np.float32 or mapped.ndim != 2 or mapped.shape[1] != dim:

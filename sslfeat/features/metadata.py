@@ -130,16 +130,12 @@ def read_run(folder: Path) -> dict[str, Any]:
                 f"{folder} is being exchanged for an updated one; if no update is running, give the last command "
                 "again: it carries the exchange through"
             ) from error
-        raise FeaturesError(
-            f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})"
-        ) from error
+        raise FeaturesError(f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})") from error
     run = parse_json(data, str(path), FeaturesError)
     if not isinstance(run, dict) or "format" not in run:
         raise FeaturesError(f"{path} is damaged: embed the images again with --overwrite")
     if run["format"] != FORMAT:
-        raise FeaturesError(
-            f"{path} has format {str(run['format'])[:60]!r}; this sslfeat reads {FORMAT}: embed the images again"
-        )
+        raise FeaturesError(f"{path} has format {str(run['format'])[:60]!r}; this sslfeat reads {FORMAT}: embed the images again")
     if run.pop(CHECK, None) != _hash(run):
         raise FeaturesError(f"{path} was altered: embed the images again with --overwrite")
     build_record(FeaturesMetadata, run, str(path), FeaturesError)

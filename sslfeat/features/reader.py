@@ -112,9 +112,7 @@ class FeaturesFolder:
 
     def rows(self) -> int:
         """How many rows there are, going by the records, whose files are not looked at. Raises FeaturesError."""
-        return self._watched.reading(
-            lambda: sum(self._check(check_record, n).rows for n in range(part_count(self.run)))
-        )
+        return self._watched.reading(lambda: sum(self._check(check_record, n).rows for n in range(part_count(self.run))))
 
     def parts(self) -> Iterator[Part]:
         """The parts in order.
@@ -197,9 +195,7 @@ class Features:
         try:
             embeddings = np.empty((rows, opened.dim), np.float32)
         except (MemoryError, ValueError) as error:
-            raise FeaturesError(
-                f"{opened.folder}: {rows} rows of {opened.dim} numbers are more than memory holds"
-            ) from error
+            raise FeaturesError(f"{opened.folder}: {rows} rows of {opened.dim} numbers are more than memory holds") from error
         tables, start = [], 0
         for part in opened.parts():
             stop = start + len(part.embeddings)

@@ -250,9 +250,7 @@ class FeatureRun:
 
     def _check(self) -> None:
         if self.stop.signum:
-            raise InterruptedRun(
-                self.stop.signum, f"interrupted; {self.out} keeps {self._kept()} inputs: run it again to go on"
-            )
+            raise InterruptedRun(self.stop.signum, f"interrupted; {self.out} keeps {self._kept()} inputs: run it again to go on")
 
     def _kept(self) -> int:
         return sum(commit.rows + len(commit.failures) for commit in self.commits.values())

@@ -88,11 +88,7 @@ def _extra(name: str) -> Check:
     if not needed:
         return Check(name, "missing", "sslfeat itself is not installed", install_line(name))
     absent = [item.name for item, number in needed if number is None]
-    old = [
-        f"{item.name} {number}, not {item.specifier}"
-        for item, number in needed
-        if number and number not in item.specifier
-    ]
+    old = [f"{item.name} {number}, not {item.specifier}" for item, number in needed if number and number not in item.specifier]
     if absent or old:
         message = "; ".join([f"{', '.join(absent)} not installed"] * bool(absent) + old)
         return Check(name, "missing" if absent else "broken", message, install_line(name))

@@ -110,9 +110,7 @@ class Encoder:
         self, images: Images, batch_size: int = 4, workers: int | None = None, *, on_error: Literal["return"]
     ) -> Iterator[FloatArray | ImageError]: ...
 
-    def embed(
-        self, images: Images, batch_size: int = 4, workers: int | None = None, *, on_error: str = "raise"
-    ) -> Iterator[Any]:
+    def embed(self, images: Images, batch_size: int = 4, workers: int | None = None, *, on_error: str = "raise") -> Iterator[Any]:
         """Embeddings, float32 (D,), one for each image, in order.
 
         ``images`` are paths (str, pathlib), the contents of image files (bytes, binary file objects), PIL images or uint8
@@ -156,9 +154,7 @@ def _is_single(images: object) -> bool:
     """Whether ``images`` is one image: a path, contents, a PIL image, or an array of fewer than four axes."""
     if isinstance(images, np.ndarray):
         return images.ndim < 4
-    return isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(
-        images, "read"
-    )
+    return isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(images, "read")
 
 
 def _checked(source: object) -> Source:

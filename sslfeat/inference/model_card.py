@@ -122,9 +122,7 @@ def _check_texts(card: Card) -> None:
     texts |= {f"versions.{package[:LONGEST]}": f"{package} {number}" for package, number in card.versions.items()}
     for where, text in texts.items():
         if len(text) > LONGEST or any(ord(letter) < 32 for letter in text):
-            raise EncoderFileError(
-                f"card: {where} is {text[:60]!r}: a text is one line of {LONGEST} characters at most"
-            )
+            raise EncoderFileError(f"card: {where} is {text[:60]!r}: a text is one line of {LONGEST} characters at most")
     if len(card.config_sha256) != 64 or set(card.config_sha256) - set(string.hexdigits):
         raise EncoderFileError(f"card: config_sha256 is {card.config_sha256[:80]!r}, not 64 hexadecimal digits")
 

@@ -89,9 +89,7 @@ def check_encoder(data: bytes) -> EncoderFile:
 def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
     try:
         if path.is_dir():
-            raise EncoderFileError(
-                "a folder, not an encoder file (what 'export --target' makes, 'compare' and 'bench' take)"
-            )
+            raise EncoderFileError("a folder, not an encoder file (what 'export --target' makes, 'compare' and 'bench' take)")
         if not path.is_file():
             raise EncoderFileError("no such file")
         with path.open("rb") as file:

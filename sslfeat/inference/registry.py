@@ -45,9 +45,7 @@ def _cure(text: str) -> str:
     )
 
 
-def find_encoder(
-    name: str, fingerprint: str, hints: Sequence[str], only_hints: bool, error: type[SslfeatError]
-) -> EncoderFile:
+def find_encoder(name: str, fingerprint: str, hints: Sequence[str], only_hints: bool, error: type[SslfeatError]) -> EncoderFile:
     """The encoder file with this ``fingerprint``: among ``hints``, then, unless ``only_hints``, in the box.
 
     Raises ``error`` if it is not there, EncoderFileError for a hint that must hold and cannot be read.

@@ -32,9 +32,7 @@ def refuse_boundless(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         made = max((math.prod(shapes[name]) for name in node.output if name in shapes), default=0)
         if made > MOST_ELEMENTS:
-            raise EncoderFileError(
-                f"too large: {node.op_type} makes {made} numbers of one image, at most {MOST_ELEMENTS}"
-            )
+            raise EncoderFileError(f"too large: {node.op_type} makes {made} numbers of one image, at most {MOST_ELEMENTS}")
         work += made * _factors(node, shapes)
     if work > MOST_WORK:
         raise EncoderFileError(f"too much work: {work:.1e} multiplications for one image, at most {MOST_WORK:.0e}")

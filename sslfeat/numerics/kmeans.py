@@ -69,9 +69,7 @@ def _spread(rows: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
     return rows[chosen]
 
 
-def centers(
-    x: FloatArray, k: int, seed: int, *, iterations: int, points_a_center: int, spherical: bool = False
-) -> FloatArray:
+def centers(x: FloatArray, k: int, seed: int, *, iterations: int, points_a_center: int, spherical: bool = False) -> FloatArray:
     """``k`` centers (k, D) of rows (N, D), at most ``points_a_center`` rows for each."""
     import faiss
 

@@ -28,9 +28,7 @@ def contact_sheet(
         rows = np.flatnonzero(found.assignments == number)
         near, odd, far = _picked(found, rows, each)
         captions = [(near, "near"), (odd, "odd"), (far, "far")]
-        images = [
-            Shown(paths[row], f"{word} {found.distances[row]:.3g}") for part, word in captions for row in part.tolist()
-        ]
+        images = [Shown(paths[row], f"{word} {found.distances[row]:.3g}") for part, word in captions for row in part.tolist()]
         sections.append((f"cluster {number}: {size} images{_common(rows, labels)}", images))
     return sections
 
@@ -48,9 +46,7 @@ def _picked(found: Clustering, rows: IntArray, each: int) -> tuple[IntArray, Int
 def _common(rows: IntArray, labels: Sequence[str | None] | None) -> str:
     """The cluster's commonest label and its share of those with one."""
     names = (
-        Counter(label for label in (labels[row] for row in rows.tolist()) if label is not None)
-        if labels is not None
-        else None
+        Counter(label for label in (labels[row] for row in rows.tolist()) if label is not None) if labels is not None else None
     )
     if not names:
         return ""

@@ -61,8 +61,7 @@ def open_atlas(file: Path) -> int:
     program = shutil.which("embedding-atlas")
     if program is None:
         raise InputError(
-            f"embedding-atlas is not installed: 'pip install embedding-atlas', then 'embedding-atlas {file} "
-            f"{' '.join(COLUMNS)}'"
+            f"embedding-atlas is not installed: 'pip install embedding-atlas', then 'embedding-atlas {file} {' '.join(COLUMNS)}'"
         )
     return subprocess.run([program, str(file), *COLUMNS], check=False).returncode
 

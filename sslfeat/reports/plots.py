@@ -37,9 +37,7 @@ def confusion_svg(counts: IntArray, names: Sequence[str]) -> str:
         x, y, share = left + column * cell, row * cell, shares[row, column]
         told = f"{names[row]} taken for {names[column]}: {counts[row, column]} of {counts[row].sum()}"
         box = f'x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}" rx="2"'
-        marks.append(
-            f'<rect {box} fill="{BLUE}" fill-opacity="{0.06 + 0.94 * share:.3f}"><title>{_text(told)}</title></rect>'
-        )
+        marks.append(f'<rect {box} fill="{BLUE}" fill-opacity="{0.06 + 0.94 * share:.3f}"><title>{_text(told)}</title></rect>')
         if len(names) <= NUMBERED and round(100 * share):
             ink = ' fill="#0b1526"' if share > 0.75 else ""
             marks.append(_label(x + cell / 2, y + cell / 2, f"{100 * share:.0f}", "middle", 10, more=ink))
@@ -52,9 +50,7 @@ def confusion_svg(counts: IntArray, names: Sequence[str]) -> str:
     if not named:
         marks.append(_label(left + side / 2, side + 14, "taken for", "middle"))
         marks.append(_label(14, side / 2, "is", "middle"))
-    return _svg(
-        left + side + 2, height, "confusion matrix: rows are what images are, columns what they are taken for", marks
-    )
+    return _svg(left + side + 2, height, "confusion matrix: rows are what images are, columns what they are taken for", marks)
 
 
 def recall_svg(classes: Sequence[ClassFigures]) -> str:
@@ -133,9 +129,7 @@ def _svg(width: float, height: float, told: str, marks: Sequence[str]) -> str:
     )
 
 
-def _label(
-    x: float, y: float, text: str, anchor: str = "start", size: int = FONT, title: str = "", more: str = ""
-) -> str:
+def _label(x: float, y: float, text: str, anchor: str = "start", size: int = FONT, title: str = "", more: str = "") -> str:
     inner = _text(text) + (f"<title>{_text(title)}</title>" if title else "")
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" dominant-baseline="central" font-size="{size}"{more}>'

@@ -65,9 +65,7 @@ def read_material(folder: Path, source: LabelSource, limit: int, seed: int) -> M
         tables.append(part.columns.take(pa.array(rows)))
         start, kept = end, kept + len(rows)
     columns = pa.concat_tables(tables)
-    features = Features(
-        x, columns["path"].to_pylist(), columns["label"].to_pylist(), opened.run, contents_of(columns["sha256"])
-    )
+    features = Features(x, columns["path"].to_pylist(), columns["label"].to_pylist(), opened.run, contents_of(columns["sha256"]))
     check_finite(x, features.paths)
     return Material(features, columns, source.of(features), total, _failures(folder))
 

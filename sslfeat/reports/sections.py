@@ -129,9 +129,7 @@ def neighbors(material: Material, seed: int) -> Part:
     for query, values, near in zip(rows.tolist(), cosines.tolist(), found.tolist(), strict=True):
         others = [(value, row) for value, row in zip(values, near, strict=True) if row != query][:FOUND]
         asked = Shown(material.paths[query], "query", marked=True)
-        images.append(
-            (material.names[query] or "", [asked, *(Shown(material.paths[row], f"{v:.3f}") for v, row in others)])
-        )
+        images.append((material.names[query] or "", [asked, *(Shown(material.paths[row], f"{v:.3f}") for v, row in others)]))
     return {"about": "Random images (framed), and the nearest to each by the cosine.", "images": images}
 
 

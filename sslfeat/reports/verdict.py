@@ -34,16 +34,12 @@ def verdict(findings: Sequence[Finding]) -> dict[str, object]:
     if first is None:
         wrong = "; nothing wrong was found with them" if not poor else ""
         first = Finding(f"Nobody can say yet what these features are good for{wrong}.")
-        poor.insert(
-            0, Finding("No classifier was judged: see under Probe.", "A few hundred labels are enough: --labels.")
-        )
+        poor.insert(0, Finding("No classifier was judged: see under Probe.", "A few hundred labels are enough: --labels."))
     good = [finding.text for finding in findings if not finding.do and finding is not first]
     return {"headline": first.text, "good": good, "next": poor}
 
 
-def of_images(
-    failed: int, read: int, largest: tuple[str, int] | None, smallest: tuple[str, int] | None
-) -> list[Finding]:
+def of_images(failed: int, read: int, largest: tuple[str, int] | None, smallest: tuple[str, int] | None) -> list[Finding]:
     """``largest`` and ``smallest`` are classes with their images."""
     found = []
     if failed:
@@ -75,9 +71,7 @@ def of_probe(result: ProbeResult) -> list[Finding]:
         found.append(Finding(text))
     shots = [shot for shot in result.few_shot if shot.top1 >= 0.9 * linear.top1]
     if shots:
-        found.append(
-            Finding(f"Few labels are enough: {shots[0].shots} a class already reach {_percent(shots[0].top1)}.")
-        )
+        found.append(Finding(f"Few labels are enough: {shots[0].shots} a class already reach {_percent(shots[0].top1)}."))
     return found + _classes(result) + _seen(result)
 
 

@@ -116,9 +116,7 @@ def _sample(vectors: Vectors, metric: str, events: Events) -> Sample:
         start += len(block)
         events.step("read", start, count)
     if start != count:
-        raise RetrievalError(
-            f"{vectors.origin} has {start} rows, {count} were recorded: it is being written, or damaged"
-        )
+        raise RetrievalError(f"{vectors.origin} has {start} rows, {count} were recorded: it is being written, or damaged")
     return Sample(rng.permutation(np.concatenate(rows)), lots, np.concatenate(kept)[np.argsort(lots[held])])
 
 
@@ -205,13 +203,9 @@ def claim(folder: Path, overwrite: bool) -> None:
     files.finish_update(folder)
     if (folder / files.META).exists():
         if not overwrite:
-            raise RetrievalError(
-                f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite"
-            )
+            raise RetrievalError(f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite")
         return
     own = {*files.FILES, staged.UPDATE, files.FEATURES, atomic.LOCK_NAME}
-    strangers = [
-        path.name for path in folder.iterdir() if path.name not in own and not path.name.endswith(files.VERIFIED)
-    ]
+    strangers = [path.name for path in folder.iterdir() if path.name not in own and not path.name.endswith(files.VERIFIED)]
     if strangers:
         raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")

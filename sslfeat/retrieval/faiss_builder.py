@@ -97,9 +97,7 @@ class Builder:
         exact = self._file.open()
         if self._index is None:
             return exact
-        refined = faiss.IndexRefineFlat(
-            faiss.IndexFlat(exact.d, exact.metric_type)
-        )  # it would copy vectors: given none
+        refined = faiss.IndexRefineFlat(faiss.IndexFlat(exact.d, exact.metric_type))  # it would copy vectors: given none
         refined.own_refine_index = False
         refined.base_index, refined.refine_index, refined.ntotal = self._index, exact, exact.ntotal
         refined.referenced_objects = [self._index, exact]  # FAISS keeps bare pointers to them

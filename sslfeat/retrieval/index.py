@@ -136,9 +136,7 @@ class Index:
         """The number of the row called ``path``. Raises InputError."""
         row = self.ids.row_of(path)
         if row < 0:
-            raise InputError(
-                f"{path} is not in the index {self.folder}: it has {len(self)} images, named as when embedded"
-            )
+            raise InputError(f"{path} is not in the index {self.folder}: it has {len(self)} images, named as when embedded")
         return row
 
     def vectors(self, rows: Sequence[int] | IntArray) -> FloatArray:

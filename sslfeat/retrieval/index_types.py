@@ -75,9 +75,7 @@ class IndexSpec:
         probes = [*_steps(1, self.nlist - 1), self.nlist]
         if self.kind == "ivf":
             return [[{"nprobe": probe} for probe in probes]]
-        return [
-            [{"nprobe": probe, "candidates": depth * more} for probe in probes] for more in (2, 4, 8, 16, 32, 64, 128)
-        ]
+        return [[{"nprobe": probe, "candidates": depth * more} for probe in probes] for more in (2, 4, 8, 16, 32, 64, 128)]
 
 
 def _steps(first: int, last: int) -> list[int]:
@@ -115,9 +113,7 @@ def empty(spec: IndexSpec, dim: int, metric: str, sample: FloatArray) -> Any:
         quantizer.add(_centers(sample, spec.nlist, metric))
         if spec.pq_m:
             index.pq.cp.min_points_per_centroid = 1  # else it warns of few rows on standard error
-            sample = np.resize(
-                sample, (max(len(sample), CODE_VALUES), dim)
-            )  # fewer it does not accept, equal ones it does
+            sample = np.resize(sample, (max(len(sample), CODE_VALUES), dim))  # fewer it does not accept, equal ones it does
         with one_thread():  # hundreds of tiny problems: sharing each of them takes far longer than solving it
             index.train(sample[:POINTS_FOR_CODES])  # the lists are there already: codes alone are learned
     return index

@@ -122,9 +122,7 @@ class _Growth:
         """Compare a block with the rows there are, by path and sha256, and add what is new."""
         facts = columns.select(["path", "sha256", "label"]).to_pydict()
         new = []
-        for number, (path, sha256, label) in enumerate(
-            zip(facts["path"], facts["sha256"], facts["label"], strict=True)
-        ):
+        for number, (path, sha256, label) in enumerate(zip(facts["path"], facts["sha256"], facts["label"], strict=True)):
             if path in self.seen:
                 raise RetrievalError(f"{path} comes twice: an image is in an index once")
             self.seen.add(path)
@@ -139,9 +137,7 @@ class _Growth:
         if new:
             if self.builder is None:
                 at = self.index.folder / files.VECTORS
-                self.builder = Builder.of(
-                    at, self.index.record.spec, self.index.record.dim, self.index.record.metric, self.work
-                )
+                self.builder = Builder.of(at, self.index.record.spec, self.index.record.dim, self.index.record.metric, self.work)
             self.builder.add(block[new], self._lots.random(len(new)))
             self.builder.let_in(but=MOST)
             self.tables.append(columns.take(pa.array(new)))
@@ -243,9 +239,7 @@ def _anew(
     remaining = _Remaining(Searcher(read_faiss(old), record.spec, {}, record.metric).vectors, columns, removed, meta)
     target, workload, asked = record.figures.target, record.figures.workload, record.figures.asked
     try:
-        built = build(
-            remaining, work, record.metric, requirements or requirements_of(target, None, asked, workload), events
-        )
+        built = build(remaining, work, record.metric, requirements or requirements_of(target, None, asked, workload), events)
     except RetrievalError:
         if requirements is not None or asked == "auto":
             raise

@@ -109,9 +109,7 @@ class IndexMetadata:
 
     def levels(self) -> Levels:
         """The settings by depth, the least first."""
-        return {
-            int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))
-        }
+        return {int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))}
 
 
 def read_record(meta: dict[str, Any], where: str) -> IndexMetadata:

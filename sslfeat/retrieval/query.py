@@ -68,9 +68,7 @@ def _rows_of(meta: dict[str, Any], spec: str, asked: Queries) -> FloatArray:
     return features.embeddings
 
 
-def _images(
-    meta: dict[str, Any], specs: Sequence[str], asked: Queries, encoder: str | None, provider: str
-) -> FloatArray:
+def _images(meta: dict[str, Any], specs: Sequence[str], asked: Queries, encoder: str | None, provider: str) -> FloatArray:
     """Embeddings of the images that can be read; the others join the failures."""
     from sslfeat.data.dataset import find_inputs
     from sslfeat.data.results import Embedded

@@ -41,9 +41,7 @@ def check_encoder(meta: dict[str, Any], other: dict[str, Any] | None, what: str)
     ours = meta["encoder"]
     if ours is None or other is None:
         if ours is not other:
-            raise RetrievalError(
-                f"{what} and the index cannot be compared: one of them is of plain vectors without an encoder"
-            )
+            raise RetrievalError(f"{what} and the index cannot be compared: one of them is of plain vectors without an encoder")
         return
     if ours["fingerprint"] != other["fingerprint"]:
         raise RetrievalError(

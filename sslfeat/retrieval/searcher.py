@@ -103,9 +103,7 @@ class Searcher:
 
         cores = available_cores()
         edges = np.linspace(0, exact.ntotal, cores + 1).astype(int)
-        chosen = [
-            faiss.SearchParameters(sel=faiss.IDSelectorRange(int(a), int(b))) for a, b in itertools.pairwise(edges)
-        ]
+        chosen = [faiss.SearchParameters(sel=faiss.IDSelectorRange(int(a), int(b))) for a, b in itertools.pairwise(edges)]
         with ThreadPoolExecutor(cores) as pool:
             found = list(pool.map(lambda params: exact.search(queries, k, params=params), chosen))
         scores = np.hstack([scores_of(distances, self.metric) for distances, _ in found])

@@ -99,9 +99,7 @@ def refuse(trials: Sequence[Candidate], count: int, dim: int, requirements: Inde
     """The error to raise where no spec will do, which says what to give up."""
     best = max((trial.recall or 0 for trial in trials if trial.memory <= requirements.memory), default=0)
     needed = IndexSpec("flat").memory(count, dim)
-    cures = (
-        [f"--memory {-(-needed // (1 << 20))}M, for exact search"] if requirements.kind == "auto" else ["--kind auto"]
-    )
+    cures = [f"--memory {-(-needed // (1 << 20))}M, for exact search"] if requirements.kind == "auto" else ["--kind auto"]
     if best > 0:
         cures.insert(0, f"--recall {math.floor(100 * best) / 100:.2f}, the best that was reached in it")
     reasons = "; ".join(f"{trial.spec.kind}: {trial.why}" for trial in trials)
@@ -113,9 +111,7 @@ def refuse(trials: Sequence[Candidate], count: int, dim: int, requirements: Inde
 
 def _too_large(spec: IndexSpec, count: int, dim: int, requirements: IndexRequirements) -> Candidate:
     memory = spec.memory(count, dim)
-    return Candidate(
-        spec, memory, None, None, f"takes {memory >> 20} MiB, {requirements.memory >> 20} MiB were granted"
-    )
+    return Candidate(spec, memory, None, None, f"takes {memory >> 20} MiB, {requirements.memory >> 20} MiB were granted")
 
 
 def _fails(spec: IndexSpec, count: int, dim: int, highest: float, size: int) -> Candidate:

@@ -125,9 +125,7 @@ def verify_file(folder: Path, name: str, meta: dict[str, Any], fresh: bool = Fal
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror}; build the index again") from error
     if not same:
-        raise RetrievalError(
-            f"{path} was altered or damaged: its sha256 is not the recorded one; build the index again"
-        )
+        raise RetrievalError(f"{path} was altered or damaged: its sha256 is not the recorded one; build the index again")
     if large and settled:
         with contextlib.suppress(OSError):  # a folder that may only be read is verified anew each time
             atomic.write_atomic(note, known)

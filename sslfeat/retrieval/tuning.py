@@ -101,9 +101,7 @@ def least_recall(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, 
 
 
 def _found(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
-    scores, rows = nearest(
-        index, spec, settings, truth.queries, depth, truth.metric
-    )  # and OWN more, which may be skipped
+    scores, rows = nearest(index, spec, settings, truth.queries, depth, truth.metric)  # and OWN more, which may be skipped
     return scores[:, truth.skip :], rows[:, truth.skip :]
 
 

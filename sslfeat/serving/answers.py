@@ -35,9 +35,7 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
     return Response(body, status, headers, "application/json")
 
 
-def error_answer(
-    status: int, message: str, cure: str = "", headers: Mapping[str, str] | None = None, **more: Any
-) -> Response:
+def error_answer(status: int, message: str, cure: str = "", headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     """``{"error": message, "cure": cure}`` and whatever ``more``."""
     return json_answer({"error": message, **({"cure": cure} if cure else {}), **more}, status, headers)
 

@@ -225,8 +225,7 @@ def _add_pages(app: FastAPI) -> None:
     shared = [TEMPLATES / name for name in SHARED]
     files = {f"/{path.name}": path for path in (*sorted(PAGE.iterdir()), *shared) if path.suffix in MEDIA}
     contents = {
-        ("/" if place == "/index.html" else place): (path.read_bytes(), MEDIA[path.suffix])
-        for place, path in files.items()
+        ("/" if place == "/index.html" else place): (path.read_bytes(), MEDIA[path.suffix]) for place, path in files.items()
     }
 
     def add(place: str, body: bytes, kind: str) -> None:

@@ -46,9 +46,7 @@ class Wanted:
         top, score = request.query_params.get("top", str(TOP)), request.query_params.get("min_score", "")
         self.where = request.query_params.getlist("where")
         if len(self.where) > MOST_CONDITIONS or any(len(text) > 500 for text in self.where):
-            raise Refusal(
-                422, "there are too many conditions, or too long ones", f"{MOST_CONDITIONS} of 500 characters"
-            )
+            raise Refusal(422, "there are too many conditions, or too long ones", f"{MOST_CONDITIONS} of 500 characters")
         self.top = self._checked(int(top) if top.isdecimal() and len(top) < 10 else -1)
         self.min_score: float | None = None
         if score:

@@ -77,9 +77,7 @@ class Generation:
         found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
         pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         return [
-            {"id": row, "path": self.paths[row], "score": score, "label": self.labels[row]}
-            for row, score in pairs
-            if row >= 0
+            {"id": row, "path": self.paths[row], "score": score, "label": self.labels[row]} for row, score in pairs if row >= 0
         ]
 
     def map(self) -> bytes:

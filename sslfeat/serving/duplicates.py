@@ -61,9 +61,7 @@ class DuplicatesPlan:
             facts = {name: getattr(copy, name) for name in ("path", "width", "height", "similarity", "verdict")}
             return {"id": rows.get(copy.path), **facts}
 
-        groups = [
-            {"kept": shown(group.kept), "copies": [shown(copy) for copy in group.copies]} for group in self.found.groups
-        ]
+        groups = [{"kept": shown(group.kept), "copies": [shown(copy) for copy in group.copies]} for group in self.found.groups]
         return {"groups": groups, "decisions": [vars(decision) for decision in self.decisions]}
 
     def write(self, decisions: list[Decision]) -> dict[str, Any]:
@@ -99,7 +97,5 @@ def add_duplicates(app: FastAPI, service: Service, plan: DuplicatesPlan | None) 
 
 def _given(plan: DuplicatesPlan | None) -> DuplicatesPlan:
     if plan is None:
-        raise Refusal(
-            404, "no duplicates are served", "start the service with --duplicates, of 'sslfeat dedupe --json'"
-        )
+        raise Refusal(404, "no duplicates are served", "start the service with --duplicates, of 'sslfeat dedupe --json'")
     return plan

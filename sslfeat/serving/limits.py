@@ -54,13 +54,9 @@ class ServiceLimits:
         if min(self.batch_delay, self.notice, self.drain) < 0:
             raise UsageError("batch-delay, notice and drain must be 0 seconds or more")
         if self.queue < self.max_images:
-            raise UsageError(
-                f"queue is {self.queue}: it must hold one request of {self.max_images} images (max-images)"
-            )
+            raise UsageError(f"queue is {self.queue}: it must hold one request of {self.max_images} images (max-images)")
         if self.buffered < self.max_bytes:
-            raise UsageError(
-                f"buffered is {self.buffered}: it must hold one body of {self.max_bytes} bytes (max-bytes)"
-            )
+            raise UsageError(f"buffered is {self.buffered}: it must hold one body of {self.max_bytes} bytes (max-bytes)")
 
 
 class Buffers:

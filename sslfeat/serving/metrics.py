@@ -16,19 +16,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._stages = Histogram(
-            "sslfeat_stage_seconds", "time of a stage", ["stage"], buckets=SECONDS, registry=self.registry
-        )
+        self._stages = Histogram("sslfeat_stage_seconds", "time of a stage", ["stage"], buckets=SECONDS, registry=self.registry)
         self._of = {stage: self._stages.labels(stage) for stage in STAGES}
-        self._requests = Counter(
-            "sslfeat_requests", "requests answered", ["route", "method", "status"], registry=self.registry
-        )
+        self._requests = Counter("sslfeat_requests", "requests answered", ["route", "method", "status"], registry=self.registry)
         self._seconds = Histogram(
             "sslfeat_request_seconds", "time of a request", ["route"], buckets=SECONDS, registry=self.registry
         )
-        self._known: dict[
-            tuple[str, str, int], tuple[Counter, Histogram]
-        ] = {}  # finding them takes longer than counting
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them takes longer than counting
         self._images = Counter("sslfeat_images", "images by what became of them", ["outcome"], registry=self.registry)
         self._batches = Histogram("sslfeat_batch_images", "images in a batch", buckets=SIZES, registry=self.registry)
         self.queue = Gauge("sslfeat_queue_images", "images waiting or worked on", registry=self.registry)

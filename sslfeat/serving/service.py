@@ -94,9 +94,7 @@ class Service:
             self.collection = Collection(sources.index, self.identity, placed, reloaded)
             self.thumbnails = ThumbnailMaker(self.limits.decoding)
             self.metrics.rows.set_function(lambda: len(self.generation().index))
-        events = BatchEvents(
-            lambda seconds: self.metrics.stage("wait", seconds), self.metrics.batch, self.metrics.dropped
-        )
+        events = BatchEvents(lambda seconds: self.metrics.stage("wait", seconds), self.metrics.batch, self.metrics.dropped)
         workers = max(1, available_cores() // self.encoder.threads)
         size, delay = self.limits.batch_size, self.limits.batch_delay
         if gpu_batches and self.encoder.provider == "cuda":

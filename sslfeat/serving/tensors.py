@@ -93,9 +93,7 @@ def pixels_of(tensor: Tensor, side: int) -> Pixels:
     """uint8 (N, S, S, 3). Raises Refusal, 422."""
     if tensor.datatype != "UINT8" or tensor.shape[1:] != [side, side, 3]:
         what = f"{tensor.datatype} {tensor.shape[:8]}"
-        raise Refusal(
-            422, f"the input is {what}", f"this model takes UINT8 [N, {side}, {side}, 3]; files go to the other"
-        )
+        raise Refusal(422, f"the input is {what}", f"this model takes UINT8 [N, {side}, {side}, 3]; files go to the other")
     count = math.prod(tensor.shape)
     if tensor.raw is not None:
         if len(tensor.raw) != count:

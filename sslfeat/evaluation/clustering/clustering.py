@@ -166,9 +166,7 @@ def _numbered(
     distances, other = _distances(x, numbers, centers)
     if inertia is None:
         inertia = float(np.square(distances[numbers >= 0], dtype=np.float64).sum())
-    return Clustering(
-        numbers, centers, distances, other, silhouette(x, numbers), stability, inertia, tried or {}, sampled
-    )
+    return Clustering(numbers, centers, distances, other, silhouette(x, numbers), stability, inertia, tried or {}, sampled)
 
 
 def _distances(x: FloatArray, numbers: IntArray, centers: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -31,9 +31,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise FeaturesError(f"{folder} is not empty: {cure}")
 
 
-def save(
-    folder: Path, found: Clustering, paths: Sequence[str], labels: Sequence[str | None], figures: dict[str, Any]
-) -> None:
+def save(folder: Path, found: Clustering, paths: Sequence[str], labels: Sequence[str | None], figures: dict[str, Any]) -> None:
     """Write the three files, the figures last."""
     columns = {
         "path": strings(paths),

@@ -85,9 +85,7 @@ class SavedProbe:
                 raise FeaturesError(f"{folder / WEIGHTS} is damaged: probe again with --out {folder}")
             model = Linear(*_arrays(folder / WEIGHTS))
         except OSError as error:
-            raise FeaturesError(
-                f"{folder} is not a probe ('sslfeat probe --out' writes one): {error.strerror}"
-            ) from error
+            raise FeaturesError(f"{folder} is not a probe ('sslfeat probe --out' writes one): {error.strerror}") from error
         if model.weights.shape != (len(model.mean), len(record.names)) or model.bias.shape != (len(record.names),):
             raise FeaturesError(f"{folder / WEIGHTS} does not fit {META}: probe again with --out {folder}")
         return cls(model, record.names, vars(record.encoder), record.several, record.figures)
@@ -96,9 +94,7 @@ class SavedProbe:
         """Raise FeaturesError, naming both, if ``encoder`` (name, fingerprint) is another than the probe's."""
         if encoder["fingerprint"] != self.encoder["fingerprint"]:
             ours, theirs = (f"{e['name']} ({e['fingerprint'][:12]})" for e in (self.encoder, encoder))
-            raise FeaturesError(
-                f"the probe is of features of {ours}; {what} is of {theirs}: embed with the probe's encoder"
-            )
+            raise FeaturesError(f"the probe is of features of {ours}; {what} is of {theirs}: embed with the probe's encoder")
 
     def probabilities(self, x: FloatArray) -> FloatArray:
         """Of each name (N, K) float32 for features (N, D); rows sum to 1 unless ``several``. Raises FeaturesError."""
@@ -124,14 +120,8 @@ def _arrays(file: Path) -> list[FloatArray]:
                     raise ValueError(f"{name} is compressed")
                 with packed.open(entry) as stored:
                     array = np.lib.format.read_array(stored, allow_pickle=False)
-                if (
-                    array.dtype != np.float32
-                    or array.ndim != (2 if name == "weights" else 1)
-                    or not np.isfinite(array).all()
-                ):
-                    raise ValueError(
-                        f"{name} is no array of finite float32 of {'(D, K)' if name == 'weights' else '(N,)'}"
-                    )
+                if array.dtype != np.float32 or array.ndim != (2 if name == "weights" else 1) or not np.isfinite(array).all():
+                    raise ValueError(f"{name} is no array of finite float32 of {'(D, K)' if name == 'weights' else '(N,)'}")
                 found.append(array)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise FeaturesError(f"{file} is not what 'sslfeat probe --out' writes: {error}") from error

@@ -68,10 +68,7 @@ def table(classes: Sequence[ClassFigures]) -> bytes:
 def matrix(counts: IntArray, names: Sequence[str]) -> bytes:
     """A confusion matrix as CSV, its rows what images are."""
     return _csv(
-        [
-            {"class": name, **dict(zip(names, map(int, row), strict=True))}
-            for name, row in zip(names, counts, strict=True)
-        ]
+        [{"class": name, **dict(zip(names, map(int, row), strict=True))} for name, row in zip(names, counts, strict=True)]
     )
 
 

@@ -34,9 +34,7 @@ class LabelTable:
     labels: list[Label]
 
 
-def read_table(
-    file: Path, column: str | None = None, path_column: str | None = None, separator: str = ""
-) -> LabelTable:
+def read_table(file: Path, column: str | None = None, path_column: str | None = None, separator: str = "") -> LabelTable:
     """Read a CSV (comma, semicolon or tab; UTF-8, or UTF-16 with its mark) or a parquet table.
 
     Columns are found whatever their case. ``separator`` divides the labels of a cell. Raises InputError.
@@ -81,9 +79,7 @@ def _text(file: Path, column: str | None, path_column: str | None) -> tuple[list
 
 def _decoded(file: Path, data: bytes) -> str:
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1")):
-        raise InputError(
-            f"{file} is no text but a spreadsheet, archive or parquet: save it as CSV (UTF-8), or as .parquet"
-        )
+        raise InputError(f"{file} is no text but a spreadsheet, archive or parquet: save it as CSV (UTF-8), or as .parquet")
     sort = "utf-16" if data.startswith(UTF_16) and not data.startswith(UTF_32) else "utf-8-sig"
     try:
         text = data.decode(sort)
@@ -94,9 +90,7 @@ def _decoded(file: Path, data: bytes) -> str:
             f"'iconv -f WINDOWS-1252 -t UTF-8 {file.name} > utf8.csv' if it is from a Western European Windows"
         ) from error
     if "\0" in text:
-        raise InputError(
-            f"{file} holds NUL characters: save it as 'CSV UTF-8' (UTF-16 is read if it has its mark, a BOM)"
-        )
+        raise InputError(f"{file} holds NUL characters: save it as 'CSV UTF-8' (UTF-16 is read if it has its mark, a BOM)")
     return text
 
 
@@ -175,7 +169,5 @@ def _plain(file: Path, cell: Any) -> str:
         try:
             cell = cell.decode()
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{file} holds bytes that are not UTF-8, {cell[:20]!r}: write its columns as text"
-            ) from error
+            raise InputError(f"{file} holds bytes that are not UTF-8, {cell[:20]!r}: write its columns as text") from error
     return one_name(str(cell))

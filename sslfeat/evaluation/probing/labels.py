@@ -75,9 +75,7 @@ def labeled(features: Features, labels: Labels | None = None, min_images: int = 
 def check_any(x: FloatArray) -> None:
     """Raise FeaturesError if there are no rows."""
     if not len(x):
-        raise FeaturesError(
-            "the features folder holds no features: there were no images, or all failed (see its failures.csv)"
-        )
+        raise FeaturesError("the features folder holds no features: there were no images, or all failed (see its failures.csv)")
 
 
 def check_finite(x: FloatArray, paths: Sequence[str]) -> None:
@@ -148,9 +146,7 @@ class Labeling:
     def lines(self) -> list[str]:
         """For people."""
         summary = self.summary
-        first = (
-            f"labels: {self.source}; {summary['classes']} classes, {summary['labeled']} of {summary['images']} images"
-        )
+        first = f"labels: {self.source}; {summary['classes']} classes, {summary['labeled']} of {summary['images']} images"
         return [first, *map(str, self.left_out)]
 
 
@@ -217,9 +213,7 @@ def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]
     out = [LeftOut(reason, sum(rows), paths[rows.index(True)]) for reason, rows in (
         ("beside the class folders", loose), ("in a folder that the system made", system)) if any(rows)]  # fmt: skip
     none = [one or other for one, other in zip(loose, system, strict=True)]
-    return [
-        None if odd or not parent.name else one_name(parent.name) for parent, odd in zip(parents, none, strict=True)
-    ], out
+    return [None if odd or not parent.name else one_name(parent.name) for parent, odd in zip(parents, none, strict=True)], out
 
 
 def from_table(

@@ -115,9 +115,7 @@ def split_rows(rows: MultiLabeled, share: float, seed: int) -> tuple[MultiLabele
     return _take(rows, np.flatnonzero(~second)), _take(rows, np.flatnonzero(second))
 
 
-def probe_several(
-    train: MultiLabeled, test: MultiLabeled | None = None, options: ProbeOptions | None = None
-) -> SeveralProbed:
+def probe_several(train: MultiLabeled, test: MultiLabeled | None = None, options: ProbeOptions | None = None) -> SeveralProbed:
     """Judge ``train`` on ``test`` (default: a fifth of its rows), C chosen on a tenth of the training rows.
 
     Raises InputError for options that are for one label an image.
@@ -182,9 +180,7 @@ def average_precisions(scores: FloatArray, y: BoolArray) -> npt.NDArray[np.float
 
 def interval(scores: FloatArray, y: BoolArray, rng: np.random.Generator) -> tuple[float, float]:
     """95% bootstrap interval of the mean average precision over the images."""
-    counts = rng.multinomial(
-        len(y), np.full(len(y), 1 / len(y)), max(100, min(RESAMPLES, 200_000_000 // max(1, y.size)))
-    )
+    counts = rng.multinomial(len(y), np.full(len(y), 1 / len(y)), max(100, min(RESAMPLES, 200_000_000 // max(1, y.size))))
     means = np.zeros(len(counts))
     used = np.zeros(len(counts))
     for k in range(y.shape[1]):

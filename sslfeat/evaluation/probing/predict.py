@@ -64,9 +64,7 @@ def _of_features(probe: SavedProbe, spec: str, top: int) -> Iterator[Prediction]
         yield from name_rows(probe, part.columns["path"].to_pylist(), part.embeddings, top)
 
 
-def _of_images(
-    probe: SavedProbe, specs: Sequence[str], top: int, given: str | None, provider: str
-) -> Iterator[Prediction]:
+def _of_images(probe: SavedProbe, specs: Sequence[str], top: int, given: str | None, provider: str) -> Iterator[Prediction]:
     from sslfeat.data.batching import batched
     from sslfeat.data.dataset import find_inputs
     from sslfeat.data.results import Embedded

@@ -13,16 +13,12 @@ from sslfeat.evaluation.probing.logistic import SCALINGS, IntArray, Linear, Regr
 from sslfeat.numerics.arrays import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
-Judge = Callable[
-    [FloatArray, BoolArray], float
-]  # logits (n, K) and the rows they are of, a mask (N,): how good, 1 is best
+Judge = Callable[[FloatArray, BoolArray], float]  # logits (n, K) and the rows they are of, a mask (N,): how good, 1 is best
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 LEAST, GREATEST = 1e-8, 1e5  # how far the grid extends by itself
 PATIENCE = 3  # values of c in a row that are worse than the best: larger ones, which cost most, are not tried
 UNJUDGED = 1.0  # c where no row can be held out
-MANY = (
-    1000  # classes: of more, c and scaling are chosen on so many, since the time of a fit grows with rows times classes
-)
+MANY = 1000  # classes: of more, c and scaling are chosen on so many, since the time of a fit grows with rows times classes
 
 
 @dataclass(frozen=True)

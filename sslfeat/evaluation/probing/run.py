@@ -66,9 +66,7 @@ def _run_several(
 def _of_size(found: Labeling, paths: list[str], least: int) -> Labeling:
     """Without the classes of fewer than ``least`` images."""
     sizes = Counter(label for label in found.labels if label is not None)
-    return _without(
-        found, paths, {name for name, size in sizes.items() if size < least}, f"of classes with fewer than {least}"
-    )
+    return _without(found, paths, {name for name, size in sizes.items() if size < least}, f"of classes with fewer than {least}")
 
 
 def _known(found: Labeling, paths: list[str], names: set[str]) -> Labeling:

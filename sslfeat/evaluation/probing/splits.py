@@ -103,6 +103,4 @@ def _fitting(members: IntArray, sizes: IntArray, wanted: int) -> IntArray:
 
 def _alone(name: str, rows: int) -> str:
     what = "a single row" if rows == 1 else f"a single image, {rows} times"
-    return (
-        f"class {name!r} has {what}: it cannot be split into train and test; leave it out with --min-images {rows + 1}"
-    )
+    return f"class {name!r} has {what}: it cannot be split into train and test; leave it out with --min-images {rows + 1}"
