@@ -81,7 +81,7 @@ def _page(path: Path, features: Any, found: Any) -> None:
     shown = f"the largest {CLUSTERS} of {count} clusters" if count > CLUSTERS else f"{count} clusters"
     about = (
         f"{len(features.paths)} images, {shown}. Of each: the nearest to its center; odd ones, which another center is "
-        "almost as near to (framed); the farthest. Numbers are distances to the center."
+        "almost as near to; the farthest. Numbers are distances to the center."
     )
     write_page(path, gallery("Clusters", about, sections))
     note(f"{path}: contact sheets")

@@ -130,7 +130,8 @@ def _write_page(path: Path, found: Duplicates) -> None:
         kept = Shown(group.kept.path, f"kept, {group.kept.width} x {group.kept.height}", marked=True)
         copies = [Shown(copy.path, f"{copy.verdict}, {copy.width} x {copy.height}") for copy in group.copies]
         sections.append((f"Group {number}", [kept, *copies]))
-    about = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots, among {found.images} images"
+    counts = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots"
+    about = f"{counts}, among {found.images} images. Framed: the one to keep."
     write_page(path, gallery("Duplicates", about, sections))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sslfeat.cli.console import check_new, note, say, say_json
-from sslfeat.errors import MissingExtraError, UsageError
+from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
     from sslfeat.evaluation.probing.bootstrap import Accuracy, Paired
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sslfeat.inference.model_card import Identity
 
 WORST = 10  # classes shown
-FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png")
+FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.svg", "confusion.svg")
 
 
 def probe(
@@ -127,14 +127,14 @@ def _save(out: Path, probed: Probed | SeveralProbed, made_by: Identity) -> None:
     files: dict[str, bytes] = {}
     if not isinstance(probed, SeveralProbed):
         from sslfeat.evaluation.probing.confusion import matrix, table
-        from sslfeat.reports.plots import classes_png, confusion_png
+        from sslfeat.reports.plots import confusion_svg, recall_svg
 
-        files = {"classes.csv": table(probed.result.per_class), "confusion.csv": matrix(probed.counts, probed.names)}
-        try:
-            plots = classes_png(probed.result.per_class), confusion_png(probed.counts, probed.names)
-            files.update(zip(("classes.png", "confusion.png"), plots, strict=True))
-        except MissingExtraError as error:
-            note(f"left out: classes.png and confusion.png: {error}")
+        files = {
+            "classes.csv": table(probed.result.per_class),
+            "confusion.csv": matrix(probed.counts, probed.names),
+            "classes.svg": recall_svg(probed.result.per_class).encode(),
+            "confusion.svg": confusion_svg(probed.counts, probed.names).encode(),
+        }
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         atomic.write_atomic(out / name, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -73,3 +74,16 @@ def test_files_and_functions_stay_short() -> None:
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.FunctionDef):
                     assert (node.end_lineno or 0) - node.lineno < 65, f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "sslfeat").rglob("*.js")), ids=lambda file: file.name)
+def test_scripts_stay_short(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert len(lines) <= 300
+    assert max(map(len, lines)) <= 130
+    opened = 0
+    for number, line in enumerate(lines):  # functions and methods begin at the margin, or at a class's
+        if re.match(r"(  )?[^ /}].*\{$", line):
+            opened = number
+        elif re.match(r"(  )?\}", line):
+            assert number - opened < 65, f"{file}: line {opened + 1}"

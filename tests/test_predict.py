@@ -23,7 +23,7 @@ def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, t
     done = sslfeat("probe", embedded, "--out", tmp_path / "probe")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "probe").iterdir()}
-    assert names == {"probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.png", "confusion.png"}
+    assert names == {"probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.svg", "confusion.svg"}
     rows = list(csv.DictReader((tmp_path / "probe" / "classes.csv").read_text().splitlines()))
     assert sum(int(row["test"]) for row in rows) == 8
     loaded = Features.load(embedded)
@@ -42,6 +42,10 @@ def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, t
     assert "a broken one.jpg: " in by_images.stderr
     named = {row["path"]: row["label"].split(";")[0] for row in csv.DictReader(out.read_text().splitlines())}
     assert named == dict(zip(loaded.paths, wanted, strict=True))
+    page = tmp_path / "page.html"
+    assert sslfeat("predict", tmp_path / "probe", embedded, "--html", page).returncode == 0
+    assert f"{wanted[0]}: {wanted.count(wanted[0])} images" in page.read_text()
+    assert str(image_folder.parent) not in page.read_text()
 
 
 def test_another_encoders_features_and_damaged_probes_are_refused(embedded: Path, image_folder: Path, tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_all_of_it_is_there(page: Path) -> None:
     assert "&lt;Drawn&gt; &amp; seen" in html
     assert "<Drawn>" not in html
     assert html.count("data:image/webp") > 40
-    assert html.count("data:image/png") == 2
+    assert html.count("<svg") == 2
+    assert "data:image/png" not in html
+    assert "What to do next" in html
     for text in ("tiny", "4 classes", "nearest class mean", "rank me", "silhouette", "cluster 3:", "copies in"):
         assert text in html
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', html) == []
@@ -50,12 +52,14 @@ def test_it_is_tidy_in_a_browser(page: Path, tmp_path: Path, size: tuple[int, in
       part.getBoundingClientRect().right > innerWidth + 1 && !part.closest(".scroll"));
     document.body.dataset.broken = broken.length;
     document.body.dataset.over = over.length;
+    document.body.dataset.stacked = getComputedStyle(document.querySelector("#probe th")).display !== "table-cell";
     document.body.dataset.points = document.querySelector("canvas").toDataURL().length;
     """
     seen = look(page, tmp_path, size, dark, script)
     assert seen.errors == []
     assert (seen.told("wide"), seen.told("broken"), seen.told("over")) == ("false", "0", "0")
     assert int(seen.told("points")) > 3000
+    assert seen.told("stacked") == ("true" if size == PHONE else "false")
     assert (seen.pixels[2, 2].mean() < 100) == dark
     assert np.ptp(seen.pixels.astype(int)) > 150
 

@@ -22,17 +22,13 @@ def contact_sheet(
     each: int = EACH, clusters: int = CLUSTERS,
 ) -> list[Section]:  # fmt: skip
     """A gallery's sections, one for each of the largest ``clusters``: its images nearest to the center, its odd ones,
-    which another center is almost as near to (marked), and the farthest of the others."""
+    which another center is almost as near to, and the farthest of the others."""
     sections = []
     for number, size in enumerate(found.sizes[:clusters]):
         rows = np.flatnonzero(found.assignments == number)
         near, odd, far = _picked(found, rows, each)
         captions = [(near, "near"), (odd, "odd"), (far, "far")]
-        images = [
-            Shown(paths[row], f"{word} {found.distances[row]:.3g}", marked=word == "odd")
-            for part, word in captions
-            for row in part.tolist()
-        ]
+        images = [Shown(paths[row], f"{word} {found.distances[row]:.3g}") for part, word in captions for row in part.tolist()]
         sections.append((f"cluster {number}: {size} images{_common(rows, labels)}", images))
     return sections
 

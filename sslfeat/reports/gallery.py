@@ -8,12 +8,12 @@ from typing import Any
 
 from sslfeat.reports.display_names import short_names
 from sslfeat.reports.render import render
-from sslfeat.reports.thumbnails import SIDE, thumbnails
+from sslfeat.reports.thumbnails import side_for, thumbnails
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image by its path ``name``, with a ``caption``; ``marked`` ones stand out."""
+    """An image by its path ``name``, with a ``caption``; ``marked``: the one that those beside it are compared with."""
 
     name: str
     caption: str
@@ -23,15 +23,15 @@ class Shown:
 Sections = Sequence[tuple[str, Sequence[Shown]]]
 
 
-def gallery(title: str, about: str, sections: Sections, side: int = SIDE) -> str:
-    """The page's HTML, every thumbnail inside, each image decoded once."""
-    return render("gallery.html", title=title, about=about, sections=filled([sections], side)[0])
+def gallery(title: str, about: str, sections: Sections) -> str:
+    """The page's HTML, every image inside, each decoded once."""
+    return render("gallery.html", title=title, about=about, sections=filled([sections])[0])
 
 
-def filled(galleries: Sequence[Sections], side: int = SIDE) -> list[list[dict[str, Any]]]:
+def filled(galleries: Sequence[Sections]) -> list[list[dict[str, Any]]]:
     """Sections for the macro ``gallery``, with thumbnails and short names: an image that is shown twice is decoded once."""
     names = sorted({shown.name for sections in galleries for _, images in sections for shown in images})
-    uris = dict(zip(names, thumbnails(names, side), strict=True))
+    uris = dict(zip(names, thumbnails(names, side_for(len(names))), strict=True))
     short = dict(zip(names, short_names(names), strict=True))
     return [
         [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sslfeat.evaluation.embedding_map import Map
+from sslfeat.evaluation.embedding_map import GRAY, Map
 from sslfeat.reports.display_names import short_names
 from sslfeat.reports.render import render
 from sslfeat.reports.sprites import COLUMNS, PER_SHEET, sprites
@@ -25,6 +25,7 @@ def map_view(found: Map, side: int = SIDE) -> dict[str, Any]:
     return {
         "points": base64.b64encode(places.tobytes()).decode(),
         "members": base64.b64encode(found.members.astype(np.uint8).tobytes()).decode(),
+        "quiet": GRAY,
         "groups": [asdict(group) for group in found.groups],
         "names": short_names(found.paths),
         "side": side,

@@ -1,59 +1,81 @@
-"""Plots as PNG: a probe's confusion matrix and the recall of every class, and maps. They need matplotlib (``probe``)."""
+"""Plots: a probe's confusion matrix and the recall of every class as SVG, in light and dark; maps as PNG (matplotlib)."""
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from sslfeat.errors import MissingExtraError
 from sslfeat.evaluation.embedding_map import Map
 from sslfeat.evaluation.probing.confusion import ClassFigures
+from sslfeat.numerics.arrays import IntArray
 
-NAMED, NUMBERED = 40, 15  # classes up to which axes carry names, and cells their share
+NAMED, NUMBERED = 40, 20  # classes up to which axes carry names, and cells their share
 BARS = 60  # classes in the plot of recalls: of more, the worst
 DPI = 120
+BLUE = "#4a86d8"  # told apart from white paper and from black alike
+FONT, LETTER = 11, 6.2  # px, and the width of a letter
+LINE, BAR = 21, 240  # px, of the plot of recalls
 
 
-def confusion_png(counts: npt.NDArray[np.int64], names: Sequence[str]) -> bytes:
-    """Rows are what images are, columns what they are taken for; colors are shares of the row."""
+def confusion_svg(counts: IntArray, names: Sequence[str]) -> str:
+    """Rows are what images are, columns what they are taken for; the deeper the blue, the larger the share of the row."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = float(np.clip(2.5 + 0.32 * len(names), 4, 14))
-    figure, axes = _axes(side, side)
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("is")
-    if len(names) <= NAMED:
-        axes.set_xticks(range(len(names)), [_short(name) for name in names], rotation=90)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
-    if len(names) <= NUMBERED:
-        for row, column in np.ndindex(*shares.shape):
-            value = shares[row, column]
-            if round(100 * value):
-                ink = "black" if value > 0.5 else "white"
-                axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=8)
-    figure.colorbar(image, ax=axes, fraction=0.046, label="share of the row")
-    return _png(figure)
+    named = len(names) <= NAMED
+    left = _gutter(names) if named else 24
+    cell = max(16.0, 260 / len(names)) if named else 420 / len(names)
+    side = cell * len(names)
+    marks = [_heat(shares, left)] if not named else []
+    for row, column in np.argwhere(counts) if named else ():
+        x, y, share = left + column * cell, row * cell, shares[row, column]
+        told = f"{names[row]} taken for {names[column]}: {counts[row, column]} of {counts[row].sum()}"
+        box = f'x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}" rx="2"'
+        marks.append(f'<rect {box} fill="{BLUE}" fill-opacity="{0.06 + 0.94 * share:.3f}"><title>{_text(told)}</title></rect>')
+        if len(names) <= NUMBERED and round(100 * share):
+            ink = ' fill="#0b1526"' if share > 0.75 else ""
+            marks.append(_label(x + cell / 2, y + cell / 2, f"{100 * share:.0f}", "middle", 10, more=ink))
+    for number, name in enumerate(names if named else ()):
+        at = (number + 0.5) * cell
+        marks.append(_label(left - 6, at, _short(name), "end", title=name))
+        turned = f' transform="rotate(-90 {left + at:.1f} {side + 6:.1f})"'
+        marks.append(_label(left + at, side + 6, _short(name), "end", title=name, more=turned))
+    height = side + (left if named else 24)
+    if not named:
+        marks.append(_label(left + side / 2, side + 14, "taken for", "middle"))
+        marks.append(_label(14, side / 2, "is", "middle"))
+    return _svg(left + side + 2, height, "confusion matrix: rows are what images are, columns what they are taken for", marks)
 
 
-def classes_png(classes: Sequence[ClassFigures]) -> bytes:
+def recall_svg(classes: Sequence[ClassFigures]) -> str:
     """Recall of each class with its 95% interval, worst first."""
     shown = sorted((row for row in classes if row.test), key=lambda row: row.recall)[:BARS]
-    figure, axes = _axes(7, float(np.clip(1 + 0.26 * len(shown), 2.5, 17)))
-    places = np.arange(len(shown))[::-1]
-    recall = np.array([row.recall for row in shown])
-    ends = np.array([(row.recall - row.low, row.high - row.recall) for row in shown]).T
-    axes.barh(places, recall, color="#4a78b5", xerr=np.maximum(ends, 0), ecolor="#222222")
-    axes.set_yticks(places, [f"{_short(row.name)} ({row.test})" for row in shown])
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.7, len(shown) - 0.3)
+    left, height = _gutter([row.name for row in shown]), LINE * len(shown)
+    marks = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x = left + BAR * share
+        marks.append(f'<path d="M{x:.1f} 0V{height}" stroke="currentColor" stroke-opacity=".15"/>')
+        marks.append(_label(x, height + 11, f"{100 * share:.0f}", "middle", 10))
+    for number, row in enumerate(shown):
+        y = LINE * (number + 0.5)
+        low, high = (left + BAR * end for end in (row.low, row.high))
+        told = f"{row.name}: {100 * row.recall:.1f}% of {row.test}, 95% interval {100 * row.low:.1f} to {100 * row.high:.1f}%"
+        marks.append(
+            f'<rect x="{left}" y="{y - 6:.1f}" width="{BAR * row.recall:.1f}" height="12" rx="2" fill="{BLUE}">'
+            f"<title>{_text(told)}</title></rect>"
+            f'<path d="M{low:.1f} {y}H{high:.1f}M{low:.1f} {y - 3}v6M{high:.1f} {y - 3}v6" stroke="currentColor" '
+            'stroke-opacity=".7" fill="none"/>'
+        )
+        marks.append(_label(left - 6, y, _short(row.name), "end", title=told))
+        marks.append(_label(left + BAR + 10, y, f"{100 * row.recall:.0f}%"))
     cut = f", the worst {BARS} of {len(classes)} classes" if len(classes) > BARS else ""
-    axes.set_xlabel(f"recall, 95% interval{cut}")
-    axes.grid(axis="x", alpha=0.3)
-    return _png(figure)
+    return _svg(left + BAR + 44, height + 20, f"recall of each class in %, with its 95% interval{cut}", marks)
 
 
 def map_png(found: Map) -> bytes:
@@ -68,9 +90,12 @@ def map_png(found: Map) -> bytes:
     axes.set_yticks([])
     axes.set_title(f"{found.method}, {len(order)} images", fontsize=10)
     for group in found.groups:
-        axes.scatter([], [], c=group.color, label=f"{_short(group.name)} ({group.count})")
+        label = _short(group.name).replace("$", r"\$")  # not a formula
+        axes.scatter([], [], c=group.color, label=f"{label} ({group.count})")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
-    return _png(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
@@ -82,12 +107,44 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _png(figure: Any) -> bytes:
+def _heat(shares: npt.NDArray[np.float64], left: float) -> str:
+    """Cells too many to be drawn each: the shares as a mask, enlarged here because viewers would blur them."""
+    each = -(-840 // len(shares))
+    gray = Image.fromarray(np.kron(np.sqrt(shares) * 255, np.ones((each, each))).astype(np.uint8))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    gray.save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<mask id="shares"><image x="{left}" width="420" height="420" href="data:image/png;base64,{data}"/></mask>'
+        f'<rect x="{left}" width="420" height="420" fill="{BLUE}" mask="url(#shares)"/>'
+        f'<rect x="{left}" width="420" height="420" fill="none" stroke="currentColor" stroke-opacity=".2"/>'
+    )
+
+
+def _svg(width: float, height: float, told: str, marks: Sequence[str]) -> str:
+    """Colors are currentColor and a blue between, so that it is read on white and on black."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{told}" '
+        f'fill="currentColor" font-family="system-ui, sans-serif">{"".join(marks)}</svg>'
+    )
+
+
+def _label(x: float, y: float, text: str, anchor: str = "start", size: int = FONT, title: str = "", more: str = "") -> str:
+    inner = _text(text) + (f"<title>{_text(title)}</title>" if title else "")
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" dominant-baseline="central" font-size="{size}"{more}>'
+        f"{inner}</text>"
+    )
+
+
+def _gutter(names: Sequence[str]) -> float:
+    return 10 + LETTER * max((len(_short(name)) for name in names), default=0)
 
 
 def _short(name: str) -> str:
-    text = name if len(name) <= 24 else name[:23] + "…"
-    return text.replace("$", r"\$")  # not a formula
+    return name if len(name) <= 20 else name[:19] + "…"
+
+
+def _text(text: str) -> str:
+    """What XML may hold: control characters and lone surrogates are none of it."""
+    return escape("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from sslfeat import __version__
 from sslfeat.storage import atomic
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **values: Any) -> str:
@@ -20,7 +23,14 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["module"] = _module
     return environment.get_template(template).render(version=__version__, **values)
+
+
+def _module(name: str) -> Markup:
+    """A script of ``templates/``, to stand in a page behind those it imports from."""
+    lines = (TEMPLATES / name).read_text().splitlines()
+    return Markup("\n".join(line for line in lines if not line.startswith("import ")))  # noqa: S704: our own
 
 
 def write_page(path: Path, html: str) -> None:

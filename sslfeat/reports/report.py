@@ -13,9 +13,11 @@ from sslfeat.evaluation.probing.labels import LabelSource
 from sslfeat.evaluation.projection import METHODS
 from sslfeat.reports import sections
 from sslfeat.reports.gallery import filled
+from sslfeat.reports.probe_section import probe
 from sslfeat.reports.render import render
 from sslfeat.reports.report_data import Material, read_material
 from sslfeat.reports.sections import Part
+from sslfeat.reports.verdict import verdict
 
 Step = Callable[[str], None]
 
@@ -54,6 +56,7 @@ def report(folder: Path, options: ReportOptions | None = None, step: Step = lamb
         title=options.title or f"{card.name} on {folder.resolve().name}",
         about=f"{material.total} images, {card.dim} units. What an encoder makes of them, by 'sslfeat report'.",
         parts=parts,
+        verdict=verdict([finding for part in parts for finding in part["findings"]]),
     )
 
 
@@ -71,7 +74,7 @@ def _parts(material: Material, options: ReportOptions, step: Step) -> list[Part]
     makers: dict[str, tuple[str, Callable[[], Part]]] = {
         "encoder": ("Encoder", lambda: sections.encoder(material)),
         "data": ("Images", lambda: sections.data(material)),
-        "probe": ("Probe", lambda: sections.probe(material, options.source, options.seed)),
+        "probe": ("Probe", lambda: probe(material, options.source, options.seed)),
         "scores": ("Figures without labels", lambda: sections.scores(material)),
         "clusters": ("Clusters", clusters),
         "map": ("Map", map_),
@@ -85,7 +88,15 @@ def _parts(material: Material, options: ReportOptions, step: Step) -> list[Part]
 
 def _made(name: str, title: str, make: Callable[[], Part], step: Step) -> Part:
     step(title)
-    empty: dict[str, Any] = {"about": "", "facts": [], "images": [], "view": None, "plots": [], "reason": ""}
+    empty: dict[str, Any] = {
+        "about": "",
+        "facts": [],
+        "images": [],
+        "view": None,
+        "plots": [],
+        "reason": "",
+        "findings": [],
+    }
     try:
         return {"id": name, "title": title, **empty, **make()}
     except SslfeatError as error:

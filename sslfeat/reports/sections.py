@@ -1,20 +1,16 @@
 """The parts of a report, each made from the same material: a dict with some of ``about``, ``facts``, ``images``, ``view``,
-``plots``. What cannot be measured raises an SslfeatError that says why."""
+``plots``, ``findings`` (for the verdict). What cannot be measured raises an SslfeatError that says why."""
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sslfeat.errors import FeaturesError, MissingExtraError
 from sslfeat.evaluation.clustering.clustering import Clustering, ClusterOptions, cluster
 from sslfeat.evaluation.embedding_map import make_map
-from sslfeat.evaluation.probing.bootstrap import Accuracy
-from sslfeat.evaluation.probing.labels import LabelSource
 from sslfeat.evaluation.unsupervised import MEANING, score
 from sslfeat.numerics.sampling import sample
 from sslfeat.numerics.similarity import nearest
@@ -23,6 +19,7 @@ from sslfeat.reports.display_names import short_names
 from sslfeat.reports.gallery import Shown
 from sslfeat.reports.map_view import map_view
 from sslfeat.reports.report_data import Material
+from sslfeat.reports.verdict import of_clusters, of_duplicates, of_images, of_score
 
 Part = dict[str, Any]
 SCORED, MAPPED = 20_000, 10_000  # images at most
@@ -31,7 +28,6 @@ QUERIES, FOUND = 8, 7
 GROUPS, COPIES, CLOSE = 10, 6, 0.7  # the least cosine of pairs that are compared
 REASONS = 8
 MOST_CLUSTERS = 50
-LEAST_IMAGES = 5  # of a class that the probe takes
 
 
 def encoder(material: Material) -> Part:
@@ -69,18 +65,21 @@ def data(material: Material) -> Part:
     for reason, count in Counter(reason for _, reason in material.failures).most_common(REASONS):
         example = next(path for path, (_, why) in zip(failed, material.failures, strict=True) if why == reason)
         facts.append((f"failed: {count}", f"{reason}, such as {example}"))
+    ends: list[tuple[str, int] | None] = [None, None]
     if labeled:
         sizes = Counter(name for name in material.names if name is not None).most_common()
+        ends = [sizes[0], sizes[-1]]
         facts.append(("largest class", f"{sizes[0][0]}: {sizes[0][1]}"))
         facts.append(("smallest class", f"{sizes[-1][0]}: {sizes[-1][1]}"))
-    return {"facts": facts}
+    return {"facts": facts, "findings": of_images(len(material.failures), material.total, *ends)}
 
 
 def scores(material: Material) -> Part:
     """Figures that need no labels."""
     found = score(material.x[sample(len(material.x), SCORED)])
     facts = [(name.replace("_", " "), f"{getattr(found, name):.3f}", meaning) for name, meaning in MEANING.items()]
-    return {"about": f"Of {found.images} images, {found.dim} units, without labels.", "facts": facts}
+    about = f"Of {found.images} images, {found.dim} units, without labels."
+    return {"about": about, "facts": facts, "findings": of_score(found)}
 
 
 def clusters(material: Material, seed: int) -> tuple[Part, Clustering]:
@@ -105,8 +104,8 @@ def clusters(material: Material, seed: int) -> tuple[Part, Clustering]:
             ("purity", f"{100 * judged['purity']:.2f}%", "images with the commonest label of their cluster"),
         ]
     images = contact_sheet(found, material.paths, material.names, EACH, CLUSTERS)
-    about = "Of each: the nearest to its center; framed, odd ones, almost as near to another center; the farthest."
-    return {"about": about, "facts": facts, "images": images}, found
+    about = "Of each: the nearest to its center; odd ones, almost as near to another center; the farthest."
+    return {"about": about, "facts": facts, "images": images, "findings": of_clusters(found)}, found
 
 
 def map_(material: Material, found: Clustering | None, method: str, seed: int) -> Part:
@@ -149,64 +148,11 @@ def duplicates(material: Material) -> Part:
     about = (
         f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene{more}. Only images "
         f"whose whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks "
-        "further, and can set copies aside."
+        "further, and can set copies aside. Framed: the one to keep."
     )
-    return {"about": about, "images": images}
-
-
-def probe(material: Material, source: LabelSource, seed: int) -> Part:
-    """Accuracy of simple classifiers, and where they err."""
-    from sslfeat.evaluation.probing.multilabel import SeveralProbed
-    from sslfeat.evaluation.probing.probe import ProbeOptions
-    from sslfeat.evaluation.probing.run import run_folders
-    from sslfeat.reports.plots import classes_png, confusion_png
-
-    if not material.classes:
-        raise FeaturesError("the images have no labels: embed with --labels folder, or give a table with --labels")
-    probed = run_folders(material.features, None, ProbeOptions(seed=seed), source, LEAST_IMAGES)
-    result = probed.result
-    about = f"Trained on {result.train} of the images, judged on the {result.test} others; 95% intervals."
-    if isinstance(probed, SeveralProbed):
-        rows = [
-            (
-                "mean average precision",
-                f"{100 * probed.result.mean:.2f}%",
-                f"by chance {100 * probed.result.chance:.2f}%",
-            )
-        ]
-        each = sorted(probed.result.per_label, key=lambda row: row.average_precision)
-        return {
-            "about": about,
-            "facts": rows + [(row.name, f"{100 * row.average_precision:.2f}%", f"{row.test} test") for row in each],
-        }
-    single = probed.result
-    best = single.knn_best
-    facts = [
-        _row(f"linear, C = {single.c:g}", single.linear, f"always the commonest class: {100 * single.majority:.2f}%"),
-        _row("balanced", single.balanced, "mean recall of the classes"),
-        _row(f"{best.k} nearest", best.accuracy, f"votes by exp(cosine / {best.temperature:g}); both chosen in training"),
-        _row("nearest class mean", single.nearest_mean, ""),
-        *((f"{shot.shots} a class", f"{100 * shot.top1:.2f}%", f"[{100 * shot.low:.2f}, {100 * shot.high:.2f}]",
-           f"{shot.draws} draws") for shot in single.few_shot),
-    ]  # fmt: skip
-    try:
-        plots = [
-            ("confusion matrix", confusion_png(probed.counts, probed.names)),
-            ("recall of each class", classes_png(single.per_class)),
-        ]
-    except MissingExtraError as error:
-        return {"about": about, "facts": facts, "reason": f"Without its plots: {error}."}
-    return {"about": about, "facts": facts, "plots": [{"name": name, "uri": _uri(png)} for name, png in plots]}
-
-
-def _row(name: str, value: Accuracy, meaning: str) -> tuple[str, str, str, str]:
-    return name, f"{100 * value.top1:.2f}%", f"[{100 * value.low:.2f}, {100 * value.high:.2f}]", meaning
+    return {"about": about, "images": images, "findings": of_duplicates(found)}
 
 
 def _spread(values: Any, unit: str) -> str:
     least, middle, most = np.quantile(values, (0, 0.5, 1))
-    return f"{least:.4g} to {most:.4g} {unit}, median {middle:.4g}"
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return f"{least:.4g} to {most:.4g} {unit}".rstrip() + f", median {middle:.4g}"

@@ -6,23 +6,45 @@ import base64
 import io
 import os
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from sslfeat.data.dataset import possible_paths
+from sslfeat.data.decode import Decoded
+from sslfeat.data.decode_worker import DEFAULT_LIMITS
 from sslfeat.data.sampling import decode_all
-from sslfeat.data.transforms import Decoding, Preprocess
+from sslfeat.data.subprocess_decoder import SubprocessDecoder
+from sslfeat.data.transforms import FIT, Decoding, Preprocess, fitted
 
-SIDE, QUALITY = 112, 75
+SIDES = ((300, 512), (600, 384), (1200, 256))  # a page of up to so many images carries each so large, px
+SMALLEST = 160
+QUALITY = 65
+BLOCK = 64  # images in memory at once
 FAST = Decoding("fast")
 
 
-def thumbnails(names: Sequence[str], side: int = SIDE, quality: int = QUALITY) -> list[str | None]:
-    """The center of each image as a WebP data URI of ``side`` x ``side`` px; None for one that cannot be read."""
-    cells, readable = pixels(names, side)
-    return [uri(Image.fromarray(row), quality) if fine else None for row, fine in zip(cells, readable, strict=True)]
+def side_for(images: int) -> int:
+    """How large, in px, each of a page's images may be, so that the page can still be mailed."""
+    return next((side for most, side in SIDES if images <= most), SMALLEST)
+
+
+def thumbnails(names: Sequence[str], side: int, quality: int = QUALITY) -> list[str | None]:
+    """Each image whole, as a WebP data URI, the longer side ``side`` px or what it has; None where it cannot be read.
+
+    One URI serves as thumbnail and as larger view: two would cost a sixth more.
+    """
+    found: list[str | None] = []
+    preprocess = Preprocess(side, side, "bilinear", crop=FIT)
+    with closing(SubprocessDecoder(preprocess, FAST, DEFAULT_LIMITS)) as decoder:
+        for start in range(0, len(names), BLOCK):
+            sources = _sources(names[start : start + BLOCK])
+            cells = np.empty((len(sources), side, side, 3), np.uint8)
+            for cell, outcome in zip(cells, decoder.decode(sources, cells), strict=True):
+                found.append(uri(_whole(cell, outcome), quality) if isinstance(outcome, Decoded) else None)
+    return found
 
 
 def pixels(names: Sequence[str], side: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
@@ -30,8 +52,7 @@ def pixels(names: Sequence[str], side: int) -> tuple[npt.NDArray[np.uint8], npt.
 
     ``names`` are paths as features folders hold them. Decoding is in a process of its own, as in ``sslfeat embed``.
     """
-    sources = [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
-    return decode_all(sources, Preprocess(side, side, "bilinear"), FAST)
+    return decode_all(_sources(names), Preprocess(side, side, "bilinear"), FAST)
 
 
 def uri(image: Image.Image, quality: int) -> str:
@@ -39,3 +60,12 @@ def uri(image: Image.Image, quality: int) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _sources(names: Sequence[str]) -> list[bytes]:
+    return [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
+
+
+def _whole(cell: npt.NDArray[np.uint8], source: Decoded) -> Image.Image:
+    width, height = fitted(source.width, source.height, len(cell))
+    return Image.fromarray(cell[:height, :width])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,8 +22,10 @@ from sslfeat import __version__
 from sslfeat.data.decode import Content
 from sslfeat.data.results import Failed
 from sslfeat.errors import InputError
+from sslfeat.evaluation.embedding_map import COLORS, GRAY
 from sslfeat.evaluation.probing.predict import name_rows
 from sslfeat.numerics.arrays import FloatArray
+from sslfeat.reports.render import TEMPLATES
 from sslfeat.serving import openapi
 from sslfeat.serving.answers import Refusal, answer_to, broken_answer, embeddings_answer, error_answer, json_answer
 from sslfeat.serving.asking import SearchBody, Wanted, vector_of
@@ -30,11 +33,13 @@ from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, re
 from sslfeat.serving.duplicates import DuplicatesPlan, add_duplicates
 from sslfeat.serving.front import Front
 from sslfeat.serving.inference_protocol import FILES, VERSION, add_inference_protocol
+from sslfeat.serving.naming import add_naming
 from sslfeat.serving.openai import add_openai
 from sslfeat.serving.service import Service
 from sslfeat.serving.thumbnails import LARGEST, SMALLEST
 
 PAGE = Path(__file__).parent / "page"
+SHARED = ("style.css", "view.js", "plane.js", "pixels.js")  # with the pages that are files of their own
 DIRECT = ("/v1/embed", "/v1/search")  # asked most often; they take nothing but the request
 MEDIA = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
@@ -75,6 +80,7 @@ def make_routes(service: Service) -> FastAPI:
     _add_states(app, service)
     _add_images(app, service)
     _add_index(app, service)
+    add_naming(app, service)
     add_duplicates(app, service, None if service.duplicates is None else DuplicatesPlan(service.duplicates))
     add_openai(app, service)
     add_inference_protocol(app, service)
@@ -216,7 +222,8 @@ def _asked(body: SearchBody, service: Service) -> tuple[FloatArray | None, int, 
 
 
 def _add_pages(app: FastAPI) -> None:
-    files = {f"/{path.name}": path for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA}
+    shared = [TEMPLATES / name for name in SHARED]
+    files = {f"/{path.name}": path for path in (*sorted(PAGE.iterdir()), *shared) if path.suffix in MEDIA}
     contents = {
         ("/" if place == "/index.html" else place): (path.read_bytes(), MEDIA[path.suffix]) for place, path in files.items()
     }
@@ -228,4 +235,6 @@ def _add_pages(app: FastAPI) -> None:
 
     for place, (body, kind) in contents.items():
         add(place, body, kind)
+    colors = f"export const COLORS = {json.dumps(COLORS)}, GRAY = {json.dumps(GRAY)};\n"
+    add("/colors.js", colors.encode(), MEDIA[".js"])
     add("/docs", openapi.docs_page(app.openapi()), MEDIA[".html"])

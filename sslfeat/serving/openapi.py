@@ -142,7 +142,8 @@ def docs_page(schema: dict[str, Any]) -> bytes:
     errors = "".join(f"<li>{code}: {html.escape(text)}</li>" for code, text in ERRORS.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>sslfeat: the service</title>'
-        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"></head><body>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        '<link rel="stylesheet" href="/style.css"></head><body>'
         f'<h1>sslfeat {html.escape(schema["info"]["version"])}</h1><p>{html.escape(ABOUT)} <a href="/openapi.json">'
         f"The same for programs.</a></p>{''.join(parts)}<h2>Errors</h2><ul>{errors}</ul></body></html>"
     ).encode()

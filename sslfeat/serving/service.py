@@ -169,6 +169,7 @@ class Service:
             "encoder": self.about_encoder,
             "index": None if self.collection is None else self.collection.now.info(),
             "classifier": None if self.classifier is None else {"classes": self.classifier.names},
+            "duplicates": self.duplicates is not None,
             "limits": limits,
         }
 

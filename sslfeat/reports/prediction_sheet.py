@@ -1,0 +1,30 @@
+"""What a classifier says of images: for each name those it is surest of, and those it is least sure of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from sslfeat.evaluation.probing.predict import Prediction
+from sslfeat.reports.contact_sheet import CLUSTERS, EACH, Section
+from sslfeat.reports.gallery import Shown
+
+NAMELESS = "no name"  # where images may carry several, and none is probable
+
+
+def prediction_sheet(predictions: Iterable[Prediction], each: int = EACH, names: int = CLUSTERS) -> list[Section]:
+    """A gallery's sections, one for each of the ``names`` given most often, ``each`` images of either kind."""
+    by_name: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for row in predictions:
+        for label, probability in zip(row.labels, row.probabilities, strict=True):
+            by_name[label].append((probability, row.path))
+        if not row.labels:
+            by_name[NAMELESS].append((0.0, row.path))
+    sections = []
+    for name, found in sorted(by_name.items(), key=lambda item: -len(item[1]))[:names]:
+        found.sort(key=lambda pair: -pair[0])
+        rest = found[each:]
+        kinds = [(found[:each], "sure"), (rest[::-1][:each], "unsure")]
+        shown = [Shown(path, f"{word} {probability:.3f}") for part, word in kinds for probability, path in part]
+        sections.append((f"{name}: {len(found)} images", shown))
+    return sections

@@ -1,0 +1,68 @@
+"""The part of a report that needs labels: how well simple classifiers tell them apart by the features."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from sslfeat.errors import FeaturesError
+from sslfeat.evaluation.probing.bootstrap import Accuracy
+from sslfeat.evaluation.probing.labels import LabelSource
+from sslfeat.reports.report_data import Material
+from sslfeat.reports.sections import Part
+from sslfeat.reports.verdict import of_probe, of_several
+
+LEAST_IMAGES = 5  # of a class that the probe takes
+
+
+def probe(material: Material, source: LabelSource, seed: int) -> Part:
+    """Accuracy of simple classifiers, and where they err."""
+    from sslfeat.evaluation.probing.multilabel import SeveralProbed
+    from sslfeat.evaluation.probing.probe import ProbeOptions
+    from sslfeat.evaluation.probing.run import run_folders
+    from sslfeat.reports.plots import BARS, confusion_svg, recall_svg
+
+    if not material.classes:
+        raise FeaturesError("the images have no labels: embed with --labels folder, or give a table with --labels")
+    probed = run_folders(material.features, None, ProbeOptions(seed=seed), source, LEAST_IMAGES)
+    result = probed.result
+    about = f"Trained on {result.train} of the images, judged on the {result.test} others; 95% intervals."
+    if isinstance(probed, SeveralProbed):
+        rows = [
+            (
+                "mean average precision",
+                f"{100 * probed.result.mean:.2f}%",
+                f"by chance {100 * probed.result.chance:.2f}%",
+            )
+        ]
+        each = sorted(probed.result.per_label, key=lambda row: row.average_precision)
+        return {
+            "about": about,
+            "findings": of_several(probed.result),
+            "facts": rows + [(row.name, f"{100 * row.average_precision:.2f}%", f"{row.test} test") for row in each],
+        }
+    single = probed.result
+    best = single.knn_best
+    facts = [
+        _row(f"linear, C = {single.c:g}", single.linear, f"always the commonest class: {100 * single.majority:.2f}%"),
+        _row("balanced", single.balanced, "mean recall of the classes"),
+        _row(f"{best.k} nearest", best.accuracy, f"votes by exp(cosine / {best.temperature:g}); both chosen in training"),
+        _row("nearest class mean", single.nearest_mean, ""),
+        *((f"{shot.shots} a class", f"{100 * shot.top1:.2f}%", f"[{100 * shot.low:.2f}, {100 * shot.high:.2f}]",
+           f"{shot.draws} draws") for shot in single.few_shot),
+    ]  # fmt: skip
+    shown = f"the worst {BARS} of {single.classes} classes" if single.classes > BARS else "each class"
+    plots = [
+        ("Confusion matrix in %: rows are what images are, columns what they are taken for",
+         confusion_svg(probed.counts, probed.names)),
+        (f"Recall of {shown}, with its 95% interval, worst first", recall_svg(single.per_class)),
+    ]  # fmt: skip
+    return {
+        "about": about,
+        "facts": facts,
+        "plots": [{"name": name, "svg": Markup(svg)} for name, svg in plots],  # noqa: S704: made of escaped names
+        "findings": of_probe(single),
+    }
+
+
+def _row(name: str, value: Accuracy, meaning: str) -> tuple[str, str, str, str]:
+    return name, f"{100 * value.top1:.2f}%", f"[{100 * value.low:.2f}, {100 * value.high:.2f}]", meaning

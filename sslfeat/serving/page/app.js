@@ -1,0 +1,220 @@
+// The page: what is asked is in the address, and every change of it asks again.
+import { addressOf, read, write } from "/address.js";
+import * as api from "/api.js";
+import { showCollection } from "/collection.js";
+import { showDuplicates } from "/duplicates.js";
+import { figureOf, make, referenceOf, short } from "/figures.js";
+import { takeImages } from "/given.js";
+import { View } from "/view.js";
+
+const part = (id) => document.getElementById(id);
+const filters = part("filters"), uploads = []; // images that were given on this visit
+const BEGIN = innerWidth < 640 ? 12 : 16, LUCK = Math.random(), PAUSE = 180; // ms without a key before a text is looked for
+let about = null, wanted = read(), asked = null, points = null, running = new AbortController(), waiting = 0;
+let mark = () => {}, marked = []; // on the map, once it is there
+
+const view = new View(beside, (figure) => {
+  const image = figure?.dataset.id ?? "";
+  if (image === wanted.image) return;
+  wanted = { ...wanted, image };
+  write(wanted, false, history.state?.upload);
+});
+
+// What stands below the larger view
+function beside(figure) {
+  const id = figure.dataset.id;
+  if (!id) return [];
+  const like = make("button", "primary", "Its neighbors"), link = make("a", "button", "Link to this image");
+  like.type = "button";
+  like.addEventListener("click", () => {
+    view.dialog.close();
+    likeId(id);
+  });
+  link.href = addressOf({ image: id });
+  return [like, link];
+}
+
+function say(text) {
+  part("message").textContent = text;
+  part("message").hidden = !text;
+  if (text) part("found").hidden = false;
+}
+
+function likeId(id) {
+  wanted = { ...wanted, like: String(id), image: "" };
+  write(wanted, true);
+  apply(true);
+}
+
+function take(blob) {
+  if (blob.size > about.limits.max_bytes) {
+    say(`The file is larger than ${Math.floor(about.limits.max_bytes / 1e6)} MB, which this service allows.`);
+    return;
+  }
+  uploads.push({ blob, name: blob.name || "pasted image", url: URL.createObjectURL(blob) });
+  wanted = { ...wanted, like: "", image: "" };
+  write(wanted, true, uploads.length - 1);
+  apply(true);
+}
+
+// Brings the page to what the address says. ``fresh``: something else is searched with.
+async function apply(fresh) {
+  const upload = wanted.like ? undefined : uploads[history.state?.upload ?? -1];
+  asked = wanted.like ? { id: Number(wanted.like) } : upload ? { blob: upload.blob } : null;
+  fill();
+  if (fresh) present(upload);
+  filters.hidden = !asked || !about.index;
+  part("clear").hidden = !asked;
+  running.abort();
+  running = new AbortController();
+  if (!asked) return begin();
+  if (fresh) part("title").scrollIntoView({ block: "center" });
+  const signal = running.signal;
+  await Promise.all([fresh && judge(upload, signal), about.index && find(signal)]);
+  if (!signal.aborted && fresh && wanted.image) openLinked();
+}
+
+function fill() {
+  for (const name of ["label", "path", "top"]) filters.elements[name].value = wanted[name];
+  filters.elements.min.value = wanted.min === "" ? filters.elements.min.min : wanted.min;
+  filters.querySelector("output").textContent = wanted.min === "" ? "any" : Number(wanted.min).toFixed(2);
+}
+
+async function present(upload) {
+  const preview = part("preview");
+  preview.hidden = !asked;
+  part("title").textContent = asked ? upload?.name ?? "" : about.index ? "Find images like yours" : "Name an image";
+  if (!asked) return;
+  if (upload) {
+    preview.replaceChildren(referenceOf(upload.url, upload.name));
+    return;
+  }
+  const { id } = asked, item = (await api.named([id]).catch(() => []))[0] ?? { path: `image ${id}` };
+  if (asked?.id !== id) return; // something else was asked meanwhile
+  const figure = referenceOf(api.imageAt(id, 512), item.path, api.imageAt(id, 1024));
+  figure.dataset.id = id;
+  preview.replaceChildren(figure);
+  part("title").textContent = short(item.path);
+}
+
+async function judge(upload, signal) {
+  const list = part("names");
+  list.hidden = true;
+  if (!upload || !about.classifier) return;
+  try {
+    const found = await api.predict(upload.blob, signal);
+    list.replaceChildren(...found.map(({ label, probability }) => {
+      const line = make("li"), meter = make("meter"), name = make("span", "", label);
+      name.title = label;
+      meter.value = probability;
+      meter.setAttribute("aria-label", label);
+      line.append(name, meter, make("span", "soft", `${Math.round(100 * probability)}%`));
+      return line;
+    }));
+    list.hidden = !found.length;
+  } catch (error) {
+    if (error.name !== "AbortError") say(error.message);
+  }
+}
+
+async function find(signal) {
+  const found = part("found");
+  found.hidden = false;
+  found.setAttribute("aria-busy", "true");
+  try {
+    const hits = await api.search(asked, wanted, signal);
+    say(hits.length ? "" : "Nothing was found: ask for a lower score, or fewer conditions.");
+    part("heading").textContent = hits.length ? `${hits.length} nearest` : "None";
+    part("hits").replaceChildren(...hits.map((hit) => figureOf(hit, likeId)));
+    mark(marked = hits.map((hit) => hit.id));
+    found.removeAttribute("aria-busy");
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    found.removeAttribute("aria-busy");
+    part("heading").textContent = "Not found";
+    part("hits").replaceChildren();
+    say(error.message);
+  }
+}
+
+// Some images to begin with, and the one that is linked to.
+async function begin() {
+  part("names").hidden = true;
+  say("");
+  mark(marked = []);
+  part("found").hidden = !points?.ids.length;
+  if (points?.ids.length) {
+    const step = Math.max(1, Math.floor(points.ids.length / BEGIN));
+    const start = Math.floor(LUCK * step);
+    const ids = points.ids.filter((_, n) => n % step === start).slice(0, BEGIN);
+    part("heading").textContent = "Begin with one of these";
+    const items = await api.named(ids).catch((error) => { say(error.message); return []; });
+    if (!asked) part("hits").replaceChildren(...items.map((item) => figureOf(item, likeId)));
+  }
+  if (wanted.image) openLinked();
+}
+
+async function openLinked() {
+  const shown = [...document.querySelectorAll("figure[data-id]")].find((figure) => figure.dataset.id === wanted.image);
+  if (shown) { view.open(shown); return; }
+  const [item] = await api.named([Number(wanted.image)]).catch((error) => { say(error.message); return []; });
+  if (item) view.open(figureOf(item, likeId));
+}
+
+function listen() {
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  filters.addEventListener("input", () => {
+    const { label, path, min, top } = filters.elements;
+    wanted = { ...wanted, label: label.value, path: path.value, top: top.value, min: min.value === min.min ? "" : min.value };
+    write(wanted, false, history.state?.upload);
+    fill();
+    clearTimeout(waiting);
+    waiting = setTimeout(() => apply(false), PAUSE);
+  });
+  part("clear").addEventListener("click", () => {
+    wanted = { ...read(), like: "", image: "" };
+    write(wanted, true);
+    apply(true);
+    part("pick").focus();
+  });
+  addEventListener("popstate", () => {
+    wanted = read();
+    if (view.dialog.open && !wanted.image) view.dialog.close();
+    apply(true);
+  });
+  takeImages(take, say);
+}
+
+function introduce() {
+  const { encoder, index } = about;
+  part("about").textContent = [index && `${index.images.toLocaleString("en")} images`, encoder.name].filter(Boolean).join(" · ");
+  part("about").title = `fingerprint ${encoder.fingerprint}; license: ${encoder.license}`;
+  part("or-below").hidden = !index;
+  document.title = index ? `${index.name} · sslfeat` : "sslfeat";
+  const labels = Object.entries(index?.labels ?? {});
+  part("labels").hidden = !labels.length;
+  filters.elements.label.append(...labels.map(([name, count]) => new Option(`${name} (${count})`, name)));
+  for (const option of filters.elements.top.options) option.disabled = Number(option.value) > about.limits.max_top;
+  if (index && index.metric !== "cosine") Object.assign(filters.elements.min, { type: "number", min: "", max: "", step: "any" });
+}
+
+async function start() {
+  try {
+    about = await api.info();
+    introduce();
+    listen();
+    const drawn = about.index ? api.map().catch((error) => { say(error.message); return null; }) : null;
+    if (!wanted.like) points = await drawn;
+    const first = apply(true);
+    points = await drawn;
+    part("collection").hidden = !points;
+    if (points) (mark = showCollection(points, about.index.images, likeId, say))(marked);
+    if (about.duplicates) await showDuplicates(say);
+    await first;
+  } catch (error) {
+    say(error.message);
+  }
+  document.documentElement.dataset.ready = "";
+}
+
+start();
