@@ -246,6 +246,9 @@ def test_products_of_one_shape_and_pages_of_one_layout_are_different() -> None:
     orange, pink, again = (thumbnail(shirt(color)) for color in ((240, 140, 20), (240, 90, 160), (240, 140, 20)))
     assert judge(orange[None], again[None]) == [SAME_IMAGE]
     assert judge(orange[None], pink[None])[0] != SAME_IMAGE
+    colors = [Image.new("HSV", (1, 1), (hue, 200, 220)).convert("RGB").getpixel((0, 0)) for hue in range(0, 255, 7)]
+    shirts = np.stack([thumbnail(shirt(color)) for color in colors])  # type: ignore[arg-type]
+    assert SAME_IMAGE not in judge(shirts, np.roll(shirts, 1, 0))
     pages = []
     for seed in (0, 1):
         rng = np.random.default_rng(seed)

@@ -28,7 +28,8 @@ AGREES = 0.6  # correlation of a block's detail
 COPIES = ((0.9, 0.8), (0.75, 0.9))  # least share of blocks that agree, and least median: of crops, and of what is written on
 SCENE_WHOLE, SCENE_SHARE = 0.85, 0.5
 COLORLESS = 3.0  # mean spread of red, green and blue of a gray image
-RECOLORED = 8.0  # mean difference in color, of 255, from which a copy must be a recolored one
+RECOLORED = 10.0  # difference of red, green or blue, of 255, from which a copy must be a recolored one
+OBJECT = 80  # percentile of the blocks' differences in color: of a fifth of the image an object is made, of less a caption
 FINE, TEXTURE = (1.5, 0.62)  # levels of detail that are texture; share of pixels with it, from which colors need not agree
 EQUAL, EQUAL_BLOCK = 1.5, 6.0  # mean difference of all pixels, and of the worst block, of thumbnails that are the same
 
@@ -38,8 +39,8 @@ class Evidence:
     """What two aligned images have in common.
 
     ``whole``: correlation of their gray values. ``share``, ``median``: of the ``detailed`` blocks, how many agree, and their
-    median correlation. ``color``: mean difference of the blocks' colors, of 255. ``texture``: share of pixels with detail,
-    which flat drawings and product photographs on white have at their edges alone.
+    median correlation. ``color``: the OBJECT percentile of the differences of the blocks' colors, of 255. ``texture``: share
+    of pixels with detail, which flat drawings and product photographs on white have at their edges alone.
     """
 
     whole: float
@@ -77,7 +78,8 @@ def examine(first: Pixels, second: Pixels, coarse: IntArray) -> Evidence:
     details = [_detail(gray) for gray in grays]
     share, median, detailed = _blocks(*details)
     gray = min(float((image.max(2) - image.min(2)).mean()) for image in (one, other)) < COLORLESS  # then lightness must agree
-    color = np.abs(_means(grays[0] - grays[1]) if gray else _means(one - other)).mean()
+    colors = np.abs(_means(grays[0] - grays[1]) if gray else _means(one - other)).max(-1)
+    color = np.percentile(colors, OBJECT)
     texture = min(float((np.abs(detail) > FINE).mean()) for detail in details)
     return Evidence(correlation(*grays), share, median, detailed, float(color), texture)
 
