@@ -59,7 +59,7 @@ def probe(material: Material, source: LabelSource, seed: int) -> Part:
     return {
         "about": about,
         "facts": facts,
-        "plots": [{"name": name, "svg": Markup(svg)} for name, svg in plots],  # noqa: S704 - made of escaped names
+        "plots": [{"name": name, "svg": Markup(svg)} for name, svg in plots],  # made of escaped names
         "findings": of_probe(single),
     }
 
