@@ -21,6 +21,7 @@ def serve(
     index: Annotated[Path | None, typer.Option(help="index folder, to be searched")] = None,
     classifier: Annotated[Path | None, typer.Option(help="folder that 'sslfeat probe --out' wrote")] = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="the .parquet of 'sslfeat map --parquet'")] = None,
+    clusters: Annotated[Path | None, typer.Option(help="what 'sslfeat cluster' wrote, to color the map by")] = None,
     duplicates: Annotated[Path | None, typer.Option(help="what 'sslfeat dedupe --json' printed, to be decided")] = None,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)] = 8000,
@@ -61,7 +62,7 @@ def serve(
         max_images=max_images, connections=connections, first_byte=first_byte, headers=headers, body=body, notice=notice,
         drain=drain, buffered=max(256 << 20, max_bytes),
     )  # fmt: skip
-    sources = ServiceSources(encoder, index, classifier, map_file, duplicates, provider, threads)
+    sources = ServiceSources(encoder, index, classifier, map_file, clusters, duplicates, provider, threads)
     names = frozenset(name.lower() for name in allow_host or ()) | (LOCAL_NAMES if host in LOOPBACK else frozenset())
     service = Service(sources, limits, _key(api_key_file), names or None, batch_size is None)
     if print_openapi:

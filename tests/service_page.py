@@ -44,6 +44,7 @@ class Setting:
     service: Running
     image: Path
     plan: Path
+    clusters: Path
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,11 @@ def setting(image_folder: Path, tiny: Path, tmp_path_factory: pytest.TempPathFac
     classifier = make_classifier(Encoder.load(tiny).fingerprint, folder / "classifier")
     groups = folder / "groups.json"
     groups.write_text(sslfeat("dedupe", folder / "features", "--json").stdout)
-    options = ("--encoder", tiny, "--index", index, "--classifier", classifier, "--duplicates", groups)
+    clusters = folder / "clusters"
+    assert sslfeat("cluster", folder / "features", "-k", "3", "--out", clusters).returncode == 0
+    options = ("--encoder", tiny, "--index", index, "--classifier", classifier, "--duplicates", groups, "--clusters", clusters)
     with running(*options) as service:
-        yield Setting(service, image, folder / "groups.decided.json")
+        yield Setting(service, image, folder / "groups.decided.json", clusters)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.service_page import LOOKS, browser, found, needs_chromium, page, setting, until  # noqa: F401 - fixtures
+from sslfeat.evaluation.clustering.storage import read_clusters
+from tests.service_page import LOOKS, Setting, browser, found, needs_chromium, page, setting, until  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -151,3 +153,22 @@ def test_what_was_found_is_ringed_on_the_map(page: Page) -> None:
     until(page, f"{drawn} !== {json.dumps(before)}")
     page.click("#clear")
     until(page, f"{drawn} === {json.dumps(before)}")
+
+
+def test_the_map_is_colored_by_label_or_by_cluster(page: Page, setting: Setting) -> None:
+    with setting.service.client() as client:
+        points = client.get("/v1/map").json()
+        names = client.post("/v1/images", json={"ids": points["ids"]}).json()["images"]
+    clusters = read_clusters(setting.clusters, [item["path"] for item in names])
+    assert [points["clusters"][code] for code in points["cluster"]] == clusters
+    legend = page.locator("#legend button")
+    labels = legend.all_inner_texts()
+    assert any("squares" in text for text in labels)
+    page.locator("#color-by").select_option("cluster")
+    counts = Counter(clusters)
+    assert sorted(legend.all_inner_texts()) == sorted(f"cluster {name}\n{count}" for name, count in counts.items())
+    page.locator("#map canvas").focus()
+    legend.first.click()  # hides a group: the plane knows the new ones
+    assert legend.first.get_attribute("aria-pressed") == "false"
+    page.locator("#color-by").select_option("label")
+    assert legend.all_inner_texts() == labels

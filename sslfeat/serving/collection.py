@@ -18,7 +18,7 @@ from sslfeat.retrieval.index import Index
 from sslfeat.retrieval.metadata import META
 from sslfeat.retrieval.query_encoder import check_encoder
 from sslfeat.serving.answers import Refusal
-from sslfeat.serving.points import map_json
+from sslfeat.serving.points import Drawn, map_json
 from sslfeat.system.cores import available_cores
 
 POLL = 1.0  # seconds between two looks at the index's folder
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class Generation:
     """An opened index, with what is asked of it again and again in memory."""
 
-    def __init__(self, folder: Path, encoder: Identity, placed: dict[str, tuple[float, float]] | None) -> None:
+    def __init__(self, folder: Path, encoder: Identity, drawn: Drawn) -> None:
         """Raises RetrievalError if it is damaged, or of another encoder than ``encoder`` (name, fingerprint)."""
         self.stamp = stamp(folder)
         self.index = Index.load(folder)
@@ -39,7 +39,7 @@ class Generation:
         self.sha256: list[str | None] = table["sha256"].to_pylist()
         kept = zip(self.labels, self.index.removed.tolist(), strict=True)
         self.counts = Counter(label for label, removed in kept if label is not None and not removed)
-        self._placed = placed
+        self._drawn = drawn
         self._lock = threading.Lock()
         self._map: bytes | None = None
         self.index.vectors([0])  # what FAISS makes when it is first needed is made before threads could make it twice
@@ -85,7 +85,7 @@ class Generation:
         """The map as JSON, made when first asked for."""
         with self._lock:
             if self._map is None:
-                self._map = map_json(self.index, self.paths, self.labels, self._placed)
+                self._map = map_json(self.index, self.paths, self.labels, self._drawn)
             return self._map
 
 
@@ -93,13 +93,13 @@ class Collection:
     """The present generation of an index folder; requests keep the one that they began with."""
 
     def __init__(
-        self, folder: Path, encoder: Identity, placed: dict[str, tuple[float, float]] | None = None,
+        self, folder: Path, encoder: Identity, drawn: Drawn,
         reloaded: Callable[[str], None] = lambda outcome: None,
     ) -> None:  # fmt: skip
         """``reloaded`` is told ``ok`` or ``refused`` of each exchange. Raises RetrievalError."""
-        self._folder, self._encoder, self._placed, self._reloaded = folder, encoder, placed, reloaded
+        self._folder, self._encoder, self._drawn, self._reloaded = folder, encoder, drawn, reloaded
         self._refused: tuple[int, ...] | None = None
-        self.now = Generation(folder, encoder, placed)
+        self.now = Generation(folder, encoder, drawn)
         self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="sslfeat-search")
 
     async def follow(self) -> None:
@@ -115,7 +115,7 @@ class Collection:
             seen = stamp(self._folder)
             if seen in (self.now.stamp, self._refused):
                 return
-            self.now = Generation(self._folder, self._encoder, self._placed)
+            self.now = Generation(self._folder, self._encoder, self._drawn)
         except SslfeatError as error:
             self._refused = None if isinstance(error, _Unreadable) else seen
             logger.warning("the index was exchanged for one that is not served: %s", error)

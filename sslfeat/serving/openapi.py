@@ -123,7 +123,7 @@ SEARCH = route(
     of_json(HITS), "404 " + IMAGE_ERRORS, {**IMAGES, **of_json(SearchBody.model_json_schema())}, ASKED
 )  # fmt: skip
 IMAGE = route({"image/jpeg": BINARY}, "400 401 403 404 422 429 503")
-MAP = route(of_json(listed("ids", "x", "y", "label", "labels")), "400 401 403 404 503")
+MAP = route(of_json(listed("ids", "x", "y", "label", "labels", "cluster", "clusters")), "400 401 403 404 503")
 
 
 def docs_page(schema: dict[str, Any]) -> bytes:

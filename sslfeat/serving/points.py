@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,21 @@ BLOCK = 8192
 DIGITS = 4
 
 
-def map_json(
-    index: Index, paths: Sequence[str], labels: Sequence[str | None], placed: dict[str, tuple[float, float]] | None
-) -> bytes:
-    """``{"ids", "x", "y", "label", "labels"}``: up to MOST images, an even spread of more.
+@dataclass(frozen=True)
+class Drawn:
+    """What was made of the images elsewhere, by path: coordinates (``placed``) and ``clusters``. None: not given."""
 
-    ``label`` are places in ``labels``, the commonest first, or -1. ``placed`` are coordinates by path; what has none is left
-    out. Raises FeaturesError if all vectors are the same.
+    placed: dict[str, tuple[float, float]] | None = None
+    clusters: dict[str, str] | None = None
+
+
+def map_json(index: Index, paths: Sequence[str], labels: Sequence[str | None], drawn: Drawn) -> bytes:
+    """``{"ids", "x", "y", "label", "labels", "cluster", "clusters"}``: up to MOST images, an even spread of more.
+
+    ``label`` are places in ``labels``, the commonest first, or -1, and ``cluster`` in ``clusters``, which are empty if none were
+    given. An image without coordinates is left out where others have them. Raises FeaturesError if all vectors are the same.
     """
+    placed = drawn.placed
     rows = np.flatnonzero(~index.removed)
     if placed is not None:
         rows = np.array([row for row in rows.tolist() if paths[row] in placed], np.int64)
@@ -38,20 +46,29 @@ def map_json(
         points = np.array([placed[paths[row]] for row in rows.tolist()], np.float32).reshape(-1, 2)
     else:
         points = components(index, rows)
-    names = [name for name, _ in Counter(label for label in labels if label is not None).most_common()]
-    codes = {name: code for code, name in enumerate(names)}
-    found = [labels[row] for row in rows.tolist()]
+    label, names = coded([labels[row] for row in rows.tolist()])
+    clusters = drawn.clusters or {}
+    cluster, cluster_names = coded([clusters.get(paths[row]) for row in rows.tolist()])
     return json.dumps(
         {
             "ids": rows.tolist(),
             "x": np.round(points[:, 0].astype(np.float64), DIGITS).tolist(),
             "y": np.round(points[:, 1].astype(np.float64), DIGITS).tolist(),
-            "label": [-1 if label is None else codes[label] for label in found],
+            "label": label,
             "labels": names,
+            "cluster": cluster if drawn.clusters else [],
+            "clusters": cluster_names,
         },
         allow_nan=False,
         separators=(",", ":"),
     ).encode()
+
+
+def coded(names: Sequence[str | None]) -> tuple[list[int], list[str]]:
+    """The place of each name, -1 for none, among the different ones, the commonest first."""
+    different = [name for name, _ in Counter(name for name in names if name is not None).most_common()]
+    places = {name: place for place, name in enumerate(different)}
+    return [-1 if name is None else places[name] for name in names], different
 
 
 def spread(rows: IntArray, most: int) -> IntArray:

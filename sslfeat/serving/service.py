@@ -21,6 +21,7 @@ from sslfeat.data.decode import Content, Source
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import EXACT
 from sslfeat.errors import RetrievalError, ServeError, UsageError
+from sslfeat.evaluation.clustering.storage import clusters_by_path
 from sslfeat.evaluation.probing.checkpoint import SavedProbe
 from sslfeat.inference.backends import give_memory_back
 from sslfeat.inference.encoder import Encoder
@@ -32,7 +33,7 @@ from sslfeat.serving.batching import Batcher, BatchEvents
 from sslfeat.serving.collection import Collection, Generation
 from sslfeat.serving.limits import Buffers, ServiceLimits
 from sslfeat.serving.metrics import Metrics
-from sslfeat.serving.points import read_map
+from sslfeat.serving.points import Drawn, read_map
 from sslfeat.serving.thumbnails import ThumbnailMaker
 from sslfeat.system.cores import available_cores
 
@@ -51,6 +52,7 @@ class ServiceSources:
     index: Path | None = None
     classifier: Path | None = None
     map: Path | None = None
+    clusters: Path | None = None
     duplicates: Path | None = None
     provider: str = "auto"
     threads: int = 1
@@ -71,8 +73,8 @@ class Service:
         """
         if key and len(key) < SHORTEST_KEY:
             raise UsageError(f"the API key has {len(key)} characters: it must have {SHORTEST_KEY} or more")
-        if sources.index is None and (sources.map is not None or sources.duplicates is not None):
-            raise UsageError("--map and --duplicates are of an index: give --index, too")
+        if sources.index is None and not sources.map is sources.clusters is sources.duplicates is None:
+            raise UsageError("--map, --clusters and --duplicates are of an index: give --index, too")
         self.duplicates = sources.duplicates
         self.limits = limits or ServiceLimits()
         self.hosts = hosts
@@ -90,9 +92,12 @@ class Service:
         self.collection: Collection | None = None
         self.thumbnails: ThumbnailMaker | None = None
         if sources.index is not None:
-            placed = None if sources.map is None else read_map(sources.map)
+            drawn = Drawn(
+                None if sources.map is None else read_map(sources.map),
+                None if sources.clusters is None else clusters_by_path(sources.clusters),
+            )
             reloaded = self._reloaded
-            self.collection = Collection(sources.index, self.identity, placed, reloaded)
+            self.collection = Collection(sources.index, self.identity, drawn, reloaded)
             self.thumbnails = ThumbnailMaker(self.limits.decoding)
             self.metrics.rows.set_function(lambda: len(self.generation().index))
         events = BatchEvents(lambda seconds: self.metrics.stage("wait", seconds), self.metrics.batch, self.metrics.dropped)

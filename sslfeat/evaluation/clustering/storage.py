@@ -51,6 +51,15 @@ def save(folder: Path, found: Clustering, paths: Sequence[str], labels: Sequence
 
 def read_clusters(file: Path, paths: Sequence[str]) -> list[str]:
     """The cluster of each of ``paths``, as text, from a table that ``save`` wrote (or its folder). Raises InputError."""
+    known = clusters_by_path(file)
+    missing = [path for path in paths if path not in known]
+    if missing:
+        raise InputError(f"{file} has no cluster for {len(missing)} of {len(paths)} images, such as {missing[0]}")
+    return [known[path] for path in paths]
+
+
+def clusters_by_path(file: Path) -> dict[str, str]:
+    """The cluster of each image, as text, ``none`` where it is in none. Raises InputError."""
     file = file / TABLE if file.is_dir() else file
     try:
         table = parquet.read_table(file, columns=["path", "cluster"])
@@ -63,11 +72,8 @@ def read_clusters(file: Path, paths: Sequence[str]) -> list[str]:
             raise InputError(f"{file} is no table of clusters: its column {field.name!r} is {field.type}, or has gaps")
     if len(table) and pc.min(table["cluster"]).as_py() < NOISE:
         raise InputError(f"{file} is no table of clusters: a cluster is less than {NOISE}")
-    known = dict(zip(table["path"].to_pylist(), table["cluster"].to_pylist(), strict=True))
-    missing = [path for path in paths if path not in known]
-    if missing:
-        raise InputError(f"{file} has no cluster for {len(missing)} of {len(paths)} images, such as {missing[0]}")
-    return ["none" if known[path] == NOISE else f"{known[path]:03d}" for path in paths]
+    names = ["none" if number == NOISE else f"{number:03d}" for number in table["cluster"].to_pylist()]
+    return dict(zip(table["path"].to_pylist(), names, strict=True))
 
 
 def link(folder: Path, found: Clustering, paths: Sequence[str]) -> list[str]:

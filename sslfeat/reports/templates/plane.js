@@ -22,8 +22,7 @@ export class Plane {
     this.pen = canvas.getContext("2d");
     this.shown = new Uint8Array(colors.length).fill(1);
     this.place(x, y);
-    const order = shuffled(this.count), behind = (n) => colors[group[n]] === quiet; // so that no group lies on top
-    this.order = Int32Array.from([...order.filter(behind), ...order.filter((n) => !behind(n))]);
+    this.stack();
     this.grid = gridOf(this.x, this.y);
     this.held = new Map();
     this.path = [];
@@ -42,6 +41,19 @@ export class Plane {
     this.y = Float32Array.from(y, (value) => ((lowY + highY) / 2 - value) / span + 0.5);
     this.wide = (highX - lowX) / span || 1;
     this.high = (highY - lowY) / span || 1;
+  }
+
+  // Other groups in other colors.
+  regroup(group, colors) {
+    Object.assign(this, { group, colors, shown: new Uint8Array(colors.length).fill(1) });
+    this.stack();
+    this.ink();
+    this.redraw();
+  }
+
+  stack() { // at random, so that no group lies on top, the quiet ones behind
+    const order = shuffled(this.count), behind = (n) => this.colors[this.group[n]] === this.quiet;
+    this.order = Int32Array.from([...order.filter(behind), ...order.filter((n) => !behind(n))]);
   }
 
   ink() {

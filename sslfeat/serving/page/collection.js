@@ -11,7 +11,8 @@ const part = (id) => document.getElementById(id);
 // ``points`` as the service gives them; ``like(id)`` searches; ``say(text)`` tells what went wrong.
 // Gives what marks images by their ids.
 export function showCollection(points, total, like, say) {
-  const root = part("map"), canvas = root.querySelector("canvas"), groups = grouped(points);
+  const root = part("map"), canvas = root.querySelector("canvas"), by = part("color-by");
+  const groups = points.labels.length || !points.clusters.length ? byLabel(points) : byCluster(points);
   const tip = tipOver(root, points, groups);
   const taken = takenImages(like, say);
   const plane = new Plane(canvas, {
@@ -29,6 +30,12 @@ export function showCollection(points, total, like, say) {
   canvas.setAttribute("aria-label", `map of ${points.ids.length} images`);
   tools(root, canvas, plane);
   legend(plane, groups.list);
+  part("coloring").hidden = !(points.labels.length && points.clusters.length);
+  by.addEventListener("change", () => {
+    Object.assign(groups, by.value === "cluster" ? byCluster(points) : byLabel(points)); // the tip's, too
+    plane.regroup(groups.members, groups.list.map((group) => group.color));
+    legend(plane, groups.list);
+  });
   const places = new Map(points.ids.map((id, n) => [id, n]));
   return (ids) => { // rings around what was found
     plane.marks = ids.map((id) => places.get(id)).filter((n) => n !== undefined);
@@ -36,18 +43,23 @@ export function showCollection(points, total, like, say) {
   };
 }
 
-// As many labels as there are colors, the commonest first; the others share a gray.
-function grouped({ label, labels }) {
-  const colored = Math.min(labels.length, COLORS.length), others = colored, none = colored + (labels.length > colored);
-  const list = labels.slice(0, colored).map((name, number) => ({ name, color: COLORS[number], count: 0 }));
-  if (labels.length > colored) list.push({ name: `others (${labels.length - colored})`, color: GRAY, count: 0 });
-  if (label.some((code) => code < 0)) list.push({ name: "no label", color: GRAY, count: 0 });
-  const members = Uint8Array.from(label, (code) => (code < 0 ? none : code < colored ? code : others));
+const byLabel = ({ label, labels }) => grouped(label, labels, "no label");
+const byCluster = ({ cluster, clusters }) =>
+  grouped(cluster, clusters.map((name) => (name === "none" ? "in no cluster" : `cluster ${name}`)), "not clustered");
+
+// As many names as there are colors, the commonest first; the others share a gray.
+function grouped(codes, names, nameless) {
+  const colored = Math.min(names.length, COLORS.length), others = colored, none = colored + (names.length > colored);
+  const list = names.slice(0, colored).map((name, number) => ({ name, color: COLORS[number], count: 0 }));
+  if (names.length > colored) list.push({ name: `others (${names.length - colored})`, color: GRAY, count: 0 });
+  if (codes.some((code) => code < 0)) list.push({ name: nameless, color: GRAY, count: 0 });
+  const members = Uint8Array.from(codes, (code) => (code < 0 ? none : code < colored ? code : others));
   for (const own of members) list[own].count++;
   return { list, members };
 }
 
 function legend(plane, groups) {
+  part("legend").replaceChildren();
   if (groups.length < 2) return;
   const dots = groups.map((group, number) => {
     const button = make("button"), dot = make("i", "dot");
