@@ -24,6 +24,7 @@ from sslfeat.models.modules.teacher import Teacher, rising
 from sslfeat.models.ops.augment import Colors, crop, draw_colors, draw_crops, recolor, to_float
 from sslfeat.models.ops.previews import tile
 
+SMALLEST_VIEW = 8  # px
 DESCRIBED = 8  # numbers that describe a view: place and size of its crop, and four of its color
 
 
@@ -34,6 +35,9 @@ class ViewConfig:
     ``jitter``: strength of the color distortion, ``gray``: share of views without color, ``min_area``: of the smallest
     crop. ``views``: whole ones of each image; ``local_views``: small ones. ``aware``: weight of predicting how views
     differ. ``grow``: views are half as wide in the first third of the run and three quarters in the second.
+    ``view_size``: of whole views, in px, 0 for the images'. Less than the images', crops enlarge less, and the exported encoder
+    sees things as large as in training, which crops show larger (Touvron et al. 2019, "Fixing the train-test resolution
+    discrepancy").
     """
 
     jitter: float = 0.5
@@ -43,6 +47,7 @@ class ViewConfig:
     local_views: int = 0
     aware: float = 0.0
     grow: bool = False
+    view_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class MultiView(Method):
         super().__init__(encoder, config)
         if config.views < self.least_views:
             raise UsageError(f"views={config.views}: {type(self).__name__} needs {self.least_views} or more")
+        if config.view_size and config.view_size < SMALLEST_VIEW:
+            raise UsageError(f"view_size={config.view_size}: it is at least {SMALLEST_VIEW} px, or 0")
         if config.aware:
             if config.views < 2:
                 raise UsageError(f"aware={config.aware}: two views or more differ, not {config.views}")
@@ -78,7 +85,8 @@ class MultiView(Method):
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Views:
         """Images uint8 (N, 3, S, S) to independent views of each."""
-        config, images, side = self.config, to_float(batch), view_side(batch.shape[-1], self.share, self.config.grow)
+        config, images = self.config, to_float(batch)
+        side = view_side(config.view_size or batch.shape[-1], self.share, config.grow)
         whole, parts, colors = self._draw(images, config.views, side, (config.min_area, 1.0), generator)
         local = None
         if config.local_views:

@@ -157,6 +157,18 @@ def test_views_grow_with_the_share_of_the_run_that_is_done() -> None:
         assert bool(loss.isfinite())
 
 
+def test_views_may_be_smaller_than_the_images() -> None:
+    """Of a ramp of one level a pixel, the step between a view's pixels is that of its crop, not of an enlargement."""
+    method = made("simclr", view_size=16, local_views=1, min_area=1.0, jitter=0.0, gray=0.0)
+    ramp = torch.arange(32, dtype=torch.uint8).expand(4, 3, 32, 32)
+    views = method.views(ramp, generator())
+    assert views.whole.shape == (8, 3, 16, 16) and views.local is not None and views.local.shape[-1] == 8
+    step = (views.whole[..., 1:] - views.whole[..., :-1]).abs().median() * 255
+    assert float(step) == pytest.approx(2, abs=0.5)  # the whole image, half as wide
+    with pytest.raises(UsageError, match="view_size"):
+        made("simclr", view_size=4)
+
+
 def test_what_is_said_of_a_crop_and_its_color() -> None:
     """The left lower quarter, mirrored; then colors."""
     part = torch.tensor([[-0.5, 0.0, -0.5], [0.0, 0.25, 0.75]]).expand(2, 2, 3)
