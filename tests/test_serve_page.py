@@ -178,7 +178,8 @@ def test_duplicates_are_decided_in_pairs(page: Page, setting: Setting, by_key: b
     right.focus()
     page.keyboard.press("3") if by_key else right.click()
     until(page, "document.querySelector('#pair figure:last-child').classList.contains('reference')")
-    until(page, "!document.querySelector('#command').hidden")
+    until(page, "document.querySelector('#plan').textContent.startsWith('1 decided')")  # the last of what was saved in turn
+    assert not page.evaluate("document.querySelector('#command').hidden")
     plan = json.loads(setting.plan.read_text())
     assert plan["groups"][0]["kept"]["path"].endswith(names[1])
     assert plan["groups"][0]["copies"][0]["path"].endswith(names[0])

@@ -416,7 +416,8 @@ def test_the_shipped_encoder_has_its_weights() -> None:
     assert source.weights is not None
     import torch
 
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    size = source.file.card.preprocess.size
+    pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     with torch.inference_mode():
         found = source.weights()(torch.from_numpy(pixels)).numpy()
     assert found == pytest.approx(reference(source, pixels), abs=1e-4)

@@ -21,7 +21,21 @@ from sslfeat.system.cores import available_cores, available_memory
 
 FLAGS = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "amx_int8": "AMX int8", "amx_bf16": "AMX bf16",
          "asimddp": "dot product", "i8mm": "int8 matrix products"}  # fmt: skip
-EXTRAS = ("train", "export", "timm", "probe", "umap", "openvino", "ncnn", "executorch", "coreml", "litert", "heif", "flow")
+EXTRAS = (
+    "train",
+    "export",
+    "timm",
+    "probe",
+    "umap",
+    "openvino",
+    "ncnn",
+    "executorch",
+    "coreml",
+    "litert",
+    "heif",
+    "flow",
+    "serve",
+)
 WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-rocm")
 
 
