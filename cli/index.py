@@ -49,9 +49,12 @@ def index(
         with _events() as events:
             changed: Any = remove_rows(out, _named(source, out), events=events)
     else:
-        from sslfeat.retrieval.create import requirements_of
+        from sslfeat.retrieval.create import check_free, requirements_of
+        from sslfeat.retrieval.storage import META
 
         requirements = requirements_of(recall, _bytes(memory), kind, workload)
+        if not ((add or sync) and (out / META).exists()):
+            check_free(out, overwrite)
         features, failed = _features(source, exclude or [], out, encoder, overwrite)
         with _events() as events:
             changed = _fill(features, out, metric, requirements, encoder, add or sync, sync, overwrite, events)

@@ -108,6 +108,15 @@ def test_an_index_follows_its_images(image_folder: Path, tiny: Path, tmp_path: P
     assert "10 added" in back.stdout
 
 
+def test_nothing_is_embedded_for_an_index_that_has_no_place(image_folder: Path, indexed: Path, tiny: Path) -> None:
+    before = sorted(image_folder.rglob("*"))
+    refused = sslfeat("index", image_folder, "--encoder", tiny, "--out", image_folder)
+    assert refused.returncode == 1 and "holds other files" in refused.stderr and "embedded" not in refused.stderr
+    assert sorted(image_folder.rglob("*")) == before
+    refused = sslfeat("index", image_folder, "--encoder", tiny, "--out", indexed)
+    assert refused.returncode == 1 and "holds an index" in refused.stderr and "embedded" not in refused.stderr
+
+
 def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -> None:
     before = contents(indexed)
     (tmp_path / "page.html").write_text("mine")

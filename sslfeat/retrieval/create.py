@@ -195,11 +195,17 @@ def describe(built: Built, vectors: Vectors, metric: str) -> IndexMetadata:
 def claim(folder: Path, overwrite: bool) -> None:
     """Raise RetrievalError if ``folder`` holds an index that shall not be replaced, or other files. Lock held."""
     files.finish_update(folder)
+    check_free(folder, overwrite)
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """As ``claim``, before there is a lock: so that nothing is embedded in vain, or among other files."""
     if (folder / files.META).exists():
         if not overwrite:
             raise RetrievalError(f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite")
         return
     own = {*files.FILES, staged.UPDATE, files.FEATURES, atomic.LOCK_NAME}
-    strangers = [path.name for path in folder.iterdir() if path.name not in own and not path.name.endswith(files.VERIFIED)]
+    present = folder.iterdir() if folder.is_dir() else ()
+    strangers = [path.name for path in present if path.name not in own and not path.name.endswith(files.VERIFIED)]
     if strangers:
         raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
