@@ -61,7 +61,7 @@ def export(
         if source is None:
             raise UsageError(f"--random-init makes encoder files: export one of them to {target} afterwards")
         _target(
-            source, target, out, images or [], labeled, allow, (layer, image_size), name, overwrite, web_runtime, trust_code,
+            source, target, out, images or [], labeled, allow, layer, image_size, name, overwrite, web_runtime, trust_code,
             as_json,
         )  # fmt: skip
         return
@@ -117,8 +117,8 @@ def _encoder_file(
 
 def _target(
     source: str, target: str, out: Path | None, images: list[str], labeled: str | None, allow: bool,
-    taken: tuple[str | None, int | None], name: str | None, overwrite: bool, web_runtime: Path | None, trust_code: bool,
-    as_json: bool,
+    layer: str | None, image_size: int | None, name: str | None, overwrite: bool, web_runtime: Path | None,
+    trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
     import dataclasses
 
@@ -130,7 +130,7 @@ def _target(
     out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
     check_new(overwrite, out)
     report = convert(
-        origin(source, name, images, taken[0], trust_code, taken[1]),
+        origin(source, name, images, layer, trust_code, image_size),
         ExportRequest(target, out, images, labeled, allow, overwrite, web_runtime),
     )
     if as_json:

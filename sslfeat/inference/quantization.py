@@ -99,8 +99,8 @@ def best_int8(data: bytes, pixels: Pixels, further: Callable[[], Pixels] | None 
     """``quantize`` in the best way: of those that keep the features of ``pixels`` the fastest, else the one that keeps most
     neighbors. ``further`` gives images to fit a last matrix on, if nothing else holds."""
     tried = _tried(data, [quantize(data, pixels, way) for way in ways(data)], pixels)
-    fits = further is not None and last_matrix(onnx.load_model_from_string(data).graph) is not None
-    if further is not None and fits and not any(holds for holds, _, _ in tried):
+    holding = any(holds for holds, _, _ in tried)
+    if further is not None and not holding and last_matrix(onnx.load_model_from_string(data).graph) is not None:
         tried += _tried(data, [quantize(data, further(), "refitted")], pixels)
     return max(tried, key=lambda trial: trial[:2])[2]
 
