@@ -2,6 +2,8 @@
 # make test                   install with everything, then run the tests
 # make check                  lint and types, as CI does
 # make zoo IMAGES=folder WORK=folder   train the encoders in the box again
+# make docs                   build the documentation into site/
+# make figures                fill the figures in README and docs/ from benchmarks/results/
 # make wheel-check            build the wheel and use it in a fresh environment without torch
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ IMAGES ?= demo/samples
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check wheel-check zoo
+.PHONY: demo test check docs figures wheel-check zoo
 
 demo: $(VENV)/.runtime
 	@if [ "$(IMAGES)" = demo/samples ] && [ ! -d demo/samples ]; then $(BIN)/sslfeat samples --out demo/samples; fi
@@ -23,6 +25,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/zensical build --strict --clean
+
+figures: $(VENV)/.runtime
+	$(BIN)/python benchmarks/figures.py
 
 wheel-check: $(VENV)/.dev
 	PYTHON=$(BIN)/python bash .ci/wheel-check

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from sslfeat.evaluation.unsupervised import MEANING, Score, mean_ranks
+from sslfeat.system.machine import save_measured
 
 FIGURES = [*(name for name in MEANING if name != "dead"), "mean_rank"]
 RESAMPLES = 2000
@@ -41,7 +42,7 @@ def judge(encoder: Path, parts: tuple[Path, Path], work: Path) -> dict[str, Any]
     folders = [work / f"{encoder.stem}.{part.stem}" for part in parts]
     for part, folder in zip(parts, folders, strict=True):
         cli("embed", part, "--encoder", encoder, "--labels", "folder", "--batch-size", 64, "--out", folder)
-    (figures,) = json.loads(cli("score", folders[0], "--json"))
+    (figures,) = json.loads(cli("score", folders[0], "--json"))["folders"]
     found = {**figures, "encoder": encoder.stem, "accuracy": json.loads(cli("probe", *folders, "--json"))["linear"]["top1"]}
     found.pop("folder")
     done.write_text(json.dumps(found, indent=1) + "\n")
@@ -99,7 +100,7 @@ def main() -> None:
         row["mean_rank"] = rank
     found = {figure: agreement(rows, figure) for figure in FIGURES}
     result = {"encoders": rows, "agreement": found}
-    (options.work / "agreement.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_measured(options.work / "agreement.json", result)
     plot(rows, found, options.work / "agreement.png")
     for figure, row in sorted(found.items(), key=lambda item: -abs(item[1]["spearman"])):
         print(f"{figure:<18} {row['spearman']:+.2f}  [{row['low']:+.2f}, {row['high']:+.2f}]")

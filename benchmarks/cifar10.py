@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sslfeat.system.machine import save_measured
+
 BACKBONE, SIZE = "resnet10", 32
 METHODS = ("simclr", "rotation")
 GOALS = {"simclr": 15.0, "rotation": 10.0}  # points of linear accuracy over the untrained encoder
@@ -67,7 +69,7 @@ def main() -> None:
         knn = " ".join(f"{100 * result['knn'][k]['top1']:7.2f}" for k in ("20", "200"))
         goal = f"{GOALS[name]:+5.0f}" if name in GOALS else ""
         print(f"{name:<10} {100 * linear['top1']:7.2f} {interval:>15} {knn} {result['gain']:+6.1f} {goal}")
-    (work / "cifar10.json").write_text(json.dumps({"minutes": options.minutes, "results": results}, indent=1) + "\n")
+    save_measured(work / "cifar10.json", {"minutes": options.minutes, "results": results})
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from sklearn.cluster import KMeans
 
 from sslfeat.features.reader import Features
 from sslfeat.numerics.kmeans import assign, kmeans
+from sslfeat.system.machine import save_measured
 
 Rows = npt.NDArray[np.float32]
 
@@ -75,7 +76,7 @@ def main() -> None:
     x = Features.load(options.features).embeddings
     result = {"rows": len(x), "dim": x.shape[1], **{f"k={k}": compare(x, k, options.laps) for k in options.k}}
     print(json.dumps(result, indent=1))
-    (options.work / "cluster.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_measured(options.work / "cluster.json", result)
 
 
 if __name__ == "__main__":

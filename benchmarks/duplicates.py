@@ -1,12 +1,13 @@
 """Finding duplicates: which changes are seen through, and how often different images are called one.
 
-    python benchmarks/duplicates.py WORK --copies SET [SET...] --distinct SET [SET...]
+    python benchmarks/duplicates.py WORK --copies SET [SET...] --distinct SET [SET...] --many FEATURES
 
 Of each --copies set (a folder of images) COPIED images are saved once more with each change, among OTHERS others of the set;
 recall is the share of copies that 'sslfeat dedupe' calls the same image as their original. On each --distinct set as it is,
 every pair that is called the same image is drawn side by side on WORK/SET-N.png: look at them, and give the number that
 are right as --right SET=N. Byte copies are left out of both. Drawn products (one shape in other colors, pages of one layout)
-are judged, too. Speed: 100,000 x 384 clustered vectors, by cosine. Writes WORK/duplicates.json.
+are judged, too. Speed: 100,000 x 384 clustered vectors, by cosine; and the images of --many, a features folder of more than
+100,000, by their pixels, with the share of copies among them that the lists of the search keep. Writes WORK/duplicates.json.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from sslfeat.data.dataset import find_inputs
+from sslfeat.dedup import neighbors
+from sslfeat.dedup.candidates import WHITENED, distinct
 from sslfeat.dedup.near_duplicates import Duplicates, find_duplicates
 from sslfeat.dedup.verify import SAME_IMAGE
-from sslfeat.retrieval.vectors import ArrayVectors
+from sslfeat.retrieval.vectors import ArrayVectors, as_vectors, blocks
+from sslfeat.system.machine import save_measured
 
 COPIED, OTHERS = 250, 2000
 SHEET, SIDE, COLUMNS = 60, 96, 6
@@ -153,10 +158,52 @@ def drawn(work: Path) -> dict[str, int]:
 def speed(count: int = 100_000, dim: int = 384) -> dict[str, Any]:
     """Seconds and peak memory for clustered vectors, in a process of its own."""
     code = f"from benchmarks.duplicates import timed; timed({count}, {dim})"
-    root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(in_a_process(code))
     return found
+
+
+def in_a_process(code: str) -> str:
+    """What it prints."""
+    root = Path(__file__).parent.parent
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root).stdout
+
+
+def many(features: Path, work: Path) -> dict[str, Any]:
+    """Of so many images that they are searched in lists: seconds and memory, and how many copies the lists keep."""
+    code = f"from benchmarks.duplicates import report; report({str(features)!r}, pixels=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+    return {**json.loads(done.stdout), **in_lists(features, work)}
+
+
+def in_lists(features: Path, work: Path) -> dict[str, Any]:
+    """Copies of COPIED of the images with each change that can be found: how many are near enough, and of these in the lists."""
+    vectors = as_vectors(features)
+    names = [path for columns, _ in blocks(vectors, "ip") for path in columns["path"].to_pylist()]
+    chosen = random.Random(1).sample(range(len(names)), COPIED)
+    out = work / "many"
+    out.mkdir(exist_ok=True)
+    for number, row in enumerate(chosen):
+        for kind, (function, quality) in enumerate(list(CHANGES.values())[:-2]):  # turned ones are not found
+            function(Image.open(names[row]).convert("RGB")).save(out / f"{number:04d}-{kind}.jpg", quality=quality)
+    copies = as_vectors(embed([str(path) for path in sorted(out.glob("*.jpg"))], work / "many-features"))
+    rows = np.concatenate([part for each in (vectors, copies) for _, part in blocks(each, "ip")])
+    units, first = distinct(rows), np.repeat(chosen, len(CHANGES) - 2)
+    second = np.arange(len(names), len(rows))
+    near = (units[first] * units[second]).sum(1) >= WHITENED[1]
+    lists, probes = neighbors.learn(units, WHITENED[0] + 1, WHITENED[1])
+    visited = faiss.knn(units, lists, probes, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    found = [
+        bool(visited[b, 0] in visited[a] or visited[a, 0] in visited[b]) for a, b in zip(first[near], second[near], strict=True)
+    ]
+    return {
+        "lists": len(lists),
+        "searched": probes,
+        "copies": len(near),
+        "near": int(near.sum()),
+        "in lists": float(np.mean(found)),
+    }
 
 
 def timed(count: int, dim: int) -> None:
@@ -165,12 +212,17 @@ def timed(count: int, dim: int) -> None:
     centers = rng.normal(size=(count // 1000, dim)).astype(np.float32)
     rows = centers[rng.integers(0, len(centers), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
     rows[-(count // 100) :] = rows[: count // 100] + 0.01 * rng.normal(size=(count // 100, dim)).astype(np.float32)
+    report(ArrayVectors.of(rows), pixels=False)
+
+
+def report(features: str | ArrayVectors, pixels: bool) -> None:
+    """Print what finding their duplicates takes."""
     began = time.perf_counter()
-    found = find_duplicates(ArrayVectors.of(rows))
+    found = find_duplicates(features, pixels=pixels)
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text().splitlines()
     peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10  # ru_maxrss: the parent's, too
-    print(json.dumps({"vectors": count, "seconds": round(seconds, 1), "peak_mib": peak, "copies": found.copies}))
+    print(json.dumps({"vectors": found.images, "seconds": round(seconds, 1), "peak_mib": peak, "copies": found.copies}))
 
 
 def main() -> None:
@@ -179,6 +231,7 @@ def main() -> None:
     parser.add_argument("--copies", type=Path, nargs="*", default=[])
     parser.add_argument("--distinct", type=Path, nargs="*", default=[])
     parser.add_argument("--right", nargs="*", default=[], help="SET=N: right pairs on the sheets of SET, counted by eye")
+    parser.add_argument("--many", type=Path, help="features of more than 100,000 images")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     path = options.work / "duplicates.json"
@@ -193,7 +246,9 @@ def main() -> None:
     if options.copies or options.distinct:
         result["drawn products and pages"] = drawn(options.work)
         result["speed, by cosine"] = speed()
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    if options.many:
+        result["many, by pixels"] = many(options.many, options.work)
+    save_measured(path, result)
     print(json.dumps(result, indent=1))
 
 

@@ -32,6 +32,7 @@ from sslfeat.data.decode import decode
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.registry import DEFAULT
 from sslfeat.system.cores import available_cores
+from sslfeat.system.machine import save_measured
 
 PEERS = Path(__file__).with_name("embed_peers.py")
 SIZE = 224
@@ -180,7 +181,7 @@ def main() -> None:
     results: dict[str, Any] = {name: compare(name, options) for name in options.encoders}
     if options.memory:
         results["peak_mb"] = memory(options)
-    (options.work / "embed.json").write_text(json.dumps(results, indent=1) + "\n")
+    save_measured(options.work / "embed.json", results)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from sslfeat.inference.quantization import quantize
 from sslfeat.inference.registry import resolve
 from sslfeat.numerics.bounds import least, shared_at_least
 from sslfeat.numerics.similarity import cosines, overlaps
+from sslfeat.system.machine import save_measured
 
 SIZES = (64, 256, 640, 1000, 3000)
 Rows = npt.NDArray[np.float32]
@@ -108,7 +109,7 @@ def main() -> None:
     for name in sets:
         results[file.card.name][name] = measure(file.data, name, sets, options.draws)
         print(name, json.dumps(results[file.card.name][name]["unseen"]), flush=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        save_measured(options.out, results)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def two_processes(work: Path, device: str) -> dict[str, Any]:
     ours = device if torch.cuda.device_count() >= 2 else "cpu"
     config = config_of("simclr", work, 20, ours, "resnet10_w8")
     arguments = ["train", config.method, work / "drawn", "--out", work / "two", "--backbone", config.backbone,
-                 "--image-size", 64, "--batch-size", 64, "--steps", 20, "--accelerator", ours]  # fmt: skip
+                 "--image-size", 64, "--batch-size", 64, "--steps", 20, "--provider", ours]  # fmt: skip
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "sslfeat"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *launcher, *map(str, arguments)], capture_output=True, text=True, env=environment)

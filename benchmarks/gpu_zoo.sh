@@ -7,10 +7,10 @@ if [ "${3:-}" = --cpu ]; then teacher=0.5 student=0.5 backbone=resnet10_w24 devi
 sslfeat="${PYTHON:-python} -m sslfeat"
 mkdir -p "$work"
 
-$sslfeat train simclr "$images" --out "$work/teacher" --backbone "$backbone" --image-size 64 --accelerator "$device" \
+$sslfeat train simclr "$images" --out "$work/teacher" --backbone "$backbone" --image-size 64 --provider "$device" \
     --minutes "$teacher" --set loss=dcl --set hidden=4 --set keep_color=.5 --set grow=true --resume
 $sslfeat export "$work/teacher" --out "$work/teacher.onnx" --overwrite
-$sslfeat train distill "$images" --out "$work/small" --backbone resnet10_w40 --image-size 64 --accelerator "$device" \
+$sslfeat train distill "$images" --out "$work/small" --backbone resnet10_w40 --image-size 64 --provider "$device" \
     --minutes "$student" --teacher "$work/teacher.onnx" --resume
 $sslfeat export "$work/small" --out "$work/small.onnx" --overwrite \
     --layer layer1:std+layer2:std+layer3:2x2+layer4,whiten=0.25,dim=512

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.numerics.arrays import FloatArray
+from sslfeat.system.machine import save_measured
 
 CHILD = Path(__file__).with_name("index_peers.py")
 NAMES = ("sslfeat", "sslfeat-single", "faiss-hnsw", "hnswlib", "usearch", "autofaiss")
@@ -167,7 +168,7 @@ def main() -> None:
         results[title] = compare(title, vectors, options)
         for kind in ("batch", "single"):
             print(title, kind, "sslfeat / best peer:", *best_peer(results[title], kind), flush=True)
-        (options.work / "index.json").write_text(json.dumps(results, indent=1) + "\n")
+        save_measured(options.work / "index.json", results)
     print(table(results))
 
 

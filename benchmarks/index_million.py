@@ -38,6 +38,7 @@ from sslfeat.features.formats import encode_part, part_files
 from sslfeat.features.metadata import part_count
 from sslfeat.retrieval.index_types import IndexSpec
 from sslfeat.storage import atomic
+from sslfeat.system.machine import save_measured
 
 PART = 16_384
 QUERIES = 1000
@@ -58,7 +59,7 @@ def make_features(folder: Path, rows: npt.NDArray[np.float32], encoder: Encoder,
     classes = np.arange(len(rows)) % 10 if y is None else y
     inputs = [ImageRecord(f"images/{n:07d}.jpg".encode(), f"class {label}") for n, label in enumerate(classes.tolist())]
     sizes = np.zeros(len(rows), np.int64)
-    manifest = Manifest(inputs, sizes, sizes)
+    manifest = Manifest(inputs, sizes, sizes, sizes)
     run = describe(encoder, manifest, "parquet", EXACT, PART, None)
     folder.mkdir(parents=True)
     begin_folder(folder, run, manifest, {})
@@ -125,7 +126,7 @@ def main() -> None:
     tight = IndexSpec("flat").memory(options.count, options.dim) // 4
     result["within a quarter of the memory"] = build(features, options.work / "tight", "--memory", str(tight), "--overwrite")
     print(json.dumps(result, indent=1))
-    (options.work / "index_million.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_measured(options.work / "index_million.json", result)
 
 
 if __name__ == "__main__":

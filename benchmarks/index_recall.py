@@ -26,6 +26,7 @@ from sslfeat import Index
 from sslfeat.features.reader import Features
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.vectors import ArrayVectors, prepare, table
+from sslfeat.system.machine import save_measured
 
 QUERIES, TIES = 1000, 1e-5
 COUNTS = (1, 2, 5, 10, 50, 100, 500, 1000, 5000)
@@ -147,7 +148,7 @@ def main() -> None:
     for kind in options.kinds:
         results[kind] = one_kind(kind, data, other, options)
         print(kind, json.dumps(results[kind]), flush=True)
-        (options.work / "index_recall.json").write_text(json.dumps(results, indent=1) + "\n")
+        save_measured(options.work / "index_recall.json", results)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.data import Images
 from sslfeat.models.methods.colorization import Colorization
 from sslfeat.models.ops.color import lab_to_rgb
+from sslfeat.system.machine import save_measured
 
 SIZE, LIGHTNESS, CHROMA = 32, 60.0, 40.0
 HUES = {"red": 30, "green": 150, "blue": 270}  # degrees in the ab plane: the mean of the three is gray
@@ -112,7 +113,7 @@ def main() -> None:
     image = torch.cat([torch.nn.functional.pad(row, (0, 0, 1, 1), value=1.0) for row in rows], 1)
     pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(options.work / "l2_colors.png")
-    (options.work / "l2_colors.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_measured(options.work / "l2_colors.json", result)
     print(json.dumps(result, indent=1))
 
 

@@ -45,7 +45,7 @@ def build(out: Path, size: int = 160) -> None:
             Features(network).eval(), (torch.zeros(2, 3, size, size),), str(plain), input_names=["pixels"],
             output_names=["features"], dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=20, dynamo=True,
         )  # fmt: skip
-        command = [sys.executable, "-m", "sslfeat", "adopt", str(plain), "--size", str(size), "--out", str(out)]
+        command = [sys.executable, "-m", "sslfeat", "adopt", str(plain), "--image-size", str(size), "--out", str(out)]
         subprocess.run([*command, "--name", "efficientnet-lite0", "--license", "Apache-2.0"], check=True)
 
 

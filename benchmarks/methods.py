@@ -1,10 +1,11 @@
 """Every method for the same budget on the same images, judged by the same probe, beside its untrained encoder.
 
-    python benchmarks/methods.py DATA WORK --minutes 15 [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
+    python benchmarks/methods.py DATA WORK --minutes 15 [--cores 1] [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
     python benchmarks/methods.py DATA WORK2 --methods common-fate --images FRAMES --set source=frames
 
 DATA holds train/CLASS/* and test/CLASS/* (or val/). Each encoder is trained, exported, embedded and probed by the command line.
-A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Writes WORK/methods.json,
+A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Every command gets
+``--cores`` threads, one unless told otherwise, whatever OMP_NUM_THREADS says. Writes WORK/methods.json,
 WORK/methods.md and WORK/methods.png: accuracy over the untrained encoder, and images a second in training.
 """
 
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat.models.method import method_names
+from sslfeat.system.cores import THREAD_VARIABLES, available_cores
+from sslfeat.system.machine import save_measured
 
 GOALS = {
     **dict.fromkeys(["barlow", "deepcluster", "rotation"], 10.0),
@@ -88,8 +91,7 @@ def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
         images = options.images or options.data / "train"
         cli("train", method, images, "--out", run, "--minutes", options.minutes, *size, *settings)
         cli("export", run, "--out", encoder)
-    cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-    found = {**judge(encoder, options.data), **learning(run), "core_minutes": cores * options.minutes}
+    found = {**judge(encoder, options.data), **learning(run), "core_minutes": options.cores * options.minutes}
     done.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
@@ -185,6 +187,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--cores", type=int, default=1, help="threads of each command")
     parser.add_argument("--methods", nargs="+", default=[name for name in method_names() if name != NEEDS_A_TEACHER])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--backbone", default="resnet10")
@@ -194,6 +197,10 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="options of the method, NAME=VALUE")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.cores)))  # of the commands: here nothing is computed
+    print(
+        f"{options.cores} of {available_cores()} cores, {options.minutes:g} minutes a method, seeds {options.seeds}", flush=True
+    )
     for method in options.methods:
         for seed in options.seeds:
             train_one(method, seed, options)
@@ -210,7 +217,9 @@ def write(options: argparse.Namespace) -> None:
         found = [train_one(method, seed, options) for seed in options.seeds]
         rows.append(summary(method, found, [untrained(method, seed, options) for seed in options.seeds]))
     budget = f"{options.data.name}, {options.image_size} px"
-    (options.work / "methods.json").write_text(json.dumps({"budget": budget, "rows": rows}, indent=1) + "\n")
+    save_measured(
+        options.work / "methods.json", {"budget": budget, "cores": options.cores, "minutes": options.minutes, "rows": rows}
+    )
     (options.work / "methods.md").write_text(table(rows))
     plot(rows, options.work / "methods.png", budget)
 

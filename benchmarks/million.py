@@ -26,6 +26,7 @@ from sslfeat.data.dataset import find_inputs
 from sslfeat.data.manifest import Manifest
 from sslfeat.data.transforms import Preprocess
 from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
+from sslfeat.system.machine import save_measured
 
 SIZE = 8
 LINKS = 1000  # names of one file; file systems limit them
@@ -96,7 +97,7 @@ def main() -> None:
     result["embed_seconds"] = embed(folder, options.work)
     result["resume_seconds"] = embed(folder, options.work)
     print(json.dumps(result))
-    (options.work / "million.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_measured(options.work / "million.json", result)
 
 
 if __name__ == "__main__":

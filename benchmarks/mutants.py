@@ -18,6 +18,8 @@ import sys
 import threading
 from pathlib import Path
 
+from sslfeat.system.machine import save_measured
+
 CHILD = """
 import sys, numpy as np
 from pathlib import Path
@@ -110,7 +112,7 @@ def main() -> None:
     rare = {what: numbers[:10] for what, numbers in found.items() if what not in ("works", "refused")}
     result = {"mutants": options.count, "model": options.model.name, "counts": counts, "which": rare}
     print(json.dumps(result, indent=1))
-    (options.work / "mutants.json").write_text(json.dumps(result, indent=1) + "\n")
+    save_measured(options.work / "mutants.json", result)
 
 
 if __name__ == "__main__":

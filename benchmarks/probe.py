@@ -28,6 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from sslfeat.evaluation.probing.logistic import Linear, Regression, Targets
 from sslfeat.evaluation.probing.regularization import STRENGTHS, best_fit
 from sslfeat.evaluation.probing.splits import held_out
+from sslfeat.system.machine import save_measured
 
 Rows = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
@@ -160,9 +161,9 @@ def main() -> None:
         result["million"] = million(options.work)
     for shape in options.shape:
         result[shape] = compare(*map(int, shape.split("x")), options.laps)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        save_measured(path, result)
     print(json.dumps(result, indent=1))
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    save_measured(path, result)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from serve_load import BOUNDARY, COMMAND, Service, answered
 from sslfeat.data.decode import Content, decode
 from sslfeat.inference.encoder import Encoder
 from sslfeat.system.cores import available_cores
+from sslfeat.system.machine import save_measured
 
 RESULTS = Path(__file__).with_name("results") / "serve.json"
 ENDINGS = (".jpg", ".jpeg")
@@ -195,7 +196,7 @@ def main() -> None:
         service.process.wait()
     settings = {name: getattr(options, name) for name in ("count", "laps", "connections", "encoder")}
     found = {**settings, "cores": available_cores(), **found}
-    options.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    save_measured(options.out, found, sort_keys=True)
     print(json.dumps(found, indent=1))
 
 

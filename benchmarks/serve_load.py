@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from sslfeat.system.machine import save_measured
+
 SHARES = {"good": 66, "many": 8, "broken": 10, "oversized": 4, "slow": 4, "aborted": 8}
 ALLOWED = {
     "good": {200, 429, 503}, "many": {200, 429, 503}, "broken": {422, 429, 503}, "oversized": {413, 429}, "slow": {408, 429},
@@ -253,7 +255,7 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     print("".join(service.log[-20:]), file=sys.stderr)
     if options.out is not None:
-        options.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+        save_measured(options.out, found, sort_keys=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every target of every encoder, as a table: how near, how large, how fast.
 
-    python benchmarks/targets.py WORK IMAGES SOURCE [SOURCE ...] [--labeled DIR] [--docs docs/targets.md] [--target T ...]
+    python benchmarks/targets.py WORK IMAGES SOURCE [SOURCE ...] [--probe-data DIR] [--docs docs/targets.md] [--target T ...]
 
 Each SOURCE (a run, an encoder file, a name) is exported to each target by the command line, which runs it in its own runtime
 on IMAGES beside the encoder file in onnxruntime, one thread each, in turns. A target that was refused is in the table with what
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat.export.targets.registry import TARGETS
+from sslfeat.system.machine import KEY, save_measured
 
 MAIN = "from sslfeat.cli.app import main; main()"
 HEAD = """# Targets, measured
@@ -36,7 +37,7 @@ def export(source: str, target: str, images: str, labeled: str | None, out: Path
     if out.is_dir():
         shutil.rmtree(out)
     command = [sys.executable, "-c", MAIN, "export", source, "--target", target, "--images", images, "--out", str(out)]
-    command += ["--json", "--overwrite", *(["--labeled", labeled] if labeled else [])]
+    command += ["--json", "--overwrite", *(["--probe-data", labeled] if labeled else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"refused": done.stderr.strip().splitlines()[-1].removeprefix("error: ")}
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("images")
     parser.add_argument("sources", nargs="+")
-    parser.add_argument("--labeled")
+    parser.add_argument("--probe-data")
     parser.add_argument("--docs", type=Path)
     parser.add_argument("--called", default="real images", help="what the page calls the images")
     parser.add_argument("--target", action="append", choices=TARGETS, help="only this one; may be repeated")
@@ -87,6 +88,7 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, Any]]] = {}
     if options.target and written.exists():
         results = json.loads(written.read_text())
+        results.pop(KEY, None)  # this one's machine takes its place
     for source in options.sources:
         name = Path(source).name
         results.setdefault(name, {})
@@ -94,7 +96,7 @@ def main() -> None:
             found = export(source, target, options.images, options.labeled, options.work / f"{name}-{target}")
             results[name][target] = {key: value for key, value in found.items() if key != "out"}
             print(name, row(target, found), flush=True)
-    written.write_text(json.dumps(results, indent=1) + "\n")
+    save_measured(written, results)
     if options.docs:
         options.docs.write_text(page(results, options.called))
 

@@ -29,6 +29,7 @@ from torch.nn import functional
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
 from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
+from sslfeat.system.machine import save_measured
 
 BATCH = {"simclr": 256, "rotation": 64}
 WARM_UP = 20  # steps that are not counted
@@ -158,7 +159,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     results = {method: compare(method, options) for method in BATCH}
-    (options.work / "train_speed.json").write_text(json.dumps(results, indent=1) + "\n")
+    save_measured(options.work / "train_speed.json", results)
 
 
 if __name__ == "__main__":

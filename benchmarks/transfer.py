@@ -29,6 +29,7 @@ from sslfeat.features.reader import Features
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.registry import DEFAULT
 from sslfeat.numerics.similarity import unit
+from sslfeat.system.machine import save_measured
 
 Floats = npt.NDArray[np.float32]
 Split = tuple[list[str], list[str]]  # paths that are searched, and those that are asked
@@ -143,7 +144,7 @@ def main() -> None:
         for name in encoders:
             flat = {f"{where}, {column}": round(row[name][column], 1) for where, row in results.items() for column in COLUMNS}
             (options.work / f"{name}.quality.json").write_text(json.dumps(flat, indent=1) + "\n")
-        (options.work / "transfer.json").write_text(json.dumps(results, indent=1) + "\n")
+        save_measured(options.work / "transfer.json", results)
 
 
 if __name__ == "__main__":

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperCommand
 
 from sslfeat import __version__
 from sslfeat.cli.adopt import adopt
 from sslfeat.cli.bench import bench
 from sslfeat.cli.cluster import cluster
 from sslfeat.cli.compare import compare
-from sslfeat.cli.console import note, say
+from sslfeat.cli.console import note, say, say_error
 from sslfeat.cli.dedupe import dedupe
 from sslfeat.cli.doctor import doctor
 from sslfeat.cli.embed import embed, repair
 from sslfeat.cli.exits import ERROR, USAGE
 from sslfeat.cli.export import export
-from sslfeat.cli.groups import Commands
+from sslfeat.cli.groups import NAMES, Commands
 from sslfeat.cli.index import index
 from sslfeat.cli.inspect import info, models, verify
 from sslfeat.cli.map import map_
 from sslfeat.cli.methods import TrainCommand, methods
+from sslfeat.cli.places import Command
 from sslfeat.cli.predict import predict
 from sslfeat.cli.probe import probe
+from sslfeat.cli.pull import pull
+from sslfeat.cli.push import push
 from sslfeat.cli.report import report
 from sslfeat.cli.samples import samples
 from sslfeat.cli.score import score
 from sslfeat.cli.search import search
 from sslfeat.cli.serve import serve
 from sslfeat.cli.train import train
+from sslfeat.cli.usage import ParserError, with_suggestion
 from sslfeat.errors import InterruptedRun, SslfeatError, UsageError
 from sslfeat.system import signals
 
@@ -56,6 +59,7 @@ for command in (
     embed,
     index,
     search,
+    push,
     dedupe,
     probe,
     predict,
@@ -69,10 +73,11 @@ for command in (
     repair,
     doctor,
     models,
+    pull,
     methods,
     samples,
 ):
-    kind = TrainCommand if command is train else TyperCommand
+    kind = TrainCommand if command is train else Command
     bare = command in (models, methods, samples, doctor, serve)
     app.command(command.__name__.rstrip("_"), cls=kind, context_settings=HELP, no_args_is_help=not bare)(command)
 debug = False
@@ -98,26 +103,45 @@ def main() -> None:
     _open_standard_streams()
     try:
         with signals.watched():
-            app()
+            sys.exit(app(standalone_mode=False))  # what typer.Exit carries, or None
+    except ParserError as error:
+        with_suggestion(error).show()
+        _end(error.format_message(), USAGE, f"sslfeat {_command() or ''} --help".replace("  ", " "))
     except InterruptedRun as error:
         note(str(error))
-        sys.exit(128 + error.signum)
+        _end(str(error), 128 + error.signum, error.cure)
     except SslfeatError as error:
         if debug:
             raise
         note(f"error: {error}")
-        sys.exit(USAGE if isinstance(error, UsageError) else ERROR)
+        _end(str(error), USAGE if isinstance(error, UsageError) else ERROR, error.cure)
     except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ERROR)
     except OSError as error:  # a full disk, a folder without permission
         if debug:
             raise
-        note(f"error: {error.strerror or error}: {error.filename or 'no file is named'}")
-        sys.exit(ERROR)
+        message = f"{error.strerror or error}: {error.filename or 'no file is named'}"
+        note(f"error: {message}")
+        _end(message, ERROR)
+    except typer.Abort:
+        note("aborted")
+        _end("aborted", ERROR)
     except KeyboardInterrupt:
         note("interrupted")
-        sys.exit(130)
+        _end("interrupted", 130)
+
+
+def _end(message: str, code: int, cure: str = "") -> NoReturn:
+    """Leave after an error that was said, once more as JSON where that was asked for."""
+    if "--json" in sys.argv:
+        say_error(_command(), message, cure)
+    sys.exit(code)
+
+
+def _command() -> str | None:
+    """The command that was given, if it is one."""
+    return next((word for word in sys.argv[1:] if word in NAMES), None)
 
 
 def _open_standard_streams() -> None:

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sslfeat.cli.console import check_new, note, say, say_json
+from sslfeat.cli.console import check_new, measured, note, say, say_json
+from sslfeat.cli.options import FeaturesSource, Json, Overwrite, Seed
+from sslfeat.cli.sources import end_with, features_folder
 from sslfeat.errors import InputError, UsageError, install_line
+from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
     from sslfeat.evaluation.clustering.clustering import Clustering
     from sslfeat.evaluation.clustering.metrics import LabelAgreement
 
 SHOWN = 20  # clusters listed
+PAGE = "clusters.html"
+LOW, UNSTABLE = 0.1, 0.7  # silhouette and stability below which clusters are hardly groups
+Method = Literal["kmeans", "hdbscan", "agglomerative"]
 
 
 def cluster(
-    folder: Annotated[Path, typer.Argument(metavar="FEATURES", help="features folder")],
-    k: Annotated[str, typer.Option("--k", "-k", help="clusters, or auto: the k of greatest silhouette")] = "auto",
-    method: Annotated[str, typer.Option(help="kmeans, hdbscan or agglomerative")] = "kmeans",
+    source: FeaturesSource,
+    k: Annotated[
+        str, typer.Option("-k", "--k", metavar="<int|auto>", help="clusters; auto: the k of greatest silhouette")
+    ] = "auto",
+    method: Annotated[Method, typer.Option(help="how to cluster")] = "kmeans",
     spherical: Annotated[bool, typer.Option("--spherical", help="k-means by the cosine")] = False,
     restarts: Annotated[int, typer.Option(help="of k-means, the best is kept")] = 3,
     reduce: Annotated[int, typer.Option(help="principal components for hdbscan and agglomerative")] = 32,
     min_size: Annotated[int, typer.Option(help="of an hdbscan cluster")] = 10,
-    out: Annotated[Path, typer.Option(help="folder for the assignments, centers and figures")] = Path("clusters"),
+    out: Annotated[Path, typer.Option(help="output: folder for the assignments, centers and figures")] = Path("clusters"),
+    page: Annotated[bool, typer.Option("--page", help=f"write a contact sheet of each cluster, {PAGE} in --out")] = False,
     links: Annotated[Path | None, typer.Option(help="make this folder, of links to the images of each cluster")] = None,
-    html: Annotated[Path | None, typer.Option(help="write a page with a contact sheet of each cluster")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the clusters that --out holds, and the page")] = False,
-    seed: Annotated[int, typer.Option(help="of k-means")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Cluster features; judge the clusters by themselves, and against labels where there are any."""
     from sslfeat.evaluation.clustering import storage
@@ -42,32 +50,36 @@ def cluster(
 
     options = ClusterOptions(method, _number(k), spherical, restarts, reduce, min_size, seed)
     storage.check_free(out, overwrite)
-    check_new(overwrite, html)
+    check_new(overwrite, out / PAGE if page else None)
     if links is not None and links.exists():
         raise InputError(f"--links {links} exists: links go into a new folder")
+    folder, failed = features_folder(source)
     features = Features.load(folder)
     check_finite(features.embeddings, features.paths)
-    found = run(features.embeddings, options)
-    figures = {**found.figures(features.labels), "method": method, "encoder": features.run.encoder.card.name}
-    storage.save(out, found, features.paths, features.labels, figures)
+    with measured(options.k is None and method != "hdbscan") as step:
+        found = run(features.embeddings, options, step)
+    encoder = features.run.encoder.identity
+    figures = {**found.figures(features.labels), "method": method}
+    storage.save(out, found, features.paths, features.labels, {**figures, "encoder": encoder.name})
     if links is not None:
         missing = storage.link(links, found, features.paths)
-        note(f"{links}: {len(features.paths) - len(missing)} links")
+        note(f"{links}: {counted(len(features.paths) - len(missing), 'link')}")
         if missing:
-            note(f"{len(missing)} images are not there any more, such as {missing[0]}")
-    if html is not None:
-        _page(html, features, found)
+            note(f"{counted(len(missing), 'image')} not there any more, such as {missing[0]}")
+    if page:
+        _page(out / PAGE, features, found)
     if as_json:
-        say_json(figures)
+        say_json("cluster", {"out": str(out), **figures}, encoder, len(features.paths))
     else:
         _say(found, found.agreement(features.labels), out)
+    end_with(failed)
 
 
 def _number(k: str) -> int | None:
     if k == "auto":
         return None
     if not k.isdigit():
-        raise UsageError(f"--k {k!r} is neither a number nor auto")
+        raise UsageError(f"-k {k!r} is neither a number nor auto")
     return int(k)
 
 
@@ -77,29 +89,35 @@ def _page(path: Path, features: Any, found: Any) -> None:
     from sslfeat.reports.render import write_page
 
     sections = contact_sheet(found, features.paths, features.labels)
-    count = len(found.centers)
-    shown = f"the largest {CLUSTERS} of {count} clusters" if count > CLUSTERS else f"{count} clusters"
+    number = len(found.centers)
+    shown = f"the largest {CLUSTERS} of {number} clusters" if number > CLUSTERS else counted(number, "cluster")
     about = (
-        f"{len(features.paths)} images, {shown}. Of each: the nearest to its center; odd ones, which another center is "
-        "almost as near to; the farthest. Numbers are distances to the center."
+        f"{counted(len(features.paths), 'image')}, {shown}. Of each: the nearest to its center; odd ones, which another center "
+        "is almost as near to; the farthest. Numbers are distances to the center."
     )
     write_page(path, gallery("Clusters", about, sections))
     note(f"{path}: contact sheets")
 
 
 def _say(found: Clustering, judged: LabelAgreement | None, out: Path) -> None:
-    count = len(found.centers)
+    number = len(found.centers)
     if found.tried:
         say("k         " + "".join(f"{k:>7}" for k in found.tried))
         say("silhouette" + "".join(f"{value:>7.3f}" for value in found.tried.values()))
-        if count == min(found.tried):
-            note("no k stands out (the silhouette favors few clusters): give --k for more")
+        if number == min(found.tried):
+            note("no k stands out (the silhouette favors few clusters): give -k for more")
+        elif number == max(found.tried):
+            note(f"no k stands out (the silhouette is greatest at {number}, the most that were tried): give -k for what you need")
+    if found.silhouette < LOW and found.stability < UNSTABLE:
+        note(
+            "these clusters overlap, and another start gives others (low silhouette and stability): take them as a way to look "
+            "through the images, not as groups that exist"
+        )
     if found.sampled:
         note(f"{found.sampled} images were clustered; each of the others went with the nearest of them")
-    noise = f", {found.noise} images in none" if found.noise else ""
-    stable = "" if math.isnan(found.stability) else f", stability between restarts {found.stability:.3f}"
-    say(f"{out}: {count} clusters{noise}, silhouette {found.silhouette:.3f}{stable}")
-    say("images: " + " ".join(map(str, found.sizes[:SHOWN])) + (" ..." if count > SHOWN else ""))
+    say(f"{out}: {counted(number, 'cluster')}, {_quality(found)}")
+    if found.sizes:
+        say("images: " + " ".join(map(str, found.sizes[:SHOWN])) + (" ..." if number > SHOWN else ""))
     if judged is None:
         return
     matched = ""
@@ -111,3 +129,16 @@ def _say(found: Clustering, judged: LabelAgreement | None, out: Path) -> None:
         f"against the labels of {judged.images}: NMI {judged.nmi:.3f}, ARI {judged.ari:.3f}, "
         f"{matched}purity {100 * judged.purity:.2f}%"
     )
+
+
+def _quality(found: Clustering) -> str:
+    """How good the clusters are; where most images are in none, that instead."""
+    total = len(found.assignments)
+    if math.isnan(found.silhouette) and found.noise > total / 2:
+        return (
+            f"{found.noise} of {counted(total, 'image')} in none ({found.noise / total:.0%}): too few are clustered for a "
+            "silhouette to mean much; a smaller --min-size, or --method kmeans, puts more into clusters"
+        )
+    noise = f"{counted(found.noise, 'image')} in none, " if found.noise else ""
+    stable = "" if math.isnan(found.stability) else f", stability between restarts {found.stability:.3f}"
+    return f"{noise}silhouette {found.silhouette:.3f}{stable}"

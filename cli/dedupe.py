@@ -5,30 +5,43 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import check_new, note, progress, say, say_json
-from sslfeat.cli.exits import BAD_INPUTS
+from sslfeat.cli.console import check_files, note, progress, say, say_json
+from sslfeat.cli.options import Json, Overwrite
+from sslfeat.cli.sources import end_with, features_folder, kind_of
 from sslfeat.errors import UsageError
+from sslfeat.system.near import missing
+from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
     from sslfeat.dedup.moves import Moved
     from sslfeat.dedup.near_duplicates import Duplicates
 
 SHOWN = 20  # groups in the table
+ENDINGS, GROUPS = (".csv", ".html", ".json"), Path("duplicates.json")
 
 
 def dedupe(
-    features: Annotated[Path | None, typer.Argument(help="features folder")] = None,
+    source: Annotated[
+        Path | None, typer.Argument(metavar="FEATURES", help="features folder; images, embedded first; or groups (.json)")
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="compare the pixels of images whose features have at least this cosine")
     ] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="write a line for every image of a group")] = None,
-    html: Annotated[Path | None, typer.Option(help="write a page with the groups' images inside")] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="output: .json, the groups, to be given instead of FEATURES; .csv, a line for every image of a group; or a "
+            "page, .html; default: duplicates.json; repeatable"
+        ),
+    ] = None,
     apply_to: Annotated[Path | None, typer.Option("--apply", help="move all but the kept images to this folder")] = None,
     scenes: Annotated[bool, typer.Option("--scenes", help="with --apply: other shots of the same scene, too")] = False,
     decided: Annotated[
@@ -36,76 +49,166 @@ def dedupe(
     ] = None,
     undo_from: Annotated[Path | None, typer.Option("--undo", help="put back what --apply moved to this folder")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="move without asking")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the files of --csv and --html")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Find images that are there more than once, as groups with the one to keep; nothing is ever deleted."""
     if undo_from is not None:
-        if features is not None or apply_to is not None:
+        if source is not None or apply_to is not None:
             raise UsageError("--undo FOLDER takes neither features nor --apply")
-        from sslfeat.dedup.moves import undo
-
-        _end(undo(undo_from, trusted=yes), "put back", as_json)
+        _undo(undo_from, yes, as_json)
         return
-    if (features is None) == (decided is None):
-        raise UsageError("give a features folder, or --decided PLAN, or --undo FOLDER")
+    if (source is None) == (decided is None):
+        raise UsageError("give a features folder, or groups that were found before, or --decided PLAN, or --undo FOLDER")
+    groups = decided or (source if source and source.suffix == ".json" else None)
+    if groups is not None and not groups.exists():
+        raise missing(groups, "'sslfeat dedupe FEATURES --out GROUPS.json' writes groups")
     if apply_to is not None and not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise UsageError("--apply asks before it moves: where nobody can answer, say --yes")
-    check_new(overwrite, csv_file, html)
-    found = _found(features, decided, threshold)
+    files = out if out is not None else [] if groups or as_json or apply_to else [GROUPS]
+    check_files(overwrite, files, ENDINGS)
+    if groups is not None:
+        found, features, failed = *_read(groups, threshold, by_hand=decided is not None), 0
+        if apply_to is not None:
+            _check_aside(apply_to, features, found)
+    else:
+        features, failed = features_folder(source or Path())
+        if apply_to is not None:
+            _check_aside(apply_to, features, None)
+        found = _find(features, threshold)
     for path, why in found.failures:
         note(f"{path}: could not be compared: {why}")
-    if csv_file is not None:
-        _write_csv(csv_file, found)
-    if html is not None:
-        _write_page(html, found)
+    for file in files:
+        _write(file, found)
     if as_json and apply_to is None:
-        say_json({**dataclasses.asdict(found), "copies": found.copies, "scenes": found.scenes})
+        _say_json(found, features)
     elif not as_json:
-        _table(found)
+        _table(found, SHOWN if groups is None or apply_to is None else 0)
     if apply_to is not None:
-        _apply(found, features, apply_to, scenes or decided is not None, yes, as_json)
-    elif found.failures:
-        raise typer.Exit(BAD_INPUTS)
+        _apply(found, features, apply_to, scenes or found.by_hand, yes, as_json)
+    elif not as_json and _moving(found, found.by_hand):
+        _say_how_to_apply(found, features, [groups] if groups else files)
+    end_with(failed or len(found.failures))
 
 
-def _found(features: Path | None, decided: Path | None, threshold: float | None) -> Duplicates:
-    from sslfeat.dedup.decisions import read_duplicates
+def _undo(folder: Path, yes: bool, as_json: bool) -> None:
+    from sslfeat.dedup.moves import undo
+
+    result = undo(folder, trusted=yes)
+    _say_moved(result, "put back", as_json)
+    end_with(len(result.failures))
+
+
+def _find(features: Path, threshold: float | None) -> Duplicates:
     from sslfeat.dedup.near_duplicates import find_duplicates
 
-    if features is None:
-        return read_duplicates(decided or Path())
     with progress(1.0, "of this step") as show:
         return find_duplicates(
             features, threshold, lambda stage, done, total: show(done / max(1, total), f"{stage} {done}/{total}")
         )
 
 
+def _read(file: Path, threshold: float | None, by_hand: bool) -> tuple[Duplicates, Path | None]:
+    """Groups that were found before, and the features folder they are of, if it is there."""
+    from sslfeat.dedup.decisions import read_duplicates
+    from sslfeat.features.metadata import read_run
+
+    if threshold is not None:
+        raise UsageError("--threshold says what is compared: give it with the features folder, not with groups found before")
+    found = read_duplicates(file)
+    if by_hand and not found.by_hand:
+        raise UsageError(f"nobody decided on {file}", shlex.join(["sslfeat", "dedupe", str(file), "--apply", "FOLDER"]))
+    features = Path(found.features) if found.features and kind_of(found.features) == "features" else None
+    if features is not None and read_run(features).inputs.sha256 != found.inputs:
+        note(f"{features} was updated since {file} was written: images that are new are in no group")
+    return found, features
+
+
+def _images(features: Path | None, found: Duplicates | None) -> Iterable[bytes]:
+    """The paths of all images that were compared, or, where their features are not there, of those of the groups."""
+    from sslfeat.data.names import possible_paths
+    from sslfeat.features.metadata import load_manifest, read_run
+
+    if features is not None:
+        return (record.path for record in load_manifest(features, read_run(features)).inputs)
+    copies = [copy for group in (found.groups if found else ()) for copy in (group.kept, *group.copies)]
+    return (path for copy in copies for path in possible_paths(copy.path))
+
+
+def _check_aside(folder: Path, features: Path | None, found: Duplicates | None) -> None:
+    """Raises UsageError if the images would be found again in ``folder``."""
+    from sslfeat.dedup.aside import check_aside
+
+    check_aside(folder, _images(features, found))
+
+
+def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[Path]) -> None:
+    """The line that moves what was shown, without another comparison, if the groups are in one of the ``files``."""
+    from sslfeat.dedup.aside import beside
+
+    file = next((file for file in files if file.suffix == ".json"), None)
+    if file is None:
+        note(f"next: with --out {GROUPS} as well, the groups are kept, and moving the copies needs no other comparison")
+        return
+    line = ["sslfeat", "dedupe", str(file), "--apply", beside(_images(features, found))]
+    note(f"next, to move the copies: {shlex.join(line)}")
+
+
 def _apply(found: Duplicates, features: Path | None, folder: Path, scenes: bool, yes: bool, as_json: bool) -> None:
     from sslfeat.dedup.moves import apply
 
-    count = found.copies + (found.scenes if scenes else 0)
-    if not yes and not typer.confirm(f"move {count} images to {folder}?", err=True):
+    if not yes and not typer.confirm(f"move {counted(_moving(found, scenes), 'image')} to {folder}?", err=True):
         return
     result = apply(found, folder, scenes)
+    _say_moved(result, f"moved to {folder}", as_json)
     if result.moved:
-        where = features or "FEATURES"
+        _say_how_to_follow(features)
+    end_with(len(result.failures))
+
+
+def _moving(found: Duplicates, scenes: bool) -> int:
+    return found.copies + (found.scenes if scenes else 0)
+
+
+def _say_how_to_follow(features: Path | None) -> None:
+    """The lines that bring features and indexes up to date once images were moved."""
+    from sslfeat.features.metadata import read_run
+
+    where = features or Path("FEATURES")
+    given = read_run(features).given if features else None
+    if given is None:
         note(
-            f"next: 'sslfeat embed IMAGES --out {where} --update', and 'sslfeat index {where} --out INDEX --sync' for each "
-            "index of them"
+            f"next: the 'sslfeat embed' that made {where}, of the same folders and lists (a folder alone takes a list's labels "
+            "and metadata away), with --update;"
         )
-    _end(result, f"moved to {folder}", as_json)
+    else:
+        note(f"next: {shlex.join(given.update(where))}")
+    note(f"and for each index of them: {shlex.join(['sslfeat', 'index', str(where)])} --out INDEX --sync")
 
 
-def _table(found: Duplicates) -> None:
-    for group in found.groups[:SHOWN]:
+def _table(found: Duplicates, shown: int) -> None:
+    """The first ``shown`` groups, and how many there are of what."""
+    for group in found.groups[:shown]:
         say(f"{group.kept.path}  {group.kept.width} x {group.kept.height}")
         for copy in group.copies:
             say(f"    {copy.verdict:<12}  {copy.path}  {copy.width} x {copy.height}")
-    if len(found.groups) > SHOWN:
-        say(f"... and {len(found.groups) - SHOWN} groups more: --csv, --html or --json has them all")
-    counts = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene,"
-    say(f"{counts} among {found.images} images")
+    if len(found.groups) > shown > 0:
+        say(f"... and {len(found.groups) - shown} groups more: --out FILE.csv, --out FILE.html or --out FILE.json has them all")
+    say(f"{found.counts()}, among {counted(found.images, 'image')}")
+
+
+def _write(file: Path, found: Duplicates) -> None:
+    from sslfeat.dedup.decisions import write_duplicates
+
+    {".csv": _write_csv, ".html": _write_page, ".json": write_duplicates}[file.suffix](file, found)
+
+
+def _say_json(found: Duplicates, features: Path | None) -> None:
+    from sslfeat.features.metadata import read_run
+
+    plain = {name: value for name, value in dataclasses.asdict(found).items() if name != "images"}
+    made_by = None if features is None else read_run(features).encoder.identity
+    say_json("dedupe", {**plain, "copies": found.copies, "scenes": found.scenes}, made_by, found.images)
 
 
 def _write_csv(path: Path, found: Duplicates) -> None:
@@ -130,17 +233,16 @@ def _write_page(path: Path, found: Duplicates) -> None:
         kept = Shown(group.kept.path, f"kept, {group.kept.width} x {group.kept.height}", marked=True)
         copies = [Shown(copy.path, f"{copy.verdict}, {copy.width} x {copy.height}") for copy in group.copies]
         sections.append((f"Group {number}", [kept, *copies]))
-    counts = f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots"
-    about = f"{counts}, among {found.images} images. Framed: the one to keep."
+    about = f"{found.counts()}, among {counted(found.images, 'image')}. Framed: the one to keep."
     write_page(path, gallery("Duplicates", about, sections))
 
 
-def _end(result: Moved, what: str, as_json: bool) -> None:
+def _say_moved(result: Moved, what: str, as_json: bool) -> None:
     if as_json:
-        say_json({"moved": result.moved, "failures": list(result.failures)})
+        say_json("dedupe", {"moved": result.moved, "failures": list(result.failures)})
     else:
-        say(f"{result.moved} images {what}")
+        some = f", {result.before} of them before" if result.before else ""
+        images, all_before = counted(result.moved, "image"), 0 < result.before == result.moved
+        say(f"{images} {'were' if result.moved > 1 else 'was'} {what} before" if all_before else f"{images} {what}{some}")
     for path, reason in result.failures:
         note(f"{path}: {reason}")
-    if result.failures:
-        raise typer.Exit(BAD_INPUTS)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from sslfeat.cli.console import say, say_json
 from sslfeat.cli.exits import ERROR
+from sslfeat.cli.options import Json
+from sslfeat.system.plurals import counted
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say what this machine can run, what is missing, and the line that adds it. Exit code 1: something is broken."""
     from dataclasses import asdict
 
     from sslfeat import __version__
+    from sslfeat.export.tools import tools
     from sslfeat.inference.diagnostics import extras, machine, providers
 
-    about, checks = machine(), [*providers(), *extras()]
+    about, checks = machine(), [*providers(), *extras(), *tools()]
     if as_json:
-        say_json({"sslfeat": __version__, **about, "checks": [asdict(check) for check in checks]})
+        say_json("doctor", {"sslfeat": __version__, **about, "checks": [asdict(check) for check in checks]})
     else:
-        say(f"sslfeat {__version__}, Python {about['python']}, {about['system']}, {about['cores']} cores, "
-            f"{about['memory_gib']} GiB free, {about['gpus']} NVIDIA GPUs")  # fmt: skip
+        say(f"sslfeat {__version__}, Python {about['python']}, {about['system']}, {counted(about['cores'], 'core')}, "
+            f"{about['memory_gib']} GiB free, {counted(about['gpus'], 'NVIDIA GPU')}")  # fmt: skip
         say(f"instructions    {', '.join(about['instructions']) or 'none that speed int8 up'}")
         for check in checks:
             say(f"{check.name:<16}{check.state:<11}{check.message}{f'  ->  {check.cure}' if check.cure else ''}")

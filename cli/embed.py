@@ -3,47 +3,60 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sslfeat.cli.console import note, progress, say, say_json
+from sslfeat.cli.console import note, say, say_json, working
 from sslfeat.cli.exits import BAD_INPUTS, ERROR
-from sslfeat.errors import InputError
+from sslfeat.cli.options import BatchSize, Exclude, Json, Overwrite, Provider, Strict, Threads
+from sslfeat.cli.places import copies
+from sslfeat.cli.sources import check_images, given_of, shown
+from sslfeat.errors import UsageError
+from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
     from sslfeat.data.dataset import ImageRecord
-    from sslfeat.features.writer import EmbedProgress, Summary
+    from sslfeat.data.manifest_diff import ManifestDiff
+    from sslfeat.features.metadata import FeaturesMetadata
+    from sslfeat.features.writer import Summary
+    from sslfeat.inference.model_card import Identity
 
-Strict = Annotated[bool, typer.Option("--strict", help="unreadable images are an error")]
-Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
+    Job = Callable[..., tuple[Summary, object]]  # of encoder, inputs, out, options, report=; with what had changed, if known
+
+Precision = Literal["fp32", "int8", "bf16", "auto"]
+LabelsFrom = Literal["auto", "folder", "none"]
 
 
 def embed(
-    images: Annotated[list[str], typer.Argument(help="folders, images, quoted globs, .txt lists, - for standard input")],
-    out: Annotated[Path, typer.Option(help="features folder")] = Path("features"),
-    encoder: Annotated[str | None, typer.Option(help="encoder file, or a name from 'sslfeat models'")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images per inference; default: 4, on a GPU 32")] = None,
+    ctx: typer.Context,
+    images: Annotated[list[str], typer.Argument(help="folders, images, globs, lists, tar, zip, parquet, videos, URLs, -")],
+    out: Annotated[Path, typer.Option(help="output: features folder")] = Path("features"),
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; names: 'sslfeat models'")] = None,
+    batch_size: BatchSize = None,
     part_size: Annotated[int, typer.Option(help="images per part file: what a crash can cost")] = 1024,
-    format_: Annotated[str, typer.Option("--format", help="parquet, or npy as clip-retrieval reads it")] = "parquet",
-    precision: Annotated[str, typer.Option(help="fp32; int8, bf16 or auto: faster, if these images allow")] = "fp32",
-    decode: Annotated[str, typer.Option(help="exact, or fast: large JPEGs decoded at reduced size")] = "exact",
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    threads: Annotated[int, typer.Option(help="threads per inference")] = 1,
+    format_: Annotated[Literal["parquet", "npy"], typer.Option("--format", help="npy: as clip-retrieval reads it")] = "parquet",
+    precision: Annotated[Precision, typer.Option(help="arithmetic; but fp32: faster, if these images allow")] = "fp32",
+    decode: Annotated[Literal["exact", "fast"], typer.Option(help="fast: resized by cykooz.resizer")] = "exact",
+    provider: Provider = "auto",
+    threads: Threads = 1,
     num_workers: Annotated[int | None, typer.Option(help="decode and infer at once; default: one a core")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="refuse images of more; default: 179 million")] = None,
     max_memory: Annotated[int, typer.Option(help="MiB that decoding one image may take")] = 2048,
     max_seconds: Annotated[float, typer.Option(help="that decoding one image may take")] = 30.0,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="leave out what matches this glob: a path, or a file's or folder's name; repeatable")
-    ] = None,
-    labels: Annotated[str, typer.Option(help="auto (folders that look like classes), folder, none")] = "auto",
+    exclude: Exclude = None,
+    labels: Annotated[LabelsFrom, typer.Option(help="where labels come from: folders; auto: if they look like classes")] = "auto",
+    every: Annotated[str | None, typer.Option(help="of videos: an image of every 1s, 500ms, 2min")] = None,
     update: Annotated[bool, typer.Option("--update", help="embed what changed since, keep the rest")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="discard the features that --out holds")] = False,
+    overwrite: Overwrite = False,
+    parts: Annotated[str | None, typer.Option(help="K/N: the K-th of N shares, beside processes that embed the others")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="what runs it; ray: all machines of a Ray cluster")] = "local",
+    address: Annotated[str | None, typer.Option(help="the Ray cluster's; default: one on this machine, for this run")] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
@@ -51,45 +64,100 @@ def embed(
     from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
+    from sslfeat.data.containers.video import parse_interval
     from sslfeat.data.dataset import find_inputs
     from sslfeat.data.decode_worker import Limits
     from sslfeat.data.transforms import MAX_PIXELS, Decoding
-    from sslfeat.features.writer import Options, embed_to_folder
+    from sslfeat.features.writer import Options
     from sslfeat.inference.encoder import Encoder
     from sslfeat.inference.onnx_model import read_encoder_file
     from sslfeat.inference.registry import DEFAULT, resolve
 
-    if update and overwrite:
-        raise InputError("--update keeps what --overwrite discards: give one of them")
+    check_images("embed", images)
     start = time.monotonic()
+    job = _job(parts, engine, address, update, overwrite, precision, out)
     decoding = Decoding(decode, MAX_PIXELS if max_pixels is None else max_pixels)
-    options = Options(batch_size, part_size, num_workers, format_, decoding, Limits(max_seconds, max_memory << 20))
-    inputs = find_inputs(images, labels, exclude or (), note)
+    decoding.require()
+    limits, given = Limits(max_seconds, max_memory << 20), given_of(ctx, images)
+    options = Options(batch_size, part_size, num_workers, format_, decoding, limits, given)
+    inputs = find_inputs(images, labels, exclude or (), note, None if every is None else parse_interval(every))
     _say_labels(inputs, labels)
     loaded = Encoder.load(encoder or DEFAULT, provider, threads)
-    note(f"{len(inputs)} images, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
+    note(f"{counted(len(inputs), 'image')}, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     if precision != "fp32":
         from sslfeat.features.auto_precision import settle
 
         file = read_encoder_file(resolve(encoder or DEFAULT))
         paths = [record.path for record in inputs]
-        loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
-    changes = None
+        with working("trying precisions on some of the images"):
+            loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
     with shown(len(inputs)) as report:
-        if update:
-            from sslfeat.features.update import update_folder
-
-            summary, changes = update_folder(loaded, inputs, out, options, report=report)
-        else:
-            summary = embed_to_folder(loaded, inputs, out, options, overwrite=overwrite, report=report)
+        summary, changes = job(loaded, inputs, out, options, report=report)
     if changes is not None:
         note(f"since the last run: {changes}")
-    _finish(summary, loaded.fingerprint, time.monotonic() - start, strict, as_json)
+    _finish("embed", summary, loaded.identity, time.monotonic() - start, strict, as_json)
+
+
+def _job(parts: str | None, engine: str, address: str | None, update: bool, overwrite: bool, precision: str, out: Path) -> Job:
+    """What is to be done with the images. Raises UsageError for options that do not go together."""
+    from sslfeat.engines.shares import Share, embed_share
+    from sslfeat.features.update import update_folder
+    from sslfeat.features.writer import embed_to_folder
+
+    if update and overwrite:
+        raise UsageError("--update keeps what --overwrite discards: give one of them")
+    if address and engine != "ray":
+        raise UsageError("--address is that of a Ray cluster: give --engine ray with it")
+    if parts and (engine == "ray" or overwrite or update):
+        raise UsageError("--parts shares a folder with other processes: leave out --engine ray, --overwrite and --update")
+    if update and engine == "ray":
+        raise UsageError("--update works on one machine: leave out --engine ray")
+    if update:
+        return lambda *given, report: update_folder(*given, report=report, look=partial(_check_update, out))
+    mirrored = copies(overwrite)
+    if parts:
+        share = Share.parse(parts)
+        share.check_precision(precision, out)
+        return lambda *given, report: (embed_share(*given, share=share, report=report, copies=mirrored), None)
+    spread = None
+    if engine == "ray":
+        from sslfeat.engines.ray_cluster import RayEngine
+
+        spread = RayEngine(address)
+    return lambda *given, report: (
+        embed_to_folder(*given, overwrite=overwrite, report=report, engine=spread, copies=mirrored),
+        None,
+    )
+
+
+def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff, held: int) -> None:
+    """Say if metadata go with a list that is not given any more. Raises UsageError if most of the images would."""
+    left_out = () if kept.given is None or run.given is None else kept.given.beyond(run.given)
+    if kept.given is None or run.given is None or not left_out:
+        return
+    line = shlex.join(kept.given.joined(run.given).update(out))
+    count = kept.inputs.count
+    if 2 * min(changes.removed, count - held) > count:  # what was only moved or renamed is held
+        raise UsageError(
+            f"{changes.removed} of the {counted(count, 'image')} of {out} would be removed: it is of "
+            f"{shlex.join(kept.given.images)}, and {shlex.join(left_out)} {_is(left_out)} not given now (to make it anew of what "
+            "is given now, --overwrite instead of --update)",
+            line,
+        )
+    if changes.undescribed:
+        note(
+            f"warning: the metadata of {counted(changes.undescribed, 'image')} is gone: {shlex.join(left_out)} "
+            f"{'was' if len(left_out) == 1 else 'were'} given before, and {_is(left_out)} not now (with all of them: {line})"
+        )
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def repair(
     folder: Annotated[Path, typer.Argument(help="features folder")],
-    encoder: Annotated[str | None, typer.Option(help="the encoder that made it, if it is not one in the box")] = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; needed if it is not one in the box")] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
@@ -104,39 +172,33 @@ def repair(
     loaded = load_encoder(folder, encoder)
     with shown(read_run(folder).inputs.count) as report:
         summary = repair_folder(loaded, folder, report=report)
-    _finish(summary, loaded.fingerprint, time.monotonic() - start, strict, as_json)
+    _finish("repair", summary, loaded.identity, time.monotonic() - start, strict, as_json)
 
 
-@contextmanager
-def shown(total: int) -> Iterator[Callable[[EmbedProgress], None]]:
-    start = time.monotonic()
-    with progress(total, "embedded") as show:
-
-        def report(now: EmbedProgress) -> None:
-            rate = (now.done - now.resumed) / max(time.monotonic() - start, 1e-9)
-            show(now.done, f"{now.done}/{now.total}  {rate:.0f} images/s  {now.failed} failed")
-
-        yield report
-
-
-def _finish(summary: Summary, fingerprint: str, seconds: float, strict: bool, as_json: bool) -> None:
+def _finish(command: str, summary: Summary, encoder: Identity, seconds: float, strict: bool, as_json: bool) -> None:
     """Say what came of it and where the time went; bad images decide the exit code."""
     shares = summary.spent.shares()
     if as_json:
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
-        times = {name: round(share, 4) for name, share in shares.items()}
+        counts["missing_parts"] = summary.missing
+        times = {f"{name}_share": round(share, 4) for name, share in shares.items()}
         times["seconds"] = round(summary.spent.wall, 3)
-        say_json({"out": str(summary.folder), **counts, "seconds": round(seconds, 3), "time": times, "fingerprint": fingerprint})
+        facts = {"out": str(summary.folder), **counts, "seconds": round(seconds, 3), "time": times}
+        say_json(command, facts, encoder, summary.embedded + summary.failed)
     else:
-        before = f", {summary.resumed} of them before" if summary.resumed else ""
+        done = summary.embedded + summary.failed
+        before = f" ({summary.resumed} of these {done} before)" if summary.resumed else ""
         say(f"{summary.folder}: {summary.embedded} embedded, {summary.failed} failed{before}, {seconds:.1f} s")
-        if summary.embedded + summary.failed > summary.resumed:
+        if done > summary.resumed:
             note(
-                f"time of {summary.spent.workers} workers: {shares['decode']:.0%} decoding, {shares['infer']:.0%} inference, "
-                f"{shares['wait']:.0%} waiting; writing {summary.spent.write:.1f} s"
+                f"time of {counted(summary.spent.workers, 'worker')}: {shares['decode']:.0%} decoding, "
+                f"{shares['infer']:.0%} inference, {shares['wait']:.0%} waiting; writing {summary.spent.write:.1f} s"
             )
+    if summary.missing:
+        note(f"{summary.missing} parts of {summary.folder} are left to other shares; the last of them lists what failed")
     if summary.failed:
-        note(f"the failed images and why: {summary.failures}")
+        if not summary.missing:
+            note(f"the failed images and why: {summary.failures}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)
 
 
@@ -145,6 +207,17 @@ def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     classes = {record.label for record in inputs} - {None}
     without = sum(record.label is None for record in inputs)
     if classes and without:
-        note(f"labels: {len(classes)} class folders; {without} images beside them have none (--labels none: no labels at all)")
-    elif not classes and labels == "auto" and len({os.path.dirname(record.path) for record in inputs}) > 2:
+        note(f"labels: {_classes(len(classes))}; without one: {counted(without, 'image')} (--labels none: no labels at all)")
+    elif not classes and labels == "auto" and len(_folders(inputs)) > 2:
         note("labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so")
+
+
+def _classes(number: int) -> str:
+    return "1 class" if number == 1 else f"{number} classes"
+
+
+def _folders(inputs: Sequence[ImageRecord]) -> set[bytes]:
+    """The folders that images are in; a container is none."""
+    from sslfeat.data.containers.registry import is_container
+
+    return {folder for record in inputs if not is_container(folder := os.path.dirname(record.path))}

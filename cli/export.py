@@ -2,73 +2,88 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sslfeat.cli.console import check_new, note, say, say_json
+from sslfeat.cli.console import check_new, note, say, say_json, stages, working
+from sslfeat.cli.options import CardName, Json, License, Overwrite, Seed, TrustCode, Weights
+from sslfeat.cli.sources import kind_of
 from sslfeat.errors import InputError, UsageError, needs
+from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
     from sslfeat.export.convert import Report
 
-DEFAULT = "onnx"
-TARGETS = (
-    "onnx, onnx-full, int8, fp16, ort, openvino, openvino-fp16, openvino-int8, ncnn, executorch, litert, web, coreml, tensorrt, "
-    "triton"
-)
+Target = Literal[
+    "onnx", "onnx-full", "int8", "fp16", "ort", "openvino", "openvino-fp16", "openvino-int8", "ncnn", "executorch", "litert",
+    "web", "coreml", "tensorrt", "triton",
+]  # fmt: skip
+DEFAULT: Target = "onnx"
+PUBLISHED = ("torchvision/", "timm/")
 
 
 def export(
     source: Annotated[
         str | None, typer.Argument(help="run folder of 'sslfeat train', encoder file or name, torchvision/NAME or timm/NAME")
     ] = None,
-    target: Annotated[str, typer.Option(help=TARGETS)] = DEFAULT,
+    target: Annotated[Target, typer.Option(help="what to export to")] = DEFAULT,
     out: Annotated[
-        Path | None, typer.Option(help="what to write; default: encoder.onnx, encoder-TARGET.onnx or encoder-TARGET/")
+        Path | None, typer.Option(help="output: file or folder; default: NAME.onnx, NAME-TARGET.onnx or NAME-TARGET/")
     ] = None,
     random_init: Annotated[str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")] = None,
     layer: Annotated[str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")] = None,
-    image_size: Annotated[int | None, typer.Option(help="px; default: as in training")] = None,
-    seed: Annotated[int, typer.Option(help="with --random-init")] = 0,
-    images: Annotated[list[str] | None, typer.Option(help="images to calibrate and verify with; default: the run's own")] = None,
-    labeled: Annotated[
-        str | None, typer.Option(help="folder of class folders: kNN and probe must not lose a point by int8 either")
+    image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: as in training", min=1)] = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    images: Annotated[
+        list[str] | None, typer.Option(help="images: to calibrate and verify with; default: the run's own; repeatable")
+    ] = None,
+    probe_data: Annotated[
+        str | None, typer.Option(help="class folders to evaluate on; kNN and probe must not lose a point by int8 either")
     ] = None,
     allow: Annotated[bool, typer.Option("--allow", help="write it although a gate fails, and record that")] = False,
     web_runtime: Annotated[
         Path | None, typer.Option(help="dist folder of onnxruntime-web for --target web; default: npm fetches it")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="name on the card; default: the file's")] = None,
+    name: CardName = None,
     data_name: Annotated[str | None, typer.Option(help="name of the training data on the card")] = None,
     data_license: Annotated[str, typer.Option(help="license of the training data on the card")] = "not stated",
     quality: Annotated[Path | None, typer.Option(help="for the card: a JSON file of names and figures")] = None,
-    license: Annotated[str, typer.Option(help="license of the weights on the card")] = "not stated",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out")] = False,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="run the .py file that the run's method is from")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
+    license: License = "not stated",
+    overwrite: Overwrite = False,
+    trust_code: TrustCode = False,
+    as_json: Json = False,
 ) -> None:
     """Export an encoder. It is written only if its own runtime gives the reference's features on real images."""
     if (source is None) == (random_init is None):
         raise UsageError("give a run folder or an encoder, or --random-init BACKBONE, not both or neither")
     if random_init is not None and image_size is None:
         raise UsageError("--random-init needs --image-size")
-    if image_size is not None and image_size < 1:
-        raise UsageError(f"--image-size is {image_size}: a side of 1 px or more")
+    if weights is not None and (target != DEFAULT or not (source or "").startswith(PUBLISHED)):
+        raise UsageError(
+            "--weights FILE is for timm/NAME or torchvision/NAME, and makes an encoder file", "export that file to --target, then"
+        )
+    if source is not None and Path(source).is_dir() and kind_of(source) is None:
+        raise UsageError(
+            f"{source} is neither a run folder nor an encoder: if it holds images, give them as --images",
+            f"sslfeat export ENCODER --target {target} --images {shlex.quote(source)}",
+        )
     if target != DEFAULT:
-        if source is None:
-            raise UsageError(f"--random-init makes encoder files: export one of them to {target} afterwards")
+        made_of = (source, random_init, image_size, seed)
         _target(
-            source, target, out, images or [], labeled, allow, layer, image_size, name, overwrite, web_runtime, trust_code,
-            as_json,
+            made_of, target, out, images or [], probe_data, allow, layer, name, overwrite, web_runtime, trust_code, as_json,
         )  # fmt: skip
         return
     card = (name, data_name, data_license, license, _figures(quality))
+    out = out or Path(f"{_stem(source or f'{random_init}-random')}.onnx")
     _encoder_file(
-        source, random_init, image_size, seed, out or Path("encoder.onnx"), images or [], layer, card, overwrite, trust_code,
-        as_json,
+        source, random_init, image_size, seed, out, images or [], layer, card, overwrite, trust_code,
+        as_json, weights,
     )  # fmt: skip
 
 
@@ -84,59 +99,80 @@ def _figures(path: Path | None) -> dict[str, float]:
 def _encoder_file(
     source: str | None, random_init: str | None, image_size: int | None, seed: int, out: Path, images: list[str],
     layer: str | None, card: tuple[str | None, str | None, str, str, dict[str, float]], overwrite: bool,
-    trust_code: bool, as_json: bool,
+    trust_code: bool, as_json: bool, weights: Path | None,
 ) -> None:  # fmt: skip
     from sslfeat.export.sources import run_folder
 
-    pretrained = source is not None and source.startswith(("torchvision/", "timm/"))
+    pretrained = source is not None and source.startswith(PUBLISHED)
     run = None if source is None or pretrained else run_folder(source)
     if source is not None and not pretrained and run is None:
-        raise InputError(f"{source} is no run folder: an encoder file is exported to another --target ({TARGETS})")
+        raise InputError(
+            f"{source} is no run folder: an encoder file is exported to another --target, as sslfeat export --help lists"
+        )
     check_new(overwrite, out)
     with needs("export"):
         import onnxscript  # noqa: F401 - torch imports it only halfway through an export
 
         from sslfeat.export.from_run import Labels, export_random, export_run
         from sslfeat.export.pretrained import export_pretrained
-    if random_init is not None and image_size is not None:
-        file = export_random(random_init, image_size, seed, out, images, overwrite)
-    elif pretrained:
-        file = export_pretrained(str(source), out, images, card[3], overwrite, image_size=image_size)
-    elif run is not None:
-        labels = Labels(*card) if run == Path(str(source)) else Labels(*card).or_those_of(str(source))
-        file = export_run(run, out, labels, images, overwrite, layer, trust_code, image_size)
+    with working(f"exporting {source or random_init}, and comparing it with torch"):
+        if random_init is not None and image_size is not None:
+            file = export_random(random_init, image_size, seed, out, images, overwrite)
+        elif pretrained:
+            file = export_pretrained(str(source), out, images, card[3], overwrite, weights or True, image_size)
+        elif run is not None:
+            labels = Labels(*card) if run == Path(str(source)) else Labels(*card).or_those_of(str(source))
+            file = export_run(run, out, labels, images, overwrite, layer, trust_code, image_size)
     parity = file.card.parity
-    figures = {"images": parity.images, "max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
+    figures = {"max_abs_diff": parity.max_abs_diff, "scale": parity.scale}
     figures |= {"min_cosine": parity.min_cosine, "neighbor_overlap": parity.neighbor_overlap}
     if as_json:
-        say_json({"out": str(out), "bytes": len(file.data), "fingerprint": file.fingerprint, **figures})
+        facts = {"target": DEFAULT, "out": str(out), "bytes": len(file.data), "dim": file.card.dim, **figures}
+        say_json("export", facts, file.identity, parity.images)
         return
     say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
-    say("parity with torch: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+    say(
+        f"parity with torch on {counted(parity.images, 'image')}: "
+        + ", ".join(f"{key} {value}" for key, value in figures.items())
+    )
 
 
 def _target(
-    source: str, target: str, out: Path | None, images: list[str], labeled: str | None, allow: bool,
-    layer: str | None, image_size: int | None, name: str | None, overwrite: bool, web_runtime: Path | None,
+    given: tuple[str | None, str | None, int | None, int], target: str, out: Path | None, images: list[str],
+    probe_data: str | None, allow: bool, layer: str | None, name: str | None, overwrite: bool, web_runtime: Path | None,
     trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    import dataclasses
-
+    """``given``: the source, or the backbone of random weights; the side of images, px, and the seed."""
     from sslfeat.export.convert import ExportRequest, convert
-    from sslfeat.export.sources import origin
+    from sslfeat.export.sources import origin, random_origin
     from sslfeat.export.targets.registry import find_target
 
     found = find_target(target)
-    out = out or Path(f"encoder-{target}{'.onnx' if found.is_file else ''}")
+    source, random_init, image_size, seed = given
+    stem = _stem(source or f"{random_init}-random")
+    out = out or Path(f"{stem}-{target}{'.onnx' if found.is_file else ''}")
     check_new(overwrite, out)
-    report = convert(
-        origin(source, name, images, layer, trust_code, image_size),
-        ExportRequest(target, out, images, labeled, allow, overwrite, web_runtime),
-    )
+    found.check_packages()
+    with stages() as stage:
+        stage(f"reading {source or random_init}")
+        if random_init is not None and image_size is not None:
+            made_of = random_origin(random_init, image_size, seed, name or stem, images)
+        else:
+            made_of = origin(str(source), name, images, layer, trust_code, image_size)
+        report = convert(made_of, ExportRequest(target, out, images, probe_data, allow, overwrite, web_runtime), stage)
     if as_json:
-        say_json(dataclasses.asdict(report))
+        say_json("export", _plain(report), made_of.file.identity, report.likeness.images if report.likeness else 0)
     else:
         _say(report, found.unrun)
+
+
+def _stem(source: str) -> str:
+    """The name of a run folder, encoder or network, for what is made of it."""
+    return Path(source).resolve().name.removesuffix(".onnx")
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {"image_source" if name == "images" else name: value for name, value in dataclasses.asdict(report).items()}
 
 
 def _say(report: Report, unrun: str) -> None:
@@ -157,7 +193,7 @@ def _say(report: Report, unrun: str) -> None:
             ("probe drop", report.drop.linear, report.drop.linear_interval),
         ):
             within = "" if ends is None else f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
-            rows.append((title, f"{points:+.2f}{within} points on {report.drop.test} images"))
+            rows.append((title, f"{points:+.2f}{within} points on {counted(report.drop.test, 'image')}"))
     if report.remark:
         rows.append(("besides", report.remark))
     for batch, (reference, own) in report.seconds.items():

@@ -8,12 +8,13 @@ from typer.core import TyperGroup
 
 GROUPS = {
     "Train": ("train", "methods"),
-    "Encode": ("embed", "models"),
-    "Search": ("index", "search", "dedupe", "map"),
+    "Encode": ("embed", "models", "pull"),
+    "Search": ("index", "search", "push", "dedupe", "map"),
     "Judge": ("probe", "predict", "cluster", "score", "report", "compare"),
     "Ship": ("export", "adopt", "bench", "serve"),
     "Look after": ("info", "verify", "repair", "doctor", "samples"),
 }
+NAMES = frozenset(name for names in GROUPS.values() for name in names)
 
 
 class Commands(TyperGroup):

@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sslfeat.cli.console import note, progress, say, say_json
-from sslfeat.cli.exits import BAD_INPUTS
+from sslfeat.cli.options import BatchSize, Exclude, Json, Overwrite, Provider, parse_bytes
+from sslfeat.cli.sources import check_images, end_with, given_of, shown
 from sslfeat.errors import InputError, UsageError
+from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
+    from sslfeat.features.given import Given
     from sslfeat.retrieval.create import Events
     from sslfeat.retrieval.selection import IndexRequirements
 
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+Kind = Literal["auto", "flat", "ivf", "hnsw", "hnswsq", "ivfpq"]
 
 
 def index(
+    ctx: typer.Context,
     source: Annotated[list[str], typer.Argument(help="features folder; or images, embedded first")],
-    out: Annotated[Path, typer.Option(help="index folder")] = Path("index"),
-    metric: Annotated[str, typer.Option(help="cosine, ip (inner product) or l2")] = "cosine",
-    recall: Annotated[float, typer.Option(help="share of the nearest, of 1 as of 100, that must be found")] = 0.95,
+    out: Annotated[Path, typer.Option(help="output: index folder")] = Path("index"),
+    metric: Annotated[Literal["cosine", "ip", "l2"], typer.Option(help="of likeness; ip: inner product")] = "cosine",
+    recall: Annotated[float, typer.Option(help="share of the nearest that must be found, of 1 as well as of 10")] = 0.95,
     memory: Annotated[str | None, typer.Option(help="for searching, as 500M or 2G; default: half of what is free")] = None,
-    kind: Annotated[str, typer.Option(help="auto, flat, ivf, hnsw or ivfpq")] = "auto",
-    workload: Annotated[str, typer.Option(help="fastest for a batch of queries, or single ones")] = "batch",
-    exclude: Annotated[list[str] | None, typer.Option(help="leave out images that match this glob; repeatable")] = None,
-    encoder: Annotated[str | None, typer.Option(help="for images; kept in mind for searching")] = None,
+    build_memory: Annotated[
+        str | None, typer.Option(help="for building, as 1G; default: most of what is free; more rows are built in shards")
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="files that the vectors are spread over; default: as --build-memory needs", min=1)
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="of index; auto: the fastest that fits")] = "auto",
+    workload: Annotated[
+        Literal["batch", "single"], typer.Option(help="fastest for a batch of queries, or single ones")
+    ] = "batch",
+    exclude: Exclude = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; for images, and kept in mind for searching")] = None,
+    batch_size: BatchSize = None,
+    provider: Provider = "auto",
     add: Annotated[bool, typer.Option("--add", help="add to the index, replacing rows of the same path")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="remove the images of SOURCE from the index")] = False,
-    sync: Annotated[bool, typer.Option("--sync", help="make it hold SOURCE alone; only changes are touched")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the index")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="make it hold the source alone; only changes are touched")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Build an index that chooses its kind and measures its recall, or bring one up to date."""
     if add + remove + sync + overwrite > 1:
@@ -52,18 +65,43 @@ def index(
         from sslfeat.retrieval.create import check_free, requirements_of
         from sslfeat.retrieval.storage import META
 
-        requirements = requirements_of(recall, _bytes(memory), kind, workload)
-        if not ((add or sync) and (out / META).exists()):
+        requirements = requirements_of(
+            recall, parse_bytes("--memory", memory), kind, workload, parse_bytes("--build-memory", build_memory), shards
+        )
+        if (add or sync) and (out / META).exists():
+            _check_same(ctx, out)
+        else:
             check_free(out, overwrite)
-        features, failed = _features(source, exclude or [], out, encoder, overwrite)
+        embedding = (encoder, provider, batch_size)
+        features, failed = _features(source, exclude or [], out, embedding, overwrite, given_of(ctx, source))
         with _events() as events:
             changed = _fill(features, out, metric, requirements, encoder, add or sync, sync, overwrite, events)
     _tell(out, None if changed is None else changed, time.monotonic() - start, as_json)
     if failed:
         from sslfeat.features.files import FAILED_NAME
 
-        note(f"{failed} images could not be read: {features / FAILED_NAME}")
-        raise typer.Exit(BAD_INPUTS)
+        note(f"{counted(failed, 'image')} could not be read: {features / FAILED_NAME}")
+        end_with(failed)
+
+
+def _check_same(ctx: typer.Context, out: Path) -> None:
+    """Raises UsageError if something is asked of an index that is there which it was not built for."""
+    from sslfeat.retrieval.storage import read_metadata
+
+    built = read_metadata(out)
+    before = {
+        "kind": built.figures.asked,
+        "recall": built.figures.target,
+        "workload": built.figures.workload,
+        "metric": built.metric,
+    }
+    for name, value in before.items():
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT" and ctx.params[name] != value:
+            raise UsageError(
+                f"{out} was built with --{name} {value}, which --add and --sync keep",
+                f"leave --{name} out, or build it anew with --overwrite",
+            )
 
 
 def _fill(
@@ -82,7 +120,10 @@ def _fill(
     return None
 
 
-def _features(source: list[str], exclude: list[str], out: Path, encoder: str | None, overwrite: bool) -> tuple[Path, int]:
+def _features(
+    source: list[str], exclude: list[str], out: Path, embedding: tuple[str | None, str, int | None], overwrite: bool,
+    given: Given | None,
+) -> tuple[Path, int]:  # fmt: skip
     """The features folder that SOURCE is, or becomes; and how many images failed."""
     from sslfeat.features.metadata import RUN_NAME
 
@@ -90,22 +131,23 @@ def _features(source: list[str], exclude: list[str], out: Path, encoder: str | N
         if exclude:
             raise UsageError("--exclude is for images: a features folder is indexed as it is")
         return Path(source[0]), 0
-    from sslfeat.cli.embed import shown
     from sslfeat.data.dataset import find_inputs
     from sslfeat.features.update import update_folder
-    from sslfeat.features.writer import embed_to_folder
+    from sslfeat.features.writer import Options, embed_to_folder
     from sslfeat.inference.encoder import Encoder
     from sslfeat.inference.registry import DEFAULT
     from sslfeat.retrieval.storage import FEATURES
 
+    check_images("index", source)
     inputs = find_inputs(source, exclude=exclude, note=note)
-    loaded = Encoder.load(encoder or DEFAULT)
-    note(f"{len(inputs)} images, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
+    encoder, provider, batch_size = embedding
+    loaded, options = Encoder.load(encoder or DEFAULT, provider), Options(batch_size, given=given)
+    note(f"{counted(len(inputs), 'image')}, encoder {loaded.card.name} ({loaded.dim}-d), provider {loaded.provider}")
     with shown(len(inputs)) as report:
         if overwrite:
-            summary = embed_to_folder(loaded, inputs, out / FEATURES, overwrite=True, report=report)
+            summary = embed_to_folder(loaded, inputs, out / FEATURES, options, overwrite=True, report=report)
         else:
-            summary, _ = update_folder(loaded, inputs, out / FEATURES, report=report)
+            summary, _ = update_folder(loaded, inputs, out / FEATURES, options, report=report)
     return out / FEATURES, summary.failed
 
 
@@ -130,15 +172,6 @@ def _named(source: list[str], out: Path) -> set[str]:
     return names
 
 
-def _bytes(text: str | None) -> int | None:
-    if text is None:
-        return None
-    parsed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if parsed is None or float(parsed[1]) == 0:
-        raise UsageError(f"--memory {text!r} cannot be read: give bytes, or 500M, or 2G")
-    return int(float(parsed[1]) * UNITS[parsed[2].upper()])
-
-
 @contextmanager
 def _events() -> Iterator[Events]:
     """What is chosen, said as it happens; a bar for each stage."""
@@ -156,17 +189,18 @@ def _events() -> Iterator[Events]:
 def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
     import dataclasses
 
-    from sslfeat.retrieval.storage import FILES, read_metadata
+    from sslfeat.retrieval.storage import META, read_metadata
 
     metadata = read_metadata(out)
-    size = sum((out / name).stat().st_size for name in FILES)
+    size = sum((out / name).stat().st_size for name in (*metadata.files, META))
     figures = metadata.figures
     if as_json:
         changes = None if changed is None else dataclasses.asdict(changed)
-        names = ("factory", "metric", "settings", "rows", "removed", "dim", "figures", "encoder")
-        plain = metadata.plain()
-        facts = {name: plain[name] for name in names}
-        say_json({"out": str(out), **facts, "bytes": size, "seconds": round(seconds, 3), "changes": changes})
+        names = ("factory", "metric", "settings", "rows", "removed", "dim", "figures")
+        facts = {name: value for name, value in metadata.plain().items() if name in names}
+        facts["figures"]["memory_bytes"] = facts["figures"].pop("memory")
+        more = {"bytes": size, "seconds": round(seconds, 3), "changes": changes}
+        say_json("index", {"out": str(out), **facts, **more}, metadata.encoder, metadata.rows - metadata.removed)
         return
     if changed is not None:
         say(f"{out}: {changed}")
@@ -178,4 +212,5 @@ def _tell(out: Path, changed: Any, seconds: float, as_json: bool) -> None:
         f"{out}: {metadata.rows - metadata.removed} x {metadata.dim} {metadata.metric}, {metadata.factory}{settings}: "
         f"{found}{f', {rate:.0f} queries/s ({single:.0f} one by one)' if rate else ''}, {size / 1e6:.1f} MB, {seconds:.1f} s"
     )
-    note(f"chosen: {figures.why}")
+    if changed is None or changed.rebuilt:
+        note(f"chosen: {figures.why}")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.console import Named, note, say, say_json
 from sslfeat.cli.exits import ERROR
+from sslfeat.cli.options import Json
+from sslfeat.cli.sources import CONFIG, kind_of
 from sslfeat.errors import InputError, TrainingError, UsageError, needs
-
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def info(
@@ -22,37 +23,49 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Print the card of an encoder, or what is known of a target, a training run, a features folder or an index."""
-    described = _describe(path)
+    kind, described, encoder, images = _describe(path)
     if as_json:
-        say_json(described)
-    else:
-        _print(described)
+        say_json("info", {"kind": kind, "about": described}, encoder, images)
+        return
+    _print(described)
+    made = described if kind == "target" else described.get("target")
+    if kind in ("target", "encoder") and made:
+        _say_gates(made)
+    if kind == "target":
+        _say_how_to_run(Path(path), described)
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="features folder, index, encoder file or target folder")],
+    path: Annotated[str, typer.Argument(help="features folder, index, encoder file or name, or target folder")],
     sources: Annotated[bool, typer.Option("--sources", help="read the images of a features folder again too")] = False,
+    as_json: Json = False,
 ) -> None:
     """Rehash a features folder, an index or a target, or check an encoder file; every fault is named."""
-    from sslfeat.features.metadata import RUN_NAME, exchanging
-    from sslfeat.retrieval.storage import META
+    from sslfeat.inference.registry import resolve
 
-    features = (path / RUN_NAME).is_file() or exchanging(path)
-    if sources and not features:
+    kind, faults = kind_of(path), []
+    place = Path(path) if kind is not None else resolve(path)
+    if sources and kind != "features":
         raise UsageError(f"{path} is no features folder: --sources is for those")
-    if (path / META).is_file():
-        _verify_index(path)
-    elif path.is_dir() and not features:
-        _target(path)
-    elif not path.is_dir():
+    if kind == "index":
+        _verify_index(place)
+    elif kind == "features":
+        faults = list(_faults(place, sources))
+    elif place.is_dir():
+        _target(place)
+    else:
         from sslfeat.inference.onnx_model import read_encoder_file
 
-        read_encoder_file(path)
-    elif found := list(_faults(path, sources)):
-        for fault in found:
-            note(fault)
+        if not read_encoder_file(place).recorded:
+            note(f"{path}: carries no fingerprint, so a change of its weights would not be seen: 'sslfeat export' writes one")
+    for fault in faults:
+        note(fault)
+    if as_json:
+        say_json("verify", {"path": path, "whole": not faults, "faults": faults})
+    elif not faults:
+        say(f"{path}: whole and unaltered" if place.is_dir() else f"{path}: a sound encoder file")
+    if faults:
         raise typer.Exit(ERROR)
-    say(f"{path}: whole and unaltered" if path.is_dir() else f"{path}: a sound encoder file")
 
 
 def _faults(folder: Path, sources: bool) -> Iterator[str]:
@@ -62,10 +75,11 @@ def _faults(folder: Path, sources: bool) -> Iterator[str]:
 
 
 def _verify_index(folder: Path) -> None:
-    from sslfeat.retrieval.storage import IDS, VECTORS, read_metadata, verify_file
+    from sslfeat.retrieval.storage import read_metadata, verify_file
 
-    for name in (VECTORS, IDS):
-        verify_file(folder, name, read_metadata(folder), fresh=True)
+    metadata = read_metadata(folder)
+    for name in metadata.files:
+        verify_file(folder, name, metadata, fresh=True)
 
 
 def models(as_json: Json = False) -> None:
@@ -75,7 +89,7 @@ def models(as_json: Json = False) -> None:
 
     files = {name: read_encoder_file(resolve(name)) for name in names()}
     if as_json:
-        say_json([_encoder(file) for file in files.values()])
+        say_json("models", {"encoders": [_encoder(file) for file in files.values()]})
         return
     for name, file in files.items():
         card = file.card
@@ -83,33 +97,62 @@ def models(as_json: Json = False) -> None:
         say(f"    {card.method} {card.backbone}, trained on {card.training_data.name}; license: {card.license}")
 
 
-def _describe(path: str) -> dict[str, Any]:
-    from sslfeat.features.metadata import RUN_NAME, exchanging
-    from sslfeat.retrieval.storage import META, read_metadata
+def _describe(path: str) -> tuple[str, dict[str, Any], Named | None, int | None]:
+    """What it is, all that is known of it, the encoder of or behind it, and its number of images."""
+    folder, kind = Path(path), kind_of(path)
+    if kind == "index":
+        from sslfeat.retrieval.storage import read_metadata
 
-    folder = Path(path)
-    if (folder / META).is_file():
-        return {name: value for name, value in read_metadata(folder).plain().items() if name != "files"}
-    if (folder / RUN_NAME).is_file() or exchanging(folder):
-        return _features(folder)
-    if (folder / "config.yaml").is_file():
-        return _run(folder)
+        index = read_metadata(folder)
+        about = {name: value for name, value in index.plain().items() if name != "files"}
+        return "index", about, index.encoder, index.rows - index.removed
+    if kind == "features":
+        return "features", *_features(folder)
+    if kind == "run":
+        return "run", _run(folder), None, None
     if folder.is_dir():
-        return _target(folder)
+        about, made_of = _target(folder)
+        return "target", about, made_of, None
     from sslfeat.inference.onnx_model import read_encoder_file
     from sslfeat.inference.registry import resolve
 
-    return _encoder(read_encoder_file(resolve(path)))
+    file = read_encoder_file(resolve(path))
+    return "encoder", {**_encoder(file), **_exported(file)}, file.identity, None
 
 
 def _encoder(file: Any) -> dict[str, Any]:
     return {**json.loads(file.card.to_json()), "fingerprint": file.fingerprint, "bytes": len(file.data)}
 
 
-def _target(folder: Path) -> dict[str, Any]:
-    """What a folder that ``export --target`` made says of itself, which is checked. Raises InputError for another."""
+def _exported(file: Any) -> dict[str, Any]:
+    """As ``target``, what ``export --target`` wrote into an encoder file: nothing if another command made it."""
+    from sslfeat.export.artifact import target_of
+
+    made = target_of(file.data)
+    return {} if made is None else {"target": dataclasses.asdict(made)}
+
+
+def _say_gates(made: dict[str, Any]) -> None:
+    """What of its gates an exported encoder passed, and what was overridden, in words."""
+    say(f"exported to {made['target']} from the encoder {made['of'][:12]}")
+    if not made["gates"]:
+        say(f"  not compared with it: {made['unrun']}")
+    for gate in made["gates"]:
+        say(f"  {gate}{'; overridden by --allow' if gate in made['overridden'] else ''}")
+
+
+def _say_how_to_run(folder: Path, made: dict[str, Any]) -> None:
+    """The programs in the folder that run it, which those of before do not have."""
+    programs = [str(folder / name) for name in made["files"] if name.startswith("check.")]
+    if programs:
+        say(f"to run it: {', '.join(programs)}; what it takes, and its license: {folder / 'README.md'}")
+
+
+def _target(folder: Path) -> tuple[dict[str, Any], Named]:
+    """What a folder that ``export --target`` made says of itself, which is checked, and its encoder. Raises InputError."""
     from sslfeat.export.artifact import ABOUT, read_artifact
     from sslfeat.features.metadata import RUN_NAME
+    from sslfeat.inference.model_card import Identity
     from sslfeat.retrieval.storage import META
 
     if not (folder / ABOUT).is_file():
@@ -118,10 +161,10 @@ def _target(folder: Path) -> dict[str, Any]:
             "nor a training run (config.yaml)"
         )
     about, card = read_artifact(folder)
-    return {**dataclasses.asdict(about), "card": json.loads(card.to_json())}
+    return {**dataclasses.asdict(about), "card": json.loads(card.to_json())}, Identity(card.name, about.of)
 
 
-def _features(folder: Path) -> dict[str, Any]:
+def _features(folder: Path) -> tuple[dict[str, Any], Named, int]:
     from sslfeat.features.commits import read_commit
     from sslfeat.features.files import commit_numbers
     from sslfeat.features.metadata import part_count
@@ -136,15 +179,18 @@ def _features(folder: Path) -> dict[str, Any]:
             "parts": f"{len(commits)}/{part_count(run)}",
             "rows": sum(commit.rows for commit in commits),
             "failures": sum(len(commit.failures) for commit in commits),
+            "parts_of_other_processors": dict(Counter(commit.processor for commit in commits if commit.processor)),
         }
 
-    return {**run.plain(), **watched.reading(count)}
+    counts = watched.reading(count)
+    first = ("rows", "failures", "parts")  # what is mostly looked for
+    return {**{name: counts[name] for name in first}, **run.plain(), **counts}, run.encoder.identity, counts["rows"]
 
 
 def _run(folder: Path) -> dict[str, Any]:
     with needs("train"):
         import yaml
-    path, metrics = folder / "config.yaml", folder / "metrics.csv"
+    path, metrics = folder / CONFIG, folder / "metrics.csv"
     try:
         config = yaml.safe_load(path.read_bytes())
         lines = metrics.read_text().splitlines() if metrics.is_file() else []
@@ -158,6 +204,8 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _print(value: dict[str, Any], indent: str = "") -> None:
     for name, item in value.items():
+        if item is None or (not item and isinstance(item, str | dict | list)):
+            continue  # nothing is known
         if isinstance(item, dict):
             say(f"{indent}{name}:")
             _print(item, indent + "  ")

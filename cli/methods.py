@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Annotated, Any
-
-import typer
-from typer.core import TyperCommand
+from typing import Any
 
 from sslfeat.cli.console import say, say_json
+from sslfeat.cli.options import Json
+from sslfeat.cli.places import Command
 from sslfeat.errors import SslfeatError, needs
 
 METHOD_KEY = "sslfeat.method"
 
 
-def methods(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+def methods(as_json: Json = False) -> None:
     """List the pretext methods: the idea, the paper and what it published. Options: sslfeat train METHOD --help."""
     with needs("train"):
         from sslfeat.models.method import find_method, method_names
     listed = {name: find_method(name) for name in method_names()}
     if as_json:
-        say_json([{"name": name, **dataclasses.asdict(kind.about), "options": _options(kind)} for name, kind in listed.items()])
+        plain = [{"name": name, **dataclasses.asdict(kind.about), "options": _options(kind)} for name, kind in listed.items()]
+        say_json("methods", {"methods": plain})
         return
     for name, kind in listed.items():
         about = kind.about
@@ -45,12 +45,12 @@ def method_help(name: str) -> str:
         "",
         "Options of the method, given as --set NAME=VALUE:",
         *("  " + line for line in _words(kind).splitlines()),
-        *(f"  {option}  [default: {default}]" for option, default in _options(kind).items()),
+        *_table(kind),
     ]
     return "\n".join(line.rstrip() for line in lines)
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(Command):
     """``sslfeat train``, whose help also speaks of the method named on the command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -66,6 +66,17 @@ class TrainCommand(TyperCommand):
             return f"{text}\n\n{method_help(name)}"
         except SslfeatError as error:
             return f"{text}\n\n{error}"
+
+
+def _table(kind: Any) -> list[str]:
+    """A line for each option: its type, its range where it has one, and its default."""
+    with needs("train"):
+        from sslfeat.models.ranges import ranges
+    allowed = ranges(kind.Config)
+    return [
+        f"  {name}  {type(default).__name__}{f', {allowed[name]}' if name in allowed else ''}  [default: {default}]"
+        for name, default in _options(kind).items()
+    ]
 
 
 def _options(kind: Any) -> dict[str, Any]:

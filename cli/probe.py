@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sslfeat.cli.console import check_new, note, say, say_json
+from sslfeat.cli.console import check_new, note, say, say_json, working
+from sslfeat.cli.options import Column, Json, Labels, Overwrite, PathColumn, Provider, Seed, Separator
+from sslfeat.cli.sources import end_with, features_folder, shown
 from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,22 +27,24 @@ FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.s
 
 
 def probe(
-    train: Annotated[Path, typer.Argument(help="features folder with labels; with --encoder, images")],
+    train: Annotated[Path, typer.Argument(help="features folder with labels; or images, embedded first")],
     test: Annotated[Path | None, typer.Argument(help="another to test on; default: a fifth of each class of the first")] = None,
-    encoder: Annotated[list[str] | None, typer.Option(help="embed TRAIN and TEST with this one; repeat to compare")] = None,
-    labels: Annotated[str, typer.Option(help="features (as embedded), folder, or a .csv, .tsv or .parquet")] = "features",
-    column: Annotated[str | None, typer.Option(help="of the table of labels: the label")] = None,
-    path_column: Annotated[str | None, typer.Option(help="of the table of labels: the image")] = None,
-    separator: Annotated[str, typer.Option(help="divides labels, where images carry several")] = "",
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="encoder file or name; embeds TRAIN and TEST; repeat to compare")
+    ] = None,
+    labels: Labels = "features",
+    column: Column = None,
+    path_column: PathColumn = None,
+    separator: Separator = "",
     folds: Annotated[int, typer.Option(help="choose C by cross-validation; 0: by one validation split")] = 0,
-    class_weight: Annotated[str | None, typer.Option(help="balanced: every class counts alike")] = None,
+    class_weight: Annotated[Literal["balanced"] | None, typer.Option(help="balanced: every class counts alike")] = None,
     min_images: Annotated[int, typer.Option(help="leave smaller classes out")] = 1,
-    out: Annotated[Path | None, typer.Option(help="folder for the model, tables and plots")] = None,
+    out: Annotated[Path | None, typer.Option(help="output: folder for the model, tables and plots")] = None,
     work: Annotated[Path, typer.Option(help="with --encoder: folder that keeps the features")] = Path("features-probe"),
-    provider: Annotated[str, typer.Option(help="with --encoder: auto, cpu or cuda")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what --out holds")] = False,
-    seed: Annotated[int, typer.Option(help="of the splits and the bootstrap")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    provider: Provider = "auto",
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Judge features by a linear probe, nearest neighbors, class means and few shots (with 95% bootstrap intervals)."""
     from sslfeat.evaluation.probing.labels import LabelSource
@@ -65,19 +69,23 @@ def _folders(
     from sslfeat.evaluation.probing.run import run_folders
     from sslfeat.features.reader import Features
 
-    features = Features.load(train)
-    probed = run_folders(features, None if test is None else Features.load(test), options, source, min_images)
-    made_by = features.run.encoder
+    (folder, failed), (other, bad) = features_folder(train), features_folder(test) if test else (None, 0)
+    features = Features.load(folder)
+    with working("probing"):
+        probed = run_folders(features, None if other is None else Features.load(other), options, source, min_images)
+    made_by = features.run.encoder.identity
     _note_labels(probed)
     if out is not None:
-        _save(out, probed, made_by.identity)
+        _save(out, probed, made_by)
     if as_json:
         sources = [row.summary for row in probed.label_source]
-        say_json({**dataclasses.asdict(probed.result), "encoder": made_by.card.name, "label_source": sources})
+        facts = {"out": None if out is None else str(out), "label_source": sources, **dataclasses.asdict(probed.result)}
+        say_json("probe", facts, made_by, len(features.paths))
     elif isinstance(probed, SeveralProbed):
         _say_several(probed.result)
     else:
         _say(probed.result)
+    end_with(failed + bad)
 
 
 def _note_labels(probed: Probed | SeveralProbed) -> None:
@@ -92,7 +100,6 @@ def _compare(
     names: Sequence[str], train: Path, test: Path | None, work: Path, provider: str, options: ProbeOptions,
     source: LabelSource, min_images: int, as_json: bool,
 ) -> None:  # fmt: skip
-    from sslfeat.cli.embed import shown
     from sslfeat.data.dataset import find_inputs
     from sslfeat.evaluation.probing.compare import transfer
     from sslfeat.evaluation.probing.labels import LabelSource
@@ -107,14 +114,15 @@ def _compare(
     others = None if test is None else find_inputs([test], "none")
     found = transfer(encoders, images, others, work, shown, options, source, min_images)
     if as_json:
-        say_json([_plain(row) for row in found])
+        rows = [_plain(row, encoder.identity) for row, encoder in zip(found, encoders, strict=True)]
+        say_json("probe", {"encoders": rows}, encoders[0].identity, len(images))
     else:
         _say_transfer(found)
 
 
-def _plain(row: Transfer) -> dict[str, Any]:
+def _plain(row: Transfer, encoder: Identity) -> dict[str, Any]:
     difference = None if row.against_first is None else dataclasses.asdict(row.against_first)
-    return {**dataclasses.asdict(row.probed.result), "encoder": row.name, "against_first": difference}
+    return {**dataclasses.asdict(row.probed.result), "encoder": dataclasses.asdict(encoder), "against_first": difference}
 
 
 def _save(out: Path, probed: Probed | SeveralProbed, made_by: Identity) -> None:

@@ -7,32 +7,53 @@ from typing import Annotated
 
 import typer
 
-from sslfeat.cli.console import check_new, note, say
+from sslfeat.cli.console import check_folders, check_new, progress, say, say_json
+from sslfeat.cli.options import (
+    Column,
+    FeaturesSource,
+    Json,
+    Labels,
+    Limit,
+    Overwrite,
+    PathColumn,
+    ProjectionMethod,
+    Seed,
+    Separator,
+)
+from sslfeat.cli.sources import end_with, features_folder
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="FEATURES", help="features folder")],
-    out: Annotated[Path, typer.Option(help="the page")] = Path("report.html"),
-    labels: Annotated[
-        str, typer.Option(help="features (as embedded), folder, or a table with columns path and label")
-    ] = "features",
-    column: Annotated[str | None, typer.Option(help="of the table, with the labels")] = None,
-    path_column: Annotated[str | None, typer.Option(help="of the table, with the paths")] = None,
-    separator: Annotated[str, typer.Option(help="between the labels of an image that has several")] = "",
-    method: Annotated[str, typer.Option("--map", help="pca, tsne or umap (extra: umap)")] = "pca",
+    source: FeaturesSource,
+    out: Annotated[Path, typer.Option(help="output: the page")] = Path("report.html"),
+    labels: Labels = "features",
+    column: Column = None,
+    path_column: PathColumn = None,
+    separator: Separator = "",
+    projection: ProjectionMethod = "pca",
     title: Annotated[str | None, typer.Option(help="of the page")] = None,
-    limit: Annotated[int, typer.Option(help="images at most, a random choice of more")] = 50_000,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
-    seed: Annotated[int, typer.Option(help="of every random choice")] = 0,
+    limit: Limit = 50_000,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Write one page, to be mailed: card, data, probe, figures without labels, map, clusters, neighbors, duplicates."""
     from sslfeat.evaluation.probing.labels import LabelSource
+    from sslfeat.features.reader import FeaturesFolder
     from sslfeat.reports.render import write_page
     from sslfeat.reports.report import ReportOptions
     from sslfeat.reports.report import report as make
 
+    check_folders(out)
     check_new(overwrite, out)
-    source = LabelSource(labels, column, path_column, separator)
-    options = ReportOptions(title, source, method, limit, seed)
-    write_page(out, make(folder, options, lambda part: note(f"{part.lower()} ...")))
-    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    folder, failed = features_folder(source)
+    options = ReportOptions(title, LabelSource(labels, column, path_column, separator), projection, limit, seed)
+    with progress(1.0) as show:
+        write_page(out, make(folder, options, show))
+    size = out.stat().st_size
+    if as_json:
+        opened = FeaturesFolder(folder)
+        say_json("report", {"out": str(out), "bytes": size}, opened.run.encoder.identity, opened.rows())
+    else:
+        say(f"{out}: {size / 1e6:.1f} MB")
+    end_with(failed)

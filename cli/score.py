@@ -3,59 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.options import Json
+from sslfeat.cli.sources import end_with, features_folder
 from sslfeat.errors import FeaturesError
 
-RANKED = "1 is best: by rank_me (most), alpha (nearest to 1), uniformity (least), hubness (least)"
+RANKED = "1 is first: by rank_me (most), alpha (nearest to 1), uniformity (least), hubness (least)"
 MEASURED = 20_000  # images, a random choice of more
 
 
 def score(
-    folders: Annotated[list[Path], typer.Argument(metavar="FEATURES...", help="features folders")],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES...", help="features folders; or images, embedded first")],
+    as_json: Json = False,
 ) -> None:
     """Measure features without labels, several folders side by side: rank, decay, uniformity, redundancy, hubness."""
     import dataclasses
 
-    from sslfeat.evaluation.unsupervised import MEANING, mean_ranks
+    from sslfeat.evaluation.unsupervised import mean_ranks
     from sslfeat.evaluation.unsupervised import score as measure
     from sslfeat.features.reader import Features
     from sslfeat.numerics.sampling import sample
 
-    scores, found = [], []
-    for folder in folders:
+    scores, found, failed = [], [], 0
+    for source in sources:
+        folder, bad = features_folder(source)
+        failed += bad
         features = Features.load(folder)
         rows = features.embeddings[sample(len(features.paths), MEASURED)]
         try:
             scores.append(measure(rows))
         except FeaturesError as error:
             raise FeaturesError(f"{folder}: {error}") from error
-        name = features.run.encoder.card.name
-        found.append({"folder": str(folder), "encoder": name, "of": len(features.paths), **dataclasses.asdict(scores[-1])})
-    ranks = mean_ranks(scores)
-    for row, rank in zip(found, ranks, strict=True):
+        encoder = dataclasses.asdict(features.run.encoder.identity)
+        found.append({"folder": str(folder), "encoder": encoder, "of": len(features.paths), **dataclasses.asdict(scores[-1])})
+    for row, rank in zip(found, mean_ranks(scores), strict=True):
         row["mean_rank"] = rank
     if as_json:
-        say_json(found)
-        return
-    names = [str(row["encoder"])[:18] for row in found]
-    say(f"{'':<18}" + "".join(f"{name:>20}" for name in names))
-    say(f"{'images, units':<18}" + "".join(f"{_sizes(row):>20}" for row in found))
+        say_json("score", {"folders": found})
+    else:
+        _say(found)
+    end_with(failed)
+
+
+def _say(found: list[dict[str, Any]]) -> None:
+    from sslfeat.evaluation.unsupervised import MEANING
+
+    ranks = [row["mean_rank"] for row in found]
+    names = [str(row["folder"]) for row in found]
+    wide = max(20, *(len(name) + 2 for name in names))
+    say(f"{'':<18}" + "".join(f"{name:>{wide}}" for name in names))
+    say(f"{'encoder':<18}" + "".join(f"{row['encoder']['name'][: wide - 2]:>{wide}}" for row in found))
+    say(f"{'images, units':<18}" + "".join(f"{_sizes(row):>{wide}}" for row in found))
     for figure, meaning in MEANING.items():
-        say(f"{figure:<18}" + "".join(f"{row[figure]:>20.3f}" for row in found) + f"   {meaning}")
+        say(f"{figure:<18}" + "".join(f"{row[figure]:>{wide}.3f}" for row in found) + f"   {meaning}")
     if any(row["images"] < row["of"] for row in found):
         note(f"of larger folders a random {MEASURED} images were measured")
     if len(found) > 1:
-        say(f"{'mean rank':<18}" + "".join(f"{rank:>20.2f}" for rank in ranks) + "   " + RANKED)
-        best = [row for row in found if row["mean_rank"] == min(ranks)]
-        say(f"predicted best: {' and '.join(str(row['folder']) for row in best)}")
+        say(f"{'mean_rank':<18}" + "".join(f"{rank:>{wide}.2f}" for rank in ranks) + "   " + RANKED)
+        first = [name for name, rank in zip(names, ranks, strict=True) if rank == min(ranks)]
+        say(f"lowest mean_rank: {' and '.join(first)}" + (", which tie" if len(first) > 1 else ""))
         if len({row["of"] for row in found}) > 1:
             note("the folders hold different numbers of images: compare encoders on the same ones")
-        note("a prediction, no more: docs/score.md says how well it agreed with a probe")
+        note("a rank, not a verdict: it did not agree with a probe beyond chance (docs/score.md)")
 
 
 def _sizes(row: dict[str, object]) -> str:

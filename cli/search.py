@@ -2,57 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sslfeat.cli.console import check_new, note, say, say_json
+from sslfeat.cli.console import check_files, note, say, say_json
 from sslfeat.cli.exits import BAD_INPUTS
+from sslfeat.cli.options import Json, Overwrite, Provider
+from sslfeat.cli.sources import check_order, check_quoted
 from sslfeat.errors import UsageError
+from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
-    from sslfeat.retrieval.index import Hit, Index
+    from sslfeat.retrieval.hits import Hit
+    from sslfeat.retrieval.query import Searched
+
+LONGEST = 60  # characters of a metadata value on the page
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="index folder")],
+    place: Annotated[str, typer.Argument(metavar="INDEX", help="index folder, or the URL of a vector store (see push)")],
     queries: Annotated[
         list[str] | None, typer.Argument(metavar="QUERY...", help="images, folders, quoted globs, or features folders")
     ] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="search with this indexed image, by its path")] = None,
-    top: Annotated[int, typer.Option("--top", "-t", help="hits a query")] = 10,
-    where: Annotated[list[str] | None, typer.Option(help="only label=TEXT or path~GLOB; != and !~ for not; repeatable")] = None,
+    top: Annotated[int, typer.Option("--top", "-t", help="how many of the best: hits a query", min=1)] = 10,
+    where: Annotated[
+        list[str] | None, typer.Option(help="only label=TEXT, path~GLOB, year>=2020; != and !~: not; repeatable")
+    ] = None,
     min_score: Annotated[float | None, typer.Option(help="only hits of at least this score")] = None,
-    encoder: Annotated[str | None, typer.Option(help="the index's encoder, if it is not found")] = None,
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; needed if the index's is not found")] = None,
+    provider: Provider = "auto",
     files: Annotated[bool, typer.Option("--files", "-f", help="print paths only, one a line")] = False,
-    html: Annotated[Path | None, typer.Option(help="write a page with the images found inside")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the page")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    out: Annotated[Path | None, typer.Option(help="output: a page, .html, with the images found inside")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Find the indexed images nearest to each query."""
     if not queries and not ids:
         raise UsageError("give images to search with, or --id PATH of an indexed one")
-    if top < 1:
-        raise UsageError(f"--top {top} is too few: give 1 or more")
-    check_new(overwrite, html)
+    check_files(overwrite, [out] if out else [], (".html",))
+    check_quoted("search", [place, *(queries or ())])
+    check_order("search", "index", place, queries or [])
     from sslfeat.retrieval.query import gather
 
-    found, index = gather(folder, queries or [], ids or [], encoder, provider)
-    for name, reason in found.failures:
-        note(f"{name}: {reason}")
-    answers: list[Answer] = []
-    if found.names:
-        hits = index.search(found.vectors, top, where=where or (), min_score=min_score, exclude=found.rows)
-        answers = [Answer(name, hits.of(number)) for number, name in enumerate(found.names)]
-    if html is not None:
-        _page(html, index, answers)
-        note(f"{html}: {len(answers)} queries")
+    with _opened(place) as searched:
+        found = gather(searched, queries or [], ids or [], encoder, provider)
+        for name, reason in found.failures:
+            note(f"{name}: {reason}")
+        hits = searched.hits(found, top, where or (), min_score) if found.names else []
+        for line in searched.notes:
+            note(line)
+        answers = [Answer(name, nearest) for name, nearest in zip(found.names, hits, strict=True)]
+        about, made_by, images = searched.about, searched.encoder, len(searched)
+    if out is not None:
+        _page(out, f"{about}{'; only ' if where else ''}{' and '.join(where or ())}", answers)
+        note(f"{out}: {counted(len(answers), 'query')}")
     if as_json:
-        say_json([answer.plain() for answer in answers])
+        say_json("search", {"queries": [answer.plain() for answer in answers]}, made_by, images)
     elif files:
         for path in dict.fromkeys(hit.path for answer in answers for hit in answer.hits):
             say(path)
@@ -60,6 +72,20 @@ def search(
         _table(answers)
     if found.failures:
         raise typer.Exit(BAD_INPUTS)
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[Searched]:
+    """What is to be searched: an index folder, or a vector store."""
+    from sslfeat.retrieval.query import SearchedIndex
+    from sslfeat.stores.registry import is_store, open_store
+    from sslfeat.stores.search import SearchedStore
+
+    if not is_store(place):
+        yield SearchedIndex(Path(place))
+        return
+    with open_store(place) as store:
+        yield SearchedStore(store)
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,10 @@ class Answer:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        hits = [{"path": hit.path, "label": hit.label, "score": round(hit.score, 6)} for hit in self.hits]
+        hits = [
+            {"path": hit.path, "label": hit.label, "score": round(hit.score, 6), "metadata": dict(hit.metadata)}
+            for hit in self.hits
+        ]
         return {"query": self.query, "hits": hits}
 
 
@@ -85,14 +114,18 @@ def _table(answers: Sequence[Answer]) -> None:
             say("       nothing found")
 
 
-def _page(path: Path, index: Index, answers: Sequence[Answer]) -> None:
+def _page(path: Path, about: str, answers: Sequence[Answer]) -> None:
     from sslfeat.reports.gallery import Shown, gallery
     from sslfeat.reports.render import write_page
 
     sections = []
     for answer in answers:
-        hits = [Shown(hit.path, f"{hit.score:.4f}" + (f" {hit.label}" if hit.label else "")) for hit in answer.hits]
+        hits = [Shown(hit.path, _caption(hit)) for hit in answer.hits]
         sections.append((Path(answer.query).name, [Shown(answer.query, "query", marked=True), *hits]))
-    made_by = index.metadata.encoder.name if index.metadata.encoder else "vectors"
-    about = f"{len(index)} images, {index.metric}, {index.metadata.factory}, encoder {made_by}"
     write_page(path, gallery("Search", about, sections))
+
+
+def _caption(hit: Hit) -> str:
+    """Score, label and what else is known of it."""
+    facts = ", ".join(f"{name}: {shorten(text, LONGEST, placeholder='...')}" for name, text in hit.metadata.items())
+    return " ".join(filter(None, (f"{hit.score:.4f}", hit.label, facts and f"({facts})")))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sslfeat.cli.console import note, say
+from sslfeat.cli.console import note, say, say_json
+from sslfeat.cli.options import BatchSize, Provider, Threads
 from sslfeat.errors import InputError
+
+if TYPE_CHECKING:
+    from sslfeat.serving.service import Service
 
 KEY_VARIABLE = "SSLFEAT_API_KEY"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -20,16 +24,16 @@ def serve(
     encoder: Annotated[str | None, typer.Option(help="encoder file or name; default: the index's or classifier's")] = None,
     index: Annotated[Path | None, typer.Option(help="index folder, to be searched")] = None,
     classifier: Annotated[Path | None, typer.Option(help="folder that 'sslfeat probe --out' wrote")] = None,
-    map_file: Annotated[Path | None, typer.Option("--map", help="the .parquet of 'sslfeat map --parquet'")] = None,
-    clusters: Annotated[Path | None, typer.Option(help="what 'sslfeat cluster' wrote, to color the map by")] = None,
-    duplicates: Annotated[Path | None, typer.Option(help="what 'sslfeat dedupe --json' printed, to be decided")] = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="what 'sslfeat map --out map.parquet' wrote")] = None,
+    clusters: Annotated[Path | None, typer.Option(help="what 'sslfeat cluster' wrote; to color the map by")] = None,
+    duplicates: Annotated[Path | None, typer.Option(help="groups of 'sslfeat dedupe', .json, to be decided")] = None,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)] = 8000,
     allow_host: Annotated[list[str] | None, typer.Option(help="name by which it may be called; repeatable")] = None,
     api_key_file: Annotated[Path | None, typer.Option(help=f"a file that holds the API key; or {KEY_VARIABLE}")] = None,
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    threads: Annotated[int, typer.Option(help="threads per inference")] = 1,
-    batch_size: Annotated[int | None, typer.Option(help="images per inference; default: 4, on a GPU 32")] = None,
+    provider: Provider = "auto",
+    threads: Threads = 1,
+    batch_size: BatchSize = None,
     batch_delay: Annotated[float, typer.Option(help="ms that a batch may wait to be full")] = 0.0,
     queue: Annotated[int, typer.Option(help="images that may wait; more are answered 429")] = 256,
     deadline: Annotated[float, typer.Option(help="s that an answer may take")] = 10.0,
@@ -41,8 +45,9 @@ def serve(
     body: Annotated[float, typer.Option(help="s for its body")] = 60.0,
     notice: Annotated[float, typer.Option(help="s after SIGTERM in which /ready says no and all is served")] = 1.0,
     drain: Annotated[float, typer.Option(help="s after that for what was accepted")] = 30.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="least level that is logged")] = "info",
     print_openapi: Annotated[bool, typer.Option("--print-openapi", help="print the routes' schema and end")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON; a line when the service is ready")] = False,
 ) -> None:  # fmt: skip
     """Serve an encoder, and what is built on it, over HTTP: embed, search, predict, and a page."""
     from sslfeat.system.cores import one_thread_each
@@ -76,7 +81,13 @@ def serve(
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         place = f"http://{name}:{listener.getsockname()[1]}"
-        run(service, listener, lambda: note(f"serving {service.about()} on {place}"))
+        run(service, listener, lambda: _ready(service, place, as_json))
+
+
+def _ready(service: Service, url: str, as_json: bool) -> None:
+    note(f"serving {service.about()} on {url}")
+    if as_json:
+        say_json("serve", {"url": url}, service.identity)
 
 
 def _key(file: Path | None) -> str:

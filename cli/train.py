@@ -4,85 +4,119 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sslfeat.cli.console import note, progress, say
+from sslfeat.cli.console import note, progress, say, say_json
 from sslfeat.cli.exits import BAD_INPUTS
+from sslfeat.cli.options import Exclude, Json, Overwrite, Provider, Seed, Strict, TrustCode, Weights, parse_bytes
 from sslfeat.errors import UsageError, needs
+from sslfeat.system.plurals import counted
+from sslfeat.system.ranks import quiet_false_alarm
 
 PAIRS = (("accuracy", "chance"), ("error", "trivial"))  # figures that mean little without the other
+PRECISIONS = {"auto": None, "fp32": "32-true", "bf16": "bf16-mixed"}
 
 if TYPE_CHECKING:
     from sslfeat.models.engine.config import TrainConfig
-    from sslfeat.models.engine.trainer import TrainProgress
+    from sslfeat.models.engine.trainer import Result, TrainProgress
 
 
 def train(
     method: Annotated[str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
-    out: Annotated[Path, typer.Option(help="run folder")] = Path("run"),
+    out: Annotated[Path, typer.Option(help="output: run folder")] = Path("run"),
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
     init: Annotated[str | None, typer.Option(help="begin from a run, a shipped encoder, timm/NAME, torchvision/NAME")] = None,
+    weights: Weights = None,
     extend: Annotated[Path | None, typer.Option(help="go on with a finished run, in a new --out")] = None,
-    teacher: Annotated[str | None, typer.Option(help="distill: an encoder file, or a name of 'sslfeat models'")] = None,
-    image_size: Annotated[int | None, typer.Option(help="px; default: from the images")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="default: the method's, less for few images")] = None,
+    teacher: Annotated[str | None, typer.Option(help="of distill: encoder file or name")] = None,
+    image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: from the images")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images at once; default: the method's, less for few images")] = None,
     steps: Annotated[int | None, typer.Option(help="budget in optimizer steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="budget in passes over the images")] = None,
-    minutes: Annotated[float | None, typer.Option(help="minutes of training, evaluation not counted")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="minutes of training alone; with no budget 30, or 100 epochs on a GPU")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     backbone_lr: Annotated[float | None, typer.Option(help="in units of --lr; default: 1, with --init 0.2")] = None,
     layer_decay: Annotated[float | None, typer.Option(help="of the rate, a layer; default: 1, with --init 0.7")] = None,
     freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="keep the backbone's batch statistics")] = False,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's")] = None,
     clip: Annotated[float | None, typer.Option(help="largest gradient norm, 0: any")] = None,
-    seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed; default: the faster")] = None,
+    seed: Seed = 0,
+    provider: Provider = "auto",
+    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="arithmetic; auto: the faster")] = "auto",
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
     compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="leave out images that match this glob; repeatable")] = None,
-    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on while training")] = None,
-    keep: Annotated[str, typer.Option(help="last, or best by --probe-data")] = "last",
+    exclude: Exclude = None,
+    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; while training")] = None,
+    keep: Annotated[Literal["last", "best"], typer.Option(help="which weights; best: by --probe-data")] = "last",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")] = None,
     config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --out")] = False,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help="run the .py file of --config")] = False,
-    checkpoint_steps: Annotated[int | None, typer.Option(help="default: a checkpoint a minute")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="unreadable images are an error")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint; alone with --out: as begun")] = False,
+    overwrite: Overwrite = False,
+    trust_code: TrustCode = False,
+    cache_size: Annotated[
+        str | None, typer.Option(help="decoded images kept, as 20G; 0: none; default: SSLFEAT_CACHE_GIB")
+    ] = None,
+    checkpoint_steps: Annotated[int | None, typer.Option(help="between checkpoints; default: one a minute", min=1)] = None,
+    strict: Strict = False,
+    as_json: Json = False,
 ) -> None:
     """Train an encoder without labels. METHOD --help explains the method. Several GPUs: torchrun --no-python sslfeat."""
-    given = dict(locals())
+    quiet_false_alarm()
+    given = {**locals(), "accelerator": provider, "precision": PRECISIONS[precision]}
     if config is not None:
         settings = _repeat(config, bool(method or images), trust_code)
+    elif resume and not (method or images or extend):
+        settings = _going_on(given, out, trust_code)
     elif extend is None and (not method or not images):
-        raise UsageError("a method and images are needed: sslfeat train simclr IMAGES --out RUN")
+        raise UsageError("a method and images are needed", "sslfeat train simclr IMAGES --out RUN")
     else:
+        _check_order(method or "", images or [""])
         settings = _settings(given)
     if extend is not None:
-        settings = _extended(extend, settings, trust_code)
-    if checkpoint_steps is not None and checkpoint_steps < 1:
-        raise UsageError(f"--checkpoint-steps {checkpoint_steps}: it is at least 1")
-    begin = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code}
-    _train(settings, out, begin, checkpoint_steps, strict)
+        from sslfeat.models.engine.initial import extended_run
+
+        settings = extended_run(extend, settings, trust_code)
+    begin: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code}
+    begin |= {
+        "strict": strict,
+        "checkpoint_steps": checkpoint_steps,
+        "cache_size": parse_bytes("--cache-size", cache_size, least=0),
+    }
+    _train(settings, out, begin, as_json)
+
+
+def _check_order(method: str, images: list[str]) -> None:
+    """Raises UsageError, with the line that was meant, for images before the method."""
+    if os.path.exists(method) and not method.endswith(".py"):
+        with needs("train"):
+            from sslfeat.models.method import method_names
+        if images[0] in method_names():
+            line = shlex.join(["sslfeat", "train", images[0], method, *images[1:]])
+            raise UsageError(f"{images[0]} is the method, which comes first", line)
 
 
 def _settings(given: dict[str, Any]) -> TrainConfig:
     """What was asked for on the command line; paths are made absolute, so that the run can be repeated from anywhere."""
+    from sslfeat.data.read import absolute
+
     with needs("train"):
         from sslfeat.models.engine.config import TrainConfig
     names = {item.name for item in dataclasses.fields(TrainConfig)} & set(given)
     method, init, probe_data = given["method"] or "", given["init"], given["probe_data"]
     placed = {
         "method": os.path.abspath(method) if method.endswith(".py") else method,
-        "images": tuple(os.path.abspath(spec) for spec in given["images"] or ()),
+        "images": tuple(absolute(spec) for spec in given["images"] or ()),
         "init": os.path.abspath(init) if init and os.path.exists(init) else init,
-        "probe_data": os.path.abspath(probe_data) if probe_data else None,
+        "weights": os.path.abspath(given["weights"]) if given["weights"] else None,
+        "probe_data": absolute(probe_data) if probe_data else None,
         "exclude": tuple(given["exclude"] or ()),
         "options": _options(given["set_"] or [], given["teacher"]),
         "compile": given["compile_"],
@@ -104,44 +138,66 @@ def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:
     return settings
 
 
-def _extended(run: Path, given: TrainConfig, trust_code: bool) -> TrainConfig:
-    """The settings with which the run goes on."""
-    from sslfeat.models.engine.config import CONFIG_NAME
-    from sslfeat.models.engine.frozen import refuse_code
-    from sslfeat.models.engine.initial import extended
+def _going_on(given: dict[str, Any], out: Path, trust_code: bool) -> TrainConfig:
+    """The settings of the run in ``out``. Raises UsageError for any other that is given beside ``--resume``."""
+    with needs("train"):
+        from sslfeat.models.engine.config import TrainConfig
+        from sslfeat.models.engine.run_folder import settings_of
+    asked, plain = _settings(given), TrainConfig("", ())
+    changed = [item.name for item in dataclasses.fields(TrainConfig) if getattr(asked, item.name) != getattr(plain, item.name)]
+    if changed:
+        raise UsageError(f"--resume alone goes on with the settings of {out}: leave out {', '.join(changed)}, or name everything")
+    return settings_of(out, trust_code)
 
-    if given.init:
-        raise UsageError("--extend goes on with a run, --init begins another from its encoder: give one of them")
-    settings = extended(run.absolute(), given)
-    refuse_code(settings, run / CONFIG_NAME, trust_code)
-    return settings
 
-
-def _train(settings: TrainConfig, out: Path, begin: dict[str, bool], checkpoint_steps: int | None, strict: bool) -> None:
+def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: bool) -> None:
     from sslfeat.models.engine.setup import leads
     from sslfeat.models.engine.trainer import Reporter
     from sslfeat.models.engine.trainer import train as run
 
     start = time.monotonic()
-    with progress(1.0, "trained") as show:
+    with progress(1.0) as show:
 
         def loading(done: int, total: int) -> None:
-            show(0.0, f"reading images {done}/{total}")
+            show(done / max(total, 1), f"reading images {done}/{total}")
+
+        def preparing(what: str, done: int, total: int) -> None:
+            show(done / max(total, 1), f"{what}: {done}/{total}")
+
+        last: TrainProgress | None = None
 
         def training(now: TrainProgress) -> None:
+            nonlocal last
+            last = now
             show(now.share, describe(now))
+
+        def stepped(share: float, step: int) -> None:
+            show(share, describe(dataclasses.replace(last, step=step)) if last else f"step {step}")
 
         def look(step: int, figures: dict[str, float]) -> None:
             note(f"look at step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()))
 
-        reporter = Reporter(loading, training, note, look)
-        result = run(settings, out, reporter=reporter, checkpoint_steps=checkpoint_steps, **begin)
+        reporter = Reporter(loading, preparing, training, note, look, stepped)
+        result = run(settings, out, reporter=reporter, **begin)
     if not leads():
         return
-    say(f"{result.run}: {result.steps} steps in {time.monotonic() - start:.0f} s")
-    say(f"next: sslfeat export {result.run} --out encoder.onnx")
+    seconds = time.monotonic() - start
+    if as_json:
+        facts = {"out": str(result.run), "method": settings.method_name, "steps": result.steps, "seconds": round(seconds, 3),
+                 "training_seconds": round(result.seconds, 3), "looking_seconds": round(result.looking, 3),
+                 "first": result.first, "last": result.last, "fault": result.fault, "failed": len(result.failures)}  # fmt: skip
+        say_json("train", facts, images=result.images)
+    else:
+        _say(result, seconds, begin["resume"], settings.method.endswith(".py"))
     if result.failures:
-        note(f"{len(result.failures)} images could not be read: {out / 'failures.csv'}")
+        note(f"{counted(len(result.failures), 'image')} could not be read: {out / 'failures.csv'}")
+        raise typer.Exit(BAD_INPUTS)
+
+
+def _say(result: Result, seconds: float, resumed: bool, own_code: bool) -> None:
+    spent = f"training {result.seconds:.0f} s, looking {result.looking:.0f} s" + (", before the resume too" if resumed else "")
+    say(f"{result.run}: {counted(result.steps, 'step')} in {seconds:.0f} s ({spent})")
+    say(f"next: {shlex.join(['sslfeat', 'export', str(result.run), *(['--trust-code'] if own_code else [])])}")
     if result.fault:  # last, where it is read
         say(f"warning: {result.fault}")
     elif "knn" in result.first:
@@ -149,8 +205,6 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, bool], checkpoint_
             f"right on the probe images, at the start and now: nearest neighbors {result.first['knn']:.1%}, "
             f"{result.last['knn']:.1%}; linear {result.first['linear']:.1%}, {result.last['linear']:.1%}"
         )
-    if result.failures:
-        raise typer.Exit(1 if strict else BAD_INPUTS)
 
 
 def describe(now: TrainProgress) -> str:

@@ -7,6 +7,7 @@ runtime reads is known by the target's name, not by what the record says.
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,10 +16,12 @@ from sslfeat.errors import EncoderFileError
 from sslfeat.export.gates import Agreement, Drop
 from sslfeat.export.targets.registry import TARGETS
 from sslfeat.inference.model_card import Card
-from sslfeat.inference.onnx_model import MAX_BYTES, check_encoder
+from sslfeat.inference.onnx_model import MAX_BYTES, TARGET_RECORD, check_encoder, parse_model
 from sslfeat.storage.records import parse_record
 
-ABOUT, CARD = "target.json", "card.json"
+ABOUT, CARD = TARGET_RECORD, "card.json"
+TARGET_KEY = "sslfeat.target"  # of the same record in an encoder file
+AGAIN = "copy the folder again, or export again"
 ORT_MARK = b"ORTM"  # of onnxruntime's own format, at byte 4
 
 
@@ -64,12 +67,17 @@ def hash_folder(folder: Path) -> dict[str, str]:
 
 def read_artifact(folder: Path) -> tuple[Artifact, Card]:
     """The record and the card of a folder whose files are all there and as they were made. Raises EncoderFileError."""
+    if not os.path.lexists(folder / ABOUT):
+        raise EncoderFileError(
+            f"{folder} is not what 'sslfeat export --target' made: it has no {ABOUT}",
+            "give an encoder file, the name of a shipped encoder, or such a folder",
+        )
     try:
         data = (_inside(folder, ABOUT)).read_bytes()
-        about = parse_record(Artifact, data, str(folder / ABOUT), EncoderFileError)
+        about = _parsed(data, folder / ABOUT)
         for name, sha256 in about.files.items():
             if _sha256(_inside(folder, name)) != sha256:
-                raise EncoderFileError(f"{folder / name} was altered since it was exported: export again")
+                raise _altered(folder / name)
         for name in (CARD, *_read_by_runtime(folder, about.main)):
             if name not in about.files:
                 raise EncoderFileError(f"{folder / ABOUT}: files lacks {name}")
@@ -79,11 +87,27 @@ def read_artifact(folder: Path) -> tuple[Artifact, Card]:
     return about, card
 
 
+def _parsed(data: bytes, path: Path) -> Artifact:
+    try:
+        return parse_record(Artifact, data, str(path), EncoderFileError)
+    except EncoderFileError as error:
+        raise EncoderFileError(str(error), AGAIN) from error
+
+
+def target_of(data: bytes) -> Artifact | None:
+    """What ``sslfeat export --target`` wrote into an encoder file's bytes; None if another command made it.
+
+    Raises EncoderFileError for a damaged record.
+    """
+    found = [entry.value for entry in parse_model(data).metadata_props if entry.key == TARGET_KEY]
+    return parse_record(Artifact, found[0], TARGET_KEY, EncoderFileError) if found else None
+
+
 def read_onnx(folder: Path, about: Artifact) -> bytes:
     """``main`` for onnxruntime: an encoder file, checked as any, or onnxruntime's own format. Raises EncoderFileError."""
     data = _inside(folder, about.main).read_bytes()
     if hashlib.sha256(data).hexdigest() != about.files[about.main]:
-        raise EncoderFileError(f"{folder / about.main} was altered since it was exported: export again")
+        raise _altered(folder / about.main)
     if data[4:8] == ORT_MARK:
         return data
     try:
@@ -112,10 +136,15 @@ def _inside(folder: Path, name: str) -> Path:
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError as error:
-            raise EncoderFileError(f"{path} is not there: export again") from error
+            raise EncoderFileError(f"{path} is not there", AGAIN) from error
         if stat.S_ISLNK(mode) or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise EncoderFileError(f"{path} is a link or a device: an artifact is made of files")
     return path
+
+
+def _altered(path: Path) -> EncoderFileError:
+    size = path.stat().st_size
+    return EncoderFileError(f"{path} was altered since it was exported, or cut short ({size} bytes)", AGAIN)
 
 
 def _sha256(path: Path) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from sslfeat.data.decode import Pixels
 from sslfeat.errors import EncoderFileError, needs
 from sslfeat.export.artifact import read_artifact, read_onnx
+from sslfeat.export.targets.registry import TARGETS
 from sslfeat.inference.backends import OnnxRuntimeBackend, OpenVinoBackend, Session
-from sslfeat.inference.model_card import Card
+from sslfeat.inference.model_card import Card, Identity
 from sslfeat.inference.onnx_model import read_encoder_file
 from sslfeat.inference.registry import resolve
 from sslfeat.numerics.arrays import FloatArray
@@ -28,7 +29,11 @@ def open_artifact(path: str | Path, threads: int = 1) -> Session:
         return OnnxRuntimeBackend(read_encoder_file(found).data, "cpu", threads)
     about, card = read_artifact(found)
     if about.runtime is None:
-        raise EncoderFileError(f"{found}: target {about.target} does not run here: {about.unrun}")
+        runs = ", ".join(name for name, target in TARGETS.items() if target.runtime not in (None, "onnx"))
+        raise EncoderFileError(
+            f"{found}: target {about.target} does not run here ({about.unrun})",
+            f"'sslfeat compare' and 'bench' run encoder files, and folders of these targets: {runs}",
+        )
     if about.runtime == "onnxruntime":
         return OnnxRuntimeBackend(read_onnx(found, about), "cpu", threads)
     return OPENERS[about.runtime](found / about.main, card, threads)
@@ -42,6 +47,15 @@ def described(path: str | Path) -> tuple[str, Card]:
         return card.name, card
     about, card = read_artifact(found)
     return f"{card.name}-{about.target}", card
+
+
+def identity_of(path: str | Path) -> Identity:
+    """The name and fingerprint of an encoder, or of the one that an artifact was made of. Raises EncoderFileError."""
+    found = resolve(path)
+    if not found.is_dir():
+        return read_encoder_file(found).identity
+    about, card = read_artifact(found)
+    return Identity(card.name, about.of)
 
 
 class NcnnSession:

@@ -12,7 +12,8 @@ from sslfeat.data.decode import Pixels
 from sslfeat.errors import UsageError
 from sslfeat.export.artifact import read_artifact
 from sslfeat.export.backends import described, open_artifact
-from sslfeat.inference.backends import OnnxRuntimeBackend, Session
+from sslfeat.inference.backends import Session
+from sslfeat.inference.encoder import open_session
 from sslfeat.inference.onnx_model import read_encoder_file
 from sslfeat.inference.registry import resolve
 
@@ -61,7 +62,7 @@ def _sessions(path: str, providers: Sequence[str], threads: Sequence[int]) -> It
     data = read_encoder_file(found).data
     for provider in providers:
         for count in threads:
-            yield provider, count, OnnxRuntimeBackend(data, provider, count)
+            yield provider, count, open_session(data, provider, count)[1]
 
 
 def _timed(session: Session, pixels: Pixels, seconds: float) -> list[float]:

@@ -15,7 +15,7 @@ from sslfeat.export.backends import described
 from sslfeat.export.runner import BATCH_SIZES, LAPS, measure
 from sslfeat.numerics.bounds import least, shared_at_least
 from sslfeat.numerics.sampling import sample
-from sslfeat.numerics.similarity import NEIGHBORS, cosines, overlaps
+from sslfeat.numerics.similarity import NEIGHBORS, cosines, linear_cka, overlaps, rank_correlation
 
 IMAGES = 500
 
@@ -31,8 +31,9 @@ class Worst:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``b`` beside ``a``. Cosines and the largest difference are None where the embeddings are of different lengths.
+    """``b`` beside ``a``, of so many ``dims``. Cosines and the largest difference are None where those differ.
 
+    ``cka`` and ``rank_correlation`` compare the similarities that each sees between images, whatever their dims.
     With 95 % confidence ``share`` of unseen images like these have ``cosine_bound`` or more, and of neighbors among as many
     of them ``overlap_bound`` or more are shared.
     """
@@ -44,6 +45,9 @@ class Comparison:
     cosine_mean: float | None
     max_abs_diff: float | None
     overlap: float
+    cka: float
+    rank_correlation: float
+    dims: tuple[int, int]
     batch_diff: float
     seconds: dict[int, tuple[float, float]]
     worst: list[Worst]
@@ -85,6 +89,9 @@ def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: i
         cosine_mean=None if cosine is None else float(cosine.mean()),
         max_abs_diff=float(np.abs(reference - found).max()) if same else None,
         overlap=float(shared.mean()),
+        cka=linear_cka(reference, found),
+        rank_correlation=rank_correlation(reference, found),
+        dims=(reference.shape[1], found.shape[1]),
         batch_diff=max(float(np.abs(rows - found).max()) for rows in measured.found.values()),
         seconds=measured.seconds,
         worst=worst,

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,12 +19,13 @@ from sslfeat.data.decode import Pixels
 from sslfeat.data.holdout import draw_panel
 from sslfeat.data.sampling import decode_all
 from sslfeat.errors import ExportError, ParityError
-from sslfeat.export.artifact import ABOUT, CARD, Artifact, hash_folder
+from sslfeat.export.artifact import ABOUT, CARD, TARGET_KEY, Artifact, hash_folder
 from sslfeat.export.gates import Agreement, Drop, GateResult, drop_of, judge, likeness
 from sslfeat.export.images import DRAWN, images_to_check
 from sslfeat.export.runner import BATCH_SIZES, measure
 from sslfeat.export.sources import Origin
 from sslfeat.export.targets.base import Source, Target
+from sslfeat.export.targets.device import write_device_files
 from sslfeat.export.targets.registry import find_target
 from sslfeat.inference.backends import OnnxRuntimeBackend
 from sslfeat.inference.model_card import Parity
@@ -32,9 +33,11 @@ from sslfeat.inference.onnx_model import EncoderFile, check_encoder, with_card
 from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic, staged
 
-TARGET_KEY = "sslfeat.target"
 LABELED, CHECKED = 4000, 64
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnxruntime", "openvino", "ncnn", "pnnx", "executorch", "coremltools", "torch")
+
+
+Stage = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -73,21 +76,24 @@ class ExportRequest:
     web_runtime: Path | None = None
 
 
-def convert(origin: Origin, request: ExportRequest) -> Report:
-    """Make what is asked for of an encoder.
+def convert(origin: Origin, request: ExportRequest, stage: Stage = lambda what: None) -> Report:
+    """Make what is asked for of an encoder; ``stage`` is told what is being done.
 
     Raises ParityError, naming the figures, for an artifact beyond its gates, ExportError for one that cannot be made or run.
     """
     target = find_target(request.target)
     _check_free(request.out, target, request.overwrite)
     with images_to_check(request.images, () if target.shows else origin.own) as (sources, image_source):
-        return _converted(target, origin, request, sources, image_source)
+        return _converted(target, origin, request, sources, image_source, stage)
 
 
-def _converted(target: Target, origin: Origin, request: ExportRequest, sources: Sequence[bytes], image_source: str) -> Report:
+def _converted(
+    target: Target, origin: Origin, request: ExportRequest, sources: Sequence[bytes], image_source: str, stage: Stage
+) -> Report:
     file, out = origin.file, request.out
     if not sources:
         raise ExportError("there are no images to judge by: give some with --images")
+    stage("reading the images to calibrate and judge with")
     panel = draw_panel(sources, file.card.preprocess)
     source = Source(file, origin.weights, panel.seen, panel.names, request.web_runtime, panel.further)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -95,7 +101,10 @@ def _converted(target: Target, origin: Origin, request: ExportRequest, sources: 
         made = place / ("encoder.onnx" if target.is_file else "folder")
         if not target.is_file:
             made.mkdir()
+        stage(f"making {target.name} ({target.about})")
         target.make(source, made)
+        if target.runtime is not None or target.check is not None:
+            stage(f"comparing {target.name} with the encoder")
         report = _judged(target, source, made, panel.judged, image_source, request)
         if target.shows and image_source != DRAWN:
             remark = f"{report.remark}; thumbnails of {min(target.shows, len(panel.names))} of your images are in it"
@@ -146,7 +155,8 @@ def _cure(target: Target, image_source: str, verdicts: list[GateResult], drop: D
     limits = [verdict.limit for verdict in verdicts if not verdict.passed and verdict.figure.endswith("drop")]
     if drop is not None and limits and max(drop.knn, drop.linear) <= min(limits):
         return f"; {drop.test} labeled images are too few to show that no point is lost: give more"
-    return "; --target fp16 is half the size, and nearer" if target.gate.overlap is not None else ""
+    half = "openvino-fp16" if target.name.startswith("openvino") else "fp16"
+    return f"; --target {half} is half the size, and nearer" if target.gate.overlap is not None else ""
 
 
 def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
@@ -167,6 +177,7 @@ def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
 def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None:
     """Write the report into the artifact."""
     if not target.is_file:
+        write_device_files(target, file, made, [str(verdict) for verdict in report.verdicts])
         _describe(target, file, made, report)
         return
     like = report.likeness

@@ -14,6 +14,7 @@ from pathlib import Path
 from sslfeat import __version__
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Preprocess, decode
+from sslfeat.data.read import exists
 from sslfeat.errors import ExportError, ImageError
 from sslfeat.export.images import images_to_check
 from sslfeat.export.license import UNKNOWN_LICENSE, check_license
@@ -76,7 +77,7 @@ def export_run(
     """
     given = find_inputs(images, "none") if images else ()
     encoder, config, noted = load_run(run, layer, trust_code, image_size, given)
-    if not images and not all(os.path.exists(spec) for spec in config.images):
+    if not images and not all(exists(os.fsencode(spec)) for spec in config.images):
         raise ExportError(f"the images of {run} are gone: name some for the parity check with --images")
     size = image_size or int(config.image_size or 0)
     card = Card(

@@ -73,7 +73,11 @@ def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
     Raises ExportError for embeddings that are not finite, of another length, or too few images.
     """
     if len(reference) < FEWEST:
-        raise ExportError(f"{len(reference)} readable images are too few to judge by: {FEWEST} are needed (--images)")
+        raise ExportError(
+            f"{len(reference)} images are too few to judge by: {FEWEST} are needed that can be read and all differ, beside those "
+            "that ranges are taken from: a fifth of all",
+            "give more with --images",
+        )
     for rows in found:
         if rows.shape != reference.shape:
             raise ExportError(f"it gave embeddings of shape {rows.shape} instead of {reference.shape}")
@@ -126,7 +130,7 @@ def drop_of(reference: FloatArray, found: FloatArray, labels: list[str]) -> Drop
     kept = [row for row, label in enumerate(labels) if label in set(names[counts >= FOLDS].tolist())]
     y = [labels[row] for row in kept]
     if len(set(y)) < 2:
-        raise ExportError(f"classifiers need two classes or more, of {FOLDS} images each (--labeled)")
+        raise ExportError(f"classifiers need two classes or more, of {FOLDS} images each (--probe-data)")
     fold = _folds(y)
     before, after = (_right(rows[kept], y, fold) for rows in (reference, found))
     knn, linear = (was.astype(float) - now for was, now in zip(before, after, strict=True))

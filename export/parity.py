@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from sslfeat.data.transforms import Preprocess, to_rgb
+from sslfeat.data.transforms import BORDER, SQUASH, Preprocess
+from sslfeat.data.upright import to_rgb
 from sslfeat.errors import ExportError, ParityError
 from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.model_card import Parity
@@ -66,10 +67,21 @@ def _judge(parity: Parity) -> None:
 
 
 def reference_pixels(path: bytes | str | Path, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """The plain way to the encoder's input, uint8 (S, S, 3): resize the whole upright image, then crop its center."""
+    """The plain way to the encoder's input, uint8 (S, S, 3): resize the whole upright image, then crop or pad it."""
     with Image.open(path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path) as image:
         upright = to_rgb(ImageOps.exif_transpose(image))
-    resized = transforms.resize(upright, preprocess.resize, InterpolationMode(preprocess.filter), antialias=True)
+    resize, mode = preprocess.resize, InterpolationMode(preprocess.filter)
+    sides = [resize, resize] if preprocess.crop == SQUASH else [resize]
+    if preprocess.crop == SQUASH:
+        upright = transforms.resize(upright, [upright.height, resize], mode, antialias=True)
+    if preprocess.crop == BORDER:
+        scale = max(upright.size) / resize
+        sides = [max(1, round(upright.height / scale)), max(1, round(upright.width / scale))]
+    resized = transforms.resize(upright, sides, mode, antialias=True)
+    if preprocess.crop == BORDER:
+        missing = [max(preprocess.size - side, 0) for side in sides]
+        around = [missing[1] // 2, missing[0] // 2, (missing[1] + 1) // 2, (missing[0] + 1) // 2]
+        resized = transforms.pad(resized, around, fill=ImageColor.getrgb(preprocess.fill))
     return np.array(transforms.center_crop(resized, preprocess.size))
 
 

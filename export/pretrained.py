@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import ExportError, UsageError, needs
+from sslfeat.export.adopt.preprocessor_config import timm_preprocess
 from sslfeat.export.from_run import NO_PARITY, export_module, versions
 from sslfeat.export.license import UNKNOWN_LICENSE
 from sslfeat.inference.model_card import Card, TrainingData
 from sslfeat.inference.onnx_model import EncoderFile
+from sslfeat.models.backbones.timm_network import AWAY, load_timm_weights
+from sslfeat.models.backbones.torchvision_network import AUXILIARY, HEADS
+from sslfeat.models.backbones.weights_file import load_weights
+from sslfeat.storage import atomic
 
 SOURCES = ("torchvision", "timm")
-HEADS = ("fc", "classifier", "heads", "head")  # what torchvision's networks call their last layers
+INCEPTIONS = ("googlenet", "inception_v3")  # which were trained on pixels in [-1, 1], and map ours to these
 
 
 class Pretrained(nn.Module):
@@ -52,12 +57,12 @@ class Loaded:
 
 def export_pretrained(
     name: str, out: Path, images: Sequence[str] = (), license: str = UNKNOWN_LICENSE, overwrite: bool = False,
-    weights: bool = True, image_size: int | None = None,
+    weights: bool | Path = True, image_size: int | None = None,
 ) -> EncoderFile:  # fmt: skip
-    """Export ``torchvision/NAME`` or ``timm/NAME``; without ``weights`` at random initialization.
+    """Export ``torchvision/NAME`` or ``timm/NAME`` with the ``weights`` that were published, of a file, or (False) at random.
 
     ``image_size`` is the side of the images it takes, px; None: that of its weights. Raises UsageError for an unknown name,
-    ExportError for weights that cannot be fetched, or a network that is not exported.
+    InputError for a file of other weights, ExportError for weights that cannot be fetched, or a network that is not exported.
     """
     source, _, network = name.partition("/")
     if source not in SOURCES or not network:
@@ -65,8 +70,11 @@ def export_pretrained(
     load = _torchvision if source == "torchvision" else _timm
     try:
         found = load(network, weights, image_size)
-    except (OSError, RuntimeError) as error:  # a network that cannot be reached, a file that is damaged
-        raise ExportError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a hub that cannot be reached, a damaged file, images not square
+        raise ExportError(f"{name} cannot be loaded: {str(error).splitlines()[0]}", AWAY) from error
+    data, stated = found.data if weights else "none", found.license
+    if isinstance(weights, Path):  # of which nothing is known but what they are
+        data, stated = f"{weights.name}, sha256 {atomic.sha256_file(weights)}", UNKNOWN_LICENSE
     card = Card(
         name=out.stem,
         method="pretrained" if weights else "random-init",
@@ -74,22 +82,25 @@ def export_pretrained(
         layer=found.encoder.layer,
         dim=found.encoder.dim,
         preprocess=found.preprocess,
-        training_data=TrainingData(found.data, 0, UNKNOWN_LICENSE),
-        license=found.license if weights and license == UNKNOWN_LICENSE else license,
-        config_sha256=hashlib.sha256(f"{name} {found.data}".encode()).hexdigest(),
+        training_data=TrainingData(data, 0, UNKNOWN_LICENSE),
+        license=stated if weights and license == UNKNOWN_LICENSE else license,
+        config_sha256=hashlib.sha256(f"{name} {data}".encode()).hexdigest(),
         versions=versions(source),
         parity=NO_PARITY,
     )
     return export_module(found.encoder.eval().requires_grad_(False), card, images, out, overwrite)
 
 
-def _torchvision(name: str, weights: bool, image_size: int | None) -> Loaded:
+def _torchvision(name: str, weights: bool | Path, image_size: int | None) -> Loaded:
     from torchvision import models
 
     if name not in models.list_models(module=models):
         raise UsageError(f"torchvision has no classifier {name!r}")
     default = models.get_model_weights(name).DEFAULT
-    network = models.get_model(name, weights=default if weights else None)
+    as_published = {"transform_input": True, "init_weights": False} if weights and name in INCEPTIONS else {}
+    network = models.get_model(name, weights=default if weights is True else None, **as_published)
+    if isinstance(weights, Path):
+        load_weights(network, weights, f"torchvision/{name}", (*HEADS, *AUXILIARY))
     head = next((part for part in HEADS if hasattr(network, part)), None)
     if head is None:
         raise ExportError(f"torchvision/{name}: its classifier was not found among {', '.join(HEADS)}")
@@ -99,29 +110,29 @@ def _torchvision(name: str, weights: bool, image_size: int | None) -> Loaded:
     size = image_size or own
     encoder = Pretrained(network, prep.mean, prep.std, _dim(network, size))
     preprocess = Preprocess(resize * size // own, size, prep.interpolation.value)
-    return Loaded(encoder, preprocess, f"{default}" if weights else "none", UNKNOWN_LICENSE)
+    return Loaded(encoder, preprocess, f"{default}", UNKNOWN_LICENSE)
 
 
-def _timm(name: str, weights: bool, image_size: int | None) -> Loaded:
+def _timm(name: str, weights: bool | Path, image_size: int | None) -> Loaded:
     with needs("timm", "timm"):
         import timm
-    options = {"pretrained": weights, "num_classes": 0}
+    options = {"pretrained": weights is True, "num_classes": 0}
     try:
         try:
             network: Any = timm.create_model(name, **options, **({"img_size": image_size} if image_size else {}))
-        except TypeError:  # convolutions take any size, and are told none
+        except TypeError:  # convolutions take any size without being given one
             network = timm.create_model(name, **options)
     except RuntimeError as error:
         if "Unknown model" in str(error):
             raise UsageError(f"timm has no model {name!r}") from error
         raise
+    if isinstance(weights, Path):
+        load_timm_weights(network, weights, f"timm/{name}")
     data_config = timm.data.resolve_model_data_config(network)
-    size = image_size or int(data_config["input_size"][1])
-    resize = max(size, int(size / float(data_config["crop_pct"])))
-    encoder = Pretrained(network, data_config["mean"], data_config["std"], _dim(network, size))
+    preprocess = timm_preprocess(data_config, image_size)
+    encoder = Pretrained(network, data_config["mean"], data_config["std"], _dim(network, preprocess.size))
     license = str(network.pretrained_cfg.get("license") or UNKNOWN_LICENSE)
-    data = f"timm's tag {name}" if weights else "none"
-    return Loaded(encoder, Preprocess(resize, size, data_config["interpolation"]), data, license)
+    return Loaded(encoder, preprocess, f"timm's tag {name}", license)
 
 
 def _dim(network: nn.Module, size: int) -> int:

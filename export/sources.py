@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sslfeat.data.dataset import find_inputs
-from sslfeat.errors import UsageError
+from sslfeat.errors import UsageError, needs
 from sslfeat.inference.onnx_model import EncoderFile, read_encoder_file
 from sslfeat.inference.registry import ZOO, names, resolve
 
@@ -46,6 +46,17 @@ def origin(
     twins = [name for name in names() if (ZOO / name).is_dir()]
     twin = next((name for name in twins if read_encoder_file(resolve(name)).fingerprint == file.fingerprint), None)
     return Origin(file, None if twin is None else lambda: _load(ZOO / twin, file.card.layer, size=file.card.preprocess.size))
+
+
+def random_origin(backbone: str, image_size: int, seed: int, name: str, images: Sequence[str] = ()) -> Origin:
+    """A backbone at random initialization, for images of ``image_size`` px. Raises SslfeatError."""
+    with needs("export"):
+        from sslfeat.export.from_run import export_random
+        from sslfeat.models.engine.frozen import random_encoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = export_random(backbone, image_size, seed, Path(folder) / f"{name}.onnx", images)
+    return Origin(file, lambda: random_encoder(backbone, image_size, seed))
 
 
 def _of_run(run: Path, name: str, images: Sequence[str], layer: str | None, trust_code: bool, image_size: int | None) -> Origin:

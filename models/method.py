@@ -22,11 +22,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sslfeat.errors import TrainingError, UsageError
+from sslfeat.errors import TrainingError, UsageError, did_you_mean
 from sslfeat.models import methods as builtin
 from sslfeat.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.data import Images
+from sslfeat.models.own_file import check_outcome, named_faults
+from sslfeat.models.ranges import check_ranges
 
 Figures = dict[str, Tensor | float]
 
@@ -111,6 +113,11 @@ class Method(nn.Module):
         """What decides the run besides the options, such as the hash of a file that they name; kept with them."""
         return {}
 
+    @property
+    def sees_whole_images(self) -> bool:
+        """Whether batches are of whole images squashed to squares, whose ``images.shapes`` are known; else of their centers."""
+        return False
+
     def prepare(self, images: Images) -> None:
         """Called once, before the first step and before a checkpoint is restored, with all the data.
 
@@ -148,7 +155,7 @@ class Method(nn.Module):
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Any:
         """What the loss needs of a batch of images, uint8 (N, 3, S, S), drawn on the batch's device."""
-        raise TypeError(f"{type(self).__name__} defines no views")
+        raise TrainingError(f"{type(self).__name__} defines no views, which every method does")
 
     def loss(self, views: Any) -> tuple[Tensor, Figures]:
         """The scalar to minimize, and figures to log.
@@ -156,13 +163,15 @@ class Method(nn.Module):
         ``accuracy`` and ``chance`` are shown side by side, and so are ``error`` and ``trivial``, the same error of a
         predictor that learned nothing; a run that stays at chance or at the trivial error is warned about.
         """
-        raise TypeError(f"{type(self).__name__} defines no loss")
+        raise TrainingError(f"{type(self).__name__} defines no loss, which every method does")
 
     def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
         """One training step's loss: ``loss(views(batch))``; images keep full precision whatever the network uses."""
         with torch.autocast(batch.device.type, enabled=False):
             views = self.views(batch, generator)
-        return self.loss(views)
+        outcome = self.loss(views)
+        check_outcome(type(self), outcome)
+        return outcome
 
     def complaint(self, figures: dict[str, float]) -> str | None:
         """What is wrong, judged by the logged figures, in the method's own terms (dead units, empty clusters)."""
@@ -184,6 +193,10 @@ def register(name: str) -> Callable[[M], M]:
     """Class decorator: make a method known by ``name``."""
 
     def add(method: M) -> M:
+        if name in method_names() and not method.__module__.startswith(f"{builtin.__name__}."):
+            raise TrainingError(
+                f"{method.__qualname__} is registered as {name!r}, which comes with sslfeat: give it another name"
+            )
         known = _registry.get(name)
         if known is not None and known.__qualname__ != method.__qualname__:
             raise TrainingError(f"two methods are called {name!r}: {known.__qualname__} and {method.__qualname__}")
@@ -218,8 +231,11 @@ def find_method(name: str) -> type[Method]:
     if name not in _registry and name in method_names():
         importlib.import_module(f"{builtin.__name__}.{name.replace('-', '_')}")
     if name not in _registry:
-        known = ", ".join(sorted({*method_names(), *_registry}))
-        raise UsageError(f"unknown method {name!r}: one of {known}, or the path of a .py file that registers one")
+        known = sorted({*method_names(), *_registry})
+        cure = did_you_mean(name, known)
+        raise UsageError(
+            f"unknown method {name!r}: one of {', '.join(known)}, or the path of a .py file that registers one", cure
+        )
     return _registry[name]
 
 
@@ -228,8 +244,15 @@ def make_config(method: type[Method], options: Mapping[str, Any]) -> Any:
     fields = {field.name: field for field in dataclasses.fields(method.Config)}
     unknown = sorted(set(options) - set(fields))
     if unknown:
-        raise UsageError(f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}")
-    return method.Config(**{name: _convert(name, value, fields[name].default) for name, value in options.items()})
+        near = did_you_mean(unknown[0], fields)
+        others = [] if near else [name for name in method_names() if unknown[0] in vars(find_method(name).Config())]
+        raise UsageError(
+            f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}",
+            near or (f"{unknown[0]} belongs to {', '.join(others)}" if others else ""),
+        )
+    config = method.Config(**{name: _convert(name, value, fields[name].default) for name, value in options.items()})
+    check_ranges(config)
+    return config
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:
@@ -250,7 +273,8 @@ def _from_file(path: Path) -> type[Method]:
         raise TrainingError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look up their annotations there
-    spec.loader.exec_module(module)
+    with named_faults(str(path)):
+        spec.loader.exec_module(module)
     added = [method for method in _registry.values() if method.__module__ == module.__name__]
     if len(added) != 1:
         raise TrainingError(f"{path} registers {len(added)} methods: decorate exactly one class with @register(name)")

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.errors import UsageError
+from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.engine.data import Images
 from sslfeat.models.method import Figures, Method
 from sslfeat.models.modules.heads import mlp
 from sslfeat.models.modules.teacher import Teacher, rising
 from sslfeat.models.ops.augment import Colors, crop, draw_colors, draw_crops, recolor, to_float
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area, Count, CountOrZero, NotNegative, Share
 
 SMALLEST_VIEW = 8  # px
 DESCRIBED = 8  # numbers that describe a view: place and size of its crop, and four of its color
@@ -37,17 +39,19 @@ class ViewConfig:
     differ. ``grow``: views are half as wide in the first third of the run and three quarters in the second.
     ``view_size``: of whole views, in px, 0 for the images'. Less than the images', crops enlarge less, and the exported encoder
     sees things as large as in training, which crops show larger (Touvron et al. 2019, "Fixing the train-test resolution
-    discrepancy").
+    discrepancy"). ``margins``: crops come from the whole of oblong images, in their own proportions, and not from the centered
+    square alone; they are as large as ever.
     """
 
-    jitter: float = 0.5
-    gray: float = 0.2
-    min_area: float = 0.2
-    views: int = 2
-    local_views: int = 0
-    aware: float = 0.0
+    jitter: NotNegative = 0.5
+    gray: Share = 0.2
+    min_area: Area = 0.2
+    views: Count = 2
+    local_views: CountOrZero = 0
+    aware: NotNegative = 0.0
     grow: bool = False
-    view_size: int = 0
+    view_size: CountOrZero = 0
+    margins: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class MultiView(Method):
     """Subclasses define ``compare``; their ``Config`` extends ViewConfig."""
 
     least_views = 2
+    shapes: Tensor | None = None
 
     def __init__(self, encoder: Backbone, config: Any) -> None:
         super().__init__(encoder, config)
@@ -78,6 +83,21 @@ class MultiView(Method):
             if config.views < 2:
                 raise UsageError(f"aware={config.aware}: two views or more differ, not {config.views}")
             self.difference = mlp(2 * encoder.dim, encoder.dim, DESCRIBED)
+
+    @property
+    def sees_whole_images(self) -> bool:
+        return bool(self.config.margins)
+
+    def prepare(self, images: Images) -> None:
+        self.shapes = None if images.shapes is None else torch.from_numpy(images.shapes)
+
+    def _shapes_of(self, n: int, device: torch.device) -> Tensor | None:
+        """Width over height (N,) of the images at hand; None for centered squares."""
+        if not self.config.margins:
+            return None
+        if self.shapes is None or self.numbers is None or len(self.numbers) != n:
+            raise UsageError("margins=true: it is not known which images a batch holds: prepare the method, and set its numbers")
+        return self.shapes[self.numbers.cpu()].to(device)
 
     def distortion(self, n: int, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
         """Strength of the color distortion and probability of gray: of all, or one for each of n images (n,)."""
@@ -101,7 +121,8 @@ class MultiView(Method):
         strength, gray = (
             value.repeat(count) if isinstance(value, Tensor) else value for value in self.distortion(len(images), images.device)
         )
-        parts = draw_crops(n, generator, scale)
+        shapes = self._shapes_of(len(images), images.device)
+        parts = draw_crops(n, generator, scale, shapes=None if shapes is None else shapes.repeat(count))
         colors = draw_colors(n, generator, strength, gray_probability=gray)
         return recolor(crop(images.repeat(count, 1, 1, 1), parts, side), colors), parts, colors
 
@@ -117,7 +138,7 @@ class MultiView(Method):
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """The loss and figures of the features (V N, D) of the whole views."""
-        raise TypeError(f"{type(self).__name__} defines no compare")
+        raise TrainingError(f"{type(self).__name__} defines no compare, which every method that compares views does")
 
     def features_of_all(self, features: Tensor, views: Views) -> Tensor:
         """Features ((V + L) N, D) of whole and local views, given those of the whole ones."""
@@ -136,7 +157,8 @@ class MultiView(Method):
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """A row for each view of the images."""
-        return tile(*self.views(batch, generator).whole.chunk(self.config.views))
+        views = self.views(batch, generator).whole.chunk(self.config.views)
+        return tile({f"view {number}": view for number, view in enumerate(views, 1)})
 
 
 @dataclass(frozen=True)
@@ -146,7 +168,7 @@ class TaughtConfig(ViewConfig):
     ``keep_average``: export it instead of the encoder that it follows.
     """
 
-    momentum: float = 0.99
+    momentum: Share = 0.99
     keep_average: bool = False
 
 

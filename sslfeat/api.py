@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sslfeat.errors import UsageError
+from sslfeat.errors import UsageError, known_names
 
 if TYPE_CHECKING:
     from sslfeat.data.dataset import ImageRecord
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from sslfeat.numerics.arrays import FloatArray
 
 Folder = str | os.PathLike[str]
+SPELLED_ELSEWHERE = {
+    "set": "options of the method are given as options={'gray': 0.5}",
+    "provider": "the processor is chosen by accelerator='cpu' or 'cuda'",
+    "config": "TrainConfig and sslfeat.models.engine.config.load_config read a config.yaml",
+}
 Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -37,7 +44,7 @@ def embed(
 ) -> Features:
     """Embed folders, files, globs or lists of images into the features folder ``out``, and read it.
 
-    ``encoder`` is loaded, a file, or a name from ``sslfeat models`` (default: the encoder in the box). ``options`` are those of
+    ``encoder`` is loaded, a file, or a name from ``sslfeat models`` (default: ``sslfeat-small``). ``options`` are those of
     ``sslfeat.features.writer.Options``, such as ``batch_size``. Images that cannot be read are listed in
     ``out/__sslfeat__/failures.csv``. Interrupted, the same call goes on. Raises InputError, FeaturesError, EncoderFileError,
     InterruptedRun.
@@ -50,6 +57,7 @@ def embed(
 
     if update and overwrite:
         raise UsageError("update keeps what overwrite discards: give one of them")
+    _check(options, Options, embed)
     loaded = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder or DEFAULT)
     inputs, chosen, folder = _records(images, labels, exclude), Options(**options), Path(out)
     if update:
@@ -60,42 +68,102 @@ def embed(
 
 
 def train(
-    method: str, images: Images, out: Folder = "run", *, resume: bool = False, overwrite: bool = False, **settings: Any
+    method: str | None = None,
+    images: Images = (),
+    out: Folder = "run",
+    *,
+    extend: Folder | None = None,
+    teacher: Folder | None = None,
+    options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    cache_size: int | None = None,
+    strict: bool = False,
+    trust_code: bool = False,
+    **settings: Any,
 ) -> Result:
     """Train an encoder without labels into the run folder ``out``; needs the packages of ``train``.
 
+    ``extend`` is a finished run that is gone on with, by its method and on its images unless others are named; with ``resume``
+    and neither method nor images, the run in ``out`` goes on. ``options`` are those of the method, ``teacher`` is the encoder
+    that ``distill`` learns from. ``trust_code``: run the Python file that a run folder names.
     ``settings`` are those of ``sslfeat.models.engine.config.TrainConfig``: ``backbone``, ``minutes``, ``epochs``, ``lr``,
-    ``options`` of the method, ... Raises UsageError, InputError, TrainingError, InterruptedRun.
+    ... ``cache_size``: bytes of decoded images that are kept, by default ``SSLFEAT_CACHE_GIB``.
+    Raises UsageError, InputError, TrainingError, InterruptedRun.
     """
+    from sslfeat.data.read import absolute
+    from sslfeat.system.ranks import quiet_false_alarm
+
+    quiet_false_alarm()
     from sslfeat.models.engine.config import TrainConfig
+    from sslfeat.models.engine.initial import extended_run
+    from sslfeat.models.engine.run_folder import settings_of
     from sslfeat.models.engine.trainer import train as run
 
-    name = os.path.abspath(method) if method.endswith(".py") else method
-    config = TrainConfig(name, tuple(os.path.abspath(spec) for spec in _specs(images)), **settings)
-    return run(config, Path(out), resume=resume, overwrite=overwrite, trust_code=method.endswith(".py"))
+    _check(settings, TrainConfig, train, SPELLED_ELSEWHERE)
+    specs, file = tuple(absolute(spec) for spec in _specs(images)), bool(method and method.endswith(".py"))
+    chosen = {**(options or {}), **({} if teacher is None else {"teacher": os.fspath(teacher)})}
+    if resume and not (method or specs or extend or settings or chosen):
+        config = settings_of(Path(out), trust_code)
+    elif extend is None and not (method and specs):
+        raise UsageError("train needs a method and images, extend=RUN, or resume=True alone", "train('simclr', 'images/')")
+    else:
+        config = TrainConfig(os.path.abspath(method) if method and file else method or "", specs, options=chosen, **settings)
+    if extend is not None:
+        config = extended_run(Path(extend), config, trust_code)
+    begin: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code or file, "strict": strict}
+    return run(config, Path(out), cache_size=cache_size, **begin)
 
 
 def export_encoder(
-    source: Folder, out: Folder = "encoder.onnx", *, target: str = "onnx", images: Images = (), overwrite: bool = False
+    source: Folder,
+    out: Folder = "encoder.onnx",
+    *,
+    target: str = "onnx",
+    images: Images = (),
+    layer: str | None = None,
+    image_size: int | None = None,
+    random_init: bool = False,
+    weights: Folder | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    trust_code: bool = False,
 ) -> EncoderFile:
     """A run folder, ``torchvision/NAME`` or ``timm/NAME`` as a verified encoder file ``out``; needs the packages of ``export``.
 
     Any other ``target`` of ``sslfeat export`` is made of a run folder or an encoder file; what is returned then is the encoder
-    that it was made of. Raises ExportError, ParityError (then nothing is written).
+    that it was made of. ``layer`` and ``image_size`` (px) are those of ``--layer`` and ``--image-size``; ``trust_code`` allows
+    a run of a method from a Python file. ``random_init``: ``source`` names a backbone, which is exported untrained, by
+    ``seed``. ``weights`` is a file of the weights of ``timm/NAME`` or ``torchvision/NAME``, which are downloaded otherwise.
+    Raises UsageError, InputError, ExportError, ParityError (then nothing is written).
     """
     from sslfeat.export.convert import ExportRequest, convert
-    from sslfeat.export.from_run import Labels, export_run
+    from sslfeat.export.from_run import Labels, export_random, export_run
     from sslfeat.export.pretrained import export_pretrained
-    from sslfeat.export.sources import origin
+    from sslfeat.export.sources import origin, run_folder
 
     given, specs = os.fspath(source), [os.fspath(spec) for spec in _specs(images)]
+    published = given.startswith(("torchvision/", "timm/")) and target == "onnx" and not random_init
+    if weights is not None and not published:
+        raise UsageError("weights are those of timm/NAME or torchvision/NAME, as an encoder file")
+    if random_init and (target != "onnx" or image_size is None or layer):
+        raise UsageError("random_init makes encoder files, at an image_size that is given, of the last layer")
+    if random_init and image_size is not None:
+        return export_random(given, image_size, seed, Path(out), specs, overwrite)
+    if seed:
+        raise UsageError("seed is that of random_init=True: a run has its own")
     if target != "onnx":
-        made = origin(given, images=specs)
+        made = origin(given, None, specs, layer, trust_code, image_size)
         convert(made, ExportRequest(target, Path(out), specs, overwrite=overwrite))
         return made.file
-    if given.startswith(("torchvision/", "timm/")):
-        return export_pretrained(given, Path(out), specs, overwrite=overwrite)
-    return export_run(Path(given), Path(out), Labels(), specs, overwrite)
+    if published:
+        if layer:
+            raise UsageError(f"layer={layer!r}: {given} is exported with its last layer; train a run from it with init first")
+        file = True if weights is None else Path(weights)
+        return export_pretrained(given, Path(out), specs, overwrite=overwrite, weights=file, image_size=image_size)
+    run = run_folder(given)
+    labels = Labels() if run is None or run == Path(given) else Labels().or_those_of(given)
+    return export_run(run or Path(given), Path(out), labels, specs, overwrite, layer, trust_code, image_size)
 
 
 def probe(train: Features | Folder, test: Features | Folder | None = None, **options: Any) -> Probed | SeveralProbed:
@@ -106,6 +174,7 @@ def probe(train: Features | Folder, test: Features | Folder | None = None, **opt
     from sslfeat.evaluation.probing.probe import ProbeOptions
     from sslfeat.evaluation.probing.run import run_folders
 
+    _check(options, ProbeOptions, probe)
     return run_folders(_features(train), None if test is None else _features(test), ProbeOptions(**options))
 
 
@@ -119,8 +188,16 @@ def cluster(features: Features | Folder | FloatArray, k: int | None = None, **op
     from sslfeat.evaluation.clustering.clustering import ClusterOptions
     from sslfeat.evaluation.clustering.clustering import cluster as run
 
+    _check(options, ClusterOptions, cluster)
     x = features if isinstance(features, np.ndarray) else _features(features).embeddings
     return run(x, ClusterOptions(k=k, **options))
+
+
+def _check(given: Iterable[str], kind: type, function: Callable[..., Any], cures: Mapping[str, str] | None = None) -> None:
+    """Raise UsageError for a keyword that neither ``function`` itself takes nor is a field of the dataclass ``kind``."""
+    own = [name for name, parameter in signature(function).parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    known = dict.fromkeys([*own, *(field.name for field in dataclasses.fields(kind))])
+    known_names(given, known, function.__name__, cures)
 
 
 def _features(given: Features | Folder) -> Features:

@@ -8,6 +8,8 @@ SslfeatError
 ├── ProviderError     the execution provider asked for cannot run here
 ├── FeaturesError     a features folder is busy, damaged, or made by another run
 ├── RetrievalError    an index folder is busy, damaged, or does not fit what was asked of it
+├── StoreError        a vector store cannot be reached, or does not fit what was asked of it
+├── RemoteError       a place on an object store or a server cannot be used, or another writer holds it
 ├── TrainingError     a training run cannot start, resume, or go on
 ├── ExportError       an encoder could not be exported
 │   └── ParityError   the exported file does not give the torch encoder's features
@@ -19,8 +21,9 @@ SslfeatError
 from __future__ import annotations
 
 import contextlib
+import difflib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires
 
 
@@ -31,14 +34,43 @@ def install_line(extra: str) -> str:
     except PackageNotFoundError:  # a checkout that was never installed
         found = []
     markers = {f'extra == "{extra}"', f"extra == '{extra}'"}
-    packages = [name.strip() for name, _, marker in (line.partition(";") for line in found) if marker.strip() in markers]
+    packages = []
+    for name, _, marker in (line.partition(";") for line in found):
+        conditions = [condition.strip(" ()") for condition in marker.split(" and ")]
+        if not markers.isdisjoint(conditions):  # pip heeds the others, such as the platform
+            packages.append("; ".join(filter(None, (name.strip(), " and ".join(c for c in conditions if c not in markers)))))
     if not packages:
         return f"pip install -e '.[{extra}]' in a checkout of sslfeat"
     return f"pip install {shlex.join(packages)}"
 
 
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The question that names the nearest of ``known``; empty if none has that likeness (``difflib``, 0 to 1) with ``word``."""
+    near = difflib.get_close_matches(word, list(known), 1, likeness)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def known_names(given: Iterable[str], known: Iterable[str], call: str, cures: Mapping[str, str] | None = None) -> None:
+    """Raise UsageError for the first of the keyword names that ``call`` was ``given`` and that is none of ``known``.
+
+    ``cures`` says what to write for names that people try.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            cure = (cures or {}).get(name) or did_you_mean(name, names)
+            raise UsageError(f"{call} takes no {name!r}: it takes {', '.join(names)}", cure)
+
+
 class SslfeatError(Exception):
-    """Root of the tree: ``except SslfeatError`` catches all that sslfeat raises on purpose."""
+    """Root of the tree: ``except SslfeatError`` catches all that sslfeat raises on purpose.
+
+    ``cure`` is the command or change that mends it where it is known; then ``str(error)`` ends with it.
+    """
+
+    def __init__(self, message: str = "", cure: str = "") -> None:
+        super().__init__(f"{message}: {cure}" if cure else message)
+        self.cure = cure
 
 
 class InputError(SslfeatError):
@@ -69,6 +101,14 @@ class RetrievalError(SslfeatError):
     """An index folder is locked by another writer, damaged, or made of another encoder's features."""
 
 
+class StoreError(SslfeatError):
+    """A vector store cannot be reached, refuses, or holds what another encoder or program put there."""
+
+
+class RemoteError(SslfeatError):
+    """A place on an object store or a server cannot be reached, gave other bytes, or is held by another writer."""
+
+
 class TrainingError(SslfeatError):
     """A training run cannot start, resume, or go on."""
 
@@ -89,7 +129,7 @@ class MissingExtraError(SslfeatError):
     """A command needs packages of an extra that is not installed."""
 
     def __init__(self, extra: str, package: str) -> None:
-        super().__init__(f"this needs the package {package!r}: {install_line(extra)}")
+        super().__init__(f"this needs the package {package!r}", install_line(extra))
 
 
 @contextlib.contextmanager
@@ -108,4 +148,5 @@ class InterruptedRun(SslfeatError):
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
+        self.cure = "run the same command again"
         self.signum = signum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from sslfeat.data.synthetic import draw_samples
 from sslfeat.data.transforms import Decoding
 from sslfeat.evaluation.probing.label_join import join
 from sslfeat.evaluation.probing.label_tables import Label, read_table
-from sslfeat.features.metadata import Encoded, FeaturesMetadata, Inputs
+from sslfeat.features.metadata import RUN_NAME, Encoded, FeaturesMetadata, Inputs
 from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks lose time to threads
@@ -88,6 +89,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("encoders") / "tiny.onnx")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is kept in the cache of whoever runs the tests."""
+    os.environ.setdefault("SSLFEAT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 drawn JPEGs in four class folders. Read only."""
@@ -118,3 +125,10 @@ def sslfeat(
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by its relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def however_asked(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of a features folder without the words of the command that it was asked for by, which decide nothing."""
+    record = json.loads(files[RUN_NAME])
+    del record["given"], record["check"]
+    return {**files, RUN_NAME: json.dumps(record).encode()}

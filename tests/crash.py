@@ -19,9 +19,12 @@ import builtins
 import contextlib
 import importlib
 import io
+import itertools
 import os
 import random
+import secrets
 import shutil
+import stat
 import sys
 import threading
 import traceback
@@ -82,14 +85,19 @@ class Disk:
         self._lock = threading.RLock()  # a writer may have threads
         self._chance = random.Random(stop_at)
         self._luck: dict[File | Folder, bool] = {}
-        self._nodes: dict[int, File | Folder] = {}  # by inode; a new file may get a deleted one's
+        self._nodes: dict[int, File | Folder] = {}  # by inode, as long as there is a name: a new file may get a deleted one's
         for folder, _, files in os.walk(self.root, topdown=False):
             for path in (Path(folder, name) for name in files):
                 self._nodes[path.stat().st_ino] = File(path.read_bytes())
             self._nodes[Path(folder).stat().st_ino] = Folder(self._names(folder))
 
     def watch(self) -> None:
-        """Put counting functions where pathlib, io and all others look theirs up. There is no way back."""
+        """Put counting functions where pathlib, io and all others look theirs up. There is no way back.
+
+        Names of temporary files, else random, are a count, so that what a crash leaves can be compared.
+        """
+        names = itertools.count()
+        secrets.token_hex = lambda nbytes=None: f"{next(names):08x}"
         for name in NAME_CALLS:
             setattr(os, name, self._counted_names(getattr(os, name)))
         for name in ("fsync", "fdatasync"):
@@ -128,8 +136,23 @@ class Disk:
         return path == self.root or path.startswith(self.root + os.sep)
 
     def _names(self, folder: str) -> dict[str, File | Folder]:
-        with os.scandir(folder) as entries:  # a KeyError: something was created behind our back
-            return {entry.name: self._nodes[entry.inode()] for entry in entries}
+        with os.scandir(folder) as entries:
+            return {entry.name: self._node(entry.inode(), folder, entry.name) for entry in entries}
+
+    def _node(self, inode: int, folder: str, name: str) -> File | Folder:
+        if inode not in self._nodes:
+            where = str(Path(folder).resolve() / name)
+            raise RuntimeError(f"{where} went round the harness: it was made by code that is not Python's, or another process")
+        return self._nodes[inode]
+
+    def _last_name_of(self, call: Callable[..., Any], args: tuple[Any, ...], folder: int | None) -> int | None:
+        """The inode whose only name this call takes; None if it takes none."""
+        name = {"unlink": 0, "remove": 0, "rmdir": 0, "rename": 1, "replace": 1}.get(call.__name__)
+        try:
+            status = None if name is None else os.stat(args[name], dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return status.st_ino if status and (status.st_nlink == 1 or stat.S_ISDIR(status.st_mode)) else None
 
     def _counted_names(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
@@ -137,7 +160,10 @@ class Disk:
             if not any(self._holds(path, options.get("dir_fd")) for path in paths):
                 return call(*args, **options)
             with self.operation():
+                gone = self._last_name_of(call, args, options.get("dir_fd"))
                 result = call(*args, **options)
+                if gone is not None:
+                    self._nodes.pop(gone, None)
                 if call.__name__ == "mkdir":
                     self._nodes[os.stat(args[0], dir_fd=options.get("dir_fd")).st_ino] = Folder()
                 return result
@@ -152,8 +178,11 @@ class Disk:
                 return
             with self.operation():
                 call(file)
-                node = self._nodes[os.fstat(descriptor).st_ino]
+                status = os.fstat(descriptor)
                 link = f"/proc/self/fd/{descriptor}"  # opens again for reading what was opened for writing
+                if not status.st_nlink:  # it has no name any more
+                    return
+                node = self._node(status.st_ino, str(Path(link).readlink()), "")
                 if isinstance(node, Folder):
                     node.durable = self._names(link)
                 else:
@@ -224,9 +253,9 @@ class Disk:
         self._performing = True  # from here on nothing is the watched function's doing
         present: dict[File | Folder, Any] = {}
         for folder, _, files in os.walk(self.root):
-            present[self._nodes[Path(folder).stat().st_ino]] = self._names(folder)
+            present[self._node(Path(folder).stat().st_ino, folder, "")] = self._names(folder)
             for path in (Path(folder, name) for name in files):
-                present[self._nodes[path.stat().st_ino]] = path.read_bytes()
+                present[self._node(path.stat().st_ino, folder, path.name)] = path.read_bytes()
         tree = self._left(self._nodes[Path(self.root).stat().st_ino], present)
         shutil.rmtree(self.root)
         _write(Path(self.root), tree)

@@ -1,4 +1,4 @@
-"""One of several processes that train together, for ``test_ranks``: python -m tests.on_ranks RANK WORLD IMAGES OUT."""
+"""Processes that train together, for ``test_ranks``: python -m tests.on_ranks IMAGES OUT, which forks 2 and then 4 of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sslfeat.data.dataset import find_inputs
-from sslfeat.models.engine import distributed
+from sslfeat.models.engine import distributed, features
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.data import Images, load_images, to_batch
 from sslfeat.models.engine.frozen import build_method
 from sslfeat.models.method import VIT_BACKBONES, Method, Recipe, find_method, method_names
 from sslfeat.models.multi_view import MultiView, Views
 from tests.conftest import write_tiny
+from tests.processes import together
 
 BATCH = 16
+BY_PROCESS = "simclr that keeps color"  # which images keep theirs follows from their places among those of a process
 BLOCKS = {"rotation": 4}  # views that are blocks of N, image by image in each; those of MultiView are counted
 OPTIONS = {  # the length of a prefix is drawn for a whole batch; small codebooks are soon found, small queues full
     "autoregressive": {"prefix": "false"},
@@ -34,7 +36,7 @@ OPTIONS = {  # the length of a prefix is drawn for a whole batch; small codebook
     "swav": {"queue": "12", "prototypes": "24"},
 }
 CASES = {name: (name, OPTIONS.get(name, {})) for name in method_names()} | {
-    "simclr that keeps color": ("simclr", {"keep_color": "0.5", "local_views": "1"}),
+    BY_PROCESS: ("simclr", {"keep_color": "0.5", "local_views": "1"}),
     "decoupled simclr of three views": ("simclr", {"loss": "dcl", "views": "3"}),
     "moco without a queue": ("moco", {"queue": "0", "local_views": "1"}),
 }
@@ -44,7 +46,8 @@ CPU = torch.device("cpu")
 def made(case: str, drawn: Images, seed: int = 0) -> Method:
     name, options = CASES[case]
     usual = find_method(name).recipe.backbones
-    backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: "resnet10_w4"}.get(usual, usual[0])
+    narrow = "resnet10_w16" if name == "context" else "resnet10_w8"  # its maps of one pixel make rounding loud in fewer channels
+    backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: narrow}.get(usual, usual[0])
     if name == "distill":
         options = {**options, "teacher": str(teacher(drawn))}
     method = build_method(TrainConfig(name, (), backbone, 32, seed=seed, options=options))
@@ -75,23 +78,26 @@ def views_of(method: Method, drawn: Images, rank: int, world: int) -> Any:
 def views_of_all(method: Method, case: str, drawn: Images, world: int) -> Any:
     """What ``world`` ranks see of a batch, as one process sees it."""
     views = [views_of(method, drawn, rank, world) for rank in range(world)]
-    method.numbers = torch.from_numpy(np.concatenate([np.arange(BATCH)[rank::world] for rank in range(world)]))
-    return joined(views, BLOCKS.get(case, 1))
+    method.numbers = torch.arange(BATCH)
+    return joined(views, BLOCKS.get(case, 1), case != BY_PROCESS)
 
 
-def joined(views: list[Any], blocks: int) -> Any:
-    """The views of all ranks as those of one process; of those that are none, none."""
+def joined(views: list[Any], blocks: int, turns: bool) -> Any:
+    """The views of all ranks as those of one process, in the order of the batch (``turns``) or of ranks; of those that are
+    none, none."""
     first = views[0]
     if isinstance(first, Views):
         fields = {f.name: [getattr(v, f.name) for v in views] for f in dataclasses.fields(first)}
         each = BATCH // len(views)
-        return Views(**{name: joined(parts, len(_rows(parts[0])) // each) for name, parts in fields.items()})
+        return Views(**{name: joined(parts, len(_rows(parts[0])) // each, turns) for name, parts in fields.items()})
     if isinstance(first, Tensor):
-        return torch.cat([part for block in zip(*(v.chunk(blocks) for v in views), strict=True) for part in block])
+        if not turns or len({len(view) for view in views}) > 1:  # or not of images
+            return torch.cat([part for block in zip(*(v.chunk(blocks) for v in views), strict=True) for part in block])
+        return torch.cat([torch.stack(block, 1).flatten(0, 1) for block in zip(*(v.chunk(blocks) for v in views), strict=True)])
     if isinstance(first, tuple):
-        return tuple(joined(list(parts), blocks) for parts in zip(*views, strict=True))
+        return tuple(joined(list(parts), blocks, turns) for parts in zip(*views, strict=True))
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
-        fields = {f.name: joined([getattr(v, f.name) for v in views], blocks) for f in dataclasses.fields(first)}
+        fields = {f.name: joined([getattr(v, f.name) for v in views], blocks, turns) for f in dataclasses.fields(first)}
         return dataclasses.replace(first, **fields)
     assert all(view == first for view in views)
     return first
@@ -123,10 +129,20 @@ def outcome(method: Method, views: Any, seed: int = 0) -> dict[str, Tensor]:
     return kept | {f"figure {key}": torch.tensor(value) for key, value in values.items()}
 
 
-def main(rank: int, world: int, image_folder: str, out: Path) -> None:
+def encoded(drawn: Images) -> tuple[Tensor, int]:
+    """Features of several batches of images that come again, and how many were computed here."""
+    method = made("rotation", drawn)
+    numbers = np.arange(5 * features.BATCH - 7) % len(drawn.pixels)
+    own: list[int] = []
+    method.encoder.register_forward_hook(lambda module, given, rows: own.append(len(rows)))
+    return torch.from_numpy(features.features_together(method, drawn.pixels, numbers, CPU)), sum(own)
+
+
+def run(rank: int, world: int, image_folder: str, folder: Path) -> None:
+    """What rank ``rank`` of ``world`` finds, in a file ``WORLD.RANK``."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=world)
-    drawn = load_images(find_inputs([image_folder]), 32, out.parent)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/{world}.store", rank=rank, world_size=world)
+    drawn = load_images(find_inputs([image_folder]), 32, folder)
     kept: dict[str, Tensor] = {}
     for case in CASES:
         method = made(case, drawn)
@@ -138,9 +154,12 @@ def main(rank: int, world: int, image_folder: str, out: Path) -> None:
     unlike = made("patch2vec", drawn, seed=rank)
     distributed.equalize(unlike)
     kept |= {f"equal/{name}": value.clone().contiguous() for name, value in unlike.state_dict().items()}
-    save_file(kept, f"{out}.{rank}")
+    rows, own = encoded(drawn)
+    kept |= {"features/rows": rows, "features/own": torch.tensor(own)}
+    save_file(kept, folder / f"{world}.{rank}")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
+    for world in (2, 4):
+        together(world, run, sys.argv[1], Path(sys.argv[2]))

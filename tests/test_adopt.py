@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import os
 import random
 import sys
@@ -22,7 +21,7 @@ from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import EncoderFileError, InputError, ParityError, SslfeatError
 from sslfeat.export.adopt.adopt import adopt
 from sslfeat.export.adopt.external_data import read_whole
-from sslfeat.export.adopt.foreign_model import AdoptRequest, read_preprocessor
+from sslfeat.export.adopt.foreign_model import AdoptRequest, side_of
 from sslfeat.export.adopt.subprocess import adopt_in_subprocess
 from tests.conftest import sslfeat
 
@@ -155,41 +154,29 @@ def test_damage_anywhere_is_named() -> None:
 
 
 def test_wishes_that_make_no_sense() -> None:
-    for wrong in ({"pool": "max"}, {"std": (1, 0, 1)}, {"mean": (1, 2)}, {"preprocess": Preprocess(8, 16)}):
+    for wrong in (
+        {"pool": "max"},
+        {"std": (1, 0, 1)},
+        {"mean": (123.7, 116.3, 103.5)},
+        {"std": (58.4, 57.1, 57.4)},
+        {"mean": (1, 2)},
+        {"preprocess": Preprocess(8, 16)},
+    ):
         with pytest.raises(InputError):
             AdoptRequest(**{"preprocess": WISH.preprocess, **wrong})  # type: ignore[arg-type]
 
 
-def test_a_preprocessor_config_is_followed(tmp_path: Path) -> None:
-    file = tmp_path / "preprocessor_config.json"
-    told: dict[str, Any] = {
-        "size": {"shortest_edge": 18}, "crop_size": {"height": 16, "width": 16}, "do_center_crop": True, "resample": 2,
-        "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "rescale_factor": 1 / 255,
-    }  # fmt: skip
-    file.write_text(json.dumps(told))
-    read = read_preprocessor(file)
-    assert read["preprocess"] == Preprocess(18, 16, "bilinear")
-    assert (read["mean"], read["std"], read["scale"]) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), pytest.approx(1))
-    for stretched in ({"size": {"height": 16, "width": 16}}, {"do_center_crop": False}):
-        file.write_text(json.dumps({**told, **stretched}))
-        with pytest.raises(InputError, match="stretches images"):
-            read_preprocessor(file)
-    file.write_text(json.dumps({**told, "size": {"height": 16, "width": 20}}))
-    with pytest.raises(InputError, match="not one side"):
-        read_preprocessor(file)
-
-
 def test_the_command_and_what_it_makes_is_embedded(image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.onnx").write_bytes(foreign())
-    options = ("--size", "16", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.3,0.4", "--images", image_folder)
+    options = ("--image-size", "16", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.3,0.4", "--images", image_folder)
     done = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "ours.onnx", *options)
     assert done.returncode == 0, done.stderr
     assert "cosine 1.0000000" in done.stdout
+    assert "assumption" not in done.stderr
     assert sslfeat("embed", image_folder, "--encoder", tmp_path / "ours.onnx", "--out", tmp_path / "f").returncode == 0
     again = sslfeat("adopt", tmp_path / "ours.onnx", "--out", tmp_path / "more.onnx", *options)
     assert "carries an sslfeat card already" in again.stderr
     assert not (tmp_path / "more.onnx").exists()
-    assert "Give --size" in sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "x.onnx").stderr
     kept = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "ours.onnx", *options)
     assert kept.returncode == 2
     assert "--overwrite" in kept.stderr
@@ -202,9 +189,52 @@ def test_the_command_and_what_it_makes_is_embedded(image_folder: Path, tmp_path:
     refused = sslfeat("adopt", tmp_path / "beside.onnx", "--out", tmp_path / "y.onnx", *options)
     assert "external data" in refused.stderr
     assert "external_data=False" in refused.stderr
-    for wrong in (("--mean", "1,2"), ("--mean", "a,b,c"), ("--pool", "max"), ("--size", "0"), ("--std", "0,1,1")):
-        done = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "z.onnx", "--size", "16", *wrong)
+    given = sslfeat("adopt", tmp_path / "theirs.onnx", "--preprocessor", "c", "--out", tmp_path / "y.onnx", *options)
+    assert "leave --image-size" in given.stderr
+    for wrong in (
+        ("--crop", "none"),
+        ("--mean", "1,2"),
+        ("--mean", "a,b,c"),
+        ("--pool", "max"),
+        ("--image-size", "0"),
+        ("--std", "0,1,1"),
+    ):
+        done = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "z.onnx", "--image-size", "16", *wrong)
         assert done.returncode == 2, done.stderr
+
+
+def test_the_side_is_the_models_own_where_it_is_fixed(tmp_path: Path) -> None:
+    assert [side_of(foreign(last), None, "none") for last in (False, True)] == [SIZE, SIZE]
+    assert side_of(of_any_size(), None, "none") is None
+    (tmp_path / "theirs.onnx").write_bytes(foreign())
+    done = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "x.onnx")
+    assert done.returncode == 0, done.stderr
+    assert Encoder.load(tmp_path / "x.onnx").card.preprocess == Preprocess(SIZE, SIZE)
+    levels = sslfeat("adopt", tmp_path / "theirs.onnx", "--out", tmp_path / "y.onnx", "--mean", "123.675,116.28,103.53")
+    assert (levels.returncode, "must be 1 or less" in levels.stderr, "by 255" in levels.stderr) == (2, True, True)
+
+
+def test_what_is_wrong_with_the_model_is_said_before_its_size_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "any.onnx"
+    path.write_bytes(of_any_size())
+    for options, message in (
+        ((), "give --image-size"),
+        (("--output", "nope"), "there is no output 'nope': the model has image"),
+        (("--pool", "cls"), "leave --pool out"),
+    ):
+        refused = sslfeat("adopt", path, "--out", tmp_path / "x.onnx", *options)
+        assert (refused.returncode != 0, message in refused.stderr) == (True, True), refused.stderr
+    onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0, location="beside.data")
+    (tmp_path / "beside.data").unlink()
+    assert "beside.data cannot be read" in sslfeat("adopt", path, "--out", tmp_path / "x.onnx").stderr
+
+
+def of_any_size() -> bytes:
+    model = onnx.load_model_from_string(foreign())
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "side"
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def test_a_batch_axis_that_was_only_declared_is_freed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 
 import sslfeat
 from sslfeat.errors import FeaturesError, UsageError
-from tests.conftest import contents
+from tests.conftest import contents, however_asked
 from tests.conftest import sslfeat as command
 
 
@@ -36,7 +37,7 @@ def test_embedded_by_function_and_by_command_the_folder_is_the_same(
     done = command("embed", image_folder, "--encoder", tiny, "--out", tmp_path / "f", "--provider", "cpu")
     assert done.returncode == 0, done.stderr
     again = sslfeat.embed([image_folder], tmp_path / "g", sslfeat.Encoder.load(tiny, "cpu"))
-    assert contents(tmp_path / "f") == contents(tmp_path / "g")
+    assert however_asked(contents(tmp_path / "f")) == however_asked(contents(tmp_path / "g"))
     np.testing.assert_array_equal(again.embeddings, features.embeddings)
     with pytest.raises(FeaturesError, match="other"):
         (tmp_path / "mine").mkdir()
@@ -69,10 +70,59 @@ def test_probe_cluster_and_duplicates(features: sslfeat.Features, tmp_path: Path
 
 def test_trained_and_exported(image_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    result = sslfeat.train("rotation", image_folder, tmp_path / "run", backbone="resnet10_w4", image_size=32, steps=2)
+    result = sslfeat.train("rotation", image_folder, tmp_path / "run", backbone="resnet10_w8", image_size=32, steps=2)
     file = sslfeat.export_encoder(result.run, tmp_path / "e.onnx", images=image_folder)
     assert sslfeat.Encoder.load(tmp_path / "e.onnx").fingerprint == file.fingerprint
     assert repr(sslfeat.Encoder.load(tmp_path / "e.onnx", "cpu")).startswith("Encoder('e', ")
     made = sslfeat.export_encoder(tmp_path / "e.onnx", tmp_path / "small.onnx", target="fp16", images=image_folder)
     assert made.fingerprint == file.fingerprint
     assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "e.onnx").stat().st_size
+
+
+def test_a_run_is_extended_resumed_and_exported_otherwise(image_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    tiny_run: dict[str, Any] = {"backbone": "resnet10_w8", "image_size": 32, "batch_size": 8, "accelerator": "cpu"}
+    sslfeat.train("simclr", image_folder, tmp_path / "run", steps=2, options={"gray": 0.1}, **tiny_run)
+    assert sslfeat.train(out=tmp_path / "run", resume=True).steps == 2
+    assert sslfeat.train(extend=tmp_path / "run", out=tmp_path / "more", steps=3).steps == 3
+    small = sslfeat.export_encoder(tmp_path / "run", tmp_path / "l.onnx", images=image_folder, layer="layer2", image_size=40)
+    assert small.card.preprocess.size == 40
+    made = [
+        sslfeat.export_encoder("resnet10_w8", tmp_path / f"r{seed}.onnx", random_init=True, image_size=32, seed=seed)
+        for seed in (0, 1)
+    ]
+    assert made[0].fingerprint != made[1].fingerprint
+    with pytest.raises(UsageError, match="random_init"):
+        sslfeat.export_encoder(tmp_path / "run", tmp_path / "x.onnx", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"minuts": 1}, "did you mean 'minutes'"),
+        ({"set": {"gray": 1}}, "options="),
+        ({"provider": "cpu"}, "accelerator"),
+        ({"teacher": "sslfeat-small"}, "teacher belongs to distill"),
+    ],
+)
+def test_keywords_that_are_none_are_usage_errors(
+    image_folder: Path, tmp_path: Path, keywords: dict[str, object], said: str
+) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(UsageError, match=said):
+        sslfeat.train("simclr", image_folder, tmp_path / "run", **keywords)  # type: ignore[arg-type]
+
+
+def test_keywords_of_the_other_functions_are_checked(image_folder: Path, features: sslfeat.Features, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'batch_size'"):
+        sslfeat.embed(image_folder, tmp_path / "f", batchsize=4)
+    with pytest.raises(UsageError, match=r"images, out, encoder, labels, .*, batch_size, .*: did you mean 'overwrite'"):
+        sslfeat.embed(image_folder, tmp_path / "f", overwrit=True)
+    with pytest.raises(UsageError, match=r"it takes features, k, .*method, "):
+        sslfeat.cluster(features, clusters=4)
+    with pytest.raises(UsageError, match="did you mean 'seed'"):
+        sslfeat.probe(features, seeed=1)
+    with pytest.raises(UsageError, match="did you mean 'restarts'"):
+        sslfeat.cluster(features, 4, restart=2)
+    with pytest.raises(UsageError, match="needs a method and images"):
+        sslfeat.train("simclr")

@@ -54,13 +54,15 @@ def sign(folder: Path, change: Callable[[dict[str, Any]], object] = lambda told:
 
 def test_every_file_is_recorded_and_the_folder_may_be_moved(made: Path, copied: Path, tiny: Path) -> None:
     about, card = read_artifact(made / "triton")
-    assert set(about.files) == {CARD, "encoder/1/model.onnx", "encoder/config.pbtxt"}
+    for_the_device = {"README.md", "golden.rgb", "golden.f32", "check.py"}
+    assert set(about.files) == {CARD, "encoder/1/model.onnx", "encoder/config.pbtxt", *for_the_device}
     assert about.files["encoder/1/model.onnx"] == hashlib.sha256(tiny.read_bytes()).hexdigest()
     assert card == read_encoder_file(tiny).card
     for name in ("ort", "triton"):
         found, wanted = (open_artifact(path / name).run(PIXELS) for path in (copied, made))
         np.testing.assert_array_equal(found, wanted)
-    assert json.loads(sslfeat("info", copied / "ort", "--json").stdout)["files"].keys() == {CARD, "encoder.ort"}
+    told = json.loads(sslfeat("info", copied / "ort", "--json").stdout)["about"]
+    assert told["files"].keys() == {CARD, "encoder.ort", "check.kt", *for_the_device}
     assert next(bench(str(copied / "ort"), ["cpu"], [1], [1], 0.01)).provider == "onnxruntime"
 
 
@@ -110,9 +112,21 @@ def test_an_altered_file_is_named(name: str, copied: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(EncoderFileError, match=f"{name} was altered"):
         open_artifact(copied / "ort")
+    path.write_bytes(bytes(data[:100]))
+    with pytest.raises(EncoderFileError, match=rf"{name} was altered .*, or cut short \(100 bytes\): copy the folder again"):
+        open_artifact(copied / "ort")
     path.unlink()
     with pytest.raises(EncoderFileError, match=f"{name} is not there"):
         open_artifact(copied / "ort")
+
+
+def test_a_file_of_a_folder_points_to_the_folder(copied: Path) -> None:
+    for name in ("ort/encoder.ort", "triton/encoder/config.pbtxt"):
+        with pytest.raises(EncoderFileError, match=rf"not an ONNX.* take the folder, {copied / name.split('/')[0]}; features"):
+            open_artifact(copied / name)
+    shutil.copy(copied / "ort" / "encoder.ort", copied / "alone.ort")
+    with pytest.raises(EncoderFileError, match=r"alone\.ort: not an ONNX file, or a truncated or damaged one$"):
+        open_artifact(copied / "alone.ort")
 
 
 def test_links_are_refused_wherever_they_lead(copied: Path) -> None:
@@ -188,8 +202,8 @@ def test_a_folder_without_hashes_is_no_artifact(copied: Path) -> None:
         open_artifact(copied / "ort")
     for text in ("{", "[" * 100_000, "[]", "\xff"):
         about.write_text(text)
-        with pytest.raises(EncoderFileError, match=ABOUT):
+        with pytest.raises(EncoderFileError, match=rf"{ABOUT}.*: copy the folder again, or export again$"):
             open_artifact(copied / "ort")
     about.unlink()
-    with pytest.raises(EncoderFileError, match="is not there"):
+    with pytest.raises(EncoderFileError, match=r"is not what 'sslfeat export --target' made: it has no target\.json: give an"):
         open_artifact(copied / "ort")

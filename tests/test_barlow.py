@@ -43,7 +43,7 @@ def test_views_that_agree_in_units_that_differ_cost_nothing() -> None:
 
 
 def test_weak_agreement_is_complained_about() -> None:
-    method = Barlow(build_backbone("resnet10_w4", 32), Barlow.Config(projection_dim=16))
+    method = Barlow(build_backbone("resnet10_w8", 32), Barlow.Config(projection_dim=16))
     assert "agree little" in str(method.complaint({"agreement": 0.1}))
     assert method.complaint({"agreement": 0.8}) is None
 

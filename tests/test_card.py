@@ -17,13 +17,13 @@ from tests.conftest import sslfeat
 
 def test_a_card_says_how_long_and_how_good(image_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(TrainConfig("simclr", (str(image_folder),), "resnet10_w4", image_size=32, batch_size=8, steps=10), run)
+    train(TrainConfig("simclr", (str(image_folder),), "resnet10_w8", image_size=32, batch_size=8, steps=10), run)
     figures = {"garments, linear": 61.5}
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     out = tmp_path / "a.onnx"
     done = sslfeat("export", run, "--out", out, "--quality", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
-    training = json.loads(sslfeat("info", out, "--json").stdout)["training"]
+    training = json.loads(sslfeat("info", out, "--json").stdout)["about"]["training"]
     assert (training["steps"], training["epochs"], training["quality"]) == (10, 2.0, figures)  # 10 steps of 8 of 40 images
     plain = export_run(run, tmp_path / "b.onnx", Labels("a"))
     assert plain.card.training.quality == {}

@@ -102,7 +102,7 @@ def test_the_default_encoder_is_shipped_small_and_honest(image_folder: Path) -> 
         assert file.card.parity.images >= 8
         assert file.card.parity.max_abs_diff <= 1e-4 * file.card.parity.scale
     listed = json.loads(sslfeat("models", "--json").stdout)
-    assert [item["name"] for item in listed] == names()
+    assert [item["name"] for item in listed["encoders"]] == names()
     encoder = Encoder.load(DEFAULT, "cpu")
     originals, copies = [], []
     for path in sorted(image_folder.rglob("*.jpg")):
@@ -146,3 +146,17 @@ def test_providers_are_honoured_or_refused(tiny: Path) -> None:
         assert Encoder.load(tiny, "cuda").provider == "cuda"
     except ProviderError as error:
         assert "cuda" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("my run/config.yaml", "sslfeat export 'my run' --out 'my run.onnx', then sslfeat embed"), ("e.onnx", "--encoder e.onnx")],
+)
+def test_a_run_or_an_encoder_in_place_of_features_is_told_the_way(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    done = sslfeat("probe", name.partition("/")[0])
+    assert (done.returncode, said in done.stderr) == (1, True), done.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,14 +184,15 @@ def test_links_keep_images_of_one_name_apart(tmp_path: Path) -> None:
 
 
 def test_the_command(embedded: Path, tmp_path: Path) -> None:
-    out, links, page = tmp_path / "found ones", tmp_path / "links", tmp_path / "page.html"
+    out, links, page = tmp_path / "found ones", tmp_path / "links", tmp_path / "found ones" / "clusters.html"
     command = ("cluster", embedded, "-k", "4", "--out", out)
-    done = sslfeat(*command, "--links", links, "--html", page, "--json")
+    done = sslfeat(*command, "--links", links, "--page", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["clusters"] == 4
     assert figures["labels"]["images"] == 40
-    assert json.loads((out / "clusters.json").read_text()) == figures
+    kept = json.loads((out / "clusters.json").read_text())
+    assert kept == {name: figures[name] for name in kept} | {"encoder": "tiny"}
     table = parquet.read_table(out / "clusters.parquet")
     assert table.column_names == ["path", "cluster", "distance", "other", "label"]
     assert np.bincount(table["cluster"]).tolist() == figures["sizes"]
@@ -209,3 +212,35 @@ def test_the_command(embedded: Path, tmp_path: Path) -> None:
         read_clusters(out, ["another"])
     with pytest.raises(InputError, match="no table of clusters"):
         read_clusters(page, ["another"])
+
+
+def test_clusters_that_hold_few_of_the_images_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two dense groups in a cloud that belongs nowhere: their own silhouette is high, and says nothing of the whole."""
+    from sslfeat.cli.cluster import _say
+
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    dense = np.concatenate([rng.normal(place, 0.01, (15, 4)) for place in (-3, 3)])
+    x = np.concatenate([dense, rng.uniform(-40, 40, (200, 4))]).astype(np.float32)
+    found = cluster(x, ClusterOptions(method="hdbscan"))
+    assert found.noise > 150 and len(found.centers) >= 2
+    assert math.isnan(found.silhouette)
+    assert metrics.silhouette(x, found.assignments) > 0.3  # of the rest, which is not what is reported
+    _say(found, None, tmp_path / "c")
+    told = capsys.readouterr().out
+    assert f"{found.noise} of 230 images in none" in told
+    assert "silhouette 0" not in told
+    few = cluster(dense.astype(np.float32), ClusterOptions(method="hdbscan"))
+    assert few.noise < 15 and few.silhouette > 0.9
+
+
+def test_clusters_that_are_none_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sslfeat.cli.cluster import _say
+
+    found = cluster(np.random.default_rng(0).normal(size=(300, 30)).astype(np.float32), ClusterOptions(k=5))
+    _say(replace(found, tried={2: 0.1, 5: 0.2}, silhouette=0.02, stability=0.3), None, tmp_path)
+    told = capsys.readouterr().err
+    assert "greatest at 5, the most that were tried" in told
+    assert "not as groups that exist" in told

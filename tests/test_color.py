@@ -30,7 +30,7 @@ def images(n: int = 6, size: int = 32) -> Tensor:
 
 def prepared(**options: Any) -> Colorization:
     torch.manual_seed(0)
-    method = Colorization(build_backbone("resnet10_w4", 32), Colorization.Config(**options))
+    method = Colorization(build_backbone("resnet10_w8", 32), Colorization.Config(**options))
     method.prepare(Images(images(20).permute(0, 2, 3, 1).contiguous().numpy(), (), ()))
     return method
 
@@ -131,7 +131,7 @@ def test_gray_data_is_complained_about() -> None:
     _, figures = method(gray, generator())
     assert "gray" in str(method.complaint({name: float(value) for name, value in figures.items()}))
     with pytest.raises(UsageError, match="ce or l2"):
-        Colorization(build_backbone("resnet10_w4", 32), Colorization.Config(loss="l1"))
+        Colorization(build_backbone("resnet10_w8", 32), Colorization.Config(loss="l1"))
 
 
 def test_what_is_wrong_with_l2() -> None:

@@ -79,7 +79,7 @@ def test_the_loss_is_the_cross_entropy_of_kernel_columns() -> None:
 
 def test_embeddings_are_read_at_their_pixels() -> None:
     torch.manual_seed(0)
-    method = CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(points=64)).eval()
+    method = CommonFate(build_backbone("resnet10_w8", 32), CommonFate.Config(points=64)).eval()
     images = torch.rand(2, 3, 32, 32, generator=generator())
     points = torch.tensor([[0, 33, 1023], [5, 700, 31]])
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_embeddings_are_read_at_their_pixels() -> None:
 
 
 def test_pixels_are_sampled_without_repeats_and_colors_follow_the_flow() -> None:
-    method = CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(points=200))
+    method = CommonFate(build_backbone("resnet10_w8", 32), CommonFate.Config(points=200))
     batch = (smooth(4, 36)[..., :32, :32] * 255).byte()
     _, flow, points = method.views(batch, generator())
     assert all(len(set(row)) == 200 for row in points.tolist())
@@ -105,7 +105,7 @@ def test_pixels_are_sampled_without_repeats_and_colors_follow_the_flow() -> None
 
 
 def test_frames_that_do_not_move_are_complained_about() -> None:
-    method = CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(points=64))
+    method = CommonFate(build_backbone("resnet10_w8", 32), CommonFate.Config(points=64))
     _, figures = method.loss((torch.rand(2, 3, 32, 32), torch.zeros(2, 2, 32, 32), torch.arange(64).expand(2, -1)))
     assert "do not move" in str(method.complaint({name: float(value) for name, value in figures.items()}))
 
@@ -138,12 +138,12 @@ def test_flow_between_frames(film: Path, tmp_path: Path) -> None:
 
 def test_training_on_frames_knows_which_flow_is_whose(film: Path, tmp_path: Path) -> None:
     config = TrainConfig(
-        "common-fate", (str(film),), "resnet10_w4", image_size=64, batch_size=4, steps=3, accelerator="cpu",
+        "common-fate", (str(film),), "resnet10_w8", image_size=64, batch_size=4, steps=3, accelerator="cpu",
         options={"source": "frames", "points": "64"},
     )  # fmt: skip
     train(config, tmp_path / "run")
     assert (tmp_path / "run" / "previews" / "step-0000003.png").exists()
-    method = CommonFate(build_backbone("resnet10_w4", 64), CommonFate.Config(source="frames", points=64))
+    method = CommonFate(build_backbone("resnet10_w8", 64), CommonFate.Config(source="frames", points=64))
     images = load_images(find_inputs([film]), 64, tmp_path)
     method.prepare(images)
     with pytest.raises(TrainingError, match="which frames"):
@@ -154,6 +154,6 @@ def test_training_on_frames_knows_which_flow_is_whose(film: Path, tmp_path: Path
 
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(UsageError, match="sprites or frames"):
-        CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(source="film"))
+        CommonFate(build_backbone("resnet10_w8", 32), CommonFate.Config(source="film"))
     with pytest.raises(UsageError, match="no layer 'layer9'"):
-        CommonFate(build_backbone("resnet10_w4", 32), CommonFate.Config(layer="layer9"))
+        CommonFate(build_backbone("resnet10_w8", 32), CommonFate.Config(layer="layer9"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sslfeat import errors
-from sslfeat.cli.console import check_new
+from sslfeat.cli.console import check_new, say_json
 from sslfeat.errors import InputError, MissingExtraError, UsageError, install_line
 from tests.conftest import sslfeat
 
@@ -21,6 +23,12 @@ def test_the_install_line_names_packages_that_any_index_has() -> None:
     assert len(wanted) >= 3
     assert all(f"'{item}'" in line for item in wanted)
     assert "sslfeat[" not in line
+
+
+def test_the_install_line_holds_what_only_some_platforms_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["a>=1; extra == 'x'", "b>=2; (sys_platform != 'win32') and extra == 'x'", 'c; extra == "y"', "d>=4"]
+    monkeypatch.setattr("sslfeat.errors.requires", lambda name: lines)
+    assert shlex.split(install_line("x")) == ["pip", "install", "a>=1", "b>=2; sys_platform != 'win32'"]
 
 
 def test_the_install_line_of_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +79,7 @@ def test_names_do_not_reach_the_terminal_as_commands(tmp_path: Path, tiny: Path)
 def test_a_usage_error_exits_2(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
     from sslfeat.cli import app
 
-    def fail() -> None:
+    def fail(**options: object) -> None:
         raise error
 
     monkeypatch.setattr(app, "app", fail)
@@ -92,3 +100,11 @@ def test_files_are_replaced_only_when_asked(tmp_path: Path) -> None:
     check_new(True, old, new)
     with pytest.raises(UsageError, match=r"old\.csv exists.*--overwrite"):
         check_new(False, new, old)
+
+
+def test_json_is_utf8_and_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"path": "sch\xf6n \x7f\x85\u202e\udcff"}
+    say_json("search", facts)
+    out = capsys.readouterr().out
+    assert "sch\xf6n" in out
+    assert json.loads(out)["path"] == facts["path"]

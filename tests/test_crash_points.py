@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from sslfeat.data.dataset import find_inputs
@@ -27,6 +28,7 @@ from sslfeat.errors import FeaturesError
 from sslfeat.features.update import update_folder
 from sslfeat.features.writer import Options, embed_to_folder
 from sslfeat.inference.encoder import Encoder
+from sslfeat.storage import atomic
 from tests.conftest import contents, write_tiny
 from tests.crash import CRASHED, POWER_LOSSES, Disk, forked
 
@@ -281,6 +283,26 @@ def lesson(encoder: str, image_folder: str, out: str, told: str) -> None:
     (folder / "synced").rename(folder / "renamed")  # 9
     (folder / "named").unlink()  # 10
     (folder / "renamed").write_bytes(b"new")  # 11, 12
+
+
+def go_round(encoder: str, image_folder: str, out: str, told: str) -> None:
+    """A file that Python code does not make, of the same inode as one that was deleted, on most file systems."""
+    folder = Path(out)
+    folder.mkdir()
+    (folder / "deleted").write_bytes(b"old")
+    (folder / "deleted").unlink()
+    with pa.OSFile(str(folder / "made"), "wb") as file:
+        file.write(b"new")
+    atomic.sync_folder(folder)
+
+
+def test_a_file_that_goes_round_the_harness_is_an_error(base: Path) -> None:
+    place = Place(base, go_round)
+    place.clear()
+    command = (sys.executable, "tests/crash.py", "0", "no", place.world, "tests.test_crash_points:go_round", *place.arguments)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **NO_THREADS}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{place.out / 'made'} went round the harness" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sslfeat.data.dataset import ImageRecord, digest, find_inputs, possible_paths
+from sslfeat.data.dataset import ImageRecord, digest, find_inputs
+from sslfeat.data.names import possible_paths
 from sslfeat.errors import InputError
 
 
@@ -58,7 +59,9 @@ def test_a_name_that_looks_like_a_glob_but_exists_is_that_file(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
-def test_lists_by_lines_and_by_nul(separator: bytes, tmp_path: Path) -> None:
+def test_lists_by_lines_and_by_nul(separator: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "here", "z.jpg")
+    monkeypatch.chdir(tmp_path / "here")
     listed = [b"z.jpg", b"dir with space/a.jpg", b"missing.jpg", b"caf\xe9.jpg"]
     if separator == b"\0":
         listed.append(b"new\nline.jpg")
@@ -66,7 +69,9 @@ def test_lists_by_lines_and_by_nul(separator: bytes, tmp_path: Path) -> None:
     assert [item.path for item in find_inputs([tmp_path / "list.txt"])] == sorted(listed)
 
 
-def test_a_list_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.jpg")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"b.jpg\n\na.jpg\n")))
     assert [item.path for item in find_inputs(["-"])] == [b"a.jpg", b"b.jpg"]
 

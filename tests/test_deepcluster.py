@@ -33,7 +33,7 @@ def data(n: int) -> Images:
 
 def made(n: int = 60, **options: object) -> tuple[DeepCluster, Images]:
     torch.manual_seed(0)
-    method = DeepCluster(build_backbone("resnet10_w4", 32), DeepCluster.Config(**options))  # type: ignore[arg-type]
+    method = DeepCluster(build_backbone("resnet10_w8", 32), DeepCluster.Config(**options))  # type: ignore[arg-type]
     images = data(n)
     method.prepare(images)
     return method, images

@@ -85,12 +85,12 @@ def test_unbalanced_and_without_the_entropies_all_answers_become_one() -> None:
     entropy, agreement = learned(1.0, balanced=True)
     assert entropy > 0.9 and agreement > 0.6
     assert learned(0.0, balanced=False)[0] < 0.6 * entropy
-    method = DeSa(build_backbone("resnet10_w4", 32), DeSa.Config())
+    method = DeSa(build_backbone("resnet10_w8", 32), DeSa.Config())
     assert "few classes" in str(method.complaint({"entropy": 0.1}))
 
 
 def test_the_modalities_are_lightness_and_color_of_one_crop() -> None:
-    method = DeSa(build_backbone("resnet10_w4", 32), DeSa.Config()).eval()
+    method = DeSa(build_backbone("resnet10_w8", 32), DeSa.Config()).eval()
     batch = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=generator())
     crops, color = method.views(batch, generator())
     torch.testing.assert_close(color, rgb_to_lab(crops)[:, 1:] / COLOR_RANGE)
@@ -115,7 +115,7 @@ def paired(image_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_second_array_beside_each_image(paired: Path, tmp_path: Path) -> None:
     config = TrainConfig(
-        "desa", (str(paired),), "resnet10_w4", image_size=32, batch_size=8, steps=4, accelerator="cpu",
+        "desa", (str(paired),), "resnet10_w8", image_size=32, batch_size=8, steps=4, accelerator="cpu",
         options={"second": ".npy", "classes": "4"},
     )  # fmt: skip
     assert train(config, tmp_path / "run").steps == 4
@@ -174,4 +174,4 @@ def test_lvq_moves_the_right_word_nearer_and_the_wrong_one_away_within_its_windo
 
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(UsageError, match="takes 2 or more"):
-        DeSa(build_backbone("resnet10_w4", 32), DeSa.Config(classes=1))
+        DeSa(build_backbone("resnet10_w8", 32), DeSa.Config(classes=1))

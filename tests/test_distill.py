@@ -23,6 +23,7 @@ from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.checkpoint import read_tensors
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.data import Images, load_images, to_batch
+from sslfeat.models.engine.reporting import Reporter
 from sslfeat.models.engine.teacher_features import teacher_features
 from sslfeat.models.engine.trainer import train
 from sslfeat.models.methods.distill import Distill, relational
@@ -58,7 +59,7 @@ def by_content(embedded: Path) -> dict[str, Any]:
 def made(tiny: Path, images: Images, features: str = "", **options: Any) -> Distill:
     torch.manual_seed(0)
     config = Distill.Config(teacher=str(tiny), features=features, **options)
-    method = Distill(build_backbone("resnet10_w4", 32), config)
+    method = Distill(build_backbone("resnet10_w8", 32), config)
     method.prepare(images)
     return method
 
@@ -116,6 +117,15 @@ def test_images_are_embedded_once(
     assert (parts, len(list(run.glob("teacher-*")))) == ([0, 0, 0], 3)
 
 
+def test_it_is_said_how_far_the_teacher_is(tiny: Path, shuffled: Path, tmp_path: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    config = TrainConfig(
+        "distill", (str(shuffled),), "resnet10_w8", 32, 8, steps=0, accelerator="cpu", options={"teacher": str(tiny)}
+    )
+    train(config, tmp_path / "run", reporter=Reporter(preparing=lambda *now: said.append(now)))
+    assert said[-1] == ("images embedded by the teacher", 10, 10)
+
+
 def test_without_a_run_folder_features_must_be_given(tiny: Path, shuffled: Path, tmp_path: Path) -> None:
     nowhere = dataclasses.replace(loaded(shuffled, tmp_path), folder=None)
     with pytest.raises(TrainingError, match="give features=FOLDER"):
@@ -123,7 +133,7 @@ def test_without_a_run_folder_features_must_be_given(tiny: Path, shuffled: Path,
 
 
 def test_without_a_teacher_there_is_nothing_to_learn(image_folder: Path, tmp_path: Path) -> None:
-    config = TrainConfig("distill", (str(image_folder),), "resnet10_w4", 32, 8, steps=1, accelerator="cpu")
+    config = TrainConfig("distill", (str(image_folder),), "resnet10_w8", 32, 8, steps=1, accelerator="cpu")
     with pytest.raises(UsageError, match="--teacher"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -225,11 +235,11 @@ def test_a_run_does_not_go_on_with_another_teacher_in_the_same_file(image_folder
 def test_a_run_learns_what_the_teacher_sees(tiny: Path, embedded: Path, image_folder: Path, tmp_path: Path) -> None:
     """The cosine rises, the map to the teacher's features is trained, and only the encoder is kept."""
     options = {"teacher": str(tiny), "features": str(embedded)}
-    config = TrainConfig("distill", (str(image_folder),), "resnet10_w4", 32, 20, accelerator="cpu", options=options)
+    config = TrainConfig("distill", (str(image_folder),), "resnet10_w8", 32, 20, accelerator="cpu", options=options)
     train(dataclasses.replace(config, steps=60), tmp_path / "run")
     with open(tmp_path / "run" / "metrics.csv") as file:
         cosines = [float(row["cosine"]) for row in csv.DictReader(file) if row.get("cosine")]
-    assert len(cosines) == 3
+    assert len(cosines) == 4  # of steps 1, 20, 40 and 60
     assert cosines[-1] > cosines[0] + 0.1
     tensors = read_tensors(tmp_path / "run" / "last.ckpt")[0]
     assert bool(tensors["optimizer.head.weight.exp_avg"].any())

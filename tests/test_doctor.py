@@ -73,6 +73,9 @@ def test_two_wheels_of_onnxruntime_are_a_conflict(monkeypatch: pytest.MonkeyPatc
     installed(monkeypatch, {"onnxruntime": "1.30", "onnxruntime-gpu": "1.31"})
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(diagnostics, "gpu_count", lambda: 0)
+    assert diagnostics.providers()[0].cure == "pip uninstall -y onnxruntime-gpu onnxruntime && pip install onnxruntime"
+    monkeypatch.setattr(diagnostics, "gpu_count", lambda: 1)
     check = diagnostics.providers()[0]
     assert (check.name, check.state) == ("onnxruntime", "broken")
     assert check.cure == "pip uninstall -y onnxruntime-gpu onnxruntime && pip install onnxruntime-gpu"
@@ -104,7 +107,7 @@ def test_a_gpu_whose_libraries_are_missing_is_broken(monkeypatch: pytest.MonkeyP
         ("dinov2_vits14", "'sslfeat export timm/NAME --out encoder.onnx' .* 'sslfeat adopt'"),
         ("timm/vit_small_patch14_dinov2", "'sslfeat export timm/NAME"),
         ("resnet50", "'sslfeat export timm/NAME"),
-        (DEFAULT[:-1], f"is '{DEFAULT}' meant"),
+        (DEFAULT[:-1], f"did you mean '{DEFAULT}'"),
         (DEFAULT.upper(), "export timm"),
         ("no/such.onnx", "is the path right"),
         ("such.onnx", "is the path right"),
@@ -112,5 +115,30 @@ def test_a_gpu_whose_libraries_are_missing_is_broken(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_an_unknown_encoder_is_answered_with_what_is_near(name: str, said: str) -> None:
-    with pytest.raises(EncoderFileError, match=rf"is neither a file nor a shipped encoder \(.*{DEFAULT}.*\); .*{said}"):
+    with pytest.raises(EncoderFileError, match=rf"is neither a file nor a shipped encoder \(.*{DEFAULT}.*\): .*{said}"):
         resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("there", "docker", "states"),
+    [
+        ((), 0, {"web": "missing", "triton": "missing", "docker": "missing"}),
+        (("npm", "chromium", "docker", "tritonserver"), 0, {"web": "installed", "triton": "installed", "docker": "works"}),
+        (("npm", "docker"), 1, {"web": "missing", "triton": "missing", "docker": "missing"}),
+    ],
+)
+def test_tools_of_targets(there: tuple[str, ...], docker: int, states: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+    import subprocess
+
+    from sslfeat.export.tools import tools
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, docker, "29.1\n", "no daemon\n")
+
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if name in there else None)
+    monkeypatch.setattr(subprocess, "run", run)
+    found = {check.name: check for check in tools()}
+    assert {name: check.state for name, check in found.items()} == states
+    assert all(check.cure for check in found.values() if check.state == "missing")
+    assert not docker or found["docker"].message == "no daemon"

@@ -6,23 +6,29 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from sslfeat.data.decode import Pixels
-from sslfeat.dedup.alignment import SIDE, _Search, coarse_windows, finest_window
+from sslfeat.dedup.alignment import SIDE, coarse_windows, finest_windows, window_correlations
+from sslfeat.dedup.aside import check_aside
 from sslfeat.dedup.candidates import candidate_pairs, distinct
+from sslfeat.dedup.decisions import read_duplicates, write_duplicates
 from sslfeat.dedup.moves import PLAN_NAME, apply, undo
 from sslfeat.dedup.near_duplicates import choose_threshold, find_duplicates
+from sslfeat.dedup.thumbnails import Thumbnails
 from sslfeat.dedup.verify import LUMA, SAME_IMAGE, SAME_SCENE, judge
-from sslfeat.errors import InputError, RetrievalError
+from sslfeat.errors import InputError, RetrievalError, UsageError
+from sslfeat.features.reader import Features
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.vectors import ArrayVectors
 from tests.conftest import contents, sslfeat
@@ -87,7 +93,7 @@ def doubled(image_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_kept_is_the_largest_and_all_outputs_agree(doubled: tuple[Path, Path], tmp_path: Path) -> None:
     images, features = doubled
-    done = sslfeat("dedupe", features, "--csv", tmp_path / "d.csv", "--html", tmp_path / "d.html", "--json")
+    done = sslfeat("dedupe", features, "--out", tmp_path / "d.csv", "--out", tmp_path / "d.html", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     kept = {group["kept"]["path"] for group in found["groups"]}
@@ -113,11 +119,74 @@ def test_apply_moves_and_undo_puts_back(doubled: tuple[Path, Path], tmp_path: Pa
         apply(find_duplicates(features), aside)
     assert undo(aside).moved == 6
     assert contents(images) == before
-    assert [path.name for path in aside.iterdir()] == [".lock"]
-    with pytest.raises(InputError, match="nothing was moved there"):
+    assert not aside.exists()
+    with pytest.raises(InputError, match="all of it was put back before"):
         undo(aside)
     with pytest.raises(RetrievalError, match="holds other files"):
         apply(found, images)
+
+
+def test_copies_are_not_moved_to_where_they_would_be_embedded_again(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before = contents(images)
+    for inside in (images / "aside", images / "one" / "aside", images):
+        done = sslfeat("dedupe", features, "--apply", inside, "--yes")
+        assert (done.returncode, "would all come back: choose a folder beside it" in done.stderr) == (2, True)
+    assert contents(images) == before
+    done = sslfeat("dedupe", features, "--apply", tmp_path / "aside", "--yes")
+    words = ["sslfeat", "embed", str(images), "--out", str(features), "--update"]
+    assert f"next: {shlex.join(words)}\n" in done.stderr
+    assert sslfeat(*words[1:]).returncode == 0
+    assert len(Features.load(features).paths) == len(before) - 12
+
+
+def test_groups_that_were_seen_are_applied_without_another_comparison(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before, groups = contents(images), tmp_path / "groups.json"
+    done = sslfeat("dedupe", features, "--out", groups)
+    line = next(line for line in done.stderr.splitlines() if line.startswith("next, to move the copies: "))
+    words = shlex.split(line.removeprefix("next, to move the copies: sslfeat "))
+    assert words == ["dedupe", str(groups), "--apply", f"{images}-duplicates"]
+    refused = sslfeat(*words[:-1], images / "aside", "--yes")
+    assert "would all come back" in refused.stderr
+    assert "nobody decided on" in sslfeat("dedupe", "--decided", groups).stderr
+    assert "--threshold says what is compared" in sslfeat("dedupe", groups, "--threshold", "0.9").stderr
+    shutil.copy(next(images.rglob("*.jpg")), images / "later.jpg")
+    assert sslfeat("embed", images, "--out", features, "--update").returncode == 0
+    done = sslfeat(*words, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout == f"12 copies in 6 groups, with 0 other shots of a scene, among 18 images\n12 images moved to {words[-1]}\n"
+    )
+    assert sslfeat(*words, "--yes").stdout.endswith(f"12 images were moved to {words[-1]} before\n")
+    assert "compared" not in done.stderr
+    assert "was updated since" in done.stderr
+    kept = {str(Path(group.kept.path).relative_to(images)) for group in read_duplicates(groups).groups}
+    assert {name for name in contents(images) if not name.startswith(".")} == {*kept, "later.jpg"}
+    assert sslfeat("dedupe", "--undo", words[-1]).returncode == 0
+    assert set(contents(images)) == {*before, "later.jpg"}
+
+
+def test_groups_of_a_folder_that_is_gone_still_say_what_is_a_copy(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    _, features = doubled
+    assert sslfeat("dedupe", features, "--out", tmp_path / "g.json").returncode == 0
+    shutil.rmtree(features)
+    done = sslfeat("dedupe", tmp_path / "g.json", "--apply", tmp_path / "aside", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "the 'sslfeat embed' that made FEATURES" in done.stderr
+
+
+@pytest.mark.parametrize("specs", [["a/1.jpg", "b/1.jpg"], ["./a/1.jpg", "./b/1.jpg"]])
+def test_folders_that_were_given_by_themselves_have_room_beside_them(
+    specs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [spec.encode() for spec in specs]
+    if specs[0].startswith("."):
+        with pytest.raises(UsageError, match="choose a folder beside it"):
+            check_aside(Path("aside"), images)
+    else:
+        check_aside(Path("aside"), images)
 
 
 def test_what_changed_or_vanished_is_left_alone(doubled: tuple[Path, Path], tmp_path: Path) -> None:
@@ -266,26 +335,45 @@ def test_a_crop_is_found_where_it_was_cut() -> None:
     gray = [thumbnail(each) @ LUMA for each in (image, part)]
     for first, second, swapped in ((0, 1, False), (1, 0, True)):
         score, windows = coarse_windows(gray[first][None], gray[second][None])
-        window = finest_window(gray[first], gray[second], windows[0])
+        finest = finest_windows(gray[first][None], gray[second][None], windows)
         assert score[0] > 0.8
-        assert (window.swapped, window.mirrored) == (swapped, False)
-        found = np.array([window.top, window.height, window.left, window.width]) * 256
-        np.testing.assert_allclose(found, [51, 205, 26, 205], atol=5)
+        assert (finest.swapped.tolist(), finest.mirrored.tolist()) == ([swapped], [False])
+        np.testing.assert_allclose(finest.places[0] * 256, [51, 256, 26, 231], atol=1)
 
 
 def test_correlations_are_those_of_every_window_by_itself() -> None:
     rng = np.random.default_rng(0)
     images, templates = rng.random((3, 16, 16)).astype(np.float32), rng.random((3, 13, 13)).astype(np.float32)
-    score, top, left = _Search(images).best(templates)
-    for number in range(3):
-        every = {
-            (y, x): np.corrcoef(images[number, y : y + 13, x : x + 13].ravel(), templates[number].ravel())[0, 1]
-            for y in range(4)
-            for x in range(4)
-        }
-        best = max(every, key=every.__getitem__)
-        assert (top[number], left[number]) == best
-        assert score[number] == pytest.approx(every[best], abs=0.01)
+    found = window_correlations(images, templates).reshape(3, 2, 4, 4)
+    for number, mirrored, y, x in np.ndindex(found.shape):
+        template = templates[number][:, ::-1] if mirrored else templates[number]
+        alone = np.corrcoef(images[number, y : y + 13, x : x + 13].ravel(), template.ravel())[0, 1]
+        assert found[number, mirrored, y, x] == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 180, 256), (76, 60, 256, 256), (20, 30, 220, 230), (0, 0, 256, 256)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_crops_of_any_shape_and_at_edges_come_to_lie_where_they_were(box: tuple[int, int, int, int], mirrored: bool) -> None:
+    """What is moved by steps stays within the image, and an edge that is reached keeps no other from moving."""
+    image = photo(5, (256, 256))
+    part = image.crop(box)
+    gray = [thumbnail(each) @ LUMA for each in (image, ImageOps.mirror(part) if mirrored else part)]
+    finest = finest_windows(gray[0][None], gray[1][None], coarse_windows(gray[0][None], gray[1][None])[1])
+    left, top, right, bottom = box
+    np.testing.assert_allclose(finest.places[0] * 256, [top, bottom, left, right], atol=2)
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = sorted(str(path) for path in image_folder.rglob("*.jpg"))[:3]
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=3 * SIDE * SIDE * 3 - 1))
+    thumbnails = Thumbnails(names, [None] * len(names), SIDE)
+    with pytest.raises(InputError, match=r"thumbnails of 3 images need 0.0 GB in .*TMPDIR"):
+        thumbnails.load(np.arange(3), lambda done, total: None)
+    told: list[tuple[int, int]] = []
+    for _ in range(2):  # the second time nothing is left to do
+        thumbnails.load(np.arange(2), lambda done, total: told.append((done, total)))
+    assert told == [(2, 2)]
+    assert thumbnails.pixels[:2].any() and not thumbnails.pixels[2].any()
 
 
 def test_whitening_finds_what_plain_features_do_not() -> None:
@@ -453,8 +541,14 @@ def test_nobody_is_moved_unasked(doubled: tuple[Path, Path], tmp_path: Path) -> 
     assert "--update" in done.stderr
     assert "--sync" in done.stderr
     (tmp_path / "d.csv").touch()
-    assert sslfeat("dedupe", features, "--csv", tmp_path / "d.csv").returncode == 2
-    assert sslfeat("dedupe", features, "--csv", tmp_path / "d.csv", "--overwrite").returncode in (0, 3)
+    assert sslfeat("dedupe", features, "--out", tmp_path / "d.csv").returncode == 2
+    assert sslfeat("dedupe", features, "--out", tmp_path / "d.csv", "--overwrite").returncode in (0, 3)
+
+
+def test_what_to_do_next_comes_last(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "sslfeat", "dedupe", str(doubled[1]), "--apply", str(tmp_path / "aside"), "--yes"]
+    both = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    assert both.index("12 images moved") < both.index("next: ")
 
 
 def test_scenes_are_moved_only_when_asked(doubled: tuple[Path, Path], tmp_path: Path) -> None:
@@ -465,5 +559,8 @@ def test_scenes_are_moved_only_when_asked(doubled: tuple[Path, Path], tmp_path: 
     )
     found = dataclasses.replace(found, groups=shots)
     assert (found.copies, found.scenes) == (0, 6)
+    assert found.counts() == "0 copies in 0 groups, with 6 other shots of a scene (6 groups more)"
+    write_duplicates(tmp_path / "scenes.json", found)
+    assert "next" not in sslfeat("dedupe", tmp_path / "scenes.json").stderr
     assert apply(found, tmp_path / "none").moved == 0
     assert apply(found, tmp_path / "all", scenes=True).moved == 6

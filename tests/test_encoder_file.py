@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from sslfeat import Encoder
 from sslfeat.errors import EncoderFileError
 from sslfeat.inference.model_card import CARD_KEY, Card
-from sslfeat.inference.onnx_model import check_encoder, read_encoder_file
+from sslfeat.inference.onnx_model import check_encoder, read_encoder_file, with_card
+from sslfeat.inference.registry import names, resolve
 from tests.conftest import TINY_DIM, TINY_SIZE, tiny_card, tiny_model, write_tiny
 
 
@@ -149,7 +150,7 @@ def no_nodes(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (external_weights, "external data: the tensor 'weight'"),
+        (external_weights, "external_data=False, or make one encoder file of it and its weights by 'sslfeat adopt'"),
         (external_in_attribute, "external data: the tensor 'hidden'"),
         (external_in_branch, "external data: the tensor 'hidden'"),
         (external_sparse, "external data: the tensor 'sparse'"),
@@ -267,7 +268,7 @@ def test_cards_that_do_not_hold(card: str, fault: str) -> None:
 
 
 def test_no_card_and_two_cards() -> None:
-    with pytest.raises(EncoderFileError, match="no sslfeat card"):
+    with pytest.raises(EncoderFileError, match=r"no sslfeat card: .*'sslfeat adopt' of any other ONNX encoder"):
         check_encoder(tiny_model().SerializeToString())
     model = tiny_model()
     signed(model)
@@ -366,3 +367,25 @@ def test_a_file_that_changes_while_it_is_loaded_is_refused(tmp_path: Path) -> No
     write_tiny(path, seed=1)
     with pytest.raises(EncoderFileError, match="changed while it was loaded"):
         Encoder(file, "cpu")
+
+
+def test_a_weight_that_was_changed_is_seen() -> None:
+    model, card = tiny_model(), tiny_card()
+    data = with_card(model, card)
+    assert check_encoder(data).recorded
+    weight = np.array(numpy_helper.to_array(model.graph.initializer[0]))
+    place = data.index(weight.tobytes())
+    changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    with pytest.raises(EncoderFileError, match="changed after it was written"):
+        check_encoder(changed)
+    del model.metadata_props[1:]  # a file without its fingerprint is read, and does not claim to be unaltered
+    assert not check_encoder(model.SerializeToString()).recorded
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_encoders_in_the_box_carry_their_fingerprint(name: str) -> None:
+    assert read_encoder_file(resolve(name)).recorded
+
+
+def test_an_encoder_is_shown_in_a_line(tiny: Path) -> None:
+    assert len(repr(read_encoder_file(tiny))) < 300

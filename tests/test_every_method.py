@@ -18,6 +18,7 @@ from sslfeat.export.from_run import Labels, export_run
 from sslfeat.models.engine.checkpoint import read_tensors
 from sslfeat.models.engine.config import TrainConfig, load_config
 from sslfeat.models.engine.data import Images, load_images, to_batch
+from sslfeat.models.engine.draws import StepGenerator
 from sslfeat.models.engine.frozen import build_method, load_run
 from sslfeat.models.engine.setup import seed_step
 from sslfeat.models.engine.trainer import train
@@ -38,7 +39,7 @@ def drawn(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Image
 
 def settings(name: str, image_folder: Path) -> TrainConfig:
     usual = find_method(name).recipe.backbones
-    backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: "resnet10_w4"}.get(usual, usual[0])
+    backbone = {VIT_BACKBONES: "vit_tiny", Recipe().backbones: "resnet10_w8"}.get(usual, usual[0])
     config = TrainConfig(name, (str(image_folder),), backbone, 32, 8, steps=12, accelerator="cpu")
     return dataclasses.replace(config, options=OPTIONS.get(name, {}))
 
@@ -142,7 +143,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     config = settings(name, image_folder)
     train(config, tmp_path / "whole")
 
-    def dies(seed: int, step: int, rank: int, generator: torch.Generator) -> None:
+    def dies(seed: int, step: int, rank: int, generator: StepGenerator) -> None:
         if step == 7:
             raise StopAt
         seed_step(seed, step, rank, generator)

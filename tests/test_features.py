@@ -178,6 +178,7 @@ LIES: dict[str, Any] = {
     "threads": [0, -1, None, 10**9],
     "precision": [None, {}, {"ran": "../../x", "asked": "int8"}, {"ran": "int8"}, {"ran": "int8", "asked": "int8", "sha256": 1}],
     "versions": [None, [], {"sslfeat": 1}],
+    "given": [1, {}, {"images": []}, {"images": ["-"]}, {"images": ["a"], "options": ["--out", "/"]}],
     "surplus": [1],
 }
 

@@ -179,6 +179,8 @@ def test_conditions_are_exact_where_few_rows_meet_them(kind: str) -> None:
         assert found > (0.9999 if members.mean() < 0.05 or kind == "flat" else 0.9)
         assert all(hit.path.split("/")[0] in {str(n % 50) for n in np.flatnonzero(members)} for hit in hits.of(0))
     assert index.search(queries, where=["path=nowhere"]).of(0) == []
+    alone, listed = (index.search(queries, where=where).rows for where in ("path=7/7.jpg", ["path=7/7.jpg"]))
+    assert alone.tolist() == listed.tolist()
     with pytest.raises(InputError, match="cannot be read"):
         index.search(queries, where=["size>3"])
 

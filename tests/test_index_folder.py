@@ -6,9 +6,11 @@ import copy
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,29 @@ def test_an_index_is_pickled_by_its_place_or_whole(tmp_path: Path) -> None:
     folder = out_of_nothing.folder
     del out_of_nothing
     assert not folder.exists()
+
+
+def test_a_graph_whose_numbers_are_not_those_of_rows_is_refused_behind_a_valid_hash(tmp_path: Path) -> None:
+    """They say where in the exact vectors to read."""
+    import faiss
+
+    index = tmp_path / "index"
+    Index.build(rows(300), kind="hnswsq").save(index)
+    assert len(Index.load(index)) == 300
+    for wrong in ([300], [-1], [0, 0]):
+        opened = read_faiss(index / files.VECTORS, mapped=False)
+        inner = faiss.downcast_index(opened.base_index)
+        numbers = np.concatenate([np.arange(299), wrong])
+        faiss.copy_array_to_vector(numbers, inner.id_map)
+        faiss.write_index(opened, str(tmp_path / "wrong"))
+        shutil.copytree(index, tmp_path / "copy")
+        (tmp_path / "wrong").replace(tmp_path / "copy" / files.VECTORS)
+        metadata = files.read_metadata(index)
+        stored = {**metadata.files, files.VECTORS: files.hashes(tmp_path / "copy" / files.VECTORS)}
+        sign(tmp_path / "copy", replace(metadata, files=stored).plain())
+        with pytest.raises(RetrievalError, match=r"numbers are not those of rows|refused by FAISS"):
+            Index.load(tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy")
 
 
 def test_queries_are_lists_as_well_as_arrays() -> None:

@@ -23,7 +23,7 @@ def images(n: int = 4, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
 
 
-def method(backbone: str = "resnet10_w4", size: int = 32, **options: object) -> Inpainting:
+def method(backbone: str = "resnet10_w8", size: int = 32, **options: object) -> Inpainting:
     torch.manual_seed(0)
     return Inpainting(build_backbone(backbone, size), Inpainting.Config(**options)).eval()  # type: ignore[arg-type]
 
@@ -95,7 +95,7 @@ def test_the_adversary_trains_along_and_says_when_it_wins() -> None:
     assert 0 <= float(figures["fooled"]) <= 1
 
 
-@pytest.mark.parametrize("name", ["resnet10_w4", "vit_tiny"])
+@pytest.mark.parametrize("name", ["resnet10_w8", "vit_tiny"])
 @pytest.mark.parametrize(("size", "wanted"), [(32, 32), (48, 24), (64, 16), (96, 96)])
 def test_the_decoder_gives_the_size_asked_for(name: str, size: int, wanted: int) -> None:
     encoder = build_backbone(name, size).eval()

@@ -20,10 +20,11 @@ def index(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_info_and_verify_of_an_encoder_file(tiny: Path, tmp_path: Path) -> None:
-    told = json.loads(sslfeat("info", tiny, "--json").stdout)
+    told = json.loads(sslfeat("info", tiny, "--json").stdout)["about"]
     assert (told["name"], told["dim"]) == ("tiny", tiny_card().dim)
     assert len(told["fingerprint"]) == 64
     assert sslfeat("verify", tiny).stdout == f"{tiny}: a sound encoder file\n"
+    assert sslfeat("verify", "sslfeat-tiny").stdout == "sslfeat-tiny: a sound encoder file\n"
     (tmp_path / "cut.onnx").write_bytes(tiny.read_bytes()[:-100])
     for command in ("info", "verify"):
         refused = sslfeat(command, tmp_path / "cut.onnx")
@@ -31,18 +32,18 @@ def test_info_and_verify_of_an_encoder_file(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_info_and_verify_of_features(embedded: Path, tmp_path: Path) -> None:
-    told = json.loads(sslfeat("info", embedded, "--json").stdout)
+    told = json.loads(sslfeat("info", embedded, "--json").stdout)["about"]
     assert (told["parts"], told["rows"], told["failures"], told["layout"]) == ("1/1", 40, 0, "parquet")
     folder = Path(shutil.copytree(embedded, tmp_path / "f"))
     assert sslfeat("verify", folder).returncode == 0
     (folder / "part-00000.parquet").write_bytes(b"x")
-    assert json.loads(sslfeat("info", folder, "--json").stdout)["parts"] == "0/1"
+    assert json.loads(sslfeat("info", folder, "--json").stdout)["about"]["parts"] == "0/1"
     found = sslfeat("verify", folder)
     assert (found.returncode, "part-00000.parquet" in found.stderr) == (1, True)
 
 
 def test_info_and_verify_of_an_index(index: Path, tmp_path: Path) -> None:
-    assert json.loads(sslfeat("info", index, "--json").stdout)["dim"] == tiny_card().dim
+    assert json.loads(sslfeat("info", index, "--json").stdout)["about"]["dim"] == tiny_card().dim
     assert sslfeat("verify", index).returncode == 0
     folder = Path(shutil.copytree(index, tmp_path / "i"))
     (folder / "ids.parquet").write_bytes(b"x")

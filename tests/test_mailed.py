@@ -51,13 +51,16 @@ def test_maps_name_images_whole() -> None:
 
 
 def test_pages_hold_no_folder_of_this_machine(embedded: Path, image_folder: Path, tmp_path: Path) -> None:
-    for command in (("report", embedded, "--out"), ("cluster", embedded, "-k", "3", "--out", tmp_path / "c", "--html")):
-        assert sslfeat(*command, tmp_path / "page.html").returncode == 0
-        html = (tmp_path / "page.html").read_text()
+    commands = (
+        (("report", embedded, "--out", tmp_path / "page.html"), tmp_path / "page.html"),
+        (("cluster", embedded, "-k", "3", "--out", tmp_path / "c", "--page"), tmp_path / "c" / "clusters.html"),
+    )
+    for command, page in commands:
+        assert sslfeat(*command).returncode == 0
+        html = page.read_text()
         assert str(image_folder.parent) not in html
         assert "circles/circles-0" in html
-        (tmp_path / "page.html").unlink()
-    assert sslfeat("map", embedded, "--out", tmp_path / "map", "--no-png").returncode == 0
+    assert sslfeat("map", embedded, "--out", tmp_path / "map.html").returncode == 0
     assert str(image_folder.parent) not in (tmp_path / "map.html").read_text()
 
 
@@ -87,16 +90,13 @@ def test_files_are_replaced_only_when_told(embedded: Path, tmp_path: Path) -> No
     probe, page = tmp_path / "probe", tmp_path / "page.html"
     commands = (
         (("report", embedded, "--out", page), page),
-        (("map", embedded, "--no-png", "--out", tmp_path / "map"), tmp_path / "map.html"),
-        (("cluster", embedded, "-k", "3", "--out", tmp_path / "c", "--html", tmp_path / "c.html"), tmp_path / "c.html"),
+        (("map", embedded, "--out", tmp_path / "map.html"), tmp_path / "map.html"),
         (("probe", embedded, "--out", probe), probe / "classes.csv"),
         (("predict", probe, embedded, "--out", tmp_path / "named.csv"), tmp_path / "named.csv"),
     )
     for command, file in commands:
         assert sslfeat(*command).returncode == 0
         file.write_text("mine")
-        if command[0] == "cluster":
-            shutil.rmtree(tmp_path / "c")
         refused = sslfeat(*command)
         assert (refused.returncode, file.read_text()) == (2, "mine")
         assert f"{probe / 'probe.json' if command[0] == 'probe' else file} exists" in refused.stderr
@@ -116,10 +116,10 @@ main()
 """
 
 
-def bare(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def bare(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command line where the extra ``probe`` is not installed."""
     command = [sys.executable, "-c", WITHOUT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
 
 
 def test_without_the_extra_each_does_what_it_can(embedded: Path, tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_without_the_extra_each_does_what_it_can(embedded: Path, tmp_path: Path)
     assert 0 < figures["labels"]["nmi"] <= 1
     assert "left out: accuracy" in found.stderr
     assert "pip install" in found.stderr
-    mapped = bare("map", embedded, "--out", tmp_path / "map", "--json")
+    mapped = bare("map", embedded, "--json", cwd=tmp_path)
     assert mapped.returncode == 0, mapped.stderr
-    assert list(json.loads(mapped.stdout)["files"]) == ["html"]
+    assert json.loads(mapped.stdout)["files"] == ["map.html"]
     assert "map.png: this needs the package 'matplotlib': pip install" in mapped.stderr
     assert json.loads(mapped.stdout)["left_out"]
     probed = bare("probe", embedded, "--out", tmp_path / "p")

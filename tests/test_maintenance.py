@@ -19,9 +19,9 @@ import pytest
 from sslfeat import Index
 from sslfeat.errors import RetrievalError
 from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval import maintenance, tuning
 from sslfeat.retrieval import storage as files
-from sslfeat.retrieval import tuning
-from sslfeat.retrieval.create import requirements_of
+from sslfeat.retrieval.create import Events, requirements_of
 from sslfeat.retrieval.index_types import KINDS
 from sslfeat.retrieval.maintenance import change, remove
 from sslfeat.retrieval.vectors import COLUMNS, ArrayVectors, Maker
@@ -29,6 +29,7 @@ from sslfeat.storage import atomic, staged
 from sslfeat.storage.arrow import strings
 from sslfeat.storage.records import signed_bytes
 from tests.conftest import contents
+from tests.in_process import run
 
 DIM = 8
 
@@ -76,7 +77,7 @@ class Images:
         assert sorted(hit.path for hit in everything) == paths
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "ivfpq"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnswsq", "ivfpq"])
 def test_fifty_random_changes_leave_what_they_should(kind: str, tmp_path: Path) -> None:
     images = Images(KINDS.index(kind))
     images.new(150)
@@ -133,6 +134,49 @@ def test_only_what_changed_is_touched(tmp_path: Path, monkeypatch: pytest.Monkey
     gone = {f"image {number}" for number in range(1, 60)}
     assert remove(index, gone).rebuilt
     assert Index.load(index).meta["removed"] == 0
+
+
+def test_a_kind_that_was_asked_for_stays_or_the_index_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Images(5)
+    images.new(60)
+    index = tmp_path / "index"
+    Index.build(images.vectors(sorted(images.rows)), kind="hnsw", recall=0.9).save(index)
+    images.new(100)
+    assert change(index, images.vectors(sorted(images.rows))).rebuilt  # it has doubled
+    assert files.read_metadata(index).spec.kind == "hnsw"
+    before = contents(index)
+
+    def fails(*given: object) -> None:
+        raise RetrievalError("no index finds 90%")
+
+    images.new(400)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(RetrievalError, match=r"must be built anew.*left as it was: no index finds"),
+    ):
+        patch.setattr(maintenance, "build", fails)
+        change(index, images.vectors(sorted(images.rows)))
+    assert contents(index) == before
+
+
+def test_a_kind_that_becomes_another_is_said(tmp_path: Path) -> None:
+    images, said = Images(6), list[str]()
+    images.new(60)
+    index = tmp_path / "index"
+    Index.build(images.vectors(sorted(images.rows)), kind="hnsw", recall=0.9).save(index)
+    images.new(100)
+    requirements = requirements_of(0.9, None, "auto")
+    assert change(index, images.vectors(sorted(images.rows)), requirements=requirements, events=Events(said.append)).rebuilt
+    assert said[-1] == "the kind was hnsw, and is flat now: exact, and soon done with 160 vectors"
+
+
+def test_what_an_index_was_not_built_for_is_not_passed_over(embedded: Path, tmp_path: Path) -> None:
+    line = ("index", embedded, "--out", tmp_path / "i", "--sync", "--kind", "hnsw", "--recall", "0.9")
+    assert run(*line).returncode == 0
+    assert run(*line).returncode == 0
+    for option, value in (("--kind", "flat"), ("--recall", "0.95"), ("--metric", "l2"), ("--workload", "single")):
+        done = run(*line[:5], option, value)
+        assert (done.returncode, f"was built with {option} " in done.stderr, "--overwrite" in done.stderr) == (2, True, True)
 
 
 def test_another_encoders_features_are_refused_naming_both(tmp_path: Path) -> None:

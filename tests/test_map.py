@@ -115,11 +115,13 @@ def test_the_page_in_a_browser(embedded: Path, tmp_path: Path, size: tuple[int, 
 
 
 def test_the_command(embedded: Path, tmp_path: Path) -> None:
-    done = sslfeat("map", embedded, "--out", tmp_path / "a map", "--parquet", "--limit", "30", "--json")
+    files = [tmp_path / f"a map.{end}" for end in ("html", "png", "parquet")]
+    outs = [part for file in files for part in ("--out", file)]
+    done = sslfeat("map", embedded, *outs, "--limit", "30", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["images"], told["of"], sum(told["groups"].values())) == (30, 40, 30)
-    assert set(map(Path, told["files"].values())) == {tmp_path / f"a map.{end}" for end in ("html", "png", "parquet")}
+    assert list(map(Path, told["files"])) == files
     with Image.open(tmp_path / "a map.png") as image:
         assert len(image.convert("RGB").getcolors(1 << 24) or ()) > 10
     table = parquet.read_table(tmp_path / "a map.parquet")
@@ -128,10 +130,11 @@ def test_the_command(embedded: Path, tmp_path: Path) -> None:
         assert image.size == (96, 96)
 
     assert sslfeat("cluster", embedded, "-k", "3", "--out", tmp_path / "c").returncode == 0
-    command = ("map", embedded, "--out", tmp_path / "b", "--no-png", "--color", "cluster")
+    command = ("map", embedded, "--out", tmp_path / "b.html", "--overwrite", "--color", "cluster")
     done = sslfeat(*command, "--clusters", tmp_path / "c", "--json")
     assert set(json.loads(done.stdout)["groups"]) == {"cluster 000", "cluster 001", "cluster 002"}
     assert "sslfeat cluster" in sslfeat(*command, "--clusters", tmp_path / "none").stderr
-    assert "neither label nor cluster" in sslfeat(*command[:-1], "size").stderr
-    atlas = sslfeat("map", embedded, "--out", tmp_path / "d", "--no-png", "--atlas")
+    assert "'size' is not one of 'label', 'cluster'" in sslfeat(*command[:-1], "size").stderr
+    atlas = sslfeat("map", embedded, "--out", tmp_path / "d.html", "--atlas", cwd=tmp_path)
     assert "pip install embedding-atlas" in atlas.stderr
+    assert not (tmp_path / "d.html").exists()  # it looked before it worked

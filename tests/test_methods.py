@@ -51,7 +51,7 @@ def test_nt_xent_of_identical_and_of_perfect_projections() -> None:
 
 
 def test_rotation_views_are_exact_quarter_turns_of_one_image() -> None:
-    method = Rotation(build_backbone("resnet10_w4", 32), Rotation.Config())
+    method = Rotation(build_backbone("resnet10_w8", 32), Rotation.Config())
     views, turns = method.views(images(), generator())
     assert views.shape == (24, 3, 32, 32)
     assert turns.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6
@@ -65,7 +65,7 @@ def test_rotation_views_are_exact_quarter_turns_of_one_image() -> None:
 
 
 def test_rotation_loss_equals_mean_negative_log_likelihood() -> None:
-    method = Rotation(build_backbone("resnet10_w4", 32), Rotation.Config()).eval()
+    method = Rotation(build_backbone("resnet10_w8", 32), Rotation.Config()).eval()
     views, turns = method.views(images(), generator())
     with torch.no_grad():
         logits = method.head(method.encode(views)).double()
@@ -80,7 +80,7 @@ def test_rotation_loss_equals_mean_negative_log_likelihood() -> None:
 def test_simclr_pairs_the_two_views_of_an_image() -> None:
     """With every augmentation off, view i and view N + i are the same image, and the task is solved at once."""
     config = SimCLR.Config(jitter=0.0, gray=0.0, min_area=1.0)
-    method = SimCLR(build_backbone("resnet10_w4", 32), config).eval()
+    method = SimCLR(build_backbone("resnet10_w8", 32), config).eval()
     batch = torch.arange(0, 240, 30).view(8, 1, 1, 1).expand(8, 3, 32, 32).to(torch.uint8)
     views = method.views(batch, generator()).whole
     assert len(views) == 16

@@ -56,6 +56,12 @@ def two_convolutions(path: Path, outlier: float = 1.0) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No seconds are spent on timing where its result does not matter."""
+    monkeypatch.setattr(auto_precision, "SECONDS", 0.0)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("precision") / "images"
@@ -165,6 +171,19 @@ def test_no_image_that_ranges_are_taken_from_judges(images: Path, tmp_path: Path
     known = {image.tobytes() for image in seen[0]}
     assert (len(seen), len(judged), len(known), len(judged[0])) == (1, 1, 24, 96)
     assert not known & {image.tobytes() for image in judged[0]}
+
+
+def test_all_precisions_take_turns_with_float32(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[int] = []
+
+    def drawn(calls: list[object], laps: int, seconds: float) -> list[float]:
+        timed.append(len(calls))
+        return [1.2, 1.5, 1.1][: len(calls) - 1]
+
+    monkeypatch.setattr(auto_precision, "times_as_fast", drawn)
+    tried = settled(two_convolutions(tmp_path / "two.onnx"), images, "int8").precision["tried"]
+    assert timed == [1 + len(tried)]
+    assert [trial["speed"] for trial in tried.values()] == [1.2, 1.5][: len(tried)]
 
 
 class Rows:

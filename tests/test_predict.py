@@ -35,7 +35,7 @@ def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, t
     broken.write_bytes(b"no image")
     by_features = sslfeat("predict", tmp_path / "probe", embedded, "--json")
     assert by_features.returncode == 0, by_features.stderr
-    assert [row["labels"][0] for row in json.loads(by_features.stdout)] == wanted
+    assert [row["labels"][0] for row in json.loads(by_features.stdout)["predictions"]] == wanted
     out = tmp_path / "named.csv"
     by_images = sslfeat("predict", tmp_path / "probe", image_folder, broken, "--encoder", tiny, "--out", out, "-t", "2")
     assert by_images.returncode == 3, by_images.stderr
@@ -43,7 +43,7 @@ def test_probe_out_and_predict(embedded: Path, image_folder: Path, tiny: Path, t
     named = {row["path"]: row["label"].split(";")[0] for row in csv.DictReader(out.read_text().splitlines())}
     assert named == dict(zip(loaded.paths, wanted, strict=True))
     page = tmp_path / "page.html"
-    assert sslfeat("predict", tmp_path / "probe", embedded, "--html", page).returncode == 0
+    assert sslfeat("predict", tmp_path / "probe", embedded, "--out", page).returncode == 0
     assert f"{wanted[0]}: {wanted.count(wanted[0])} images" in page.read_text()
     assert str(image_folder.parent) not in page.read_text()
 
@@ -80,7 +80,7 @@ def test_encoders_are_compared_on_the_same_images(image_folder: Path, tiny: Path
     options = ("--encoder", tiny, "--encoder", other, "--work", tmp_path / "work")
     done = sslfeat("probe", image_folder, image_folder, *options, "--json")
     assert done.returncode == 0, done.stderr
-    first, second = json.loads(done.stdout)
+    first, second = json.loads(done.stdout)["encoders"]
     assert first["against_first"] is None
     difference = second["linear"]["top1"] - first["linear"]["top1"]
     assert second["against_first"]["difference"] == pytest.approx(difference)

@@ -15,7 +15,8 @@ from PIL import Image, ImageCms
 
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import decode
-from sslfeat.data.transforms import Preprocess, open_image, to_rgb
+from sslfeat.data.transforms import Preprocess, open_image
+from sslfeat.data.upright import to_rgb
 from sslfeat.errors import ImageError
 from tests.conftest import sslfeat
 
@@ -206,7 +207,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 images" in done.stderr and "left out by --exclude: 2 images" in done.stderr
     done = sslfeat("index", tmp_path / "a", "--exclude", "1.*", "--encoder", tiny, "--out", tmp_path / "index")
-    assert done.returncode == 0 and "1 images" in done.stderr, done.stderr
+    assert done.returncode == 0 and "1 image, encoder tiny" in done.stderr, done.stderr
     done = sslfeat("index", tmp_path / "f", "--exclude", "1.*", "--out", tmp_path / "other")
     assert done.returncode == 2 and "--exclude is for images" in done.stderr
 
@@ -217,7 +218,7 @@ def test_a_loose_image_beside_class_folders_takes_no_labels_away(tmp_path: Path,
     assert labels["loose.png"] is None
     assert [item.label for item in find_inputs([tmp_path / "p"])].count("cat") == 10
     done = sslfeat("embed", tmp_path / "p", "--encoder", tiny, "--out", tmp_path / "f")
-    assert "2 class folders; 1 images beside them have none" in done.stderr
+    assert "2 classes; without one: 1 image " in done.stderr
     folder_of(tmp_path / "p", "cat/old/1.png", *(f"loose{number}.png" for number in range(3)))
     again = [item.label for item in find_inputs([tmp_path / "p"])]
     assert (again.count("cat"), again.count("dog"), again.count(None)) == (10, 10, 5)

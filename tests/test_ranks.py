@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,8 @@ from torch.nn import functional
 
 from sslfeat.data.dataset import find_inputs
 from sslfeat.models.engine.data import Images, load_images
-from tests.on_ranks import CASES, made, outcome, views_of_all
+from tests.on_ranks import CASES, encoded, made, outcome, views_of_all
+from tests.processes import run_module
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +21,17 @@ def drawn(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Image
     return load_images(find_inputs([image_folder]), 32, tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="module")
+def found(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    run_module("tests.on_ranks", image_folder, folder)
+    return folder
+
+
 @pytest.fixture(scope="module", params=[2, 4])
-def ranks(
-    request: pytest.FixtureRequest, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, Tensor]]:
+def ranks(request: pytest.FixtureRequest, found: Path) -> list[dict[str, Tensor]]:
     """What each of the processes kept."""
-    out, world = tmp_path_factory.mktemp("ranks") / "kept", int(request.param)
-    command = [sys.executable, "-m", "tests.on_ranks"]
-    started = [
-        subprocess.Popen([*command, str(rank), str(world), str(image_folder), str(out)], stderr=subprocess.PIPE, text=True)
-        for rank in range(world)
-    ]
-    said = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * world, said
-    return [load_file(f"{out}.{rank}") for rank in range(world)]
+    return [load_file(found / f"{request.param}.{rank}") for rank in range(request.param)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -75,3 +71,19 @@ def test_what_ranks_compute_apart_is_made_equal(ranks: list[dict[str, Tensor]], 
         equal = {key.removeprefix("equal/"): value for key, value in kept.items() if key.startswith("equal/")}
         assert equal.keys() == first.keys()
         assert all(torch.equal(equal[name], first[name]) for name in first)
+
+
+def test_each_process_computes_its_share_of_the_features_and_all_have_all(ranks: list[dict[str, Tensor]], drawn: Images) -> None:
+    rows, count = encoded(drawn)
+    assert len(rows) == count
+    for kept in ranks:
+        assert torch.equal(kept["features/rows"], rows)
+    shares = [int(kept["features/own"]) for kept in ranks]
+    assert sum(shares) == count and max(shares) < 0.7 * count
+
+
+def test_the_others_wait_for_the_first_longer_than_torch_does(tmp_path: Path) -> None:
+    """And learn that it failed."""
+    run_module("tests.wait_on_ranks", tmp_path)
+    assert (tmp_path / "error-0").read_text() == "InputError: no such encoder"
+    assert (tmp_path / "error-1").read_text() == "TrainingError: the first process ended early: its own message says why"

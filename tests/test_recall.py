@@ -22,7 +22,7 @@ from sslfeat.retrieval.searcher import Searcher
 from sslfeat.retrieval.vectors import ArrayVectors, prepare, table
 
 ROWS, DIM, CLOUDS = 9000, 16, 12
-APPROXIMATE = ("ivf", "hnsw", "ivfpq")
+APPROXIMATE = ("ivf", "hnsw", "hnswsq", "ivfpq")
 
 
 @pytest.fixture(autouse=True)
@@ -249,7 +249,8 @@ def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pyt
 def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
     rows = prepare(clouds(500, 0)[0], "cosine")
     lots = np.where(np.arange(500) % 5 == 0, np.random.default_rng(0).random(500), np.nan)
-    for spec in (IndexSpec("ivf", nlist=4), IndexSpec("hnsw", hnsw_m=32), IndexSpec("ivfpq", nlist=1, pq_m=8), IndexSpec("flat")):
+    graphs = (IndexSpec(kind, hnsw_m=32) for kind in ("hnsw", "hnswsq"))
+    for spec in (IndexSpec("ivf", nlist=4), *graphs, IndexSpec("ivfpq", nlist=1, pq_m=8), IndexSpec("flat")):
         builder = Builder(spec, DIM, "cosine", tmp_path, rows)
         for part in range(0, 500, 100):
             builder.add(rows[part : part + 100], lots[part : part + 100])
@@ -266,6 +267,9 @@ def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
         if spec.kind == "ivf":
             index.make_direct_map()
         np.testing.assert_allclose(index.reconstruct_n(0, 500), rows, atol=1e-6)
+        if spec.kind == "hnswsq":  # its codes find the rows that its exact vectors compare
+            found = index.search(rows, 1, params=parameters(spec, {"efSearch": 64, "candidates": 2}, 1))[1][:, 0]
+            assert np.mean(found == np.arange(500)) > 0.98
         for file in tmp_path.iterdir():
             file.unlink()
 
@@ -316,8 +320,11 @@ def test_a_short_answer_is_asked_again_until_it_is_whole() -> None:
 
 def test_ladders_reach_as_deep_as_they_are_for() -> None:
     for depth in tuning.DEPTHS:
-        for name, spec in (("efSearch", IndexSpec("hnsw", hnsw_m=32)), ("candidates", IndexSpec("ivfpq", nlist=64, pq_m=8))):
-            tried = [settings[name] for ladder in spec.ladders(depth) for settings in ladder]
-            assert min(tried) >= min(depth, 1000)
-            assert max(tried) >= 6 * depth
+        graphs = [("efSearch", IndexSpec(kind, hnsw_m=32)) for kind in ("hnsw", "hnswsq")]
+        for name, spec in (*graphs, ("candidates", IndexSpec("ivfpq", nlist=64, pq_m=8))):
+            tried = [settings for ladder in spec.ladders(depth) for settings in ladder]
+            assert min(settings[name] for settings in tried) >= min(depth, 1000)
+            assert max(settings[name] for settings in tried) >= 6 * depth
+            if spec.kind == "hnswsq":  # what a walk does not look at cannot be compared
+                assert all(settings["efSearch"] >= settings["candidates"] for settings in tried)
         assert spec.ladders(depth)[-1][-1]["nprobe"] == 64

@@ -76,7 +76,7 @@ def test_without_labels_and_with_failures(image_folder: Path, tiny: Path, tmp_pa
     assert "failed: 1" in html
     assert "colored by cluster" in html
     assert "same file" in html
-    assert re.search(r"[1-9]\d* copies in \d+ groups", html)
+    assert re.search(r"1 copy in 1 group", html)
 
 
 def test_labels_of_a_table(embedded: Path, tmp_path: Path) -> None:
@@ -102,3 +102,15 @@ def test_what_makes_no_report(tiny: Path, tmp_path: Path) -> None:
     assert sslfeat("embed", tmp_path / "bad", "--encoder", tiny, "--out", tmp_path / "f").returncode == 3
     with pytest.raises(FeaturesError, match="holds no features"):
         report(tmp_path / "f")
+
+
+def test_how_far_it_is_never_goes_back(embedded: Path) -> None:
+    said: list[tuple[float, str]] = []
+    report(embedded, step=lambda share, part: said.append((share, part)))
+    shares = [share for share, _ in said]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1] <= 1) == (0, True)
+    assert [part for _, part in said if ":" not in part] == [
+        "encoder", "images", "probe", "figures without labels", "clusters", "map", "nearest neighbors", "duplicates",
+    ]  # fmt: skip
+    assert any(part.startswith("duplicates: compared") for _, part in said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.config import TrainConfig, with_defaults
 from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
 from sslfeat.models.method import Recipe
+from tests import doc_pages
 
 PLAIN_METHOD = '''
 import torch
@@ -140,12 +142,12 @@ def test_two_processes_train_as_one(config: TrainConfig, tmp_path: Path) -> None
     The method contrasts all images of a batch and normalizes over them; the ranks draw different randomness.
     """
     (tmp_path / "brightness.py").write_text(PAIRED_METHOD)
-    config = dataclasses.replace(config, backbone="resnet10_w4", steps=20)
+    config = dataclasses.replace(config, backbone="resnet10_w8", steps=20)
     train(dataclasses.replace(config, steps=0), tmp_path / "begin")
     train(config, tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
-    options = ["--backbone", "resnet10_w4", "--image-size", "32", "--batch-size", "8", "--steps", "20"]
-    options += ["--accelerator", "cpu", "--precision", "32-true"]
+    options = ["--backbone", "resnet10_w8", "--image-size", "32", "--batch-size", "8", "--steps", "20"]
+    options += ["--provider", "cpu", "--precision", "fp32"]
     program = [sys.executable, "-c", "from sslfeat.cli.app import main; main()"]
     finished = subprocess.run(
         [*command, *program, "train", config.method, *config.images, "--out", str(tmp_path / "two"), *options],
@@ -156,6 +158,7 @@ def test_two_processes_train_as_one(config: TrainConfig, tmp_path: Path) -> None
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("20 steps") == 1
+    assert not re.search(r"\[rank|Warning|Initializ", finished.stderr), finished.stderr
     assert difference(tmp_path / "one", tmp_path / "two", tmp_path / "begin") < 0.02
     one, two = (last_row(tmp_path / run / "metrics.csv") for run in ("one", "two"))
     assert one.keys() == two.keys()
@@ -164,6 +167,27 @@ def test_two_processes_train_as_one(config: TrainConfig, tmp_path: Path) -> None
     draws = [(tmp_path / f"draw-{rank}").read_text().split() for rank in (0, 1)]
     assert len(draws[0]) == len(draws[1]) == 20
     assert not set(draws[0]) & set(draws[1])
+
+
+def test_python_under_torchrun_is_quiet(image_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    """The lines of docs/scale.md, with a teacher: one process embeds for both and exports, and none says a word."""
+    page = next(page for page in doc_pages.PAGES if page.name == "scale.md")
+    code = next(block.text for block in doc_pages.blocks(page) if "run-of-several" in block.text)
+    settings = "backbone='resnet10_w8', accelerator='cpu', options={'others': 16}"
+    for said, instead in (
+        ('"simclr"', f'"distill", teacher="{tiny}"'),
+        ('"images/"', f'images="{image_folder}"'),
+        ('"run-of-several"', 'out="run"'),
+        ("minutes=60", f"steps=20, batch_size=8, image_size=32, {settings}"),
+    ):
+        assert code.count(said) == 1
+        code = code.replace(said, instead)
+    (tmp_path / "several.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "several.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(doc_pages.ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "several.onnx").is_file()
 
 
 def last_row(path: Path) -> dict[str, str]:
@@ -181,7 +205,7 @@ def test_ranks_take_equal_parts(config: TrainConfig, tmp_path: Path, monkeypatch
 
 def test_bf16_learns(config: TrainConfig, tmp_path: Path) -> None:
     seen: list[TrainProgress] = []
-    settings = dataclasses.replace(config, method="rotation", backbone="resnet10_w4", steps=20, precision="bf16-mixed")
+    settings = dataclasses.replace(config, method="rotation", backbone="resnet10_w8", steps=20, precision="bf16-mixed")
     train(settings, tmp_path / "run", reporter=Reporter(training=seen.append))
     assert 0 < seen[-1].figures["loss"] < 3
     assert all(tensor.dtype != torch.bfloat16 for tensor in load_file(tmp_path / "run" / "encoder.safetensors").values())
@@ -189,7 +213,7 @@ def test_bf16_learns(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_maps_of_one_pixel_stay_out_of_bf16_on_a_cpu() -> None:
     """There its convolutions with stride 2 leave parts of the gradient unwritten, which are 0 in truth."""
-    backbone = build_backbone("resnet10_w4", 32)
+    backbone = build_backbone("resnet10_w8", 32)
     kinds: dict[str, torch.dtype] = {}
     for name, module in backbone.named_modules():
         if name.endswith(("layer3", "layer4")):

@@ -92,7 +92,7 @@ def test_folders_side_by_side(tiny: Path, image_folder: Path, tmp_path: Path) ->
         assert sslfeat("embed", image_folder, "--encoder", tiny, "--out", tmp_path / name).returncode == 0
     table = sslfeat("score", tmp_path / "one", tmp_path / "two").stdout
     assert all(figure in table for figure in MEANING)
-    one, two = json.loads(sslfeat("score", tmp_path / "one", tmp_path / "two", "--json").stdout)
+    one, two = json.loads(sslfeat("score", tmp_path / "one", tmp_path / "two", "--json").stdout)["folders"]
     assert {**one, "folder": ""} == {**two, "folder": ""}
     assert one["images"] == 40
     features = Features.load(tmp_path / "one").embeddings
@@ -103,7 +103,7 @@ def test_folders_side_by_side(tiny: Path, image_folder: Path, tmp_path: Path) ->
     assert few.returncode == 0
     refused = sslfeat("score", tmp_path / "few")
     assert refused.returncode == 1
-    assert "1 images for 8 units" in refused.stderr
+    assert "1 image for 8 units" in refused.stderr
 
 
 def test_mean_ranks_are_counted_by_hand() -> None:
@@ -117,8 +117,10 @@ def test_mean_ranks_are_counted_by_hand() -> None:
 def test_several_encoders_are_ranked(embedded: Path) -> None:
     done = sslfeat("score", embedded, embedded)
     assert done.returncode == 0, done.stderr
-    assert f"predicted best: {embedded} and {embedded}" in done.stdout
-    assert "predicted best" not in sslfeat("score", embedded).stdout
+    assert f"lowest mean_rank: {embedded} and {embedded}, which tie" in done.stdout
+    assert done.stdout.splitlines()[0].split() == [str(embedded)] * 2  # columns and last line name the same thing
+    assert "best:" not in done.stdout + done.stderr
+    assert "lowest mean_rank" not in sslfeat("score", embedded).stdout
 
 
 def test_of_many_images_a_random_choice_is_measured(
@@ -129,7 +131,7 @@ def test_of_many_images_a_random_choice_is_measured(
 
     monkeypatch.setattr(command, "MEASURED", 20)
     command.score([embedded], as_json=True)
-    (found,) = json.loads(capsys.readouterr().out)
+    (found,) = json.loads(capsys.readouterr().out)["folders"]
     rows = sample(40, 20)
     assert rows.max() > 30
     assert (found["images"], found["of"]) == (20, 40)

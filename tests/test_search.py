@@ -28,18 +28,18 @@ def indexed(image_folder: Path, tiny: Path, tmp_path_factory: pytest.TempPathFac
 def test_an_image_finds_itself_and_an_id_does_not(indexed: Path, image_folder: Path, tmp_path: Path) -> None:
     image = sorted(image_folder.rglob("*.jpg"))[7]
     copy = shutil.copy(image, tmp_path / "a query.jpg")
-    first, second = json.loads(sslfeat("search", indexed, copy, image, "--top", "3", "--json").stdout)
+    first, second = json.loads(sslfeat("search", indexed, copy, image, "--top", "3", "--json").stdout)["queries"]
     assert first["hits"][0]["path"] == str(image)
     assert first["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert first["hits"] == second["hits"]
-    (by_id,) = json.loads(sslfeat("search", indexed, "--id", image, "-t", "3", "--json").stdout)
+    (by_id,) = json.loads(sslfeat("search", indexed, "--id", image, "-t", "3", "--json").stdout)["queries"]
     assert [hit["path"] for hit in by_id["hits"]][:2] == [hit["path"] for hit in first["hits"]][1:]
     assert first["hits"][0]["label"] == image.parent.name
 
 
 def test_output_as_paths_table_and_page(indexed: Path, image_folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "found.html"
-    table = sslfeat("search", indexed, image_folder / "circles", "--top", "2", "--html", page)
+    table = sslfeat("search", indexed, image_folder / "circles", "--top", "2", "--out", page)
     assert table.stdout.count("[") == 20
     html = page.read_text()
     assert html.count("<figure") == 30
@@ -57,7 +57,7 @@ def test_conditions_scores_and_broken_queries(indexed: Path, image_folder: Path,
     done = sslfeat("search", indexed, image, broken, "--where", "label=squares", "--where", "path!~*0.jpg", "--json")
     assert done.returncode == 3
     assert f"{broken}: " in done.stderr
-    (found,) = json.loads(done.stdout)
+    (found,) = json.loads(done.stdout)["queries"]
     assert {hit["label"] for hit in found["hits"]} == {"squares"}
     assert not any(hit["path"].endswith("0.jpg") for hit in found["hits"])
     nothing = sslfeat("search", indexed, image, "--min-score", "1.5")
@@ -69,7 +69,7 @@ def test_queries_from_features_and_from_another_encoder(indexed: Path, image_fol
     other = write_tiny(tmp_path / "other.onnx", seed=3)
     for name, encoder in (("same", tiny), ("other", other)):
         assert sslfeat("embed", image_folder / "stripes", "--encoder", encoder, "--out", tmp_path / name).returncode == 0
-    found = json.loads(sslfeat("search", indexed, tmp_path / "same", "--top", "1", "--json").stdout)
+    found = json.loads(sslfeat("search", indexed, tmp_path / "same", "--top", "1", "--json").stdout)["queries"]
     assert len(found) == 10
     assert all(answer["hits"][0]["path"] == answer["query"] for answer in found)
     refused = sslfeat("search", indexed, tmp_path / "other")
@@ -123,15 +123,15 @@ def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -
     page, features, new = str(tmp_path / "page.html"), indexed / "features", tmp_path / "i"
     for arguments, code, said in (
         (["search", indexed], 2, "give images to search with"),
-        (["search", indexed, "--id", "x", "--top", "0"], 2, "--top 0"),
-        (["search", indexed, "--id", next(image_folder.rglob("*.jpg")), "--html", page], 2, "--overwrite"),
+        (["search", indexed, "--id", "x", "--top", "0"], 2, "'--top' / '-t'"),
+        (["search", indexed, "--id", next(image_folder.rglob("*.jpg")), "--out", page], 2, "--overwrite"),
         (["search", tmp_path, "x.jpg"], 1, "is not an index"),
         (["search", indexed, "--id", "nowhere"], 1, "nowhere is not in the index"),
         (["search", indexed, "--id", os.fsdecode(b"caf\xe9.jpg")], 1, "is not in the index"),
         (["index", image_folder, "--out", image_folder], 1, "holds other files"),
         (["index", features, "--memory", "much", "--out", new], 2, "'much' cannot be read"),
-        (["index", features, "--kind", "lsh", "--out", new], 2, "'lsh' is unknown"),
-        (["index", features, "--metric", "hamming", "--out", new], 2, "'hamming' is unknown"),
+        (["index", features, "--kind", "lsh", "--out", new], 2, "'lsh' is not one of"),
+        (["index", features, "--metric", "hamming", "--out", new], 2, "'hamming' is not one of"),
         (["index", features, "--recall", "1.5", "--out", new], 2, "recall is 1.5"),
         (["index", image_folder, "--out", indexed, "--add", "--sync"], 2, "exclude each other"),
     ):
@@ -155,6 +155,16 @@ def test_a_name_that_is_no_text_is_found_by_its_bytes_and_as_it_is_shown(image_f
     for name in (os.fsdecode(raw), shown):
         done = sslfeat("search", tmp_path / "index", "--id", name, "--json")
         assert done.returncode == 0, done.stderr
-        (answer,) = json.loads(done.stdout)
+        (answer,) = json.loads(done.stdout)["queries"]
         assert len(answer["hits"]) == 2
         assert shown not in [hit["path"] for hit in answer["hits"]]
+
+
+def test_a_missing_query_does_not_stop_the_others(indexed: Path, image_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    image, gone = image_folder / "circles" / "circles-0000.jpg", tmp_path / "gone.jpg"
+    done = sslfeat("search", indexed, image, gone, "--id", "nothing.jpg", "--encoder", tiny, "--json")
+    assert done.returncode == 3
+    assert [answer["query"] for answer in json.loads(done.stdout)["queries"]] == [str(image)]
+    assert f"{gone}: {gone} does not exist" in done.stderr and "nothing.jpg is not in the index" in done.stderr
+    near = sslfeat("search", indexed, "--id", "circles/circles-0000.jpg")
+    assert (near.returncode, "did you mean '" in near.stderr) == (1, True)

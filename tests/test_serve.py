@@ -20,7 +20,11 @@ from tritonclient import http as triton
 
 from sslfeat import Encoder, Index
 from sslfeat.features.reader import Features
+from sslfeat.retrieval.vectors import COLUMNS
+from sslfeat.serving.collection import Generation
+from sslfeat.serving.points import Drawn
 from tests.conftest import TINY_DIM, TINY_SIZE, sslfeat, write_tiny
+from tests.drawn_rows import MADE_BY, described, drawn
 from tests.serving import Running, make_classifier, make_index, running
 
 JPEG = {"content-type": "image/jpeg"}
@@ -126,6 +130,7 @@ def test_searches_find_what_the_library_finds(client: httpx.Client, images: list
         "path": str(image),
         "score": pytest.approx(1),
         "label": image.parent.name,
+        "metadata": {},
     }
     for body in ({"id": found[0]["id"]}, {"path": str(image)}):
         others = client.post("/v1/search", json={**body, "top": 4}).json()["hits"]
@@ -140,6 +145,18 @@ def test_searches_find_what_the_library_finds(client: httpx.Client, images: list
     assert all(hit["label"] == "squares" and not hit["path"].endswith("0.jpg") for hit in some)
     query = {"where": "label=squares", "min_score": "2"}
     assert client.post("/v1/search", params=query, files={"images": image.read_bytes()}).json() == {"hits": []}
+
+
+def test_hits_say_what_a_list_says_of_their_images(tmp_path: Path) -> None:
+    rows = described(drawn(20))
+    Index.build(rows).save(tmp_path / "index")
+    served = Generation(tmp_path / "index", MADE_BY, Drawn())
+    hits = served.search(rows.embeddings[0], 20, ["year=7"], None)
+    table = {row["path"]: row for row in rows.columns.to_pylist() if row["year"] == "7"}
+    assert {hit["path"] for hit in hits} == set(table)
+    for hit in hits:
+        known = {name: text for name, text in table[hit["path"]].items() if text is not None and name not in COLUMNS}
+        assert hit["metadata"] == known
 
 
 def test_thumbnails_show_indexed_images_and_nothing_else(client: httpx.Client, images: list[Path], tmp_path: Path) -> None:
@@ -248,7 +265,7 @@ def test_changed_files_are_not_shown_and_a_map_can_be_given(
     folder, index = tmp_path / "images", tmp_path / "index"
     shutil.copytree(image_folder, folder)
     assert sslfeat("index", folder, "--encoder", tiny, "--out", index).returncode == 0
-    drawn = sslfeat("map", index / "features", "--out", tmp_path / "map", "--parquet", "--no-png")
+    drawn = sslfeat("map", index / "features", "--out", tmp_path / "map.parquet")
     assert drawn.returncode == 0, drawn.stderr
     changed, gone, linked = (folder / path.relative_to(image_folder) for path in images[:3])
     shutil.copy(images[5], changed)

@@ -35,22 +35,22 @@ def lasso(page: Page, reach: float = 0.49) -> None:
 
 
 @pytest.mark.parametrize("page", LOOKS[1:2], indirect=True, ids=str)
-def test_a_hundred_thousand_points_are_drawn_at_once(page: Page) -> None:
-    frame, lassoed, taken = page.evaluate("""async () => {
+def test_a_hundred_thousand_points_are_drawn_and_taken_at_once(page: Page) -> None:
+    drawn, taken = page.evaluate("""async () => {
       const { Plane } = await import("/plane.js"), canvas = document.createElement("canvas"), count = 100_000;
       Object.assign(canvas.style, { display: "block", width: "1168px", height: "675px" });
       document.body.append(canvas);
       const some = (n) => Float32Array.from({ length: n }, () => Math.random() + Math.random() + Math.random());
       const group = Uint8Array.from({ length: count }, (_, n) => n % 20), colors = Array(20).fill("#4477aa");
       const plane = new Plane(canvas, { x: some(count), y: some(count), group, colors });
-      const took = (act) => { const began = performance.now(); act(); return performance.now() - began; };
-      const frames = Array.from({ length: 20 }, () => took(() => plane.draw())).sort((a, b) => a - b);
-      const lasso = took(() => plane.lasso([[-9, -9], [1177, -9], [1177, 684], [-9, 684]]));
-      return [frames[10], lasso, plane.mask.reduce((sum, one) => sum + one, 0)];
+      plane.draw();
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      const drawn = data.reduce((sum, value, at) => sum + (at % 4 === 3 && value > 0), 0);
+      plane.lasso([[-9, -9], [1177, -9], [1177, 684], [-9, 684]]);
+      return [drawn, plane.mask.reduce((sum, one) => sum + one, 0)];
     }""")
+    assert drawn > 10_000
     assert taken == 100_000
-    assert frame < 25
-    assert lassoed < 250
 
 
 def test_a_lasso_takes_images_as_gallery_names_and_table(page: Page) -> None:

@@ -26,8 +26,8 @@ PREPROCESS = Preprocess(resize=16, size=16)
 HOSTILE = """
 import os, signal, time
 from sslfeat.data import decode_worker as decoder
-read = decoder.read_file
-def read_file(path):
+read = decoder.read_local
+def read_local(path):
     if b"segv" in path: os.kill(os.getpid(), signal.SIGSEGV)
     if b"kill" in path: os.kill(os.getpid(), signal.SIGKILL)
     if b"exit" in path: os._exit(7)
@@ -35,7 +35,7 @@ def read_file(path):
     if b"bloat" in path: bytearray(4 << 30)
     if b"print" in path: print("a codec prints", flush=True); os.write(1, b"and writes")
     return read(path)
-decoder.read_file = read_file
+decoder.read_local = read_local
 decoder.main()
 """
 

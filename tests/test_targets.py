@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,13 +23,12 @@ from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
 from sslfeat import Encoder
-from sslfeat.cli.export import TARGETS as HELP
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.holdout import draw_panel
 from sslfeat.data.sampling import decode_all
 from sslfeat.data.synthetic import draw_samples
 from sslfeat.data.transforms import Preprocess
-from sslfeat.errors import EncoderFileError, ExportError, InputError, ParityError
+from sslfeat.errors import EncoderFileError, ExportError, InputError, MissingExtraError, ParityError
 from sslfeat.export import compare as comparing
 from sslfeat.export import convert as module
 from sslfeat.export.artifact import ABOUT
@@ -35,16 +36,19 @@ from sslfeat.export.backends import open_artifact
 from sslfeat.export.convert import ExportRequest, convert
 from sslfeat.export.gates import Agreement, Drop, drop_of, judge, likeness
 from sslfeat.export.runner import measure
-from sslfeat.export.sources import Origin, origin
+from sslfeat.export.sources import Origin, origin, random_origin
 from sslfeat.export.targets.base import FP32, INT8, Source, Target, TargetCheck
 from sslfeat.export.targets.registry import TARGETS, find_target
 from sslfeat.inference import quantization
-from sslfeat.inference.onnx_model import read_encoder_file
+from sslfeat.inference.encoder import gpu_count
+from sslfeat.inference.onnx_model import read_encoder_file, with_card
 from sslfeat.inference.quantization import ways
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.trainer import train
+from sslfeat.numerics.similarity import cosines
 from tests.browser import needs_browser
 from tests.conftest import contents, sslfeat
+from tests.test_profiles import wide_gamut
 
 FLOOR = {"int8": 0.999, "openvino-int8": 0.999, "fp16": 0.9995, "openvino-fp16": 0.9995}
 KINDS = ("resnet", "vit")
@@ -109,11 +113,13 @@ def test_every_target_gives_the_features(
 
 @pytest.mark.parametrize("name", NOT_RUN)
 def test_what_cannot_run_here_says_so(name: str, origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
-    report = convert(origins("resnet"), ExportRequest(name, tmp_path / "made", [str(many)]))
+    stages: list[str] = []
+    report = convert(origins("resnet"), ExportRequest(name, tmp_path / "made", [str(many)]), stages.append)
     assert report.likeness is None
+    assert not any("comparing" in text for text in stages)
     about = json.loads((tmp_path / "made" / ABOUT).read_text())
     assert about["unrun"] == TARGETS[name].unrun != ""
-    with pytest.raises(EncoderFileError, match="does not run here"):
+    with pytest.raises(EncoderFileError, match=r"does not run here .*folders of these targets: ort, openvino"):
         open_artifact(tmp_path / "made")
 
 
@@ -136,11 +142,39 @@ def test_a_browser_gives_the_features(origins: Callable[[str], Origin], many: Pa
     assert report.likeness is not None
     assert report.likeness.cosine > 0.99999
     assert report.likeness.images == 64
+    assert report.remark.startswith("in chrom")
+    assert "16 files decoded by it" in report.remark
     names = {path.name for path in (tmp_path / "page").iterdir()}
     assert {"index.html", "app.mjs", "encoder.mjs", "encoder.onnx", "samples.json", "card.json", "target.json"} <= names
-    assert not any(name.startswith("check") for name in names)
+    assert not any(name.startswith("check-") or name == "check.html" for name in names)
+    done = subprocess.run(["node", tmp_path / "page" / "check.mjs"], capture_output=True, text=True, check=False)  # npm has it
+    assert re.search(r"^encoder\.onnx: cosine (1\.0|0\.9999)", done.stdout), done.stderr
+    assert done.returncode == 0
+    html = (tmp_path / "page" / "index.html").read_text()
+    assert f"<title>{origins('vit').file.card.name}</title>" in html
+    assert f"Weights: {origins('vit').file.card.license}. Training images: " in html
+    assert "{{" not in html
     with pytest.raises(ExportError, match="not the dist folder"):
         convert(origins("vit"), ExportRequest("web", tmp_path / "more", [str(many)], web_runtime=tmp_path))
+
+
+@needs_browser
+@pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm to fetch onnxruntime-web with")
+def test_a_browser_converts_color_profiles_as_embed_does(origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for number, path in enumerate(sorted(many.rglob("*.jpg"))[:12]):
+        with Image.open(path) as image:
+            image.save(wide / f"{number}.jpg", icc_profile=wide_gamut(), quality=90)
+    source = origins("resnet")
+    report = convert(source, ExportRequest("web", tmp_path / "page", [str(wide)], allow=True))
+    assert "10 files decoded by it" in report.remark  # of 12, two are kept to take ranges from
+    assert report.likeness is not None
+    assert report.likeness.cosine > 0.999
+    encoder = Encoder(source.file, provider="cpu")
+    bare = [np.asarray(Image.open(path)) for path in sorted(wide.iterdir())]  # the profile is lost: other features
+    wanted, other = np.stack(list(encoder.embed(sorted(wide.iterdir())))), np.stack(list(encoder.embed(bare)))
+    assert float(cosines(wanted, other).min()) < 0.999
 
 
 def test_triton_and_trtexec_know_the_shapes(origins: Callable[[str], Origin], many: Path, tmp_path: Path) -> None:
@@ -166,7 +200,7 @@ def spoilt(by: float) -> Target:
             if values.dtype == np.float32 and values.size > 50:
                 off = values + by * values.std() * rng.normal(size=values.shape)
                 tensor.CopyFrom(numpy_helper.from_array(off.astype(np.float32), tensor.name))
-        out.write_bytes(model.SerializeToString())
+        out.write_bytes(with_card(model, source.file.card))
 
     return Target("spoilt", "for a test", INT8, make, "onnx")
 
@@ -220,10 +254,6 @@ def test_int8_is_the_way_that_holds(
     assert quantization.best_int8(file.data, pixels) == file.data
 
 
-def test_the_help_names_every_target() -> None:
-    assert HELP.replace(" ", "").split(",") == ["onnx", *TARGETS]
-
-
 def test_gates_are_what_they_say() -> None:
     like = Agreement(images=60, cosine=0.99995, max_abs_diff=2e-3, scale=10, overlap=0.94)
     assert [(v.figure, v.passed) for v in judge(FP32, like, None)] == [("cosine", False), ("max abs diff", False)]
@@ -231,6 +261,9 @@ def test_gates_are_what_they_say() -> None:
     assert {v.figure: v.passed for v in found} == {
         "cosine": True, "overlap@10": False, "kNN drop": True, "linear probe drop": False,
     }  # fmt: skip
+    few = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    with pytest.raises(ExportError, match="6 images are too few to judge by: 8 are needed that can be read and all differ"):
+        likeness(few, [few])
     with pytest.raises(ExportError, match="give 63 or more"):
         judge(INT8, dataclasses.replace(like, images=49), None)
 
@@ -397,18 +430,66 @@ def test_the_command(image_folder: Path, tiny: Path, many: Path, tmp_path: Path)
     done = sslfeat("export", tiny, "--target", "ort", "--images", many, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["likeness"]["overlap"] == 1
-    compared = sslfeat("compare", tiny, out, "--images", image_folder, "--show", "2", "--html", tmp_path / "p.html")
+    compared = sslfeat("compare", tiny, out, "--images", image_folder, "--show", "2", "--out", tmp_path / "p.html")
     assert "overlap@10     1.0000" in compared.stdout
     assert (tmp_path / "p.html").read_text().count("<figure>") == 2
-    timed = sslfeat("bench", out, "--seconds", "0.01", "--threads", "1", "--batch", "1,2", "--json")
-    assert [(row["provider"], row["batch"]) for row in json.loads(timed.stdout)] == [("onnxruntime", 1), ("onnxruntime", 2)]
-    assert "without its torch weights" in sslfeat("export", tiny, "--target", "ncnn", "--out", tmp_path / "n").stderr
-    assert "onnx-full      images of any size in" in sslfeat("export", tiny, "--target", "magic").stderr
+    timed = sslfeat("bench", out, "--seconds", "0.01", "--threads", "1", "--batch-size", "1", "--batch-size", "2", "--json")
+    assert [(row["provider"], row["batch_size"]) for row in json.loads(timed.stdout)["settings"]] == [
+        ("onnxruntime", 1),
+        ("onnxruntime", 2),
+    ]
+    refused = sslfeat("export", tiny, "--target", "ncnn", "--out", tmp_path / "n").stderr  # it is of random weights
+    assert "is made from torch weights" in refused
+    assert "give --random-init" in refused
+    header_first = sslfeat("bench", tiny, "--provider", "cuda") if not gpu_count() else None
+    if header_first is not None:
+        assert "no NVIDIA GPU is visible here" in header_first.stderr
+        assert header_first.stdout == ""
+    assert "did you mean 'openvino'?" in sslfeat("export", tiny, "--target", "openvno").stderr
+    folder = sslfeat("export", many, "--target", "int8")
+    assert (folder.returncode, f"--images {many}" in folder.stderr) == (2, True), folder.stderr
     assert "another --target" in sslfeat("export", tiny).stderr
     diagnosis = json.loads(sslfeat("doctor", "--json").stdout)
     assert {"name": "provider cpu", "state": "works"}.items() <= diagnosis["checks"][0].items()
     with pytest.raises(InputError):
         find_target("magic")
+
+
+def test_random_weights_go_to_any_target(many: Path, tmp_path: Path) -> None:
+    done = sslfeat(
+        "export", "--random-init", "resnet10_w8", "--image-size", "32", "--target", "ncnn", "--images", many, "--out",
+        tmp_path / "n",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    again = random_origin("resnet10_w8", 32, 0, "again", [str(many)])
+    wanted = Encoder(again.file, provider="cpu").run(pixels)
+    np.testing.assert_allclose(open_artifact(tmp_path / "n").run(pixels), wanted, atol=1e-3 * float(np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize(("method", "cure"), [("adopted", "take a target that is made from an encoder file"), ("simclr", "run")])
+def test_without_weights_what_works_is_named(method: str, cure: str, tiny: Path) -> None:
+    file = read_encoder_file(tiny)
+    trained = dataclasses.replace(file.card.training, steps=9 if method == "simclr" else 0)
+    file = dataclasses.replace(file, card=dataclasses.replace(file.card, method=method, training=trained))
+    with pytest.raises(ExportError, match=cure) as raised:
+        Source(file, None, np.zeros((0, 8, 8, 3), np.uint8)).torch()
+    assert ("give its training run" in str(raised.value)) == (method == "simclr")
+
+
+def test_info_says_which_gates_an_encoder_file_passed(
+    origins: Callable[[str], Origin], many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TARGETS, "int8", dataclasses.replace(spoilt(0.3), name="int8"))
+    out = tmp_path / "small.onnx"
+    report = convert(origins("resnet"), ExportRequest("int8", out, [str(many)], allow=True))
+    assert report.overridden
+    about = json.loads(sslfeat("info", out, "--json").stdout)["about"]["target"]
+    assert (about["target"], about["overridden"]) == ("int8", report.overridden)
+    told = sslfeat("info", out).stdout
+    assert f"exported to int8 from the encoder {origins('resnet').file.fingerprint[:12]}" in told
+    assert f"  {report.overridden[0]}; overridden by --allow\n" in told
+    assert "target" not in json.loads(sslfeat("info", "sslfeat-small", "--json").stdout)["about"]
 
 
 def test_the_shipped_encoder_has_its_weights() -> None:
@@ -421,3 +502,15 @@ def test_the_shipped_encoder_has_its_weights() -> None:
     with torch.inference_mode():
         found = source.weights()(torch.from_numpy(pixels)).numpy()
     assert found == pytest.approx(reference(source, pixels), abs=1e-4)
+
+
+def test_what_a_target_needs_is_looked_for_first(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sslfeat.export.targets import base
+
+    assert {TARGETS[name].needs[0] for name in ("openvino", "ncnn", "executorch", "litert", "coreml")} == {
+        "openvino", "ncnn", "executorch", "litert", "coreml",
+    }  # fmt: skip
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="'openvino'"):
+        TARGETS["openvino-int8"].check_packages()
+    TARGETS["int8"].check_packages()

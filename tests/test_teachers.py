@@ -126,7 +126,7 @@ def test_the_average_is_kept_if_asked_for(name: str, average: bool, image_folder
     assert (method.exported is method.encoder) is not average
     assert (method.exported is method.teacher.parts[1]) is average
     options = {"keep_average": str(average), "momentum": "0.5"}
-    config = TrainConfig(name, (str(image_folder),), "resnet10_w4", 32, 8, steps=3, accelerator="cpu", options=options)
+    config = TrainConfig(name, (str(image_folder),), "resnet10_w8", 32, 8, steps=3, accelerator="cpu", options=options)
     train(config, tmp_path / "run")
     kept, whole = (load_file(tmp_path / "run" / file) for file in ("encoder.safetensors", "last.ckpt"))
     source = "module.teacher.parts.1." if average else "module.encoder."

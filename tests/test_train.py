@@ -22,7 +22,7 @@ from sslfeat.models.engine.data import Order
 from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
 from tests.conftest import sslfeat
 
-TINY_RUN = ("--backbone", "resnet10_w4", "--image-size", "32", "--batch-size", "8", "--accelerator", "cpu")
+TINY_RUN = ("--backbone", "resnet10_w8", "--image-size", "32", "--batch-size", "8", "--provider", "cpu")
 TOY = '''
 """A toy: say whether an image was turned upside down."""
 import torch
@@ -51,7 +51,7 @@ class UpsideDown(Method):
 
 @pytest.fixture(scope="module")
 def config(image_folder: Path) -> TrainConfig:
-    return TrainConfig("simclr", (str(image_folder),), "resnet10_w4", image_size=32, batch_size=8, steps=12, accelerator="cpu")
+    return TrainConfig("simclr", (str(image_folder),), "resnet10_w8", image_size=32, batch_size=8, steps=12, accelerator="cpu")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -90,7 +90,7 @@ def test_killed_or_interrupted_by_the_command_line(image_folder: Path, tmp_path:
     assert again.returncode == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     with (tmp_path / "cut" / "metrics.csv").open(newline="") as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(20, 121, 20))
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [1, *range(20, 121, 20)]
 
 
 def test_the_run_folder_holds_what_reproduces_it(config: TrainConfig, tmp_path: Path) -> None:
@@ -207,3 +207,32 @@ def test_an_epoch_visits_every_image_once_and_epochs_differ() -> None:
     assert epochs[0] != epochs[1]
     assert list(Order(40, 8, seed=0).indices(7)) == list(order.indices(7))
     assert list(Order(40, 8, seed=1).indices(7)) != list(order.indices(7))
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(1, [1]), (5, [1, 5]), (20, [1, 20]), (23, [1, 20, 23])])
+def test_the_first_and_the_last_step_have_a_row(config: TrainConfig, tmp_path: Path, steps: int, rows: list[int]) -> None:
+    train(dataclasses.replace(config, steps=steps), tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == rows
+
+
+def test_strict_fails_before_the_first_step(image_folder: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(image_folder, images)
+    (images / "broken.jpg").write_bytes(b"broken")
+    done = sslfeat("train", "rotation", images, "--out", tmp_path / "run", *TINY_RUN, "--steps", "2", "--strict")
+    assert done.returncode == 1
+    assert "1 image cannot be read, which --strict makes an error: " in done.stderr
+    assert "broken.jpg" in done.stderr
+    assert not list(tmp_path.glob("run/*.ckpt"))
+
+
+def test_seconds_are_of_all_sessions(config: TrainConfig, tmp_path: Path) -> None:
+    """A resume of a run that is finished takes no step: its seconds are those before."""
+    first = train(config, tmp_path / "run")
+    assert first.seconds > 0
+    assert first.looking > 0
+    again = train(config, tmp_path / "run", resume=True)
+    assert again.steps == first.steps
+    assert again.seconds >= first.seconds - 1e-3
+    assert again.looking > 0

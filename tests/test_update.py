@@ -351,3 +351,16 @@ def test_repair_and_update_by_command(tiny: Path, images: Path, tmp_path: Path) 
     assert updated.returncode == 3
     assert "since the last run: 2 new" in updated.stderr
     assert sslfeat("verify", tmp_path / "f", "--sources").returncode == 0
+
+
+def test_another_version_says_what_to_do(tiny: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, inputs = Encoder.load(tiny, "cpu", 1), find_inputs([image_folder])[:2]
+    embed_to_folder(encoder, inputs, tmp_path / "f")
+    monkeypatch.setattr("onnxruntime.__version__", "0.1")
+    with pytest.raises(
+        FeaturesError, match=r"versions\.onnxruntime.*now it is '0\.1': pip install onnxruntime\S*==.* --overwrite"
+    ):
+        embed_to_folder(encoder, inputs, tmp_path / "f")
+    monkeypatch.setattr("sslfeat.inference.diagnostics.installed_version", lambda name: "1")
+    with pytest.raises(FeaturesError, match=r"installed over one another, which may be why \(pip uninstall -y "):
+        embed_to_folder(encoder, inputs, tmp_path / "f")

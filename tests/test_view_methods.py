@@ -31,7 +31,7 @@ def batch(n: int = 6, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator(9))
 
 
-def config(name: str, image_folder: Path, backbone: str = "resnet10_w4", steps: int = 4, **options: str) -> TrainConfig:
+def config(name: str, image_folder: Path, backbone: str = "resnet10_w8", steps: int = 4, **options: str) -> TrainConfig:
     if name == "distill":
         options["teacher"] = "sslfeat-small"
     return TrainConfig(name, (str(image_folder),), backbone, 32, 8, steps=steps, accelerator="cpu", options=options)
@@ -120,7 +120,7 @@ def test_prototypes_rest_at_first(name: str) -> None:
     """For 3 % of the run; the rest of the head does not."""
     torch.manual_seed(0)
     kind: Any = find_method(name)
-    method: Any = kind(build_backbone("resnet10_w4", 32), kind.Config(prototypes=12))
+    method: Any = kind(build_backbone("resnet10_w8", 32), kind.Config(prototypes=12))
     for share, moves in ((0.0, False), (0.029, False), (0.031, True)):
         method.share = share
         method.zero_grad()
@@ -132,11 +132,11 @@ def test_prototypes_rest_at_first(name: str) -> None:
 def test_a_contrast_of_no_images_is_refused() -> None:
     """A tenth of a batch of 6 is none, and among one image there is nothing to contrast."""
     for share, count in ((0.1, 6), (0.25, 4)):
-        method = build_method(TrainConfig("simclr", (), "resnet10_w4", 32, options={"keep_color": str(share)}))
+        method = build_method(TrainConfig("simclr", (), "resnet10_w8", 32, options={"keep_color": str(share)}))
         with pytest.raises(UsageError, match="keep_color"):
             method(batch(count), generator())
 
 
 def test_one_view_differs_from_none() -> None:
     with pytest.raises(UsageError, match="aware"):
-        build_method(TrainConfig("distill", (), "resnet10_w4", 32, options={"aware": "1"}))
+        build_method(TrainConfig("distill", (), "resnet10_w8", 32, options={"aware": "1"}))

@@ -24,7 +24,7 @@ from sslfeat.models.methods.rotation import Rotation
 
 @pytest.fixture
 def config(image_folder: Path) -> TrainConfig:
-    return TrainConfig("rotation", (str(image_folder),), "resnet10_w4", 32, batch_size=8, steps=20, accelerator="cpu")
+    return TrainConfig("rotation", (str(image_folder),), "resnet10_w8", 32, batch_size=8, steps=20, accelerator="cpu")
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -22,4 +22,4 @@ def batch(n: int = 6, size: int = 32) -> Tensor:
 def made(name: str = "simclr", size: int = 32, **options: Any) -> Any:
     torch.manual_seed(0)
     kind = find_method(name)
-    return kind(build_backbone("resnet10_w4", size), kind.Config(**options))
+    return kind(build_backbone("resnet10_w8", size), kind.Config(**options))

@@ -49,9 +49,11 @@ def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> En
         AdoptRequest.std,
         AdoptRequest.scale,
     ):
-        raise UsageError("its input is uint8, so it scales and normalizes inside: leave --mean, --std and --config out")
+        raise UsageError("its input is uint8, so it scales and normalizes inside: leave --mean, --std and --preprocessor out")
     reference, shape = _reference(model, request, pixels)
-    layer, graph = (name.removeprefix(PREFIX) for name in (embedding_port(model, request).name, model.graph.name))
+    layer, graph = (
+        name.removeprefix(PREFIX) for name in (embedding_port(model, request.output, request.pool).name, model.graph.name)
+    )
     card = Card(
         name=request.name, method="adopted", backbone=graph or "unnamed", layer=layer,
         dim=reference.shape[1], preprocess=request.preprocess, training_data=UNKNOWN, license=request.license,
@@ -105,7 +107,7 @@ def _reference(model: onnx.ModelProto, request: AdoptRequest, pixels: Pixels) ->
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     mean, std = (np.array(values, np.float32) for values in (request.mean, request.std))
     kind = port.type.tensor_type.elem_type
-    output = embedding_port(model, request).name
+    output = embedding_port(model, request.output, request.pool).name
     try:
         session = onnxruntime.InferenceSession(free_batch(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
         rows = []
@@ -158,7 +160,7 @@ def _wrapped(model: onnx.ModelProto, request: AdoptRequest, dim: int, shape: tup
     graph, size = made.graph, request.preprocess.size
     port, last = image_port(made, size)
     into, constants = _way_in(port, last, request)
-    out = _way_out(embedding_port(made, request).name, shape, request.pool)
+    out = _way_out(embedding_port(made, request.output, request.pool).name, shape, request.pool)
     nodes = [*into, *graph.node, *out]
     for part in (graph.node, graph.input, graph.output, graph.value_info):
         del part[:]

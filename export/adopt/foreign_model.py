@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import TensorProto, compose, version_converter
 
-from sslfeat.data.transforms import FILTERS, Preprocess
-from sslfeat.errors import EncoderFileError, InputError, UsageError
+from sslfeat.data.transforms import CROPS, FILTERS, Preprocess
+from sslfeat.errors import EncoderFileError, UsageError
+from sslfeat.export.adopt.towers import image_part
 from sslfeat.inference.backends import brief
 from sslfeat.inference.model_card import CARD_KEY
 from sslfeat.inference.onnx_model import MAX_BYTES, parse_model
@@ -19,7 +17,6 @@ from sslfeat.inference.onnx_model import MAX_BYTES, parse_model
 POOLS = ("none", "cls", "mean")
 OLDEST_OPSET = 13
 PREFIX = "model."
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 FED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8)
 OWN_RANGES = "DynamicQuantizeLinear"  # the operator that takes its range from whatever is in the batch
 
@@ -46,49 +43,17 @@ class AdoptRequest:
             raise UsageError(f"pool {self.pool!r} is unknown: {', '.join(POOLS)}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
             raise UsageError(f"mean {self.mean} and std {self.std} are three numbers each, std above 0")
+        if self.scale == 1 and max(*self.mean, *self.std) > 1:
+            raise UsageError(
+                f"mean {self.mean} and std {self.std} must be 1 or less, as pixels are from 0 to 1",
+                "divide values from 0 to 255 by 255",
+            )
         if self.preprocess.filter not in FILTERS:
             raise UsageError(f"filter {self.preprocess.filter!r} is unknown: {', '.join(FILTERS)}")
         if not 1 <= self.preprocess.size <= self.preprocess.resize:
             raise UsageError(f"size {self.preprocess.size} must be from 1 to resize, {self.preprocess.resize}")
-
-
-def read_preprocessor(file: Path) -> dict[str, Any]:
-    """Fields of an AdoptRequest from a ``preprocessor_config.json`` of transformers. Raises InputError.
-
-    Also for one that stretches images to a square: here they keep their shape, and other features would come of it.
-    """
-    try:
-        config = json.loads(file.read_bytes())
-        size, crop = _side(config["size"]), config.get("crop_size")
-        cropped = bool(crop) and config.get("do_center_crop", True)
-        if not cropped or (isinstance(config["size"], dict) and "shortest_edge" not in config["size"]):
-            raise InputError(
-                f"{file} stretches images to a square, which sslfeat does not: to keep their shape and cut the center "
-                f"instead, with other features of images that are not square, give --size {size}, --mean and --std"
-            )
-        cut = _side(crop)
-        resample = RESAMPLE.get(config.get("resample", 3))
-        normal = config.get("do_normalize", True)
-        scale = float(config.get("rescale_factor", 1 / 255)) * 255 if config.get("do_rescale", True) else 255.0
-        return {
-            "preprocess": Preprocess(max(size, cut), cut, str(resample)),
-            "mean": tuple(map(float, config["image_mean"])) if normal else (0.0, 0.0, 0.0),
-            "std": tuple(map(float, config["image_std"])) if normal else (1.0, 1.0, 1.0),
-            "scale": scale,
-        }
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no preprocessor_config.json that can be followed: {error!r}") from error
-
-
-def _side(size: Any) -> int:
-    if isinstance(size, int):
-        return size
-    sides = {int(value) for key, value in size.items() if key in ("shortest_edge", "height", "width")}
-    if len(sides) != 1:
-        raise ValueError(f"the size {size} is not one side")
-    return sides.pop()
+        if self.preprocess.crop not in CROPS:
+            raise UsageError(f"crop {self.preprocess.crop!r} is unknown: {', '.join(CROPS)}")
 
 
 def read_foreign(data: bytes) -> onnx.ModelProto:
@@ -113,8 +78,25 @@ def read_foreign(data: bytes) -> onnx.ModelProto:
     return renamed
 
 
-def image_port(model: onnx.ModelProto, size: int) -> tuple[onnx.ValueInfoProto, bool]:
-    """The image's input, and whether its channels come last."""
+def side_of(data: bytes, output: str | None, pool: str) -> int | None:
+    """The side in px of the images that a foreign model takes; None if any goes in.
+
+    Raises EncoderFileError, UsageError for a model that is refused, and for an ``output`` or ``pool`` that it does not have.
+    """
+    model = image_part(read_foreign(data), None if output is None else PREFIX + output)
+    port, last = image_port(model, None)
+    rank = len(embedding_port(model, output, pool).type.tensor_type.shape.dim)
+    if rank and pool != "none" and rank not in (3, 4):
+        raise EncoderFileError(f"its output has {rank} axes, which pool {pool!r} does not make an embedding of: leave --pool out")
+    return _shape(port)[1 if last else 2]
+
+
+def _shape(port: onnx.ValueInfoProto) -> list[int | None]:
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in port.type.tensor_type.shape.dim]
+
+
+def image_port(model: onnx.ModelProto, size: int | None) -> tuple[onnx.ValueInfoProto, bool]:
+    """The image's input, and whether its channels come last; it must take squares of ``size`` px (None: of any)."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [port for port in model.graph.input if port.name not in weights]
     names = [port.name.removeprefix(PREFIX) for port in inputs]
@@ -123,29 +105,31 @@ def image_port(model: onnx.ModelProto, size: int) -> tuple[onnx.ValueInfoProto, 
             f"it has {len(inputs)} inputs ({', '.join(names)}): one image is fed; export the part that takes it alone"
         )
     tensor = inputs[0].type.tensor_type
-    shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    shape = _shape(inputs[0])
     what = f"its input {names[0]!r} is {TensorProto.DataType.Name(tensor.elem_type)} {shape}"
     if tensor.elem_type not in FED or len(shape) != 4:
         raise EncoderFileError(f"{what}, not float or uint8 (N, 3, S, S) or (N, S, S, 3)")
     last = shape[3] == 3 and shape[1] != 3
     if (shape[3] if last else shape[1]) not in (3, None):
         raise EncoderFileError(f"{what}: three channels are fed")
-    if any(side not in (size, None) for side in (shape[1:3] if last else shape[2:])):
-        raise EncoderFileError(f"{what}, not of {size} px: give another --size")
+    sides = shape[1:3] if last else shape[2:]
+    if len({*sides, size} - {None}) > 1:
+        cure = "squares are fed" if size is None else f"not of {size} px: give another --image-size"
+        raise EncoderFileError(f"{what}, {cure}")
     return inputs[0], last
 
 
-def embedding_port(model: onnx.ModelProto, request: AdoptRequest) -> onnx.ValueInfoProto:
-    """The output that becomes the embedding. Raises UsageError, EncoderFileError."""
+def embedding_port(model: onnx.ModelProto, output: str | None, pool: str) -> onnx.ValueInfoProto:
+    """The output that becomes the embedding, as an AdoptRequest names it. Raises UsageError, EncoderFileError."""
     names = [port.name.removeprefix(PREFIX) for port in model.graph.output]
-    if request.output is not None:
-        if request.output not in names:
-            raise UsageError(f"output {request.output!r} is not there: {', '.join(names)}")
-        return model.graph.output[names.index(request.output)]
+    if output is not None:
+        if output not in names:
+            raise UsageError(f"there is no output {output!r}: the model has {', '.join(names)}")
+        return model.graph.output[names.index(output)]
     if len(names) == 1:
         return model.graph.output[0]
     ranks = {port.name.removeprefix(PREFIX): len(port.type.tensor_type.shape.dim) for port in model.graph.output}
-    fitting = [name for name in names if ranks[name] in ((2,) if request.pool == "none" else (3, 4))]
+    fitting = [name for name in names if ranks[name] in ((2,) if pool == "none" else (3, 4))]
     if len(fitting) != 1:
         raise EncoderFileError(f"it has {len(names)} outputs: choose one with --output: {', '.join(names)}")
     return model.graph.output[names.index(fitting[0])]
@@ -154,11 +138,10 @@ def embedding_port(model: onnx.ModelProto, request: AdoptRequest) -> onnx.ValueI
 def batch_cure(port: onnx.ValueInfoProto) -> str:
     """How a model that takes no batches of any size is exported anew."""
     fixed = port.type.tensor_type.shape.dim[0].dim_value  # 0: not fixed
-    name = port.name.removeprefix(PREFIX)
     made = f"it was exported for batches of {fixed}" if fixed else "it takes no batches"
     return (
-        f"{made}: export it with a dynamic batch axis, with torch.onnx.export by dynamic_shapes="
-        f"{{{name!r}: {{0: torch.export.Dim('batch')}}}}"
+        f"{made}: export it with a dynamic batch axis, with torch.onnx.export by "
+        "dynamic_shapes=({0: torch.export.Dim('batch')},)"
     )
 
 

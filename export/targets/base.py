@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from sslfeat.data.decode import Pixels
 from sslfeat.data.holdout import Further
-from sslfeat.errors import ExportError
+from sslfeat.errors import ExportError, MissingExtraError
 from sslfeat.inference.onnx_model import EncoderFile
 
 if TYPE_CHECKING:
@@ -36,10 +37,21 @@ class Source:
         """The torch module. Raises ExportError without weights."""
         if self.weights is None:
             raise ExportError(
-                f"the encoder {self.file.card.name!r} came without its torch weights, which this target is made from: "
-                "export its training run instead of its file"
+                f"this target is made from torch weights, and the encoder file {self.file.card.name!r} has none", self._cure()
             )
         return self.weights()
+
+    def _cure(self) -> str:
+        """What to do without torch weights, by where the encoder came from."""
+        card = self.file.card
+        if card.method == "random-init":
+            size = card.preprocess.size
+            return f"give --random-init {card.backbone} --image-size {size} instead of its file"
+        trained = "" if not card.training.steps else "give its training run instead of its file; or "
+        return (
+            f"{trained}take a target that is made from an encoder file, such as ort, openvino, int8 or onnx-full; or distill it "
+            "(sslfeat train distill --teacher FILE) and export that run"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,11 +87,24 @@ INT8 = Gate(0.999, overlap=0.95, drop=1.0)
 
 
 @dataclass(frozen=True)
+class Device:
+    """What the folder of a target tells those who run it: what ``main`` ``takes`` and ``gives``, where ``{{size}}`` and
+    ``{{dim}}`` stand for the encoder's, and ``programs`` that run it, templates in ``snippets/``. ``any_size``: the resize is
+    inside."""
+
+    takes: str = "`image`: uint8 (N, {{size}}, {{size}}, 3), any N"
+    gives: str = "`embedding`: float32 (N, {{dim}})"
+    programs: tuple[str, ...] = ()
+    any_size: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
     """``make`` writes the artifact: an encoder file where ``runtime`` is ``onnx``, else files in an existing folder, one of
     them ``main``. ``runtime`` is ``onnxruntime`` or a key of ``runtimes.OPENERS``; where it is None, ``check`` runs image files
     through the artifact, or ``unrun`` says why nothing was run. An artifact that ``shows`` so many images to whoever opens it
-    is made with drawn ones unless others were given."""
+    is made with drawn ones unless others were given. ``needs`` is an extra, and what is imported of it. ``device`` is what its
+    folder tells of how it is run."""
 
     name: str
     about: str
@@ -90,6 +115,14 @@ class Target:
     unrun: str = ""
     check: Callable[[Source, Path, Sequence[bytes]], TargetCheck] | None = None
     shows: int = 0
+    needs: tuple[str, ...] = ()
+    device: Device = Device()
+
+    def check_packages(self) -> None:
+        """Raises MissingExtraError before any work is done if a package is not there."""
+        for package in self.needs[1:]:
+            if find_spec(package) is None:
+                raise MissingExtraError(self.needs[0], package)
 
     @property
     def is_file(self) -> bool:

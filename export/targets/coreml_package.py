@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslfeat.errors import ExportError, needs
-from sslfeat.export.targets.base import Source
+from sslfeat.export.targets.base import Device, Source
 from sslfeat.inference.model_card import CARD_KEY
 
 MAIN = "encoder.mlpackage"
+DEVICE = Device("`image`: float32 planes (1, 3, {{size}}, {{size}})", "`embedding`: float32 (1, {{dim}})", ("coreml.swift.in",))
 
 
 def coreml(source: Source, out: Path) -> None:

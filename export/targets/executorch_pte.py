@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslfeat.errors import needs
-from sslfeat.export.targets.base import Source
+from sslfeat.export.targets.base import Device, Source
 
 MAIN = "encoder.pte"
 MOST = 64  # images in a batch
+DEVICE = Device(
+    f"one input of `forward`: uint8 (N, {{{{size}}}}, {{{{size}}}}, 3), N from 1 to {MOST}", "one output: float32 (N, {{dim}})",
+    ("executorch.py.in", "executorch.kt.in"),
+)  # fmt: skip
 
 
 def executorch(source: Source, out: Path) -> None:

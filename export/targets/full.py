@@ -9,14 +9,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper
 
-from sslfeat.data.transforms import open_image, read_file, resize_crop, to_rgb
+from sslfeat.data.read import read_image
+from sslfeat.data.transforms import open_image, resize_crop
+from sslfeat.data.upright import to_rgb
 from sslfeat.errors import ExportError, ParityError
-from sslfeat.export.targets.base import Source, TargetCheck
+from sslfeat.export.targets.base import Device, Source, TargetCheck
 from sslfeat.export.targets.pillow_graph import KERNELS, OPSET, pillow_graph
 from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile
 
 MAIN = "encoder.onnx"
 PIXELS = "pixels"
+DEVICE = Device("`image`: uint8 (N, H, W, 3), any N, H and W", programs=("onnx_full.py.in",), any_size=True)
 MOST_UNEQUAL = 0.001  # of the pixels may differ from Pillow's
 
 
@@ -64,7 +67,7 @@ def check_full(source: Source, out: Path, images: Sequence[bytes]) -> TargetChec
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     rows, unequal, count = [], 0, 0
     for image in images:
-        upright = to_rgb(open_image(read_file(image)))
+        upright = to_rgb(open_image(read_image(image)))
         embedding, pixels = session.run([OUTPUT_NAME, PIXELS], {INPUT_NAME: np.asarray(upright)[None]})
         differ = (pixels[0] != np.asarray(resize_crop(upright, prep))).any(-1)
         unequal, count = unequal + int(differ.sum()), count + differ.size

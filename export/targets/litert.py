@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslfeat.errors import needs
-from sslfeat.export.targets.base import Source
+from sslfeat.export.targets.base import Device, Source
 
 MAIN = "encoder.tflite"
+DEVICE = Device(
+    "one input: float32 planes (1, 3, {{size}}, {{size}})", "one output: float32 (1, {{dim}})", ("litert.py.in", "litert.kt.in")
+)
 
 
 def litert(source: Source, out: Path) -> None:

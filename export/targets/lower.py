@@ -9,9 +9,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat.errors import ExportError
-from sslfeat.export.targets.base import Source
+from sslfeat.export.targets.base import Device, Source
+from sslfeat.inference.onnx_model import with_card
 from sslfeat.inference.quantization import best_int8
 
+ORT = Device(programs=("ort.py.in", "ort.kt.in"))
 LARGEST_HALF = 65_504.0
 SMALL = 64  # values of a tensor that is not worth halving
 
@@ -42,7 +44,7 @@ def fp16(source: Source, out: Path) -> None:
     nodes = [*widened, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    out.write_bytes(model.SerializeToString(deterministic=True))
+    out.write_bytes(with_card(model, source.file.card))
 
 
 def ort(source: Source, out: Path) -> None:

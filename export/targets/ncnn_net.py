@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat.errors import ExportError, needs
-from sslfeat.export.targets.base import Source
+from sslfeat.export.targets.base import Device, Source
 from sslfeat.system.subprocesses import run_program
 
 MAIN = "encoder.param"
+DEVICE = Device(
+    "`in0`: float32 planes (3, {{size}}, {{size}}), one image", "`out0`: float32 ({{dim}})", ("ncnn.py.in", "ncnn.cpp.in")
+)
 TIMEOUT = 600  # seconds
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat.errors import needs
-from sslfeat.export.targets.base import Source
+from sslfeat.export.targets.base import Device, Source
 from sslfeat.inference.model_card import CARD_KEY
 from sslfeat.inference.quantization import best_int8
 
 MAIN = "encoder.xml"
+GIVES = f"{Device.gives}. Compile it with `INFERENCE_PRECISION_HINT: f32`, or some processors compute in 16 bits"
+DEVICE = Device(gives=GIVES, programs=("openvino.py.in",))
 
 
 def fp32(source: Source, out: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfeat.export.targets.base import Source
+from sslfeat.export.targets.base import Device, Source
 from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME
 
 PLAIN = "encoder.onnx"
 MODEL = "encoder/1/model.onnx"
 SMALLEST, USUAL, LARGEST = 1, 8, 64
-NO_GPU = "an engine is built for one GPU, on that GPU: build.sh builds it there, and nothing was run here"
+FOR_TENSORRT, FOR_TRITON = (
+    Device(f"`image`: uint8 (N, {{{{size}}}}, {{{{size}}}}, 3), N from {SMALLEST} to {LARGEST}", programs=(program,))
+    for program in ("tensorrt.sh.in", "triton.py.in")
+)
+NO_GPU = "build.sh builds the engine on the GPU that will run it, so that nothing was run here"
 
 
 def tensorrt(source: Source, out: Path) -> None:
@@ -23,7 +27,7 @@ def tensorrt(source: Source, out: Path) -> None:
     script.write_text(
         "#!/bin/sh\n"
         "# Builds encoder.plan on the GPU that will run it. Convolutions and products in 16 bits are faster still (--fp16),\n"
-        "# but compare the features first: sslfeat compare, with onnxruntime's TensorRT provider.\n"
+        "# but first compare the engine's features of some images with those of 'sslfeat embed': sslfeat does not run engines.\n"
         'cd "$(dirname "$0")" || exit 1\n'
         f"exec trtexec --onnx={PLAIN} --saveEngine=encoder.plan {' '.join(shapes)} --noTF32\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import tarfile
@@ -12,21 +13,29 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sslfeat.data.transforms import open_image, read_file, resize_crop, to_rgb
+from sslfeat.data.read import read_image
+from sslfeat.data.transforms import open_image, resize_crop
+from sslfeat.data.upright import to_rgb
 from sslfeat.errors import ExportError
-from sslfeat.export.targets.base import Source, TargetCheck
+from sslfeat.export.targets.base import Device, Source, TargetCheck
 from sslfeat.export.targets.browser import find_browser, open_page, served
 from sslfeat.export.targets.full import onnx_full
 from sslfeat.inference.backends import OnnxRuntimeBackend
 from sslfeat.reports.thumbnails import thumbnails
+from sslfeat.system.plurals import counted
 from sslfeat.system.subprocesses import run_program
 
-PAGE = Path(__file__).parent / "web_page"
+PAGE, INDEX = Path(__file__).parent / "web_page", "index.html"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PACKAGE = "onnxruntime-web"
-SAMPLES = 24  # images that the page knows
+DEVICE = Device(
+    "`image`: uint8 (N, H, W, 3), any N, H and W; `encoder.mjs` makes it of an image", programs=("web.mjs.in",), any_size=True
+)
+SAMPLES, SIDE = 24, 256  # images that the page knows, to click and to find, and their longer side, px
 TIMEOUT = 300  # seconds, to fetch it
 CHECKED, LONGEST = 64, 1024  # images that a browser embeds, and their longer side, px
+WHOLE, LONGEST_FILE = 16, 4096  # how many of them as the files that they are, and what encoder.mjs does not shrink, px
+WEB_FORMATS, WEB_MODES = ("JPEG", "PNG", "WEBP"), ("RGB", "RGBA", "L", "P")  # not CMYK, not 16 bits: not measured
 
 
 def web(source: Source, out: Path) -> None:
@@ -34,34 +43,52 @@ def web(source: Source, out: Path) -> None:
     onnx_full(source, out)
     for file in PAGE.iterdir():
         shutil.copy(file, out / file.name)
+    card = source.file.card
+    about = f"{card.dim} numbers for every image, computed in this page"
+    license = f"Weights: {card.license}. Training images: {card.training_data.name}; their license: {card.training_data.license}."
+    page = (PAGE / INDEX).read_text("utf-8")
+    for name, text in (("name", card.name), ("about", about), ("license", license)):
+        page = page.replace("{{" + name + "}}", html.escape(text))
+    (out / INDEX).write_text(page, encoding="utf-8")
     names = [name.decode("utf-8", "backslashreplace") for name in source.shown[:SAMPLES]]
-    pixels = [np.asarray(resize_crop(_opened(name), source.file.card.preprocess)) for name in source.shown[:SAMPLES]]
+    pixels = [np.asarray(resize_crop(_opened(name), card.preprocess)) for name in source.shown[:SAMPLES]]
     embeddings = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(pixels))
     samples = [
         {"name": Path(name).name, "uri": uri, "embedding": [round(float(value), 5) for value in row]}
-        for name, uri, row in zip(names, thumbnails(names, 96), embeddings, strict=True)
+        for name, uri, row in zip(names, thumbnails(names, SIDE), embeddings, strict=True)
     ]
     (out / "samples.json").write_text(json.dumps(samples), encoding="utf-8")
     _runtime(source.runtime, out)
 
 
 def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
-    """Embeddings by a real browser, of images sent as PNG so that both sides see the same pixels. Raises ExportError."""
+    """Embeddings by a real browser: of files as they are, which it decodes itself, and of the rest as PNG, so that both sides
+    see the same pixels. Raises ExportError."""
     browser = find_browser()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "served"
         shutil.copytree(out, place)
-        for number, image in enumerate(images[:CHECKED]):
-            opened = to_rgb(open_image(read_file(image)))
-            opened.thumbnail((LONGEST, LONGEST))
-            opened.save(place / f"check-{number}.png")
+        whole = sum(_put(image, place / f"check-{number}", number < WHOLE) for number, image in enumerate(images[:CHECKED]))
         (place / "check.html").write_text(_CHECK.replace("COUNT", str(min(len(images), CHECKED))))
         with served(place) as (address, heard):
             found = open_page(f"{address}/check.html", heard, Path(folder) / "profile")
         prep = source.file.card.preprocess
-        pixels = [np.asarray(resize_crop(_opened(place / f"check-{n}.png"), prep)) for n in range(len(found))]
+        pixels = [np.asarray(resize_crop(_opened(place / f"check-{n}"), prep)) for n in range(len(found))]
     reference = OnnxRuntimeBackend(source.file.data, "cpu", 1).run(np.stack(pixels))
-    return TargetCheck(found, f"in {Path(browser).name}, wasm, one thread", reference)
+    return TargetCheck(found, f"in {Path(browser).name}, wasm, one thread; {counted(whole, 'file')} decoded by it", reference)
+
+
+def _put(image: bytes, place: Path, whole: bool) -> bool:
+    """Write an image to ``place`` for the browser, as it is if ``whole`` and pages show such files; returns whether it is."""
+    data = read_image(image)
+    opened = open_image(data)
+    if whole and opened.format in WEB_FORMATS and opened.mode in WEB_MODES and max(opened.size) <= LONGEST_FILE:
+        place.write_bytes(data)
+        return True
+    opened = to_rgb(opened)
+    opened.thumbnail((LONGEST, LONGEST))
+    opened.save(place, "PNG")
+    return False
 
 
 _CHECK = """<!DOCTYPE html><meta charset="utf-8"><body><script type="module">
@@ -69,7 +96,7 @@ import { load, embed, pixels } from "./encoder.mjs";
 try {
   const session = await load(), rows = [];
   for (let n = 0; n < COUNT; n++) {
-    const { rgba, width, height } = await pixels(await (await fetch(`check-${n}.png`)).blob());
+    const { rgba, width, height } = await pixels(await (await fetch(`check-${n}`)).blob());
     rows.push([...await embed(session, rgba, width, height)]);
   }
   await fetch("found", { method: "POST", body: JSON.stringify(rows) });
@@ -103,4 +130,4 @@ def _runtime(given: Path | None, out: Path) -> None:
 
 
 def _opened(path: str | bytes | Path) -> Image.Image:
-    return to_rgb(open_image(read_file(path)))
+    return to_rgb(open_image(read_image(path)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +11,10 @@ from torch import Tensor
 
 from sslfeat.errors import TrainingError, UsageError, needs
 from sslfeat.models.backbones.base import Backbone
+from sslfeat.models.backbones.weights_file import load_weights
 
 PREFIX = "timm/"
+AWAY = "without a network, give the file of weights: --weights FILE"
 END = "end"  # the network's own features, behind whatever follows its last stage
 
 
@@ -45,10 +49,21 @@ class TimmBackbone(Backbone):
         return self.maps(images, layer).mean((2, 3))
 
 
-def timm_network(name: str, image_size: int, pretrained: bool = False) -> TimmBackbone:
-    """``name`` without its prefix, at random initialization or with the weights that timm knows for it.
+def load_timm_weights(body: Any, path: Path, name: str) -> None:
+    """Load a file into timm's network ``name`` without its classifier. Raises InputError for weights that do not fit.
 
-    Raises UsageError for a name or size that cannot be, TrainingError for weights that cannot be fetched.
+    Weights in their authors' names, or for images of another size, are converted as timm does.
+    """
+    heads = body.pretrained_cfg.get("classifier") or ()
+    convert = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    load_weights(body, path, name, (heads,) if isinstance(heads, str) else heads, convert)
+
+
+def timm_network(name: str, image_size: int, pretrained: bool = False, weights: Path | None = None) -> TimmBackbone:
+    """``name`` without its prefix, at random initialization or with the weights that timm knows for it, or of a file.
+
+    Raises UsageError for a name or size that cannot be, TrainingError for weights that cannot be fetched, InputError for a
+    file of others.
     """
     with needs("timm", "timm"):
         import timm
@@ -58,13 +73,15 @@ def timm_network(name: str, image_size: int, pretrained: bool = False) -> TimmBa
     reasons: list[Exception] = []
     for extra in ({"img_size": image_size, "dynamic_img_size": True}, {"img_size": image_size}, {}):
         try:
-            body = timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
+            body = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=0, **extra)
+            if weights is not None:
+                load_timm_weights(body, weights, f"timm/{name}")
             return TimmBackbone(body, image_size)
         except TypeError as error:  # a network that takes any size has no such argument
             reasons.append(error)
         except (OSError, RuntimeError) as error:
             if pretrained:
-                raise TrainingError(f"timm/{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+                raise TrainingError(f"timm/{name} cannot be loaded: {str(error).splitlines()[0]}", AWAY) from error
             raise UsageError(f"timm/{name} at {image_size} px: {str(error).splitlines()[0]}") from error
         except (AssertionError, ValueError) as error:
             raise UsageError(f"timm/{name} at {image_size} px: {str(error).splitlines()[0]}") from error

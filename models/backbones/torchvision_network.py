@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,12 @@ from torchvision.models.resnet import ResNet
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.resnet import ConvBackbone
+from sslfeat.models.backbones.timm_network import AWAY
+from sslfeat.models.backbones.weights_file import load_weights
 
 PREFIX = "torchvision/"
+HEADS = ("fc", "classifier", "heads", "head")  # what the networks call their last layers
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # classifiers that only training looks at
 SEQUENTIAL = ("mobilenet", "efficientnet", "convnext")
 
 
@@ -41,18 +46,20 @@ class SequentialBackbone(Backbone):
         return self.maps(images, layer).mean((2, 3))
 
 
-def torchvision_network(name: str, image_size: int, pretrained: bool = False) -> Backbone:
-    """``name`` without its prefix, at random initialization or with torchvision's default weights.
+def torchvision_network(name: str, image_size: int, pretrained: bool = False, weights: Path | None = None) -> Backbone:
+    """``name`` without its prefix, at random initialization or with torchvision's default weights, or those of a file.
 
     Raises UsageError for a name that torchvision lacks or a network without feature maps, TrainingError for weights that cannot
-    be fetched.
+    be fetched, InputError for a file of others.
     """
     if name not in models.list_models(models):
         raise UsageError(f"torchvision has no image classifier {name!r}")
     try:
-        body = models.get_model(name, weights="DEFAULT" if pretrained else None)
+        body = models.get_model(name, weights="DEFAULT" if pretrained and weights is None else None)
+        if weights is not None:
+            load_weights(body, weights, f"torchvision/{name}", (*HEADS, *AUXILIARY))
     except (OSError, RuntimeError) as error:
-        raise TrainingError(f"torchvision/{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise TrainingError(f"torchvision/{name} cannot be loaded: {str(error).splitlines()[0]}", AWAY) from error
     if isinstance(body, ResNet):
         dim = body.fc.in_features
         body.fc = nn.Identity()

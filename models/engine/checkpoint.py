@@ -22,10 +22,11 @@ META_KEY = "sslfeat"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: steps taken, and seconds of training."""
+    """How far a run is: steps taken, seconds of training, and seconds of ``looking`` at the encoder, all since it began."""
 
     step: int
     seconds: float
+    looking: float = 0.0
 
 
 @dataclass(frozen=True)

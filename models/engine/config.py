@@ -17,6 +17,7 @@ from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.engine.distributed import process_count
 from sslfeat.models.method import Recipe
 from sslfeat.storage import atomic
+from sslfeat.system.plurals import counted
 
 CONFIG_NAME = "config.yaml"
 ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes", "clip", "backbone_lr", "layer_decay")
@@ -37,10 +38,10 @@ class TrainConfig:
     ``method_sha256`` of the Python file that ``method`` names, if it names one.
 
     ``init`` names the weights that the encoder begins from (a run folder, an encoder in the box, ``timm/NAME``,
-    ``torchvision/NAME``), ``extend`` a run folder that is gone on with; ``init_sha256`` is of them. ``backbone_lr``: the
-    backbone's learning rate in units of ``lr``, multiplied by ``layer_decay`` for each layer behind; ``freeze_norm``: its batch
-    statistics stay. ``keep``: the ``last`` weights, or the ``best`` by the probe's nearest neighbors. ``exclude`` are globs of
-    images to leave out.
+    ``torchvision/NAME``; ``weights``: the file that the latter's are in), ``extend`` a run folder that is gone on with;
+    ``init_sha256`` is of them. ``backbone_lr``: the backbone's learning rate in units of ``lr``, multiplied by ``layer_decay``
+    for each layer behind; ``freeze_norm``: its batch statistics stay. ``keep``: the ``last`` weights, or the ``best`` by the
+    probe's nearest neighbors. ``exclude`` are globs of images to leave out.
     """
 
     method: str
@@ -71,6 +72,7 @@ class TrainConfig:
     freeze_norm: bool = False
     keep: str = "last"
     exclude: tuple[str, ...] = ()
+    weights: str | None = None
 
     def inputs(self, note: Note = silent) -> list[ImageRecord]:
         """The images to train on. Raises InputError if there are none."""
@@ -89,7 +91,7 @@ class TrainConfig:
         placeless = dataclasses.replace(
             self, images=(), probe_data=None, method=self.method_name, extend=None, init=self.init if named else None
         )
-        values = {name: value for name, value in placeless._plain().items() if name != "exclude"}
+        values = {name: value for name, value in placeless._plain().items() if name not in ("exclude", "weights")}
         return hashlib.sha256(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()).hexdigest()
 
     @property
@@ -193,7 +195,9 @@ def _check_values(config: TrainConfig, count: int) -> None:
     if config.keep == "best" and not config.probe_data:
         raise UsageError("--keep best judges by labeled images: give --probe-data FOLDER")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise UsageError("accelerator cuda: torch sees no GPU here; use --accelerator cpu")
+        raise UsageError("provider cuda: torch sees no GPU here; use --provider cpu")
+    if count < 2:
+        raise UsageError(f"there is {counted(count, 'image')}: training needs at least 2, and some thousands to learn much")
     batch_size, processes = int(config.batch_size or 0), process_count()
     if batch_size % processes:
         raise UsageError(f"batch_size {batch_size}: {processes} processes take equal parts, choose a multiple of them")
@@ -212,11 +216,11 @@ def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
 def check_same(requested: TrainConfig, kept: TrainConfig, run: Path) -> None:
     """Raise TrainingError naming the first setting in which a resumed run would differ from the one begun.
 
-    Where images, probe set and a method's file lie may change; what is in them is compared by ``identity``.
+    Where images, probe set, weights and a method's file lie may change; what is in them is compared by ``identity``.
     """
     if requested.method_name != kept.method_name:
         raise TrainingError(f"{run} was begun with {kept.method}, not {requested.method}: choose another --out")
-    may_differ = ("images", "exclude", "probe_data", "inputs_sha256", "method", "method_sha256")
+    may_differ = ("images", "exclude", "probe_data", "inputs_sha256", "method", "method_sha256", "weights")
     for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in may_differ):
         if getattr(requested, name) != getattr(kept, name):
             raise TrainingError(

@@ -1,4 +1,4 @@
-"""Training images: decoded once to small uint8 squares, then drawn from memory batch by batch."""
+"""Training images: decoded once to small uint8 squares, kept as far as there is room, and drawn batch by batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from torch import Tensor
 
 from sslfeat.data.batching import batched
 from sslfeat.data.dataset import ImageRecord
-from sslfeat.data.decode import Decoded, Preprocess, decode, read_size
+from sslfeat.data.decode import Decoded, read_size
 from sslfeat.data.hashing import DIGEST
 from sslfeat.data.manifest import Manifest
 from sslfeat.errors import ImageError, TrainingError
+from sslfeat.models.engine.distributed import process_count
 from sslfeat.models.engine.pixel_cache import cached
-from sslfeat.system.cores import available_cores
+from sslfeat.models.engine.pixels import Numbers, Pixels, Reader, StreamedPixels
+from sslfeat.storage import cache
 
-MEMORY_LIMIT = 4 << 30  # bytes of pixels kept in memory; more are kept in a file of the run folder
+MEMORY_LIMIT = 4 << 30  # bytes of pixels kept in the memory of a process that trains alone; otherwise they are on disk
 FAILED = "!"
 CHUNK = 256  # images decoded at once
 SIZES = (32, 64, 96, 128, 160, 224)
@@ -33,16 +36,21 @@ SAMPLE = 200
 
 @dataclass(frozen=True)
 class Images:
-    """``pixels`` uint8 (N, S, S, 3) of the readable ``inputs``; ``failures`` are (path, reason) of the others.
+    """``pixels`` (N, S, S, 3) of the readable ``inputs``; ``failures`` are (path, reason) of the others.
 
     ``manifest``: all inputs, with the sha256 of what was decoded. ``folder``: the run's, where what takes long may be kept.
+    ``shapes``: width over height of each image, float32 (N,), where pixels are the whole images squashed to squares; None where
+    they are the centered squares.
+    ``tell``: called with what is being done, how many are done, and of how many, to be shown.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     inputs: tuple[ImageRecord, ...]
     failures: tuple[tuple[str, str], ...]
     manifest: Manifest | None = None
     folder: Path | None = None
+    shapes: npt.NDArray[np.float32] | None = None
+    tell: Callable[[str, int, int], None] = lambda what, done, total: None
 
     @property
     def contents(self) -> list[bytes]:
@@ -57,66 +65,99 @@ class Images:
         return Manifest.take(self.inputs) if self.manifest is None else self.manifest
 
     @property
+    def streamed(self) -> int:
+        """How many images are read whenever they are drawn."""
+        return self.pixels.streamed if isinstance(self.pixels, StreamedPixels) else 0
+
+    def close(self) -> None:
+        """Leave off reading what is not kept."""
+        if isinstance(self.pixels, StreamedPixels):
+            self.pixels.close()
+
+    @property
     def identity(self) -> str:
         """sha256 of the images wherever they are: their names from their common folder, and what they hold."""
         return self.known.identity
 
 
 def load_images(
-    inputs: Sequence[ImageRecord], image_size: int, cache_folder: Path, advance: Callable[[int], None] = lambda count: None
+    inputs: Sequence[ImageRecord],
+    image_size: int,
+    run: Path,
+    advance: Callable[[int], None] = lambda count: None,
+    cache_size: int | None = None,
+    whole: bool = False,
 ) -> Images:
     """Decode every input at ``image_size`` px, in order, with the preprocessing that serving uses.
 
-    ``advance`` is told how many inputs each step dealt with. Raises TrainingError if fewer than two are readable.
+    ``cache_size``: bytes of pixels that are kept, by default as many as the cache may hold; what does not fit is decoded
+    again whenever it is drawn. ``advance`` is told how many inputs each step dealt with. ``whole``: all of each image is
+    squashed to a square, instead of its center, and its shape is kept. Raises TrainingError if fewer than
+    two are readable, RemoteError.
     """
     manifest = Manifest.take(inputs)
-    shape = (len(inputs), image_size, image_size, 3)
-    if int(np.prod(shape)) <= MEMORY_LIMIT:
-        pixels = np.empty(shape, np.uint8)
-        lines = _decode(inputs, image_size, _filler(pixels), advance)
+    row = 3 * image_size**2
+    count = min(len(inputs), (cache.limit() if cache_size is None else cache_size) // row)
+    if count == len(inputs) and count * row <= MEMORY_LIMIT and process_count() == 1:
+        pixels = np.empty((count, image_size, image_size, 3), np.uint8)
+        lines = _decode(inputs, image_size, count, _filler(pixels), advance, whole)
     else:
         pixels, lines = cached(
-            cache_folder,
             manifest,
             image_size,
-            lambda file: _decode(inputs, image_size, lambda rows: file.write(rows.data), advance),
+            count,
+            run,
+            lambda file: _decode(inputs, image_size, count, lambda rows: file.write(rows.data), advance, whole),
+            lambda lines: _fail_still(inputs, image_size, lines),
             lambda: advance(0),
+            " whole" if whole else "",
         )
     readable = tuple(item for item, line in zip(inputs, lines, strict=True) if not line.startswith(FAILED))
     failures = [(item.name, line[1:]) for item, line in zip(inputs, lines, strict=True) if line.startswith(FAILED)]
     if len(readable) < 2:
         raise TrainingError(f"{len(readable)} of {len(inputs)} images are readable; training needs at least 2")
-    digests = np.array([b"" if line.startswith(FAILED) else bytes.fromhex(line) for line in lines], DIGEST)
+    good = [line.split() for line in lines if not line.startswith(FAILED)]
+    shapes = np.array([int(width) / int(height) for _, width, height in good], np.float32) if whole else None
+    digests = np.array([b"" if line.startswith(FAILED) else bytes.fromhex(line.split()[0]) for line in lines], DIGEST)
     manifest = dataclasses.replace(manifest, contents=digests)
-    return Images(pixels[: len(readable)], readable, tuple(failures), manifest, cache_folder)
+    kept: Pixels = pixels[: len(readable)]
+    if len(kept) < len(readable):
+        kept = StreamedPixels(pixels, [item.path for item in readable], [line[0] for line in good], whole)
+    return Images(kept, readable, tuple(failures), manifest, run, shapes)
 
 
 def _decode(
     inputs: Sequence[ImageRecord],
     image_size: int,
+    count: int,
     take: Callable[[npt.NDArray[np.uint8]], object],
     advance: Callable[[int], None],
+    whole: bool = False,
 ) -> list[str]:
-    """``take`` gets the pixels (n, S, S, 3) of the readable inputs, in order. Returns a line for each input: the sha256
-    of its file, or FAILED and the reason."""
-    preprocess = Preprocess(resize=image_size, size=image_size)
+    """``take`` gets the pixels (n, S, S, 3) of the first ``count`` readable inputs, in order. Returns a line for each input:
+    the sha256 of its file, followed by width and height if ``whole``, or FAILED and the reason."""
     lines: list[str] = []
-
-    def attempt(item: ImageRecord) -> Decoded | str:
-        try:
-            return decode(item.path, preprocess)
-        except ImageError as error:
-            return FAILED + str(error)
-
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with closing(Reader(image_size, whole)) as reader:
         for chunk in batched(inputs, CHUNK):
-            results = list(pool.map(attempt, chunk))
-            good = [result.pixels for result in results if not isinstance(result, str)]
+            results = reader.read([item.path for item in chunk])
+            good = [result.pixels for result in results if isinstance(result, Decoded)][:count]
             if good:
                 take(np.stack(good))
-            lines += [result if isinstance(result, str) else result.sha256 for result in results]
+            count -= len(good)
+            lines += [_line(result, whole) if isinstance(result, Decoded) else f"{FAILED}{result}" for result in results]
             advance(len(chunk))
     return lines
+
+
+def _line(image: Decoded, whole: bool) -> str:
+    return f"{image.sha256} {image.width} {image.height}" if whole else image.sha256
+
+
+def _fail_still(inputs: Sequence[ImageRecord], image_size: int, lines: list[str]) -> bool:
+    """Whether no image that could not be read, by ``lines``, can be now: a package may have been installed, a file given back."""
+    failed = [item.path for item, line in zip(inputs, lines, strict=True) if line.startswith(FAILED)]
+    with closing(Reader(image_size)) as reader:
+        return not any(isinstance(result, Decoded) for chunk in batched(failed, CHUNK) for result in reader.read(chunk))
 
 
 def _filler(pixels: npt.NDArray[np.uint8]) -> Callable[[npt.NDArray[np.uint8]], None]:
@@ -174,7 +215,7 @@ class Order:
         self._count, self._batch_size, self._seed = count, batch_size, seed
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
-    def indices(self, step: int) -> npt.NDArray[np.int64]:
+    def indices(self, step: int) -> Numbers:
         """Sorted image numbers (batch_size,) of this step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -184,26 +225,44 @@ class Order:
         return np.sort(self._permutation[start : start + self._batch_size])  # sorted: kinder to a file on disk
 
 
-def to_batch(pixels: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+def pieces_of(numbers: Numbers, count: int, rank: int, world: int) -> list[Numbers]:
+    """The share of one process of ``world`` in each of the ``count`` pieces of a batch; all processes have equally many.
+
+    A piece is of the same images whatever the number of processes, where its images can be shared out evenly.
+    """
+    if len(numbers) % (count * world) == 0:
+        return [numbers[piece::count][rank::world] for piece in range(count)]
+    return [numbers[rank::world][piece::count] for piece in range(count)]
+
+
+def to_batch(pixels: Pixels, numbers: Numbers, device: torch.device) -> Tensor:
     """Those images as uint8 (B, 3, S, S) on the device, in channels-last memory order."""
-    batch = torch.from_numpy(pixels[indices])
+    return on_device(pixels[numbers], device)
+
+
+def on_device(rows: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Images uint8 (B, S, S, 3) as (B, 3, S, S) on the device, in channels-last memory order."""
+    batch = torch.from_numpy(rows)
     if device.type == "cuda":  # from pinned memory the copy waits for nothing and nothing waits for it
         batch = batch.pin_memory()
     return batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 class Ahead:
-    """Batches one step ahead: the next one is read and copied while the device is busy with the one before."""
+    """Batches one step ahead: the next one is read, and decoded where it is not kept, while the one before is learned from."""
 
-    def __init__(self, load: Callable[[npt.NDArray[np.int64]], Tensor]) -> None:
-        self._load = load
-        self._next: tuple[npt.NDArray[np.int64], Tensor] | None = None
+    def __init__(self, pixels: Pixels, device: torch.device) -> None:
+        self._pixels, self._device = pixels, device
+        self._thread = ThreadPoolExecutor(1, "sslfeat-ahead")
+        self._next: tuple[Numbers, Future[npt.NDArray[np.uint8]]] | None = None
 
-    def take(self, numbers: npt.NDArray[np.int64]) -> Tensor:
-        """The batch of these image numbers (B,)."""
+    def take(self, numbers: Numbers) -> Tensor:
+        """The batch of these image numbers (B,). Raises as the pixels do, but never for images that are not taken."""
         ready, self._next = self._next, None
-        return ready[1] if ready is not None and np.array_equal(ready[0], numbers) else self._load(numbers)
+        if ready is not None and np.array_equal(ready[0], numbers):
+            return on_device(ready[1].result(), self._device)
+        return to_batch(self._pixels, numbers, self._device)
 
-    def expect(self, numbers: npt.NDArray[np.int64]) -> None:
+    def expect(self, numbers: Numbers) -> None:
         """These are likely to be taken next."""
-        self._next = numbers, self._load(numbers)
+        self._next = numbers, self._thread.submit(self._pixels.__getitem__, numbers)

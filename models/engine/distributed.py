@@ -7,6 +7,8 @@ rank has equally many images of a batch.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from sslfeat.errors import TrainingError
+
+ALIVE, DONE, FAILED = range(3)  # what the first process tells those that wait for it
+SIGN_SECONDS = 10.0
 
 
 def process_count() -> int:
@@ -31,10 +38,40 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def wait_for_all() -> None:
-    """Go on when every process has come here."""
-    if world_size() > 1:
-        dist.barrier()
+def by_the_first(work: Callable[[Callable[[], None]], object]) -> None:
+    """``work`` is done by the first process alone, and the others wait for it, however long it takes.
+
+    ``work`` gets a function to call now and then: the sign of life without which a wait ends at torch's timeout. Raises what
+    ``work`` raises, on the others TrainingError.
+    """
+    if world_size() == 1:
+        work(lambda: None)
+    elif rank() > 0:
+        while (state := _told(ALIVE)) == ALIVE:
+            pass
+        if state == FAILED:
+            raise TrainingError("the first process ended early: its own message says why")
+    else:
+        last = time.monotonic()
+
+        def alive() -> None:
+            nonlocal last
+            if time.monotonic() - last > SIGN_SECONDS:
+                _told(ALIVE)
+                last = time.monotonic()
+
+        state = FAILED
+        try:
+            work(alive)
+            state = DONE
+        finally:
+            _told(state)
+
+
+def _told(state: int) -> int:
+    """The state of the first process, which is the largest: the others give 0."""
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    return int(total_of(torch.tensor(state, device=device), "max"))
 
 
 def total_of(values: Tensor, how: str = "sum") -> Tensor:
@@ -66,12 +103,13 @@ def mean_count(count: int, device: torch.device) -> float | Tensor:
 
 
 def mean_figures(figures: dict[str, float], device: torch.device) -> dict[str, float]:
-    """The mean of each figure over the ranks, which all have the same ones."""
+    """The mean of each figure over the ranks, which all have the same ones; in the same order, that of the columns of a log."""
     if world_size() == 1:
         return figures
     values = torch.tensor([figures[name] for name in sorted(figures)], dtype=torch.float64, device=device)
     dist.all_reduce(values)
-    return dict(zip(sorted(figures), (values / world_size()).tolist(), strict=True))
+    means = dict(zip(sorted(figures), (values / world_size()).tolist(), strict=True))
+    return {name: means[name] for name in figures}
 
 
 def equalize(module: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from sslfeat.data.dataset import ImageRecord
+from sslfeat.data.read import exists
 from sslfeat.errors import TrainingError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, KeptWith, read_tensors, read_weights, write_tensors, write_weights
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
-from sslfeat.models.engine.data import load_images
+from sslfeat.models.engine.data import load_images, to_batch
+from sslfeat.models.engine.pixels import Pixels
 from sslfeat.models.engine.readout import Readout, Whitening
 from sslfeat.models.method import Method, Normalize, file_sha256, find_method, make_config
+from sslfeat.models.own_file import named_faults
 from sslfeat.numerics.sampling import evenly
 from sslfeat.storage import atomic
 
@@ -58,11 +62,11 @@ class FrozenEncoder(nn.Module):
         return whitened
 
     @torch.no_grad()
-    def pooled(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def pooled(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """What the whitening is learned from, (N, width), of images uint8 (N, S, S, 3)."""
         parts = []
         for start in range(0, len(pixels), BATCH):
-            batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
+            batch = to_batch(pixels, np.arange(start, min(start + BATCH, len(pixels))), torch.device("cpu")).float() / 255
             parts.append(self.readout.pooled(self.encoder, self.input_transform(batch)).numpy())
         return np.concatenate(parts)
 
@@ -70,9 +74,10 @@ class FrozenEncoder(nn.Module):
 def build_method(config: TrainConfig, begin: Callable[[Backbone], Backbone] = lambda random: random) -> Method:
     """The method a config names, around its backbone, initialized from its seed; ``begin`` gives it other weights."""
     kind = find_method(config.method)
-    options = make_config(kind, config.options)
-    torch.manual_seed(config.seed)
-    return kind(begin(kind.build_encoder(str(config.backbone), int(config.image_size or 0), options)), options)
+    with named_faults(config.method):
+        options = make_config(kind, config.options)
+        torch.manual_seed(config.seed)
+        return kind(begin(kind.build_encoder(str(config.backbone), int(config.image_size or 0), options)), options)
 
 
 def save_encoder(path: Path, method: Method, noted: KeptWith) -> None:
@@ -128,14 +133,13 @@ def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: 
         if meta == made_of:
             whitening.load_state_dict(tensors)
             return
-    own = all(os.path.exists(spec) for spec in config.images)
+    own = all(exists(os.fsencode(spec)) for spec in config.images)
     if not own and not images:
         raise TrainingError(f"the images of {run} are gone: name some with --images, {encoder.layer} is learned from them")
     inputs = config.inputs() if own else images
     some = [inputs[row] for row in evenly(len(inputs), WHITENING_IMAGES)]
-    with tempfile.TemporaryDirectory() as folder:
-        pixels = load_images(some, image_size, Path(folder)).pixels
-        whitening.learn(encoder.pooled(pixels), encoder.readout.whiten)
+    with tempfile.TemporaryDirectory() as folder, closing(load_images(some, image_size, Path(folder))) as drawn:
+        whitening.learn(encoder.pooled(drawn.pixels), encoder.readout.whiten)
     if own:
         write_tensors(path, whitening.state_dict(), made_of)
 

@@ -7,6 +7,7 @@ alone at first, and the backbone learns slowly, its early layers most slowly (Ho
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from sslfeat.inference.registry import names as shipped
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME, read_tensors
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig, load_config
-from sslfeat.models.engine.frozen import load_run
+from sslfeat.models.engine.frozen import load_run, refuse_code
 from sslfeat.models.method import Method, find_method
+from sslfeat.models.own_file import named_faults
 from sslfeat.storage import atomic
 
 HEADS_ALONE = 0.05  # share of the run in which only the heads learn
@@ -34,10 +36,15 @@ def folder_of(init: str) -> Path | None:
     """
     if init.startswith(PUBLISHED):
         return None
+    if init.endswith(".onnx"):
+        raise UsageError(
+            f"--init {init} is an exported file, which cannot be trained on: give the run folder that it was exported from; "
+            "the --teacher of distill may be an .onnx file"
+        )
     folder = ZOO / init if init in shipped() else Path(init)
     if not (folder / CONFIG_NAME).is_file() or not (folder / ENCODER_NAME).is_file():
         raise UsageError(
-            f"--init {init} is no run folder with an encoder, no encoder in the box ({', '.join(shipped())}), "
+            f"--init {init} is no run folder with an encoder, no shipped encoder ({', '.join(shipped())}), "
             "and neither timm/NAME nor torchvision/NAME"
         )
     return folder
@@ -46,15 +53,20 @@ def folder_of(init: str) -> Path | None:
 def with_source(config: TrainConfig) -> TrainConfig:
     """With what decides the run besides its settings: what files of the method's options hold; of ``init`` the weights, and its
     backbone and image size unless others were given."""
-    depends = find_method(config.method).depends_on(config.options)
+    kind = find_method(config.method)
+    with named_faults(config.method):
+        depends = kind.depends_on(config.options)
     config = dataclasses.replace(config, options={**config.options, **depends})
+    if config.weights and not (config.init and config.init.startswith(PUBLISHED)):
+        raise UsageError(f"--weights {config.weights}: of which network? Give --init timm/NAME or torchvision/NAME too")
     if config.init is None:
         return config
     folder = folder_of(config.init)
     if folder is None:
         if config.backbone not in (None, config.init):
             raise UsageError(f"--init {config.init} are the weights of that network, not of --backbone {config.backbone}")
-        return dataclasses.replace(config, backbone=config.init)
+        config = dataclasses.replace(config, backbone=config.init)
+        return config if config.weights is None else _with_weights(config, Path(config.weights))
     kept = load_config(folder / CONFIG_NAME)
     if config.backbone not in (None, kept.backbone):
         raise UsageError(f"--init {config.init} is a {kept.backbone}, not a {config.backbone}: leave --backbone out")
@@ -64,6 +76,13 @@ def with_source(config: TrainConfig) -> TrainConfig:
         image_size=config.image_size or kept.image_size,
         init_sha256=atomic.sha256_file(folder / ENCODER_NAME),
     )
+
+
+def _with_weights(config: TrainConfig, file: Path) -> TrainConfig:
+    try:
+        return dataclasses.replace(config, weights=os.path.abspath(file), init_sha256=atomic.sha256_file(file))
+    except OSError as error:
+        raise UsageError(f"--weights {file} cannot be read: {error.strerror}") from error
 
 
 def extended(source: Path, given: TrainConfig) -> TrainConfig:
@@ -78,8 +97,17 @@ def extended(source: Path, given: TrainConfig) -> TrainConfig:
         kept = dataclasses.replace(kept, steps=None, epochs=None, minutes=None)
     changes = {name: getattr(given, name) for name in named}
     changes["options"] = {**kept.options, **given.options}
-    changes |= {"extend": str(source), "init": None, "init_sha256": atomic.sha256_file(source / LAST_NAME)}
+    changes |= {"extend": str(source), "init": None, "weights": None, "init_sha256": atomic.sha256_file(source / LAST_NAME)}
     return dataclasses.replace(kept, **changes)
+
+
+def extended_run(source: Path, given: TrainConfig, trust_code: bool = False) -> TrainConfig:
+    """``extended``, of a run whose code may be run. Raises UsageError, TrainingError."""
+    if given.init:
+        raise UsageError("--extend goes on with a run, --init begins another from its encoder: give one of them")
+    settings = extended(source.absolute(), given)
+    refuse_code(settings, source / CONFIG_NAME, trust_code)
+    return settings
 
 
 def initial_encoder(config: TrainConfig, random: Backbone) -> Backbone:
@@ -90,7 +118,7 @@ def initial_encoder(config: TrainConfig, random: Backbone) -> Backbone:
     if folder is None:
         from sslfeat.models.backbones.registry import build_backbone
 
-        return build_backbone(config.init, int(config.image_size or 0), pretrained=True)
+        return build_backbone(config.init, int(config.image_size or 0), True, Path(config.weights) if config.weights else None)
     trained = load_run(folder)[0].encoder
     try:
         random.load_state_dict(trained.state_dict())

@@ -57,7 +57,7 @@ class Complaints:
     def check(self, step: int, share: float, figures: dict[str, float]) -> None:
         """Raises TrainingError for a loss that is not finite."""
         if not math.isfinite(figures["loss"]):
-            raise TrainingError(f"the loss is {figures['loss']} at step {step}: try a lower --lr, or --precision 32-true")
+            raise TrainingError(f"the loss is {figures['loss']} at step {step}: try a lower --lr, or --precision fp32")
         if share < PATIENCE:
             return
         self.say("learning", at_chance(figures))

@@ -6,10 +6,8 @@ tenth of the budget. Looking changes nothing: evaluation mode, no gradients, no 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +21,11 @@ from sslfeat.data.dataset import find_inputs
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.evaluation.redundancy import effective_rank
 from sslfeat.models.engine.data import Images, load_images, to_batch
+from sslfeat.models.engine.features import features_of, looking
 from sslfeat.models.engine.metrics_log import RunLog
+from sslfeat.models.engine.pixels import Pixels
 from sslfeat.models.method import Method
+from sslfeat.models.own_file import check_hook
 from sslfeat.numerics.sampling import evenly
 from sslfeat.numerics.similarity import unit
 from sslfeat.storage import atomic
@@ -34,15 +35,14 @@ LOOKS = 10  # over the whole budget, besides the one before the first step
 SAMPLE = 512  # images whose features are looked at
 PREVIEWED = 8
 PROBE_LIMIT = 4000  # labeled images
-BATCH = 128
 LEAST_RANK, LEAST_SPREAD = 1.5, 0.02
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Labeled images for the probe while training: ``pixels`` uint8 (N, S, S, 3) and N class names."""
+    """Labeled images for the probe while training: ``pixels`` (N, S, S, 3) and N class names."""
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     labels: list[str]
 
 
@@ -54,28 +54,6 @@ def load_probe_set(spec: str, image_size: int, run: Path) -> ProbeSet:
         raise UsageError(f"--probe-data {spec}: labels come from class folders, of which there must be two or more")
     images = load_images(spread, image_size, run)
     return ProbeSet(images.pixels, [str(item.label) for item in images.inputs])
-
-
-def features_of(method: Method, pixels: npt.NDArray[np.uint8], device: torch.device) -> npt.NDArray[np.float32]:
-    """Features float32 (N, dim) of images uint8 (N, S, S, 3)."""
-    rows = []
-    with looking(method):
-        for start in range(0, len(pixels), BATCH):
-            batch = torch.from_numpy(pixels[start : start + BATCH]).to(device).permute(0, 3, 1, 2)
-            rows.append(method.encode(batch.float() / 255, method.exported).float().cpu().numpy())
-    return np.concatenate(rows)
-
-
-@contextlib.contextmanager
-def looking(method: Method) -> Iterator[None]:
-    """Evaluation mode without gradients, and back."""
-    training = method.training
-    method.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        method.train(training)
 
 
 def spread_figures(features: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -145,7 +123,11 @@ class Watch:
         self._run, self._method, self._probe_set, self._log = run, method, probe_set, log
         self._pixels, count = images.pixels, len(images.pixels)
         numbers = evenly(count, SAMPLE)
-        self._sample = images.pixels[numbers]
+        if images.shapes is None:
+            self._sample: Pixels = images.pixels[numbers]
+        else:  # features are of centered squares, as when they are served
+            sample = [images.inputs[number] for number in numbers]
+            self._sample = load_images(sample, images.pixels.shape[1], run).pixels
         self._previewed = torch.from_numpy(numbers[:: max(1, len(numbers) // PREVIEWED)][:PREVIEWED])
         self._looked: int | None = None
 
@@ -158,18 +140,21 @@ class Watch:
 
     def look(self, step: int, device: torch.device, seed: int) -> dict[str, float]:
         """The figures of this moment, also in watch.csv and TensorBoard, and a preview if the method draws one."""
-        features = features_of(self._method, self._sample, device)
+        features = features_of(self._method, self._sample, np.arange(len(self._sample)), device)
         if not np.isfinite(features).all():
-            raise TrainingError(f"the features are not finite at step {step}: try a lower --lr, or --precision 32-true")
+            raise TrainingError(f"the features are not finite at step {step}: try a lower --lr, or --precision fp32")
         figures = spread_figures(features)
         if self._probe_set is not None:
-            figures |= probe_figures(features_of(self._method, self._probe_set.pixels, device), self._probe_set.labels)
+            pixels = self._probe_set.pixels
+            figures |= probe_figures(features_of(self._method, pixels, np.arange(len(pixels)), device), self._probe_set.labels)
         append_row(self._run, step, figures)
         self._log.curves(step, {f"watch/{name}": value for name, value in figures.items()})
         batch = to_batch(self._pixels, self._previewed.numpy(), device)
         self._method.numbers = self._previewed.to(device)
         with looking(self._method):
             image = self._method.preview(batch, torch.Generator(device).manual_seed(seed))
+        drawn = image is None or (isinstance(image, Tensor) and image.ndim == 3 and len(image) == 3)
+        check_hook(type(self._method), "preview", drawn, "an image (3, H, W) or None")
         if image is not None:
             self._log.image(step, save_preview(self._run, step, image))
         return figures

@@ -14,7 +14,7 @@ from sslfeat.models.engine import config as configs
 from sslfeat.models.engine.best import BEST_NAME
 from sslfeat.models.engine.checkpoint import ENCODER_NAME, LAST_NAME
 from sslfeat.models.engine.config import CONFIG_NAME, TrainConfig
-from sslfeat.models.engine.frozen import WHITENING_NAME
+from sslfeat.models.engine.frozen import WHITENING_NAME, refuse_code
 from sslfeat.models.engine.health import RunResult
 from sslfeat.models.engine.metrics_log import EVENTS, METRICS_NAME
 from sslfeat.models.engine.online_eval import PREVIEWS_NAME, WATCH_NAME
@@ -71,6 +71,15 @@ class Begin:
             clear(out)
         atomic.write_atomic(out / MANIFEST_NAME, manifest.to_bytes())
         configs.save_config(config, out)
+
+
+def settings_of(out: Path, trust_code: bool = False) -> TrainConfig:
+    """The settings that the run in ``out`` was begun with, to go on with it. Raises UsageError, TrainingError."""
+    if not (out / CONFIG_NAME).is_file():
+        raise UsageError(f"{out} holds no run to go on with: name the method and the images to begin one, or the --out of a run")
+    settings = configs.load_config(out / CONFIG_NAME)
+    refuse_code(settings, out / CONFIG_NAME, trust_code)
+    return settings
 
 
 def holds_run(out: Path) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,15 @@ from sslfeat.errors import InterruptedRun, TrainingError
 from sslfeat.models.engine import config as configs
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.data import Images, load_images
+from sslfeat.models.engine.draws import StepGenerator
 from sslfeat.models.engine.initial import scale_of
 from sslfeat.models.engine.reporting import Reporter
 from sslfeat.models.method import Method
 from sslfeat.system import signals
+from sslfeat.system.plurals import counted
 
 FEW = 200  # images
+NAMED = 5  # failures in one message
 
 
 def leads() -> bool:
@@ -33,7 +40,10 @@ def make_fabric(config: TrainConfig) -> Fabric:
     """One process, or those that torchrun started."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # which tells of each process that it has begun
     # buffers follow from what all ranks have in common (``ranks``), so they are not sent around at every step
+    if world > 1:  # its successor sends the buffers around once, at the beginning, which is not wanted either
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     strategy: Any = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if world > 1 else "auto"
     fabric = Fabric(
         accelerator="cuda" if configs.uses_gpu(config) else "cpu",
@@ -67,9 +77,9 @@ def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer
     )
 
 
-def seed_step(seed: int, step: int, rank: int, generator: torch.Generator) -> None:
+def seed_step(seed: int, step: int, rank: int, generator: StepGenerator) -> None:
     """All randomness of a step follows from (seed, step, rank), so that a resumed run draws what it would have drawn."""
-    generator.manual_seed(_mix(seed, step, rank))
+    generator.reseed(_mix(seed, step, rank), _mix(seed, step, 0))
     torch.manual_seed(_mix(seed, step, rank))  # dropout and whatever else draws from the global state
 
 
@@ -82,8 +92,16 @@ def _mix(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step * 7_919 + rank * 104_729) & 0x7FFF_FFFF_FFFF_FFFF
 
 
-def training_images(config: TrainConfig, inputs: list[ImageRecord], out: Path, reporter: Reporter, stop: signals.Stop) -> Images:
-    """The images that a run learns from. Raises TrainingError if they are too few, InterruptedRun."""
+def training_images(
+    config: TrainConfig,
+    inputs: list[ImageRecord],
+    out: Path,
+    reporter: Reporter,
+    stop: signals.Stop,
+    cache_size: int | None = None,
+    whole: bool = False,
+) -> Images:
+    """The images that a run learns from, ``whole`` or their centers. Raises TrainingError if they are too few, InterruptedRun."""
     done = 0
 
     def advance(count: int) -> None:
@@ -93,9 +111,24 @@ def training_images(config: TrainConfig, inputs: list[ImageRecord], out: Path, r
         if stop.signum:
             raise InterruptedRun(stop.signum, "interrupted while reading images: go on with the same command and --resume")
 
-    images = load_images(inputs, int(config.image_size or 0), out, advance)
+    images = load_images(inputs, int(config.image_size or 0), out, advance, cache_size, whole)
     if len(images.pixels) < int(config.batch_size or 0):
-        raise TrainingError(f"only {len(images.pixels)} images are readable: choose a smaller --batch-size")
+        raise TrainingError(f"{counted(len(images.pixels), 'image')} can be read: choose a smaller --batch-size")
     if len(images.pixels) < FEW:
         reporter.warn(f"{len(images.pixels)} images are few to learn from: some thousands are a beginning")
-    return images
+    if images.streamed:
+        reporter.warn(
+            f"{images.streamed} of {len(images.pixels)} images are read whenever they are drawn: a larger --cache-size keeps more"
+        )
+    return dataclasses.replace(images, tell=reporter.preparing)
+
+
+def refuse_failures(failures: Sequence[tuple[str, str]]) -> None:
+    """Raise TrainingError naming the first of the images that cannot be read, if there are any."""
+    if failures:
+        named = "; ".join(f"{name}: {reason}" for name, reason in failures[:NAMED])
+        more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
+        raise TrainingError(
+            f"{counted(len(failures), 'image')} cannot be read, which --strict makes an error: {named}{more}",
+            "mend or --exclude them, or train without --strict",
+        )

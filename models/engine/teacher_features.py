@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,17 @@ import numpy.typing as npt
 
 from sslfeat.errors import TrainingError
 from sslfeat.features.reader import FeaturesFolder
-from sslfeat.features.writer import embed_to_folder
+from sslfeat.features.writer import EmbedProgress, embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from sslfeat.models.engine.data import Images
-from sslfeat.models.engine.distributed import rank, wait_for_all
+from sslfeat.models.engine.distributed import by_the_first
 
 TEACHER_NAME = "teacher"  # features folders of a run are called so, and by encoder and images
 
 
 def teacher_features(encoder: str, features: str, images: Images) -> npt.NDArray[np.float16]:
-    """One row for each of ``images.pixels``, (N, D): read from the folder ``features``, or embedded into the run's own.
+    """One row for each of ``images.pixels``, (N, D): read from the folder ``features``, or embedded into the run's own, of
+    several processes by the first.
 
     ``encoder`` is a file or a name from ``sslfeat models``. Raises EncoderFileError, FeaturesError, InterruptedRun; TrainingError
     for features of another encoder, or for images that have none.
@@ -30,9 +32,15 @@ def teacher_features(encoder: str, features: str, images: Images) -> npt.NDArray
         raise TrainingError("there is no run folder to embed the images into: give features=FOLDER")
     else:
         folder = images.folder / f"{TEACHER_NAME}-{loaded.fingerprint[:8]}-{images.identity[:8]}"
-        if rank() == 0:
-            embed_to_folder(loaded, images.inputs, folder)
-        wait_for_all()
+
+        def embed(alive: Callable[[], None]) -> None:
+            def report(now: EmbedProgress) -> None:
+                images.tell("images embedded by the teacher", now.done, now.total)
+                alive()
+
+            embed_to_folder(loaded, images.inputs, folder, report=report)
+
+        by_the_first(embed)
     opened = FeaturesFolder(folder)
     if opened.fingerprint != loaded.fingerprint:
         raise TrainingError(f"{folder} is of another encoder than {encoder}: give its own features, or none")

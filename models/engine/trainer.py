@@ -1,7 +1,8 @@
 """Training, start to finish: read this first, then one file of ``methods/``.
 
-Images are decoded once, every step draws its batch and its randomness from (seed, step) alone, and a checkpoint holds
-weights, optimizer and step: so a run that was killed and resumed ends, on a CPU, with the weights of one that was not.
+Images are decoded once, and again when they are drawn where there is no room to keep them. Every step draws its batch and its
+randomness from (seed, step) alone, and a checkpoint holds weights, optimizer and step: so a run that was killed and resumed
+ends, on a CPU, with the weights of one that was not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from sslfeat.errors import InterruptedRun, TrainingError
 from sslfeat.features.failures import write_failures
 from sslfeat.models.engine import config as configs
-from sslfeat.models.engine import distributed
+from sslfeat.models.engine import distributed, hooks
 from sslfeat.models.engine.best import Best
 from sslfeat.models.engine.checkpoint import (
     ENCODER_NAME,
@@ -33,7 +34,8 @@ from sslfeat.models.engine.checkpoint import (
     save_checkpoint,
 )
 from sslfeat.models.engine.config import TrainConfig
-from sslfeat.models.engine.data import Ahead, Images, Order, to_batch, typical_size
+from sslfeat.models.engine.data import Ahead, Images, Order, pieces_of, typical_size
+from sslfeat.models.engine.draws import StepGenerator
 from sslfeat.models.engine.frozen import build_method, save_encoder
 from sslfeat.models.engine.health import RunResult, find_fault, looks
 from sslfeat.models.engine.initial import Pace, initial_encoder, restore_method, with_source
@@ -42,10 +44,11 @@ from sslfeat.models.engine.metrics_log import RunLog
 from sslfeat.models.engine.online_eval import ProbeSet, Watch, collapse, load_probe_set
 from sslfeat.models.engine.pixel_cache import remove_caches
 from sslfeat.models.engine.reporting import Reporter, Result, TrainProgress
-from sslfeat.models.engine.run_folder import Begin, write_result
-from sslfeat.models.engine.schedule import learning_rate, share_spent
-from sslfeat.models.engine.setup import choice_of, leads, make_fabric, make_optimizer, seed_step, training_images
+from sslfeat.models.engine.run_folder import Begin, holds_run, write_result
+from sslfeat.models.engine.schedule import ended_by, learning_rate, share_spent, shares
+from sslfeat.models.engine.setup import choice_of, leads, make_fabric, make_optimizer, refuse_failures, seed_step, training_images
 from sslfeat.models.method import Figures, Method, file_sha256, find_method
+from sslfeat.models.own_file import named_faults
 from sslfeat.storage import atomic
 from sslfeat.system import signals
 
@@ -64,16 +67,20 @@ def train(
     resume: bool = False,
     reporter: Reporter | None = None,
     checkpoint_steps: int | None = None,
+    cache_size: int | None = None,
     overwrite: bool = False,
     trust_code: bool = False,
+    strict: bool = False,
 ) -> Result:
     """Train ``config.method`` on ``config.images`` into the folder ``out``.
 
     With ``resume`` a run that was interrupted goes on from its last checkpoint (or starts, if it never reached one); a
     Python file of a method that has changed since is refused unless ``trust_code``. ``overwrite`` replaces another run.
-    Checkpoints are written every minute, or every ``checkpoint_steps``. Several processes, one a GPU, train together
-    when torchrun starts them. Everything that can be refused is refused before the folder is changed. Raises
-    SslfeatError; InterruptedRun after a SIGINT or SIGTERM, once the checkpoint is safe.
+    Checkpoints are written every minute, or every ``checkpoint_steps``. ``cache_size``: bytes of decoded pixels that are
+    kept (see ``load_images``); no batch depends on it. ``strict``: an image that cannot
+    be read ends the run before it begins. Several processes, one a GPU, train together when torchrun starts
+    them. Everything that can be refused is refused before the folder is changed. Raises SslfeatError; InterruptedRun after
+    a SIGINT or SIGTERM, once the checkpoint is safe.
     """
     leader, begin = leads(), Begin(resume, overwrite, trust_code)
     reporter = reporter if reporter and leader else Reporter()
@@ -82,27 +89,35 @@ def train(
     config = configs.with_defaults(config, fitting, len(inputs), typical_size(inputs))
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
     goes_on = resume and (out / LAST_NAME).exists()
+    if resume and not goes_on and not holds_run(out):
+        reporter.warn(f"--resume: {out} holds no checkpoint to go on from: a new run begins")
     module = build_method(config) if goes_on else build_method(config, partial(initial_encoder, config))
     with atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(), signals.deferred(STOP_WITHIN) as stop:
         begin.check(config, out)
         if leader:
             atomic.remove_temporaries(out)
         try:
-            images = training_images(config, inputs, out, reporter, stop)
-            config = dataclasses.replace(config, inputs_sha256=images.identity)
-            probe_set = load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
-            run = _Run(config, out, module, images, reporter, stop)
-            if leader:
-                begin.record(config, out, images.known)
-            run.restore(goes_on)
-            verdict = run.loop(checkpoint_steps, probe_set)
+            drawn = training_images(config, inputs, out, reporter, stop, cache_size, module.sees_whole_images)
+            with contextlib.closing(drawn) as images, named_faults(config.method):
+                if strict:
+                    refuse_failures(images.failures)
+                config = dataclasses.replace(config, inputs_sha256=images.identity)
+                probe_set = load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
+                run = _Run(config, out, module, images, reporter, stop)
+                if leader:
+                    begin.record(config, out, images.known)
+                run.restore(goes_on)
+                verdict = run.loop(checkpoint_steps, probe_set)
         finally:
             if leader:
                 remove_caches(out)
         if leader:
             write_failures(out, images.failures)
             write_result(out, verdict)
-    return Result(out, verdict.steps, images.failures, verdict.fault, verdict.first, verdict.last)
+    return Result(
+        out, verdict.steps, images.failures, verdict.fault, verdict.first, verdict.last, len(images.pixels), verdict.seconds,
+        run.looking,
+    )  # fmt: skip
 
 
 class _Run:
@@ -123,9 +138,9 @@ class _Run:
         self.optimizer = make_optimizer(module, config)  # of parameters where they stay: its state goes there, too
         self.pace, self.best = Pace(config, module), Best(out, config.keep == "best")
         self.order = Order(len(images.pixels), int(config.batch_size or 1), config.seed)
-        self.ahead = Ahead(lambda numbers: to_batch(images.pixels, numbers, self.fabric.device))
+        self.ahead = Ahead(images.pixels, self.fabric.device)
         self.upcoming: tuple[int, list[npt.NDArray[np.int64]]] | None = None
-        self.step, self.clock, self.saved = 0, time.monotonic(), ""
+        self.step, self.clock, self.looking, self.saved = 0, time.monotonic(), 0.0, ""
 
     def restore(self, resume: bool) -> None:
         """Go on from the last checkpoint if there is one, and get ready for the first step."""
@@ -134,7 +149,7 @@ class _Run:
             restore_method(self.config, self.module)
         else:
             progress = load_checkpoint(self.out / LAST_NAME, self.module, self.optimizer)
-            self.step, spent = progress.step, progress.seconds
+            self.step, spent, self.looking = progress.step, progress.seconds, progress.looking
             self.saved = f"step {self.step}"
         if self.config.compile:
             self.module.loss = torch.compile(self.module.loss, backend=self.config.compile)  # type: ignore[method-assign]
@@ -144,7 +159,7 @@ class _Run:
     def loop(self, checkpoint_steps: int | None, probe_set: ProbeSet | None) -> RunResult:
         """Train until the budget is spent."""
         config, out, fabric = self.config, self.out, self.fabric
-        generator = torch.Generator(fabric.device)
+        generator = StepGenerator(fabric.device)
         meter, log, saved_at = Meter(), RunLog(out, self.step) if fabric.is_global_zero else None, time.monotonic()
         complaints = Complaints(self.reporter.warn, self.module.complaint)
         watch = Watch(out, self.module, self.images, probe_set, log) if log else None
@@ -159,7 +174,8 @@ class _Run:
                 self.pace.apply(self.optimizer, learning_rate(float(config.lr or 0), share), share)
                 meter.add(*self._step(generator))
                 self.step += 1
-                if self.step % LOG_EVERY == 0:
+                self.reporter.stepped(share, self.step)
+                if self.step % LOG_EVERY == 0 or self.step == 1:
                     means = self._report(share, meter, complaints, log)
                 signum = self._signal()
                 late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
@@ -168,9 +184,13 @@ class _Run:
                     saved_at = time.monotonic()
                 if signum:
                     raise InterruptedRun(signum, f"interrupted at step {self.step}: go on with the same command and --resume")
-            if meter.unread and not means:  # too short a run for a report
-                means = distributed.mean_figures(meter.read()[1], fabric.device)
+            if meter.unread:  # the last step has a row whatever its number; a run is judged by more than a few steps
+                few = meter.unread < LOG_EVERY // 2 and self.step > LOG_EVERY
+                last_means = self._report(1.0, meter, complaints, log, judge=False)
+                means = means if few else last_means
             seconds = time.monotonic() - self.clock
+            if ended := ended_by(shares(config, self.step, self.order.steps_per_epoch, seconds)):
+                self.reporter.warn(ended)
             self._save()
             if watch:
                 self._look(watch, complaints)
@@ -208,26 +228,28 @@ class _Run:
     def _pieces(self, step: int) -> list[npt.NDArray[np.int64]]:
         """The image numbers of a step that this rank deals with, piece by piece."""
         if self.upcoming is None or self.upcoming[0] != step:
-            chosen = self.module.choose(self.order.indices(step), choice_of(self.config.seed, step))
-            share, count = chosen[self.fabric.global_rank :: self.fabric.world_size], self.config.accumulate
-            self.upcoming = step, [share[piece::count] for piece in range(count)]
+            drawn, count = self.order.indices(step), len(self.images.pixels)
+            chosen = hooks.choose(self.module, drawn, choice_of(self.config.seed, step), count)
+            self.upcoming = step, pieces_of(chosen, self.config.accumulate, self.fabric.global_rank, self.fabric.world_size)
         return self.upcoming[1]
 
-    def _cycle(self, generator: torch.Generator) -> None:
+    def _cycle(self, generator: StepGenerator) -> None:
         """Let the method look at all the data when a cycle begins."""
-        if self.step % self.module.cycle_steps(self.order.steps_per_epoch):
+        if not hooks.cycle_begins(self.module, self.step, self.order.steps_per_epoch):
             return
         seed_step(self.config.seed, -1 - self.step, 0, generator)  # the same on every rank
-        for parameter in self.module.on_cycle(self.images, generator):
+        for parameter in hooks.begin_cycle(self.module, self.images, generator):
             self.optimizer.state.pop(parameter, None)
         distributed.equalize(self.module)
         self.upcoming = None  # what the method chooses may be another
 
-    def _report(self, share: float, meter: Meter, complaints: Complaints, log: RunLog | None) -> dict[str, float]:
-        """Write down and show the mean figures since the last report; returns them."""
+    def _report(
+        self, share: float, meter: Meter, complaints: Complaints, log: RunLog | None, judge: bool = True
+    ) -> dict[str, float]:
+        """Write down and show the mean figures since the last report; returns them. ``judge``: warn if nothing is learned."""
         rate, means = meter.read()
         means = distributed.mean_figures(means, self.fabric.device)
-        complaints.check(self.step, share, means)
+        complaints.check(self.step, share if judge else 0.0, means)
         if log:
             log.write(self.step, {**means, "lr": self.pace.highest, "images_per_second": rate})
         self.reporter.training(TrainProgress(share, self.step, rate, means))
@@ -243,6 +265,7 @@ class _Run:
         self.reporter.look(self.step, figures)
         seconds = time.monotonic() - began
         self.clock += seconds
+        self.looking += seconds
         return seconds
 
     def _share(self) -> float:
@@ -267,9 +290,9 @@ class _Run:
             kept = f"{self.out} keeps those of {self.saved}" if self.saved else "none were written"
             raise TrainingError(
                 f"the weights are not finite at step {self.step}; {kept}: train anew with a lower --lr than "
-                f"{self.config.lr:g}, a lower --clip than {self.config.clip:g}, or --precision 32-true"
+                f"{self.config.lr:g}, a lower --clip than {self.config.clip:g}, or --precision fp32"
             )
-        progress = Progress(self.step, time.monotonic() - self.clock)
+        progress = Progress(self.step, time.monotonic() - self.clock, self.looking)
         save_checkpoint(self.out / LAST_NAME, self.module, self.optimizer, progress)
         save_encoder(self.out / ENCODER_NAME, self.module, KeptWith(len(self.images.pixels), self.step))
         self.saved = f"step {self.step}"

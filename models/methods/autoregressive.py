@@ -21,12 +21,13 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import need_vit
 from sslfeat.models.backbones.vit import ViTBackbone
 from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.draws import whole_numbers
 from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.codebook import Codebook, count_words
 from sslfeat.models.ops.patches import mean_patch_error, normalize_patches, patchify, unpatchify
 from sslfeat.models.ops.previews import tile
-from sslfeat.models.ops.tiles import whole_numbers
+from sslfeat.models.ranges import Area, Count, Several
 
 
 @register("autoregressive")
@@ -43,10 +44,10 @@ class Autoregressive(Method):
         """
 
         target: str = "pixels"
-        words: int = 512
+        words: Several = 512
         prefix: bool = True
-        hidden: int = 512
-        min_area: float = 0.4
+        hidden: Count = 512
+        min_area: Area = 0.4
 
     recipe = Recipe(64, 1e-3, 0.05, VIT_BACKBONES, (0.9, 0.95))
     about = About(
@@ -114,8 +115,12 @@ class Autoregressive(Method):
             later = patches[:, prefix:]
             guess = predicted * later.std(-1, keepdim=True) + later.mean(-1, keepdim=True)
         first = patches[:, :prefix]
-        rows = torch.cat([first, torch.full_like(guess, 0.5)], 1), torch.cat([first, guess], 1), patches
-        return tile(*(unpatchify(row, self.encoder.patch) for row in rows))
+        rows = {
+            "the first half": torch.cat([first, torch.full_like(guess, 0.5)], 1),
+            "each later patch, predicted from those before": torch.cat([first, guess], 1),
+            "the image": patches,
+        }
+        return tile({text: unpatchify(row, self.encoder.patch) for text, row in rows.items()})
 
 
 def prefix_mask(count: int, prefix: int, device: torch.device) -> Tensor:

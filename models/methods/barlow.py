@@ -19,6 +19,7 @@ from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import expander
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views, partners
+from sslfeat.models.ranges import Count, NotNegative
 
 EPSILON = 1e-5  # under the variance of a unit
 LEAST_AGREEMENT = 0.2
@@ -37,8 +38,8 @@ class Barlow(MultiView):
         smallest crop (paper: SimCLR's, 1, 0.2, 0.08, with blur and solarisation, which small images do without).
         """
 
-        redundancy_weight: float = 0.0051
-        projection_dim: int = 1024
+        redundancy_weight: NotNegative = 0.0051
+        projection_dim: Count = 1024
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(

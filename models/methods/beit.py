@@ -27,6 +27,7 @@ from sslfeat.models.ops.codebook import Codebook, count_words
 from sslfeat.models.ops.optical_flow import blob_masks
 from sslfeat.models.ops.patches import patchify, random_order, unpatchify
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area, Part, Several
 
 
 @register("beit")
@@ -42,10 +43,10 @@ class BEiT(Method):
         patches. ``words`` of the codebook (paper: 8192). ``min_area``: of the smallest crop.
         """
 
-        mask: float = 0.4
+        mask: Part = 0.4
         blobs: bool = True
-        words: int = 512
-        min_area: float = 0.4
+        words: Several = 512
+        min_area: Area = 0.4
 
     recipe = Recipe(64, 1e-3, 0.05, VIT_BACKBONES, (0.9, 0.98))
     about = About(
@@ -104,5 +105,9 @@ class BEiT(Method):
         guess = self.codebook.looks[self.predict(images, hidden).argmax(2)]
         truth = self.codebook.looks[self.codebook(patches)]
         away = hidden[:, :, None]
-        rows = patches.masked_fill(away, 0.5), torch.where(away, guess, truth), truth
-        return tile(*(unpatchify(row, self.encoder.patch) for row in rows))
+        rows = {
+            "what the encoder sees": patches.masked_fill(away, 0.5),
+            "the likeliest words where it is hidden": torch.where(away, guess, truth),
+            "the image's own words": truth,
+        }
+        return tile({text: unpatchify(row, self.encoder.patch) for text, row in rows.items()})

@@ -18,6 +18,7 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import mlp
 from sslfeat.models.multi_view import Taught, TaughtConfig, Views, cosine_error
+from sslfeat.models.ranges import Count
 
 
 @register("byol")
@@ -28,8 +29,8 @@ class BYOL(Taught):
     class Config(TaughtConfig):
         """``hidden``, ``projection_dim``: of projector and predictor (paper: 4096, 256)."""
 
-        hidden: int = 1024
-        projection_dim: int = 256
+        hidden: Count = 1024
+        projection_dim: Count = 256
 
     recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
     about = About(

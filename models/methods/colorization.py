@@ -24,6 +24,7 @@ from sslfeat.models.modules.conv_decoder import ConvDecoder, pool_patches
 from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.color import Lightness, ab_bins, annealed_mean, lab_to_rgb, rgb_to_lab, soft_encode
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area, CountOrZero, Positive, Share
 from sslfeat.numerics.sampling import evenly
 
 PRIOR_SAMPLE = 1000  # images that the prior is computed from
@@ -46,10 +47,10 @@ class Colorization(Method):
         """
 
         loss: str = "ce"
-        grid: int = 0
-        uniform: float = 0.5
-        temperature: float = 0.38
-        min_area: float = 0.5
+        grid: CountOrZero = 0
+        uniform: Share = 0.5
+        temperature: Positive = 0.38
+        min_area: Area = 0.5
 
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
@@ -152,4 +153,5 @@ class Colorization(Method):
         ab = self.decode(self.decoder(self.encoder.maps(self.input_transform(images))).float())
         ab = functional.interpolate(ab, size=light.shape[2:], mode="bilinear", align_corners=False)
         gray = lab_to_rgb(torch.cat([light, torch.zeros_like(ab)], 1))
-        return tile(gray, lab_to_rgb(torch.cat([light, ab], 1)), images)
+        colored = lab_to_rgb(torch.cat([light, ab], 1))
+        return tile({"what the encoder sees": gray, "the colors it gives": colored, "the image": images})

@@ -21,12 +21,14 @@ from torch.nn import functional
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.data import Images
+from sslfeat.models.engine.draws import uniform
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.modules.conv_decoder import pool_patches, pyramid
 from sslfeat.models.modules.heads import mlp
-from sslfeat.models.ops.augment import random_resized_crop, to_float, uniform
+from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.optical_flow import cosines, cross_entropy, flow_colors, frame_flow, rbf, sprite_scene
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Count, NotNegative, Positive, Several
 
 NEAR = 0.15  # of the side: bandwidth of the kernel of distances
 STILL = 0.05  # px: flow that varies less is noise
@@ -47,13 +49,13 @@ class CommonFate(Method):
         """
 
         source: str = "sprites"
-        points: int = 256
-        dim: int = 16
-        bandwidth: float = 0.5
-        temperature: float = 0.1
+        points: Several = 256
+        dim: Count = 16
+        bandwidth: Positive = 0.5
+        temperature: Positive = 0.1
         layer: str = ""
-        sprites: int = 2
-        speed: float = 0.1
+        sprites: Count = 2
+        speed: NotNegative = 0.1
         soft: bool = True
 
     recipe = Recipe(batch_size=32, lr=1e-3, weight_decay=1e-4)
@@ -68,8 +70,6 @@ class CommonFate(Method):
         super().__init__(encoder, config)
         if config.source not in ("sprites", "frames"):
             raise UsageError(f"source is {config.source!r}: it can be sprites or frames")
-        if config.points < 2 or config.sprites < 1 or min(config.bandwidth, config.temperature) <= 0:
-            raise UsageError("points is at least 2, sprites at least 1, bandwidth and temperature are above 0")
         pool_patches(encoder)
         self.layer, self.last = config.layer or encoder.layers[1], encoder.layers[-1]
         encoder.depth(self.layer)  # complains about a layer that does not exist
@@ -93,7 +93,7 @@ class CommonFate(Method):
             images, flow = to_float(batch), self.flow_of(batch.device)
             images = torch.where(mirrored, images.flip(3), images)
             flow = torch.where(mirrored, flow.flip(3) * flow.new_tensor([-1, 1]).view(2, 1, 1), flow)
-        chosen = torch.rand((n, size * size), generator=generator, device=batch.device)
+        chosen = uniform((n, size * size), 0, 1, generator)
         return images, flow, chosen.topk(min(self.config.points, size * size), dim=1).indices
 
     def flow_of(self, device: torch.device) -> Tensor:
@@ -156,4 +156,4 @@ class CommonFate(Method):
         warm = torch.cat([similarity, 0.6 * similarity, 1 - similarity], 1) * 0.9
         pixel = grid.flatten()[most]
         warm[rows, :, pixel // size, pixel % size] = 1
-        return tile(images, flow_colors(flow), warm)
+        return tile({"the image": images, "flow; hue: direction": flow_colors(flow), "similarity to the white pixel": warm})

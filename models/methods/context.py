@@ -19,11 +19,13 @@ from torch.nn import functional
 from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import need_conv
+from sslfeat.models.engine.draws import normal, uniform, whole_numbers
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.modules.heads import mlp
-from sslfeat.models.ops.augment import random_resized_crop, to_float, uniform
+from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.previews import tile
-from sslfeat.models.ops.tiles import Standardize, cut, whole_numbers
+from sslfeat.models.ops.tiles import Standardize, cut
+from sslfeat.models.ranges import Area, Count, NotNegative, Share
 
 NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)  # of the nine in raster order, all but the center
 CENTER = 4
@@ -43,11 +45,11 @@ class Context(Method):
         """
 
         color: str = "project"
-        gap: float = 0.5
+        gap: NotNegative = 0.5
         jitter: bool = True
-        pixelate: float = 1 / 3
-        min_area: float = 0.6
-        hidden: int = 512
+        pixelate: Share = 1 / 3
+        min_area: Area = 0.6
+        hidden: Count = 512
 
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
@@ -83,7 +85,7 @@ class Context(Method):
         first = (size - 2 * step - self.patch) // 2
         line = first + step * torch.arange(3, device=generator.device)
         tops, lefts = (grid.flatten() for grid in torch.meshgrid(line, line, indexing="ij"))
-        shift = whole_numbers((2, n, 9), -self.shake, self.shake, generator)
+        shift = whole_numbers((2, n, 9), -self.shake, self.shake, generator, axis=1)
         highest = size - self.patch
         return (tops + shift[0]).clamp(0, highest), (lefts + shift[1]).clamp(0, highest)
 
@@ -106,7 +108,7 @@ class Context(Method):
         canvas = torch.ones(len(batch), *batch.shape[1:], device=batch.device)
         for k, (top, left) in enumerate(zip(tops[0].tolist(), lefts[0].tolist(), strict=True)):
             canvas[:, :, top : top + self.patch, left : left + self.patch] = seen[:, k]
-        return tile(to_float(batch), canvas)
+        return tile({"the image": to_float(batch), "patches, as the encoder sees them": canvas})
 
 
 def keep_one_channel(patches: Tensor, generator: torch.Generator) -> Tensor:
@@ -114,7 +116,7 @@ def keep_one_channel(patches: Tensor, generator: torch.Generator) -> Tensor:
     n = len(patches)
     kept = functional.one_hot(whole_numbers((n,), 0, 2, generator), 3).view(n, 1, 3, 1, 1).bool()
     deviation = patches.masked_fill(~kept, 0).std((3, 4), keepdim=True).amax(2, keepdim=True)
-    noise = torch.randn(patches.shape, generator=generator, device=patches.device) * deviation * NOISE
+    noise = normal(tuple(patches.shape), generator) * deviation * NOISE
     return torch.where(kept, patches, 0.5 + noise)
 
 
@@ -125,5 +127,5 @@ def pixelate(patches: Tensor, share: float, generator: torch.Generator) -> Tenso
     small = int(whole_numbers((1,), max(1, side // 3), max(1, 2 * side // 3), generator))
     shrunk = functional.interpolate(flat, size=(small, small), mode="area")
     coarse = functional.interpolate(shrunk, size=(side, side), mode="bilinear", align_corners=False)
-    chosen = uniform((len(flat),), 0, 1, generator) < share
+    chosen = uniform(tuple(patches.shape[:2]), 0, 1, generator).flatten() < share
     return torch.where(chosen.view(-1, 1, 1, 1), coarse, flat).view(patches.shape)

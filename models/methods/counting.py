@@ -20,9 +20,11 @@ from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import need_conv
 from sslfeat.models.engine.distributed import gather
+from sslfeat.models.engine.draws import uniform, whole_numbers
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import random_resized_crop, to_float
-from sslfeat.models.ops.tiles import FILTERS, halve, to_gray, whole_numbers
+from sslfeat.models.ops.tiles import FILTERS, halve, to_gray
+from sslfeat.models.ranges import Area, Count, NotNegative, Share
 
 LEAST_ALIVE = 0.05  # share of units that count anything
 SMALL = 0.06  # of counts at the beginning: the distances of 1000 of them are then below the margin
@@ -41,13 +43,13 @@ class Counting(Method):
         from, of box, triangle, cubic and Lanczos (paper: several). ``min_area``: of the smallest crop.
         """
 
-        margin: float = 10.0
+        margin: NotNegative = 10.0
         contrast: bool = True
-        weight: float = 0.25
-        units: int = 1000
-        gray: float = 2 / 3
-        filters: int = FILTERS
-        min_area: float = 0.5
+        weight: NotNegative = 0.25
+        units: Count = 1000
+        gray: Share = 2 / 3
+        filters: Count = FILTERS
+        min_area: Area = 0.5
 
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
@@ -71,7 +73,7 @@ class Counting(Method):
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Images uint8 (N, 3, S, S), in a random order, to wholes, quarters, and True for the first, which are gray."""
         n, half = len(batch), batch.shape[-1] // 2
-        order = torch.randperm(n, generator=generator, device=batch.device)
+        order = uniform((n,), 0, 1, generator).argsort()
         images = random_resized_crop(to_float(batch[order]), generator, scale=(self.config.min_area, 1.0))
         gray = round(n * self.config.gray)
         images = torch.cat([to_gray(images[:gray]), images[gray:]])

@@ -5,9 +5,8 @@ cycle the features are PCA-whitened, brought to length 1 and clustered by k-mean
 those before them that they share most images with, and the classifier on top goes on; in the paper it starts afresh
 (``forget=true``), for which short schedules have no time. Two trivial solutions are closed as in section 3.4: no cluster is
 left empty (``clustering.fill_empty``), and batches are uniform over clusters. Known shortcut: clusters of color, closed
-by distorting the colors of what is recognized, as the authors' later versions do (``jitter=0`` opens it). The paper
-closes it with a Sobel filter in front of the encoder (section 3.3), ``sobel=true``: it is then part of what is exported,
-and the encoder sees no colors at all.
+by distorting the colors of what is recognized, as the authors' later versions do (``jitter=0`` opens it), or as in section
+3.3 by a Sobel filter in front of the encoder, ``sobel=true``, which is exported with it: it sees no colors at all then.
 """
 
 from __future__ import annotations
@@ -24,12 +23,13 @@ from sslfeat.errors import TrainingError, UsageError
 from sslfeat.evaluation.clustering.metrics import contingency, nmi
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.data import Images
-from sslfeat.models.engine.online_eval import features_of
+from sslfeat.models.engine.features import features_together
 from sslfeat.models.method import About, Figures, Indices, Method, Recipe, register
 from sslfeat.models.ops.augment import color_jitter, random_resized_crop, to_float
 from sslfeat.models.ops.clustering import balanced_kmeans, half_anew, renamed, uniform_over_clusters
 from sslfeat.models.ops.color import Sobel
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area, Count, CountOrZero, NotNegative
 from sslfeat.numerics.pca import whiten
 from sslfeat.numerics.similarity import unit
 
@@ -51,14 +51,14 @@ class DeepCluster(Method):
         distortion (paper: 0). ``sobel``: see above (paper: true). ``min_area``: of the smallest crop (paper: 0.08).
         """
 
-        clusters: int = 0
-        cluster_images: int = 10_000
-        cycle: int = 0
-        pca: int = 256
+        clusters: CountOrZero = 0
+        cluster_images: Count = 10_000
+        cycle: CountOrZero = 0
+        pca: CountOrZero = 256
         forget: bool = False
-        jitter: float = 0.5
+        jitter: NotNegative = 0.5
         sobel: bool = False
-        min_area: float = 0.3
+        min_area: Area = 0.3
 
     recipe = Recipe(batch_size=128, lr=1e-3, weight_decay=1e-4)
     about = About(
@@ -94,12 +94,12 @@ class DeepCluster(Method):
         return self.config.cycle or min(steps_per_epoch, LONGEST_CYCLE)
 
     def on_cycle(self, images: Images, generator: torch.Generator) -> Iterable[nn.Parameter]:
-        """Cluster anew."""
+        """Cluster anew; where several processes train, each computes its share of the features."""
         device = self.assignments.device
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         before = self.assignments.cpu().numpy()
         members = half_anew(before >= 0, self.config.cluster_images, np.random.default_rng(seed))
-        features = features_of(self, images.pixels[members], device)
+        features = features_together(self, images.pixels, members, device)
         clusters, empty = balanced_kmeans(unit(whiten(features, self.config.pca)), self.clusters, seed)
         common = before[members] >= 0
         agreement = 0.0
@@ -157,4 +157,4 @@ class DeepCluster(Method):
         seen = self.input_transform(images)
         low, high = seen.amin((0, 2, 3), keepdim=True), seen.amax((0, 2, 3), keepdim=True)
         seen = (seen - low) / (high - low).clamp_min(1e-6)
-        return tile(images, seen)
+        return tile({"the image": images, "what the encoder sees, stretched": seen})

@@ -30,6 +30,7 @@ from sslfeat.models.modules.heads import mlp, small_tower
 from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.color import Lightness, lab_to_rgb, rgb_to_lab
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area, NotNegative, Several
 
 LEAST_ENTROPY = 0.5  # of log K: below it few classes are in use
 COLOR_RANGE = 25.0  # ab in these units has about unit variance
@@ -51,11 +52,11 @@ class DeSa(Method):
         image, such as ``.npy``, float arrays of one shape.
         """
 
-        classes: int = 32
-        beta: float = 1.0
+        classes: Several = 32
+        beta: NotNegative = 1.0
         balanced: bool = True
         same_crop: bool = True
-        min_area: float = 0.3
+        min_area: Area = 0.3
         second: str = ""
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
@@ -111,12 +112,13 @@ class DeSa(Method):
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor | None:
         """Rows: the images, the lightness that the encoder sees, and the colors that the tower sees."""
-        rows = [to_float(batch)]
+        rows = {"the image": to_float(batch)}
         if not self.config.second:
-            lab = rgb_to_lab(rows[0])
+            lab = rgb_to_lab(rows["the image"])
             alone = torch.cat([torch.full_like(lab[:, :1], MIDDLE_LIGHTNESS), lab[:, 1:]], 1)
-            rows += [lab[:, :1].expand_as(rows[0]) / 100, lab_to_rgb(alone)]
-        return tile(*rows)
+            rows["lightness, for the encoder"] = lab[:, :1].expand_as(lab) / 100
+            rows["colors, for the tower"] = lab_to_rgb(alone)
+        return tile(rows)
 
 
 def teach_each_other(first: Tensor, second: Tensor, beta: float, balanced: bool) -> tuple[Tensor, Figures]:

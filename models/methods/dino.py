@@ -20,6 +20,7 @@ from sslfeat.models.engine.distributed import gather_parts, total_of, world_size
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import Prototypes, expander
 from sslfeat.models.multi_view import Taught, TaughtConfig, Views, pairs, partners
+from sslfeat.models.ranges import Count, CountOrZero, Positive, Several, Share
 
 REST = 0.03  # share of the run in which the prototypes stay where they are
 
@@ -35,13 +36,13 @@ class DINO(Taught):
         The average is exported: it is the better one (section 5.2).
         """
 
-        prototypes: int = 1024
-        temperature: float = 0.1
-        teacher_temperature: float = 0.04
-        center_momentum: float = 0.9
-        hidden: int = 1024
-        projection_dim: int = 256
-        local_views: int = 2
+        prototypes: Several = 1024
+        temperature: Positive = 0.1
+        teacher_temperature: Positive = 0.04
+        center_momentum: Share = 0.9
+        hidden: Count = 1024
+        projection_dim: Count = 256
+        local_views: CountOrZero = 2
         keep_average: bool = True
 
     recipe = Recipe(batch_size=128, lr=1e-3, weight_decay=1e-4, clip=3.0)

@@ -26,6 +26,7 @@ from sslfeat.models.engine.distributed import gather, rank
 from sslfeat.models.engine.teacher_features import teacher_features
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views
+from sslfeat.models.ranges import Area, Count, CountOrZero, NotNegative, Positive, Share
 
 
 @register("distill")
@@ -47,13 +48,13 @@ class Distill(MultiView):
         teacher: str = ""
         features: str = ""
         teacher_fingerprint: str = ""
-        relational: float = 1.0
-        others: int = 4096
-        temperature: float = 0.05
-        jitter: float = 0.2
-        gray: float = 0.0
-        min_area: float = 0.3
-        views: int = 1
+        relational: NotNegative = 1.0
+        others: CountOrZero = 4096
+        temperature: Positive = 0.05
+        jitter: NotNegative = 0.2
+        gray: Share = 0.0
+        min_area: Area = 0.3
+        views: Count = 1
 
     recipe = Recipe(batch_size=256, lr=3e-3, weight_decay=1e-4)
     about = About(
@@ -71,11 +72,12 @@ class Distill(MultiView):
     @classmethod
     def depends_on(cls, options: dict[str, Any]) -> dict[str, Any]:
         teacher = options.get("teacher")
-        return {"teacher_fingerprint": read_encoder_file(resolve(teacher)).fingerprint} if teacher else {}
+        if not teacher:
+            raise UsageError("distill learns from an encoder: give one with --teacher ENCODER")
+        return {"teacher_fingerprint": read_encoder_file(resolve(teacher)).fingerprint}
 
     def prepare(self, images: Images) -> None:
-        if not self.config.teacher:
-            raise UsageError("distill learns from an encoder: give one with --teacher ENCODER")
+        super().prepare(images)
         rows = teacher_features(self.config.teacher, self.config.features, images)
         center = np.mean(rows, 0, dtype=np.float64).astype(np.float32)
         self._taught = np.empty_like(rows)

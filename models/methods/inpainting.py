@@ -22,6 +22,7 @@ from sslfeat.models.modules.conv_decoder import ConvDecoder, discriminator, mini
 from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.optical_flow import blob_masks
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area, Part
 
 BAND_WEIGHT = 10.0  # of errors where the prediction overlaps what can be seen
 ADVERSARIAL = 0.001  # the adversary's part of the loss
@@ -49,9 +50,9 @@ class Inpainting(Method):
         """
 
         mask: str = "blobs"
-        share: float = 0.25
+        share: Part = 0.25
         adversarial: bool = False
-        min_area: float = 0.5
+        min_area: Area = 0.5
 
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
@@ -125,7 +126,8 @@ class Inpainting(Method):
         views = self.dig(images, generator)
         normal = Normalize().to(batch.device)
         filled = torch.where(views.hidden, self.fill(views) * normal.std + normal.mean, images)
-        return tile(torch.where(views.hidden, normal.mean, images), filled, images)
+        seen = torch.where(views.hidden, normal.mean, images)
+        return tile({"what the encoder sees": seen, "what it fills in": filled, "the image": images})
 
 
 def center_masks(size: int) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,13 @@ from torch.nn import functional
 from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.registry import need_conv
+from sslfeat.models.engine.draws import whole_numbers
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.modules.heads import mlp
 from sslfeat.models.ops.augment import random_resized_crop, to_float
-from sslfeat.models.ops.tiles import Standardize, cut, far_permutations, gray_some, whole_numbers
+from sslfeat.models.ops.previews import captioned
+from sslfeat.models.ops.tiles import Standardize, cut, far_permutations, gray_some
+from sslfeat.models.ranges import Area, Count, Several, Share
 
 LARGE = 64  # px: 3 x 3 tiles from here
 TILE = 64 / 85  # of a cell's side
@@ -43,13 +46,13 @@ class Jigsaw(Method):
         puzzles without color (paper: .3). ``min_area``: of the smallest crop. ``hidden``: width of the head.
         """
 
-        permutations: int = 100
-        puzzles: int = 8
+        permutations: Several = 100
+        puzzles: Count = 8
         gap: bool = True
         standardize: bool = True
-        gray: float = 0.3
-        min_area: float = 0.6
-        hidden: int = 512
+        gray: Share = 0.3
+        min_area: Area = 0.6
+        hidden: Count = 512
 
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
@@ -78,7 +81,7 @@ class Jigsaw(Method):
         tile = round(cell * TILE) if self.config.gap else cell
         corner = torch.arange(self.side, device=device) * cell
         tops, lefts = (grid.flatten() for grid in torch.meshgrid(corner, corner, indexing="ij"))
-        shift = whole_numbers((2, n, self.side**2), 0, cell - tile, generator)
+        shift = whole_numbers((2, n, self.side**2), 0, cell - tile, generator, axis=1)
         which = whole_numbers((n, self.config.puzzles), 0, len(self.permutations) - 1, generator)
         return cut(images, tops + shift[0], lefts + shift[1], tile), which
 
@@ -106,7 +109,8 @@ class Jigsaw(Method):
         number = torch.arange(len(batch), device=batch.device)[:, None]
         shuffled = tiles[number, self.permutations[which[:, 0]]]
         solved = shuffled[number, self.permutations[guess].argsort(1)]
-        return torch.cat([_assemble(part, self.side) for part in (tiles, shuffled, solved)], 1)
+        rows = {"tiles": tiles, "shuffled, as the encoder gets them": shuffled, "put back by the encoder": solved}
+        return captioned({text: _assemble(row, self.side) for text, row in rows.items()})
 
 
 def _assemble(tiles: Tensor, side: int) -> Tensor:

@@ -20,6 +20,7 @@ from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import expander
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views, partners
+from sslfeat.models.ranges import Count, NotNegative
 
 KNOTS, REACH = 17, 5.0  # points of the integral over the characteristic function, and where it ends
 
@@ -34,10 +35,10 @@ class LeJEPA(MultiView):
         (paper: 256 to 1024). ``hidden``, ``projection_dim``: of the projector.
         """
 
-        weight: float = 0.05
-        directions: int = 256
-        hidden: int = 2048
-        projection_dim: int = 64
+        weight: NotNegative = 0.05
+        directions: Count = 256
+        hidden: Count = 2048
+        projection_dim: Count = 64
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(

@@ -23,6 +23,7 @@ from sslfeat.models.method import VIT_BACKBONES, About, Figures, Method, Recipe,
 from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.patches import TokenDecoder, mean_patch_error, normalize_patches, patchify, pick, random_order, unpatchify
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area, Count, Part
 
 
 @register("mae")
@@ -37,11 +38,11 @@ class MAE(Method):
         (paper). ``width``, ``layers`` of the decoder (paper: 512, 8). ``min_area``: of the smallest crop (paper: .2).
         """
 
-        mask: float = 0.75
+        mask: Part = 0.75
         normalize: bool = True
-        width: int = 128
-        layers: int = 2
-        min_area: float = 0.4
+        width: Count = 128
+        layers: Count = 2
+        min_area: Area = 0.4
 
     recipe = Recipe(64, 1e-3, 0.05, VIT_BACKBONES, (0.9, 0.95))
     about = About(
@@ -93,5 +94,9 @@ class MAE(Method):
         if self.config.normalize:
             predicted = predicted * patches.std(-1, keepdim=True) + patches.mean(-1, keepdim=True)
         hidden = torch.zeros_like(order, dtype=torch.bool).scatter(1, order[:, self.visible :], True)[:, :, None]
-        rows = patches.masked_fill(hidden, 0.5), torch.where(hidden, predicted, patches), patches
-        return tile(*(unpatchify(row, self.encoder.patch) for row in rows))
+        rows = {
+            "what the encoder sees": patches.masked_fill(hidden, 0.5),
+            "what it fills in": torch.where(hidden, predicted, patches),
+            "the image": patches,
+        }
+        return tile({text: unpatchify(row, self.encoder.patch) for text, row in rows.items()})

@@ -22,6 +22,7 @@ from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import mlp
 from sslfeat.models.modules.queue import Queue
 from sslfeat.models.multi_view import Taught, TaughtConfig, Views, pairs
+from sslfeat.models.ranges import Count, CountOrZero, Positive
 
 
 @register("moco")
@@ -36,10 +37,10 @@ class MoCo(Taught):
         ``hidden``, ``projection_dim``: of the projector (v2: 2048, 128).
         """
 
-        queue: int = 4096
-        temperature: float = 0.2
-        hidden: int = 1024
-        projection_dim: int = 128
+        queue: CountOrZero = 4096
+        temperature: Positive = 0.2
+        hidden: Count = 1024
+        projection_dim: Count = 128
 
     recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
     about = About(
@@ -58,6 +59,7 @@ class MoCo(Taught):
         self.teach(self.projector)
 
     def prepare(self, images: Images) -> None:
+        super().prepare(images)
         if self.queue is not None:
             size = min(self.config.queue, max(1, len(images.pixels) // 4))
             self.queue = Queue(size, self.config.projection_dim)

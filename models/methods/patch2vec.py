@@ -21,10 +21,11 @@ from sslfeat.errors import UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.data import Images
 from sslfeat.models.engine.distributed import mean_count
+from sslfeat.models.engine.draws import whole_numbers
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import to_float
 from sslfeat.models.ops.codebook import WORDS, WordVectors, sample_patches, unigram
-from sslfeat.models.ops.tiles import whole_numbers
+from sslfeat.models.ranges import Count, CountOrZero, NotNegative, Several
 
 POWER = 0.75  # of the unigram distribution that negatives are drawn from (section 2.2)
 LEAST_USED = 0.1
@@ -46,14 +47,14 @@ class Patch2Vec(Method):
         in px between neighbors. ``stride`` in px at which an image is read when it is encoded.
         """
 
-        words: int = 512
-        patch: int = 6
-        dim: int = 64
-        negatives: int = 10
-        subsample: float = 1.0
-        pairs: int = 64
-        gap: int = 0
-        stride: int = 2
+        words: Several = 512
+        patch: Count = 6
+        dim: Count = 64
+        negatives: Count = 10
+        subsample: NotNegative = 1.0
+        pairs: Count = 64
+        gap: CountOrZero = 0
+        stride: Count = 2
 
     recipe = Recipe(256, 3e-3, 0.0, (WORDS, WORDS))
     about = About(

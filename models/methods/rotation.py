@@ -18,6 +18,7 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.method import About, Figures, Method, Recipe, register
 from sslfeat.models.ops.augment import random_flip, random_resized_crop, rotate_quarter, to_float
 from sslfeat.models.ops.previews import tile
+from sslfeat.models.ranges import Area
 
 TURNS = 4
 
@@ -31,7 +32,7 @@ class Rotation(Method):
         """``crop``: draw random crops of at least ``min_area`` of the image before turning it (paper, CIFAR-10: none)."""
 
         crop: bool = True
-        min_area: float = 0.5
+        min_area: Area = 0.5
 
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
@@ -68,4 +69,4 @@ class Rotation(Method):
         turned = torch.stack([rotate_quarter(images[i : i + 1], i % TURNS)[0] for i in range(n)])
         guesses = self.head(self.encode(turned)).argmax(1).tolist()
         back = [rotate_quarter(turned[i : i + 1], -guess % TURNS)[0] for i, guess in enumerate(guesses)]
-        return tile(turned, torch.stack(back))
+        return tile({"turned": turned, "turned back by the encoder": torch.stack(back)})

@@ -24,6 +24,7 @@ from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import mlp
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views
+from sslfeat.models.ranges import Count, Positive, Share
 
 LOSSES = ("nt-xent", "dcl")
 WEAK_JITTER = 0.1  # where color is to be kept
@@ -44,11 +45,11 @@ class SimCLR(MultiView):
         images whose views keep it.
         """
 
-        temperature: float = 0.2
-        projection_dim: int = 128
-        hidden: int = 1
+        temperature: Positive = 0.2
+        projection_dim: Count = 128
+        hidden: Count = 1
         loss: str = LOSSES[0]
-        keep_color: float = 0.0
+        keep_color: Share = 0.0
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(

@@ -5,6 +5,10 @@ equally full by Sinkhorn's iteration (section 3.1, equations 2 to 5). That is De
 equal sizes forbid the trivial answer of one cluster for all. Local views predict, too, but give no targets (section 3.2).
 At small batches a queue helps to fill the clusters (section 5.3), and the prototypes rest at first (appendix A). Known
 shortcut: the views share their colors; color distortion closes it, ``jitter=0`` with ``gray=0`` opens it again.
+
+For runs of minutes three things differ from the paper. The projection ends in batch normalization: without it all rows come
+to point one way, few of the prototypes are used, and nothing is learned. Codes are sharper and prototypes fewer, as a
+batch is small. There is no queue: rows of a network that changes quickly spoil the codes.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from sslfeat.models.backbones.base import Backbone
@@ -21,6 +25,7 @@ from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import Prototypes, mlp
 from sslfeat.models.modules.queue import Queue
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs
+from sslfeat.models.ranges import Count, CountOrZero, Positive, Several
 
 REST = 0.03  # share of the run in which the prototypes stay where they are
 
@@ -36,13 +41,13 @@ class SwAV(MultiView):
         is full (paper: 3840 at batch 256), 0 for none. ``projection_dim`` (paper: 128).
         """
 
-        prototypes: int = 512
-        temperature: float = 0.1
-        epsilon: float = 0.05
-        rounds: int = 3
-        queue: int = 2048
-        projection_dim: int = 128
-        local_views: int = 2
+        prototypes: Several = 128
+        temperature: Positive = 0.1
+        epsilon: Positive = 0.02
+        rounds: CountOrZero = 3
+        queue: CountOrZero = 0
+        projection_dim: Count = 128
+        local_views: CountOrZero = 2
 
     recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
     about = About(
@@ -54,7 +59,8 @@ class SwAV(MultiView):
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
-        self.projector = mlp(encoder.dim, 4 * encoder.dim, config.projection_dim)
+        centered = nn.BatchNorm1d(config.projection_dim, affine=False)
+        self.projector = mlp(encoder.dim, 4 * encoder.dim, config.projection_dim).append(centered)
         self.prototypes = Prototypes(config.projection_dim, config.prototypes)
         self.queue = Queue(config.queue, config.projection_dim) if config.queue else None
 
@@ -78,7 +84,7 @@ class SwAV(MultiView):
         """The codes (N, K) of a view's ``scores``, balanced together with the queue's."""
         earlier = scores[:0]
         if self.queue is not None and self.queue.full:
-            earlier = self.prototypes(self.queue.rows)[rank() :: world_size()]
+            earlier = self.prototypes(self.queue.rows[rank() :: world_size()])
         return sinkhorn(torch.cat([scores, earlier]), self.config.epsilon, self.config.rounds)[: len(scores)]
 
 

@@ -18,6 +18,7 @@ from sslfeat.models.engine.distributed import gather_parts
 from sslfeat.models.method import About, Figures, Recipe, register
 from sslfeat.models.modules.heads import expander
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs, partners
+from sslfeat.models.ranges import Count, NotNegative
 
 EPSILON = 1e-4  # under the variance
 
@@ -33,10 +34,10 @@ class VICReg(MultiView):
         ``projection_dim``: width of the expander's three layers (paper: 8192).
         """
 
-        invariance: float = 25.0
-        variance: float = 25.0
-        covariance: float = 1.0
-        projection_dim: int = 1024
+        invariance: NotNegative = 25.0
+        variance: NotNegative = 25.0
+        covariance: NotNegative = 1.0
+        projection_dim: Count = 1024
 
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslfeat.models.engine.distributed import gather
+from sslfeat.models.engine.distributed import gather, world_size
 
 
 class Queue(nn.Module):
@@ -30,8 +30,14 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Let rows (N, dim) take the place of the oldest; where several processes train, the rows of all."""
-        rows = gather(rows.detach().float())[-len(self.kept) :]
+        """Let rows (N, dim) take the place of the oldest; where several processes train, the rows of all.
+
+        They come in the order of the batch, whose images went to the processes in turns: so the same rows are the oldest,
+        whatever the number of processes.
+        """
+        rows = gather(rows.detach().float())
+        in_turns = rows.reshape(world_size(), -1, rows.shape[1]).transpose(0, 1)
+        rows = in_turns.reshape(rows.shape)[-len(self.kept) :]
         places = (int(self.seen) + torch.arange(len(rows), device=rows.device)) % len(self.kept)
         self.kept[places] = rows
         self.seen += len(rows)

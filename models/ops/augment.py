@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sslfeat.models.engine.draws import uniform
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
@@ -22,24 +24,26 @@ def to_float(batch: Tensor) -> Tensor:
     return batch.float().div_(255)
 
 
-def uniform(shape: tuple[int, ...], low: float | Tensor, high: float | Tensor, generator: torch.Generator) -> Tensor:
-    """Float tensor of independent draws from [low, high), on the generator's device."""
-    return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
-
-
 def draw_crops(
     n: int,
     generator: torch.Generator,
     scale: tuple[float, float] = (0.2, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
+    shapes: Tensor | None = None,
 ) -> Tensor:
     """Random parts of n images (``scale``: share of their area, ``ratio``: width by height), half of them mirrored if
-    ``flip``, as maps (n, 2, 3) from positions in the part to positions in the image, both from -1 to 1."""
+    ``flip``, as maps (n, 2, 3) from positions in the part to positions in the image, both from -1 to 1.
+
+    ``shapes`` float (n,): width over height of images that were squashed to squares. Their parts are as large as those of the
+    largest square in the image, and lie anywhere in the whole of it.
+    """
     area = uniform((n,), *scale, generator)
     aspect = uniform((n,), math.log(ratio[0]), math.log(ratio[1]), generator).exp()
     width = (area * aspect).sqrt().clamp_(max=1)
     height = (area / aspect).sqrt().clamp_(max=1)
+    if shapes is not None:
+        width, height = width * (1 / shapes).clamp(max=1), height * shapes.clamp(max=1)
     theta = torch.zeros(n, 2, 3, device=generator.device)
     theta[:, 0, 0], theta[:, 1, 1] = width, height
     theta[:, 0, 2] = uniform((n,), -1, 1, generator) * (1 - width)
@@ -103,7 +107,7 @@ def draw_colors(
     the circle (in YIQ, where a turn is linear), grayscale with ``gray_probability``.
     """
     spread = 0.8 * torch.as_tensor(strength, device=generator.device)
-    brightness, contrast, saturation = uniform((3, n), (1 - spread).clamp(min=0), 1 + spread, generator)
+    brightness, contrast, saturation = uniform((3, n), (1 - spread).clamp(min=0), 1 + spread, generator, axis=1)
     turn = uniform((n,), -spread / 4, spread / 4, generator) * 2 * math.pi
     jitter = uniform((n,), 0, 1, generator) < probability
     gray = uniform((n,), 0, 1, generator) < gray_probability

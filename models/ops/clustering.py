@@ -27,7 +27,7 @@ def balanced_kmeans(points: Floats, k: int, seed: int) -> tuple[Assignments, int
     if len(points) < k:
         raise TrainingError(f"{len(points)} images cannot fill {k} clusters: choose fewer (--set clusters=...)")
     if not np.isfinite(points).all():
-        raise TrainingError("the features to be clustered are not finite: try a lower --lr, or --precision 32-true")
+        raise TrainingError("the features to be clustered are not finite: try a lower --lr, or --precision fp32")
     if not points.shape[1]:
         raise TrainingError("the features to be clustered are the same for all images")
     found = centers(points, k, seed % 2**31, iterations=ITERATIONS, points_a_center=1024)

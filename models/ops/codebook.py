@@ -18,6 +18,7 @@ from torch.nn import functional
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.engine.data import Images, to_batch
+from sslfeat.models.engine.pixels import Pixels
 from sslfeat.models.ops.patches import patchify
 from sslfeat.numerics.kmeans import centers
 from sslfeat.numerics.pca import principal_axes
@@ -26,6 +27,7 @@ from sslfeat.numerics.sampling import evenly
 WORDS = "words"  # the only layer of an encoder made of words
 SAMPLE, PER_IMAGE = 30_000, 200  # patches that the centers are fitted to, at most
 ITERATIONS = 20
+AT_ONCE = 512  # patches, and so images at most, that are taken at once
 COUNTED = 1000  # images whose words are counted
 SMOOTHING = 0.1  # share of the mean variance that is added before whitening (Coates, Ng 2012, section 2.2)
 
@@ -97,13 +99,18 @@ class WordVectors(Backbone):
         return self.maps(images, layer).mean((2, 3))
 
 
-def sample_patches(pixels: npt.NDArray[np.uint8], patch: int, count: int, seed: int) -> npt.NDArray[np.float32]:
+def sample_patches(pixels: Pixels, patch: int, count: int, seed: int) -> npt.NDArray[np.float32]:
     """Patches (count, 3 p p) in [0, 1], channel by channel, from random places of evenly chosen images (N, S, S, 3)."""
     generator = np.random.default_rng(seed)
     number = np.linspace(0, len(pixels) - 1, count).astype(np.int64)
     tops, lefts = generator.integers(0, pixels.shape[1] - patch + 1, (2, count))
     span = np.arange(patch)
-    squares = pixels[number[:, None, None], tops[:, None, None] + span[:, None], lefts[:, None, None] + span]
+    rows, columns = tops[:, None, None] + span[:, None], lefts[:, None, None] + span
+    squares = np.empty((count, patch, patch, 3), np.uint8)
+    for start in range(0, count, AT_ONCE):  # numbers rise, so that each image is in one piece, or in two
+        piece = slice(start, start + AT_ONCE)
+        several, places = np.unique(number[piece], return_inverse=True)
+        squares[piece] = pixels[several][places[:, None, None], rows[piece], columns[piece]]
     return np.asarray(squares.transpose(0, 3, 1, 2).reshape(count, -1) / 255, np.float32)
 
 

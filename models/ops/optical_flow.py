@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from sslfeat.errors import TrainingError, needs
 from sslfeat.models.engine.data import Images
-from sslfeat.models.ops.augment import uniform
+from sslfeat.models.engine.draws import normal, uniform
 from sslfeat.system.cores import available_cores
 
 LEAST_SIDE = 128  # px: smaller frames are enlarged before their flow is computed
@@ -41,7 +41,7 @@ class Scene:
 
 def blob_fields(n: int, size: int, generator: torch.Generator, cells: int = 5) -> Tensor:
     """Smooth random fields (N, 1, S, S): noise on ``cells`` x ``cells`` points, enlarged bicubically."""
-    noise = torch.randn((n, 1, cells, cells), generator=generator, device=generator.device)
+    noise = normal((n, 1, cells, cells), generator)
     return functional.interpolate(noise, size=(size, size), mode="bicubic", align_corners=False)
 
 
@@ -102,7 +102,7 @@ def frame_flow(images: Images) -> Tensor:
     flows = np.empty((len(images.pixels), 2, *images.pixels.shape[1:3]), np.float16)
 
     def compute(pair: tuple[int, int]) -> None:
-        flows[pair[0]] = _dense_flow(cv2, images.pixels[pair[0]], images.pixels[pair[1]])
+        flows[pair[0]] = _dense_flow(cv2, *images.pixels[np.array(pair)])
 
     try:
         with ThreadPoolExecutor(available_cores()) as pool:
@@ -171,7 +171,7 @@ def _dense_flow(cv2: Any, now: npt.NDArray[np.uint8], then: npt.NDArray[np.uint8
 def _motion(center: Tensor, reach: float, generator: torch.Generator) -> Tensor:
     """Affine maps (N, 2, 3) of pixel coordinates."""
     n = len(center)
-    turn, zoom = uniform((2, n), -1, 1, generator) * torch.tensor([[math.radians(8)], [0.08]], device=center.device)
+    turn, zoom = uniform((2, n), -1, 1, generator, axis=1) * torch.tensor([[math.radians(8)], [0.08]], device=center.device)
     cos, sin = (1 + zoom) * turn.cos(), (1 + zoom) * turn.sin()
     matrix = torch.stack([cos, -sin, sin, cos], 1).view(n, 2, 2)
     shift = uniform((n, 2), -reach, reach, generator) + center - (matrix @ center[:, :, None])[:, :, 0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sslfeat.models.engine.draws import uniform
+
 EPSILON = 1e-4  # under a patch's variance (pixels in [0, 1]): a plain patch is not blown up to noise
 
 
@@ -31,7 +33,7 @@ def normalize_patches(patches: Tensor) -> Tensor:
 
 def random_order(n: int, count: int, generator: torch.Generator) -> Tensor:
     """A permutation of ``count`` for each of ``n`` images, (N, count)."""
-    return torch.rand((n, count), generator=generator, device=generator.device).argsort(1)
+    return uniform((n, count), 0, 1, generator).argsort(1)
 
 
 def pick(tokens: Tensor, places: Tensor) -> Tensor:

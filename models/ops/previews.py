@@ -1,11 +1,34 @@
-"""Images of what a method sees, laid out for people to look at."""
+"""Images of what a method sees, laid out for people to look at, each row under a line that says what it shows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional
+
+MARGIN = 2  # px around a line of the legend
 
 
-def tile(*rows: Tensor) -> Tensor:
-    """Rows of images (N, 3, S, S) to one image (3, rows x S, N x S) in [0, 1]."""
-    return torch.cat([torch.cat(list(row), 2) for row in rows], 1).clamp(0, 1)
+def tile(rows: Mapping[str, Tensor]) -> Tensor:
+    """Rows of images (N, 3, S, S), by what they show, to one image (3, H, W) in [0, 1]; W is N x S, or what the legend needs."""
+    return captioned({text: torch.cat(list(row), 2) for text, row in rows.items()})
+
+
+def captioned(bands: Mapping[str, Tensor]) -> Tensor:
+    """Images (3, h, w), by what they show, to one image (3, H, W) in [0, 1]: one below the other, each under its legend."""
+    parts = [part.float().cpu() for text, band in bands.items() for part in (_line(text), band)]
+    width = max(part.shape[2] for part in parts)
+    return torch.cat([functional.pad(part, (0, width - part.shape[2]), value=1) for part in parts], 1).clamp(0, 1)
+
+
+def _line(text: str) -> Tensor:
+    """Black on white, (3, h, w), in the font that Pillow brings."""
+    font = ImageFont.load_default()
+    _, _, right, bottom = map(round, font.getbbox(text))
+    image = Image.new("RGB", (right + 2 * MARGIN, bottom + 2 * MARGIN), "white")
+    ImageDraw.Draw(image).text((MARGIN, MARGIN), text, "black", font)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255

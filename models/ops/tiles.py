@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sslfeat.models.ops.augment import LUMA, uniform
+from sslfeat.models.engine.draws import uniform
+from sslfeat.models.ops.augment import LUMA
 
 LEAST_STD = 1e-2  # of a tile, in gray levels of [0, 1]: a plain tile is not blown up to noise
 
@@ -45,11 +46,6 @@ def cut(images: Tensor, tops: Tensor, lefts: Tensor, side: int) -> Tensor:
     rows, columns = tops[:, :, None, None] + span[:, None], lefts[:, :, None, None] + span
     number = torch.arange(len(images), device=images.device)[:, None, None, None]
     return images.permute(0, 2, 3, 1)[number, rows, columns].permute(0, 1, 4, 2, 3)
-
-
-def whole_numbers(shape: tuple[int, ...], low: int, high: int, generator: torch.Generator) -> Tensor:
-    """Independent draws from low..high, both included, on the generator's device."""
-    return torch.randint(low, high + 1, shape, generator=generator, device=generator.device)
 
 
 def gray_some(images: Tensor, share: float, generator: torch.Generator) -> Tensor:

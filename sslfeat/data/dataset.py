@@ -1,55 +1,41 @@
-"""Which images are meant: folders, globs, files and lists become one sorted list of inputs."""
+"""Which images are meant: folders, globs, files, lists, containers and URLs become one sorted list of inputs."""
 
 from __future__ import annotations
 
-import codecs
 import fnmatch
-import glob
 import hashlib
 import os
-import re
-import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
-from sslfeat.errors import InputError
-
-JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx")
-OTHER_ENDINGS = (
-    ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".heic",
-    ".heif",
-)  # fmt: skip
-ENDINGS = frozenset((*JPEG_ENDINGS, *OTHER_ENDINGS))
-RAW_ENDINGS = frozenset(map(os.fsencode, ENDINGS))
-UNREADABLE = -1  # the depth of a folder that could not be listed
-LIST_ENDINGS = frozenset((".txt", ".lst"))
-SYSTEM_FOLDERS = frozenset(
-    (b"@eadir", b"#recycle", b"#snapshot", b"$recycle.bin", b"system volume information", b"__macosx", b"lost+found")
-)
-"""What network drives, Windows, macOS and file systems put among people's images, such as thumbnails; in lower case."""
+from sslfeat.data.containers.registry import is_container
+from sslfeat.data.containers.video import split_frame
+from sslfeat.data.expand import UNREADABLE, Expansion
+from sslfeat.data.joining import Joined
+from sslfeat.data.lists import Found
+from sslfeat.data.names import ENDINGS
+from sslfeat.errors import InputError, UsageError
+from sslfeat.system.plurals import counted
 
 
 @dataclass(frozen=True, order=True)
 class ImageRecord:
-    """One image to read. ``path`` is in bytes, the only faithful name; ``label`` its class, if any."""
+    """One image to read. ``path`` is in bytes, the only faithful name; ``label`` its class, if any.
+
+    ``metadata``: what else a list or a container says of it, as text by name.
+    """
 
     path: bytes
     label: str | None = None
+    metadata: Mapping[str, str] | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
         """The path as text; bytes that are not UTF-8 appear as ``\\xNN``."""
         return self.path.decode("utf-8", "backslashreplace")
-
-
-def possible_paths(name: str) -> list[bytes]:
-    """The paths that ``ImageRecord.name`` may stand for: as written, and with each ``\\xNN`` taken as a byte."""
-    written = name.encode()
-    return [written, re.sub(rb"\\x([89a-f][0-9a-f])", lambda escape: bytes.fromhex(escape[1].decode()), written)]
 
 
 Note = Callable[[str], None]
@@ -60,39 +46,66 @@ def silent(message: str) -> None:
 
 
 def find_inputs(
-    specs: Sequence[str | os.PathLike[str]], labels: str = "auto", exclude: Sequence[str] = (), note: Note = silent
+    specs: Sequence[str | os.PathLike[str]],
+    labels: str = "auto",
+    exclude: Sequence[str] = (),
+    note: Note = silent,
+    every: float | None = None,
 ) -> list[ImageRecord]:
-    """All images that ``specs`` name, without repeats, sorted by the bytes of their paths.
+    """All images that ``specs`` name, without repeats, sorted by the bytes of their paths, frames of a video by time.
 
     A spec is a folder (searched recursively; hidden names and other endings are passed over), an image, a glob
-    pattern, a ``.txt``/``.lst`` list (one path a line, or separated by NUL), or ``-`` for a list on standard input.
-    ``labels`` is ``auto`` (class folders if the folders look like classes), ``folder`` (always the parent folder's
-    name) or ``none``. What matches a glob pattern of ``exclude``, as a path below its folder or a name in that, is left
-    out. ``note`` is told what was left out. Raises InputError if a spec names nothing.
+    pattern, a ``.txt``/``.lst`` list (one path a line, or separated by NUL), a ``.csv``/``.tsv``/``.parquet`` table with
+    a column of paths, ``-`` for a list on standard input, a container (tar, zip, parquet or Arrow with a column of images;
+    a folder of them, or of a Hugging Face dataset), a fsspec URL of any of these, or a video, of which a frame is taken
+    ``every`` so many seconds.
+    ``labels`` is ``auto`` (what lists and containers say; class folders if the folders look like classes), ``folder``
+    (always the parent folder's name) or ``none``. What matches a glob pattern of ``exclude``, as a path below its folder or
+    a name in that, is left out. An image that several specs name keeps what any list says of it (``joining.py``). ``note`` is
+    told what was left out. Raises InputError if a spec names nothing, or a list no image that is there.
     """
     if labels not in ("auto", "folder", "none"):
         raise InputError(f"labels can be auto, folder or none, not {labels!r}")
-    depths: dict[bytes, int] = {}  # path -> folders between it and the spec that named it
-    excluded: set[bytes] = set()
-    passed_over: list[bytes] = []
+    if every is not None and not 0 < every < float("inf"):
+        raise UsageError(f"a frame every {every} s cannot be taken")
+    expansion, joined, excluded = Expansion(every, note), Joined(note), set[bytes]()
     for spec in specs:
         folder = os.fsencode(spec) if os.path.isdir(spec) else b""
-        for path, depth in _expand(os.fspath(spec), passed_over):
-            if any(_matches(path, folder, pattern) for pattern in exclude):
-                excluded.add(path)
+        for image in expansion.images(os.fspath(spec)):
+            if any(_matches(image.path, folder, pattern) for pattern in exclude):
+                excluded.add(image.path)
             else:
-                depths.setdefault(path, depth)
-    if passed_over:
-        note(f"passed over {len(passed_over)} folders that systems make, such as {os.fsdecode(passed_over[0])}")
+                joined.add(os.fspath(spec), image)
+    found = joined.images()
+    if expansion.passed_over:
+        example = os.fsdecode(expansion.passed_over[0])
+        note(f"passed over {counted(len(expansion.passed_over), 'folder')} that systems make, such as {example}")
     if exclude:
-        note(f"left out by --exclude: {len(excluded)} images")
-    if not depths:
+        note(f"left out by --exclude: {counted(len(excluded), 'image')}")
+    if not found:
         raise InputError(f"no images in {', '.join(map(str, specs))}: files ending in {' '.join(sorted(ENDINGS))}")
-    paths = sorted(depths)
-    if labels == "none" or (labels == "auto" and not _look_like_classes(depths)):
-        return [ImageRecord(path) for path in paths]
+    return _labeled([found[path] for path in sorted(found, key=_order)], labels)
+
+
+def _order(path: bytes) -> tuple[bytes, float]:
+    frame = split_frame(path)
+    return (path, -1.0) if frame is None else frame
+
+
+def _labeled(found: Sequence[Found], labels: str) -> list[ImageRecord]:
+    """The images with the labels that lists and containers give them, and else those of class folders."""
+    if labels == "none":
+        return [ImageRecord(image.path, None, image.metadata) for image in found]
+    depths = {image.path: image.depth for image in found if image.label is None or labels == "folder"}
     classes = _usual_depth(depths) if labels == "auto" else None  # loose images beside class folders have no class
-    return [ImageRecord(path, _class_of(path) if classes is None or depths[path] == classes else None) for path in paths]
+    look_so = labels == "folder" or _look_like_classes(depths)
+
+    def label(image: Found) -> str | None:
+        if labels == "auto" and image.label is not None:
+            return image.label
+        return _class_of(image.path) if look_so and (classes is None or image.depth == classes) else None
+
+    return [ImageRecord(image.path, label(image), image.metadata) for image in found]
 
 
 def _matches(path: bytes, folder: bytes, pattern: str) -> bool:
@@ -103,7 +116,8 @@ def _matches(path: bytes, folder: bytes, pattern: str) -> bool:
 
 def _class_of(path: bytes) -> str:
     """The name of the folder that holds it; however its accents were written, one name is one class."""
-    name = os.path.basename(os.path.dirname(path)).decode("utf-8", "backslashreplace")
+    folder = os.path.basename(os.path.dirname(path))
+    name = (os.path.splitext(folder)[0] if is_container(folder) else folder).decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", name)
 
 
@@ -113,94 +127,6 @@ def digest(inputs: Iterable[ImageRecord]) -> str:
     for record in inputs:
         sha.update(record.path + b"\0" + (record.label or "").encode() + b"\0")
     return sha.hexdigest()
-
-
-def _expand(spec: str, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
-    if spec == "-":
-        yield from _read_list(sys.stdin.buffer.read(), b"")
-    elif os.path.isdir(spec):
-        yield from _walk(os.fsencode(spec), passed_over)
-    elif os.path.lexists(spec):
-        if os.path.splitext(spec)[1].lower() in LIST_ENDINGS:
-            yield from _read_list(Path(spec).read_bytes(), os.fsencode(os.path.dirname(spec)))
-        else:
-            yield os.fsencode(spec), 0
-    elif glob.has_magic(spec):
-        matches = glob.glob(spec, recursive=True)
-        if not matches:
-            raise InputError(f"no file matches {spec}")
-        for match in matches:
-            if os.path.isfile(match) and _is_image(os.fsencode(os.path.basename(match))):
-                yield os.fsencode(match), 0
-    else:
-        raise InputError(f"{spec} does not exist: give a folder, an image, a quoted glob, or a .txt list")
-
-
-def _read_list(data: bytes, folder: bytes) -> Iterator[tuple[bytes, int]]:
-    """The paths of a list as people and programs write it: with a byte order mark, in UTF-16, quoted, as file:// URLs.
-
-    A relative path that does not exist here is taken from the list's ``folder``, if it exists there.
-    """
-    if (encoding := _utf16(data)) is not None:
-        try:
-            data = data.decode(encoding).encode("utf-8", "surrogatepass")
-        except UnicodeDecodeError as error:
-            raise InputError(f"a list begins as UTF-16 and is none: {error.reason}") from error
-    data = data.removeprefix(codecs.BOM_UTF8)
-    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
-    for line in lines:
-        if line.strip():
-            yield _listed(line, folder), 0
-
-
-def _utf16(data: bytes) -> str | None:
-    """The kind of UTF-16 that ``data`` is in: by its byte order mark, or by every other byte being zero."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    for encoding, zeros, others in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
-        if len(zeros) > 1 and 2 * zeros.count(0) > len(zeros) and not others.count(0):
-            return encoding
-    return None
-
-
-def _listed(line: bytes, folder: bytes) -> bytes:
-    """The path that a line of a list stands for: as it is written, if there is such a file."""
-    bare = line.strip()
-    quoted = bare[1:-1] if len(bare) > 2 and bare[:1] == bare[-1:] and bare[:1] in (b'"', b"'") else bare
-    readings = [line, bare, quoted]
-    if quoted.lower().startswith(b"file://"):
-        path = quoted[len(b"file://") :]
-        path = path[path.find(b"/") :]  # behind the host, which is empty or localhost
-        readings += [path, unquote_to_bytes(path)]  # '#' and '?' are written bare by many programs
-    every = [*readings, *(os.path.join(folder, path) for path in readings)]
-    return next(filter(os.path.lexists, every), readings[-1])
-
-
-def _walk(root: bytes, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Images below ``root`` with their depth; folder links are followed, each real folder once.
-
-    SYSTEM_FOLDERS go into ``passed_over``.
-    """
-    seen: set[tuple[int, int]] = set()
-    unreadable: list[bytes] = []
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=lambda error: unreadable.append(error.filename)):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        prefix = os.path.join(folder, b"")
-        passed_over.extend(prefix + name for name in subfolders if name.lower() in SYSTEM_FOLDERS)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(b".") and name.lower() not in SYSTEM_FOLDERS)
-        relative = os.path.relpath(folder, root)
-        depth = 0 if relative == b"." else relative.count(os.sep.encode()) + 1
-        yield from ((prefix + name, depth) for name in files if _is_image(name))
-    yield from ((folder, UNREADABLE) for folder in unreadable)  # becomes a line in failures.csv
-
-
-def _is_image(name: bytes) -> bool:
-    dot = name.rfind(b".")
-    return dot > 0 and not name.startswith(b".") and name[dot:].lower() in RAW_ENDINGS
 
 
 def _usual_depth(depths: dict[bytes, int]) -> int:

@@ -11,13 +11,28 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sslfeat.data.transforms import EXACT, MAX_PIXELS, Decoding, Preprocess, open_image, prepare, read_file, reason
+from sslfeat.data.read import Coming, read_image
+from sslfeat.data.transforms import EXACT, MAX_PIXELS, Decoding, Preprocess, open_image, prepare, reason
 from sslfeat.errors import ImageError
 
-__all__ = ["MAX_PIXELS", "Content", "Decoded", "Decoding", "Pixels", "Preprocess", "Source", "decode", "read_size"]
+__all__ = [
+    "MAX_PIXELS",
+    "Content",
+    "Decoded",
+    "Decoding",
+    "Pixels",
+    "Preprocess",
+    "Readable",
+    "Source",
+    "decode",
+    "read_size",
+    "read_source",
+]
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-Source: TypeAlias = "str | bytes | os.PathLike[str] | Pixels | Image.Image | Content"
+Source: TypeAlias = "str | bytes | os.PathLike[str] | Pixels | Image.Image | Content | Coming"
+
+Readable: TypeAlias = "str | bytes | os.PathLike[str] | Content | Coming"
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ def decode(source: Source, preprocess: Preprocess, decoding: Decoding = EXACT) -
         elif isinstance(source, Image.Image):
             image, digest = source, hashlib.sha256(source.tobytes()).hexdigest()
         else:
-            data = source.data if isinstance(source, Content) else read_file(source)
+            data = read_source(source)
             image, digest = open_image(data, decoding), hashlib.sha256(data).hexdigest()
         prepared = prepare(image, preprocess, decoding)
     except Exception as error:  # codecs raise almost anything on damaged data: ValueError, SyntaxError, struct.error, ...
@@ -63,10 +78,17 @@ def decode(source: Source, preprocess: Preprocess, decoding: Decoding = EXACT) -
     return Decoded(np.asarray(prepared.image), prepared.width, prepared.height, digest)
 
 
+def read_source(source: Readable) -> bytes:
+    """The contents of an image file, wherever it is. Raises ImageError."""
+    if isinstance(source, Content):
+        return source.data
+    return source.data.result() if isinstance(source, Coming) else read_image(source)
+
+
 def read_size(path: str | bytes | os.PathLike[str]) -> tuple[int, int]:
     """Stored width and height of an image file in px, without decoding it. Raises ImageError."""
     try:
-        return open_image(read_file(path)).size
+        return open_image(read_image(path)).size
     except Exception as error:  # as in decode
         raise ImageError(reason(error)) from error
 

@@ -22,7 +22,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from sslfeat.data.transforms import Decoding, Preprocess, allow_pixels, open_image, prepare, read_file, reason
+from sslfeat.data.containers.video import read_local
+from sslfeat.data.transforms import Decoding, Preprocess, allow_pixels, open_image, prepare, reason
 
 HEADER = struct.Struct("<BII32sI")
 LENGTH = struct.Struct("<I")
@@ -67,7 +68,7 @@ def main() -> None:
 
 def _answer(text: bytes, inline: bool, answers: BinaryIO, preprocess: Preprocess, decoding: Decoding) -> None:
     try:
-        data = text if inline else read_file(text)
+        data = text if inline else read_local(text)
         prepared = prepare(open_image(data, decoding), preprocess, decoding)
         payload = prepared.image.tobytes()
         sha256 = hashlib.sha256(data).digest()

@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.data.batching import batched
+from sslfeat.data.containers.video import split_frame
+from sslfeat.data.read import is_plain, read_image
+from sslfeat.errors import ImageError
 from sslfeat.system.cores import available_cores
 
 Digests: TypeAlias = npt.NDArray[np.bytes_]  # S32
@@ -42,12 +45,19 @@ def parse_digests(texts: Sequence[str]) -> Digests:
     return np.frombuffer(joined, DIGEST)
 
 
+def hash_image(path: bytes) -> str:
+    """Hexadecimal sha256 of an image file, wherever it is. Raises OSError, ValueError, ImageError."""
+    if not is_plain(path) or split_frame(path) is not None:
+        return hashlib.sha256(read_image(path)).hexdigest()
+    descriptor = os.open(path, os.O_RDONLY | WITHOUT_WAITING)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ImageError("not a regular file")
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _hash_file(path: bytes) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | WITHOUT_WAITING)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return NONE
-            return hashlib.file_digest(file, "sha256").digest()
-    except (OSError, ValueError):  # ValueError: a NUL in a listed name
+        return bytes.fromhex(hash_image(path))
+    except (OSError, ValueError, ImageError):  # ValueError: a NUL in a listed name
         return NONE

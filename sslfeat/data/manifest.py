@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from sslfeat.data.dataset import ImageRecord
 from sslfeat.data.hashing import DIGEST, Digests, hash_files
-from sslfeat.errors import FeaturesError
+from sslfeat.data.read import facts_of_image
+from sslfeat.errors import FeaturesError, ImageError
 from sslfeat.storage.arrow import binaries, fixed, numbers, strings
 
 MANIFEST_NAME = "inputs.arrow"
@@ -28,6 +29,7 @@ MISSING = -1
 UNKNOWN = int(np.iinfo(np.int64).min)  # a time that int64 nanoseconds cannot hold (before 1678, after 2262)
 COLUMNS = {"path": pa.large_binary(), "label": pa.string(), "size": pa.int64(), "modified": pa.int64()}
 LATER_COLUMNS = {"changed": pa.int64(), "sha256": pa.binary(32)}
+DESCRIBES = "metadata."  # the beginning of the names of further columns, of text
 Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -53,10 +55,10 @@ class Manifest:
         facts = np.full((3, len(inputs)), MISSING, np.int64)
         for index, record in enumerate(inputs):
             try:
-                status = os.stat(record.path)
-            except (OSError, ValueError):
+                found = facts_of_image(record.path)
+            except (OSError, ValueError, ImageError):
                 continue  # it will fail when it is read, with the reason
-            facts[:, index] = status.st_size, _time(status.st_mtime_ns), _time(status.st_ctime_ns)
+            facts[:, index] = found.size, _time(found.modified), _time(found.changed)
         contents = hash_files([record.path for record in inputs], check) if hashed else None
         return cls(inputs, facts[0], facts[1], facts[2], contents)
 
@@ -77,12 +79,14 @@ class Manifest:
             raise FeaturesError(f"{path} is no list of images: {error}") from error
         kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
         later = {name: kind for name, kind in LATER_COLUMNS.items() if name in kinds}
-        whole = [name for name in kinds if name != "label"]
+        later |= {name: pa.string() for name in kinds if name.startswith(DESCRIBES)}
+        whole = [name for name in kinds if name != "label" and not name.startswith(DESCRIBES)]
         if kinds != {**COLUMNS, **later} or any(table[name].null_count for name in whole):
             raise FeaturesError(f"{path} is no list of images: it holds {table.schema.names}")
         changed = _numbers(table, "changed") if "changed" in kinds else np.full(table.num_rows, UNKNOWN)
         contents = np.frombuffer(b"".join(table["sha256"].to_pylist()), DIGEST) if "sha256" in kinds else None
-        inputs = _Stored(_column(table, "path"), _column(table, "label"))
+        texts = {name.removeprefix(DESCRIBES): _column(table, name) for name in kinds if name.startswith(DESCRIBES)}
+        inputs = _Stored(_column(table, "path"), _column(table, "label"), texts)
         return cls(inputs, _numbers(table, "size"), _numbers(table, "modified"), changed, contents)
 
     @functools.cached_property
@@ -126,11 +130,20 @@ class Manifest:
         """The labels, string; null where there is none."""
         return self.inputs.labels if isinstance(self.inputs, _Stored) else strings([i.label for i in self.inputs])
 
+    @functools.cached_property
+    def metadata(self) -> dict[str, pa.Array]:
+        """What else lists and containers say of the inputs, string (N,) by name, in the order of the names; null: nothing."""
+        if isinstance(self.inputs, _Stored):
+            return self.inputs.metadata
+        names = sorted({name for record in self.inputs for name in record.metadata or ()})
+        return {name: strings([(record.metadata or {}).get(name) for record in self.inputs]) for name in names}
+
     def to_bytes(self) -> bytes:
         """Arrow's file format; equal stocks give equal bytes."""
         facts = {"size": self.sizes, "modified": self.modified, "changed": self.changed}
         columns: dict[str, Any] = {"path": self.paths, "label": self.labels}
         columns |= {name: numbers(values, np.int64) for name, values in facts.items()}
+        columns |= {f"{DESCRIBES}{name}": texts for name, texts in self.metadata.items()}
         if self.contents is not None:
             columns["sha256"] = fixed(self.contents.tobytes(), DIGEST.itemsize)
         table = pa.table(columns)
@@ -167,18 +180,27 @@ class Manifest:
 
 def is_manifest(path: Path) -> bool:
     """Whether ``path`` is a list of images that ``Manifest.to_bytes`` made, by the names of its columns."""
+    return set(COLUMNS) <= _names(path)
+
+
+def is_described(path: Path) -> bool:
+    """Whether a manifest says more of its inputs than their labels."""
+    return any(name.startswith(DESCRIBES) for name in _names(path))
+
+
+def _names(path: Path) -> set[str]:
     try:
         with pa.memory_map(str(path)) as file:
-            return set(COLUMNS) <= set(pa.ipc.open_file(file).schema.names)
+            return set(pa.ipc.open_file(file).schema.names)
     except (OSError, pa.ArrowException):
-        return False
+        return set()
 
 
 class _Stored(Sequence[ImageRecord]):
     """Inputs in Arrow columns, made when they are asked for: a million of them as objects take 300 MB."""
 
-    def __init__(self, paths: pa.Array, labels: pa.Array) -> None:
-        self.paths, self.labels = paths, labels
+    def __init__(self, paths: pa.Array, labels: pa.Array, metadata: dict[str, pa.Array]) -> None:
+        self.paths, self.labels, self.metadata = paths, labels, metadata
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -189,8 +211,8 @@ class _Stored(Sequence[ImageRecord]):
     def __getitem__(self, index: slice) -> Sequence[ImageRecord]: ...
     def __getitem__(self, index: int | slice) -> ImageRecord | Sequence[ImageRecord]:
         if isinstance(index, slice):
-            return _Stored(self.paths[index], self.labels[index])
-        return ImageRecord(self.paths[index].as_py(), self.labels[index].as_py())
+            return _Stored(self.paths[index], self.labels[index], {name: texts[index] for name, texts in self.metadata.items()})
+        return ImageRecord(self.paths[index].as_py(), self.labels[index].as_py())  # its metadata are read as columns
 
 
 def _time(nanoseconds: int) -> int:

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sslfeat.data.manifest import MISSING, Manifest, Mask, Numbers
 from sslfeat.storage.arrow import numbers
 
-NO_LABEL = "\0"
+NO_TEXT = "\0"
 Proof: TypeAlias = Callable[[Numbers, Numbers], Mask]
 
 
 @dataclass(frozen=True)
 class ManifestDiff:
     """How many images are new, removed and modified since, with one of them as an example; ``labels``: relabeled.
+
+    ``described``: the lists or containers that they are from say something else of them than before; of ``undescribed``
+    they say nothing any more.
 
     ``touched`` have another time, or another place in the file system, and the same content. ``moved`` are the folders
     that all the images were and are in, if only that folder is another.
@@ -31,6 +35,8 @@ class ManifestDiff:
     example: str
     touched: int = 0
     moved: tuple[str, str] | None = None
+    described: int = 0
+    undescribed: int = 0
 
     @classmethod
     def between(cls, before: Manifest, now: Manifest, same: Proof | None = None) -> ManifestDiff:
@@ -60,15 +66,18 @@ class ManifestDiff:
         elsewhere = len(kept) and before.root != now.root and before.inputs[int(was[0])].path != now.inputs[int(kept[0])].path
         moved = (_name(before.root), _name(now.root)) if elsewhere else None
         counts = (len(new), len(removed), int(modified.sum()), int(relabeled.sum()))
-        return cls(*counts, names[0] if names else "", int((~alike & ~modified).sum()), moved)
+        described = int(_descriptions_differ(before, was, now, kept).sum())
+        undescribed = int((_are_described(before)[was] & ~_are_described(now)[kept]).sum())
+        return cls(*counts, names[0] if names else "", int((~alike & ~modified).sum()), moved, described, undescribed)
 
     @property
     def none(self) -> bool:
         """Whether they are the same images with the same labels, wherever they are now."""
-        return not (self.new or self.removed or self.modified or self.labels)
+        return not (self.new or self.removed or self.modified or self.labels or self.described)
 
     def __str__(self) -> str:
         counts = {"new": self.new, "removed": self.removed, "modified": self.modified, "relabeled": self.labels}
+        counts |= {"described otherwise": self.described}
         text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "the same images"
         example = f", such as {self.example}" if self.example else ""
         touched = f" ({self.touched} touched, with the same content)" if self.touched else ""
@@ -77,9 +86,29 @@ class ManifestDiff:
 
 
 def _labels_differ(before: Manifest, was: Numbers, now: Manifest, kept: Numbers) -> Mask:
-    pairs = ((before, was), (now, kept))  # compared in Arrow: as objects, a million labels take 130 MB
-    then, here = (pc.fill_null(manifest.labels, NO_LABEL).take(numbers(chosen, np.int64)) for manifest, chosen in pairs)
-    differ: Mask = pc.not_equal(then, here).to_numpy(zero_copy_only=False)
+    return _differ(before.labels, was, now.labels, kept)
+
+
+def _descriptions_differ(before: Manifest, was: Numbers, now: Manifest, kept: Numbers) -> Mask:
+    differ = np.zeros(len(kept), bool)
+    for name in {*before.metadata, *now.metadata}:
+        then, here = (found.metadata.get(name, pa.nulls(len(found.inputs), pa.string())) for found in (before, now))
+        differ |= _differ(then, was, here, kept)
+    return differ
+
+
+def _are_described(manifest: Manifest) -> Mask:
+    are = np.zeros(len(manifest.inputs), bool)
+    for texts in manifest.metadata.values():
+        are |= texts.is_valid().to_numpy(zero_copy_only=False)
+    return are
+
+
+def _differ(then: pa.Array, was: Numbers, here: pa.Array, kept: Numbers) -> Mask:
+    """Whether text differs, in Arrow: as objects, a million labels take 130 MB."""
+    pairs = ((then, was), (here, kept))
+    texts = [pc.fill_null(column, NO_TEXT).take(numbers(chosen, np.int64)) for column, chosen in pairs]
+    differ: Mask = pc.not_equal(*texts).to_numpy(zero_copy_only=False)
     return differ
 
 

@@ -11,13 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import wait
 from typing import BinaryIO, cast
 
-from sslfeat.data.decode import Content, Decoded, Pixels, Source
+from sslfeat.data.decode import Content, Decoded, Pixels, Readable, Source, read_source
 from sslfeat.data.decode_worker import FAILURE, HEADER, INLINE, LENGTH, READY, Limits, settings
+from sslfeat.data.read import Coming, is_plain
 from sslfeat.data.results import Failed
 from sslfeat.data.transforms import Decoding, Preprocess
-from sslfeat.errors import SslfeatError
+from sslfeat.errors import ImageError, SslfeatError
 
 COMMAND = (sys.executable, "-P", "-m", "sslfeat.data.decode_worker")
 PIPE_BYTES = 1 << 19  # so that neither end need wait for the other to read
@@ -29,6 +31,7 @@ class SubprocessDecoder:
     has killed it."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding, limits: Limits) -> None:
+        decoding.require()
         self._settings = settings(preprocess, decoding, limits)
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,19 +45,39 @@ class SubprocessDecoder:
         """Decode files into the rows of ``pixels``, uint8 (N, S, S, 3); the row of one that fails is black."""
         outcomes: list[Decoded | Failed] = []
         asked = 0
-        for done in range(len(sources)):
+        for done, source in enumerate(sources):
             if self._closed.is_set():
                 return outcomes + [Failed("stopped")] * (len(sources) - done)
+            if not _is_local(source):
+                outcomes.append(self._decode_inline(source, pixels[done]))
+                continue
             if self._process is None:
                 self._start()
                 asked = done
+            asked = max(asked, done)
             while asked < min(done + 2, len(sources)):  # one ahead, so that the decoder need not wait for its parent
-                if asked > done and isinstance(sources[asked], Content):
-                    break  # it may fill the pipe, while the decoder fills the other with an answer
+                if asked > done and not _is_local(sources[asked]):
+                    break  # its contents may fill the pipe, while the decoder fills the other with an answer
                 self._ask(sources[asked])
                 asked += 1
             outcomes.append(self._outcome(pixels[done]))
         return outcomes
+
+    def _decode_inline(self, source: Source, row: Pixels) -> Decoded | Failed:
+        """Decode an image that is read here: a decoder knows neither containers nor remote stores."""
+        try:
+            if isinstance(source, Coming):
+                while not wait([source.data], TICK).done:
+                    if self._closed.is_set():
+                        raise ImageError("stopped")
+            contents = Content(read_source(cast(Readable, source)))
+        except ImageError as error:
+            row[:] = 0
+            return Failed(str(error))
+        if self._process is None:
+            self._start()
+        self._ask(contents)
+        return self._outcome(row)
 
     def abort(self) -> None:
         """End the process, whatever it is doing; from any thread. What is being decoded fails."""
@@ -136,6 +159,10 @@ class SubprocessDecoder:
             if since is not None and process is not None and time.monotonic() - since > self._limits.seconds:
                 self._late = True
                 process.kill()
+
+
+def _is_local(source: Source) -> bool:
+    return not isinstance(source, Content | Coming) and is_plain(os.fsencode(cast("str | bytes | os.PathLike[str]", source)))
 
 
 def _pipe(pipe: object) -> BinaryIO:

@@ -1,12 +1,12 @@
 """From image file to the encoder's input: the one definition of preprocessing.
 
-The reference is Pillow's antialiased resize of the shorter side followed by a center crop, on the upright RGB image.
+The reference is Pillow's antialiased resize followed by a center crop, on the upright RGB image.
 Needs Pillow alone, so that a decoding process starts fast and stays small.
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -14,12 +14,15 @@ import re
 import stat
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from sslfeat.data.color_profiles import MAX_PROFILE_BYTES, to_srgb
+from sslfeat.data import fast_resize
+from sslfeat.data.color_profiles import MAX_PROFILE_BYTES
 from sslfeat.data.png_chunks import readable
-from sslfeat.errors import ImageError, InputError, install_line
+from sslfeat.data.upright import orientation, to_rgb
+from sslfeat.errors import ImageError, UsageError, install_line
 
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO"]
 FILTERS = {
@@ -33,19 +36,11 @@ MAX_FILE_BYTES = 1 << 30
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 STRIP = 16
-WHOLE, FIT = "whole", "fit"
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
+CENTER, SQUASH, BORDER, FIT = "center", "squash", "border", "fit"
+CROPS = (CENTER, SQUASH, BORDER)  # of encoders
+FAST, REDUCED = "fast", "reduced"
+MODES = ("exact", FAST, REDUCED)
 NEW_SUBFILE_TYPE, SUB_IFDS = 254, 330  # TIFF supplement 1
-
-UPRIGHT = {  # what turns an image of this EXIF orientation upright; from 5 on it swaps width and height
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # its limit for profiles, too; text is taken out before
 # Pillow warns at half the limit that it enforces; here the limit alone counts, and decoding threads cannot scope a filter.
@@ -54,39 +49,50 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Shorter side to ``resize`` px with ``filter``, then the center ``size`` x ``size`` px, RGB.
+    """An image resized with ``filter``, then its center ``size`` x ``size`` px, RGB.
 
-    ``profile`` "sRGB": colors are brought to sRGB by the profile in the file, if there is one (encoder files of before have
-    no such field, and their images are read so, too). With the crop WHOLE the whole image is squeezed into ``size`` x ``size``
-    px, with FIT it lies in their upper left corner, as ``fitted`` says, on black: for comparing images and for looking at
-    them, never for an encoder.
+    The ``crop`` says what is resized to ``resize`` px: CENTER the shorter side, in the image's own proportions; SQUASH both
+    sides; BORDER the longer side, and what is missing around it has the color ``fill``, ``#rrggbb``. FIT, for looking at images,
+    never for an encoder: the image in the upper left corner, as ``fitted`` says, on black. ``profile`` "sRGB": colors are brought
+    to sRGB by the profile in the file, if there is one (encoder files of before have no such field, and their images are
+    read so, too).
     """
 
     resize: int
     size: int
     filter: str = "bicubic"
     antialias: bool = True
-    crop: str = "center"
+    crop: str = CENTER
     color: str = "RGB"
     profile: str = "sRGB"
+    fill: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """By name, for cards and fingerprints: no ``fill`` where there is none, as in encoder files of before."""
+        found = dataclasses.asdict(self)
+        return found if self.fill else {name: value for name, value in found.items() if name != "fill"}
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How files are read. ``mode`` ``fast`` lets JPEGs be decoded at a half, a quarter or an eighth of their size.
-
-    That is 2.5 times as fast on photographs of 3 megapixels, and 1.2 gray levels off on average, so it must be asked
-    for. Images of more than ``max_pixels`` are refused before they are unpacked.
+    """How files are read. ``mode`` "exact": unpacked and resized by Pillow. FAST: the same, resized by cykooz.resizer, which
+    is four times as fast and 0.2 gray levels off on average, so it must be asked for. REDUCED, for thumbnails: JPEGs are
+    unpacked at a half, a quarter or an eighth of their size. Images of more than ``max_pixels`` are refused unopened.
     """
 
     mode: str = "exact"
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.mode not in ("exact", "fast"):
-            raise InputError(f"decode {self.mode!r} is unknown: exact or fast")
+        if self.mode not in MODES:
+            raise UsageError(f"decode {self.mode!r} is unknown: exact or fast")
         if self.max_pixels < 1:
-            raise InputError(f"max_pixels is {self.max_pixels}: it must be at least 1")
+            raise UsageError(f"max_pixels is {self.max_pixels}: it must be at least 1")
+
+    def require(self) -> None:
+        """Raises MissingExtraError if a package that the mode needs is not installed."""
+        if self.mode == FAST:
+            fast_resize.require()
 
 
 EXACT = Decoding()
@@ -104,10 +110,10 @@ class Prepared:
 def prepare(image: Image.Image, preprocess: Preprocess, decoding: Decoding = EXACT) -> Prepared:
     """Bring an opened image to the encoder's input size. Raises ImageError, or whatever the codec raises."""
     whole = image.size
-    if decoding.mode == "fast" and image.format == "JPEG":
+    if decoding.mode == REDUCED and image.format == "JPEG":
         image.draft(None, _resized(*whole, preprocess))
         upright = to_rgb(image)
-        width, height = reversed(whole) if (_orientation(image) or 0) >= 5 else whole
+        width, height = reversed(whole) if (orientation(image) or 0) >= 5 else whole
     else:
         upright = to_rgb(image)
         width, height = upright.size
@@ -115,47 +121,36 @@ def prepare(image: Image.Image, preprocess: Preprocess, decoding: Decoding = EXA
         canvas = Image.new("RGB", (preprocess.size, preprocess.size))
         canvas.paste(upright.resize(fitted(width, height, preprocess.size), FILTERS[preprocess.filter]))
         return Prepared(canvas, width, height)
-    return Prepared(resize_crop(upright, preprocess), width, height)
+    return Prepared(resize_crop(upright, preprocess, decoding.mode == FAST), width, height)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The upright image as 8-bit RGB: first frame, 16 bits scaled (not clipped), alpha over white, CMYK converted."""
-    image.load()  # before the orientation is read: a TIFF is turned while it is unpacked
-    turn = UPRIGHT.get(_orientation(image) or 0)
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        image = _from_16_bit(image)
-    elif image.mode == "F":
-        raise ImageError("floating-point pixels have no defined range: convert the image to 8 or 16 bits")
-    else:
-        image = to_srgb(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def resize_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """The center of the resized image.
+def resize_crop(image: Image.Image, preprocess: Preprocess, fast: bool = False) -> Image.Image:
+    """The center of the resized image; ``fast``: resized by cykooz.resizer, unless it is a strip.
 
     ``Image.resize(box=...)`` would skip what the crop discards, but it keeps the box in single precision and may
     resize the two axes in another order: up to a fifth of a portrait's pixels then differ by a level or more. So it
     serves only strips longer than STRIP to 1, whose whole resized image might not fit in memory.
     """
-    if preprocess.crop == WHOLE:
-        return image.resize((preprocess.size, preprocess.size), FILTERS[preprocess.filter])
-    width, height = image.size
-    shorter, size = min(width, height), preprocess.size
+    (width, height), size = image.size, preprocess.size
     new_width, new_height = _resized(width, height, preprocess)
-    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    (left, right), (top, bottom) = _middle(new_width, size), _middle(new_height, size)
     resample = FILTERS[preprocess.filter]
-    if max(width, height) <= STRIP * shorter:
+    if preprocess.crop == CENTER and max(width, height) > STRIP * min(width, height):
+        x, y = width / new_width, height / new_height
+        box = (left * x, top * y, min(right * x, width), min(bottom * y, height))
+        return image.resize((size, size), resample, box=box)
+    if fast:
+        resized = fast_resize.resize(image, (new_width, new_height), preprocess.filter)
+    else:
+        if preprocess.crop == SQUASH:  # width first, as ever: Pillow 13 starts with the height where that shrinks far more
+            image = image.resize((new_width, height), resample)
         resized = image.resize((new_width, new_height), resample)
-        return resized.crop((left, top, left + size, top + size))
-    x, y = width / new_width, height / new_height
-    right, bottom = min((left + size) * x, width), min((top + size) * y, height)
-    return image.resize((size, size), resample, box=(left * x, top * y, right, bottom))
+    part = resized.crop((max(left, 0), max(top, 0), min(right, new_width), min(bottom, new_height)))
+    if part.size == (size, size):
+        return part
+    canvas = Image.new("RGB", (size, size), preprocess.fill)
+    canvas.paste(part, (max(-left, 0), max(-top, 0)))
+    return canvas
 
 
 def fitted(width: int, height: int, size: int) -> tuple[int, int]:
@@ -248,31 +243,19 @@ def _read_heif() -> bool:
     return True
 
 
-def _orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation; None if there is none, or only damage where it should be."""
-    with contextlib.suppress(Exception):  # as in images.decode: Pillow raises almost anything here too
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        return orientation if isinstance(orientation, int) else None
-    return None
-
-
 def _resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
+    """Width and height in px of the image that is cropped."""
+    resize = preprocess.resize
+    if preprocess.crop == SQUASH:
+        return resize, resize
+    if preprocess.crop == BORDER:  # rounded as timm does
+        ratio = max(width, height) / resize
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
     shorter = min(width, height)
-    return preprocess.resize * width // shorter, preprocess.resize * height // shorter
+    return resize * width // shorter, resize * height // shorter
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    import numpy as np  # rare: a decoding process does without it
-
-    values = np.asarray(image).astype(np.int64)
-    tags = getattr(image, "tag_v2", {})  # of a TIFF, which may hold fewer bits than 16, or the negative
-    most = (1 << tags.get(BITS_PER_SAMPLE, (16,))[0]) - 1 if image.mode.startswith("I;16") else 65535
-    if values.min() < 0 or values.max() > most:
-        raise ImageError(f"pixels outside 0..{most} have no defined range: convert the image to 16 bits")
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        values = most - values
-    gray = Image.fromarray(((2 * 255 * values + most) // (2 * most)).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        gray.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return gray
+def _middle(length: int, size: int) -> tuple[int, int]:
+    """Where the middle ``size`` px of ``length`` px begin and end: before 0 and after ``length`` where it is shorter."""
+    start = round((length - size) / 2) if length >= size else -((size - length) // 2)
+    return start, start + size

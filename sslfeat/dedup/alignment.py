@@ -1,13 +1,11 @@
-"""Where one thumbnail lies within another: the same frame, a crop of it, or mirrored.
+"""Where one thumbnail lies within another: the same frame, a crop of it, or mirrored; of many pairs at once.
 
 Thumbnails show the whole image, squeezed into a square, so a crop is a window of the other with its own two scales. Windows are
-first tried on a coarse grid, for many pairs at once, by normalized cross-correlation (through the Fourier transform, Lewis
-1995), then the best one is moved until the correlation grows no more.
+first tried on a coarse grid, then the one of the greatest correlation is moved until that grows no more.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,141 +15,181 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 
 SIDE = 64  # of a thumbnail, px
 COARSE, MIDDLE = 16, 32  # sides at which windows are tried, and moved
-SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)  # of a window's side
-STEPS = (1 / 32, 1 / 64, 1 / 128, 1 / 256)  # in which a window is moved, of the side
-ROUNDS = 6
-MOVES = np.array([  # of top, height, left, width
-    (1, 0, 0, 0), (-1, 0, 0, 0), (0, 0, 1, 0), (0, 0, -1, 0), (0, 1, 0, 1), (0, -1, 0, -1), (-0.5, 1, -0.5, 1),
-    (0.5, -1, 0.5, -1), (0, 1, 0, 0), (0, -1, 0, 0), (0, 0, 0, 1), (0, 0, 0, -1),
-])  # fmt: skip
+SIDES = range(COARSE, 9, -1)  # of the windows that are tried
+SMALLEST = 0.5  # share of the image's side, of a window that is moved
+ROUNDS, GROWS = 16, 1e-5  # most steps by which a window is moved, and the least gain of one
+LEAST_SHARE = 1 / 64  # of a step, before it is given up
+WORTH = 0.01  # gain in correlation for which a window that is the whole image is left
+RIDGE, FIXED = 1.0, 1e12  # added to the normal equations: where nothing changes nothing is moved, nor an edge out of the image
+
+Places = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Window:
-    """The smaller image is what the larger shows from ``top`` and ``left`` on, all in shares of its sides.
+class Windows:
+    """Of P pairs: the smaller image is what the larger shows in ``places`` (P, 4): top, bottom, left and right, in shares.
 
-    ``swapped``: the first of the two is the smaller one. ``mirrored``: the second is turned left to right before.
+    ``swapped`` (P,): the first of the two is the smaller one. ``mirrored`` (P,): the second is turned left to right before.
     """
 
-    top: float
-    height: float
-    left: float
-    width: float
-    swapped: bool
-    mirrored: bool
+    places: Places
+    swapped: npt.NDArray[np.bool_]
+    mirrored: npt.NDArray[np.bool_]
+
+    def aligned(self, first: FloatArray, second: FloatArray, side: int) -> tuple[FloatArray, FloatArray]:
+        """What both of each pair show, of images (P, C, SIDE, SIDE), each as (P, C, side, side)."""
+        larger, smaller = self.ordered(first, second)
+        return _cut(larger, self.places, side), _shrink(smaller, side)
+
+    def ordered(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The larger and the smaller of images (P, C, SIDE, SIDE), mirrored where they have to be."""
+        swapped, mirrored = self.swapped[:, None, None, None], self.mirrored[:, None, None, None]
+        turned = np.where(mirrored, second[..., ::-1], second)
+        return np.where(swapped, turned, first), np.where(swapped, first, turned)
 
 
 def coarse_windows(first: FloatArray, second: FloatArray) -> tuple[FloatArray, IntArray]:
     """The best correlation (P,) of each pair of gray thumbnails (P, SIDE, SIDE), and its window, int64 (P, 5).
 
-    The window as (number of the scale, swapped, mirrored, top, left), the last two in steps of 1 / COARSE.
+    The window as (side, swapped, mirrored, top, left), in steps of 1 / COARSE.
     """
     best, windows = np.full(len(first), -1, np.float32), np.zeros((len(first), 5), np.int64)
-    for mirrored in (0, 1):
-        turned = second[:, :, ::-1] if mirrored else second
-        for swapped, (within, other) in enumerate(((first, turned), (turned, first))):
-            search = _Search(_shrink(within, COARSE))
-            for number, scale in enumerate(SCALES):
-                if scale == 1 and swapped:  # the same frame either way
-                    continue
-                score, top, left = search.best(_shrink(other, round(COARSE * scale)))
-                better = score > best
-                best[better] = score[better]
-                place = (np.full(len(top), value) for value in (number, swapped, mirrored))
-                windows[better] = np.stack([*place, top, left], 1)[better]
+    for swapped, (within, other) in enumerate(((first, second), (second, first))):
+        images = _shrink(within, COARSE)
+        for side in SIDES[swapped:]:  # the same frame either way
+            scores = window_correlations(images, _shrink(other, side))
+            place = scores.argmax(1)
+            score = scores[np.arange(len(scores)), place]
+            mirrored, top, left = np.unravel_index(place, (2, COARSE - side + 1, COARSE - side + 1))
+            if swapped:  # what was turned is the template, in place of the image
+                left = np.where(mirrored, COARSE - side - left, left)
+            found = np.stack([np.full(len(place), side), np.full(len(place), swapped), mirrored, top, left], 1)
+            better = score > best
+            best[better], windows[better] = score[better], found[better]
     return best, windows
 
 
-def finest_window(first: FloatArray, second: FloatArray, coarse: IntArray) -> Window:
-    """The window of one pair of gray thumbnails (SIDE, SIDE), from its coarse one (5,)."""
-    number, swapped, mirrored, top, left = (int(value) for value in coarse)
-    side = round(COARSE * SCALES[number]) / COARSE
-    larger, smaller = _ordered(first, second, bool(swapped), bool(mirrored))
-    target = _shrink(smaller, MIDDLE)
+def window_correlations(images: FloatArray, templates: FloatArray) -> FloatArray:
+    """Pearson's correlations of templates (P, t, t) with all windows of their images (P, n, n), as (P, 2 (n - t + 1) squared).
 
-    def score(place: npt.NDArray[np.float64]) -> float:
-        if place[1] > 1 or place[3] > 1 or place.min() < -1e-6 or max(place[:2].sum(), place[2:].sum()) > 1 + 1e-6:
-            return -1.0
-        return correlation(_cut(larger, place, MIDDLE), target)
-
-    place = np.array([top / COARSE, side, left / COARSE, side])
-    best = score(place)
-    for step in STEPS:
-        for _ in range(ROUNDS):
-            tried = [(score(place + step * move), number) for number, move in enumerate(MOVES)]
-            value, move = max(tried)
-            if value <= best + 1e-5:
-                break
-            best, place = value, place + step * MOVES[move]
-    top_share, height, left_share, width = (float(share) for share in place)
-    return Window(top_share, height, left_share, width, bool(swapped), bool(mirrored))
+    Window by window, row by row; then the same with the templates turned left to right.
+    """
+    count, side = templates.shape[:2]
+    free = images.shape[1] - side + 1
+    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), (1, 2)).reshape(count, free * free, side * side)
+    variances = np.square(windows).sum(2) - np.square(windows.sum(2)) / side**2
+    both = np.stack([_centered(templates), _centered(templates[:, :, ::-1])], 1)
+    lengths = np.sqrt(np.square(both[:, 0]).sum(1)) + 1e-3
+    products = both @ windows.swapaxes(1, 2)
+    scores: FloatArray = products / (np.sqrt(np.maximum(variances, 1e-3))[:, None] * lengths[:, None, None])
+    return scores.reshape(count, 2 * free * free)
 
 
-def aligned(first: FloatArray, second: FloatArray, window: Window, side: int) -> tuple[FloatArray, FloatArray]:
-    """What both thumbnails (SIDE, SIDE) show, each as (side, side)."""
-    larger, smaller = _ordered(first, second, window.swapped, window.mirrored)
-    place = np.array([window.top, window.height, window.left, window.width])
-    return _cut(larger, place, side), _shrink(smaller, side)
+def finest_windows(first: FloatArray, second: FloatArray, coarse: IntArray) -> Windows:
+    """The windows of pairs of gray thumbnails (P, SIDE, SIDE), from their coarse ones (P, 5).
+
+    They are moved and stretched by Gauss and Newton's steps towards the greatest correlation (Evangelidis and Psarakis 2008,
+    "Parametric Image Alignment Using Enhanced Correlation Coefficient Maximization").
+    """
+    sides, tops, lefts = coarse[:, 0], coarse[:, 3], coarse[:, 4]
+    places = np.stack([tops, tops + sides, lefts, lefts + sides], 1) / COARSE
+    swapped, mirrored = coarse[:, 1].astype(bool), coarse[:, 2].astype(bool)
+    larger, smaller = Windows(places, swapped, mirrored).ordered(first[:, None], second[:, None])
+    moved = places
+    for side in (COARSE, MIDDLE):
+        targets = _centered(_shrink(smaller, side))
+        moved = _climb(larger, targets, moved, side)
+    before, after = (_scores(larger, targets, each, MIDDLE) for each in (places, moved))
+    stays = (sides == COARSE) & (after - before < WORTH)  # text that is laid over an image pulls at its frame, too
+    return Windows(np.where(stays[:, None], places, moved), swapped, mirrored)
 
 
-def correlation(a: FloatArray, b: FloatArray) -> float:
-    """Pearson's, of two arrays of one shape; a level of noise keeps two blank ones apart from two alike."""
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / np.sqrt(((a * a).sum() + 1) * ((b * b).sum() + 1)))
+def _climb(larger: FloatArray, targets: FloatArray, places: Places, side: int) -> Places:
+    """``places`` (P, 4) of images (P, 1, SIDE, SIDE) moved to where they correlate most with ``targets`` (P, side side)."""
+    places, best = places.copy(), np.full(len(places), -1.0)
+    steps, share = np.zeros_like(places), np.ones((len(places), 1))
+    moving = np.arange(len(places))
+    for _ in range(ROUNDS):
+        tried = np.clip(places[moving] + share[moving] * steps[moving], 0, 1)
+        cuts = _cut(larger[moving], tried, side)
+        scores = _cosines(_centered(cuts), targets[moving])
+        scores[(tried[:, 1::2] - tried[:, ::2]).min(1) < SMALLEST] = -1
+        better = scores > best[moving] + GROWS
+        share[moving] = np.where(better[:, None], 1, share[moving] / 4)  # too long a step is taken in part
+        moved = moving[better]
+        best[moved], places[moved] = scores[better], tried[better]
+        steps[moved] = _steps(cuts[better, 0], targets[moved], places[moved])
+        moving = moving[share[moving, 0] > LEAST_SHARE]
+    return places
 
 
-def _ordered(first: FloatArray, second: FloatArray, swapped: bool, mirrored: bool) -> tuple[FloatArray, FloatArray]:
-    turned = second[:, ::-1] if mirrored else second
-    return (turned, first) if swapped else (first, turned)
+def _scores(larger: FloatArray, targets: FloatArray, places: Places, side: int) -> FloatArray:
+    return _cosines(_centered(_cut(larger, places, side)), targets)
 
 
-def _cut(image: FloatArray, place: npt.NDArray[np.float64], side: int) -> FloatArray:
-    top, height, left, width = place.tolist()
-    return np.asarray(_resampler(top, height, side) @ image @ _resampler(left, width, side).T, np.float32)
+def correlations(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Pearson's (P,), of images (P, n, n); a level of noise keeps two blank ones apart from two alike."""
+    return _cosines(_centered(a), _centered(b))
+
+
+def _steps(cuts: FloatArray, targets: FloatArray, places: Places) -> Places:
+    """How to change ``places`` (P, 4) so that their ``cuts`` (P, n, n) correlate most with ``targets`` (P, n n)."""
+    n = cuts.shape[1]
+    along = (np.arange(n, dtype=np.float32) + 0.5) / n
+    sides = (places[:, 1::2] - places[:, ::2]).astype(np.float32)[:, :, None, None]
+    down, right = (np.gradient(cuts, 1 / n, axis=axis) / sides[:, axis - 1] for axis in (1, 2))
+    shares = along[::-1, None], along[:, None], along[::-1], along  # how far each edge takes a pixel with it
+    slopes = np.stack([_centered(down * shares[0]), _centered(down * shares[1]), *(_centered(right * k) for k in shares[2:])], 1)
+    rows = _centered(cuts)
+    both = np.stack([rows, targets], 2)
+    normal: Places = (slopes @ slopes.swapaxes(1, 2)).astype(np.float64) + RIDGE * np.eye(4)
+    step = _step(normal, slopes @ both, both)
+    outside = ((places <= 0) & (step < 0)) | ((places >= 1) & (step > 0))
+    step = _step(normal + FIXED * outside[:, None] * np.eye(4), slopes @ both, both)
+    return np.clip(step, -1 / COARSE, 1 / COARSE)
+
+
+def _step(normal: Places, slopes: FloatArray, images: FloatArray) -> Places:
+    """The step (P, 4) for normal matrices (P, 4, 4), slopes times images (P, 4, 2), and images (P, n n, 2): cut and target."""
+    solved = np.linalg.solve(normal, slopes)
+    explained = slopes.swapaxes(1, 2) @ solved  # of the cut and of the target, by the slopes
+    products = images.swapaxes(1, 2) @ images
+    left, shared = (products[:, 0, k] - explained[:, 0, k] for k in (0, 1))
+    contrast = np.where(shared > 0, left / np.maximum(shared, 1e-9), 1.0)  # what the target is to be multiplied by
+    step: Places = contrast[:, None] * solved[:, :, 1] - solved[:, :, 0]
+    return step
+
+
+def _centered(images: FloatArray) -> FloatArray:
+    """Images (P, ...) as rows (P, N) of mean zero."""
+    rows = images.reshape(len(images), np.prod(images.shape[1:], dtype=int))
+    centered: FloatArray = rows - rows.mean(1, keepdims=True)
+    return centered
+
+
+def _cosines(a: FloatArray, b: FloatArray) -> FloatArray:
+    cosines: FloatArray = (a * b).sum(1) / np.sqrt(((a * a).sum(1) + 1) * ((b * b).sum(1) + 1))
+    return cosines
+
+
+def _cut(images: FloatArray, places: Places, side: int) -> FloatArray:
+    """What ``places`` (P, 4) of images (P, C, SIDE, SIDE) show, as (P, C, side, side)."""
+    rows, columns = (_resamplers(places[:, k], places[:, k + 1], side)[:, None] for k in (0, 2))
+    return np.asarray(rows @ images @ columns.swapaxes(2, 3), np.float32)
 
 
 def _shrink(images: FloatArray, side: int) -> FloatArray:
-    matrix = _resampler(0.0, 1.0, side)
+    matrix = _resamplers(np.zeros(1), np.ones(1), side)[0]
     return np.asarray(matrix @ images @ matrix.T, np.float32)
 
 
-@functools.lru_cache(4096)  # windows lie on a grid, so the same ones return
-def _resampler(start: float, length: float, side: int) -> FloatArray:
-    """The matrix (side, SIDE) that takes a window of a row of SIDE px to ``side`` px: means over areas, or between pixels."""
-    edges = (start + length * np.arange(side + 1) / side) * SIDE
-    pixels = np.arange(SIDE)
-    if length * SIDE >= side:
-        shares = np.clip(np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels), 0, None)
-    else:
-        centers = np.clip((edges[:-1] + edges[1:]) / 2 - 0.5, 0, SIDE - 1)
-        shares = np.clip(1 - np.abs(centers[:, None] - pixels), 0, None)
-    matrix: FloatArray = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
-    return matrix
-
-
-class _Search:
-    """Images (P, n, n) to find templates in, by normalized cross-correlation."""
-
-    def __init__(self, images: FloatArray) -> None:
-        self._side = images.shape[1]
-        self._spectrum = np.fft.rfft2(images)  # a template that lies within the image never wraps around
-        self._sums = [
-            np.pad(array.astype(np.float64), ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2) for array in (images, images**2)
-        ]
-
-    def best(self, templates: FloatArray) -> tuple[FloatArray, IntArray, IntArray]:
-        """The greatest correlation of each template (P, t, t) with a window of its image, and the window's top and left."""
-        side, part = self._side, templates.shape[1]
-        free = side - part + 1
-        templates = templates - templates.mean((1, 2), keepdims=True)
-        product = self._spectrum * np.conj(np.fft.rfft2(templates, (side, side)))
-        cross = np.fft.irfft2(product, (side, side))[:, :free, :free]
-        total, squares = (
-            sums[:, part:, part:] - sums[:, :-part, part:] - sums[:, part:, :-part] + sums[:, :-part, :-part]
-            for sums in self._sums
-        )
-        variance = np.maximum(squares - total**2 / part**2, 1e-3)
-        scale = np.sqrt((templates * templates).sum((1, 2)))[:, None, None] + 1e-3
-        scores = (cross / (np.sqrt(variance) * scale)).reshape(len(templates), -1)
-        place = scores.argmax(1)
-        return scores[np.arange(len(scores)), place].astype(np.float32), place // free, place % free
+def _resamplers(starts: Places, ends: Places, side: int) -> FloatArray:
+    """Matrices (P, side, SIDE) that take windows of a row of SIDE px to ``side`` px: means over areas, or between pixels."""
+    lengths = ends - starts
+    edges = (starts[:, None] + lengths[:, None] * np.arange(side + 1) / side) * SIDE
+    low, high, pixels = edges[:, :-1, None], edges[:, 1:, None], np.arange(SIDE)
+    areas = np.minimum(high, pixels + 1) - np.maximum(low, pixels)
+    between = 1 - np.abs(np.clip((low + high) / 2 - 0.5, 0, SIDE - 1) - pixels)
+    shares = np.maximum(np.where((lengths * SIDE >= side)[:, None, None], areas, between), 0)
+    matrices: FloatArray = (shares / shares.sum(2, keepdims=True)).astype(np.float32)
+    return matrices

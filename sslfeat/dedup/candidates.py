@@ -7,10 +7,11 @@ after whitening is noise; there the plain features find the copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
+from sslfeat.dedup.neighbors import nearest
 from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.numerics.pca import whiten
 from sslfeat.numerics.similarity import unit
@@ -20,7 +21,6 @@ ENOUGH = 200  # images to learn the directions of whitening from
 SHRINKAGE = 0.1  # of the mean variance, added to each
 FEW = 20  # with so few images there is no distribution to speak of
 WHITENED, PLAIN = (10, 0.3), (5, 0.9)  # neighbors of each image, and the least cosine of a neighbor
-QUERIES = 4096  # at a time
 
 
 def distinct(rows: FloatArray) -> FloatArray:
@@ -40,8 +40,9 @@ def candidate_pairs(rows: FloatArray, threshold: float | None, step: Step) -> In
     found = [np.empty((0, 2), np.int64)]
     spaces = ((distinct(rows), *WHITENED), (unit(rows), *PLAIN))
     for number, (units, most, least) in enumerate(spaces):
-        for first, neighbors, cosines in _nearest(units, most):
-            near = (cosines >= (threshold or least) - 1e-6) & (neighbors >= 0)
+        limit = (threshold or least) - 1e-6
+        for first, neighbors, cosines in nearest(units, most, limit):
+            near = (cosines >= limit) & (neighbors >= 0)
             place, rank = np.nonzero(near)
             other = neighbors[place, rank]
             pairs = np.stack([place + first, other], 1)
@@ -54,13 +55,3 @@ def equal_rows(rows: FloatArray) -> IntArray:
     """For each row of (N, D) the first that is equal to it, int64 (N,)."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row.tobytes(), number) for number, row in enumerate(rows)], np.int64)
-
-
-def _nearest(units: FloatArray, most: int) -> Iterator[tuple[int, IntArray, FloatArray]]:
-    """Blocks of (first row, neighbors (n, k), cosines (n, k)), the row itself among them."""
-    import faiss
-
-    for start in range(0, len(units), QUERIES):
-        block = units[start : start + QUERIES]
-        cosines, neighbors = faiss.knn(block, units, min(most + 1, len(units)), metric=faiss.METRIC_INNER_PRODUCT)
-        yield start, neighbors, cosines

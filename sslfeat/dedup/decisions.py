@@ -13,7 +13,7 @@ from sslfeat.errors import InputError
 from sslfeat.storage import atomic
 from sslfeat.storage.records import build_record, parse_json
 
-COUNTS = ("copies", "scenes")  # of 'sslfeat dedupe --json', for people
+BESIDES = ("schema", "command", "encoder", "copies", "scenes")  # of 'sslfeat dedupe --json', which the groups do not need
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,20 @@ class Decision:
 
 
 def read_duplicates(file: Path) -> Duplicates:
-    """What ``sslfeat dedupe --json`` printed, or ``write_duplicates`` wrote. Raises InputError, naming what lies."""
+    """What ``sslfeat dedupe`` wrote to its ``.json`` or printed for ``--json``. Raises InputError, naming what lies."""
     try:
         value = parse_json(file.read_bytes(), str(file), InputError)
     except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}; 'sslfeat dedupe FEATURES --json' prints it") from error
+        raise InputError(
+            f"{file} cannot be read: {error.strerror}; 'sslfeat dedupe FEATURES --out GROUPS.json' writes it"
+        ) from error
     if isinstance(value, dict):
-        value = {name: item for name, item in value.items() if name not in COUNTS}
+        value = {name: item for name, item in value.items() if name not in BESIDES}
     return build_record(Duplicates, value, str(file), InputError)
 
 
 def write_duplicates(file: Path, found: Duplicates) -> None:
-    """Write them so that ``read_duplicates``, and 'sslfeat dedupe --decided', read them."""
+    """Write them so that ``read_duplicates``, and 'sslfeat dedupe FILE', read them."""
     atomic.write_atomic(file, atomic.json_bytes({**dataclasses.asdict(found), "copies": found.copies, "scenes": found.scenes}))
 
 
@@ -63,7 +65,7 @@ def decide(found: Duplicates, decisions: Sequence[Decision]) -> Duplicates:
             copies = tuple(image for image in _images(group) if kept_of.get(image.path) == leader.path)
             if copies:
                 groups.append(DuplicateGroup(leader, copies))
-    return dataclasses.replace(found, groups=tuple(groups), why=f"decided by hand; {found.why}")
+    return dataclasses.replace(found, groups=tuple(groups), why=f"decided by hand; {found.why}", by_hand=True)
 
 
 def _images(group: DuplicateGroup) -> tuple[Copy, ...]:

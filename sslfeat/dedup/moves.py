@@ -22,12 +22,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sslfeat.data.dataset import ENDINGS, possible_paths
+from sslfeat.data.names import ENDINGS, possible_paths
+from sslfeat.data.read import is_plain
 from sslfeat.dedup.near_duplicates import Copy, Duplicates
 from sslfeat.dedup.verify import SAME_SCENE
 from sslfeat.errors import InputError, RetrievalError
 from sslfeat.storage import atomic
 from sslfeat.storage.records import parse_record
+from sslfeat.system.near import missing
 
 PLAN_NAME = "moved.json"
 RECEIPT = ".sslfeat-moved-"  # and the first digits of the plan's sha256: a hidden name, which is never taken for an image
@@ -79,10 +81,11 @@ class MovePlan:
 
 @dataclass(frozen=True)
 class Moved:
-    """Images that were moved, and (path, reason) of those that were not."""
+    """Images that were moved, and (path, reason) of those that were not; ``before``: of those moved, by an earlier call."""
 
     moved: int
     failures: tuple[tuple[str, str], ...]
+    before: int = 0
 
 
 def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
@@ -102,25 +105,28 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
             others = [path.name for path in folder.iterdir() if path.name != atomic.LOCK_NAME]
             if others:
                 raise RetrievalError(f"{folder} holds other files ({others[0]}, ...): choose one that is new or empty")
-            atomic.write_atomic(folder / PLAN_NAME, plan.to_json())
         sources, plan = set(plan.sources()), recorded or plan
         if plan.moves:
             with contextlib.suppress(PermissionError):  # without a receipt, undoing it takes somebody's word
                 atomic.write_atomic(plan.receipt(), b"")
+        if recorded is None:  # after its receipt: cut off in between, there is no plan to distrust
+            atomic.write_atomic(folder / PLAN_NAME, plan.to_json())
         for move, source in zip(plan.moves, plan.sources(), strict=True):
             if source in sources:
                 failures += _do(source, folder / _path(move.target))
-        return Moved(len(_moved(plan, folder)), tuple(failures))
+        return Moved(len(_moved(plan, folder)), tuple(failures), len(done))
 
 
 def undo(folder: Path, trusted: bool = False) -> Moved:
     """Put everything back that ``apply`` moved to ``folder``, which may have been renamed since.
 
-    What cannot be put back stays there, and is named; the plan goes once all is back. Raises RetrievalError for a plan that was
-    not made here, unless ``trusted``.
+    What cannot be put back stays there, and is named; plan and folder go once all is back. Raises RetrievalError for a plan
+    that was not made here, unless ``trusted``.
     """
+    if not os.path.lexists(folder):
+        raise missing(folder, "there is nothing to put back, or all of it was put back before")
     if not (folder / PLAN_NAME).is_file():
-        raise InputError(f"{folder} holds no {PLAN_NAME}: nothing was moved there by 'sslfeat dedupe --apply'")
+        raise InputError(f"{folder} holds no {PLAN_NAME}: there is nothing to put back, or all of it was put back before")
     with _locked(folder):
         plan = _read(folder)
         if plan.moves and not trusted and not plan.receipt().is_file():
@@ -140,7 +146,11 @@ def undo(folder: Path, trusted: bool = False) -> Moved:
             for below in sorted(filter(Path.is_dir, folder.rglob("*")), reverse=True):  # the deepest first
                 if not any(below.iterdir()):
                     below.rmdir()
-        return Moved(back, tuple(failures))
+    if not failures and [path.name for path in folder.iterdir()] == [atomic.LOCK_NAME]:
+        (folder / atomic.LOCK_NAME).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody may stand in it
+            folder.rmdir()
+    return Moved(back, tuple(failures))
 
 
 def _put_back(folder: Path, move: Move, source: Path) -> str | None:
@@ -176,7 +186,9 @@ def _plan(duplicates: Duplicates, moved: set[Path], scenes: bool) -> tuple[MoveP
                 continue
             source = _unchanged(copy)
             if source is None:
-                failures.append((copy.path, "it is gone, or not the file that was embedded"))
+                inside = not is_plain(os.fsencode(copy.path))
+                gone = "left there: it is no file of its own" if inside else "it is gone, or not the file that was embedded"
+                failures.append((copy.path, gone))
             elif kept is None:
                 failures.append((copy.path, f"left there: the kept {group.kept.path} is gone, or changed"))
             elif source.suffix.lower() not in ENDINGS:

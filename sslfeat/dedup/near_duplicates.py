@@ -21,11 +21,12 @@ import pyarrow as pa
 from sslfeat.dedup.alignment import SIDE
 from sslfeat.dedup.candidates import ENOUGH, FEW, WHITENED, Step, candidate_pairs, distinct, equal_rows
 from sslfeat.dedup.grouping import Grouping
-from sslfeat.dedup.thumbnails import load_thumbnails
+from sslfeat.dedup.thumbnails import Thumbnails
 from sslfeat.dedup.verify import SAME_FILE, SAME_IMAGE, SAME_SCENE, judge
 from sslfeat.errors import InputError
 from sslfeat.numerics.arrays import FloatArray, IntArray
-from sslfeat.retrieval.vectors import Vectors, as_vectors, blocks
+from sslfeat.retrieval.vectors import FolderVectors, Vectors, as_vectors, blocks
+from sslfeat.system.plurals import counted
 
 REFERENCE, RANK = 2000, 50  # images whose RANK-th nearest says what unrelated ones are like
 NEARER, NEARER_CENTERED = 3, 12  # times nearer than that, and a vector is a copy
@@ -65,7 +66,8 @@ class Duplicates:
     """Groups, the largest first, among ``images``; ``why`` says how they were found.
 
     ``threshold``: the least cosine of whitened features of a pair that was looked at. ``failures``: (path, reason) of images
-    that might be copies and could not be looked at.
+    that might be copies and could not be looked at. ``features``: the folder that they were found in, as it was given, and
+    ``inputs``, the sha256 of its inputs; empty for vectors. ``by_hand``: somebody decided that all but the kept make way.
     """
 
     groups: tuple[DuplicateGroup, ...]
@@ -73,6 +75,9 @@ class Duplicates:
     threshold: float
     why: str
     failures: tuple[tuple[str, str], ...] = ()
+    features: str = ""
+    inputs: str = ""
+    by_hand: bool = False
 
     @property
     def copies(self) -> int:
@@ -83,6 +88,13 @@ class Duplicates:
     def scenes(self) -> int:
         """Images that show the same scene as a kept one, and are another image."""
         return self._count((SAME_SCENE,))
+
+    def counts(self) -> str:
+        """Copies and other shots in words; groups of other shots alone are counted apart."""
+        alone = sum(all(copy.verdict == SAME_SCENE for copy in group.copies) for group in self.groups)
+        groups, scenes = counted(len(self.groups) - alone, "group"), counted(self.scenes, "other shot")
+        more = f" ({counted(alone, 'group')} more)" if alone else ""
+        return f"{counted(self.copies, 'copy')} in {groups}, with {scenes} of a scene{more}"
 
     def _count(self, verdicts: tuple[str, ...]) -> int:
         return sum(copy.verdict in verdicts for group in self.groups for copy in group.copies)
@@ -119,7 +131,10 @@ def find_duplicates(
         pairs = images.pairs(np.array(sorted(grouping.groups()), np.int64), threshold, lambda stage, done, total: None)
     groups = images.groups(grouping.groups(), grouping.scenes())
     failures = tuple(sorted((images.paths[row], reason) for row, reason in judge.problems.items()))
-    return Duplicates(groups, len(images.paths), limit, why, failures)
+    if not isinstance(vectors, FolderVectors):
+        return Duplicates(groups, len(images.paths), limit, why, failures)
+    made_of = vectors.features.run.inputs.sha256
+    return Duplicates(groups, len(images.paths), limit, why, failures, vectors.origin, made_of)
 
 
 def choose_threshold(unit: FloatArray) -> tuple[float, str]:
@@ -222,32 +237,19 @@ class _Pixels:
     """Judges by the images themselves, each decoded when it is first asked for."""
 
     def __init__(self, images: _Images, step: Step) -> None:
-        self._images, self._step = images, step
-        self._place: dict[int, int] = {}
-        self._pixels = np.empty((0, SIDE, SIDE, 3), np.uint8)
-        self.problems: dict[int, str] = {}
+        self._thumbnails, self._step = Thumbnails(images.paths, images.hashes, SIDE), step
+        self.problems = self._thumbnails.problems
 
     def __call__(self, pairs: IntArray) -> list[str | None]:
-        self._load(np.unique(pairs).tolist())
-        verdicts: list[str | None] = []
+        self._thumbnails.load(np.unique(pairs), lambda done, total: self._step("decoded", done, total))
+        pixels, verdicts = self._thumbnails.pixels, list[str | None]()
         for start in range(0, len(pairs), PAIRS):
-            part = pairs[start : start + PAIRS]
-            first, second = ([self._place[row] for row in part[:, side].tolist()] for side in (0, 1))
-            verdicts += judge(self._pixels[first], self._pixels[second])
+            first, second = pairs[start : start + PAIRS].T
+            verdicts += judge(pixels[first], pixels[second])
             if len(pairs) > PAIRS:
-                self._step("judged", start + len(part), len(pairs))
+                self._step("judged", start + len(first), len(pairs))
         readable = [self.problems.keys().isdisjoint(pair) for pair in pairs.tolist()]
         return [verdict if good else None for verdict, good in zip(verdicts, readable, strict=True)]
-
-    def _load(self, rows: list[int]) -> None:
-        new = [row for row in rows if row not in self._place]
-        if not new:
-            return
-        names, hashes = ([values[row] for row in new] for values in (self._images.paths, self._images.hashes))
-        loaded = load_thumbnails(names, hashes, SIDE, lambda done, total: self._step("decoded", done, total))
-        self._place |= {row: len(self._pixels) + number for number, row in enumerate(new)}
-        self._pixels = np.concatenate([self._pixels, loaded.pixels]) if len(self._pixels) else loaded.pixels
-        self.problems |= {new[number]: reason for number, reason in loaded.problems.items()}
 
 
 def _named_copy(path: str) -> bool:

@@ -2,59 +2,69 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
-import numpy.typing as npt
 
-from sslfeat.data.dataset import possible_paths
 from sslfeat.data.decode import Decoded, Pixels
 from sslfeat.data.decode_worker import DEFAULT_LIMITS
+from sslfeat.data.read import find_image
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
-from sslfeat.data.transforms import WHOLE, Decoding, Preprocess
+from sslfeat.data.transforms import REDUCED, SQUASH, Decoding, Preprocess
+from sslfeat.errors import InputError
+from sslfeat.numerics.arrays import IntArray
 from sslfeat.system.cores import available_cores
 
 FILES = 256  # that a process decodes before it is asked for more
-FAST = Decoding("fast")
+SMALL = Decoding(REDUCED)
 
 
-@dataclass(frozen=True)
 class Thumbnails:
-    """``pixels`` uint8 (N, side, side, 3), each the whole image squeezed into a square; ``problems`` say why some are black."""
+    """Of images known by name and by the sha256 that they had when they were embedded, each the whole image in a square.
 
-    pixels: Pixels
-    problems: dict[int, str]
+    ``pixels`` uint8 (N, side, side, 3) lie in a temporary file, since those of a million images are larger than memory.
+    ``problems`` say why some stay black.
+    """
 
+    def __init__(self, names: Sequence[str], hashes: Sequence[str | None], side: int) -> None:
+        self._names, self._hashes, self._side = names, hashes, side
+        self._loaded = np.zeros(len(names), bool)
+        with TemporaryFile() as file:  # the mapping keeps it
+            self.pixels: Pixels = np.memmap(file, np.uint8, "w+", shape=(len(names), side, side, 3))
+        self.problems: dict[int, str] = {}
 
-def load_thumbnails(
-    names: Sequence[str], hashes: Sequence[str | None], side: int, done: Callable[[int, int], None]
-) -> Thumbnails:
-    """Of the files that features call ``names`` and that had the sha256 ``hashes`` when they were embedded."""
-    pixels = np.zeros((len(names), side, side, 3), np.uint8)
-    problems: dict[int, str] = {}
-    preprocess = Preprocess(side, side, "bilinear", crop=WHOLE)
-    sources = [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
+    def load(self, rows: IntArray, done: Callable[[int, int], None]) -> None:
+        """Decode those of ``rows`` that are not there yet. Raises InputError if the disk has no room for them."""
+        new = rows[~self._loaded[rows]]
+        if not len(new):
+            return
+        bytes_needed, folder = len(new) * 3 * self._side**2, gettempdir()
+        if bytes_needed > shutil.disk_usage(folder).free:
+            raise InputError(
+                f"thumbnails of {len(new)} images need {bytes_needed / 1e9:.1f} GB in {folder}: make room there, "
+                "or let TMPDIR name a folder with more"
+            )
+        count = 0
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for finished in pool.map(self._decode, np.array_split(new, -(-len(new) // FILES))):
+                count += finished
+                done(count, len(new))
+        self._loaded[new] = True
 
-    def decode(numbers: npt.NDArray[np.int64]) -> int:
-        part = np.empty((len(numbers), side, side, 3), np.uint8)
-        with closing(SubprocessDecoder(preprocess, FAST, DEFAULT_LIMITS)) as decoder:
-            outcomes = decoder.decode([sources[number] for number in numbers], part)
-        for number, outcome, row in zip(numbers.tolist(), outcomes, part, strict=True):
+    def _decode(self, rows: IntArray) -> int:
+        part = np.empty((len(rows), self._side, self._side, 3), np.uint8)
+        preprocess = Preprocess(self._side, self._side, "bilinear", crop=SQUASH)
+        with closing(SubprocessDecoder(preprocess, SMALL, DEFAULT_LIMITS)) as decoder:
+            outcomes = decoder.decode([find_image(self._names[row]) for row in rows], part)
+        for row, outcome, image in zip(rows.tolist(), outcomes, part, strict=True):
             if not isinstance(outcome, Decoded):
-                problems[number] = outcome.reason
-            elif hashes[number] is not None and outcome.sha256 != hashes[number]:
-                problems[number] = "it is not the file that was embedded"
+                self.problems[row] = outcome.reason
+            elif self._hashes[row] is not None and outcome.sha256 != self._hashes[row]:
+                self.problems[row] = "it is not the file that was embedded"
             else:
-                pixels[number] = row
-        return len(numbers)
-
-    count = 0
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for finished in pool.map(decode, np.array_split(np.arange(len(names)), -(-len(names) // FILES) or 1)):
-            count += finished
-            done(count, len(names))
-    return Thumbnails(pixels, problems)
+                self.pixels[row] = image
+        return len(rows)

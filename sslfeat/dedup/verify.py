@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sslfeat.data.decode import Pixels
-from sslfeat.dedup.alignment import SIDE, aligned, coarse_windows, correlation, finest_window
+from sslfeat.dedup.alignment import SIDE, coarse_windows, correlations, finest_windows
 from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.system.cores import available_cores
 
@@ -36,33 +37,36 @@ EQUAL, EQUAL_BLOCK = 1.5, 6.0  # mean difference of all pixels, and of the worst
 
 @dataclass(frozen=True)
 class Evidence:
-    """What two aligned images have in common.
+    """What the images of P aligned pairs have in common, each (P,).
 
     ``whole``: correlation of their gray values. ``share``, ``median``: of the ``detailed`` blocks, how many agree, and their
     median correlation. ``color``: the OBJECT percentile of the differences of the blocks' colors, of 255. ``texture``: share
     of pixels with detail, which flat drawings and product photographs on white have at their edges alone.
     """
 
-    whole: float
-    share: float
-    median: float
-    detailed: int
-    color: float
-    texture: float
+    whole: FloatArray
+    share: FloatArray
+    median: FloatArray
+    detailed: IntArray
+    color: FloatArray
+    texture: FloatArray
 
     @property
-    def verdict(self) -> str | None:
-        """SAME_IMAGE, SAME_SCENE or None."""
-        alike = any(self.share >= share and self.median >= median for share, median in COPIES) and self.detailed > 0
-        if alike and (self.color < RECOLORED or self.texture >= TEXTURE):
-            return SAME_IMAGE
-        if self.whole >= SCENE_WHOLE and self.share >= SCENE_SHARE and self.texture >= TEXTURE:
-            return SAME_SCENE
-        return None
+    def same_image(self) -> npt.NDArray[np.bool_]:
+        alike: npt.NDArray[np.bool_] = np.any(
+            [(self.share >= share) & (self.median >= median) for share, median in COPIES], axis=0
+        )
+        same: npt.NDArray[np.bool_] = alike & (self.detailed > 0) & ((self.color < RECOLORED) | (self.texture >= TEXTURE))
+        return same
+
+    @property
+    def same_scene(self) -> npt.NDArray[np.bool_]:
+        same: npt.NDArray[np.bool_] = (self.whole >= SCENE_WHOLE) & (self.share >= SCENE_SHARE) & (self.texture >= TEXTURE)
+        return same
 
 
 def judge(first: Pixels, second: Pixels) -> list[str | None]:
-    """The verdict on each pair of thumbnails, uint8 (P, SIDE, SIDE, 3)."""
+    """The verdict on each pair of thumbnails, uint8 (P, SIDE, SIDE, 3): SAME_IMAGE, SAME_SCENE or None."""
     starts = range(0, len(first), PAIRS)
     with ThreadPoolExecutor(available_cores()) as pool:
         parts = pool.map(lambda start: _judge(first[start : start + PAIRS], second[start : start + PAIRS]), starts)
@@ -70,66 +74,80 @@ def judge(first: Pixels, second: Pixels) -> list[str | None]:
 
 
 def examine(first: Pixels, second: Pixels, coarse: IntArray) -> Evidence:
-    """The evidence of one pair of thumbnails, uint8 (SIDE, SIDE, 3), from its coarse window."""
-    window = finest_window(first @ LUMA, second @ LUMA, coarse)
-    planes = [aligned(first[..., k].astype(np.float32), second[..., k].astype(np.float32), window, COMPARED) for k in range(3)]
-    one, other = (np.stack([pair[place] for pair in planes], 2) for place in (0, 1))
+    """The evidence of pairs of thumbnails, uint8 (P, SIDE, SIDE, 3), from their coarse windows (P, 5)."""
+    windows = finest_windows(first @ LUMA, second @ LUMA, coarse)
+    planes = [images.astype(np.float32).transpose(0, 3, 1, 2) for images in (first, second)]
+    one, other = (images.transpose(0, 2, 3, 1) for images in windows.aligned(planes[0], planes[1], COMPARED))
     grays = one @ LUMA, other @ LUMA
     details = [_detail(gray) for gray in grays]
-    share, median, detailed = _blocks(*details)
-    gray = min(float((image.max(2) - image.min(2)).mean()) for image in (one, other)) < COLORLESS  # then lightness must agree
-    colors = np.abs(_means(grays[0] - grays[1]) if gray else _means(one - other)).max(-1)
-    color = np.percentile(colors, OBJECT)
-    texture = min(float((np.abs(detail) > FINE).mean()) for detail in details)
-    return Evidence(correlation(*grays), share, median, detailed, float(color), texture)
+    share, median, detailed = _agreement(*details)
+    spreads = [(images.max(3) - images.min(3)).mean((1, 2)) for images in (one, other)]
+    lightness, colors = np.abs(_means(grays[0] - grays[1])), np.abs(_means(one - other)).max(2)
+    gray = np.minimum(*spreads) < COLORLESS  # then lightness must agree
+    color = np.percentile(np.where(gray[:, None], lightness, colors), OBJECT, axis=1)
+    texture = np.minimum(*((np.abs(detail) > FINE).mean((1, 2)) for detail in details))
+    return Evidence(correlations(*grays), share, median, detailed, color, texture)
 
 
 def _judge(first: Pixels, second: Pixels) -> list[str | None]:
-    difference = np.abs(first.astype(np.int16) - second).mean(3)
-    blocks = difference.reshape(len(first), SIDE // BLOCK, BLOCK, SIDE // BLOCK, BLOCK).mean((2, 4))
-    equal = (blocks.mean((1, 2)) <= EQUAL) & (blocks.max((1, 2)) <= EQUAL_BLOCK)
-    score, windows = coarse_windows(first @ LUMA, second @ LUMA)
-    found: list[str | None] = []
-    for number in range(len(first)):
-        if equal[number]:
-            found.append(SAME_IMAGE)
-        elif score[number] < LEAST_COARSE:
-            found.append(None)
-        else:
-            found.append(examine(first[number], second[number], windows[number]).verdict)
-    return found
+    found = np.full(len(first), None, object)
+    equal = _equal(first, second)
+    found[equal] = SAME_IMAGE
+    rest = np.flatnonzero(~equal)
+    score, windows = coarse_windows(first[rest] @ LUMA, second[rest] @ LUMA)
+    near = score >= LEAST_COARSE
+    closer = rest[near]
+    evidence = examine(first[closer], second[closer], windows[near])
+    found[closer[evidence.same_scene]] = SAME_SCENE
+    found[closer[evidence.same_image]] = SAME_IMAGE
+    verdicts: list[str | None] = found.tolist()
+    return verdicts
 
 
-def _blocks(first: FloatArray, second: FloatArray) -> tuple[float, float, int]:
-    """Of the blocks with detail: the share that agree, the median correlation, and how many there are."""
-    energies = [(blocks * blocks).mean(1) for blocks in (first, second)]
-    agreement = (first * second).mean(1) / np.sqrt((energies[0] + NOISE) * (energies[1] + NOISE))
+def _equal(first: Pixels, second: Pixels) -> npt.NDArray[np.bool_]:
+    difference = (np.maximum(first, second) - np.minimum(first, second)).reshape(-1, SIDE, SIDE * 3).astype(np.float32)
+    rows, columns = (np.repeat(np.eye(SIDE // BLOCK, dtype=np.float32), size, 1) for size in (BLOCK, 3 * BLOCK))
+    blocks = rows @ difference @ columns.T / (3 * BLOCK**2)
+    equal: npt.NDArray[np.bool_] = (blocks.mean((1, 2)) <= EQUAL) & (blocks.max((1, 2)) <= EQUAL_BLOCK)
+    return equal
+
+
+def _agreement(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Of the blocks (P, blocks, pixels) with detail: the share that agree, the median correlation, and how many there are."""
+    energies = [(blocks * blocks).mean(2) for blocks in (first, second)]
+    agreement = (first * second).mean(2) / np.sqrt((energies[0] + NOISE) * (energies[1] + NOISE))
     detailed = np.maximum(*energies) > DETAIL
-    if not detailed.any():
-        return 0.0, 0.0, 0
-    agreement = agreement[detailed]
-    return float((agreement > AGREES).mean()), float(np.median(agreement)), int(detailed.sum())
+    count = detailed.sum(1)
+    share = ((agreement > AGREES) & detailed).sum(1) / np.maximum(count, 1)
+    ordered = np.sort(np.where(detailed, agreement, np.inf), 1)
+    middle = np.stack([np.maximum(count - 1, 0) // 2, count // 2], 1)
+    median = np.where(count > 0, np.take_along_axis(ordered, np.minimum(middle, ordered.shape[1] - 1), 1).mean(1), 0.0)
+    return share, median, count
 
 
-def _means(image: FloatArray) -> FloatArray:
-    """Of the blocks of an image (n, n, ...)."""
-    count = len(image) // BLOCK
-    means: FloatArray = image.reshape(count, BLOCK, count, BLOCK, -1).mean((1, 3))
-    return means
+def _blocks(images: FloatArray) -> FloatArray:
+    """Images (P, n, n, ...) as (P, blocks, pixels, ...)."""
+    count = images.shape[1] // BLOCK
+    parts = images.reshape(len(images), count, BLOCK, count, BLOCK, *images.shape[3:]).swapaxes(2, 3)
+    blocks: FloatArray = parts.reshape(len(images), count * count, BLOCK * BLOCK, *images.shape[3:])
+    return blocks
 
 
-def _detail(image: FloatArray) -> FloatArray:
-    """The image (n, n) less its blurred self, in blocks (n / BLOCK squared, BLOCK squared) of mean zero."""
-    fine = image - _blur(_blur(image))
-    count = len(fine) // BLOCK
-    blocks = fine.reshape(count, BLOCK, count, BLOCK).transpose(0, 2, 1, 3).reshape(count * count, -1)
-    centered: FloatArray = blocks - blocks.mean(1, keepdims=True)
+def _means(images: FloatArray) -> FloatArray:
+    """Of the blocks of images (P, n, n, ...)."""
+    return np.asarray(_blocks(images).mean(2), np.float32)
+
+
+def _detail(images: FloatArray) -> FloatArray:
+    """Images (P, n, n) less their blurred selves, in blocks of mean zero (P, blocks, pixels)."""
+    blocks = _blocks(images - _blur(_blur(images)))
+    centered: FloatArray = blocks - blocks.mean(2, keepdims=True)
     return centered
 
 
-def _blur(image: FloatArray) -> FloatArray:
+def _blur(images: FloatArray) -> FloatArray:
     weights = np.array([1, 4, 6, 4, 1], np.float32) / 16
-    height, width = image.shape
-    padded = np.pad(image, 2, mode="edge")
-    rows = sum(weight * padded[k : k + height] for k, weight in enumerate(weights))
-    return np.asarray(sum(weight * rows[:, k : k + width] for k, weight in enumerate(weights)), np.float32)
+    height, width = images.shape[1:]
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)), mode="edge")
+    rows = sum(weight * padded[:, k : k + height] for k, weight in enumerate(weights))
+    return np.asarray(sum(weight * rows[:, :, k : k + width] for k, weight in enumerate(weights)), np.float32)

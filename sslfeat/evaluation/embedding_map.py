@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.errors import UsageError
-from sslfeat.evaluation.projection import project
+from sslfeat.evaluation.projection import Step, project
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.sampling import sample
 
@@ -47,15 +47,16 @@ class Map:
 
 
 def make_map(
-    x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000, seed: int = 0
-) -> Map:
+    x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000, seed: int = 0,
+    step: Step = lambda share, what: None,
+) -> Map:  # fmt: skip
     """Map up to ``limit`` random rows of features (N, D). Raises as ``project``, and UsageError for a limit below 3."""
     if limit < 3:
         raise UsageError(f"limit is {limit}: a map takes 3 images or more")
     rows = sample(len(x), limit, seed)
     shown = [labels[row] for row in rows.tolist()]
     groups, members = grouped(shown)
-    points = project(x if len(rows) == len(x) else x[rows], method, seed)
+    points = project(x if len(rows) == len(x) else x[rows], method, seed, step)
     return Map(method, [paths[row] for row in rows.tolist()], points, shown, groups, members, rows, len(x))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +19,8 @@ from sslfeat.numerics.similarity import BLOCK
 METHODS = ("pca", "tsne", "umap")
 BEFORE = 50  # principal components that t-SNE and UMAP start from
 LEAST = 3  # rows
+ITERATIONS = 1000  # of t-SNE, at most
+Step = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,10 @@ def pca(x: FloatArray, dim: int) -> Pca:
     return Pca(found.mean.astype(np.float32), found.axes[:, :dim].astype(np.float32), share)
 
 
-def project(x: FloatArray, method: str = "pca", seed: int = 0) -> FloatArray:
+def project(x: FloatArray, method: str = "pca", seed: int = 0, step: Step = lambda share, what: None) -> FloatArray:
     """A map (N, 2) float32 of features (N, D). t-SNE: van der Maaten, Hinton 2008; UMAP: McInnes et al. 2018.
+
+    ``step`` is told the share of the work that is done, which only t-SNE knows, and what it is.
 
     Raises InputError for an unknown method, MissingExtraError where its package is not installed, FeaturesError as ``pca``.
     """
@@ -60,19 +68,35 @@ def project(x: FloatArray, method: str = "pca", seed: int = 0) -> FloatArray:
         points = pca(x, 2).project(x)
         return points if points.shape[1] == 2 else np.hstack([points, np.zeros_like(points)])
     reduced = pca(x, BEFORE).project(x)
-    return _tsne(reduced, seed) if method == "tsne" else _umap(reduced, seed)
+    return _tsne(reduced, seed, step) if method == "tsne" else _umap(reduced, seed, step)
 
 
-def _tsne(rows: FloatArray, seed: int) -> FloatArray:
+def _tsne(rows: FloatArray, seed: int, step: Step) -> FloatArray:
     with needs("probe", "scikit-learn"):
         from sklearn.manifold import TSNE
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1).fit_transform(rows)
+    found = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=-1, max_iter=ITERATIONS, verbose=2)
+    step(0, f"t-SNE of {len(rows)} images: nearest neighbors")
+    with contextlib.redirect_stdout(_Iterations(step)):
+        points = found.fit_transform(rows)
     return np.asarray(points, np.float32)
 
 
-def _umap(rows: FloatArray, seed: int) -> FloatArray:
+class _Iterations(io.TextIOBase):
+    """Takes what t-SNE prints, which is the only way in which it says how far it is: "Iteration 50: ..."."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def write(self, text: str) -> int:
+        if found := re.search(r"Iteration (\d+)", text):
+            self.step(int(found[1]) / ITERATIONS, f"t-SNE: iteration {found[1]} of {ITERATIONS} at most")
+        return len(text)
+
+
+def _umap(rows: FloatArray, seed: int, step: Step) -> FloatArray:
     with needs("umap", "umap-learn"):
         from umap import UMAP
+    step(0, f"UMAP of {len(rows)} images, which does not say how far it is")
     points = UMAP(n_neighbors=min(15, len(rows) - 1), random_state=seed, n_jobs=1).fit_transform(rows)
     return np.asarray(points, np.float32)

@@ -15,6 +15,7 @@ from sslfeat.errors import FeaturesError
 from sslfeat.evaluation.redundancy import redundancy
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.similarity import nearest, unit
+from sslfeat.system.plurals import counted
 
 FIRST_RANK, LAST_RANK = 5, 100  # eigenvalues that the power law is fitted to, where there are as many
 NEIGHBORS = 10
@@ -53,7 +54,7 @@ def score(features: FloatArray) -> Score:
     """Measure features (N, D). Raises FeaturesError for no more images than units, or features that are not finite."""
     if features.ndim != 2 or len(features) <= features.shape[1]:
         count, dim = (*features.shape, 0)[:2]
-        raise FeaturesError(f"{count} images for {dim} units: it takes more images than units")
+        raise FeaturesError(f"{counted(count, 'image')} for {dim} units: it takes more images than units")
     if not np.isfinite(features).all():
         raise FeaturesError("some features are not finite: the encoder is broken, or overflows in a low precision")
     shared = redundancy(features)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from sslfeat.inference.onnx_model import EncoderFile
 from sslfeat.numerics.bounds import least, shared_at_least
 from sslfeat.numerics.similarity import NEIGHBORS, cosines, overlaps
 from sslfeat.system.cores import available_cores
-from sslfeat.system.timing import median_in_turns
+from sslfeat.system.timing import times_as_fast
 
 PRECISIONS = ("fp32", "auto", "bf16", "int8")
 WAYS = (("int8", "onnxruntime"), ("int8", "openvino"), ("bf16", "openvino"))
@@ -40,7 +40,7 @@ INT8_NAME = f"{META_FOLDER}/encoder-int8.onnx"
 MIN_COSINE = {"int8": 0.999, "bf16": 0.9995}
 MIN_OVERLAP = 0.95
 MIN_GAIN = 1.05  # times as fast, or it is not worth it
-BATCH, LAPS = 8, 5
+BATCH, LAPS, SECONDS = 8, 5, 4.0  # of timing: laps at least, and seconds that it goes on for
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,6 @@ def settle(
 
 def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, requested: str, say: Callable[[str], None]) -> Encoder:
     bench = _Bench(encoder, panel.judged)
-    trials: dict[Way, PrecisionTrial] = {}
     reasons: dict[Way, str] = {}
     sessions: dict[Way, Session] = {}
     int8 = functools.cache(lambda: _quantized(file.data, panel.seen))
@@ -105,8 +104,7 @@ def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, requested: str, s
             if requested == "bf16":
                 raise
             reasons[way] = f"{_name(way)}: {error}"
-            continue
-        trials[way] = bench.time(sessions[way])
+    trials = bench.time(sessions)
     ran = PLAIN
     for way in sorted(trials, key=lambda way: -trials[way].speed):
         fast = requested != "auto" or trials[way].speed > MIN_GAIN
@@ -155,9 +153,11 @@ class _Bench:
         self._workers = max(1, available_cores() // encoder.threads)
         self._reference = self._embeddings(encoder)
 
-    def time(self, session: Session) -> PrecisionTrial:
-        """A trial that knows the speed alone."""
-        return PrecisionTrial(None, None, round(self._speed(session), 2), False)
+    def time(self, sessions: Mapping[Way, Session]) -> dict[Way, PrecisionTrial]:
+        """Trials that know the speed alone: all take turns with float32, so that they are compared under the same conditions."""
+        calls = [functools.partial(runs.run, self._batches[0]) for runs in (self._encoder, *sessions.values())]
+        speeds = times_as_fast(calls, LAPS, SECONDS) if sessions else []
+        return {way: PrecisionTrial(None, None, round(speed, 2), False) for way, speed in zip(sessions, speeds, strict=True)}
 
     def compare(self, way: Way, session: Session, trial: PrecisionTrial) -> PrecisionTrial:
         """The same with figures of its embeddings."""
@@ -175,11 +175,6 @@ class _Bench:
             cosine_bound=round(bound.value, 6),
             overlap_bound=round(kept, 4),
         )
-
-    def _speed(self, session: Session) -> float:
-        calls = [functools.partial(runs.run, self._batches[0]) for runs in (self._encoder, session)]
-        plain, other = median_in_turns(calls, LAPS)
-        return plain / other
 
     def _embeddings(self, runs: Encoder | Session) -> npt.NDArray[np.float32]:
         with ThreadPoolExecutor(self._workers) as pool:

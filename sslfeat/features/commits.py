@@ -14,20 +14,27 @@ from sslfeat.storage.records import parse_record
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """A part that counts: its ``files`` with their sha256, its rows, and (path, reason) of the inputs that gave none."""
+    """A part that counts: its ``files`` with their sha256, its rows, and (path, reason) of the inputs that gave none.
+
+    ``processor`` is the model of the one that made it, if ``features.json`` names another.
+    """
 
     files: dict[str, str]
     rows: int
     failures: tuple[tuple[str, str], ...]
+    processor: str | None = None
 
     @classmethod
-    def of(cls, files: dict[str, bytes], rows: int, failures: tuple[tuple[str, str], ...]) -> CommitRecord:
+    def of(
+        cls, files: dict[str, bytes], rows: int, failures: tuple[tuple[str, str], ...], processor: str | None = None
+    ) -> CommitRecord:
         """The record for files of these names and contents."""
-        return cls({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, rows, failures)
+        return cls({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, rows, failures, processor)
 
     def to_json(self) -> bytes:
         """The record's bytes."""
-        return atomic.json_bytes({"files": self.files, "rows": self.rows, "failures": self.failures})
+        fields = {"files": self.files, "rows": self.rows, "failures": self.failures}
+        return atomic.json_bytes({**fields, "processor": self.processor} if self.processor else fields)
 
 
 def commit_path(folder: Path, number: int) -> Path:

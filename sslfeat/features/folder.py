@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sslfeat import __version__
+from sslfeat.data.fast_resize import PACKAGE as RESIZER
 from sslfeat.data.manifest import Manifest, is_manifest
 from sslfeat.data.manifest_diff import ManifestDiff
-from sslfeat.data.transforms import Decoding
+from sslfeat.data.transforms import FAST, Decoding
 from sslfeat.errors import FeaturesError, InputError
 from sslfeat.features.files import CONTENTS, ENCODERS, INPUTS_NAME
+from sslfeat.features.given import Given
 from sslfeat.features.metadata import META_FOLDER, RUN_NAME, Encoded, FeaturesMetadata, Inputs, load_manifest, read_run
 from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
 from sslfeat.storage import atomic, staged
+from sslfeat.system.cores import processor
 
 
 def describe(
-    encoder: Encoder, manifest: Manifest, layout: str, decoding: Decoding, part_size: int, batch_size: int | None
-) -> FeaturesMetadata:
-    """All that decides the bytes of the folder; a resumed run must agree in every field. Raises InputError."""
-    labeled = any(record.label is not None for record in manifest.inputs)
-    packages = {package: version(package) for package in ("numpy", "pillow", "pyarrow")}
+    encoder: Encoder, manifest: Manifest, layout: str, decoding: Decoding, part_size: int, batch_size: int | None,
+    given: Given | None = None,
+) -> FeaturesMetadata:  # fmt: skip
+    """All that decides the bytes of the folder; a resumed run must agree in all but the processor. Raises InputError."""
+    decoding.require()
+    names = ("numpy", "pillow", "pyarrow", *((RESIZER,) if decoding.mode == FAST else ()))
+    packages = {package: version(package) for package in names}
     try:
         return FeaturesMetadata(
             encoder=Encoded(encoder.fingerprint, encoder.card),
-            inputs=Inputs(len(manifest.inputs), manifest.sha256, labeled),
+            inputs=Inputs.of(manifest),
             layout=layout,
             decode=decoding,
             part_size=part_size,
@@ -36,6 +42,8 @@ def describe(
             threads=encoder.threads,
             precision=encoder.precision,
             versions={"sslfeat": __version__, **packages, "onnxruntime": _onnxruntime_version()},
+            processor=processor(),
+            given=given,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -48,25 +56,45 @@ def _onnxruntime_version() -> str:
 
 
 def open_folder(
-    out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes], overwrite: bool
-) -> tuple[FeaturesMetadata, Manifest]:
-    """Make ``out`` ready for this run: new, begun by the same run, or emptied on request.
+    out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes], overwrite: bool,
+    complete: Callable[[], None] = lambda: None,
+) -> tuple[FeaturesMetadata, Manifest]:  # fmt: skip
+    """Make ``out`` ready for this run, and see that it is of this run.
 
     Returns the run and the inputs to go on with: those that it was begun with, where nothing but the files' times differs.
+    ``complete`` is called before images are compared with the rows that were committed, and has those rows in ``out`` after.
     Raises FeaturesError if it holds files that are not a features folder's, or naming the first field in which the runs
     differ, or how the images do.
+    """
+    if ready_folder(out, run, manifest, files, overwrite):
+        return run, manifest
+    return join_folder(out, run, manifest, complete)
+
+
+def ready_folder(out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes], overwrite: bool = False) -> bool:
+    """Make ``out`` new, emptied on request, or leave it begun; returns whether this run began it now.
+
+    Raises FeaturesError if it holds files that are not a features folder's.
     """
     refuse_strangers(out)
     atomic.remove_temporaries(out)
     if (out / RUN_NAME).exists() and overwrite:
         empty_folder(out)
-    if not (out / RUN_NAME).exists():
-        begin_folder(out, run, manifest, files)
-        return run, manifest
+    if (out / RUN_NAME).exists():
+        return False
+    begin_folder(out, run, manifest, files)
+    return True
+
+
+def join_folder(
+    out: Path, run: FeaturesMetadata, manifest: Manifest, complete: Callable[[], None] = lambda: None
+) -> tuple[FeaturesMetadata, Manifest]:
+    """The same for a folder that was begun: nothing is written."""
     kept = read_run(out)
     check_settings(kept, run, out)
     if kept.inputs == run.inputs:
         return kept, manifest
+    complete()
     before = load_manifest(out, kept)
     changes = ManifestDiff.between(before, manifest, Reuse(out, kept, before, manifest).same)
     if changes.none and changes.moved is None:
@@ -128,7 +156,8 @@ def check_settings(kept: FeaturesMetadata, requested: FeaturesMetadata, out: Pat
         )
     first, second = kept.plain(), requested.plain()
     for fields in (first, second):  # of the encoder, the fingerprint decides: a card's prose may have changed
-        del fields["inputs"], fields["encoder"]
+        del fields["inputs"], fields["encoder"], fields["given"]
+        del fields["processor"]  # which is recorded part by part
     _check_fields(first, second, out)
 
 
@@ -138,7 +167,21 @@ def _check_fields(kept: dict[str, Any], requested: dict[str, Any], out: Path, wh
         if isinstance(before, dict) and isinstance(now, dict):
             _check_fields(before, now, out, f"{where}{name}.")
         elif before != now:
+            again = _install_again(name, before) if where == "versions." and before else "repeat the settings of then"
             raise FeaturesError(
                 f"{out} was begun with {where}{name} = {before!r}, now it is {now!r}: "
-                "repeat the settings of then, choose another --out, or start afresh with --overwrite"
+                f"{again}, choose another --out, or start afresh with --overwrite"
             )
+
+
+def _install_again(package: str, number: str) -> str:
+    """How to get back to the version that a folder was begun with."""
+    from sslfeat.inference.diagnostics import WHEELS, conflict, installed_version
+
+    if package != "onnxruntime":
+        return f"pip install {package}=={number}"
+    mixed = conflict()
+    if mixed is not None:
+        return f"{mixed.message}, which may be why ({mixed.cure}=={number})"
+    wheel = next((name for name in WHEELS if installed_version(name) is not None), package)
+    return f"pip install {wheel}=={number}"

@@ -6,19 +6,21 @@ It comes from disk, where anybody may have written it: its hash tells accidents,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from sslfeat.data.fast_resize import PACKAGE as RESIZER
 from sslfeat.data.manifest import Manifest
-from sslfeat.data.transforms import Decoding
+from sslfeat.data.transforms import FAST, REDUCED, Decoding
 from sslfeat.errors import FeaturesError
 from sslfeat.features.formats import LAYOUTS, part_files
+from sslfeat.features.given import Given
 from sslfeat.inference.model_card import Card, Identity
 from sslfeat.storage import staged
 from sslfeat.storage.records import SignedRecord
 
-FORMAT = 3
+FORMAT = 4
 META_FOLDER = "__sslfeat__"  # Arrow and datasets, given the folder, pass over names that begin so
 RUN_NAME = f"{META_FOLDER}/features.json"
 RAN = ("fp32", "int8", "bf16")
@@ -59,10 +61,21 @@ class Inputs:
         if not SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 is {self.sha256[:60]!r}")
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> Inputs:
+        """What is said of these."""
+        labeled = any(record.label is not None for record in manifest.inputs)
+        return cls(len(manifest.inputs), manifest.sha256, labeled)
+
 
 @dataclass(frozen=True)
 class FeaturesMetadata(SignedRecord):
-    """The fields of ``features.json``: all that decides the folder's bytes. ``precision`` is ``auto_precision.py``'s to fill."""
+    """The fields of ``features.json``: all that decides the folder's bytes. ``precision`` is ``auto_precision.py``'s to fill.
+
+    ``given`` decides nothing: None where it is not known, as in folders of format 3.
+    """
+
+    EARLIER: ClassVar[tuple[int, ...]] = (3,)
 
     encoder: Encoded
     inputs: Inputs
@@ -74,6 +87,8 @@ class FeaturesMetadata(SignedRecord):
     threads: int
     precision: dict[str, Any]
     versions: dict[str, str]
+    processor: str = ""  # its model; last bits depend on it
+    given: Given | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -103,7 +118,10 @@ def read_run(folder: Path) -> FeaturesMetadata:
                 "again: it carries the exchange through"
             ) from error
         raise FeaturesError(f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})") from error
-    return FeaturesMetadata.parse(data, str(path), FeaturesError, "embed the images again")
+    run = FeaturesMetadata.parse(data, str(path), FeaturesError, "embed the images again")
+    if run.decode.mode == FAST and RESIZER not in run.versions:  # what FAST was before it was a way of resizing
+        return replace(run, decode=replace(run.decode, mode=REDUCED))
+    return run
 
 
 def exchanging(folder: Path) -> bool:

@@ -20,10 +20,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sslfeat.data.manifest import MANIFEST_NAME, Manifest, is_described
 from sslfeat.errors import FeaturesError
 from sslfeat.features.commits import CommitRecord, check_commit, check_record
 from sslfeat.features.formats import read_columns, read_embeddings
-from sslfeat.features.metadata import RUN_NAME, FeaturesMetadata, exchanging, files_of, part_count, read_run
+from sslfeat.features.metadata import (
+    META_FOLDER,
+    RUN_NAME,
+    FeaturesMetadata,
+    exchanging,
+    files_of,
+    load_manifest,
+    part_count,
+    read_run,
+    slice_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +87,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows: ``columns`` path, sha256, width, height and label; ``embeddings`` float32 (n, D)."""
+    """Some rows: ``columns`` path, sha256, width, height, label and what else is known; ``embeddings`` float32 (n, D)."""
 
     columns: pa.Table
     embeddings: npt.NDArray[np.float32]
@@ -109,7 +120,8 @@ class FeaturesFolder:
         files = files_of(self.run, number)
         before = self._stamps(files)
         commit = self._check(check_commit, number)
-        part = Part(read_columns(self.folder, files), read_embeddings(self.folder, files, self.dim))
+        columns = self._with_metadata(read_columns(self.folder, files), number, commit)
+        part = Part(columns, read_embeddings(self.folder, files, self.dim))
         if self._stamps(files) != before:  # made again, as a repair does, after it was hashed
             raise ChangedError(f"{self.folder / files[0]} was made again while it was read: read it again")
         if not commit.rows == part.columns.num_rows == len(part.embeddings):
@@ -118,6 +130,24 @@ class FeaturesFolder:
                 f"{len(part.embeddings)} embeddings: {_cure(self.folder)}"
             )
         return part
+
+    def _with_metadata(self, columns: pa.Table, number: int, commit: CommitRecord) -> pa.Table:
+        """The rows with what lists and containers say of their images, columns of text; null where names are ambiguous."""
+        if self._described is None:
+            return columns
+        failed, numbers = {name for name, _ in commit.failures}, slice_of(self.run, number)
+        names = [(row, self._described.inputs[row].name) for row in numbers]
+        good = [(row, name) for row, name in names if name not in failed]
+        known = [name for _, name in good] == columns["path"].to_pylist()
+        rows = pa.array([row if known else None for row, _ in good[: len(columns)]], pa.int64())
+        for name, texts in self._described.metadata.items():
+            columns = columns.append_column(name, texts.take(rows))
+        return columns
+
+    @functools.cached_property
+    def _described(self) -> Manifest | None:
+        """The inputs, if anything but a label is said of them."""
+        return load_manifest(self.folder, self.run) if is_described(self.folder / META_FOLDER / MANIFEST_NAME) else None
 
     def _check(self, check: Callable[[Path, FeaturesMetadata, int], CommitRecord], number: int) -> CommitRecord:
         try:

@@ -53,6 +53,11 @@ class Reuse:
         held = np.flatnonzero(self._rows != MISSING)
         self._last[self._part_of(self._rows[held])] = held
 
+    @property
+    def held(self) -> int:
+        """How many inputs need not be embedded."""
+        return int((self._rows != MISSING).sum())
+
     def missing(self, start: int, stop: int) -> list[int]:
         """Those of the inputs ``start`` to ``stop`` that must be embedded."""
         found: list[int] = (start + np.flatnonzero(self._rows[start:stop] == MISSING)).tolist()

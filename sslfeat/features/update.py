@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sslfeat.data.dataset import ImageRecord
@@ -23,6 +24,8 @@ from sslfeat.inference.registry import find_encoder
 from sslfeat.storage import atomic, staged
 from sslfeat.system import signals
 
+Look = Callable[[FeaturesMetadata, FeaturesMetadata, ManifestDiff, int], None]  # before, now, what changed, images taken over
+
 
 def update_folder(
     encoder: Encoder,
@@ -31,9 +34,11 @@ def update_folder(
     options: Options | None = None,
     *,
     report: Report = lambda progress: None,
+    look: Look = lambda kept, run, changes, held: None,
 ) -> tuple[Summary, ManifestDiff | None]:
     """Bring the features folder ``out`` up to date with ``inputs``; returns what had changed (None: a new folder).
 
+    If they are other images, ``look`` is told before anything is written, and may raise to stop.
     The old features stay whole until the new ones are. Killed or interrupted, the same call goes on. Raises as
     ``embed_to_folder`` does.
     """
@@ -47,12 +52,14 @@ def update_folder(
         manifest = Manifest.take(inputs)
         run = options.describe(encoder, manifest)
         check_settings(kept, run, out)
+        run = replace(run, processor=kept.processor)  # which made the rows that stay
         before = load_manifest(out, kept)
         if kept.inputs == run.inputs:
             changes = ManifestDiff.between(before, manifest)
             return FeatureRun(encoder, manifest, out, options, run, stop, report).fill(), changes
         reuse = Reuse(out, kept, before, manifest, lambda: _check(stop, out))
         changes = ManifestDiff.between(before, manifest, reuse.same)
+        look(kept, run, changes, reuse.held)
         new = staged.place(out, FeaturesError)
         _begin(new, run, manifest, encoder.files)
         summary = FeatureRun(encoder, manifest, new, options, run, stop, report, reuse).fill()

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from sslfeat.data.dataset import possible_paths
-from sslfeat.errors import FeaturesError
+from sslfeat.data.hashing import hash_image
+from sslfeat.data.names import possible_paths
+from sslfeat.data.read import exists
+from sslfeat.errors import FeaturesError, ImageError
 from sslfeat.features.commits import check_commit
 from sslfeat.features.failures import failures_bytes
 from sslfeat.features.files import FAILED_NAME, commit_numbers, encoder_name
 from sslfeat.features.formats import read_columns, read_embeddings
 from sslfeat.features.metadata import FeaturesMetadata, files_of, load_manifest, part_count
 from sslfeat.features.reader import Watched
-from sslfeat.storage import atomic
 
 
 def verify(folder: Path, sources: bool = False) -> Iterator[str]:
@@ -74,10 +74,10 @@ def _bytes(path: Path) -> bytes | None:
 
 def _changed_sources(table: pa.Table) -> Iterator[str]:
     for path, sha256 in zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True):
-        candidates = [Path(os.fsdecode(written)) for written in possible_paths(path)]
+        candidates = possible_paths(path)
         try:
-            found = [candidate for candidate in candidates if os.path.lexists(candidate)] or candidates[:1]
-            if sha256 not in map(atomic.sha256_file, found):
+            found = [candidate for candidate in candidates if exists(candidate)] or candidates[:1]
+            if sha256 not in map(hash_image, found):
                 yield f"{path}: changed since it was embedded"
-        except OSError as error:
-            yield f"{path}: {error.strerror}"
+        except (OSError, ImageError) as error:
+            yield f"{path}: {getattr(error, 'strerror', None) or error}"

@@ -8,8 +8,9 @@ that was killed and repeated leaves the same bytes as one that was not.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +23,23 @@ from sslfeat.data.results import Batch, Embedded, Failed
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import EXACT, Decoding
 from sslfeat.errors import FeaturesError, InputError, InterruptedRun
-from sslfeat.features.commits import CommitRecord, commit_path, read_commit
+from sslfeat.features.commits import CommitRecord, check_record, commit_path
+from sslfeat.features.copies import NO_COPIES, Copies
 from sslfeat.features.failures import FAILURES_NAME, write_failures
-from sslfeat.features.files import finish_exchange
+from sslfeat.features.files import commit_numbers, finish_exchange
 from sslfeat.features.folder import describe, open_folder
 from sslfeat.features.formats import FOLDERS, encode_part, part_files
+from sslfeat.features.given import Given
 from sslfeat.features.metadata import META_FOLDER, FeaturesMetadata, files_of, part_count, slice_of
 from sslfeat.features.reuse import Reuse
 from sslfeat.inference.encoder import Encoder
-from sslfeat.inference.pipeline import embed_batches
+from sslfeat.inference.pipeline import ImageDecoder, embed_batches
 from sslfeat.storage import atomic
 from sslfeat.system import signals
-from sslfeat.system.cores import available_cores
+from sslfeat.system.cores import available_cores, processor
 
 PART_SIZE = 1024
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Options:
     """How to embed. ``batch_size`` images share an inference (default: 4, on a GPU 32), ``part_size`` a part.
 
     ``workers`` decode and infer at the same time (default: one for each core that an inference does not use).
-    ``layout`` is ``parquet`` or ``npy``, ``limits`` are what one image may cost.
+    ``layout`` is ``parquet`` or ``npy``, ``limits`` are what one image may cost, ``given`` is what the inputs were found by.
     """
 
     batch_size: int | None = None
@@ -52,6 +56,7 @@ class Options:
     layout: str = "parquet"
     decoding: Decoding = EXACT
     limits: Limits = DEFAULT_LIMITS
+    given: Given | None = None
 
     def __post_init__(self) -> None:
         if (self.batch_size or 1) < 1 or self.part_size < 1 or (self.workers or 1) < 1:
@@ -62,7 +67,7 @@ class Options:
 
     def describe(self, encoder: Encoder, manifest: Manifest) -> FeaturesMetadata:
         """``features.json`` for a run with these options."""
-        return describe(encoder, manifest, self.layout, self.decoding, self.part_size, self.batch_size)
+        return describe(encoder, manifest, self.layout, self.decoding, self.part_size, self.batch_size, self.given)
 
 
 @dataclass
@@ -84,13 +89,17 @@ class Spent:
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job: its folder, images embedded and failed, how many were there before, and where the time went."""
+    """A finished job: its folder, images embedded and failed, how many were there before, and where the time went.
+
+    ``missing`` parts of the folder are for others to embed; ``failures.csv`` is written when there are none.
+    """
 
     folder: Path
     embedded: int
     failed: int
     resumed: int
     spent: Spent
+    missing: int = 0
 
     @property
     def failures(self) -> Path:
@@ -109,6 +118,7 @@ class EmbedProgress:
 
 
 Report = Callable[[EmbedProgress], None]
+Engine = Callable[["FeatureRun", list[int]], None]  # has these parts embedded and added to what is committed
 
 
 def embed_to_folder(
@@ -119,20 +129,22 @@ def embed_to_folder(
     *,
     overwrite: bool = False,
     report: Report = lambda progress: None,
+    copies: Copies = NO_COPIES,
+    engine: Engine | None = None,
 ) -> Summary:
     """Embed ``inputs`` (sorted, from ``find_inputs``) into the folder ``out``, or finish what an earlier run began.
 
-    Files are decoded in processes of their own, so that none can end the run. Raises FeaturesError if ``out`` belongs
-    to another run, was made of other images (``update_folder`` is for those), or is being written; InterruptedRun
-    after SIGINT or SIGTERM, with all committed parts kept.
+    Files are decoded in processes of their own, so that none can end the run; an ``engine`` may do it elsewhere. Raises
+    FeaturesError if ``out`` belongs to another run, was made of other images (``update_folder`` is for those), or is being
+    written; InterruptedRun after SIGINT or SIGTERM, with all committed parts kept.
     """
     options = options or Options()
     with atomic.exclusive(out, FeaturesError), signals.deferred() as stop:
         finish_exchange(out)
         manifest = Manifest.take(inputs)
         run = options.describe(encoder, manifest)
-        run, manifest = open_folder(out, run, manifest, encoder.files, overwrite)
-        return FeatureRun(encoder, manifest, out, options, run, stop, report).fill()
+        run, manifest = open_folder(out, run, manifest, encoder.files, overwrite, copies.complete)
+        return FeatureRun(encoder, manifest, out, options, run, stop, report, copies=copies).fill(engine)
 
 
 @dataclass
@@ -147,32 +159,49 @@ class FeatureRun:
     stop: signals.Stop
     report: Report
     reuse: Reuse | None = None  # rows that need not be computed again
+    copies: Copies = NO_COPIES
+    parts: Sequence[int] | None = None  # those to embed, where others see to the rest; None: all
 
     def __post_init__(self) -> None:
+        self.began = time.monotonic()
         self.spent = Spent(self.options.workers or max(1, available_cores() // self.encoder.threads))
         self.done = self.failed = self.resumed = 0
         self.commits: dict[int, CommitRecord] = {}
+        self.numbers = range(part_count(self.run)) if self.parts is None else self.parts
+        self.total = sum(len(slice_of(self.run, number)) for number in self.numbers)
+        self.processor = processor() if self.run.processor not in ("", processor()) else None  # if it is another than begun on
 
-    def fill(self) -> Summary:
-        """Embed every part that is not committed, then write ``failures.csv``."""
-        began = time.monotonic()
+    def fill(self, engine: Engine | None = None) -> Summary:
+        """Embed every part that is not committed, here or by an ``engine``, then write ``failures.csv``."""
+        (engine or FeatureRun.embed)(self, self.look())
+        return self.finish()
+
+    def look(self) -> list[int]:
+        """Find the parts that are committed; returns the numbers of the others."""
         for name in FOLDERS if self.options.layout == "npy" else ():
             atomic.make_folder(self.out / name)
-        parts = range(part_count(self.run))
-        for number in parts:
-            if commit := read_commit(self.out, self.run, number):
-                self.commits[number] = commit
-                self.done += commit.rows + len(commit.failures)
-                self.failed += len(commit.failures)
+        self.copies.begin()
+        for number in self.numbers:
+            if commit := self.copies.held(self.out, self.run, number):
+                self.add(number, commit)
         self.resumed = self.done
-        self._say()
-        missing = [number for number in parts if number not in self.commits]
+        self.say()
+        return [number for number in self.numbers if number not in self.commits]
+
+    def add(self, number: int, commit: CommitRecord) -> None:
+        """Count a part that is committed."""
+        self.commits[number] = commit
+        self.done += commit.rows + len(commit.failures)
+        self.failed += len(commit.failures)
+
+    def embed(self, missing: Iterable[int]) -> None:
+        """Embed these parts, and commit each as soon as it is whole."""
         plans = ((number, self._plan(number)) for number in missing)
         ahead, here = itertools.tee(plans)
         flat = ([self.manifest.inputs[i].path for i in batch] for _, batches in ahead for batch in batches)
-        with closing(embed_batches(self.encoder, flat, self.spent.workers, self._decoder, self._check)) as stream:
+        with closing(embed_batches(self.encoder, flat, self.spent.workers, self._decoder, self.check)) as stream:
             for number, batches in here:
-                self._check()
+                self.check()
                 numbers = slice_of(self.run, number)
                 known = self.reuse.rows(numbers.start, numbers.stop) if self.reuse else {}
                 outcomes: dict[int, Embedded | Failed] = dict(known)
@@ -182,10 +211,35 @@ class FeatureRun:
                     outcomes.update(zip(indices, batch.outcomes, strict=True))
                     self._count(batch.outcomes, batch)
                 self._commit(number, outcomes)
-        failures = [failure for number in parts for failure in self.commits[number].failures]
-        write_failures(self.out / META_FOLDER, failures)
-        self.spent.wall = time.monotonic() - began
-        return Summary(self.out, len(self.manifest.inputs) - len(failures), len(failures), self.resumed, self.spent)
+
+    def finish(self) -> Summary:
+        """Write ``failures.csv``, if all parts of the folder are committed: who comes last does, and two write the same."""
+        missing = self._look_at_others() if self.parts is not None else 0
+        if not missing:
+            commits = [self.commits[number] for number in range(part_count(self.run))]
+            write_failures(self.out / META_FOLDER, [failure for commit in commits for failure in commit.failures])
+            self.copies.finish()
+        self._warn_of_processors()
+        self.spent.wall = time.monotonic() - self.began
+        return Summary(self.out, self.done - self.failed, self.failed, self.resumed, self.spent, missing)
+
+    def _look_at_others(self) -> int:
+        """Find the parts that others committed, going by their records; returns how many are missing."""
+        self.copies.gather()
+        there = set(commit_numbers(self.out))
+        missing = sum(number not in there for number in range(part_count(self.run)))
+        for number in range(part_count(self.run)) if not missing else ():
+            if number not in self.commits:
+                self.commits[number] = check_record(self.out, self.run, number)
+        return missing
+
+    def _warn_of_processors(self) -> None:
+        others = sorted({commit.processor for commit in self.commits.values() if commit.processor})
+        if others:
+            logger.warning(
+                "%s was begun on %r; parts of it were made on %s: the same image may differ in the last bits",
+                self.out, self.run.processor, ", ".join(map(repr, others)),
+            )  # fmt: skip
 
     def _plan(self, number: int) -> list[list[int]]:
         """The batches of input numbers that a part needs embedded: numbers alone, for plans are made far ahead."""
@@ -203,8 +257,9 @@ class FeatureRun:
         files = dict(zip(files_of(self.run, number), contents, strict=True))
         for name, data in files.items():
             atomic.write_atomic(self.out / name, data)
-        commit = CommitRecord.of(files, len(rows), failures)
+        commit = CommitRecord.of(files, len(rows), failures, self.processor)
         atomic.write_atomic(commit_path(self.out, number), commit.to_json())
+        self.copies.committed(self.out, number, commit)
         self.commits[number] = commit
         self.spent.write += time.monotonic() - began
 
@@ -214,15 +269,17 @@ class FeatureRun:
         if batch:
             self.spent.decode += batch.decode
             self.spent.infer += batch.infer
-        self._say()
+        self.say()
 
-    def _say(self) -> None:
-        self.report(EmbedProgress(len(self.manifest.inputs), self.done, self.failed, self.resumed))
+    def say(self) -> None:
+        """Report how far it is."""
+        self.report(EmbedProgress(self.total, self.done, self.failed, self.resumed))
 
-    def _decoder(self) -> SubprocessDecoder:
+    def _decoder(self) -> ImageDecoder:
         return SubprocessDecoder(self.encoder.card.preprocess, self.options.decoding, self.options.limits)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise InterruptedRun if a signal asked to stop."""
         if self.stop.signum:
             raise InterruptedRun(self.stop.signum, f"interrupted; {self.out} keeps {self._kept()} inputs: run it again to go on")
 

@@ -35,6 +35,15 @@ EXTRAS = (
     "heif",
     "flow",
     "serve",
+    "milvus",
+    "pgvector",
+    "lancedb",
+    "qdrant",
+    "ray",
+    "fast",
+    "video",
+    "remote",
+    "docs",
 )
 WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-rocm")
 
@@ -63,8 +72,8 @@ def machine() -> dict[str, Any]:
 
 def providers() -> list[Check]:
     """Each provider, tried with an encoder."""
-    conflict = _conflict()
-    found = [] if conflict is None else [conflict]
+    mixed = conflict()
+    found = [] if mixed is None else [mixed]
     for name in PROVIDERS:
         if name == "cuda" and not gpu_count():
             found.append(Check("provider cuda", "missing", "no NVIDIA GPU is visible here"))
@@ -85,7 +94,7 @@ def extras() -> list[Check]:
 
 
 def _extra(name: str) -> Check:
-    needed = [(item, _version(item.name)) for item in _requirements(name)]
+    needed = [(item, installed_version(item.name)) for item in _requirements(name)]
     if not needed:
         return Check(name, "missing", "sslfeat itself is not installed", install_line(name))
     absent = [item.name for item, number in needed if number is None]
@@ -106,18 +115,19 @@ def _requirements(extra: str) -> list[Requirement]:
     return [item for item in marked if item.marker and item.marker.evaluate({"extra": extra})]
 
 
-def _conflict() -> Check | None:
+def conflict() -> Check | None:
     """Wheels of onnxruntime write to one folder: the one installed last decides what there is, if the mixture runs at all."""
-    there = [name for name in WHEELS if _version(name) is not None]
+    there = [name for name in WHEELS if installed_version(name) is not None]
     if len(there) < 2:
         return None
-    gpu = platform.system() in ("Linux", "Windows") and platform.machine() in ("x86_64", "AMD64")  # as pyproject.toml says
-    keep = WHEELS[0] if gpu else WHEELS[1]
+    built = platform.system() in ("Linux", "Windows") and platform.machine() in ("x86_64", "AMD64")  # as pyproject.toml says
+    keep = WHEELS[0] if built and gpu_count() else WHEELS[1]
     cure = f"pip uninstall -y {' '.join(there)} && pip install {keep}"
     return Check("onnxruntime", "broken", f"{' and '.join(there)} are installed over one another", cure)
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

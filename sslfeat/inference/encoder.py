@@ -50,7 +50,7 @@ class Encoder:
         model = file.data or os.fspath(file.path or "")
         self._place = model if file.path is None else os.path.abspath(file.path)
         self._lower: Session | None = None  # of another precision
-        self.provider, self._session = _open(model, provider, threads)
+        self.provider, self._session = open_session(model, provider, threads)
         file.check_same()
 
     @classmethod
@@ -196,7 +196,7 @@ def _restored(
     return Encoder(file, provider, threads).in_precision(precision, lower, files)
 
 
-def _open(model: bytes | str, provider: str, threads: int) -> tuple[str, Session]:
+def open_session(model: bytes | str, provider: str, threads: int) -> tuple[str, Session]:
     """The provider that runs, and the graph in it. Raises EncoderFileError, ProviderError, UsageError."""
     if provider not in ("auto", *PROVIDERS):
         raise UsageError(f"provider {provider!r} is unknown: auto, {', '.join(PROVIDERS)}")

@@ -9,7 +9,6 @@ part of it, and every bit of every weight, every attribute and every field of th
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import struct
@@ -30,7 +29,7 @@ def fingerprint_of(model: onnx.ModelProto, output: str, preprocess: Preprocess) 
 
     Raises EncoderFileError if it is none: a tensor that nothing makes, or that two things make.
     """
-    facts = {"opset": sorted({entry.version for entry in model.opset_import}), "preprocess": dataclasses.asdict(preprocess)}
+    facts = {"opset": sorted({entry.version for entry in model.opset_import}), "preprocess": preprocess.fields()}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return _digest(SCHEME, text.encode(), _embedding(model.graph, output)).hex()
 

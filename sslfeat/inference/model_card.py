@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import string
 from dataclasses import dataclass, field
 
-from sslfeat.data.transforms import FILTERS, Preprocess
+from sslfeat.data.transforms import BORDER, CROPS, FILTERS, Preprocess
 from sslfeat.errors import EncoderFileError
 from sslfeat.storage.records import parse_record
 
 CARD_KEY = "sslfeat.card"
 CARD_FORMAT = 2
 LONGEST = 1000  # characters of a text
+COLOR = re.compile("#[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class Card:
 
     def to_json(self) -> str:
         """Compact JSON with sorted keys: equal cards give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        fields = {**dataclasses.asdict(self), "preprocess": self.preprocess.fields()}
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Card:
@@ -132,7 +135,7 @@ def _check_preprocess(preprocess: Preprocess) -> None:
     allowed: dict[str, tuple[object, ...]] = {
         "filter": tuple(FILTERS),
         "antialias": (True,),
-        "crop": ("center",),
+        "crop": CROPS,
         "color": ("RGB",),
         "profile": ("sRGB",),
     }
@@ -141,3 +144,5 @@ def _check_preprocess(preprocess: Preprocess) -> None:
             raise EncoderFileError(f"card: preprocess: {name} is {getattr(preprocess, name)!r}, not one of {values}")
     if not 1 <= preprocess.size <= preprocess.resize <= 8192:
         raise EncoderFileError(f"card: preprocess has size {preprocess.size} and resize {preprocess.resize} px")
+    if not (COLOR.fullmatch(preprocess.fill) if preprocess.crop == BORDER else preprocess.fill == ""):
+        raise EncoderFileError(f"card: preprocess: fill is {preprocess.fill!r}: #rrggbb with the crop {BORDER!r}, else nothing")

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -14,13 +14,15 @@ from google.protobuf.message import DecodeError
 
 from sslfeat.errors import EncoderFileError
 from sslfeat.inference.fingerprint import fingerprint_of
-from sslfeat.inference.model_card import CARD_KEY, Card
+from sslfeat.inference.model_card import CARD_KEY, Card, Identity
 from sslfeat.inference.operators import PLAIN_OPERATORS
 from sslfeat.inference.workload import refuse_boundless
 
 MAX_BYTES = 2 << 30  # protobuf's own limit
 MAX_NODES = 100_000  # forty times those of the largest vision transformers
 STANDARD_DOMAINS = ("", "ai.onnx")
+TARGET_RECORD = "target.json"  # in a folder that ``export --target`` made
+FINGERPRINT_KEY = "sslfeat.fingerprint"  # as of when the file was written: what was changed since is seen
 Stamp = tuple[int, int, int, int, int]
 INPUT_NAME, OUTPUT_NAME = "image", "embedding"
 
@@ -29,12 +31,14 @@ INPUT_NAME, OUTPUT_NAME = "image", "embedding"
 class EncoderFile:
     """A checked encoder: its bytes as they were checked, its fingerprint (see ``fingerprint.py``), and the card.
 
-    ``path`` is where they were read, if anywhere, and ``stamp`` tells whether that file is still the same.
+    ``recorded``: the file carries its fingerprint, so that no weight was changed since it was written. ``path`` is where they
+    were read, if anywhere, and ``stamp`` tells whether that file is still the same.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     fingerprint: str
-    card: Card
+    card: Card = field(repr=False)
+    recorded: bool = True
     path: Path | None = None
     stamp: Stamp | None = None
 
@@ -42,6 +46,11 @@ class EncoderFile:
     def sha256(self) -> str:
         """Of the file's bytes, card and names included: for telling files apart, where ``fingerprint`` tells features."""
         return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def identity(self) -> Identity:
+        """Its name and fingerprint."""
+        return Identity(self.card.name, self.fingerprint)
 
     def without_data(self) -> EncoderFile:
         """The same for a session that reads ``path`` itself: the bytes can be as large as all else in memory."""
@@ -59,25 +68,48 @@ def read_encoder_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) 
         data, stamp = _read(Path(path), max_bytes)
         return dataclasses.replace(check_encoder(data), path=Path(path), stamp=stamp)
     except EncoderFileError as error:
-        raise EncoderFileError(f"{os.fspath(path)}: {error}") from error
+        raise EncoderFileError(f"{os.fspath(path)}: {error}", _part_of(Path(path))) from error
+
+
+def _part_of(path: Path) -> str:
+    """What to give instead of a file in a folder that ``export --target`` made; empty for any other."""
+    folder = next((folder for folder in path.parents[:3] if (folder / TARGET_RECORD).is_file()), None)
+    if folder is None:
+        return ""
+    return (
+        f"it is part of what 'sslfeat export --target' made: 'info', 'verify', 'compare' and 'bench' take the folder, {folder}; "
+        "features come from the encoder file that it was made of"
+    )
 
 
 def check_encoder(data: bytes) -> EncoderFile:
     """Check an encoder's bytes against the contract: uint8 (N, S, S, 3) in, float32 (N, D) out, weights inline."""
     model = parse_model(data)
-    cards = [entry.value for entry in model.metadata_props if entry.key == CARD_KEY]
-    if len(cards) > 1:
-        raise EncoderFileError(f"it carries {len(cards)} cards: which one holds cannot be told")
-    if not cards:
-        raise EncoderFileError("it carries no sslfeat card: make encoder files with 'sslfeat export'")
-    card = Card.from_json(cards[0])
+    text = _carried(model, CARD_KEY, "card")
+    if text is None:
+        raise EncoderFileError(
+            "it carries no sslfeat card: 'sslfeat export' makes encoder files of what sslfeat trained, and 'sslfeat adopt' of "
+            "any other ONNX encoder"
+        )
+    card = Card.from_json(text)
     size = card.preprocess.size
     uint8, float32 = onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
     _check_ports("input", model.graph.input, INPUT_NAME, uint8, (None, size, size, 3))
     _check_ports("output", model.graph.output, OUTPUT_NAME, float32, (None, card.dim))
-    fingerprint = fingerprint_of(model, OUTPUT_NAME, card.preprocess)
+    fingerprint, recorded = fingerprint_of(model, OUTPUT_NAME, card.preprocess), _carried(model, FINGERPRINT_KEY, "fingerprint")
+    if recorded not in (None, fingerprint):
+        raise EncoderFileError(
+            "damaged, or changed after it was written: its graph, weights and preprocessing are not those that it names"
+        )
     refuse_boundless(model)
-    return EncoderFile(data, fingerprint, card)
+    return EncoderFile(data, fingerprint, card, recorded is not None)
+
+
+def _carried(model: onnx.ModelProto, key: str, what: str) -> str | None:
+    found = [entry.value for entry in model.metadata_props if entry.key == key]
+    if len(found) > 1:
+        raise EncoderFileError(f"it carries {len(found)} {what}s: which one holds cannot be told")
+    return found[0] if found else None
 
 
 def parse_model(data: bytes) -> onnx.ModelProto:
@@ -93,9 +125,10 @@ def parse_model(data: bytes) -> onnx.ModelProto:
 
 
 def with_card(model: onnx.ModelProto, card: Card, **more: str) -> bytes:
-    """The model with its card, and ``more`` metadata, serialized the same way every time."""
+    """The model with its card, its fingerprint and ``more`` metadata, serialized the same way every time."""
     del model.metadata_props[:]
-    for key, value in {CARD_KEY: card.to_json(), **more}.items():
+    fingerprint = fingerprint_of(model, OUTPUT_NAME, card.preprocess)
+    for key, value in {CARD_KEY: card.to_json(), FINGERPRINT_KEY: fingerprint, **more}.items():
         model.metadata_props.add(key=key, value=value)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
@@ -104,7 +137,10 @@ def with_card(model: onnx.ModelProto, card: Card, **more: str) -> bytes:
 def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
     try:
         if path.is_dir():
-            raise EncoderFileError("a folder, not an encoder file (what 'export --target' makes, 'compare' and 'bench' take)")
+            raise EncoderFileError(
+                "a folder, not an encoder file (what 'export --target' makes, 'compare' and 'bench' take; features come from the "
+                "encoder file that it was made of)"
+            )
         if not path.is_file():
             raise EncoderFileError("no such file")
         with path.open("rb") as file:
@@ -157,7 +193,10 @@ def refuse_unsafe(model: onnx.ModelProto) -> None:
     """Raise EncoderFileError for a graph that reads other files, or does more than plain arithmetic on tensors."""
     for tensor in (tensor for graph in _graphs(model.graph) for tensor in _tensors(graph)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise EncoderFileError(f"external data: the tensor {tensor.name!r} points to another file")
+            raise EncoderFileError(
+                f"external data: the tensor {tensor.name!r} points to another file",
+                "export it with external_data=False, or make one encoder file of it and its weights by 'sslfeat adopt'",
+            )
     domains = {entry.domain for entry in model.opset_import}
     domains |= {node.domain for graph in _graphs(model.graph) for node in graph.node}
     foreign = sorted(domains.difference(STANDARD_DOMAINS))

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.data.decode import Decoded, Decoding, Pixels, Source, decode
+from sslfeat.data.read import Fetcher
 from sslfeat.data.results import Batch, Embedded, Failed
 from sslfeat.data.transforms import EXACT, Preprocess
 from sslfeat.errors import ImageError
@@ -49,6 +50,7 @@ class ThreadDecoder:
     """Decodes in the calling thread: for sources that are in memory, and for callers who trust their files."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding = EXACT) -> None:
+        decoding.require()
         self._preprocess, self._decoding = preprocess, decoding
 
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
@@ -81,7 +83,7 @@ def embed_batches(
     """Decode and embed batch after batch with ``workers`` workers; failures stay in their place.
 
     ``make_decoder`` gives each worker its decoder (default: ThreadDecoder). ``pulse`` is called often while the
-    caller waits, and may raise to stop.
+    caller waits, and may raise to stop. What is in remote stores is fetched ahead, too.
     """
     decoders: queue.SimpleQueue[ImageDecoder] = queue.SimpleQueue()
     made = [make_decoder() if make_decoder else ThreadDecoder(encoder.card.preprocess) for _ in range(workers)]
@@ -97,9 +99,10 @@ def embed_batches(
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="sslfeat-worker")
     pending: deque[Future[Batch]] = deque()
+    fetcher = Fetcher()
     try:
         for sources in batches:
-            pending.append(pool.submit(work, sources))
+            pending.append(pool.submit(work, [fetcher.begin(source) for source in sources]))
             if len(pending) > AHEAD * workers:
                 yield _await(pending.popleft(), pulse)
         while pending:
@@ -107,6 +110,7 @@ def embed_batches(
     finally:
         for future in pending:
             future.cancel()
+        fetcher.close()
         for decoder in made:
             decoder.abort()
         pool.shutdown(wait=True)

@@ -12,6 +12,7 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 
 SAMPLE, A_CENTER = 5_000, 32  # rows of a restart: so many, or so many a center
 STARTERS = 2_500  # of them are considered as first centers
+AT_ONCE = 5_000  # rows whose products with one another fit into memory: one large product is far faster than many slim ones
 ROUNDS, ROUGH, FINE = 100, 3e-3, 5e-4  # iterations at most; relative gain at which restarts, and the end, stop
 FEW, FINEST = 20_000, 1e-5  # rows up to which going on costs nothing
 
@@ -34,13 +35,14 @@ class KMeans:
         return float(self.squares.sum(dtype=np.float64))
 
 
-def kmeans(x: FloatArray, k: int, restarts: int = 3, seed: int = 0, spherical: bool = False) -> KMeans:
+def kmeans(x: FloatArray, k: int, restarts: int = 3, seed: int = 0, spherical: bool = False, roughly: bool = False) -> KMeans:
     """``k`` clusters of contiguous rows (N, D), of unit length if ``spherical``: then centers are too.
 
-    Greedy k-means++ (Arthur, Vassilvitskii 2007, section 7) and Lloyd's iterations (1957).
+    Greedy k-means++ (Arthur, Vassilvitskii 2007, section 7) and Lloyd's iterations (1957). ``roughly``: they stop early
+    at whatever number of rows, which is for a look at many ``k``.
     """
     rng = np.random.default_rng(seed)
-    rough, fine = (ROUGH, FINE) if len(x) > FEW else (FINEST, FINEST)
+    rough, fine = (ROUGH, ROUGH) if roughly else (ROUGH, FINE) if len(x) > FEW else (FINEST, FINEST)
     found = []
     for _ in range(restarts):
         rows = rng.permutation(len(x))[: max(SAMPLE, A_CENTER * k)]
@@ -56,12 +58,14 @@ def _spread(rows: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
     """``k`` of the rows, far from one another: each the best of a few drawn by their squared distance to those before."""
     lengths = np.square(rows).sum(1)
     trials = 2 + int(np.log(k))
+    known = rows @ rows.T if len(rows) <= AT_ONCE else None
     chosen = [int(rng.integers(len(rows)))]
     nearest = np.maximum(lengths + lengths[chosen[0]] - 2 * rows @ rows[chosen[0]], 0)
     for _ in range(k - 1):
         total = nearest.cumsum(dtype=np.float64)
         drawn = np.minimum(np.searchsorted(total, rng.random(trials) * total[-1]), len(rows) - 1)
-        squares = lengths[drawn, None] + lengths - 2 * rows[drawn] @ rows.T
+        products = rows[drawn] @ rows.T if known is None else known[drawn]
+        squares = lengths[drawn, None] + lengths - 2 * products
         after = np.clip(squares, 0, nearest)
         best = int(after.sum(1).argmin())
         chosen.append(int(drawn[best]))

@@ -15,6 +15,10 @@ BLOCK = 65_536  # rows at a time
 def unit(rows: npt.ArrayLike) -> FloatArray:
     """Contiguous copies of rows (N, D), float32 of length 1; a row of zeros stays one."""
     array = np.ascontiguousarray(rows, np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", array, array))
+    if len(array) and lengths.min() > SHORT and lengths.max() < LONGEST:  # as nearly always, and soon seen
+        usual: FloatArray = array / lengths[:, None]
+        return usual
     with np.errstate(over="ignore", under="ignore"):
         norms = np.linalg.norm(array, axis=1, keepdims=True)
     odd = np.flatnonzero(((norms < SHORT) | (norms > LONGEST)) & array.any(1, keepdims=True))
@@ -65,6 +69,32 @@ def overlaps(a: FloatArray, b: FloatArray, k: int = NEIGHBORS) -> npt.NDArray[np
     k = min(k, len(a) - 1)
     pairs = zip(_others(a, k), _others(b, k), strict=True)
     return np.array([len(set(x) & set(y)) / k for x, y in pairs])
+
+
+def linear_cka(a: FloatArray, b: FloatArray) -> float:
+    """Linear centered kernel alignment (Kornblith et al. 2019) of ``a`` (N, D) and ``b`` (N, E): 0 to 1.
+
+    1 for embeddings that are the same up to rotation, scale and an offset; NaN where either does not vary.
+    """
+    x, y = (rows.astype(np.float64) - rows.mean(0, dtype=np.float64) for rows in (a, b))
+    own = float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    return float(np.square(np.linalg.norm(x.T @ y)) / own) if own else float("nan")
+
+
+def rank_correlation(a: FloatArray, b: FloatArray) -> float:
+    """Spearman's, of the cosines of all pairs of rows of ``a`` (N, D) with those of ``b`` (N, E): -1 to 1.
+
+    Kriegeskorte et al. 2008 compare representations so. NaN where either sees all pairs alike. Memory is quadratic in N.
+    """
+    pairs = np.triu_indices(len(a), 1)
+    ranks = []
+    for rows in (a, b):
+        units = unit(rows)
+        values, place, tied = np.unique((units @ units.T)[pairs], return_inverse=True, return_counts=True)
+        ranks.append((tied.cumsum() - (tied - 1) / 2)[place])  # of equal ones the mean rank
+        if len(values) < 2:
+            return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _others(embeddings: FloatArray, k: int) -> IntArray:

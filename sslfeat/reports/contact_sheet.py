@@ -10,6 +10,7 @@ import numpy as np
 from sslfeat.evaluation.clustering.clustering import Clustering
 from sslfeat.numerics.arrays import IntArray
 from sslfeat.reports.gallery import Shown
+from sslfeat.system.plurals import counted
 
 EACH = 8  # images of each kind
 CLUSTERS = 60  # on a page, the largest
@@ -29,7 +30,7 @@ def contact_sheet(
         near, odd, far = _picked(found, rows, each)
         captions = [(near, "near"), (odd, "odd"), (far, "far")]
         images = [Shown(paths[row], f"{word} {found.distances[row]:.3g}") for part, word in captions for row in part.tolist()]
-        sections.append((f"cluster {number}: {size} images{_common(rows, labels)}", images))
+        sections.append((f"cluster {number}: {counted(size, 'image')}{_common(rows, labels)}", images))
     return sections
 
 

@@ -56,13 +56,16 @@ def write_table(file: Path, found: Map, x: FloatArray) -> None:
     atomic.write_atomic(file, buffer.getvalue())
 
 
-def open_atlas(file: Path) -> int:
-    """Serve the table with Embedding Atlas until it is stopped; its exit status. Raises InputError if it is not there."""
+def find_atlas() -> str:
+    """The program. Raises InputError if it is not there."""
     program = shutil.which("embedding-atlas")
     if program is None:
-        raise InputError(
-            f"embedding-atlas is not installed: 'pip install embedding-atlas', then 'embedding-atlas {file} {' '.join(COLUMNS)}'"
-        )
+        raise InputError("embedding-atlas is not installed", "pip install embedding-atlas")
+    return program
+
+
+def open_atlas(program: str, file: Path) -> int:
+    """Serve the table with Embedding Atlas until it is stopped; its exit status."""
     return subprocess.run([program, str(file), *COLUMNS], check=False).returncode
 
 

@@ -16,6 +16,7 @@ from sslfeat.errors import MissingExtraError
 from sslfeat.evaluation.embedding_map import Map
 from sslfeat.evaluation.probing.confusion import ClassFigures
 from sslfeat.numerics.arrays import IntArray
+from sslfeat.system.plurals import counted
 
 NAMED, NUMBERED = 40, 20  # classes up to which axes carry names, and cells their share
 BARS = 60  # classes in the plot of recalls: of more, the worst
@@ -88,7 +89,7 @@ def map_png(found: Map) -> bytes:
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(f"{found.method}, {len(order)} images", fontsize=10)
+    axes.set_title(f"{found.method}, {counted(len(order), 'image')}", fontsize=10)
     for group in found.groups:
         label = _short(group.name).replace("$", r"\$")  # not a formula
         axes.scatter([], [], c=group.color, label=f"{label} ({group.count})")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from sslfeat.evaluation.probing.predict import Prediction
 from sslfeat.reports.contact_sheet import CLUSTERS, EACH, Section
 from sslfeat.reports.gallery import Shown
+from sslfeat.system.plurals import counted
 
 NAMELESS = "no name"  # where images may carry several, and none is probable
 
@@ -26,5 +27,5 @@ def prediction_sheet(predictions: Iterable[Prediction], each: int = EACH, names:
         rest = found[each:]
         kinds = [(found[:each], "sure"), (rest[::-1][:each], "unsure")]
         shown = [Shown(path, f"{word} {probability:.3f}") for part, word in kinds for probability, path in part]
-        sections.append((f"{name}: {len(found)} images", shown))
+        sections.append((f"{name}: {counted(len(found), 'image')}", shown))
     return sections

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,15 @@ from sslfeat.reports.gallery import Shown
 from sslfeat.reports.map_view import map_view
 from sslfeat.reports.report_data import Material
 from sslfeat.reports.verdict import of_clusters, of_duplicates, of_images, of_score
+from sslfeat.system.plurals import counted
 
 Part = dict[str, Any]
+Step = Callable[[float, str], None]
 SCORED, MAPPED = 20_000, 10_000  # images at most
 CLUSTERS, EACH = 12, 3  # shown, and images of each kind in a cluster
 QUERIES, FOUND = 8, 7
 GROUPS, COPIES, CLOSE = 10, 6, 0.7  # the least cosine of pairs that are compared
+COMPARING = {"compared": (0.0, 0.2), "decoded": (0.2, 0.25), "judged": (0.25, 1.0)}  # of the time, when each begins and ends
 REASONS = 8
 MOST_CLUSTERS = 50
 
@@ -39,7 +42,7 @@ def encoder(material: Material) -> Part:
             ("name", card.name),
             ("fingerprint", run.encoder.fingerprint),
             ("method", f"{card.method}, {card.backbone}, features of {card.layer}, {card.dim} units"),
-            ("trained on", f"{data.name} ({data.images} images; license: {data.license})"),
+            ("trained on", f"{data.name} ({counted(data.images, 'image')}; license: {data.license})"),
             ("license", card.license),
             ("images are", f"resized to {prep.resize}, cut to {prep.size} px, {prep.filter}, {prep.color}"),
             ("ran", f"{run.precision['ran']} by {run.provider}, decoding {run.decode.mode}"),
@@ -56,7 +59,7 @@ def data(material: Material) -> Part:
     facts = [
         ("images", f"{material.total}" + (f", of which {len(wide)} were looked at" if len(wide) < material.total else "")),
         ("failed", f"{len(material.failures)}"),
-        ("labels", f"{labeled} images, {material.classes} classes" if labeled else "none"),
+        ("labels", f"{counted(labeled, 'image')}, {material.classes} classes" if labeled else "none"),
         *((name, _spread(values, unit)) for name, values, unit in (
             ("width", wide, "px"), ("height", high, "px"), ("area", wide * high / 1e6, "MP"), ("width : height", wide / high, ""),
         )),
@@ -82,10 +85,10 @@ def scores(material: Material) -> Part:
     return {"about": about, "facts": facts, "findings": of_score(found)}
 
 
-def clusters(material: Material, seed: int) -> tuple[Part, Clustering]:
+def clusters(material: Material, seed: int, step: Step) -> tuple[Part, Clustering]:
     """k-means into as many clusters as there are classes, or the number of the best silhouette."""
     k = material.classes if 2 <= material.classes <= MOST_CLUSTERS else None
-    found = cluster(material.x, ClusterOptions(k=k, seed=seed))
+    found = cluster(material.x, ClusterOptions(k=k, seed=seed), step)
     why = "as many as there are classes" if k else "the number of the greatest silhouette among those tried"
     facts: list[Sequence[str]] = [
         ("clusters", f"{len(found.centers)}", f"{why}; images: {', '.join(map(str, found.sizes[:CLUSTERS]))}"),
@@ -132,12 +135,20 @@ def neighbors(material: Material, seed: int) -> Part:
     return {"about": "Random images (framed), and the nearest to each by the cosine.", "images": images}
 
 
-def duplicates(material: Material) -> Part:
+def duplicates(material: Material, step: Step) -> Part:
     """The largest groups of copies."""
     from sslfeat.dedup.near_duplicates import find_duplicates
     from sslfeat.retrieval.vectors import ArrayVectors
 
-    found = find_duplicates(ArrayVectors(material.x, material.columns), CLOSE, pixels=True)
+    furthest = 0.0
+
+    def forward(stage: str, done: int, total: int) -> None:
+        nonlocal furthest  # pixels are compared in several rounds
+        begin, end = COMPARING[stage]
+        furthest = max(furthest, begin + (end - begin) * done / max(1, total))
+        step(furthest, f"{stage} {done}/{total}")
+
+    found = find_duplicates(ArrayVectors(material.x, material.columns), CLOSE, forward, pixels=True)
     images = [
         (f"group {number}", [Shown(group.kept.path, "kept", marked=True), *(
             Shown(copy.path, copy.verdict) for copy in group.copies[:COPIES]
@@ -146,7 +157,7 @@ def duplicates(material: Material) -> Part:
     ]  # fmt: skip
     more = f"; the first {GROUPS} groups are shown" if len(found.groups) > GROUPS else ""
     about = (
-        f"{found.copies} copies in {len(found.groups)} groups, with {found.scenes} other shots of a scene{more}. Only images "
+        f"{found.counts()}{more}. Only images "
         f"whose whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks "
         "further, and can set copies aside. Framed: the one to keep."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -12,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sslfeat.data.dataset import possible_paths
 from sslfeat.data.decode import Decoded
 from sslfeat.data.decode_worker import DEFAULT_LIMITS
+from sslfeat.data.read import find_image
 from sslfeat.data.sampling import decode_all
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
-from sslfeat.data.transforms import FIT, Decoding, Preprocess, fitted
+from sslfeat.data.transforms import FIT, REDUCED, Decoding, Preprocess, fitted
 
 SIDES = ((300, 512), (600, 384), (1200, 256))  # a page of up to so many images carries each so large, px
 SMALLEST = 160
 QUALITY = 65
 BLOCK = 64  # images in memory at once
-FAST = Decoding("fast")
+SMALL = Decoding(REDUCED)
 
 
 def side_for(images: int) -> int:
@@ -38,7 +37,7 @@ def thumbnails(names: Sequence[str], side: int, quality: int = QUALITY) -> list[
     """
     found: list[str | None] = []
     preprocess = Preprocess(side, side, "bilinear", crop=FIT)
-    with closing(SubprocessDecoder(preprocess, FAST, DEFAULT_LIMITS)) as decoder:
+    with closing(SubprocessDecoder(preprocess, SMALL, DEFAULT_LIMITS)) as decoder:
         for start in range(0, len(names), BLOCK):
             sources = _sources(names[start : start + BLOCK])
             cells = np.empty((len(sources), side, side, 3), np.uint8)
@@ -52,7 +51,7 @@ def pixels(names: Sequence[str], side: int) -> tuple[npt.NDArray[np.uint8], npt.
 
     ``names`` are paths as features folders hold them. Decoding is in a process of its own, as in ``sslfeat embed``.
     """
-    return decode_all(_sources(names), Preprocess(side, side, "bilinear"), FAST)
+    return decode_all(_sources(names), Preprocess(side, side, "bilinear"), SMALL)
 
 
 def uri(image: Image.Image, quality: int) -> str:
@@ -63,7 +62,7 @@ def uri(image: Image.Image, quality: int) -> str:
 
 
 def _sources(names: Sequence[str]) -> list[bytes]:
-    return [next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name)) for name in names]
+    return [find_image(name) for name in names]
 
 
 def _whole(cell: npt.NDArray[np.uint8], source: Decoded) -> Image.Image:

@@ -33,8 +33,12 @@ def verdict(findings: Sequence[Finding]) -> dict[str, object]:
     poor = [finding for finding in findings if finding.do]
     if first is None:
         wrong = "; nothing wrong was found with them" if not poor else ""
-        first = Finding(f"Nobody can say yet what these features are good for{wrong}.")
-        poor.insert(0, Finding("No classifier was judged: see under Probe.", "A few hundred labels are enough: --labels."))
+        first = Finding(f"How well these features tell things apart was not measured, for want of labels{wrong}.")
+        do = (
+            "A few hundred labels are enough: --labels. Until then, look: 'sslfeat cluster FEATURES', then "
+            "'sslfeat map FEATURES --color cluster'."
+        )
+        poor.insert(0, Finding("No classifier was judged: see under Probe.", do))
     good = [finding.text for finding in findings if not finding.do and finding is not first]
     return {"headline": first.text, "good": good, "next": poor}
 

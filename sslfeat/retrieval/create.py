@@ -13,25 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from sslfeat.errors import InputError, RetrievalError, UsageError
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval import storage as files
-from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import STATED, Truth
+from sslfeat.retrieval.index_builder import IndexBuilder
 from sslfeat.retrieval.index_types import SEED, IndexSpec
 from sslfeat.retrieval.metadata import Figures, IndexMetadata
 from sslfeat.retrieval.recall import measure, speeds
-from sslfeat.retrieval.rows import write_ids
+from sslfeat.retrieval.rows import IdsWriter
 from sslfeat.retrieval.selection import SMALL, Candidate, IndexRequirements, choose, refuse
 from sslfeat.retrieval.tuning import DEEPEST, Levels, tune_all
 from sslfeat.retrieval.vectors import METRICS, Vectors, blocks
 from sslfeat.storage import atomic, staged
 from sslfeat.system.cores import available_memory
 
-BUILD_SHARE = 0.5  # of the free memory, if nothing else is said
-SAMPLE = 100_000  # rows to try and train on
+BUILD_SHARE, SEARCH_SHARE = 0.8, 0.5  # of the free memory, if nothing else is said
+LEAST_MEMORY = 768 << 20
 QUERIES = 1000  # to tune on, and as many to measure on; no more than a SHARE of the rows each
 SHARE = 1 / 16
 
@@ -46,12 +45,11 @@ class Events:
 
 @dataclass(frozen=True)
 class Built:
-    """An index file and what it holds: ``columns`` are its rows, in order; ``figures`` go into ``index.json``."""
+    """What the files of an index hold that were written: ``figures`` go into ``index.json``."""
 
-    file: Path
     spec: IndexSpec
     levels: Levels
-    columns: pa.Table
+    rows: int
     figures: Figures
 
 
@@ -83,7 +81,7 @@ def build(vectors: Vectors, work: Path, metric: str, requirements: IndexRequirem
         raise UsageError(f"metric {metric!r} is unknown: {', '.join(METRICS)}")
     if not vectors.count:
         raise InputError(f"{vectors.origin} holds no vectors: there is nothing to index")
-    sample = _sample(vectors, metric, events)
+    sample = _sample(vectors, metric, requirements.sample_rows(vectors.dim), events)
     trials = choose(sample.rows, sample.halves()[0], vectors.count, metric, requirements, work, events.say)
     for place, trial in enumerate(trials):
         if trial.memory > requirements.memory or (
@@ -99,12 +97,12 @@ def build(vectors: Vectors, work: Path, metric: str, requirements: IndexRequirem
     raise refuse(trials, vectors.count, vectors.dim, requirements)
 
 
-def _sample(vectors: Vectors, metric: str, events: Events) -> Sample:
-    """One pass: chance picks the rows to try on and those to hold out."""
+def _sample(vectors: Vectors, metric: str, size: int, events: Events) -> Sample:
+    """One pass: chance picks ``size`` rows to try on, and those to hold out."""
     count = vectors.count
     rng = np.random.default_rng(SEED)
     queries = 0 if count <= SMALL else 2 * min(QUERIES, int(SHARE * count))
-    picked = rng.permutation(count)[: queries + SAMPLE]
+    picked = rng.permutation(count)[: queries + size]
     lots, tried = np.full(count, np.nan), np.zeros(count, bool)
     lots[picked[:queries]] = np.arange(queries)
     tried[picked[queries:]] = True
@@ -127,21 +125,23 @@ def _build_one(
     """The index of this spec; None, and the recall that it reached, if that is too little."""
     spec = trial.spec
     exact = spec.kind == "flat" or not len(sample.queries)
-    builder = Builder(spec, vectors.dim, metric, work, sample.rows)
+    shards = requirements.shards_of(spec, vectors.count, vectors.dim)
+    shard_rows = None if shards == 1 else -(-vectors.count // shards)
+    builder = IndexBuilder(spec, vectors.dim, metric, work, sample.rows, shard_rows)
     to_tune, to_measure = (Truth(queries, metric, min(DEEPEST, vectors.count)) for queries in sample.halves())
-    tables: list[pa.Table] = []
-    for columns, block in blocks(vectors, metric):
-        lots = sample.lots[builder.count : builder.count + len(block)]
-        builder.add(block, None if exact else lots)
-        if not exact:
-            for truth in (to_tune, to_measure):
-                truth.see(block[np.isnan(lots)], 0)
-        tables.append(columns)
-        events.step("added", builder.count, vectors.count)
+    with IdsWriter(work / files.IDS) as ids:
+        for columns, block in blocks(vectors, metric):
+            lots = sample.lots[builder.count : builder.count + len(block)]
+            builder.add(block, None if exact else lots)
+            if not exact:
+                for truth in (to_tune, to_measure):
+                    truth.see(block[np.isnan(lots)], 0)
+            ids.add(columns)
+            events.step("added", builder.count, vectors.count)
     figures = Figures(
         target=requirements.recall, workload=requirements.workload, memory=trial.memory, why=trial.why,
         recall=1.0, recall_at=dict.fromkeys(map(str, STATED), 1.0), recall_queries=0,
-        measured_rows=vectors.count, asked=requirements.kind,
+        measured_rows=vectors.count, asked=requirements.kind, max_memory=requirements.max_memory,
     )  # fmt: skip
     levels: Levels = {}
     if not exact:
@@ -150,19 +150,27 @@ def _build_one(
         if not levels:
             builder.discard()
             return None, highest
-        builder.let_in(but=sample.half)
-        to_measure.see(to_tune.queries, 0)
+        to_measure.see(builder.let_in(but=sample.half), 0)
         figures = replace(figures, **measure(builder.open(), spec, levels, to_measure))
     elif len(sample.queries):
         figures = replace(figures, **speeds(builder.open(), spec, levels, to_measure))
-    path = work / "index.faiss"
-    builder.write(path)
-    return Built(path, spec, levels, pa.concat_tables(tables), figures), 1.0
+    builder.write()
+    return Built(spec, levels, vectors.count, figures), 1.0
 
 
-def requirements_of(recall: float, memory: int | None, kind: str, workload: str = "batch") -> IndexRequirements:
-    """What to ask for; by default half of the memory that is free."""
-    return IndexRequirements(recall, memory or int(BUILD_SHARE * available_memory()), kind, workload)
+def requirements_of(
+    recall: float, memory: int | None, kind: str, workload: str = "batch", max_memory: int | None = None,
+    shards: int | None = None,
+) -> IndexRequirements:  # fmt: skip
+    """What to ask for; by default searching may take half of ``max_memory``, or else half of what is free.
+
+    Raises UsageError for less memory than building takes by itself.
+    """
+    if max_memory is not None and max_memory < LEAST_MEMORY:
+        raise UsageError(f"{max_memory >> 20} MiB are too little to build an index in: --build-memory takes 768M or more")
+    free = max_memory or available_memory()
+    limit = max_memory or int(BUILD_SHARE * free)
+    return IndexRequirements(recall, memory or int(SEARCH_SHARE * free), kind, workload, limit, shards)
 
 
 def build_into(
@@ -173,7 +181,6 @@ def build_into(
         claim(out, overwrite)
         with files.update(out) as work:
             built = build(vectors, work, metric, requirements, events)
-            write_ids(work / files.IDS, built.columns, np.zeros(len(built.columns), bool))
             files.commit_update(out, describe(built, vectors, metric))
 
 
@@ -186,7 +193,7 @@ def describe(built: Built, vectors: Vectors, metric: str) -> IndexMetadata:
     return IndexMetadata(
         spec=built.spec, factory=built.spec.factory, metric=metric,
         settings={str(depth): settings for depth, settings in built.levels.items()}, dim=vectors.dim,
-        rows=len(built.columns), removed=0, built_rows=len(built.columns),
+        rows=built.rows, removed=0, built_rows=built.rows,
         figures=built.figures, encoder=vectors.encoder, origin=vectors.origin,
         versions={"sslfeat": __version__, "faiss": faiss.__version__}, files={},
     )  # fmt: skip
@@ -204,8 +211,9 @@ def check_free(folder: Path, overwrite: bool) -> None:
         if not overwrite:
             raise RetrievalError(f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite")
         return
-    own = {*files.FILES, staged.UPDATE, files.FEATURES, atomic.LOCK_NAME}
+    own = {staged.UPDATE, files.FEATURES, atomic.LOCK_NAME}
     present = folder.iterdir() if folder.is_dir() else ()
-    strangers = [path.name for path in present if path.name not in own and not path.name.endswith(files.VERIFIED)]
+    names = [path.name for path in present if not files.is_own(path.name) and not path.name.endswith(files.VERIFIED)]
+    strangers = sorted({*names} - own)
     if strangers:
         raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")

@@ -13,6 +13,7 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.retrieval.faiss_io import FlatFile, read_faiss
 from sslfeat.retrieval.ground_truth import scores_of
 from sslfeat.retrieval.index_types import IndexSpec, Settings, empty, parameters
+from sslfeat.retrieval.shards import whole
 from sslfeat.retrieval.vectors import BLOCK
 
 VECTORS_NAME = "vectors.faiss"  # the exact vectors, while the index grows
@@ -22,47 +23,79 @@ Found = tuple[FloatArray, IntArray]
 
 
 class Builder:
-    """Takes prepared vectors block by block. Exact vectors of flat and ivfpq go straight to a file in ``work``.
+    """Takes prepared vectors block by block. Exact vectors of flat and beside codes go straight to a file in ``work``.
 
     Rows are numbered as they come. Some can be kept out of the index, so that it is measured with queries that it does not
-    know, until they are ``let_in``: their numbers stay what they are.
+    know, until they are ``let_in``: their numbers stay what they are. A builder may ``rest`` in a file meanwhile.
     """
 
-    def __init__(self, spec: IndexSpec, dim: int, metric: str, work: Path, sample: FloatArray | None = None) -> None:
-        """Trained on ``sample`` (N, ``dim``), which ``flat`` and ``hnsw`` do without."""
+    def __init__(
+        self, spec: IndexSpec, dim: int, metric: str, work: Path, sample: FloatArray | None = None, trained: Any = None
+    ) -> None:
+        """Trained on ``sample`` (N, ``dim``), which ``flat`` and ``hnsw`` do without, or begun with what is ``trained``."""
         self.spec, self.dim, self.metric, self.work, self.count = spec, dim, metric, work, 0
-        self._file = FlatFile(work / VECTORS_NAME, dim, metric) if spec.kind in ("flat", "ivfpq") else None
-        self._index: Any = None
+        self._file = FlatFile(work / VECTORS_NAME, dim, metric) if spec.kind == "flat" or spec.refines else None
+        self._index: Any = trained
         if spec.kind != "flat" and sample is not None:
             self._index = empty(spec, dim, metric, sample)
         self._order: list[IntArray] = []  # the numbers of a graph's rows, which are in the order of their arrival
         self._out = np.empty((0, dim), np.float32), np.empty(0, np.int64), np.empty(0)  # rows, numbers, lots
+        self._resting: Path | None = None
+
+    @classmethod
+    def resting(cls, path: Path, spec: IndexSpec, dim: int, metric: str, work: Path) -> Builder:
+        """What the verified index file at ``path`` holds, which stays as it is."""
+        builder = cls.__new__(cls)
+        builder.spec, builder.dim, builder.metric, builder.work, builder._file = spec, dim, metric, work, None
+        builder._resting, builder._index = path, read_faiss(path)
+        builder.count = builder._index.ntotal
+        builder._order = [np.arange(builder.count)]
+        builder._out = np.empty((0, dim), np.float32), np.empty(0, np.int64), np.empty(0)
+        return builder
 
     @classmethod
     def of(cls, path: Path, spec: IndexSpec, dim: int, metric: str, work: Path) -> Builder:
         """Go on with the verified index file at ``path``, which stays as it is."""
+        builder = cls.resting(path, spec, dim, metric, work)
+        builder.wake()
+        return builder
+
+    def rest(self, path: Path) -> None:
+        """Leave all that is inside in a file at ``path``, and read it there: memory holds but what is kept out."""
+        self._save(path)
+        self._resting, self._file, self._index = path, None, read_faiss(path)
+
+    def wake(self) -> None:
+        """Go on after a rest; the file stays as it is."""
         import faiss
 
-        builder = cls(spec, dim, metric, work)
-        if builder._file is None:
-            builder._index = read_faiss(path, mapped=False)
-            builder.count = builder._index.ntotal
-            builder._order.append(np.arange(builder.count))
-            return builder
-        index = read_faiss(path)
-        exact = index
-        if spec.kind == "ivfpq":
+        if self._resting is None:
+            return
+        index, path, self._resting = self._index, self._resting, None
+        if self.spec.kind != "flat" and not self.spec.refines:
+            self._index = read_faiss(path, mapped=False)
+            return
+        self._file, self._index, exact = FlatFile(self.work / VECTORS_NAME, self.dim, self.metric), None, index
+        if self.spec.refines:
             exact = faiss.downcast_index(index.refine_index)
-            builder._index = faiss.deserialize_index(faiss.serialize_index(faiss.downcast_index(index.base_index)))
+            self._index = faiss.deserialize_index(faiss.serialize_index(faiss.downcast_index(index.base_index)))
         for start in range(0, index.ntotal, BLOCK):
-            builder._file.add(exact.reconstruct_n(start, min(BLOCK, index.ntotal - start)))
-        builder.count = index.ntotal
-        return builder
+            self._file.add(exact.reconstruct_n(start, min(BLOCK, index.ntotal - start)))
+
+    @property
+    def rests(self) -> bool:
+        """Whether all that is inside is in a file."""
+        return self._resting is not None
 
     @property
     def kept_out(self) -> FloatArray:
         """The rows that are kept out, (n, D), by their lots."""
         return self._out[0]
+
+    @property
+    def lots(self) -> npt.NDArray[np.float64]:
+        """Theirs, (n,), the least first."""
+        return self._out[2]
 
     def add(self, rows: FloatArray, lots: npt.NDArray[np.float64] | None = None) -> None:
         """Append prepared rows (N, ``dim``); those whose lot, (N,), is not NaN are kept out."""
@@ -81,18 +114,19 @@ class Builder:
             rows, numbers = rows[~out], numbers[~out]
         self._insert(rows, numbers)
 
-    def let_in(self, but: int = 0) -> None:
-        """Let in the rows that are kept out, all but the ``but`` of the lowest lots."""
+    def let_in(self, but: int = 0) -> FloatArray:
+        """Let in the rows that are kept out, all but the ``but`` of the lowest lots, and return them, (n, D)."""
         rows, numbers, lots = self._out
         self._out = rows[:but], numbers[:but], lots[:but]
         order = np.argsort(numbers[but:])
         self._insert(rows[but:][order], numbers[but:][order])
+        return rows[but:]
 
     def open(self) -> Any:
         """The index as far as it is; nothing may be added while it is in use."""
         import faiss
 
-        if self._file is None:
+        if self._file is None or self._resting is not None:
             return self._index
         exact = self._file.open()
         if self._index is None:
@@ -114,9 +148,10 @@ class Builder:
                     codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
                     yield codes.view(np.float32).reshape(size, self.dim)
             return
-        exact = self._file.open() if self._file else faiss.downcast_index(self._index.storage)
+        index = self.open()
+        exact, _ = whole(index, self.spec)
         out = np.zeros(self.count, bool)
-        if self._file is not None:
+        if self.spec.kind != "hnsw":
             out[self._out[1]] = True
         for start in range(0, exact.ntotal, BLOCK):
             rows = exact.reconstruct_n(start, min(BLOCK, exact.ntotal - start))
@@ -124,23 +159,31 @@ class Builder:
 
     def write(self, path: Path) -> None:
         """Write FAISS's file, its rows in the order of their numbers; the index is of no further use."""
-        import faiss
-
+        self.wake()
         self.let_in()
-        if self._file is not None and self._index is None:
-            self._file.path.replace(path)
-            return
         if self.spec.kind == "hnsw":
             places = np.argsort(np.concatenate(self._order))
             self._index.permute_entries(places)
-        with path.open("wb") as file:
+        self._save(path)
+
+    def _save(self, path: Path) -> None:
+        import faiss
+
+        if self._file is not None and self._index is None:
+            self._file.path.replace(path)
+            return
+        written = path.with_suffix(".new")  # the file at path may be in use
+        with written.open("wb") as file:
             faiss.write_index(self.open(), faiss.PyCallbackIOWriter(file.write, WRITTEN_AT_ONCE))
+        written.replace(path)
         self.discard()
 
     def discard(self) -> None:
-        """Remove the file in ``work``."""
+        """Remove its files in ``work``."""
         if self._file is not None:
             self._file.path.unlink()
+        if self._resting is not None and self._resting.parent == self.work:
+            self._resting.unlink()
 
     def _insert(self, rows: FloatArray, numbers: IntArray) -> None:
         if self._index is None or not len(rows):

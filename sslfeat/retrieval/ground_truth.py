@@ -14,7 +14,6 @@ from sslfeat.numerics.similarity import first_of
 K = 10  # neighbors that most searches ask for
 STATED = (1, 10, 100)  # numbers of neighbors that recall is stated for
 TIES = 1e-5  # of the largest score: what rounding may change
-QUERIES_AT_ONCE = 256
 
 
 class Truth:
@@ -34,14 +33,14 @@ class Truth:
         """Compare with ``block`` (n, D), whose first row is number ``start``."""
         if not len(block):
             return
-        for first in range(0, len(self.queries), QUERIES_AT_ONCE):
-            part = slice(first, first + QUERIES_AT_ONCE)
-            scores = score(self.queries[part], block, self.metric)
-            k = min(self.k, len(block))
-            nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            together = np.hstack([self.scores[part], np.take_along_axis(scores, nearest, 1)])
-            rows = np.hstack([self.rows[part], nearest + start])
-            self.scores[part], self.rows[part] = first_of(together, rows, self.k)
+        import faiss
+
+        kind = faiss.METRIC_L2 if self.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        distances, nearest = faiss.knn(self.queries, block, min(self.k, len(block)), metric=kind)
+        together = np.hstack(
+            [self.scores, scores_of(np.maximum(distances, 0) if self.metric == "l2" else distances, self.metric)]
+        )
+        self.scores, self.rows = first_of(together, np.hstack([self.rows, nearest + start]), self.k)
 
     def first(self, count: int) -> Truth:
         """The same of the first ``count`` queries."""
@@ -64,16 +63,6 @@ class Truth:
         slack = TIES * max(float(np.abs(true[known]).max(initial=0)), 1e-30)
         found = (rows >= 0) & (scores >= (last - slack)[:, None])
         return float(np.minimum(found.sum(1), known.sum(1)).sum() / max(known.sum(), 1))
-
-
-def score(queries: FloatArray, rows: FloatArray, metric: str) -> FloatArray:
-    """Greater is nearer, (Q, N): the inner product of prepared vectors, or minus the squared Euclidean distance."""
-    products: FloatArray = queries @ rows.T
-    if metric != "l2":
-        return products
-    squares = np.square(queries).sum(1)[:, None] + np.square(rows).sum(1)
-    negative: FloatArray = np.minimum(2 * products - squares, 0)
-    return negative
 
 
 def scores_of(distances: FloatArray, metric: str) -> FloatArray:

@@ -16,8 +16,8 @@ import numpy as np
 
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.create import QUERIES
-from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import K, Truth
+from sslfeat.retrieval.index_builder import IndexBuilder
 from sslfeat.retrieval.index_types import SEED
 from sslfeat.retrieval.metadata import Figures, IndexMetadata
 from sslfeat.retrieval.recall import measure
@@ -38,9 +38,9 @@ def kept_out(new: int) -> int:
     return min(MOST, new // 2) if new // 2 >= FEWEST else 0
 
 
-def measured(builder: Builder, metadata: IndexMetadata) -> Figures | None:
+def measured(builder: IndexBuilder, metadata: IndexMetadata) -> Figures | None:
     """The figures that are stated from now on; None if they miss the target. Of a graph, rows must be kept out."""
-    spec, figures, levels, graph = builder.spec, metadata.figures, metadata.levels(), builder.spec.kind == "hnsw"
+    spec, figures, levels, graph = builder.spec, metadata.figures, metadata.levels(), builder.spec.is_graph
     if not graph:
         builder.let_in()
     queries = builder.kept_out if graph else _some(builder, MOST)
@@ -51,8 +51,7 @@ def measured(builder: Builder, metadata: IndexMetadata) -> Figures | None:
         if least_recall(index, spec, settings, to_decide, depth) < figures.target - STEADY:
             return None
     if graph:
-        builder.let_in(but=half)
-        to_measure.see(to_decide.queries, 0)
+        to_measure.see(builder.let_in(but=half), 0)
         index = builder.open()
     found = measure(index, spec, levels, to_measure)
     recalls = found["recall_at"]
@@ -63,7 +62,7 @@ def measured(builder: Builder, metadata: IndexMetadata) -> Figures | None:
     return replace(figures, **found, measured_rows=metadata.rows)
 
 
-def _some(builder: Builder, count: int) -> FloatArray:
+def _some(builder: IndexBuilder, count: int) -> FloatArray:
     """So many of the rows that are inside, (n, D), each as likely as any."""
     chosen = np.zeros(builder.count, bool)
     chosen[np.random.default_rng(SEED).permutation(builder.count)[:count]] = True
@@ -75,7 +74,7 @@ def _some(builder: Builder, count: int) -> FloatArray:
     return rows[np.random.default_rng(SEED).permutation(len(rows))]
 
 
-def _truth(builder: Builder, queries: FloatArray, kept_out: bool) -> Truth:
+def _truth(builder: IndexBuilder, queries: FloatArray, kept_out: bool) -> Truth:
     truth = Truth(queries, builder.metric, DEEPEST)
     for block in builder.inside():
         truth.see(block, 0)

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sslfeat.errors import InputError, RetrievalError, UsageError
+from sslfeat.errors import InputError, RetrievalError, UsageError, did_you_mean
 from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.retrieval import storage as files
 from sslfeat.retrieval.create import Events, build_into, claim, requirements_of
-from sslfeat.retrieval.filters import allowed
+from sslfeat.retrieval.filters import Filter
 from sslfeat.retrieval.ground_truth import without
 from sslfeat.retrieval.hits import Hit as Hit
 from sslfeat.retrieval.hits import Hits as Hits
@@ -58,15 +58,17 @@ class Index:
     def build(
         cls, features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None, *,
         metric: str = "cosine", recall: float = 0.95, memory: int | None = None, kind: str = "auto", workload: str = "batch",
-        events: Events | None = None,
+        events: Events | None = None, max_memory: int | None = None, shards: int | None = None,
     ) -> Index:  # fmt: skip
         """Index a features folder, or vectors (N, D) whose rows are called ``paths``, in a temporary folder.
 
         The kind is chosen by trial (``selection.py``) so that ``recall`` of the nearest are found within ``memory`` bytes
-        (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one.
+        (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one. Building takes at most
+        ``max_memory`` bytes (default: most of what is free): an index that needs more is built in as many shards as it takes, or
+        in as many as ``shards`` says.
         Raises InputError, FeaturesError, RetrievalError.
         """
-        requirements = requirements_of(recall, memory, kind, workload)
+        requirements = requirements_of(recall, memory, kind, workload, max_memory, shards)
         out, keep = _temporary()
         build_into(out, as_vectors(features, paths), metric, requirements, events or Events())
         index = cls.load(out)
@@ -84,7 +86,8 @@ class Index:
         with atomic.exclusive(folder, RetrievalError):
             claim(folder, overwrite)
             with files.update(folder) as work:
-                shutil.copyfile(self.folder / files.VECTORS, work / files.VECTORS)
+                for name in self.metadata.vector_files:
+                    shutil.copyfile(self.folder / name, work / name)
                 write_ids(work / files.IDS, self.columns, self.removed)
                 files.commit_update(folder, self.metadata)
 
@@ -107,14 +110,14 @@ class Index:
         return len(self.removed) - int(self.removed.sum())
 
     def search(
-        self, queries: npt.ArrayLike | Iterable[Source] | Source, top: int = 10, *, where: Sequence[str] = (),
+        self, queries: npt.ArrayLike | Iterable[Source] | Source, top: int = 10, *, where: str | Sequence[str] = (),
         min_score: float | None = None, exclude: Sequence[int] | IntArray | None = None, encoder: Encoder | None = None,
     ) -> Hits:  # fmt: skip
         """The ``top`` nearest rows of each query.
 
         ``queries`` are vectors, (Q, D) or (D,), or images, which the index's own encoder embeds (``encoder`` if given; it
-        must be the same). ``where`` are conditions (``filters.py``); ``exclude`` has a row for each query that it shall not
-        find, such as itself (-1: none); ``min_score`` leaves out what scores less. Raises InputError, ImageError,
+        must be the same). ``where`` is a condition, or several (``filters.py``); ``exclude`` has a row for each query that it
+        shall not find, such as itself (-1: none); ``min_score`` leaves out what scores less. Raises InputError, ImageError,
         RetrievalError.
         """
         if top < 1:
@@ -124,8 +127,10 @@ class Index:
         if own is not None and own.shape != (len(vectors),):
             raise InputError(f"exclude has shape {own.shape}: one row for each of {len(vectors)} queries, or -1")
         mask = self._kept_rows
+        conditions = Filter(where)
         if where:
-            mask = allowed(self.columns, where) & (True if mask is None else mask)
+            met = np.concatenate([conditions.met(rows) for rows in self.ids.parts()])
+            mask = met if mask is None else met & mask
         count = len(self.removed)
         scores, rows = self._lookup.nearest(vectors, min(top + (own is not None), count), mask)
         if own is not None:
@@ -136,13 +141,15 @@ class Index:
             rows = np.where(scores >= min_score, rows, -1)
         if rows.size and rows.min() < 0:
             scores = np.where(rows >= 0, scores, np.float32(-np.inf))
-        return Hits(scores, rows, self.ids)
+        return Hits(scores, rows, self.ids, conditions.notes())
 
     def row_of(self, path: str) -> int:
         """The number of the row called ``path``. Raises InputError."""
         row = self.ids.row_of(path)
         if row < 0:
-            raise InputError(f"{path} is not in the index {self.folder}: it has {len(self)} images, named as when embedded")
+            near = self.ids.ending_with(path)
+            cure = f"did you mean {near[0]!r}?" if len(near) == 1 else did_you_mean(path, self.ids.like(path), 0.0)
+            raise InputError(f"{path} is not in the index {self.folder}: it has {len(self)} images, named as when embedded", cure)
         return row
 
     def vectors(self, rows: Sequence[int] | IntArray) -> FloatArray:
@@ -189,7 +196,7 @@ class Index:
         """What pickle keeps: of an index in a folder its place and hashes, of a temporary one the files themselves."""
         if self._keep is None:
             return _reopened, (str(self.folder.resolve()), self.metadata.files)
-        return _unpacked, ({name: (self.folder / name).read_bytes() for name in files.FILES},)
+        return _unpacked, ({name: (self.folder / name).read_bytes() for name in (*self.metadata.files, files.META)},)
 
 
 def _are_vectors(queries: Any) -> bool:

@@ -3,6 +3,7 @@
 flat   every vector is compared: exact
 ivf    vectors in lists around centers, of which the nearest few are compared
 hnsw   a graph of near vectors is walked (Malkov, Yashunin 2018)
+hnswsq as hnsw, over 8-bit codes of each dimension, whose best are compared exactly
 ivfpq  as ivf, by 4-bit product codes (Jegou et al. 2011; Andre et al. 2017) whose best are compared exactly
 """
 
@@ -20,13 +21,15 @@ import numpy as np
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.kmeans import centers
 
-KINDS = ("flat", "ivf", "hnsw", "ivfpq")
+KINDS = ("flat", "ivf", "hnsw", "hnswsq", "ivfpq")
 Settings = dict[str, int]
 POINTS_A_LIST = 64  # to learn a center from
 POINTS_FOR_CODES = 16_384  # 16 centers for each piece of a vector are soon learned
 LINKS, CONSTRUCTION = 32, 80
 CODE_VALUES = 16  # of a 4-bit code
 CODED = 2  # dimensions in one 4-bit code
+REFINED = ",RFlat"  # how FAISS calls comparing the best exactly
+ROOM = 1.6  # bytes taken by what grows for each byte in it
 SEED = 1234
 
 
@@ -46,16 +49,41 @@ class IndexSpec:
             "flat": "Flat",
             "ivf": f"IVF{self.nlist},Flat",
             "hnsw": f"HNSW{self.hnsw_m},Flat",
-            "ivfpq": f"IVF{self.nlist},PQ{self.pq_m}x4fs,RFlat",
+            "hnswsq": f"IDMap,HNSW{self.hnsw_m},SQ8{REFINED}",
+            "ivfpq": f"IVF{self.nlist},PQ{self.pq_m}x4fs{REFINED}",
         }[self.kind]
 
-    def memory(self, count: int, dim: int) -> int:
-        """Bytes that must stay in memory for ``count`` vectors (the exact vectors of ivfpq are read where they lie)."""
+    @property
+    def is_graph(self) -> bool:
+        """Whether near vectors lead to one another: it knows its own rows better than others."""
+        return self.kind.startswith("hnsw")
+
+    @property
+    def refines(self) -> bool:
+        """Whether codes are searched, and the exact vectors beside them compare the best."""
+        return self.factory.endswith(REFINED)
+
+    def memory(self, count: int, dim: int, on_disk: bool = False) -> int:
+        """Bytes that must stay in memory for ``count`` vectors, if the lists of ivf are not read where they lie, ``on_disk``.
+
+        Exact vectors beside codes are, always.
+        """
+        lists = self.nlist * 4 * dim
+        return lists if on_disk and self.kind == "ivf" else count * self._each(dim) + lists
+
+    def building(self, count: int, dim: int) -> int:
+        """Bytes of memory that ``count`` vectors take while an index of them is built."""
+        return 0 if self.kind == "flat" else int(ROOM * count * self._each(dim))
+
+    def _each(self, dim: int) -> int:
         vector = 4 * dim
-        each = {"flat": vector, "ivf": vector + 8, "hnsw": vector + 8 * self.hnsw_m + 24, "ivfpq": -(-self.pq_m // 2) + 8}[
-            self.kind
-        ]
-        return count * each + self.nlist * vector
+        return {
+            "flat": vector,
+            "ivf": vector + 8,
+            "hnsw": vector + 8 * self.hnsw_m + 24,
+            "hnswsq": dim + 8 * self.hnsw_m + 32,
+            "ivfpq": -(-self.pq_m // 2) + 8,
+        }[self.kind]
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -69,6 +97,9 @@ class IndexSpec:
             return [[{}]]
         if self.kind == "hnsw":
             return [[{"efSearch": ef} for ef in _steps(max(8, depth), max(1024, 8 * depth))]]
+        if self.kind == "hnswsq":
+            wanted = [depth * eighths // 8 for eighths in (10, 12, 24)]  # the codes are nearly exact
+            return [[{"efSearch": ef, "candidates": few} for ef in _steps(few, max(1024, 8 * depth))] for few in wanted]
         probes = [*_steps(1, self.nlist - 1), self.nlist]
         if self.kind == "ivf":
             return [[{"nprobe": probe} for probe in probes]]
@@ -86,7 +117,8 @@ def specs_for(count: int, dim: int) -> list[IndexSpec]:
     lists = 2 ** max(0, round(math.log2(4 * math.sqrt(max(count, 1)))))
     lists = max(1, min(lists, count // POINTS_A_LIST))
     coded = [IndexSpec("ivfpq", many, codes) for codes in _code_counts(dim) for many in dict.fromkeys((1, lists))]
-    return [IndexSpec("flat"), IndexSpec("ivf", lists), IndexSpec("hnsw", hnsw_m=LINKS), *coded]
+    graphs = [IndexSpec(kind, hnsw_m=LINKS) for kind in ("hnsw", "hnswsq")]
+    return [IndexSpec("flat"), IndexSpec("ivf", lists), *graphs, *coded]
 
 
 def _code_counts(dim: int) -> list[int]:
@@ -98,13 +130,17 @@ def _code_counts(dim: int) -> list[int]:
 
 
 def empty(spec: IndexSpec, dim: int, metric: str, sample: FloatArray) -> Any:
-    """A FAISS index for ``spec``, trained on ``sample`` (N, ``dim``) and still empty; of ivfpq the part with codes."""
+    """A FAISS index for ``spec``, trained on ``sample`` (N, ``dim``) and still empty; without the exact
+    vectors beside codes.
+    """
     import faiss
 
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    index = faiss.index_factory(dim, spec.factory.removesuffix(",RFlat"), kind)
-    if spec.kind == "hnsw":
-        index.hnsw.efConstruction = CONSTRUCTION
+    index = faiss.index_factory(dim, spec.factory.removesuffix(REFINED), kind)
+    if spec.is_graph:
+        graph = faiss.downcast_index(index.index) if spec.kind == "hnswsq" else index
+        graph.hnsw.efConstruction = CONSTRUCTION
+        index.train(sample)
     if spec.nlist:
         quantizer = faiss.downcast_index(index.quantizer)
         quantizer.add(_centers(sample, spec.nlist, metric))
@@ -143,21 +179,11 @@ def parameters(spec: IndexSpec, settings: Settings, k: int) -> Any:
 
     if spec.kind == "flat":
         return None
-    if spec.kind == "hnsw":
-        return faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"], k))
-    lists = faiss.SearchParametersIVF(nprobe=settings["nprobe"])
-    if spec.kind == "ivf":
-        return lists
+    if spec.is_graph:
+        found_by = faiss.SearchParametersHNSW(efSearch=max(settings["efSearch"], k))
+    else:
+        found_by = faiss.SearchParametersIVF(nprobe=settings["nprobe"])
+    if not spec.refines:
+        return found_by
     factor = max(settings["candidates"], k) / k
-    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=lists)
-
-
-def whole(index: Any, spec: IndexSpec) -> tuple[Any, Any]:
-    """What of an ``index`` compares with every vector, so is exact, and its parameters."""
-    import faiss
-
-    if spec.kind == "hnsw":
-        return faiss.downcast_index(index.storage), None
-    if spec.kind == "ivf":
-        return index, faiss.SearchParametersIVF(nprobe=spec.nlist)
-    return (faiss.downcast_index(index.refine_index), None) if spec.kind == "ivfpq" else (index, None)
+    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=found_by)

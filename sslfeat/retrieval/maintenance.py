@@ -19,16 +19,16 @@ from sslfeat.errors import RetrievalError
 from sslfeat.features.reader import Part
 from sslfeat.retrieval import storage as files
 from sslfeat.retrieval.create import Events, build, describe, requirements_of
-from sslfeat.retrieval.faiss_builder import Builder
-from sslfeat.retrieval.faiss_io import read_faiss
 from sslfeat.retrieval.growth import MOST, is_due, kept_out, measured
+from sslfeat.retrieval.index_builder import IndexBuilder
 from sslfeat.retrieval.index_types import SEED
 from sslfeat.retrieval.metadata import IndexMetadata
 from sslfeat.retrieval.query_encoder import check_encoder
 from sslfeat.retrieval.rows import write_ids
 from sslfeat.retrieval.searcher import Searcher
 from sslfeat.retrieval.selection import IndexRequirements
-from sslfeat.retrieval.vectors import BLOCK, COLUMNS, Vectors, blocks
+from sslfeat.retrieval.shards import open_shards
+from sslfeat.retrieval.vectors import BLOCK, Vectors, blocks, describing, joined_rows
 from sslfeat.storage import atomic
 
 
@@ -63,7 +63,7 @@ def change(
         index = files.OpenedIndex.load(folder)
         _check(index, vectors)
         rows = {path: row for row, path in enumerate(index.ids.table["path"].to_pylist()) if not index.removed[row]}
-        known = index.ids.table.select(["sha256", "label"]).to_pydict()
+        known = index.ids.table.select(["sha256", "label", *describing(index.ids.table)]).to_pydict()
         growth = _Growth(index, work, known)
         start = 0
         for columns, block in blocks(vectors, index.metadata.metric):
@@ -102,36 +102,38 @@ class _Growth:
 
     def __init__(self, index: files.OpenedIndex, work: Path, known: dict[str, list[str | None]]) -> None:
         self.index, self.work, self._known = index, work, known
-        self.builder: Builder | None = None
+        self.builder: IndexBuilder | None = None
         self.seen: set[str] = set()
         self.tables: list[pa.Table] = []
-        self.labels: dict[int, str | None] = {}
+        self.labels: dict[int, dict[str, str | None]] = {}  # by row, what is said of it now
         self.replaced: list[int] = []
         self.count = 0
         self._lots = np.random.default_rng(SEED)
 
     def see(self, columns: pa.Table, block: npt.NDArray[np.float32], rows: dict[str, int]) -> None:
         """Compare a block with the rows there are, by path and sha256, and add what is new."""
-        facts = columns.select(["path", "sha256", "label"]).to_pydict()
+        names = ["label", *describing(columns)]
+        names += [name for name in self._known if name not in ("sha256", *names)]
+        facts = columns.select(["path", "sha256", "label", *describing(columns)]).to_pydict()
         new = []
-        for number, (path, sha256, label) in enumerate(zip(facts["path"], facts["sha256"], facts["label"], strict=True)):
+        for number, (path, sha256) in enumerate(zip(facts["path"], facts["sha256"], strict=True)):
             if path in self.seen:
                 raise RetrievalError(f"{path} comes twice: an image is in an index once")
             self.seen.add(path)
             row = rows.get(path)
             if row is not None and sha256 is not None and self._known["sha256"][row] == sha256:
-                if self._known["label"][row] != label:
-                    self.labels[row] = label
+                said = {name: facts[name][number] if name in facts else None for name in names}
+                if any(self._known[name][row] != text if name in self._known else text for name, text in said.items()):
+                    self.labels[row] = said
                 continue
             if row is not None:
                 self.replaced.append(row)
             new.append(number)
         if new:
             if self.builder is None:
-                at = self.index.folder / files.VECTORS
-                self.builder = Builder.of(
-                    at, self.index.metadata.spec, self.index.metadata.dim, self.index.metadata.metric, self.work
-                )
+                known = self.index.metadata
+                at = [self.index.folder / name for name in known.vector_files]
+                self.builder = IndexBuilder.of(at, known.spec, known.dim, known.metric, self.work)
             self.builder.add(block[new], self._lots.random(len(new)))
             self.builder.let_in(but=MOST)
             self.tables.append(columns.take(pa.array(new)))
@@ -150,7 +152,7 @@ def _finish(
     removed = index.removed.copy()
     dropped = [*gone]
     removed[[*growth.replaced, *dropped]] = True
-    columns = pa.concat_tables([_relabeled(index.ids.table, growth.labels), *growth.tables])
+    columns = joined_rows([_relabeled(index.ids.table, growth.labels), *growth.tables])
     removed = np.concatenate([removed, np.zeros(growth.count, bool)])
     replaced = len(growth.replaced)
     changes = IndexChanges(growth.count - replaced, replaced, len(dropped), len(growth.labels))
@@ -160,14 +162,13 @@ def _finish(
     anew = metadata.outgrown and metadata.rows > metadata.removed
     if not anew and growth.builder is not None:
         metadata, anew = _measured(metadata, growth, events)
-    file = folder / files.VECTORS
     if growth.builder is not None:
-        file = growth.work / files.VECTORS
-        growth.builder.write(file)
+        growth.builder.write()
     if anew:
-        metadata, columns, removed = _anew(file, growth.work, metadata, columns, removed, requirements, events)
+        metadata = _anew(folder, growth.work, metadata, columns, removed, requirements, events)
         changes = replace(changes, rebuilt=True)
-    write_ids(growth.work / files.IDS, columns, removed)
+    else:
+        write_ids(growth.work / files.IDS, columns, removed)
     files.commit_update(folder, metadata)
     return changes
 
@@ -176,7 +177,7 @@ def _measured(metadata: IndexMetadata, growth: _Growth, events: Events) -> tuple
     """``metadata`` with recall measured again where that is due, and whether the index must be built anew instead."""
     if growth.builder is None or not is_due(metadata):
         return metadata, False
-    if metadata.spec.kind == "hnsw":
+    if metadata.spec.is_graph:
         held_out = kept_out(growth.count)
         growth.builder.let_in(but=held_out)
         if not held_out:
@@ -190,20 +191,22 @@ def _measured(metadata: IndexMetadata, growth: _Growth, events: Events) -> tuple
     return replace(metadata, figures=found), False
 
 
-def _relabeled(columns: pa.Table, labels: dict[int, str | None]) -> pa.Table:
-    if not labels:
-        return columns
-    values = columns["label"].to_pylist()
-    for row, label in labels.items():
-        values[row] = label
-    return columns.set_column(columns.schema.get_field_index("label"), "label", pa.array(values, pa.string()))
+def _relabeled(columns: pa.Table, labels: dict[int, dict[str, str | None]]) -> pa.Table:
+    for name in sorted({name for said in labels.values() for name in said}):
+        place = columns.schema.get_field_index(name)
+        values = columns[name].to_pylist() if place >= 0 else [None] * len(columns)
+        for row, said in labels.items():
+            values[row] = said.get(name)
+        texts = pa.array(values, pa.string())
+        columns = columns.append_column(name, texts) if place < 0 else columns.set_column(place, name, texts)
+    return columns
 
 
 class _Remaining:
     """The rows of an index file that are not removed, as vectors to build an index of."""
 
     def __init__(self, vectors: Any, columns: pa.Table, removed: npt.NDArray[np.bool_], of: IndexMetadata) -> None:
-        self._vectors, self._columns, self._rows = vectors, columns.select(COLUMNS), np.flatnonzero(~removed)
+        self._vectors, self._columns, self._rows = vectors, columns, np.flatnonzero(~removed)
         self.count, self.dim, self.encoder, self.origin = len(self._rows), of.dim, of.encoder, of.origin
 
     def parts(self) -> Iterator[Part]:
@@ -213,24 +216,27 @@ class _Remaining:
 
 
 def _anew(
-    file: Path, work: Path, metadata: IndexMetadata, columns: pa.Table, removed: npt.NDArray[np.bool_],
+    folder: Path, work: Path, metadata: IndexMetadata, columns: pa.Table, removed: npt.NDArray[np.bool_],
     requirements: IndexRequirements | None, events: Events,
-) -> tuple[IndexMetadata, pa.Table, npt.NDArray[np.bool_]]:  # fmt: skip
-    old = file
-    if file.parent == work:
-        old = file.replace(work / "grown.faiss")
+) -> IndexMetadata:  # fmt: skip
+    """Build the index in ``work`` of the rows that are not removed, from the files that have grown there and the others."""
+    old = []
+    for name in metadata.vector_files:
+        old.append(folder / name)
+        if (work / name).exists():
+            old[-1] = (work / name).replace(work / f"grown-{name}")
     before, metric = metadata.figures, metadata.metric
-    rows = Searcher(read_faiss(old), metadata.spec, {}, metric).vectors
+    rows = Searcher(open_shards(old), metadata.spec, {}, metric).vectors
     remaining = _Remaining(rows, columns, removed, metadata)
+
+    requirements = requirements or requirements_of(before.target, None, before.asked, before.workload)
     try:
-        built = build(
-            remaining, work, metric, requirements or requirements_of(before.target, None, before.asked, before.workload), events
-        )
-    except RetrievalError:
-        if requirements is not None or before.asked == "auto":
-            raise
-        events.say(f"{before.asked} does not reach recall {before.target} any more: another kind is chosen")
-        built = build(remaining, work, metric, requirements_of(before.target, None, "auto", before.workload), events)
-    if old.parent == work:
-        old.unlink()
-    return describe(built, remaining, metric), built.columns, np.zeros(len(built.columns), bool)
+        built = build(remaining, work, metric, requirements, events)
+    except RetrievalError as error:
+        raise RetrievalError(f"{folder} must be built anew, which fails, so it is left as it was: {error}") from error
+    if built.spec.kind != metadata.spec.kind:
+        events.say(f"the kind was {metadata.spec.kind}, and is {built.spec.kind} now: {built.figures.why}")
+    for path in old:
+        if path.parent == work:
+            path.unlink()
+    return describe(built, remaining, metric)

@@ -12,10 +12,22 @@ from sslfeat.storage.records import SignedRecord
 
 FORMAT = 3
 VECTORS, IDS, META = "index.faiss", "ids.parquet", "index.json"
-NAMES = {"flat": set(), "ivf": {"nprobe"}, "hnsw": {"efSearch"}, "ivfpq": {"nprobe", "candidates"}}
+SHARD = "index-{:05d}.faiss"
+NAMES = {
+    "flat": set(),
+    "ivf": {"nprobe"},
+    "hnsw": {"efSearch"},
+    "hnswsq": {"efSearch", "candidates"},
+    "ivfpq": {"nprobe", "candidates"},
+}
 MANY_REMOVED = 1 / 3  # of all rows, and the index is built anew
 DOUBLED = 2  # times the rows that it was built for
 SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def vector_names(count: int) -> list[str]:
+    """The names of so many FAISS files, in the order of their rows."""
+    return [VECTORS] if count == 1 else [SHARD.format(number) for number in range(count)]
 
 
 def _check(right: bool, what: str) -> None:
@@ -43,6 +55,7 @@ class Figures:
 
     ``recall_at`` is by number of neighbors, of ``recall_queries`` queries that the index did not know (0: it compares with
     all); ``recall`` is that of 10. ``measured_rows`` were there when it was measured. ``asked`` is the kind asked for.
+    ``memory`` is what must stay in memory, in bytes; ``max_memory`` what building could take.
     """
 
     target: float
@@ -56,6 +69,7 @@ class Figures:
     queries_per_second: float | None = None
     single_queries_per_second: float | None = None
     asked: str = "auto"
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("target", self.target), ("recall", self.recall), *self.recall_at.items()):
@@ -91,11 +105,17 @@ class IndexMetadata(SignedRecord):
         _check(self.built_rows >= 1, f"built_rows is {self.built_rows}")
         _check(self.spec.nlist >= 1 or not self.spec.kind.startswith("ivf"), f"spec.nlist is {self.spec.nlist}")
         _check(self.factory == self.spec.factory, f"factory is {self.factory!r}, the spec's is {self.spec.factory!r}")
-        _check(set(self.files) in ({VECTORS, IDS}, set()), f"files are {sorted(self.files)}")  # none before they are written
+        known = {IDS, *vector_names(len(self.files) - 1)}
+        _check(not self.files or set(self.files) == known, f"files are {sorted(self.files)}")  # none before they are written
         for depth, settings in self.settings.items():
             _check(depth in map(str, DEPTHS), f"settings has a depth {depth!r}, not one of {DEPTHS}")
             _check(set(settings) == NAMES[self.spec.kind], f"settings.{depth} are {sorted(settings)}")
             _check(all(1 <= value <= 1 << 31 for value in settings.values()), f"settings.{depth} is {settings}")
+
+    @property
+    def vector_files(self) -> list[str]:
+        """The names of FAISS's files, in the order of their rows."""
+        return vector_names(len(self.files) - 1)
 
     def levels(self) -> Levels:
         """The settings by depth, the least first."""

@@ -1,4 +1,4 @@
-"""What is searched for: images by file, rows of features folders, and rows of the index itself."""
+"""What is searched for: images by file, rows of features folders, and images of what is searched itself."""
 
 from __future__ import annotations
 
@@ -6,57 +6,127 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from sslfeat.errors import InputError
 from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.hits import Hit
 from sslfeat.retrieval.index import Index
-from sslfeat.retrieval.metadata import IndexMetadata
 from sslfeat.retrieval.query_encoder import check_encoder, load_encoder
 from sslfeat.retrieval.storage import read_metadata
 from sslfeat.retrieval.vectors import Maker
+from sslfeat.system.plurals import counted
 
 BATCH = 8
 
 
 @dataclass
 class Queries:
-    """``names`` and ``vectors`` (Q, D); ``rows`` is each one's own row, or -1."""
+    """``names`` and ``vectors`` (Q, D); ``own`` is each one's path among what is searched, or None."""
 
     names: list[str] = field(default_factory=list)
     vectors: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    rows: list[int] = field(default_factory=list)
+    own: list[str | None] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    wrong: list[tuple[str, InputError]] = field(default_factory=list)  # what named nothing
+
+
+class Searched(Protocol):
+    """What queries are put to: images of one ``encoder`` (None: plain vectors of ``dim`` numbers)."""
+
+    @property
+    def encoder(self) -> Maker | None: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be said of the conditions of the last search."""
+
+    def __len__(self) -> int:
+        """How many images it holds."""
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line."""
+
+    def of_paths(self, paths: Sequence[str]) -> FloatArray:
+        """The vectors of images that it holds. Raises InputError for one that it does not."""
+
+    def hits(self, queries: Queries, top: int, where: Sequence[str], min_score: float | None) -> list[list[Hit]]:
+        """The ``top`` nearest images to each query, without its own."""
+
+
+class SearchedIndex:
+    """An index folder. It is verified and opened while its first queries are embedded."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises RetrievalError if it is none, or, when it is first needed, if it is damaged."""
+        self._metadata = read_metadata(folder)
+        self.encoder, self.dim = self._metadata.encoder, self._metadata.dim
+        self._rows: dict[str | None, int] = {None: -1}
+        self.notes: Sequence[str] = ()
+        with_opening = ThreadPoolExecutor(1)
+        self._opening = with_opening.submit(Index.load, folder)
+        with_opening.shutdown(wait=False)
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line."""
+        index = self._opening.result()
+        made_by = self.encoder.name if self.encoder else "vectors"
+        return f"{counted(len(index), 'image')}, {index.metric}, {self._metadata.factory}, encoder {made_by}"
+
+    def __len__(self) -> int:
+        return len(self._opening.result())
+
+    def of_paths(self, paths: Sequence[str]) -> FloatArray:
+        """The vectors of images that it holds. Raises InputError for one that it does not."""
+        index = self._opening.result()
+        self._rows |= {path: index.row_of(path) for path in paths}
+        return index.vectors([self._rows[path] for path in paths])
+
+    def hits(self, queries: Queries, top: int, where: Sequence[str], min_score: float | None) -> list[list[Hit]]:
+        """The ``top`` nearest images to each query, without its own."""
+        exclude = [self._rows[path] for path in queries.own]
+        found = self._opening.result().search(queries.vectors, top, where=where, min_score=min_score, exclude=exclude)
+        self.notes = found.notes
+        return [found.of(number) for number in range(len(queries.names))]
 
 
 def gather(
-    folder: Path, specs: Sequence[str], ids: Sequence[str], encoder: str | None = None, provider: str = "auto"
-) -> tuple[Queries, Index]:
-    """The index, and the queries: images of ``specs``, rows of features folders among them, and indexed ``ids``.
+    searched: Searched, specs: Sequence[str], ids: Sequence[str], encoder: str | None = None, provider: str = "auto"
+) -> Queries:
+    """The queries: images of ``specs``, rows of features folders among them, and ``ids`` of what is searched.
 
-    Verifying and opening the index goes on while images are embedded. Raises RetrievalError for features of another
-    encoder, InputError for specs or ids that name nothing.
+    A spec or an id that names nothing joins the failures. Raises RetrievalError for features of another encoder, InputError if
+    none names anything.
     """
     from sslfeat.features.metadata import RUN_NAME
 
-    metadata = read_metadata(folder)
     features = [spec for spec in specs if (Path(spec) / RUN_NAME).is_file()]
     images = [spec for spec in specs if spec not in features]
     queries = Queries()
-    with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(Index.load, folder)
-        found = [_rows_of(metadata.encoder, spec, queries) for spec in features]
-        if images:
-            found.append(_images(metadata, images, queries, encoder, provider))
-        index = opening.result()
-    queries.rows = [-1] * len(queries.names)
-    if ids:
-        rows = [index.row_of(path) for path in ids]
-        queries.names += ids
-        queries.rows += rows
-        found.append(index.vectors(rows))
+    found = [_rows_of(searched.encoder, spec, queries) for spec in features]
+    if images:
+        found.append(_images(searched, images, queries, encoder, provider))
+    queries.own = [None] * len(queries.names)
+    for path in ids:
+        try:
+            found.append(searched.of_paths([path]))
+        except InputError as error:
+            queries.wrong.append((path, error))
+            continue
+        queries.names.append(path)
+        queries.own.append(path)
+    if queries.wrong and not queries.names and not queries.failures:
+        raise queries.wrong[0][1]
+    queries.failures += [(name, str(error)) for name, error in queries.wrong]
     queries.vectors = np.concatenate(found)
-    return queries, index
+    return queries
 
 
 def _rows_of(made_by: Maker | None, spec: str, queries: Queries) -> FloatArray:
@@ -69,17 +139,24 @@ def _rows_of(made_by: Maker | None, spec: str, queries: Queries) -> FloatArray:
     return features.embeddings
 
 
-def _images(metadata: IndexMetadata, specs: Sequence[str], queries: Queries, encoder: str | None, provider: str) -> FloatArray:
+def _images(searched: Searched, specs: Sequence[str], queries: Queries, encoder: str | None, provider: str) -> FloatArray:
     """Embeddings of the images that can be read; the others join the failures."""
-    from sslfeat.data.dataset import find_inputs
+    from sslfeat.data.dataset import ImageRecord, find_inputs
     from sslfeat.data.results import Embedded
     from sslfeat.inference.files import embed_files
 
-    inputs, rows = find_inputs(specs, "none"), []
-    for record, outcome in embed_files(load_encoder(metadata.encoder, encoder, provider), inputs, BATCH, 1):
+    named: set[ImageRecord] = set()
+    for spec in specs:
+        try:
+            named.update(find_inputs([spec], "none"))
+        except InputError as error:
+            queries.wrong.append((spec, error))
+    rows = []
+    loaded = load_encoder(searched.encoder, encoder, provider) if named else None
+    for record, outcome in embed_files(loaded, sorted(named), BATCH, 1) if loaded else ():
         if isinstance(outcome, Embedded):
             queries.names.append(record.name)
             rows.append(outcome.embedding)
         else:
             queries.failures.append((record.name, outcome.reason))
-    return np.stack(rows) if rows else np.empty((0, metadata.dim), np.float32)
+    return np.stack(rows) if rows else np.empty((0, searched.dim), np.float32)

@@ -37,14 +37,14 @@ def load_encoder(made_by: Maker | None, given: str | None = None, provider: str 
     return Encoder(file.without_data(), provider, available_cores())
 
 
-def check_encoder(ours: Identity | None, other: Identity | None, what: str) -> None:
-    """Raise RetrievalError, naming both, if ``other`` is not ``ours``, the encoder that made the index."""
+def check_encoder(ours: Identity | None, other: Identity | None, what: str, where: str = "the index") -> None:
+    """Raise RetrievalError, naming both, if ``other`` is not ``ours``, the encoder of what is stored ``where``."""
     if ours is None or other is None:
         if ours is not other:
-            raise RetrievalError(f"{what} and the index cannot be compared: one of them is of plain vectors without an encoder")
+            raise RetrievalError(f"{what} and {where} cannot be compared: one of them is of plain vectors without an encoder")
         return
     if ours.fingerprint != other.fingerprint:
         raise RetrievalError(
-            f"{what} is {other.name!r} ({other.fingerprint[:12]}), the index was made by {ours.name!r} "
-            f"({ours.fingerprint[:12]}): their features cannot be compared; use that one, or build another index"
+            f"{what} is {other.name!r} ({other.fingerprint[:12]}), {where} was made by {ours.name!r} "
+            f"({ours.fingerprint[:12]}): their features cannot be compared; use that one, or begin a new one"
         )

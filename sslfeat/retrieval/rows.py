@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sslfeat.errors import RetrievalError
-from sslfeat.retrieval.vectors import COLUMNS
+from sslfeat.retrieval.vectors import COLUMNS, describing, joined_rows, table
 
 REMOVED = "removed"
 GROUP = 32_768  # rows that are read together
@@ -43,36 +44,87 @@ class Ids:
 
     @functools.cached_property
     def table(self) -> pa.Table:
-        """All rows: path, sha256, width, height, label."""
-        return self._file.read(list(COLUMNS))
+        """All rows: path, sha256, width, height, label, and what else is known, as text."""
+        return self._file.read([*COLUMNS, *describing(self._file.schema_arrow.empty_table())])
 
     @functools.cached_property
     def paths(self) -> pa.ChunkedArray:
         """The paths alone."""
         return self._file.read(["path"])["path"]
 
+    def parts(self) -> Iterator[pa.Table]:
+        """All rows, a group at a time."""
+        names = [name for name in self._file.schema_arrow.names if name != REMOVED]
+        for group in range(self._file.num_row_groups):
+            yield self._file.read_row_group(group, names)
+
     def row_of(self, path: str) -> int:
-        """The row called ``path`` that is not removed; -1 if there is none. Bytes that are no text are as ``Input.name``."""
-        try:
-            path = os.fsencode(path).decode("utf-8", "backslashreplace")
-        except UnicodeEncodeError:  # not even a name that a file could have
-            return -1
-        same = pc.equal(self.paths, path).to_numpy() & ~self.removed
+        """The row called ``path`` that is not removed; -1 if there is none."""
+        same = pc.equal(self.paths, name_of(path)).to_numpy() & ~self.removed
         return int(same.argmax()) if same.any() else -1
 
-    def describe(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Path and label of some rows; only the groups that hold them are read."""
+    def ending_with(self, name: str) -> list[str]:
+        """Paths, not removed, whose last folders and name are ``name``."""
+        there = pc.ends_with(self.paths, "/" + name_of(name).lstrip("/")).to_numpy() & ~self.removed
+        return [str(path) for path in self.paths.filter(pa.array(there)).to_pylist()]
+
+    def like(self, name: str) -> list[str]:
+        """Paths, not removed, that are or end with ``name`` but for its ending and for upper and lower case."""
+        stem = re.escape(os.path.splitext(name_of(name))[0])
+        there = pc.match_substring_regex(self.paths, rf"(^|/){stem}(\.[^./]*)?$", ignore_case=True).to_numpy() & ~self.removed
+        return [str(path) for path in self.paths.filter(pa.array(there)).to_pylist()]
+
+    def describe(self, rows: Sequence[int]) -> pa.Table:
+        """Path, label and metadata of some rows; only the groups that hold them are read."""
+        none = self._file.schema_arrow.empty_table()
+        names = ["path", "label", *describing(none)]
         sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = np.searchsorted(ends, rows, side="right").tolist()
-        parts = {group: self._file.read_row_group(group, ["path", "label"]) for group in set(groups)}
+        parts = {group: self._file.read_row_group(group, names) for group in set(groups)}
         starts = (ends - sizes).tolist()
         pairs = zip(rows, groups, strict=True)
-        return [parts[group].slice(row - starts[group], 1).to_pylist()[0] for row, group in pairs]
+        return pa.concat_tables([none.select(names), *(parts[group].slice(row - starts[group], 1) for row, group in pairs)])
+
+
+def name_of(path: str) -> str:
+    """How the rows call the file at ``path``: bytes that are no text are as in ``ImageRecord.name``."""
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # not even a name that a file could have, nor one that a row has
+        return path.encode("utf-8", "backslashreplace").decode()
+
+
+class IdsWriter:
+    """Writes the rows of an index in its order, as they come, to the file at ``path``; the first have all the columns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None
+
+    def __enter__(self) -> IdsWriter:
+        self._file = self._path.open("wb")  # not by Arrow: a test counts what Python does to files, and crashes at each
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._file:
+            if self._writer is None:
+                self.add(table([]))
+            self._writer.close()
+
+    def add(self, columns: pa.Table, removed: npt.NDArray[np.bool_] | None = None) -> None:
+        """Write more rows; ``removed`` (N,), or none of them."""
+        gone = np.zeros(len(columns), bool) if removed is None else removed
+        rows = columns.select([*COLUMNS, *describing(columns)])
+        if self._writer is None:
+            first = joined_rows([table([]), rows]).schema.append(pa.field(REMOVED, pa.bool_()))
+            self._writer = pq.ParquetWriter(self._file, first, compression="zstd")
+        schema = self._writer.schema
+        whole = joined_rows([schema.remove(len(schema) - 1).empty_table(), rows])
+        self._writer.write_table(whole.append_column(REMOVED, pa.array(gone)).cast(schema), row_group_size=GROUP)
 
 
 def write_ids(path: Path, columns: pa.Table, removed: npt.NDArray[np.bool_]) -> None:
     """Write the rows of an index, in its order."""
-    table = columns.select(COLUMNS).append_column(REMOVED, pa.array(removed))
-    with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=GROUP)
+    with IdsWriter(path) as ids:
+        ids.add(columns, removed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +20,8 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.numerics.similarity import first_of
 from sslfeat.retrieval.faiss_builder import OWN, Found
 from sslfeat.retrieval.ground_truth import Truth, scores_of
-from sslfeat.retrieval.index_types import IndexSpec, one_thread, parameters, whole
+from sslfeat.retrieval.index_types import IndexSpec, one_thread, parameters
+from sslfeat.retrieval.shards import Shards, parts_of, whole
 from sslfeat.retrieval.tuning import Levels
 from sslfeat.retrieval.vectors import BLOCK
 from sslfeat.system.cores import available_cores
@@ -40,33 +42,32 @@ class Searcher:
 
     def nearest(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None = None) -> Found:
         """Scores and rows, (Q, ``k``), of prepared ``queries`` among the rows of ``mask`` (N,), or all; row -1 for none."""
-        scores, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
-        left = np.arange(len(queries))
-        for depth in self._depths(k, mask):
-            found = self._at(queries[left], depth)
-            if mask is None:
-                found, enough = (found[0][:, :k], found[1][:, :k]), found[1][:, k - 1] >= 0
-            else:
-                found, enough = _allowed(*found, mask, k, depth)
-            if enough.all() and len(left) == len(queries):
-                return found
-            scores[left], rows[left] = found
-            left = left[~enough]
-            if not len(left):
-                return scores, rows
-        if len(left):
-            scores[left], rows[left] = self._exact(queries[left], k, mask)
-        return scores, rows
+        return self._deeper(queries, k, mask, self._depths(k, mask))
 
     def vectors(self, rows: IntArray) -> FloatArray:
         """Stored vectors, float32 (n, D)."""
         import faiss
 
         if self.spec.kind == "ivf" and not self._mapped:
-            faiss.downcast_index(self.index).make_direct_map()
+            for part in parts_of(self.index):
+                faiss.downcast_index(part).make_direct_map()
             self._mapped = True
         found: FloatArray = self.index.reconstruct_batch(np.ascontiguousarray(rows, np.int64))
         return found
+
+    def _deeper(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None, depths: Sequence[int]) -> Found:
+        """As ``nearest``, by the first of these depths where enough is found, and at last exactly."""
+        if not depths:
+            return self._exact(queries, k, mask)
+        scores, rows = self._at(queries, depths[0])
+        if mask is None:
+            (scores, rows), enough = (scores[:, :k], rows[:, :k]), rows[:, k - 1] >= 0
+        else:
+            (scores, rows), enough = _allowed(scores, rows, mask, k, depths[0])
+        if not enough.all():
+            left = np.flatnonzero(~enough)
+            scores[left], rows[left] = self._deeper(queries[left], k, mask, depths[1:])
+        return scores, rows
 
     def _depths(self, k: int, mask: npt.NDArray[np.bool_] | None) -> list[int]:
         """Those worth trying: none where comparing with all that are allowed is sooner done."""
@@ -79,7 +80,8 @@ class Searcher:
     def _at(self, queries: FloatArray, depth: int) -> Found:
         if depth not in self._parameters:
             self._parameters[depth] = parameters(self.spec, self.levels[depth], depth + OWN)
-        with one_thread() if len(queries) == 1 else contextlib.nullcontext():  # sharing one query takes longer
+        alone = len(queries) == 1 and self.spec.kind != "hnsw"  # sharing one takes longer; a graph alone is not shared
+        with one_thread() if alone else contextlib.nullcontext():
             distances, rows = self.index.search(queries, depth + OWN, params=self._parameters[depth])
         return scores_of(distances, self.metric), rows
 
@@ -87,7 +89,12 @@ class Searcher:
         if mask is not None:
             return self._among(queries, k, np.flatnonzero(mask))
         exact, params = self._whole
-        if self.spec.kind != "ivf" and len(queries) < available_cores() and exact.ntotal > SHARED_ROWS:
+        if (
+            not isinstance(exact, Shards)
+            and self.spec.kind != "ivf"
+            and len(queries) < available_cores()
+            and exact.ntotal > SHARED_ROWS
+        ):
             return self._shared(exact, queries, k)
         distances, rows = exact.search(queries, k, params=params)
         return scores_of(distances, self.metric), rows

@@ -17,6 +17,8 @@ from sslfeat.retrieval.ground_truth import Truth
 from sslfeat.retrieval.index_types import KINDS, IndexSpec, specs_for
 from sslfeat.retrieval.tuning import WORKLOADS, Tuned, tune, with_margin
 
+WORKING = 576 << 20  # bytes that building takes beside the index: the program, blocks of rows, exact neighbors
+SAMPLE, SAMPLE_SHARE = 100_000, 1 / 8  # rows to try and train on, and of the memory for building what they may take
 SMALL = 10_000  # vectors: comparing with all takes milliseconds, so nothing else is tried
 FIRST_SAMPLE = 25_000
 HOPELESS = 4  # times slower than the best on the first sample, and not tried on the second
@@ -35,12 +37,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class IndexRequirements:
-    """What is asked of an index: recall, bytes of memory, speed for batches of queries or single ones, its kind."""
+    """What is asked of an index: recall, bytes of memory, speed for batches of queries or single ones, its kind.
+
+    ``memory`` is for searching, ``max_memory`` for building; it is built in ``shards``, or in as many as that takes.
+    """
 
     recall: float = 0.95
     memory: int = 1 << 30
     kind: str = "auto"
     workload: str = "batch"
+    max_memory: int = 1 << 40
+    shards: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
@@ -49,6 +56,24 @@ class IndexRequirements:
             raise UsageError(f"kind {self.kind!r} is unknown: auto, {', '.join(KINDS)}")
         if self.workload not in WORKLOADS:
             raise UsageError(f"workload {self.workload!r} is unknown: {' or '.join(WORKLOADS)}")
+        if self.shards is not None and self.shards < 1:
+            raise UsageError(f"shards is {self.shards}: give 1 or more")
+
+    def shards_of(self, spec: IndexSpec, count: int, dim: int) -> int:
+        """How many files an index of ``count`` vectors is built in."""
+        if self.shards is not None:
+            return min(self.shards, count)
+        sampled = min(self.sample_rows(dim), count) * 4 * dim
+        room = max(self.max_memory - WORKING - sampled, self.max_memory // 8)
+        return max(1, math.ceil(spec.building(count, dim) / room))
+
+    def sample_rows(self, dim: int) -> int:
+        """How many rows to try and train on."""
+        return min(SAMPLE, int(SAMPLE_SHARE * self.max_memory) // (4 * dim))
+
+    def memory_of(self, spec: IndexSpec, count: int, dim: int) -> int:
+        """Bytes that must stay in memory to search it."""
+        return spec.memory(count, dim, on_disk=self.shards_of(spec, count, dim) > 1)
 
 
 def choose(
@@ -66,13 +91,13 @@ def choose(
     """
     dim = sample.shape[1]
     requested = [spec for spec in specs_for(count, dim) if requirements.kind in ("auto", spec.kind)]
-    fitting = [spec for spec in requested if spec.memory(count, dim) <= requirements.memory]
+    fitting = [spec for spec in requested if requirements.memory_of(spec, count, dim) <= requirements.memory]
     trials = [_too_large(spec, count, dim, requirements) for spec in requested if spec not in fitting]
     if (flat := IndexSpec("flat")) in fitting and (count <= SMALL or requirements.recall == 1):
         why = "exact" if requirements.recall == 1 else f"exact, and soon done with {count} vectors"
         return [Candidate(flat, flat.memory(count, dim), 1.0, None, why), *trials]
     if fitting and (len(requested) == 1 or not len(queries)):
-        return [Candidate(fitting[0], fitting[0].memory(count, dim), None, None, "asked for")]
+        return [Candidate(fitting[0], requirements.memory_of(fitting[0], count, dim), None, None, "asked for")]
     most_codes = max((spec.pq_m for spec in fitting), default=0)
     fitting = [spec for spec in fitting if spec.pq_m in (0, most_codes)]
     sizes = [len(sample)] if count <= len(sample) else [min(FIRST_SAMPLE, len(sample) // 2), len(sample)]
@@ -91,7 +116,7 @@ def choose(
                 continue
             speeds[spec].append((size, tuned))
             say(f"{spec.kind} on {size} rows: {tuned.per_second:.0f} queries/s at recall {tuned.recall:.3f}")
-    usable = [_expected(spec, count, dim, found) for spec, found in speeds.items() if len(found) == len(sizes)]
+    usable = [_expected(spec, count, dim, found, requirements) for spec, found in speeds.items() if len(found) == len(sizes)]
     return sorted(usable, key=lambda trial: -(trial.per_second or 0)) + trials
 
 
@@ -137,7 +162,9 @@ def _same(spec: IndexSpec, size: int, dim: int) -> IndexSpec:
     return IndexSpec(spec.kind, lists, spec.pq_m, spec.hnsw_m)
 
 
-def _expected(spec: IndexSpec, count: int, dim: int, found: list[tuple[int, Tuned]]) -> Candidate:
+def _expected(
+    spec: IndexSpec, count: int, dim: int, found: list[tuple[int, Tuned]], requirements: IndexRequirements
+) -> Candidate:
     size, tuned = found[-1]
     rate, why = tuned.per_second, f"{tuned.per_second:.0f} queries/s on {size} rows"
     if len(found) > 1:
@@ -145,4 +172,4 @@ def _expected(spec: IndexSpec, count: int, dim: int, found: list[tuple[int, Tune
         power = math.log(tuned.per_second / first.per_second) / math.log(size / first_size)
         rate *= (count / size) ** min(max(power, -1.1), 0)
         why += f", {first.per_second:.0f} on {first_size}: {rate:.0f} are expected of {count}"
-    return Candidate(spec, spec.memory(count, dim), tuned.recall, rate, why)
+    return Candidate(spec, requirements.memory_of(spec, count, dim), tuned.recall, rate, why)

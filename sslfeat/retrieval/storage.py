@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
+import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from sslfeat.errors import RetrievalError
+from sslfeat.numerics.arrays import IntArray
 from sslfeat.retrieval.faiss_io import read_faiss
 from sslfeat.retrieval.metadata import IDS as IDS
 from sslfeat.retrieval.metadata import META as META
 from sslfeat.retrieval.metadata import VECTORS as VECTORS
 from sslfeat.retrieval.metadata import IndexMetadata, Stored
 from sslfeat.retrieval.rows import Ids
+from sslfeat.retrieval.shards import Shards
 from sslfeat.storage import atomic, staged
 from sslfeat.system.cores import available_cores
+from sslfeat.system.near import near_path
 
 FILES = (VECTORS, IDS, META)
+PARTS = {  # what FAISS's index of each kind is made of
+    "flat": ["IndexFlat"],
+    "ivf": ["IndexIVFFlat"],
+    "hnsw": ["IndexHNSWFlat", "IndexFlat"],
+    "hnswsq": ["IndexRefineFlat", "IndexIDMap", "IndexHNSWSQ", "IndexScalarQuantizer", "IndexFlat"],
+    "ivfpq": ["IndexRefineFlat", "IndexIVFPQFastScan", "IndexFlat"],
+}
+OWN_SHARD = re.compile(r"index-\d{5,}\.faiss")
 FEATURES = "features"  # where images that are indexed straight away leave their embeddings
 PIECE = 32 << 20
 VERIFIED, LARGE, SETTLED = ".verified", 64 << 20, 2_000_000_000  # ending; bytes; ns
@@ -41,14 +55,21 @@ class IndexContents:
 
     def files(self, folder: Path) -> Iterator[Path]:
         """Vectors, ids, ``index.json``."""
-        yield from (path for name in FILES if (path := folder / name).exists())
+        yield from sorted(path for path in folder.glob("index*.faiss") if is_own(path.name))
+        yield from (path for name in (IDS, META) if (path := folder / name).exists())
 
     def kept(self, new: Path) -> Callable[[str], bool]:
-        """All of them."""
-        return lambda name: True
+        """Those that the new ``index.json`` names."""
+        named = IndexMetadata.parse((new / META).read_bytes(), str(new / META), RetrievalError, "build the index again").files
+        return lambda name: name in named or name == META
 
 
 CONTENTS = IndexContents()
+
+
+def is_own(name: str) -> bool:
+    """Whether an index's folder has a file of this name."""
+    return name in FILES or bool(OWN_SHARD.fullmatch(name))
 
 
 @contextlib.contextmanager
@@ -69,7 +90,7 @@ def update(folder: Path) -> Iterator[Path]:
 def commit_update(folder: Path, metadata: IndexMetadata) -> None:
     """Make what ``.update`` holds the index; a file that is not there stays. The files' hashes are taken here."""
     work = folder / staged.UPDATE
-    new = {name: hashes(work / name) for name in (VECTORS, IDS) if (work / name).exists()}
+    new = {path.name: hashes(path) for path in CONTENTS.files(work)}
     atomic.write_atomic(work / META, replace(metadata, files={**metadata.files, **new}).to_json())
     for path in work.iterdir():
         _sync(path)
@@ -88,11 +109,23 @@ def read_metadata(folder: Path) -> IndexMetadata:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RetrievalError(f"{folder} is not an index: {META} cannot be read ({error.strerror})") from error
+        raise RetrievalError(*why_none(folder, error)) from error
     metadata = IndexMetadata.parse(data, str(path), RetrievalError, "build the index again")
     if not metadata.files:
         raise RetrievalError(f"{path}: files are none")
     return metadata
+
+
+def why_none(folder: Path, error: OSError) -> tuple[str, str]:
+    """Why ``folder``, whose ``index.json`` cannot be read, is no index, and the cure (or "")."""
+    from sslfeat.features.metadata import RUN_NAME
+
+    if not os.path.lexists(folder):
+        return f"{folder} does not exist", near_path(folder)
+    if (folder / RUN_NAME).is_file():
+        line = shlex.join(["sslfeat", "index", str(folder), "--out", "index"])
+        return f"{folder} is a features folder, not an index", f"run {line}"
+    return f"{folder} is not an index: {META} cannot be read ({error.strerror})", ""
 
 
 def verify_file(folder: Path, name: str, metadata: IndexMetadata, fresh: bool = False) -> Path:
@@ -124,15 +157,17 @@ def verify_file(folder: Path, name: str, metadata: IndexMetadata, fresh: bool = 
 
 def open_vectors(folder: Path, metadata: IndexMetadata) -> Any:
     """The verified FAISS index; its exact vectors stay in the file until they are needed. Raises RetrievalError."""
-    path = verify_file(folder, VECTORS, metadata)
-    try:
-        index = read_faiss(path)
-    except RuntimeError as error:
-        raise RetrievalError(f"{path} is refused by FAISS: {str(error).splitlines()[0][:200]}") from error
+    parts = []
+    for path in [verify_file(folder, name, metadata) for name in metadata.vector_files]:
+        try:
+            parts.append(read_faiss(path))
+        except RuntimeError as error:
+            raise RetrievalError(f"{path} is refused by FAISS: {str(error).splitlines()[0][:200]}") from error
+        if fault := _misfit(parts[-1], metadata):
+            raise RetrievalError(f"{path} is not what {META} says: {fault}; build the index again")
+    index = parts[0] if len(parts) == 1 else Shards(parts)
     if (index.ntotal, index.d) != (metadata.rows, metadata.dim):
-        raise RetrievalError(f"{path} holds {index.ntotal} x {index.d}, recorded were {metadata.rows} x {metadata.dim}")
-    if fault := _misfit(index, metadata):
-        raise RetrievalError(f"{path} is not what {META} says: {fault}; build the index again")
+        raise RetrievalError(f"{folder} holds {index.ntotal} x {index.d}, recorded were {metadata.rows} x {metadata.dim}")
     return index
 
 
@@ -140,23 +175,31 @@ def _misfit(index: Any, metadata: IndexMetadata) -> str | None:
     """What of FAISS's index is not as the spec has it: what is called upon later must be there."""
     import faiss
 
-    kind = metadata.spec.kind
     metric = faiss.METRIC_L2 if metadata.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    names = {"flat": "IndexFlat", "ivf": "IndexIVFFlat", "hnsw": "IndexHNSWFlat", "ivfpq": "IndexRefineFlat"}
-    parts = [(index, names[kind])]
-    if isinstance(index, faiss.IndexHNSW):
-        parts.append((faiss.downcast_index(index.storage), "IndexFlat"))
-    elif isinstance(index, faiss.IndexRefine):
-        base = faiss.downcast_index(index.base_index)
-        parts += [(base, "IndexIVFPQFastScan"), (faiss.downcast_index(index.refine_index), "IndexFlat")]
-    for part, name in parts:
+    for part, name in itertools.zip_longest(_parts(index), PARTS[metadata.spec.kind]):
         if type(part).__name__.removesuffix("IP").removesuffix("L2") != name:
             return f"a {type(part).__name__} is where a {name} belongs"
-        if (part.ntotal, part.d, part.metric_type) != (metadata.rows, metadata.dim, metric):
+        if (part.ntotal, part.d, part.metric_type) != (index.ntotal, metadata.dim, metric):
             return f"its {name} holds {part.ntotal} x {part.d}, metric {part.metric_type}"
         if "IVF" in name and part.nlist != metadata.spec.nlist:
             return f"it has {part.nlist} lists, not {metadata.spec.nlist}"
+        if name == "IndexIDMap" and not _numbers_rows(faiss.vector_to_array(part.id_map), index.ntotal):
+            return "its numbers are not those of rows"
     return None
+
+
+def _parts(index: Any) -> Iterator[Any]:
+    """FAISS's index and the indexes inside it, of lists but the one with the lists themselves."""
+    import faiss
+
+    yield index
+    for name in ("base_index", "index", "storage", "refine_index"):
+        if hasattr(index, name):
+            yield from _parts(faiss.downcast_index(getattr(index, name)))
+
+
+def _numbers_rows(numbers: IntArray, count: int) -> bool:
+    return len(numbers) == count and numbers.min(initial=0) >= 0 and numbers.max(initial=0) < count
 
 
 class OpenedIndex:

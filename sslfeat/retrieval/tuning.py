@@ -19,7 +19,8 @@ import numpy as np
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.faiss_builder import Found, nearest
 from sslfeat.retrieval.ground_truth import K, Truth
-from sslfeat.retrieval.index_types import IndexSpec, Settings, one_thread, whole
+from sslfeat.retrieval.index_types import IndexSpec, Settings, one_thread
+from sslfeat.retrieval.shards import whole
 
 WORKLOADS = ("batch", "single")
 DEPTHS = (K, 30, 100, 300, 1000)

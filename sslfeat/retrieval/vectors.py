@@ -17,6 +17,7 @@ from sslfeat.inference.model_card import Identity
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.similarity import LONGEST, unit
 from sslfeat.storage.arrow import numbers, strings
+from sslfeat.storage.mirror import name_of
 
 METRICS = ("cosine", "ip", "l2")
 BLOCK = 65_536  # rows handled at once
@@ -54,7 +55,7 @@ class FolderVectors:
 
     def __init__(self, folder: str | Path, encoder_path: str | None = None) -> None:
         self.features = FeaturesFolder(folder)
-        self.count, self.dim, self.origin = self.features.rows(), self.features.dim, str(folder)
+        self.count, self.dim, self.origin = self.features.rows(), self.features.dim, name_of(Path(folder))
         run = self.features.run
         self.encoder: Maker | None = Maker(run.encoder.card.name, run.encoder.fingerprint, run.precision["ran"], encoder_path)
 
@@ -111,7 +112,7 @@ def blocks(vectors: Vectors, metric: str) -> Iterator[tuple[pa.Table, FloatArray
     tables: list[pa.Table] = []
     rows: list[FloatArray] = []
     for part in vectors.parts():
-        tables.append(part.columns.select(COLUMNS))
+        tables.append(part.columns.select([*COLUMNS, *describing(part.columns)]))
         rows.append(part.embeddings)
         if sum(map(len, rows)) >= BLOCK:
             yield _joined(tables, rows, metric)
@@ -120,8 +121,26 @@ def blocks(vectors: Vectors, metric: str) -> Iterator[tuple[pa.Table, FloatArray
         yield _joined(tables, rows, metric)
 
 
+def describing(columns: pa.Table) -> list[str]:
+    """The names of the columns of text beyond COLUMNS: what lists and containers say of the images."""
+    kinds = zip(columns.schema.names, columns.schema.types, strict=True)
+    return [name for name, kind in kinds if name not in COLUMNS and kind == pa.string()]
+
+
+def metadata_of(columns: pa.Table) -> list[dict[str, str]]:
+    """What these say of each row, by name; what is null is left out."""
+    names = sorted(describing(columns))
+    values = zip(*(columns[name].to_pylist() for name in names), strict=True) if names else iter([()] * len(columns))
+    return [{name: text for name, text in zip(names, row, strict=True) if text is not None} for row in values]
+
+
+def joined_rows(tables: Sequence[pa.Table]) -> pa.Table:
+    """Rows one after the other; null where a table lacks another's column."""
+    return pa.concat_tables(tables, promote_options="default")
+
+
 def _joined(tables: list[pa.Table], rows: list[FloatArray], metric: str) -> tuple[pa.Table, FloatArray]:
-    columns = pa.concat_tables(tables)
+    columns = joined_rows(tables)
     joined = np.concatenate(rows) if len(rows) > 1 else rows[0]
     bad = np.flatnonzero(~np.isfinite(joined).all(1))
     if bad.size:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from sslfeat.errors import SslfeatError
 from sslfeat.numerics.arrays import FloatArray
-from sslfeat.retrieval.filters import allowed
+from sslfeat.retrieval.filters import Filter
 from sslfeat.serving.answers import Refusal
 from sslfeat.serving.bodies import Base64, StrictModel
 from sslfeat.serving.collection import Generation
@@ -69,7 +69,7 @@ class Wanted:
     def check(self, generation: Generation) -> None:
         """Raise Refusal, 422, for conditions that cannot be read, before anything is embedded."""
         try:
-            allowed(generation.index.columns.slice(0, 0), self.where)
+            Filter(self.where).met(generation.index.columns.slice(0, 0))
         except SslfeatError as error:
             raise Refusal(422, str(error).removeprefix("--"), "see /docs") from error
 

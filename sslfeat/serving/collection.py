@@ -17,6 +17,8 @@ from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.index import Index
 from sslfeat.retrieval.metadata import META
 from sslfeat.retrieval.query_encoder import check_encoder
+from sslfeat.retrieval.storage import why_none
+from sslfeat.retrieval.vectors import metadata_of
 from sslfeat.serving.answers import Refusal
 from sslfeat.serving.points import Drawn, map_json
 from sslfeat.system.cores import available_cores
@@ -76,9 +78,16 @@ class Generation:
         Raises InputError for a condition that cannot be read, or a vector that does not fit.
         """
         found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
-        pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
+        pairs = [(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True) if row >= 0]
         return [
-            {"id": row, "path": self.paths[row], "score": score, "label": self.labels[row]} for row, score in pairs if row >= 0
+            {
+                "id": row,
+                "path": self.paths[row],
+                "score": score,
+                "label": self.labels[row],
+                "metadata": metadata_of(self.index.columns.slice(row, 1))[0],
+            }
+            for row, score in pairs
         ]
 
     def map(self) -> bytes:
@@ -138,5 +147,5 @@ def stamp(folder: Path) -> tuple[int, ...]:
     try:
         status = (folder / META).stat()
     except OSError as error:
-        raise _Unreadable(f"{folder} is not an index: {META} cannot be read ({error.strerror})") from error
+        raise _Unreadable(*why_none(folder, error)) from error
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -106,11 +106,11 @@ EMBEDDINGS = {
 HITS = {
     "type": "object",
     "required": ["hits"],
-    "properties": {"hits": {"type": "array", "items": listed("id", "path", "score", "label")}},
+    "properties": {"hits": {"type": "array", "items": listed("id", "path", "score", "label", "metadata")}},
 }
 ASKED = [
     parameter("top", {"type": "integer", "minimum": 1, "default": 24}, "hits"),
-    parameter("where", {"type": "array", "items": {"type": "string"}}, "label=TEXT or path~GLOB; != and !~ for not"),
+    parameter("where", {"type": "array", "items": {"type": "string"}}, "label=TEXT, path~GLOB, FIELD>=NUMBER; != and !~: not"),
     parameter("min_score", {"type": "number"}, "only hits of at least this score"),
 ]
 

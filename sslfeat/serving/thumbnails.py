@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import io
-import os
 import queue
 import threading
 from collections import OrderedDict
@@ -15,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from sslfeat.data.dataset import possible_paths
 from sslfeat.data.decode import Decoded
 from sslfeat.data.decode_worker import Limits
+from sslfeat.data.read import find_image
 from sslfeat.data.results import Failed
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
-from sslfeat.data.transforms import FIT, Decoding, Preprocess, fitted
+from sslfeat.data.transforms import FIT, REDUCED, Decoding, Preprocess, fitted
 from sslfeat.serving.answers import Refusal
 
 SIDES = (256, 1024)  # at which decoders work; other sizes are made from the next larger
@@ -28,7 +27,7 @@ SMALLEST, LARGEST = 16, SIDES[-1]
 QUALITY = 85
 CACHE_BYTES = 64 << 20
 WORKERS, MOST_WAITING = 2, 256
-FAST = Decoding("fast")
+SMALL = Decoding(REDUCED)
 
 
 class ThumbnailCache:
@@ -65,7 +64,7 @@ class ThumbnailMaker:
         for side in SIDES:
             self._decoders[side] = queue.SimpleQueue()
             for _ in range(WORKERS):
-                decoder = SubprocessDecoder(Preprocess(side, side, "bilinear", crop=FIT), FAST, limits)
+                decoder = SubprocessDecoder(Preprocess(side, side, "bilinear", crop=FIT), SMALL, limits)
                 self._made.append(decoder)
                 self._decoders[side].put(decoder)
         self._cache = ThumbnailCache()
@@ -99,7 +98,7 @@ class ThumbnailMaker:
             decoder.close()
 
     def _make(self, name: str, sha256: str | None, size: int) -> bytes:
-        path = next(filter(os.path.lexists, possible_paths(name)), os.fsencode(name))
+        path = find_image(name)
         side = next(side for side in SIDES if side >= size)
         decoder = self._decoders[side].get()
         try:

@@ -1,4 +1,4 @@
-"""Files that survive a crash: written whole or not at all, hashed, and guarded by one lock a folder."""
+"""Files that survive a crash: written whole or not at all, hashed, and guarded by one lock a folder, which some may share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from sslfeat.errors import SslfeatError
 
 LOCK_NAME = ".lock"
 TEMPORARY_SUFFIX = ".sslfeat.tmp"  # nobody else's, for what is left over is deleted
+PATIENCE, PAUSE = 60.0, 0.1  # seconds to wait for a lock that may be shared, and between two attempts
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")  # two who write the same file have two
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -30,7 +33,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # as when the disk is full
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            error.filename = str(path.parent)
+        elif isinstance(error, OSError) and error.filename is None:  # as when the disk is full
             error.filename = str(path)
         raise
     sync_folder(path.parent)
@@ -97,10 +102,61 @@ def exclusive(folder: Path, error: type[SslfeatError]) -> Iterator[None]:
         lock = FileLock(folder / LOCK_NAME, timeout=0)
         lock.acquire()
     except Timeout:
-        raise error(f"{folder} is being written by another process: wait for it, or choose another --out") from None
+        raise _busy(folder, error) from None
     except OSError as cause:
         raise error(f"cannot write to {folder}: {cause.strerror or cause}") from cause
     try:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def shared(folder: Path, error: type[SslfeatError], prepare: Callable[[], None], patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the folder's lock together with others who share it, while nobody has it ``exclusive``.
+
+    The first of them calls ``prepare`` while it has the lock alone, and the last to leave removes what killed ones left over.
+    Raises ``error`` if another process keeps the lock to itself for ``patience`` seconds.
+    """
+    if os.name == "nt":
+        raise error("Windows has no locks that processes share: write with one process there")
+    try:
+        _make_folders(folder)
+        lock = (folder / LOCK_NAME).open("a+b")
+    except OSError as cause:
+        raise error(f"cannot write to {folder}: {cause.strerror or cause}") from cause
+    with lock:
+        deadline = time.monotonic() + patience
+        while not _joined(lock.fileno(), prepare):
+            if time.monotonic() > deadline:
+                raise _busy(folder, error)
+            time.sleep(PAUSE)
+        try:
+            yield
+        finally:
+            if _locked(lock.fileno(), alone=True):
+                remove_temporaries(folder)
+
+
+def _joined(lock: int, prepare: Callable[[], None]) -> bool:
+    if _locked(lock, alone=True):
+        prepare()
+    return _locked(lock, alone=False)  # not for sure even after the other: flock gives one up before it takes the other
+
+
+def _locked(lock: int, alone: bool) -> bool:
+    """Whether the lock on this descriptor could be had, or changed, at once. It is the one that FileLock takes on POSIX."""
+    import fcntl
+
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a file system that has no locks
+        error.filename = f"the lock {LOCK_NAME}"
+        raise
+    return True
+
+
+def _busy(folder: Path, error: type[SslfeatError]) -> SslfeatError:
+    return error(f"{folder} is being written by another process: wait for it, or choose another --out")

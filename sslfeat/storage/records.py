@@ -69,6 +69,8 @@ def signed_bytes(fields: dict[str, Any]) -> bytes:
 class SignedRecord:
     """A record with a field ``format``, kept with its own hash."""
 
+    EARLIER: typing.ClassVar[tuple[int, ...]] = ()  # formats that are read as well: all that they lack has a default
+
     def to_json(self) -> bytes:
         """The bytes of its file."""
         return signed_bytes(dataclasses.asdict(self))
@@ -84,11 +86,11 @@ class SignedRecord:
         if not isinstance(fields, dict):
             raise error(f"{where} is damaged: {remedy} with --overwrite")
         known = next(field.default for field in dataclasses.fields(cls) if field.name == "format")
-        if (found := fields.get("format")) != known:
+        if (found := fields.get("format")) not in (known, *cls.EARLIER):
             raise error(f"{where} has format {_show(found)}; this sslfeat reads {known}: {remedy}")
         if fields.pop(CHECK, None) != _hash(fields):
             raise error(f"{where} was altered: {remedy} with --overwrite")
-        return build_record(cls, fields, where, error)
+        return build_record(cls, {**fields, "format": known}, where, error)
 
 
 def _hash(fields: dict[str, Any]) -> str | None:

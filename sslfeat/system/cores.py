@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
+import platform
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -41,6 +43,18 @@ def available_memory() -> int:
         with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
             free = min(free, int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text()))
     return max(free, 0)
+
+
+@functools.cache
+def processor() -> str:
+    """The model of this machine's processor, as the system names it; at least its architecture."""
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # of the first core
+    model = facts.get("model name") or " ".join(facts.get(f"CPU {part}", "") for part in ("implementer", "part", "variant"))
+    return " ".join(model.split()) or platform.machine()
 
 
 def one_thread_each() -> None:

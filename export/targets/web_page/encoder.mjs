@@ -23,12 +23,13 @@ export async function embed(session, rgba, width, height) {
   return embedding.data;
 }
 
-// Pixels of an image file (Blob), upright, at its own size; larger ones than `most` px a side are shrunk first.
+// Pixels of an image file (Blob), upright, at its own size, its color profile converted to sRGB by the browser, as sslfeat embed
+// does; larger ones than `most` px a side are shrunk first.
 export async function pixels(blob, most = 4096) {
-  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "default", premultiplyAlpha: "none" });
   const scale = Math.min(1, most / Math.max(bitmap.width, bitmap.height));
   const width = Math.round(bitmap.width * scale), height = Math.round(bitmap.height * scale);
-  const pen = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const pen = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
   pen.drawImage(bitmap, 0, 0, width, height);
   return { rgba: pen.getImageData(0, 0, width, height).data, width, height };
 }

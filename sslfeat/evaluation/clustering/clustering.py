@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,8 +18,11 @@ from sslfeat.numerics.similarity import unit
 
 METHODS = ("kmeans", "hdbscan", "agglomerative")
 NOISE = -1
+MOST_NOISE = 0.5  # share of images in no cluster beyond which the others' silhouette says little of the whole
 LARGEST = 15_000  # rows that HDBSCAN and agglomerative clustering look at: memory and time are quadratic
 BLOCK = 16_384
+Step = Callable[[float, str], None]
+A_SILHOUETTE = 20  # clusters more that one silhouette costs, in time
 TRIED = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
 
 
@@ -56,8 +59,9 @@ class Clustering:
     """Each row's cluster (N,), -1 for none, and the centers (k, D); ``distances`` (N,) to the own center (NaN: none) and
     to the nearest ``other`` (N,).
 
-    Clusters are numbered by falling size. ``tried`` has the silhouette of each k where k was sought; ``sampled`` says
-    how many rows were looked at, if not all: the others went with the nearest of those.
+    Clusters are numbered by falling size. ``silhouette`` is NaN where more than half of the rows are in no cluster. ``tried``
+    has the silhouette of each k where k was sought; ``sampled`` says how many rows were looked at, if not all: the others
+    went with the nearest of those.
     """
 
     assignments: IntArray
@@ -101,9 +105,10 @@ class Clustering:
         }
 
 
-def cluster(x: FloatArray, options: ClusterOptions | None = None) -> Clustering:
-    """Cluster features (N, D). Raises FeaturesError for rows that are too few, not finite, or all alike.
+def cluster(x: FloatArray, options: ClusterOptions | None = None, step: Step = lambda share, detail: None) -> Clustering:
+    """Cluster features (N, D). ``step`` is told the share of the work that is done, where k is sought, and what it is.
 
+    Raises FeaturesError for rows that are too few, not finite, or all alike,
     MissingExtraError for hdbscan and agglomerative without scikit-learn.
     """
     options = options or ClusterOptions()
@@ -113,17 +118,19 @@ def cluster(x: FloatArray, options: ClusterOptions | None = None) -> Clustering:
     pca(x, 1)  # raises for rows that cannot be told apart
     rows = unit(x) if options.spherical else np.ascontiguousarray(x, np.float32)
     if options.method == "kmeans":
-        return _by_kmeans(rows, options)
-    return _by_density(rows, options)
+        return _by_kmeans(rows, options, step)
+    return _by_density(rows, options, step)
 
 
-def _by_kmeans(x: FloatArray, options: ClusterOptions) -> Clustering:
+def _by_kmeans(x: FloatArray, options: ClusterOptions, step: Step) -> Clustering:
     tried: dict[int, float] = {}
     k = options.k
     if k is None:
         some = np.ascontiguousarray(x[sample(len(x), 4 * SAMPLE)])
-        for number in (n for n in TRIED if n <= max(2, len(some) // 10)):
-            run = kmeans(some, number, options.restarts, options.seed, options.spherical)
+        numbers = [n for n in TRIED if n <= max(2, len(some) // 10)]
+        for place, number in enumerate(numbers):
+            step(_effort(numbers[:place]) / _effort(numbers), f"trying {number} clusters")
+            run = kmeans(some, number, options.restarts, options.seed, options.spherical, roughly=True)
             tried[number] = silhouette(some, run.assignments)
         k = max(tried, key=lambda number: np.nan_to_num(tried[number], nan=-1))
     found = kmeans(x, k, options.restarts, options.seed, options.spherical)
@@ -135,27 +142,33 @@ def _by_kmeans(x: FloatArray, options: ClusterOptions) -> Clustering:
     )  # fmt: skip
 
 
-def _by_density(x: FloatArray, options: ClusterOptions) -> Clustering:
+def _effort(numbers: Sequence[int]) -> int:
+    """Of trying so many clusters: k-means costs as many distances a row as there are centers, the silhouette the same always."""
+    return sum(A_SILHOUETTE + number for number in numbers)
+
+
+def _by_density(x: FloatArray, options: ClusterOptions, step: Step) -> Clustering:
     """HDBSCAN (Campello et al. 2013) or Ward's agglomerative clustering, on principal components."""
     with needs("probe", "scikit-learn"):
         from sklearn.cluster import HDBSCAN, AgglomerativeClustering
     reduced = pca(x, options.reduce).project(x)
     seen = np.ascontiguousarray(reduced[sample(len(x), LARGEST)])
+    step(0, f"{options.method} of {len(seen)} rows")
     if options.method == "hdbscan":
         found = HDBSCAN(min_cluster_size=min(options.min_size, len(seen)), copy=True).fit_predict(seen)
     else:
-        found = AgglomerativeClustering(n_clusters=_clusters(seen, options)).fit_predict(seen)
+        found = AgglomerativeClustering(n_clusters=_clusters(seen, options, step)).fit_predict(seen)
     assignments = np.asarray(found, np.int64)
     if len(seen) < len(x):
         assignments = assignments[assign(reduced, seen)[0]]
     return _numbered(x, assignments, sampled=len(seen) if len(seen) < len(x) else None)
 
 
-def _clusters(rows: FloatArray, options: ClusterOptions) -> int:
+def _clusters(rows: FloatArray, options: ClusterOptions, step: Step) -> int:
     """How many clusters to cut the tree into: k, or the best number for k-means of the same rows."""
     if options.k is not None:
         return options.k
-    return len(_by_kmeans(rows, ClusterOptions(restarts=options.restarts, seed=options.seed)).centers)
+    return len(_by_kmeans(rows, ClusterOptions(restarts=options.restarts, seed=options.seed), step).centers)
 
 
 def _numbered(
@@ -173,7 +186,8 @@ def _numbered(
     distances, other = _distances(x, numbers, centers)
     if inertia is None:
         inertia = float(np.square(distances[numbers >= 0], dtype=np.float64).sum())
-    return Clustering(numbers, centers, distances, other, silhouette(x, numbers), stability, inertia, tried or {}, sampled)
+    judged = silhouette(x, numbers) if (numbers == NOISE).mean() <= MOST_NOISE else float("nan")
+    return Clustering(numbers, centers, distances, other, judged, stability, inertia, tried or {}, sampled)
 
 
 def _distances(x: FloatArray, numbers: IntArray, centers: FloatArray) -> tuple[FloatArray, FloatArray]:

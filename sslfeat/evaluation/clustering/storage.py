@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from sslfeat.data.dataset import possible_paths
+from sslfeat.data.read import exists, find_image, read_image
 from sslfeat.errors import FeaturesError, InputError
 from sslfeat.evaluation.clustering.clustering import NOISE, Clustering
 from sslfeat.storage import atomic
@@ -79,6 +79,7 @@ def clusters_by_path(file: Path) -> dict[str, str]:
 def link(folder: Path, found: Clustering, paths: Sequence[str]) -> list[str]:
     """A folder a cluster, of links to its images; returns the images that are not there. ``folder`` must be new.
 
+    Those in containers and remote stores are copied.
     Raises InputError if it exists.
     """
     try:
@@ -91,13 +92,17 @@ def link(folder: Path, found: Clustering, paths: Sequence[str]) -> list[str]:
         place.mkdir()
         taken: set[bytes] = set()
         for row in np.flatnonzero(found.assignments == number).tolist():
-            target = next(filter(os.path.lexists, possible_paths(paths[row])), None)
-            if target is None:
+            target = find_image(paths[row])
+            if not exists(target):
                 missing.append(paths[row])
                 continue
             name = os.path.basename(target)
             if name in taken:  # two folders may hold images of one name
                 name = b"%d-%s" % (row, name)
             taken.add(name)
-            os.symlink(os.path.abspath(target), os.path.join(os.fsencode(place), name))
+            link_name = os.path.join(os.fsencode(place), name)
+            if os.path.lexists(target):
+                os.symlink(os.path.abspath(target), link_name)
+            else:  # in a container or a remote store, to which no link leads
+                Path(os.fsdecode(link_name)).write_bytes(read_image(target))
     return missing

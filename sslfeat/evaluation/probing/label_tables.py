@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from sslfeat.data.dataset import ENDINGS
+from sslfeat.data.lists import not_utf8
+from sslfeat.data.names import ENDINGS
 from sslfeat.errors import InputError
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "name")
@@ -85,10 +86,7 @@ def _decoded(file: Path, data: bytes) -> str:
         text = data.decode(sort)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{file} is not UTF-8 (line {line}): save it as 'CSV UTF-8', or convert it, as by "
-            f"'iconv -f WINDOWS-1252 -t UTF-8 {file.name} > utf8.csv' if it is from a Western European Windows"
-        ) from error
+        raise InputError(not_utf8(str(file), f"line {line}")) from error
     if "\0" in text:
         raise InputError(f"{file} holds NUL characters: save it as 'CSV UTF-8' (UTF-16 is read if it has its mark, a BOM)")
     return text

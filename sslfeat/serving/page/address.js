@@ -1,5 +1,5 @@
 // What is looked at, in the address after #, so that it can be linked to and gone back to.
-const KEPT = { like: "", label: "", path: "", min: "", top: "24", image: "" };
+const KEPT = { like: "", label: "", path: "", where: "", min: "", top: "24", image: "" };
 
 export function read() {
   const found = new URLSearchParams(location.hash.slice(1));

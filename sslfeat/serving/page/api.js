@@ -34,7 +34,7 @@ export async function predict(blob, signal) {
   return predictions[0].labels || [];
 }
 
-// ``asked`` is {id} or {blob}; ``wanted`` {label, path, min, top}
+// ``asked`` is {id} or {blob}; ``wanted`` {label, path, where, min, top}
 export async function search(asked, wanted, signal) {
   const where = conditions(wanted), score = wanted.min === "" ? {} : { min_score: Number(wanted.min) };
   if (asked.blob) {
@@ -45,8 +45,9 @@ export async function search(asked, wanted, signal) {
   return (await ask("/v1/search", posted({ id: asked.id, top: Number(wanted.top), where, ...score }, signal))).hits;
 }
 
-// A file name without wildcards is looked for anywhere in the path.
-function conditions({ label, path }) {
+// A file name without wildcards is looked for anywhere in the path; conditions on other fields are divided by semicolons.
+function conditions({ label, path, where }) {
   const glob = path && (/[*?[]/.test(path) ? path : `*${path}*`);
-  return [label && `label=${label}`, glob && `path~${glob}`].filter(Boolean);
+  const others = (where || "").split(";").map((text) => text.trim());
+  return [label && `label=${label}`, glob && `path~${glob}`, ...others].filter(Boolean);
 }

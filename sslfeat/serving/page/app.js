@@ -31,7 +31,8 @@ function beside(figure) {
     likeId(id);
   });
   link.href = addressOf({ image: id });
-  return [like, link];
+  const facts = Object.entries(JSON.parse(figure.dataset.facts ?? "{}")).map(([name, text]) => `${name}: ${text}`).join(" · ");
+  return [...(facts ? [make("p", "soft facts", facts)] : []), like, link];
 }
 
 function say(text) {
@@ -75,7 +76,7 @@ async function apply(fresh) {
 }
 
 function fill() {
-  for (const name of ["label", "path", "top"]) filters.elements[name].value = wanted[name];
+  for (const name of ["label", "path", "where", "top"]) filters.elements[name].value = wanted[name];
   filters.elements.min.value = wanted.min === "" ? filters.elements.min.min : wanted.min;
   filters.querySelector("output").textContent = wanted.min === "" ? "any" : Number(wanted.min).toFixed(2);
 }
@@ -164,8 +165,9 @@ async function openLinked() {
 function listen() {
   filters.addEventListener("submit", (event) => event.preventDefault());
   filters.addEventListener("input", () => {
-    const { label, path, min, top } = filters.elements;
-    wanted = { ...wanted, label: label.value, path: path.value, top: top.value, min: min.value === min.min ? "" : min.value };
+    const { label, path, where, min, top } = filters.elements;
+    const least = min.value === min.min ? "" : min.value;
+    wanted = { ...wanted, label: label.value, path: path.value, where: where.value, top: top.value, min: least };
     write(wanted, false, history.state?.upload);
     fill();
     clearTimeout(waiting);
@@ -191,6 +193,11 @@ function introduce() {
   part("about").title = `fingerprint ${encoder.fingerprint}; license: ${encoder.license}`;
   part("or-below").hidden = !index;
   document.title = index ? `${index.name} · sslfeat` : "sslfeat";
+  const usual = ["path", "sha256", "width", "height", "label"];
+  const facts = (index?.columns ?? []).filter((name) => !usual.includes(name));
+  part("facts").hidden = !facts.length;
+  filters.elements.where.placeholder = `${facts[0]}=...`;
+  filters.elements.where.title = `conditions, such as ${facts[0]}=TEXT, ~GLOB or <NUMBER, divided by ; on ${facts.join(", ")}`;
   const labels = Object.entries(index?.labels ?? {});
   part("labels").hidden = !labels.length;
   filters.elements.label.append(...labels.map(([name, count]) => new Option(`${name} (${count})`, name)));

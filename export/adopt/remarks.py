@@ -1,0 +1,48 @@
+"""What a user should know of an adopted encoder: what was assumed, and whether its output looks like class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from sslfeat.export.adopt.foreign_model import AdoptRequest
+from sslfeat.inference.onnx_model import EncoderFile
+
+SCORES = ("Softmax", "LogSoftmax", "Sigmoid")
+SCORE_NAMES = ("logit", "prob", "score", "class")
+FEW = 64  # numbers: embeddings are rarely shorter
+CLASSES = (100, 200, 365, 1000, 11821, 21841, 21843)  # of CIFAR-100, Tiny ImageNet, Places365 and ImageNet's editions
+
+
+def remarks(file: EncoderFile, request: AdoptRequest, assumed: Sequence[str]) -> list[str]:
+    """Sentences about an adopted ``file``; ``assumed`` of the request's ``mean`` and ``std`` are defaults."""
+    graph = onnx.load_model_from_string(file.data).graph
+    found = []
+    if assumed and any(tensor.name == "factor" for tensor in graph.initializer):  # ours: it normalizes
+        values = " and ".join(f"{name} {','.join(f'{value:g}' for value in getattr(request, name))}" for name in assumed)
+        options = " and ".join(f"--{name}" for name in assumed)
+        found.append(
+            f"images are normalized with ImageNet's {values}, an assumption: give {options} if it is wrong "
+            "(--mean 0,0,0 --std 1,1,1 for a network that normalizes by itself)"
+        )
+    if why := _like_scores(graph, file.card.layer, file.card.dim):
+        found.append(
+            f"{why}: this looks like class scores (logits), not an embedding. Choose another --output, or export the network "
+            "without its last layer (timm: num_classes=0; torchvision: model.fc = torch.nn.Identity())"
+        )
+    return found
+
+
+def _like_scores(graph: onnx.GraphProto, layer: str, dim: int) -> str:
+    """Why the embedding may be class scores; nothing where it does not look like it."""
+    makers = {name: node for node in graph.node for name in node.output}
+    last = makers[graph.output[0].name]
+    while last.op_type in ("Identity", "Cast", "Transpose", "GlobalAveragePool", "Flatten") and last.input[0] in makers:
+        last = makers[last.input[0]]
+    if last.op_type in SCORES:
+        return f"its output is made by {last.op_type}"
+    if any(part in layer.lower() for part in SCORE_NAMES):
+        return f"its output is called {layer!r}"
+    linear = last.op_type in ("Gemm", "MatMul", "Add")
+    return f"its output has {dim} numbers" if linear and (dim < FEW or dim in CLASSES) else ""

@@ -1,0 +1,86 @@
+"""What a folder carries to the device: a sample with its embedding, programs that run it, and a README that says the rest.
+
+All are templates in ``snippets/``; that of a program, one a target and language, becomes ``check`` with its own suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sslfeat.data.synthetic import draw
+from sslfeat.data.transforms import BORDER, CENTER, Preprocess, resize_crop
+from sslfeat.export.targets.base import INT8, Target
+from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.inference.model_card import Card
+from sslfeat.inference.onnx_model import EncoderFile
+
+README, PIXELS, EMBEDDING = "README.md", "golden.rgb", "golden.f32"
+SNIPPETS, COMPARE = Path(__file__).parent / "snippets", "compare.py.in"
+LEAST_8_BITS = 0.99  # cosine of a drawn image, which suffers more from 8 bits than photographs do
+
+
+def write_device_files(target: Target, file: EncoderFile, out: Path, gates: list[str]) -> None:
+    """Add them to the folder ``out`` of an artifact; ``gates`` are its verdicts, as text.
+
+    The sample is drawn, so it shows nobody's image: uint8 (H, W, 3) by rows, and what the encoder file makes of it, little-endian
+    float32 (D,).
+    """
+    whole = draw("circles", np.random.default_rng(0))
+    small = resize_crop(whole, file.card.preprocess)
+    given = whole if target.device.any_size else small
+    embedding = OnnxRuntimeBackend(file.data, "cpu", 1).run(np.asarray(small)[None])[0]
+    (out / PIXELS).write_bytes(given.tobytes())
+    (out / EMBEDDING).write_bytes(embedding.astype("<f4").tobytes())
+    facts = _facts(target, file.card, given.size, gates)
+    for name in target.device.programs:
+        parts = [name, COMPARE] if name.endswith(".py.in") else [name]
+        text = "".join((SNIPPETS / part).read_text("utf-8") for part in parts)
+        (out / program(name)).write_text(_filled(text, facts), encoding="utf-8")
+    (out / README).write_text(_filled((SNIPPETS / f"{README}.in").read_text("utf-8"), facts), encoding="utf-8")
+
+
+def program(template: str) -> str:
+    """What a template is called in the folder."""
+    return f"check.{template.split('.')[1]}"
+
+
+def _facts(target: Target, card: Card, sides: tuple[int, int], gates: list[str]) -> dict[str, str]:
+    """What the templates name; ``sides`` of the sample, px."""
+    of_encoder = {"size": str(card.preprocess.size), "dim": str(card.dim)}
+    return {
+        **of_encoder,
+        "name": card.name,
+        "target": target.name,
+        "about": target.about,
+        "main": target.main,
+        "width": str(sides[0]),
+        "height": str(sides[1]),
+        "takes": _filled(target.device.takes, of_encoder),
+        "gives": _filled(target.device.gives, of_encoder),
+        "first": "" if target.device.any_size else f"\n- **First** {_rule(card.preprocess)}.",
+        "programs": ", ".join(f"`{program(name)}`" for name in target.device.programs),
+        "least": str(LEAST_8_BITS if target.gate == INT8 else target.gate.cosine),
+        "gates": "\n".join(f"- {gate}" for gate in gates) or f"Not compared: {target.unrun}.",
+        "license": card.license,
+        "data": card.training_data.name,
+        "data_license": card.training_data.license,
+    }
+
+
+def _filled(text: str, facts: Mapping[str, str]) -> str:
+    for name, value in facts.items():
+        text = text.replace("{{" + name + "}}", value)
+    return text
+
+
+def _rule(prep: Preprocess) -> str:
+    """How an image comes to the size that is taken."""
+    kept = f"keep the center, {prep.size} x {prep.size} px,\n  from `round((side - {prep.size}) / 2)` on, halves to even"
+    how = {
+        CENTER: f"resize the shorter side to {prep.resize} px, the other to `{prep.resize} * other // shorter`, and {kept}",
+        BORDER: f"resize the longer side to {prep.resize} px and {kept}, with {prep.fill} around it",
+    }.get(prep.crop, f"resize to {prep.resize} x {prep.resize} px and {kept}")
+    return f"{how}; by Pillow's {prep.filter} filter with antialiasing:\n  others give other features (`onnx-full` has it inside)"

@@ -1,0 +1,106 @@
+"""Decoded images of a training set: an array, or one of which a part is kept and the rest is decoded whenever it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sslfeat.data.decode import Content, Decoded, Preprocess, decode
+from sslfeat.data.read import Coming, Fetcher
+from sslfeat.data.transforms import CENTER, SQUASH
+from sslfeat.errors import ImageError, RemoteError, TrainingError
+from sslfeat.system.cores import available_cores
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Pixels(Protocol):
+    """uint8 (N, S, S, 3), from which images are taken by their numbers (n,), in any order and repeatedly. An array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, numbers: Numbers, /) -> npt.NDArray[np.uint8]: ...
+
+
+class Reader:
+    """Reads and decodes images by the preprocessing that serving uses, in a thread a core; fetches many remote ones at once.
+
+    ``whole``: not the centered square, but all of the image, squashed to one.
+    """
+
+    def __init__(self, image_size: int, whole: bool = False) -> None:
+        self._preprocess = Preprocess(resize=image_size, size=image_size, crop=SQUASH if whole else CENTER)
+        self._fetcher, self._threads = Fetcher(), ThreadPoolExecutor(available_cores(), "sslfeat-decode")
+
+    def read(self, paths: Sequence[bytes]) -> list[Decoded | ImageError]:
+        """What became of each. Raises RemoteError if a store cannot be reached for too long."""
+        return list(self._threads.map(self._attempt, [self._fetcher.begin(path) for path in paths]))
+
+    def close(self) -> None:
+        """Leave off, whatever is under way."""
+        self._fetcher.close()
+        self._threads.shutdown(cancel_futures=True)
+
+    def _attempt(self, source: bytes | Coming) -> Decoded | ImageError:
+        try:
+            # a store that is away is no fault of the image, as it would be inside ``decode``
+            return decode(Content(source.data.result()) if isinstance(source, Coming) else source, self._preprocess)
+        except ImageError as error:
+            return error
+
+
+class StreamedPixels:
+    """As ``Pixels``: the first K images are ``kept``, uint8 (K, S, S, 3), the others are read when they are asked for.
+
+    ``hashes`` are the sha256 of all N files, in hex: an image that is gone, or another than it was, ends the run.
+    """
+
+    def __init__(self, kept: npt.NDArray[np.uint8], paths: Sequence[bytes], hashes: Sequence[str], whole: bool = False) -> None:
+        self._kept, self._paths, self._hashes = kept, paths, hashes
+        self._reader = Reader(kept.shape[1], whole)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self._paths), *self._kept.shape[1:]
+
+    @property
+    def streamed(self) -> int:
+        """How many images are not kept."""
+        return len(self) - len(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, numbers: Numbers, /) -> npt.NDArray[np.uint8]:
+        """Raises TrainingError naming an image that cannot be read any more."""
+        pixels = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        kept = numbers < len(self._kept)
+        pixels[kept] = self._kept[numbers[kept]]
+        if not kept.all():
+            drawn, places = np.unique(numbers[~kept], return_inverse=True)
+            pixels[~kept] = self._decoded(drawn)[places]
+        return pixels
+
+    def close(self) -> None:
+        """Leave off reading."""
+        self._reader.close()
+
+    def _decoded(self, numbers: Numbers) -> npt.NDArray[np.uint8]:
+        try:
+            results = self._reader.read([self._paths[number] for number in numbers])
+        except RemoteError as error:
+            raise TrainingError(f"an image cannot be read any more, and --resume goes on when it can: {error}") from error
+        for number, result in zip(numbers, results, strict=True):
+            name = self._paths[number].decode("utf-8", "backslashreplace")
+            if isinstance(result, ImageError):
+                raise TrainingError(f"{name} could be read when the run began: {result}; bring it back and --resume goes on")
+            if result.sha256 != self._hashes[number]:
+                raise TrainingError(f"{name} is not the image that it was when the run began: bring it back and --resume goes on")
+        return np.stack([result.pixels for result in results if isinstance(result, Decoded)])

@@ -1,0 +1,115 @@
+"""Searching a vector store as an index is searched: the same conditions, scores and hits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sslfeat.errors import InputError, StoreError, UsageError
+from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.filters import Condition, NumbersRead
+from sslfeat.retrieval.hits import Hit
+from sslfeat.retrieval.query import Queries
+from sslfeat.retrieval.rows import name_of
+from sslfeat.retrieval.vectors import prepare
+from sslfeat.stores.base import Store, StoredHit
+from sslfeat.stores.opened import OpenedStore
+from sslfeat.stores.push import id_of
+from sslfeat.system.plurals import counted
+
+DEEPER = 8  # times as many hits are asked for where conditions left too few
+
+
+class SearchedStore:
+    """A store as ``query.gather`` and the command line search it (see ``query.Searched``)."""
+
+    def __init__(self, store: OpenedStore) -> None:
+        self._store = store
+        self.encoder, self.dim = store.info.encoder, store.info.dim
+        self.notes: Sequence[str] = ()
+
+    @property
+    def about(self) -> str:
+        """What was searched, in a line."""
+        made_by = self.encoder.name if self.encoder else "vectors"
+        return f"{counted(len(self), 'image')}, {self._store.info.metric}, {self._store.address}, encoder {made_by}"
+
+    def __len__(self) -> int:
+        return self._store.ask(lambda opened: opened.count())
+
+    def of_paths(self, paths: Sequence[str]) -> FloatArray:
+        """The stored vectors of images. Raises InputError for one that is not there."""
+        ids = [id_of(name_of(path)) for path in paths]
+        found = self._store.ask(lambda opened: opened.vectors(ids))
+        for name, path in zip(ids, paths, strict=True):
+            if name not in found:
+                raise InputError(f"{path} is not in {self._store.address}: images are named as when embedded")
+        return np.array([found[name] for name in ids], np.float32)
+
+    def hits(self, queries: Queries, top: int, where: Sequence[str], min_score: float | None) -> list[list[Hit]]:
+        """What was found for each query, nearest first; a query that is an image of the store does not find itself."""
+        own = [None if path is None else name_of(path) for path in queries.own]
+        vectors = prepare(queries.vectors, self._store.info.metric)
+        found = nearest(self._store, vectors, top + any(own), where)
+        return [
+            [
+                Hit(hit.path, hit.label, hit.score, -1, hit.metadata)
+                for hit in hits
+                if hit.path != path and _enough(hit.score, min_score)
+            ][:top]
+            for hits, path in zip(found, own, strict=True)
+        ]
+
+
+def _enough(score: float, least: float | None) -> bool:
+    return least is None or score >= least
+
+
+def nearest(store: OpenedStore, vectors: FloatArray, top: int, where: Sequence[str]) -> list[list[StoredHit]]:
+    """The ``top`` nearest rows of each vector that meet the conditions.
+
+    What the store cannot say is checked here, among more and more of the nearest rows until there are enough. Raises
+    StoreError if that takes more than the store gives, UsageError for such a ``top``, InputError for a condition that cannot be
+    read.
+    """
+    if top > store.deepest:
+        raise UsageError(f"--top {top} is more than {store.info.metric} search in {store.address} gives: {store.deepest}")
+    conditions = [Condition.parse(text, store.columns) for text in where]
+    native = [store.ask(partial(_native, one)) for one in conditions]
+    rest = [one for one, its in zip(conditions, native, strict=True) if its is None]
+    said = [one for one in native if one is not None]
+    read = [NumbersRead(one) for one in rest]
+    answers: dict[int, list[StoredHit]] = {}
+    depth = top if not rest else min(DEEPER * top, store.deepest)
+    while len(answers) < len(vectors):
+        pending = [number for number in range(len(vectors)) if number not in answers]
+        found = store.ask(_search(vectors[pending], depth, said))
+        for number, hits in zip(pending, found, strict=True):
+            for numbers in read:
+                numbers.add(hit.value(numbers.condition.field) for hit in hits)
+            kept = [hit for hit in hits if all(one.met([hit.value(one.field)])[0] for one in rest)]
+            if len(kept) >= top or len(hits) < depth:  # the latter: there are no more
+                answers[number] = kept[:top]
+        if len(answers) < len(vectors) and depth == store.deepest:
+            raise StoreError(
+                f"{store.address}: fewer than {top} of the nearest {depth} rows, as many as it gives, meet --where: add a "
+                "condition with '=', or use a smaller --top"
+            )
+        depth = min(DEEPER * depth, store.deepest)
+    for numbers in read:
+        numbers.note()  # an error where it could compare none
+    return [answers[number] for number in range(len(vectors))]
+
+
+def _search(vectors: FloatArray, depth: int, where: Sequence[Any]) -> Any:
+    def work(opened: Store) -> list[list[StoredHit]]:
+        return opened.search(vectors, depth, where)
+
+    return work
+
+
+def _native(condition: Condition, opened: Store) -> Any:
+    return opened.native(condition)

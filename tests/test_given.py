@@ -1,0 +1,147 @@
+"""A features folder knows what it was asked to be of: the line that brings it up to date can be pasted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+
+from sslfeat.cli.app import app
+from sslfeat.cli.places import READ, WRITTEN
+from sslfeat.errors import FeaturesError
+from sslfeat.features.given import OPTIONS, Given
+from sslfeat.features.metadata import FORMAT, RUN_NAME, read_run
+from sslfeat.storage.records import CHECK, signed_bytes
+from tests.conftest import contents
+from tests.in_process import run
+
+
+@pytest.fixture
+def home(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with some images and a table of others, with labels."""
+    monkeypatch.chdir(tmp_path)
+    images = sorted(image_folder.rglob("*.jpg"))
+    for name, few in (("my images", images[:4]), ("others", images[4:8])):
+        Path(name).mkdir()
+        for path in few:
+            shutil.copy(path, name)
+    rows = "".join(f"others/{path.name},odd\n" for path in images[4:8])
+    Path("list.csv").write_text(f"path,label\n{rows}")
+    return tmp_path
+
+
+def test_the_line_that_is_recorded_follows_the_images(home: Path, tiny: Path) -> None:
+    options = ["--encoder", str(tiny), "--part-size", "3", "--exclude", "*none*", "--exclude", "*never*", "--labels", "none"]
+    done = run("embed", "my images", "list.csv", "--out", "f", *options, "--num-workers", "1")
+    assert done.returncode == 0, done.stderr
+    given = read_run(Path("f")).given
+    assert given is not None
+    assert given.images == ("my images", "list.csv")
+    assert sorted(given.options) == sorted(options)
+    before = contents(home / "f")
+    shutil.copy(next(Path("others").iterdir()), "my images/a new one.jpg")
+    words = given.update(Path("f"))
+    assert (words[:4], words[-1]) == (["sslfeat", "embed", "my images", "list.csv"], "--update")
+    assert run(*words[1:]).returncode == 0
+    Path("my images/a new one.jpg").unlink()
+    assert run(*words[1:]).returncode == 0
+    assert contents(home / "f") == before
+
+
+def test_features_of_other_commands_know_it_too(home: Path, tiny: Path) -> None:
+    assert run("index", "my images", "--encoder", tiny, "--out", "i").returncode == 0
+    assert read_run(Path("i/features")).given == Given(("my images",), ("--encoder", str(tiny)))
+    assert run("dedupe", "my images").returncode == 0
+    assert read_run(Path("my images-features")).given == Given(("my images",))
+
+
+def test_what_cannot_be_given_again_or_may_be_secret_is_not_recorded() -> None:
+    assert Given.of(["a"], ["--encoder", "https://x.org/e.onnx"]) == Given(("a",), ("--encoder", "https://x.org/e.onnx"))
+    assert Given.of(["what? @me.jpg"]) is not None
+    for images, options in (
+        (["-"], []), (["a", "s3://b/c?sig=1"], []), (["ftp://me:pw@x/y"], []), (["a\udcff"], []),
+        (["a"], ["--encoder", "https://x/e.onnx?token=1"]),
+    ):  # fmt: skip
+        assert Given.of(images, options) is None
+
+
+def test_a_folder_of_format_3_is_read_and_gone_on_with(home: Path, tiny: Path) -> None:
+    line = ("embed", "my images", "--encoder", tiny, "--out", "f")
+    assert run(*line).returncode == 0
+    path = Path("f", RUN_NAME)
+    fields = json.loads(path.read_bytes())
+    del fields[CHECK], fields["given"]
+    path.write_bytes(signed_bytes({**fields, "format": 3}))
+    assert (read_run(Path("f")).given, read_run(Path("f")).format) == (None, FORMAT)
+    assert run("verify", "f").returncode == 0
+    assert json.loads(run(*line, "--json").stdout)["resumed"] == 4
+    (Path("f") / "part-00000.parquet").unlink()
+    assert run("repair", "f", "--encoder", tiny).returncode == 0
+    next(Path("my images").iterdir()).unlink()
+    assert json.loads(run(*line, "--update", "--json").stdout)["embedded"] == 3
+    assert read_run(Path("f")).given == Given(("my images",), ("--encoder", str(tiny)))
+    path.write_bytes(signed_bytes({**fields, "format": 2}))
+    with pytest.raises(FeaturesError, match="format 2"):
+        read_run(Path("f"))
+
+
+def test_names_of_options_and_places_are_those_of_the_commands() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    assert {name for parameter in commands["embed"].params for name in parameter.opts} >= OPTIONS
+    for command, names in (*READ.items(), *((command, (name,)) for command, name in WRITTEN.items())):
+        assert {parameter.name for parameter in commands[command].params} >= set(names), command
+
+
+def test_an_update_without_what_most_images_are_of_is_refused(home: Path, tiny: Path) -> None:
+    line = ("--encoder", str(tiny), "--out", "f")
+    assert run("embed", "my images", *line, "--labels", "none").returncode == 0
+    before = contents(home / "f")
+    refused = run("embed", "others", *line, "--update")
+    assert (refused.returncode, contents(home / "f")) == (2, before)
+    assert "4 of the 4 images of f would be removed: it is of 'my images', and 'my images' is not given now" in refused.stderr
+    words = ["embed", "my images", "others", "--out", "f", "--labels", "none", "--encoder", str(tiny), "--update"]
+    assert shlex.join(["sslfeat", *words]) in refused.stderr
+    assert "--overwrite instead of --update" in refused.stderr
+    assert run(*words).returncode == 0
+    assert run("embed", "./others/", *line, "--update").returncode == 0  # half of them
+    for path in sorted(Path("others").iterdir())[1:]:
+        path.unlink()
+    assert run("embed", Path("others").absolute(), *line, "--update").returncode == 0  # however it is written
+    assert read_run(Path("f")).inputs.count == 1
+    assert run("embed", "my images", *line, "--overwrite").returncode == 0
+
+
+def test_an_update_of_images_that_were_moved_goes_on(home: Path, tiny: Path) -> None:
+    line = ("--encoder", tiny, "--out", "f", "--labels", "none")
+    assert run("embed", "my images", *line).returncode == 0
+    Path("new/place").mkdir(parents=True)
+    for number, path in enumerate(sorted(Path("my images").iterdir())):
+        path.rename(("new/place" if number % 2 else "new") + f"/{number}.jpg")
+    done = run("embed", "new", *line, "--update", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["resumed"] == 4
+
+
+def test_metadata_that_go_with_their_list_are_missed(home: Path, tiny: Path) -> None:
+    rows = "".join(f"{path},red\n" for path in Path("others").iterdir())
+    Path("colors.csv").write_text(f"path,color\n{rows}")
+    line = ("--encoder", tiny, "--out", "f", "--labels", "none", "--update")
+    assert run("embed", "others", "colors.csv", *line).returncode == 0
+    done = run("embed", "others", *line)
+    assert done.returncode == 0
+    assert "the metadata of 4 images is gone: colors.csv was given before, and is not now" in done.stderr
+    assert f"sslfeat embed others colors.csv --out f --encoder {tiny} --labels none --update" in done.stderr
+    assert "is gone" not in run("embed", "others", "colors.csv", *line).stderr
+    Path("colors.csv").write_text("path,color\n" + rows.replace("red", "blue"))
+    assert "is gone" not in run("embed", "others", "colors.csv", *line).stderr
+
+
+def test_what_was_there_before_counts_failed_images_on_both_sides(home: Path, tiny: Path) -> None:
+    Path("my images/bad.jpg").write_bytes(b"none")
+    line = ("embed", "my images", "--encoder", tiny, "--out", "f")
+    assert run(*line).returncode == 3
+    assert "f: 4 embedded, 1 failed (5 of these 5 before), " in run(*line).stdout
