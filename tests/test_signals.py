@@ -165,3 +165,23 @@ assert state() == before
 def test_a_block_that_ends_in_time_leaves_everything_as_it_was() -> None:
     done = subprocess.run([sys.executable, "-c", IN_TIME], capture_output=True, text=True)  # it may end its process
     assert done.returncode == 0, done.stderr
+
+
+OPENVINO = """
+import os, signal, sys, threading
+from pathlib import Path
+from sslfeat.inference.backends import OpenVinoBackend
+held = [OpenVinoBackend(Path(sys.argv[1]), "fp32", 1)]
+dropping = threading.Thread(target=held.clear)
+dropping.start()
+dropping.join()
+signal.signal(signal.SIGINT, lambda *signal: sys.exit(130))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_after_another_thread_dropped_an_openvino_session(tiny: Path) -> None:
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-X", "faulthandler", "-c", OPENVINO, str(tiny)]  # faulthandler has handlers run on its stack
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr

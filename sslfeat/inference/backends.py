@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import io
 import os
 import threading
@@ -106,16 +107,14 @@ class OpenVinoBackend:
     """
 
     def __init__(self, data: bytes | Path, precision: str, threads: int) -> None:
-        with needs("openvino", "openvino"):
-            import openvino
-        cores = available_cores()
+        core, cores = _openvino_core(os.getpid()), available_cores()
         settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": cores,
             "NUM_STREAMS": max(1, cores // threads),
         }
         try:
-            self._compiled = openvino.compile_model(openvino.Core().read_model(data), "CPU", settings)
+            self._compiled = core.compile_model(core.read_model(data), "CPU", settings)
         except RuntimeError as error:
             raise EncoderFileError(f"OpenVINO cannot load the encoder: {brief(error)}") from error
         self._requests = threading.local()  # a request is one thread's at a time
@@ -136,6 +135,18 @@ class OpenVinoBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a session of OpenVINO cannot be pickled: load the encoder in the process that runs it")
+
+
+@functools.cache
+def _openvino_core(process: int) -> Any:
+    """The Core of this process, which is never dropped.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and unmaps that when it goes, on whichever thread
+    that is: the next Ctrl-C would end in a segmentation fault.
+    """
+    with needs("openvino", "openvino"):
+        import openvino
+    return openvino.Core()
 
 
 def give_memory_back() -> None:
