@@ -1,0 +1,284 @@
+"""Copies are moved aside and back, whatever happens in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sslfeat.dedup.aside import check_aside
+from sslfeat.dedup.decisions import read_duplicates, write_duplicates
+from sslfeat.dedup.moves import PLAN_NAME, apply, undo
+from sslfeat.dedup.near_duplicates import find_duplicates
+from sslfeat.dedup.verify import SAME_SCENE
+from sslfeat.errors import InputError, RetrievalError, UsageError
+from sslfeat.features.reader import Features
+from tests.conftest import contents, sslfeat
+from tests.copies import doubled
+
+__all__ = ["doubled"]
+SAME = 0.99999
+
+
+def test_apply_moves_and_undo_puts_back(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before = contents(images)
+    aside = tmp_path / "moved aside"
+    found = find_duplicates(features, SAME)
+    assert found.copies == 6
+    assert apply(found, aside).moved == 6
+    assert len(list(images.rglob("*.jpg"))) == len(before) - 6
+    assert {path.name for path in aside.rglob("*.jpg")} == {Path(copy.path).name for g in found.groups for copy in g.copies}
+    assert apply(found, aside).moved == 6  # nothing is left to do
+    with pytest.raises(RetrievalError, match="moved before"):
+        apply(find_duplicates(features), aside)
+    assert undo(aside).moved == 6
+    assert contents(images) == before
+    assert not aside.exists()
+    with pytest.raises(InputError, match="all of it was put back before"):
+        undo(aside)
+    with pytest.raises(RetrievalError, match="holds other files"):
+        apply(found, images)
+
+
+def test_copies_are_not_moved_to_where_they_would_be_embedded_again(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before = contents(images)
+    for inside in (images / "aside", images / "one" / "aside", images):
+        done = sslfeat("dedupe", features, "--apply", inside, "--yes")
+        assert (done.returncode, "would all come back: choose a folder beside it" in done.stderr) == (2, True)
+    assert contents(images) == before
+    done = sslfeat("dedupe", features, "--apply", tmp_path / "aside", "--yes")
+    words = ["sslfeat", "embed", str(images), "--out", str(features), "--update"]
+    assert f"next: {shlex.join(words)}\n" in done.stderr
+    assert sslfeat(*words[1:]).returncode == 0
+    assert len(Features.load(features).paths) == len(before) - 12
+
+
+def test_groups_that_were_seen_are_applied_without_another_comparison(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before, groups = contents(images), tmp_path / "groups.json"
+    done = sslfeat("dedupe", features, "--out", groups)
+    line = next(line for line in done.stderr.splitlines() if line.startswith("next, to move the copies: "))
+    words = shlex.split(line.removeprefix("next, to move the copies: sslfeat "))
+    assert words == ["dedupe", str(groups), "--apply", f"{images}-duplicates"]
+    refused = sslfeat(*words[:-1], images / "aside", "--yes")
+    assert "would all come back" in refused.stderr
+    assert "nobody decided on" in sslfeat("dedupe", "--decided", groups).stderr
+    assert "--threshold says what is compared" in sslfeat("dedupe", groups, "--threshold", "0.9").stderr
+    shutil.copy(next(images.rglob("*.jpg")), images / "later.jpg")
+    assert sslfeat("embed", images, "--out", features, "--update").returncode == 0
+    done = sslfeat(*words, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout == f"12 copies in 6 groups, with 0 other shots of a scene, among 18 images\n12 images moved to {words[-1]}\n"
+    )
+    assert sslfeat(*words, "--yes").stdout.endswith(f"12 images were moved to {words[-1]} before\n")
+    assert "compared" not in done.stderr
+    assert "was updated since" in done.stderr
+    kept = {str(Path(group.kept.path).relative_to(images)) for group in read_duplicates(groups).groups}
+    assert {name for name in contents(images) if not name.startswith(".")} == {*kept, "later.jpg"}
+    assert sslfeat("dedupe", "--undo", words[-1]).returncode == 0
+    assert set(contents(images)) == {*before, "later.jpg"}
+
+
+def test_groups_of_a_folder_that_is_gone_still_say_what_is_a_copy(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    _, features = doubled
+    assert sslfeat("dedupe", features, "--out", tmp_path / "g.json").returncode == 0
+    shutil.rmtree(features)
+    done = sslfeat("dedupe", tmp_path / "g.json", "--apply", tmp_path / "aside", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "the 'sslfeat embed' that made FEATURES" in done.stderr
+
+
+@pytest.mark.parametrize("specs", [["a/1.jpg", "b/1.jpg"], ["./a/1.jpg", "./b/1.jpg"]])
+def test_folders_that_were_given_by_themselves_have_room_beside_them(
+    specs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [spec.encode() for spec in specs]
+    if specs[0].startswith("."):
+        with pytest.raises(UsageError, match="choose a folder beside it"):
+            check_aside(Path("aside"), images)
+    else:
+        check_aside(Path("aside"), images)
+
+
+def test_what_changed_or_vanished_is_left_alone(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    one, two, three, *_ = sorted((images / "two").iterdir())
+    one.write_bytes(b"another image")
+    two.unlink()
+    (images / "one" / three.name).write_bytes(b"the kept one changed")
+    done = sslfeat("dedupe", features, "--threshold", str(SAME), "--apply", tmp_path / "aside", "--yes")
+    assert done.returncode == 3
+    assert done.stderr.count("not the file that was embedded") == 2
+    assert f"{three}: left there: the kept" in done.stderr
+    assert one.exists()
+    assert three.exists()
+    back = json.loads((tmp_path / "aside" / PLAN_NAME).read_bytes())["moves"][0]["name"]
+    Path(back).write_bytes(b"a new file where the old one was")
+    again = sslfeat("dedupe", "--undo", tmp_path / "aside")
+    assert again.returncode == 3
+    assert "is there already" in again.stderr
+    Path(back).unlink()
+    assert sslfeat("dedupe", "--undo", tmp_path / "aside").returncode == 0
+
+
+def move(features: str, aside: str) -> None:
+    """For the crash harness."""
+    apply(find_duplicates(features, SAME), Path(aside))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the harness follows descriptors through /proc")
+def test_killed_anywhere_nothing_is_lost(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before = contents(images)
+    names = sorted(before.values())
+    aside = images / "aside"
+
+    def run(stop_at: int) -> subprocess.CompletedProcess[str]:
+        arguments = [str(stop_at), "no", str(images), "tests.test_moving_copies:move", str(features), str(aside)]
+        command: list[str] = [sys.executable, "tests/crash.py", *arguments]
+        return subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60)
+
+    for stop_at in range(1, 30, 4):
+        assert run(stop_at).returncode in (0, 137)
+        present = [data for name, data in contents(images).items() if name.endswith(".jpg")]
+        assert sorted(present) == names  # each is here or there
+        if stop_at % 8 == 1:
+            move(str(features), str(aside))
+            assert len(list(aside.rglob("*.jpg"))) == 6
+        if (aside / PLAN_NAME).exists():
+            undo(aside)
+        assert {name: data for name, data in contents(images).items() if name.endswith(".jpg")} == before
+
+
+def test_a_folder_that_was_renamed_is_undone(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before = contents(images)
+    apply(find_duplicates(features), tmp_path / "aside")
+    (tmp_path / "aside").rename(tmp_path / "renamed")
+    assert undo(tmp_path / "renamed").moved == 12
+    assert contents(images) == before
+
+
+def test_the_plan_stays_until_all_is_back(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before = contents(images)
+    aside = tmp_path / "aside"
+    apply(find_duplicates(features), aside)
+    lost, changed, *_ = sorted(aside.rglob("*.jpg"))
+    data = lost.read_bytes(), changed.read_bytes()
+    lost.unlink()
+    changed.write_bytes(b"something else")
+    found = undo(aside)
+    assert found.moved == 10
+    assert sorted(reason.split()[-5:] for _, reason in found.failures)
+    assert (aside / PLAN_NAME).exists()
+    lost.parent.mkdir(parents=True, exist_ok=True)
+    lost.write_bytes(data[0])
+    changed.write_bytes(data[1])
+    assert undo(aside).moved == 2
+    assert contents(images) == before
+
+
+def plan_of(aside: Path, root: Path, source: bytes, target: bytes) -> None:
+    """A plan as a stranger may write it, for the one file ``target``."""
+    sha256 = hashlib.sha256((aside / "a.jpg").read_bytes()).hexdigest()
+    move = {"source": source.hex(), "target": target.hex(), "sha256": sha256, "name": "a"}
+    plan = {"format": 2, "root": os.fsencode(root).hex(), "moves": [move]}
+    (aside / PLAN_NAME).write_text(json.dumps(plan))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        (b"../elsewhere.jpg", b"a.jpg", "leads out of its folder"),
+        (b"/etc/elsewhere.jpg", b"a.jpg", "leads out of its folder"),
+        (b"new.jpg", b"../secret.jpg", "leads out of its folder"),
+        (b".bashrc", b"a.jpg", "is no image"),
+        (b"new.jpg", b"link/a.jpg", "is a link"),
+        (b"new.jpg", b"link.jpg", "is a link"),
+        (b"new.jpg", b"b.jpg", "is not the file that was moved"),
+        (b"no/new.jpg", b"a.jpg", "is gone"),
+        (b"there.jpg", b"a.jpg", "is there already"),
+    ],
+)
+def test_a_strangers_plan_moves_nothing(tmp_path: Path, source: bytes, target: bytes, said: str) -> None:
+    home, aside = tmp_path / "home", tmp_path / "aside"
+    for folder in (home, aside):
+        folder.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (home / "there.jpg").write_bytes(b"there")
+    (aside / "a.jpg").write_bytes(b"an image")
+    (aside / "b.jpg").write_bytes(b"another")
+    (aside / "link").symlink_to(tmp_path)
+    (aside / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"an image")
+    plan_of(aside, home, source, target)
+    before = contents(tmp_path)
+    done = sslfeat("dedupe", "--undo", aside, "--yes")
+    assert done.returncode in (1, 3)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {name: data for name, data in contents(tmp_path).items() if not name.endswith(".lock")} == before
+
+
+def test_without_a_receipt_somebody_must_say_yes(tmp_path: Path) -> None:
+    home, aside = tmp_path / "home", tmp_path / "aside"
+    for folder in (home, aside):
+        folder.mkdir()
+    (aside / "a.jpg").write_bytes(b"an image")
+    plan_of(aside, home, b"new.jpg", b"a.jpg")
+    done = sslfeat("dedupe", "--undo", aside)
+    assert done.returncode == 1
+    assert f"would put 1 files below {home}" in done.stderr
+    assert not (home / "new.jpg").exists()
+    assert sslfeat("dedupe", "--undo", aside, "--yes").returncode == 0
+    assert (home / "new.jpg").exists()
+
+
+def test_nobody_is_moved_unasked(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    before = contents(images)
+    done = sslfeat("dedupe", features, "--apply", tmp_path / "aside")
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert contents(images) == before
+    done = sslfeat("dedupe", features, "--apply", tmp_path / "aside", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "--update" in done.stderr
+    assert "--sync" in done.stderr
+    (tmp_path / "d.csv").touch()
+    assert sslfeat("dedupe", features, "--out", tmp_path / "d.csv").returncode == 2
+    assert sslfeat("dedupe", features, "--out", tmp_path / "d.csv", "--overwrite").returncode in (0, 3)
+
+
+def test_what_to_do_next_comes_last(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "sslfeat", "dedupe", str(doubled[1]), "--apply", str(tmp_path / "aside"), "--yes"]
+    both = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    assert both.index("12 images moved") < both.index("next: ")
+
+
+def test_scenes_are_moved_only_when_asked(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    found = find_duplicates(doubled[1], SAME)
+    shots = tuple(
+        dataclasses.replace(group, copies=tuple(dataclasses.replace(copy, verdict=SAME_SCENE) for copy in group.copies))
+        for group in found.groups
+    )
+    found = dataclasses.replace(found, groups=shots)
+    assert (found.copies, found.scenes) == (0, 6)
+    assert found.counts() == "0 copies in 0 groups, with 6 other shots of a scene (6 groups more)"
+    write_duplicates(tmp_path / "scenes.json", found)
+    assert "next" not in sslfeat("dedupe", tmp_path / "scenes.json").stderr
+    assert apply(found, tmp_path / "none").moved == 0
+    assert apply(found, tmp_path / "all", scenes=True).moved == 6
