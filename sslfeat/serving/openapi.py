@@ -112,7 +112,9 @@ HITS = {
 REVISION = parameter("revision", {"type": "string"}, "of the index that ids are of, as /v1/info says; 409 if it is another")
 ASKED = [
     parameter("top", {"type": "integer", "minimum": 1, "default": 24}, "hits"),
-    parameter("where", {"type": "array", "items": {"type": "string"}}, "label=TEXT, path~GLOB, FIELD>=NUMBER; != and !~: not"),
+    parameter(
+        "where", {"type": "array", "items": {"type": "string"}}, "label=TEXT, path~GLOB, FIELD>=NUMBER or DATE; != and !~: not"
+    ),
     parameter("min_score", {"type": "number"}, "only hits of at least this score"),
     REVISION,
 ]
