@@ -30,7 +30,7 @@ def map_(
     ] = None,
     projection: ProjectionMethod = "pca",
     color: Annotated[
-        str, typer.Option(metavar="<label|cluster|COLUMN>", help="what the colors are: labels, clusters, or a column of metadata")
+        str, typer.Option(metavar="<label|cluster|COLUMN>", help="what the colors are: labels, clusters, a column of metadata")
     ] = "label",
     labels: Labels = "features",
     clusters: Annotated[Path, typer.Option(help="what 'sslfeat cluster' wrote; for --color cluster")] = Path("clusters"),

@@ -74,11 +74,14 @@ def test_numbers_are_colored_in_ranges_from_low_to_high() -> None:
     groups, members = grouped(names, scale)
     assert [group.color for group in groups[:-1]] == list(RAMP)
     assert groups[-1].name == "no label"
-    assert [group.count for group in groups] == [10] * 8 + [1] == np.bincount(members).tolist()
+    assert [group.count for group in groups] == np.bincount(members).tolist()
+    assert all(9 <= group.count <= 11 for group in groups[:-1]) and groups[-1].count == 1
     assert [groups[member].name for member in members][:80] == names[:80]
     for name, number in zip(names[:80], numbers[:80], strict=True):
         low, high = map(float, str(name).split(" to "))
         assert low <= float(str(number)) <= high
+    days = [str(20240101 + day) for day in range(31)]
+    assert ranges(days)[1][0] == "20240101 to 20240104"
     assert ranges(["1", "2", None]) == (["1", "2", None], ())
     assert ranges([*numbers, "EUR 3"])[1] == ()
     assert len(ranges(["0"] * 90 + [str(number) for number in range(1, 10)])[1]) < 8
@@ -91,7 +94,7 @@ def test_a_column_of_metadata_colors_the_map(image_folder: Path, tiny: Path, tmp
     assert sslfeat("embed", tmp_path / "list.csv", "--encoder", tiny, "--out", features).returncode == 0
     command = ("map", features, "--out", tmp_path / "map.html", "--overwrite", "--json")
     assert json.loads(sslfeat(*command, "--color", "city").stdout)["groups"] == {"Bern": 20, "Rome": 20}
-    assert set(json.loads(sslfeat(*command, "--color", "price").stdout)["groups"].values()) == {5}
+    assert set(json.loads(sslfeat(*command, "--color", "price").stdout)["groups"].values()) <= {4, 5, 6}
     assert json.loads(sslfeat(*command, "--labels", "none").stdout)["groups"] == {"no label": 40}
     wrong = sslfeat(*command, "--color", "City")
     assert wrong.returncode == 2

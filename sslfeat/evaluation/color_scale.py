@@ -38,7 +38,7 @@ def ranges(values: Sequence[str | None]) -> tuple[list[str | None], tuple[str, .
     known = np.array(numbers)[np.isfinite(numbers)]
     if len(np.unique(known)) <= len(RAMP):
         return list(values), ()
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, len(RAMP) + 1)))
-    names = tuple(f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges))
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, len(RAMP) + 1), method="lower"))
+    names = tuple(f"{low:.15g} to {high:.15g}" for low, high in itertools.pairwise(edges))
     places = np.searchsorted(edges[1:-1], numbers, side="right").tolist()
     return [names[place] if math.isfinite(number) else None for place, number in zip(places, numbers, strict=True)], names
