@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +29,9 @@ def map_(
         ),
     ] = None,
     projection: ProjectionMethod = "pca",
-    color: Annotated[Literal["label", "cluster"], typer.Option(help="what the colors are")] = "label",
+    color: Annotated[
+        str, typer.Option(metavar="<label|cluster|COLUMN>", help="what the colors are: labels, clusters, a column of metadata")
+    ] = "label",
     labels: Labels = "features",
     clusters: Annotated[Path, typer.Option(help="what 'sslfeat cluster' wrote; for --color cluster")] = Path("clusters"),
     limit: Limit = 10_000,
@@ -53,9 +55,9 @@ def map_(
     folder, failed = features_folder(source)
     features = Features.load(folder)
     check_finite(features.embeddings, features.paths)
-    names = _names(features, color, labels, clusters)
+    names, scale = _names(folder, features, color, labels, clusters)
     with measured(projection == "tsne") as step:
-        found = make_map(features.embeddings, features.paths, names, projection, limit, seed, step)
+        found = make_map(features.embeddings, features.paths, names, projection, limit, seed, step, scale)
     said = about(found, features)
     written, left_out = _write(files, found, features, f"Map of {folder.resolve().name}", said, side, strict=out is not None)
     if as_json:
@@ -106,11 +108,16 @@ def about(found: Map, features: Features) -> str:
     return f"{chosen} images, {ways[found.method]} of the features of {features.run.encoder.card.name}"
 
 
-def _names(features: Features, color: str, labels: str, clusters: Path) -> list[str | None]:
+def _names(folder: Path, features: Features, color: str, labels: str, clusters: Path) -> tuple[list[str | None], tuple[str, ...]]:
+    """The group of each image, and all groups in order where they have one. Raises UsageError for a column that is not there."""
     from sslfeat.evaluation.clustering.storage import read_clusters
+    from sslfeat.evaluation.color_scale import column_of, ranges
     from sslfeat.evaluation.probing.labels import LabelSource
+    from sslfeat.features.reader import FeaturesFolder
 
     if color == "cluster":
-        return [None if name == "none" else f"cluster {name}" for name in read_clusters(clusters, features.paths)]
+        return [None if name == "none" else f"cluster {name}" for name in read_clusters(clusters, features.paths)], ()
+    if color != "label":
+        return ranges(column_of(FeaturesFolder(folder), color))
     found = LabelSource(labels).of(features)
-    return [", ".join(label) if isinstance(label, tuple) else label for label in found]
+    return [", ".join(label) if isinstance(label, tuple) else label for label in found], ()

@@ -40,8 +40,8 @@ Labels = Annotated[
     str,
     typer.Option(
         "--labels",
-        metavar="<features|folder|TABLE>",
-        help="where labels come from: the features, the images' folders, or a .csv, .tsv or .parquet",
+        metavar="<features|folder|none|TABLE>",
+        help="where labels come from: the features, the images' folders, a .csv, .tsv or .parquet, or nowhere",
     ),
 ]
 Column = Annotated[str | None, typer.Option("--column", help="of the table of labels: the label")]

@@ -33,7 +33,7 @@ def search(
     ids: Annotated[list[str] | None, typer.Option("--id", help="search with this indexed image, by its path")] = None,
     top: Annotated[int, typer.Option("--top", "-t", help="how many of the best: hits a query", min=1)] = 10,
     where: Annotated[
-        list[str] | None, typer.Option(help="only label=TEXT, path~GLOB, year>=2020; != and !~: not; repeatable")
+        list[str] | None, typer.Option(help="only label=TEXT, path~GLOB, price<50, taken>=2024-01-31; != and !~: not; repeatable")
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="only hits of at least this score")] = None,
     encoder: Annotated[str | None, typer.Option(help="encoder file or name; needed if the index's is not found")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
 ]  # fmt: skip
+REFUSED = re.compile("status of 4(04|22)")
 LOOKS = [(PHONE, True), (DESKTOP, False), (PHONE, False), (DESKTOP, True)]
 GIVE = """async ([how, text]) => {
   const data = new DataTransfer(), bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -90,7 +92,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, setting: Setting) -> 
     found.set_default_timeout(20_000)
 
     def heard(told: ConsoleMessage) -> None:
-        if told.type in ("error", "warning") and "status of 422" not in told.text:  # a refusal, whatever is made of it
+        if told.type in ("error", "warning") and not REFUSED.search(told.text):  # whatever is made of it
             wrong.append(told.text)
 
     def asked(request: Request) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +20,7 @@ from sslfeat.inference.encoder import Encoder
 from sslfeat.retrieval.create import Events, build_into, requirements_of
 from sslfeat.retrieval.index import Index
 from sslfeat.retrieval.maintenance import change
-from sslfeat.retrieval.vectors import FolderVectors
+from sslfeat.retrieval.vectors import ArrayVectors, FolderVectors, table
 from tests.conftest import contents
 from tests.in_process import run
 from tests.test_json import checked
@@ -46,11 +48,12 @@ def found(index: Index, *where: str) -> int:
 def test_a_list_s_columns_are_conditions(encoder: Encoder, image_folder: Path, tmp_path: Path) -> None:
     inputs = find_inputs([write_list(tmp_path / "list.csv", image_folder)])
     assert [record.label for record in inputs] == [f"kind {n % 3}" for n in range(40)]
-    assert inputs[1].metadata == {"town": "Rome", "Year_taken": "2001", "width_": "1"}
+    assert inputs[1].metadata == {"class": "kind 1", "town": "Rome", "Year_taken": "2001", "width_": "1"}
     embed_to_folder(encoder, inputs, tmp_path / "f", OPTIONS)
     build_into(tmp_path / "i", FolderVectors(tmp_path / "f"), "cosine", requirements_of(0.95, None, "flat"), Events())
     index = Index.load(tmp_path / "i")
     assert found(index, "town=Rome") == 20
+    assert found(index, "class=kind 0") == found(index, "label=kind 0") == 14
     assert found(index, "town!=Rome", "Year_taken>=2030") == 5
     assert found(index, "Year_taken<2010", "label=kind 0") == 4
     assert found(index, "width_~1?") == 10
@@ -58,9 +61,9 @@ def test_a_list_s_columns_are_conditions(encoder: Encoder, image_folder: Path, t
     named = index.search(index.vectors([0, 11]), 1)
     assert [dict(hit.metadata) for hit in (*named.of(0), *named.of(1))] == [inputs[0].metadata, inputs[11].metadata]
     assert len({*named.of(0), *named.of(1)}) == 2  # hits can be kept in sets
-    with pytest.raises(InputError, match=r"FIELD one of path, sha256, width, height, label, Year_taken, town, width_"):
+    with pytest.raises(InputError, match=r"FIELD one of path, sha256, width, height, label, Year_taken, class, town, width_"):
         found(index, "country=Italy")
-    with pytest.raises(InputError, match="'new' is no number"):
+    with pytest.raises(InputError, match="'new' is no number nor a date"):
         found(index, "Year_taken>new")
 
 
@@ -100,7 +103,7 @@ def test_metadata_go_along_wherever_images_are_searched(
         assert {hit["metadata"]["Year_taken"] for hit in answers[0]["hits"]} == {str(year) for year in range(2001, 2010, 2)}
         every.append([[(hit["path"], hit["metadata"]) for hit in answer["hits"]] for answer in answers])
         refused = run("search", place, "f", "--where", "country=Italy")
-        assert "FIELD one of path, sha256, width, height, label, Year_taken, town, width_" in refused.stderr
+        assert "FIELD one of path, sha256, width, height, label, Year_taken, class, town, width_" in refused.stderr
     assert every[0] == every[1]
 
 
@@ -188,15 +191,106 @@ def test_conditions_that_nothing_could_meet_say_so(encoder: Encoder, image_folde
             found(index, condition)
     assert found(index, "Weight < 9") == found(index, "Weight<9") == 4
     assert found(index, "Price = 1,50") == 1
+    with pytest.raises(InputError, match="no image has a label; labels come from"):
+        found(index, "label=cat")
+    assert found(index, "label!=cat") == 40
     page = tmp_path / "found.html"
     run("search", tmp_path / "i", tmp_path / "f", "--where", "Weight=3", "--out", page)
     assert "Price: 3,50" in page.read_text() and "only Weight=3" in page.read_text()
     assert "20 values of Weight left out" in run("search", tmp_path / "i", tmp_path / "f", "--where", "Weight<9").stderr
 
 
+def rows_of(**fields: Sequence[str | None]) -> ArrayVectors:
+    count = len(next(iter(fields.values())))
+    columns = table([f"{number}.jpg" for number in range(count)])
+    for name, texts in fields.items():
+        columns = columns.append_column(name, pa.array(texts, pa.string()))
+    return ArrayVectors(np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32), columns)
+
+
+@pytest.mark.parametrize(
+    ("condition", "met"),
+    [
+        ("taken>=2024-01-31", "bcd"),
+        ("taken>2024-01-31", "d"),  # all of that day is that day
+        ("taken<=2024-01-31", "abc"),
+        ("taken<2024-01-31T12:00", "ab"),
+        ("taken>=2024-01-31 12:30:05", "cd"),
+        ("taken>=2024-02", "d"),
+        ("taken<2024", "a"),
+        ("taken<=2024", "abcd"),
+        ("taken>=2024:01:31", "bcd"),
+        ("zoned>=2024-01-01T00:00Z", "bd"),  # c lies in the year before, d says no zone
+        ("zoned<2024-01-01", "a"),
+    ],
+)
+def test_dates_are_compared_as_dates(condition: str, met: str) -> None:
+    taken = ["2023-12-31", "2024-01-31", "2024:01:31 12:30:05", "2024-02-01T00:00:00.5Z", None, "0000:00:00 00:00:00"]
+    zoned = ["2023-06-01", "2024-01-01 00:30Z", "2024-01-01T00:30+02:00", "2024-01-01 00:00", None, None]
+    index = Index.build(rows_of(taken=taken, zoned=zoned))
+    hits = index.search(index.vectors([0]), 6, where=condition)
+    assert "".join(sorted("abcdef"[row] for row in hits.rows[0].tolist() if row >= 0)) == met
+    said = ("--where 'taken", "1 value of taken left out for being no", "'0000:00:00 00:00:00'")
+    assert all(all(part in note for part in said) for note in hits.notes)
+    assert bool(hits.notes) == condition.startswith("taken")
+
+
+def test_why_nothing_is_found_is_said() -> None:
+    many = [f"place {number}" for number in range(20)]
+    index = Index.build(rows_of(city=["Bern", "Rome"] * 10, place=many, gone=[None] * 20))
+    index.remove(["1.jpg"])  # place 1 is there no more
+
+    def notes(*where: str) -> tuple[str, ...]:
+        return index.search(index.vectors([0]), 5, where=where).notes
+
+    assert notes("city=Bern") == ()
+    assert notes("city=rome") == ("--where 'city=rome': city is one of Bern, Rome",)
+    assert notes("place=Place 3") == ("--where 'place=Place 3': no image has this place: did you mean 'place 3'?",)
+    assert notes("place=place 1", "city=Rome")[0].startswith("--where 'place=place 1': no image has this place")
+    assert notes("city~om") == ("--where 'city~om': no city matches: a glob is of the whole value, so write *om*",)
+    assert notes("width>5") == ("--where 'width>5': no width is >5",)
+    assert notes("city=Rome", "place=place 0") == ("each condition is met by some images, and all of them by none",)
+    assert notes("path!~*.jpg") == ("--where 'path!~*.jpg': every image is that",)
+    with pytest.raises(InputError, match="there is no field 'gone'"):
+        notes("gone=x")
+    with pytest.raises(InputError, match="no value of city is a date, such as 'Bern': write dates such as 2024-01-31"):
+        notes("city>2024-01-01")
+    with pytest.raises(InputError, match="'yesterday' is no number nor a date such as 2024-01-31"):
+        notes("city>yesterday")
+
+
 def described(*specs: Path, notes: list[str] | None = None) -> dict[str, tuple[str | None, dict[str, str]]]:
     inputs = find_inputs(specs, note=(notes if notes is not None else []).append)
     return {Path(record.name).name: (record.label, dict(record.metadata or {})) for record in inputs}
+
+
+@pytest.mark.parametrize(("column", "field"), [("Category", "Category"), ("label", "label_")])
+def test_a_column_of_labels_stays_a_field(column: str, field: str, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"1")
+    path = tmp_path / "list.csv"
+    path.write_text(f"path,{column},city\na.jpg,shoe,Bern\nb.jpg,,Rome\n")
+    for labels in ("auto", "none", "folder"):
+        notes: list[str] = []
+        first, second = find_inputs([path], labels, note=notes.append)
+        assert first.label == {"auto": "shoe", "none": None, "folder": tmp_path.name}[labels]
+        kept = labels != "auto" or column != "label"  # else it is found by that name
+        assert dict(first.metadata or {}) == {"city": "Bern", **({field: "shoe"} if kept else {})}
+        assert dict(second.metadata or {}) == {"city": "Rome"}
+        assert [f"its column {column!r}" in note and f"field {field!r}" in note for note in notes] == ([True] if kept else [])
+
+
+def test_columns_that_a_list_has_no_more_leave_the_index(encoder: Encoder, image_folder: Path, tmp_path: Path) -> None:
+    listed = write_list(tmp_path / "list.csv", image_folder)
+    embed_to_folder(encoder, find_inputs([listed]), tmp_path / "f", OPTIONS)
+    build_into(tmp_path / "i", FolderVectors(tmp_path / "f"), "cosine", requirements_of(0.95, None, "flat"), Events())
+    listed.write_text("\n".join(line.split(",")[0] for line in listed.read_text().splitlines()))
+    update_folder(encoder, find_inputs([listed], "none"), tmp_path / "f", OPTIONS)
+    change(tmp_path / "i", FolderVectors(tmp_path / "f"), drop_missing=True)
+    index = Index.load(tmp_path / "i")
+    assert index.columns.column_names == ["path", "sha256", "width", "height", "label"]
+    with pytest.raises(InputError, match=r"FIELD one of path, sha256, width, height, label$"):
+        found(index, "town=Rome")
 
 
 def test_an_image_keeps_what_any_list_says_whatever_the_order(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from sslfeat.errors import FeaturesError, InputError
+from sslfeat.evaluation.color_scale import RAMP, ranges
 from sslfeat.evaluation.embedding_map import COLORS, grouped, make_map
 from sslfeat.evaluation.projection import pca, project
 from sslfeat.features.reader import Features
@@ -65,6 +66,39 @@ def test_groups_are_the_largest_and_the_rest() -> None:
     assert groups[members[0]].name == "no label"
     assert groups[members[-1]].name == "c7"
     assert [group.count for group in groups] == np.bincount(members).tolist()
+
+
+def test_numbers_are_colored_in_ranges_from_low_to_high() -> None:
+    numbers = [*map(str, np.random.default_rng(0).permutation(80)), None]
+    names, scale = ranges(numbers)
+    groups, members = grouped(names, scale)
+    assert [group.color for group in groups[:-1]] == list(RAMP)
+    assert groups[-1].name == "no label"
+    assert [group.count for group in groups] == np.bincount(members).tolist()
+    assert all(9 <= group.count <= 11 for group in groups[:-1]) and groups[-1].count == 1
+    assert [groups[member].name for member in members][:80] == names[:80]
+    for name, number in zip(names[:80], numbers[:80], strict=True):
+        low, high = map(float, str(name).split(" to "))
+        assert low <= float(str(number)) <= high
+    days = [str(20240101 + day) for day in range(31)]
+    assert ranges(days)[1][0] == "20240101 to 20240104"
+    assert ranges(["1", "2", None]) == (["1", "2", None], ())
+    assert ranges([*numbers, "EUR 3"])[1] == ()
+    assert len(ranges(["0"] * 90 + [str(number) for number in range(1, 10)])[1]) < 8
+
+
+def test_a_column_of_metadata_colors_the_map(image_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    lines = [f"{path},{('Bern', 'Rome')[n % 2]},{n}" for n, path in enumerate(sorted(image_folder.rglob("*.jpg")))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,city,price", *lines]))
+    features = tmp_path / "features"
+    assert sslfeat("embed", tmp_path / "list.csv", "--encoder", tiny, "--out", features).returncode == 0
+    command = ("map", features, "--out", tmp_path / "map.html", "--overwrite", "--json")
+    assert json.loads(sslfeat(*command, "--color", "city").stdout)["groups"] == {"Bern": 20, "Rome": 20}
+    assert set(json.loads(sslfeat(*command, "--color", "price").stdout)["groups"].values()) <= {4, 5, 6}
+    assert json.loads(sslfeat(*command, "--labels", "none").stdout)["groups"] == {"no label": 40}
+    wrong = sslfeat(*command, "--color", "City")
+    assert wrong.returncode == 2
+    assert "did you mean 'city'?" in wrong.stderr
 
 
 def test_sprites_are_the_images_in_order(tmp_path: Path) -> None:
@@ -134,7 +168,7 @@ def test_the_command(embedded: Path, tmp_path: Path) -> None:
     done = sslfeat(*command, "--clusters", tmp_path / "c", "--json")
     assert set(json.loads(done.stdout)["groups"]) == {"cluster 000", "cluster 001", "cluster 002"}
     assert "sslfeat cluster" in sslfeat(*command, "--clusters", tmp_path / "none").stderr
-    assert "'size' is not one of 'label', 'cluster'" in sslfeat(*command[:-1], "size").stderr
+    assert "has no such column: give one of label, cluster, path, sha256, width, height" in sslfeat(*command[:-1], "size").stderr
     atlas = sslfeat("map", embedded, "--out", tmp_path / "d.html", "--atlas", cwd=tmp_path)
     assert "pip install embedding-atlas" in atlas.stderr
     assert not (tmp_path / "d.html").exists()  # it looked before it worked

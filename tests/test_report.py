@@ -88,6 +88,7 @@ def test_labels_of_a_table(embedded: Path, tmp_path: Path) -> None:
     html = report(embedded, ReportOptions(source=LabelSource(str(table), separator=";"), limit=30))
     assert "mean average precision" in html
     assert "of which 30 were looked at" in html
+    assert "Not measured: the images have no labels" in report(embedded, ReportOptions(source=LabelSource("none"), limit=30))
 
 
 def test_what_makes_no_report(tiny: Path, tmp_path: Path) -> None:

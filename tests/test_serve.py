@@ -144,14 +144,15 @@ def test_searches_find_what_the_library_finds(client: httpx.Client, images: list
     assert some
     assert all(hit["label"] == "squares" and not hit["path"].endswith("0.jpg") for hit in some)
     query = {"where": "label=squares", "min_score": "2"}
-    assert client.post("/v1/search", params=query, files={"images": image.read_bytes()}).json() == {"hits": []}
+    assert client.post("/v1/search", params=query, files={"images": image.read_bytes()}).json()["hits"] == []
 
 
 def test_hits_say_what_a_list_says_of_their_images(tmp_path: Path) -> None:
     rows = described(drawn(20))
     Index.build(rows).save(tmp_path / "index")
     served = Generation(tmp_path / "index", MADE_BY, Drawn())
-    hits = served.search(rows.embeddings[0], 20, ["year=7"], None)
+    hits, notes = served.search(rows.embeddings[0], 20, ["year=7"], None)
+    assert notes == []
     table = {row["path"]: row for row in rows.columns.to_pylist() if row["year"] == "7"}
     assert {hit["path"] for hit in hits} == set(table)
     for hit in hits:
@@ -247,7 +248,10 @@ def test_the_index_is_exchanged_without_a_request_lost(
     index = tmp_path / "index"
     assert sslfeat("index", folder, "--encoder", tiny, "--out", index).returncode == 0
     with running("--index", index) as service, service.client() as client:
-        assert client.get("/v1/info").json()["index"]["images"] == 40
+        before = client.get("/v1/info").json()["index"]
+        assert before["images"] == 40
+        old = {"revision": before["revision"]}
+        assert client.post("/v1/search", params=old, json={"id": 0}).json()["revision"] == before["revision"]
         shutil.copy(images[0], folder / "circles" / "another.jpg")
         assert sslfeat("index", folder, "--encoder", tiny, "--out", index, "--sync").returncode == 0
         for _ in range(600):
@@ -257,6 +261,15 @@ def test_the_index_is_exchanged_without_a_request_lost(
             time.sleep(0.05)
         assert client.get("/v1/info").json()["index"]["images"] == 41
         assert client.post("/v1/search", json={"path": str(folder / "circles/another.jpg")}).json()["hits"]
+        now = {"revision": client.get("/v1/info").json()["index"]["revision"]}
+        for method, place, body in (
+            ("POST", "/v1/search", {"id": 0}), ("POST", "/v1/images", {"ids": [0]}), ("GET", "/v1/images/0", None),
+            ("GET", "/v1/map", None), ("GET", "/v1/duplicates", None),
+        ):  # fmt: skip
+            answer = client.request(method, place, params=old, json=body)
+            assert (answer.status_code, "brought up to date" in answer.json()["error"]) == (409, True), place
+            assert "reload" in answer.json()["cure"]
+            assert client.request(method, place, params=now, json=body).status_code == (404 if "dup" in place else 200)
 
 
 def test_changed_files_are_not_shown_and_a_map_can_be_given(

@@ -6,16 +6,20 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 import pytest
 from PIL import Image
 
+from tests.conftest import sslfeat
 from tests.service_page import GIVE, HOSTILE, LOOKS, Setting, browser, found, needs_chromium, open_at, page, setting, until  # noqa: F401 - fixtures
+from tests.serving import running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = needs_chromium
 
@@ -30,7 +34,7 @@ def test_a_click_searches_and_back_returns(page: Page) -> None:
     assert page.inner_text("#title") == "/".join(Path(name).parts[-2:])
     assert page.locator(".preview figure.reference").count() == 1
     assert name not in [one.get_attribute("data-name") for one in page.locator("#hits figure").all()]
-    assert re.search(r"#like=\d+$", page.url)
+    assert re.search(r"#like=[^&]+\.jpg$", page.url)
     until(page, "[...document.querySelectorAll('#hits img')].slice(0, 6).every((image) => image.naturalWidth)")
     with Image.open(io.BytesIO(page.screenshot())) as image:
         dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
@@ -113,7 +117,8 @@ def test_the_larger_view(page: Page, setting: Setting) -> None:
     figures.nth(1).locator(".enlarge").click()
     assert page.locator("dialog.view").is_visible()
     assert page.inner_text(".told p >> nth=0") == figures.nth(1).get_attribute("data-name")
-    assert f"image={figures.nth(1).get_attribute('data-id')}" in page.url
+    named = quote_plus(figures.nth(1).get_attribute("data-name") or "", safe="*-._")
+    assert f"image={named}" in page.url
     until(page, "document.querySelector('.stage img').naturalWidth > 0")
     assert "size=1024" in (page.get_attribute(".stage img", "src") or "")
     page.keyboard.press("ArrowRight")
@@ -133,8 +138,9 @@ def test_the_larger_view(page: Page, setting: Setting) -> None:
     page.click(".told button")
     found(page)
     assert link.removeprefix("#image=") == page.url.rpartition("like=")[2]
-    open_at(page, setting, "#like=nothing&image=none")
-    assert page.inner_text("#heading") == "Begin with one of these"
+    open_at(page, setting, "#like=nothing")
+    assert page.inner_text("#heading") == "Not found"
+    assert "no image of this path" in page.inner_text("#message")
 
 
 def test_everything_is_reached_by_the_tab_key(page: Page) -> None:
@@ -161,6 +167,8 @@ def test_images_are_named_by_their_ids(setting: Setting) -> None:
         assert [item["id"] for item in told] == [5, 0]
         assert told[1]["label"] == "circles"
         assert client.post("/v1/images", json={"ids": []}).json() == {"images": []}
+        assert client.post("/v1/images", json={"paths": [told[0]["path"]]}).json() == {"images": told[:1]}
+        assert client.post("/v1/images", json={"paths": ["nowhere.jpg"]}).status_code == 404
         for ids, status in (([43], 404), ([-1], 404), (["x"], 422), ([0] * 100_001, 422)):
             assert client.post("/v1/images", json={"ids": ids}).status_code == status
 
@@ -202,3 +210,38 @@ def test_hostile_names_are_text(page: Page) -> None:
     page.click("#hits .image")
     until(page, "document.querySelector('#title').textContent.includes('onerror')")
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_page_of_before_the_index_was_brought_up_to_date_says_so(
+    browser: Browser, image_folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    folder, index = tmp_path / "images", tmp_path / "index"
+    shutil.copytree(image_folder, folder)
+    assert sslfeat("index", folder, "--encoder", tiny, "--out", index).returncode == 0
+    with running("--encoder", tiny, "--index", index) as service:
+        page = browser.new_page()
+        page.goto(service.url)
+        page.wait_for_selector("html[data-ready]")
+        page.click("#hits .image >> nth=0")
+        found(page)
+        shown, address = page.inner_text("#title"), page.url
+        assert not page.is_visible("#outdated")
+        for path in sorted(folder.rglob("*.jpg"))[:10]:
+            if not str(path).endswith(shown):
+                path.unlink()
+        # built anew: each row is of another image
+        assert sslfeat("index", folder, "--encoder", tiny, "--out", index, "--overwrite").returncode == 0
+        with service.client() as client:
+            while client.get("/v1/info").json()["index"]["images"] == 40:
+                page.wait_for_timeout(50)
+        page.click("#hits .image >> nth=5")
+        page.wait_for_selector("#outdated:not([hidden])")
+        assert page.locator("#hits figure").count() == 0
+        assert "reload the page" in page.inner_text("#message")
+        page.goto(address)
+        page.reload()
+        page.wait_for_selector("html[data-ready]")
+        found(page)
+        assert page.inner_text("#title") == shown
+        assert not page.is_visible("#outdated")
+        page.close()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sslfeat.data.containers.base import described
 from sslfeat.data.containers.registry import is_container
 from sslfeat.data.containers.video import split_frame
 from sslfeat.data.expand import UNREADABLE, Expansion
@@ -60,7 +61,8 @@ def find_inputs(
     a folder of them, or of a Hugging Face dataset), a fsspec URL of any of these, or a video, of which a frame is taken
     ``every`` so many seconds.
     ``labels`` is ``auto`` (what lists and containers say; class folders if the folders look like classes), ``folder``
-    (always the parent folder's name) or ``none``. What matches a glob pattern of ``exclude``, as a path below its folder or
+    (always the parent folder's name) or ``none``; what a label's column says is metadata, too, unless it is called ``label`` and
+    is the label. What matches a glob pattern of ``exclude``, as a path below its folder or
     a name in that, is left out. An image that several specs name keeps what any list says of it (``joining.py``). ``note`` is
     told what was left out. Raises InputError if a spec names nothing, or a list no image that is there.
     """
@@ -69,13 +71,16 @@ def find_inputs(
     if every is not None and not 0 < every < float("inf"):
         raise UsageError(f"a frame every {every} s cannot be taken")
     expansion, joined, excluded = Expansion(every, note), Joined(note), set[bytes]()
+    columns: dict[str, str] = {}
     for spec in specs:
         folder = os.fsencode(spec) if os.path.isdir(spec) else b""
         for image in expansion.images(os.fspath(spec)):
             if any(_matches(image.path, folder, pattern) for pattern in exclude):
                 excluded.add(image.path)
-            else:
-                joined.add(os.fspath(spec), image)
+                continue
+            joined.add(os.fspath(spec), image)
+            if image.called is not None:
+                columns.setdefault(os.fspath(spec), image.called)
     found = joined.images()
     if expansion.passed_over:
         example = os.fsdecode(expansion.passed_over[0])
@@ -84,6 +89,7 @@ def find_inputs(
         note(f"left out by --exclude: {counted(len(excluded), 'image')}")
     if not found:
         raise InputError(f"no images in {', '.join(map(str, specs))}: files ending in {' '.join(sorted(ENDINGS))}")
+    _told(columns, labels, note)
     return _labeled([found[path] for path in sorted(found, key=_order)], labels)
 
 
@@ -95,7 +101,7 @@ def _order(path: bytes) -> tuple[bytes, float]:
 def _labeled(found: Sequence[Found], labels: str) -> list[ImageRecord]:
     """The images with the labels that lists and containers give them, and else those of class folders."""
     if labels == "none":
-        return [ImageRecord(image.path, None, image.metadata) for image in found]
+        return [ImageRecord(image.path, None, _facts(image, labels)) for image in found]
     depths = {image.path: image.depth for image in found if image.label is None or labels == "folder"}
     classes = _usual_depth(depths) if labels == "auto" else None  # loose images beside class folders have no class
     look_so = labels == "folder" or _look_like_classes(depths)
@@ -105,7 +111,24 @@ def _labeled(found: Sequence[Found], labels: str) -> list[ImageRecord]:
             return image.label
         return _class_of(image.path) if look_so and (classes is None or image.depth == classes) else None
 
-    return [ImageRecord(image.path, label(image), image.metadata) for image in found]
+    return [ImageRecord(image.path, label(image), _facts(image, labels)) for image in found]
+
+
+def _facts(image: Found, labels: str) -> Mapping[str, str] | None:
+    """What is said of an image beside its label: the label's own column, too, unless it is found by the name ``label``."""
+    if image.called is None or image.label is None or (labels == "auto" and image.called.lower() == "label"):
+        return image.metadata
+    return {**described([(image.called, image.label)]), **(image.metadata or {})}
+
+
+def _told(columns: Mapping[str, str], labels: str, note: Note) -> None:
+    """Say which column of each source the labels are of, or what it is called where they are not."""
+    for spec, column in columns.items():
+        (name,) = described([(column, "text")])
+        if labels != "auto":
+            note(f"{spec}: with --labels {labels} its column {column!r} is metadata, as the field {name!r}")
+        elif column.lower() != "label":
+            note(f"{spec}: the labels are those of its column {column!r}, which is the field {name!r}, too")
 
 
 def _matches(path: bytes, folder: bytes, pattern: str) -> bool:

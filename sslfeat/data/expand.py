@@ -149,7 +149,8 @@ def _members(path: bytes) -> Iterator[Found]:
     try:
         container = open_container(path)
         for member in container.members():
-            yield Found(path + b"/" + member.name, member.name.count(b"/"), member.label, member.metadata)
+            place, depth = path + b"/" + member.name, member.name.count(b"/")
+            yield Found(place, depth, member.label, member.metadata, called=member.called)
         fault = container.fault
     except ImageError as error:
         fault = str(error)

@@ -65,8 +65,9 @@ class Joined:
         for name, kept, given in pairs:
             if kept is not None and given is not None and kept != given:
                 self._contradicted.setdefault(first.path, f"{name} {kept!r} and {given!r}")
-        label = second.label if first.label is None else first.label
-        return first._replace(depth=max(first.depth, second.depth), label=label, metadata={**other, **facts} or None)
+        named = second if first.label is None else first
+        depth, metadata = max(first.depth, second.depth), {**other, **facts} or None
+        return first._replace(depth=depth, label=named.label, metadata=metadata, called=named.called)
 
 
 def _by_name(paths: Iterable[bytes]) -> dict[bytes, list[bytes]]:

@@ -28,7 +28,7 @@ MOST_LETTERS = 1 << 20  # of a field of a table
 class Found(NamedTuple):
     """An image that was found, ``depth`` folders below what named it, with what is said of it there.
 
-    ``missed``: where else a list's path was looked for, if no such file is there.
+    ``missed``: where else a list's path was looked for, if no such file is there. ``called``: the column that the label is of.
     """
 
     path: bytes
@@ -36,6 +36,7 @@ class Found(NamedTuple):
     label: str | None = None
     metadata: Mapping[str, str] | None = None
     missed: bytes | None = None
+    called: str | None = None
 
 
 def read_list(path: str) -> Iterator[Found]:
@@ -115,7 +116,9 @@ def _rows(rows: Iterable[dict[str, Any]], source: str, folder: bytes) -> Iterato
             "".join((label or "", *facts, *facts.values(), *(row if not number else ()))).encode()
         except UnicodeEncodeError as error:
             raise InputError(not_utf8(source, f"row {number + 1}")) from error
-        yield _listed(path.encode("utf-8", "surrogateescape"), folder)._replace(label=label, metadata=facts or None)
+        yield _listed(path.encode("utf-8", "surrogateescape"), folder)._replace(
+            label=label, metadata=facts or None, called=label_name
+        )
 
 
 def not_utf8(source: str, place: str) -> str:

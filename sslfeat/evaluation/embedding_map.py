@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sslfeat.errors import UsageError
+from sslfeat.evaluation.color_scale import RAMP
 from sslfeat.evaluation.projection import Step, project
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.sampling import sample
@@ -48,24 +49,29 @@ class Map:
 
 def make_map(
     x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000, seed: int = 0,
-    step: Step = lambda share, what: None,
+    step: Step = lambda share, what: None, scale: Sequence[str] = (),
 ) -> Map:  # fmt: skip
-    """Map up to ``limit`` random rows of features (N, D). Raises as ``project``, and UsageError for a limit below 3."""
+    """Map up to ``limit`` random rows of features (N, D); ``scale`` are labels that have an order (``color_scale``).
+
+    Raises as ``project``, and UsageError for a limit below 3.
+    """
     if limit < 3:
         raise UsageError(f"limit is {limit}: a map takes 3 images or more")
     rows = sample(len(x), limit, seed)
     shown = [labels[row] for row in rows.tolist()]
-    groups, members = grouped(shown)
+    groups, members = grouped(shown, scale)
     points = project(x if len(rows) == len(x) else x[rows], method, seed, step)
     return Map(method, [paths[row] for row in rows.tolist()], points, shown, groups, members, rows, len(x))
 
 
-def grouped(labels: Sequence[str | None]) -> tuple[list[MapGroup], npt.NDArray[np.int64]]:
-    """The groups, largest first, and each row's; what has no color left is ``others``, no label is ``no label``."""
+def grouped(labels: Sequence[str | None], scale: Sequence[str] = ()) -> tuple[list[MapGroup], npt.NDArray[np.int64]]:
+    """The groups, largest first or in the order of ``scale``, and each row's; what has no color left is ``others``, no label
+    is ``no label``.
+    """
     counts = Counter(label for label in labels if label is not None)
-    names = [name for name, _ in counts.most_common(len(COLORS))]
+    names = list(scale) or [name for name, _ in counts.most_common(len(COLORS))]
     number = {name: place for place, name in enumerate(names)}
-    groups = [MapGroup(name, color, counts[name]) for name, color in zip(names, COLORS, strict=False)]
+    groups = [MapGroup(name, color, counts[name]) for name, color in zip(names, RAMP if scale else COLORS, strict=False)]
     rest = counts.total() - sum(group.count for group in groups)
     others, none = len(groups), len(groups) + (rest > 0)
     if rest:

@@ -7,22 +7,25 @@ import fnmatch
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from sslfeat.errors import InputError
+from sslfeat.retrieval.dates import Moment
 from sslfeat.system.plurals import counted
 
 CONDITION = re.compile(r"\s*([^=~<>!]*[^=~<>!\s])(\s*)(!?[=~]|[<>]=?)(.*)", re.DOTALL)
+FEW, MANY = 12, 1000  # values of a field that are listed, and among which the one meant is looked for
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """``field`` is ``text``, or matches it as a glob, or as a number is in ``order`` with it.
+    """``field`` is ``text``, or matches it as a glob, or as a number or a date is in ``order`` with it.
 
     ``negated``: is not, as no missing value is anything.
     """
@@ -35,7 +38,7 @@ class Condition:
 
     @classmethod
     def parse(cls, condition: str, fields: Sequence[str]) -> Condition:
-        """FIELD=TEXT, FIELD~GLOB, either with ``!`` for not, or FIELD<NUMBER, <=, > or >=, FIELD one of ``fields``.
+        """FIELD=TEXT, FIELD~GLOB, either with ``!`` for not, or FIELD<NUMBER or FIELD<DATE, <=, > or >=, FIELD one of ``fields``.
 
         Spaces around the operator are none of the text. Raises InputError, which names the field that was meant.
         """
@@ -44,12 +47,13 @@ class Condition:
             near = "" if parsed is None else _near(parsed[1], fields)
             raise InputError(
                 f"--where {condition!r} cannot be read{near}: FIELD=TEXT or FIELD~GLOB, != or !~ for not, "
-                f"FIELD<NUMBER, <=, > or >=, FIELD one of {', '.join(fields)}"
+                f"FIELD<NUMBER or DATE, <=, > or >=, FIELD one of {', '.join(fields)}"
             )
         field, spaces, sign, text = parsed.groups()
         text = text.strip() if spaces else text
-        if sign in ORDER and _number(text) is None:
-            raise InputError(f"--where {condition!r}: {text!r} is no number{_with_point(text)}")
+        if sign in ORDER and _number(text) is None and Moment.parse(text) is None:
+            cure = _with_point(text) or " nor a date such as 2024-01-31"
+            raise InputError(f"--where {condition!r}: {text!r} is no number{cure}")
         return cls(field, sign.startswith("!"), sign.endswith("~"), text, sign if sign in ORDER else "")
 
     def met(self, values: Iterable[str | None]) -> npt.NDArray[np.bool_]:
@@ -61,12 +65,28 @@ class Condition:
 
     def _test(self) -> Callable[[str], bool]:
         if self.order:
-            limit, compare = float(self.text), ORDER[self.order]
-            return lambda value: (number := _number(value)) is not None and bool(compare(number, limit))
+            compare = ORDER[self.order]
+            return lambda value: (pair := self.pair(value)) is not None and bool(compare(*pair))
         if self.glob:
             match = re.compile(fnmatch.translate(self.text)).match
             return lambda value: match(value) is not None
         return lambda value: value == self.text
+
+    def pair(self, value: str) -> tuple[Any, Any] | None:
+        """A value and what it is to be in order with, both numbers or both dates; None if they cannot be compared."""
+        number, limit = _number(value), _number(self.text)
+        if number is not None and limit is not None:
+            return number, limit
+        moment, other = Moment.parse(value), Moment.parse(self.text)
+        return None if moment is None or other is None else moment.beside(other)
+
+    @property
+    def kind(self) -> str:
+        """What values must be to be in order with it."""
+        return "date" if _number(self.text) is None else "number"
+
+    def __str__(self) -> str:
+        return f"--where '{self.field}{'!' * self.negated}{self.order or '=~'[self.glob]}{self.text}'"
 
 
 @dataclass
@@ -76,29 +96,68 @@ class NumbersRead:
     condition: Condition
     numbers: int = 0
     others: int = 0
-    example: str = ""  # the first that is no number
+    example: str = ""  # the first that could not be
 
     def add(self, values: Iterable[str | None]) -> None:
         """Count these; None is no value."""
         for value in values if self.condition.order else ():
-            if value is None or _number(str(value)) is not None:
+            if value is None or self.condition.pair(str(value)) is not None:
                 self.numbers += value is not None
             else:
                 self.example = self.example or str(value)
                 self.others += 1
 
     def note(self) -> str:
-        """What to say of values that are no numbers, if anything. Raises InputError if none is one."""
-        field, order = self.condition.field, f"{self.condition.field}{self.condition.order}{self.condition.text}"
+        """What to say of values that are no numbers or dates, if anything. Raises InputError if none is one."""
+        field, kind = self.condition.field, self.condition.kind
         if self.others and not self.numbers:
+            cure, plain = _with_point(self.example), {"date": "dates such as 2024-01-31", "number": "plain numbers"}[kind]
             raise InputError(
-                f"--where {order!r}: no value of {field} is a number, such as {self.example!r}{_with_point(self.example)}: write "
-                "plain numbers into the list, then bring features and index up to date ('embed --update', 'index --sync')"
+                f"{self.condition}: no value of {field} is a {kind}, such as {self.example!r}{cure}: write {plain} "
+                "into the list, then bring features and index up to date ('embed --update', 'index --sync')"
             )
         if not self.others:
             return ""
         values = counted(self.others, "value")
-        return f"--where {order!r}: {values} of {field} left out for being no number, such as {self.example!r}"
+        return f"{self.condition}: {values} of {field} left out for being no {kind}, such as {self.example!r}"
+
+
+@dataclass
+class ValuesSeen:
+    """What a field's values are, as they come, to say why a condition found nothing."""
+
+    condition: Condition
+    rows: int = 0
+    met: bool = False
+    values: set[str] = field(default_factory=set)  # no more once they are MANY
+
+    def add(self, values: Sequence[Any], met: bool) -> None:
+        """See these; ``met``: whether one of them meets the condition."""
+        self.rows += len(values)
+        self.met = self.met or met
+        if len(self.values) < MANY:
+            self.values.update(str(value) for value in values if value is not None)
+
+    def check(self) -> None:
+        """Raise InputError if no row has a value of the field, so that none could ever be found."""
+        if self.rows and not self.values and not self.condition.negated:
+            cure = "; labels come from class folders or from a list" if self.condition.field == "label" else ""
+            raise InputError(f"{self.condition}: no image has a {self.condition.field}{cure}")
+
+    def why(self) -> str:
+        """Why it is met by none."""
+        name, text = self.condition.field, self.condition.text
+        if self.condition.negated:
+            return f"{self.condition}: every image is that"
+        if self.condition.order:
+            return f"{self.condition}: no {name} is {self.condition.order}{text}"
+        if self.condition.glob:
+            whole = "" if re.search(r"[*?[]", text) else f": a glob is of the whole value, so write *{text}*"
+            return f"{self.condition}: no {name} matches{whole}"
+        if len(self.values) <= FEW:
+            return f"{self.condition}: {name} is one of {', '.join(sorted(self.values))}"
+        near = _nearest(text, sorted(self.values))
+        return f"{self.condition}: no image has this {name}{f': did you mean {near!r}?' if near else ''}"
 
 
 def as_conditions(where: str | Sequence[str]) -> Sequence[str]:
@@ -107,37 +166,62 @@ def as_conditions(where: str | Sequence[str]) -> Sequence[str]:
 
 
 class Filter:
-    """Conditions on rows that come part by part; ``notes`` tells afterwards of values that no condition could compare."""
+    """Conditions on rows that come part by part; ``notes`` tells afterwards of values that no condition could compare, and
+    why nothing was found."""
 
     def __init__(self, conditions: str | Sequence[str]) -> None:
         self._conditions = as_conditions(conditions)
         self._read: dict[str, NumbersRead] = {}
+        self._seen: dict[str, ValuesSeen] = {}
+        self._found = False
 
-    def met(self, columns: pa.Table) -> npt.NDArray[np.bool_]:
+    def met(self, columns: pa.Table, there: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.bool_]:
         """Mask (N,) of the rows that meet all conditions, whose fields are columns.
 
         Columns that were carried along from a list or a container are among them. A row without a label meets ``label!=...``,
-        one whose value is no number meets no order. Raises InputError for a condition that cannot be read.
+        one whose value is no number meets no order. ``there`` (N,) are the rows that are not removed (None: all). Raises
+        InputError for a condition that cannot be read.
         """
         mask = np.ones(len(columns), bool)
         for condition in self._conditions:
             parsed = Condition.parse(condition, columns.column_names)
             values = columns[parsed.field].to_pylist()
+            met = parsed.met(values)
+            mask &= met
+            if there is not None:
+                values, met = [value for value, kept in zip(values, there.tolist(), strict=True) if kept], met & there
             self._read.setdefault(condition, NumbersRead(parsed)).add(values)
-            mask &= parsed.met(values)
+            self._seen.setdefault(condition, ValuesSeen(parsed)).add(values, bool(met.any()))
+        self._found = self._found or bool((mask if there is None else mask & there).any())
         return mask
 
     def notes(self) -> tuple[str, ...]:
-        """A line for each order condition that some values could not be compared by. Raises InputError if none could."""
-        return tuple(note for read in self._read.values() if (note := read.note()))
+        """A line for each order condition that some values could not be compared by, and if no row met all, why.
+
+        Raises InputError if none could, or no row has a value at all.
+        """
+        for seen in self._seen.values():
+            seen.check()
+        left_out = [note for read in self._read.values() if (note := read.note())]
+        if not self._found:
+            unmet = [seen.why() for seen in self._seen.values() if not seen.met]
+            some = "each condition is met by some images, and all of them by none"
+            left_out += unmet or ([some] if len(self._seen) > 1 else [])
+        return tuple(left_out)
 
 
 def _near(field: str, fields: Sequence[str]) -> str:
     """The question whether a field of nearly this name is meant."""
-    spelt = {name.casefold(): name for name in reversed(fields)}
-    near = difflib.get_close_matches(re.sub(r"\W", "_", field).casefold(), spelt, 1)
-    question = f": did you mean {spelt[near[0]]!r}?" if near else ""
+    near = _nearest(re.sub(r"\W", "_", field), fields)
+    question = f": did you mean {near!r}?" if near else ""
     return f", there is no field {field!r}{question}"
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """The one that is written much the same, capitals aside."""
+    spelt = {one.casefold(): one for one in reversed(names)}
+    near = difflib.get_close_matches(name.casefold(), spelt, 1)
+    return spelt[near[0]] if near else None
 
 
 def _with_point(text: str) -> str:

@@ -129,7 +129,7 @@ class Index:
         mask = self._kept_rows
         conditions = Filter(where)
         if where:
-            met = np.concatenate([conditions.met(rows) for rows in self.ids.parts()])
+            met = self._meeting(conditions)
             mask = met if mask is None else met & mask
         count = len(self.removed)
         scores, rows = self._lookup.nearest(vectors, min(top + (own is not None), count), mask)
@@ -142,6 +142,15 @@ class Index:
         if rows.size and rows.min() < 0:
             scores = np.where(rows >= 0, scores, np.float32(-np.inf))
         return Hits(scores, rows, self.ids, conditions.notes())
+
+    def _meeting(self, conditions: Filter) -> npt.NDArray[np.bool_]:
+        """Which rows (N,) meet the conditions; those that are removed count for nothing else."""
+        met, start = [], 0
+        for rows in self.ids.parts():
+            there = None if self._kept_rows is None else self._kept_rows[start : start + len(rows)]
+            met.append(conditions.met(rows, there))
+            start += len(rows)
+        return np.concatenate(met)
 
     def row_of(self, path: str) -> int:
         """The number of the row called ``path``. Raises InputError."""

@@ -154,9 +154,12 @@ def _finish(
     removed[[*growth.replaced, *dropped]] = True
     columns = joined_rows([_relabeled(index.ids.table, growth.labels), *growth.tables])
     removed = np.concatenate([removed, np.zeros(growth.count, bool)])
+    kept = columns.filter(pa.array(~removed))
+    empty = [name for name in describing(kept) if kept[name].null_count == len(kept) > 0]  # what no list says any more
+    columns = columns.drop_columns(empty)
     replaced = len(growth.replaced)
     changes = IndexChanges(growth.count - replaced, replaced, len(dropped), len(growth.labels))
-    if not (growth.count or dropped or growth.labels):
+    if not (growth.count or dropped or growth.labels or empty):
         return changes
     metadata = replace(index.metadata, rows=len(columns), removed=int(removed.sum()))
     anew = metadata.outgrown and metadata.rows > metadata.removed

@@ -30,6 +30,7 @@ from sslfeat.serving import openapi
 from sslfeat.serving.answers import Refusal, answer_to, broken_answer, embeddings_answer, error_answer, json_answer
 from sslfeat.serving.asking import SearchBody, Wanted, vector_of
 from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, read_model
+from sslfeat.serving.collection import Generation
 from sslfeat.serving.duplicates import DuplicatesPlan, add_duplicates
 from sslfeat.serving.front import Front
 from sslfeat.serving.inference_protocol import FILES, VERSION, add_inference_protocol
@@ -162,14 +163,14 @@ def _add_index(app: FastAPI, service: Service) -> None:
     @app.post("/v1/search", **openapi.SEARCH)
     async def search(request: Request) -> Response:
         """The indexed images nearest to an image, to one of them, or to a vector."""
-        generation = service.generation()
+        generation = service.generation(request)
         wanted = Wanted(request, service.limits)
         vector, own = None, -1
         if media_type(request)[0] in OF_JSON:
             body = await read_model(SearchBody, request, service.limits)
             wanted.override(body)
             wanted.check(generation)
-            vector, own, images = _asked(body, service)
+            vector, own, images = _asked(body, service, generation)
         else:
             wanted.check(generation)
             service.batcher.check_room()
@@ -183,14 +184,14 @@ def _add_index(app: FastAPI, service: Service) -> None:
             vector = outcome
         began = time.perf_counter()
         look = functools.partial(generation.search, vector, wanted.top, wanted.where, wanted.min_score, own)
-        hits = await service.in_pool(look)
+        hits, notes = await service.in_pool(look)
         service.metrics.stage("search", time.perf_counter() - began)
-        return json_answer({"hits": hits})
+        return json_answer({"hits": hits, "notes": notes, "revision": generation.revision})
 
     @app.get("/v1/images/{row}", **openapi.IMAGE)
     async def image(request: Request, row: int, size: Size = 256) -> Response:
         """A JPEG of an indexed image, within ``size`` x ``size`` px."""
-        generation = service.generation()
+        generation = service.generation(request)
         sha256 = generation.sha256[generation.row(row)]
         tag = f'"{sha256}-{size}"'
         caching = {"etag": tag, "cache-control": "private, no-cache"} if sha256 else {"cache-control": "no-store"}
@@ -202,17 +203,16 @@ def _add_index(app: FastAPI, service: Service) -> None:
         return Response(jpeg, headers=caching, media_type="image/jpeg")
 
     @app.get("/v1/map", **openapi.MAP)
-    async def points() -> Response:
+    async def points(request: Request) -> Response:
         """A point for each indexed image, up to 100,000 of them."""
-        return Response(await service.in_pool(service.generation().map), media_type="application/json")
+        return Response(await service.in_pool(service.generation(request).map), media_type="application/json")
 
 
-def _asked(body: SearchBody, service: Service) -> tuple[FloatArray | None, int, list[Content]]:
+def _asked(body: SearchBody, service: Service, generation: Generation) -> tuple[FloatArray | None, int, list[Content]]:
     """What a JSON body searches with: a vector and its own row or -1, or an image. Raises Refusal."""
     given = [name for name in ("id", "path", "image", "vector") if getattr(body, name) is not None]
     if len(given) != 1:
         raise Refusal(422, f"there are {len(given)} of id, path, image and vector", "give one of them")
-    generation = service.generation()
     if body.image is not None:
         return None, -1, [Content(decoded(body.image))]
     if body.vector is not None:

@@ -40,7 +40,7 @@ class Wanted:
     def __init__(self, request: Request, limits: ServiceLimits) -> None:
         """Of the query. Raises Refusal, 422."""
         self._limits = limits
-        known = {"top", "where", "min_score"}
+        known = {"top", "where", "min_score", "revision"}
         if other := set(request.query_params) - known:
             raise Refusal(422, f"there is no parameter {min(other)[:60]!r}", f"the parameters are {sorted(known)}")
         top, score = request.query_params.get("top", str(TOP)), request.query_params.get("min_score", "")

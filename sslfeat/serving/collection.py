@@ -15,7 +15,7 @@ from sslfeat.errors import RetrievalError, SslfeatError
 from sslfeat.inference.model_card import Identity
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.index import Index
-from sslfeat.retrieval.metadata import META
+from sslfeat.retrieval.metadata import IDS, META
 from sslfeat.retrieval.query_encoder import check_encoder
 from sslfeat.retrieval.storage import why_none
 from sslfeat.retrieval.vectors import metadata_of
@@ -34,6 +34,7 @@ class Generation:
         """Raises RetrievalError if it is damaged, or of another encoder than ``encoder`` (name, fingerprint)."""
         self.stamp = stamp(folder)
         self.index = Index.load(folder)
+        self.revision = self.index.metadata.files[IDS].sha256[:16]  # of the rows: ids of one are no ids of another
         check_encoder(self.index.metadata.encoder, encoder, "the encoder that is served")
         table = self.index.columns
         self.paths: list[str] = table["path"].to_pylist()
@@ -50,6 +51,7 @@ class Generation:
         """What ``/v1/info`` says of it."""
         return {
             "name": self.index.folder.resolve().name,
+            "revision": self.revision,
             "images": len(self.index),
             "kind": self.index.spec.kind,
             "metric": self.index.metric,
@@ -72,14 +74,15 @@ class Generation:
 
     def search(
         self, vector: FloatArray, top: int, where: Sequence[str], min_score: float | None, own: int = -1
-    ) -> list[dict[str, Any]]:
-        """Hits for a vector (D,), the best first; ``own`` is the row that it is of, which is left out.
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Hits for a vector (D,), the best first, and what is to be said of the conditions; ``own`` is the row that it is of,
+        which is left out.
 
         Raises InputError for a condition that cannot be read, or a vector that does not fit.
         """
         found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
         pairs = [(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True) if row >= 0]
-        return [
+        hits = [
             {
                 "id": row,
                 "path": self.paths[row],
@@ -89,6 +92,7 @@ class Generation:
             }
             for row, score in pairs
         ]
+        return hits, list(found.notes)
 
     def map(self) -> bytes:
         """The map as JSON, made when first asked for."""

@@ -38,7 +38,7 @@ class DecisionsBody(StrictModel):
 
 
 CODES = "400 401 403 404 408 413 415 422 503"
-GET = openapi.route(openapi.of_json(openapi.listed("groups", "decisions")), "400 401 403 404 503")
+GET = openapi.route(openapi.of_json(openapi.listed("groups", "decisions")), "400 401 403 404 409 503", None, [openapi.REVISION])
 POST = openapi.route(
     openapi.of_json(openapi.listed("plan", "moves", "command")), CODES, openapi.of_json(DecisionsBody.model_json_schema())
 )  # fmt: skip
@@ -79,9 +79,9 @@ def add_duplicates(app: FastAPI, service: Service, plan: DuplicatesPlan | None) 
     """Add the routes."""
 
     @app.get("/v1/duplicates", **GET)
-    async def duplicates() -> Response:
+    async def duplicates(request: Request) -> Response:
         """Groups of images that are there more than once, and what has been decided about their pairs."""
-        generation, found = service.generation(), _given(plan)
+        generation, found = service.generation(request), _given(plan)
         return json_answer(await service.in_pool(lambda: found.about(generation)))
 
     @app.post("/v1/duplicates", **POST)

@@ -1,4 +1,4 @@
-"""What indexed images are called, by their ids: a map knows no more of them."""
+"""What indexed images are called, by their ids, of which a map knows no more; and their ids, by their paths."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from sslfeat.serving.bodies import StrictModel, read_model
 from sslfeat.serving.service import Service
 
 MOST = 100_000  # ids: all that a map has
+MOST_PATHS = 100  # each is looked for among all
 
 
-class IdsBody(StrictModel):
-    """``ids`` of indexed images."""
+class NamesBody(StrictModel):
+    """``ids`` of indexed images, ``paths`` of others."""
 
-    ids: Annotated[list[int], Field(max_length=MOST)]
+    ids: Annotated[list[int], Field(max_length=MOST, default_factory=list)]
+    paths: Annotated[list[str], Field(max_length=MOST_PATHS, default_factory=list)]
 
 
 NAMES = openapi.route(
-    openapi.of_json(openapi.listed("images")), "400 401 403 404 408 413 422 503",
-    openapi.of_json(IdsBody.model_json_schema()),
+    openapi.of_json(openapi.listed("images")), "400 401 403 404 408 409 413 422 503",
+    openapi.of_json(NamesBody.model_json_schema()), [openapi.REVISION],
 )  # fmt: skip
 
 
@@ -33,8 +35,9 @@ def add_naming(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/images", **NAMES)
     async def images(request: Request) -> Response:
-        """Path and label of each of many indexed images."""
-        generation = service.generation()
-        rows = map(generation.row, (await read_model(IdsBody, request, service.limits)).ids)
+        """Id, path and label of each of many indexed images."""
+        generation = service.generation(request)
+        body = await read_model(NamesBody, request, service.limits)
+        rows = [*map(generation.row, body.ids), *map(generation.row_of, body.paths)]
         told = [{"id": row, "path": generation.paths[row], "label": generation.labels[row]} for row in rows]
         return json_answer({"images": told})

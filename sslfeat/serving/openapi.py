@@ -22,6 +22,7 @@ ERRORS = {
     "403": "asked for by another name, or from another site",
     "404": "not there, or not served",
     "408": "the client was too slow",
+    "409": "ids of an index that was brought up to date since",
     "413": "too large, or too many images",
     "415": "a kind of body that is not read",
     "422": "what was sent is wrong, or no image in it could be read",
@@ -105,13 +106,17 @@ EMBEDDINGS = {
 }
 HITS = {
     "type": "object",
-    "required": ["hits"],
+    "required": ["hits", "notes", "revision"],
     "properties": {"hits": {"type": "array", "items": listed("id", "path", "score", "label", "metadata")}},
 }
+REVISION = parameter("revision", {"type": "string"}, "of the index that ids are of, as /v1/info says; 409 if it is another")
 ASKED = [
     parameter("top", {"type": "integer", "minimum": 1, "default": 24}, "hits"),
-    parameter("where", {"type": "array", "items": {"type": "string"}}, "label=TEXT, path~GLOB, FIELD>=NUMBER; != and !~: not"),
+    parameter(
+        "where", {"type": "array", "items": {"type": "string"}}, "label=TEXT, path~GLOB, FIELD>=NUMBER or DATE; != and !~: not"
+    ),
     parameter("min_score", {"type": "number"}, "only hits of at least this score"),
+    REVISION,
 ]
 
 STATE = route(of_json({"type": "object"}), "400 403 503", tag="state")
@@ -120,10 +125,11 @@ INFO = route(of_json(listed("encoder", "index", "classifier", "limits")), "400 4
 EMBED = route({**of_json(EMBEDDINGS), "application/x-npy": BINARY}, IMAGE_ERRORS, IMAGES)
 PREDICT = route(of_json(listed("predictions")), "404 " + IMAGE_ERRORS, IMAGES)
 SEARCH = route(
-    of_json(HITS), "404 " + IMAGE_ERRORS, {**IMAGES, **of_json(SearchBody.model_json_schema())}, ASKED
+    of_json(HITS), "404 409 " + IMAGE_ERRORS, {**IMAGES, **of_json(SearchBody.model_json_schema())}, ASKED
 )  # fmt: skip
-IMAGE = route({"image/jpeg": BINARY}, "400 401 403 404 422 429 503")
-MAP = route(of_json(listed("ids", "x", "y", "label", "labels", "cluster", "clusters")), "400 401 403 404 503")
+IMAGE = route({"image/jpeg": BINARY}, "400 401 403 404 409 422 429 503", None, [REVISION])
+POINTS = of_json(listed("ids", "x", "y", "label", "labels", "cluster", "clusters"))
+MAP = route(POINTS, "400 401 403 404 409 503", None, [REVISION])
 
 
 def docs_page(schema: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from starlette.requests import Request
 
 from sslfeat.data.decode import Content, Source
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
@@ -146,11 +147,15 @@ class Service:
         """Whether there is an API key."""
         return self._key is not None
 
-    def generation(self) -> Generation:
-        """The index as it is now. Raises Refusal, 404, if none is served."""
+    def generation(self, request: Request | None = None) -> Generation:
+        """The index as it is now. Raises Refusal: 404 if none is served, 409 if the request's ``revision`` is of another."""
         if self.collection is None:
             raise Refusal(404, "no index is served", "start the service with --index INDEX")
-        return self.collection.now
+        now = self.collection.now
+        if request is not None and request.query_params.get("revision", now.revision) != now.revision:
+            message = "the index was brought up to date since: ids of before are of other images"
+            raise Refusal(409, message, "reload the page, or search again")
+        return now
 
     def probe(self) -> SavedProbe:
         """The classifier. Raises Refusal, 404, if none is served."""

@@ -22,11 +22,15 @@ TAKEN = frozenset(("path", "sha256", "width", "height", "label", "embedding", "r
 
 @dataclass(frozen=True)
 class Member:
-    """An image in a container: its ``name`` there, its class if the container says so, and what else it says, as text."""
+    """An image in a container: its ``name`` there, its class if the container says so, and what else it says, as text.
+
+    ``called``: the column that the class is of.
+    """
 
     name: bytes
     label: str | None = None
     metadata: Mapping[str, str] | None = None
+    called: str | None = None
 
 
 class Container(Protocol):

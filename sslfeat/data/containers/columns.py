@@ -63,7 +63,7 @@ class Columns:
             if own is not None:
                 facts |= described([(FILE, own[row])])
             label = text_of(self._text(self.label, values[self.label][row])) if self.label else None
-            members.append(Member(row_name(first + row), label, facts or None))
+            members.append(Member(row_name(first + row), label, facts or None, self.label))
         return members
 
     def _text(self, name: str, value: Any) -> Any:

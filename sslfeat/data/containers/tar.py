@@ -79,9 +79,11 @@ class TarContainer:
                 fields = {str(key): value for key, value in dict(json.loads(texts[b".json"])).items()}
             except (ValueError, TypeError, RecursionError):
                 fields = {}
-        given = [text_of(value) for value in (texts.get(b".cls"), *(fields.pop(key, None) for key in LABEL_NAMES))]
+        label = text_of(texts.get(b".cls"))
+        called = next((key for key in LABEL_NAMES if text_of(fields.get(key))), None) if label is None else None
+        label = text_of(fields.pop(called)) if called else label
         facts = described([*fields.items(), ("txt", texts.get(b".txt"))])
-        return Member(name, next(filter(None, given), None), facts or None)
+        return Member(name, label, facts or None, called)
 
     def _text(self, name: bytes) -> str | None:
         place = self._index.find(name)

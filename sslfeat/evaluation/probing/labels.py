@@ -152,7 +152,7 @@ class Labeling:
 
 @dataclass(frozen=True)
 class LabelSource:
-    """Where labels come from: ``where`` is ``features`` (as embedded), ``folder`` (each image's), or a table's path.
+    """Where labels come from: ``where`` is ``features`` (as embedded), ``folder`` (each image's), a table's path, or ``none``.
 
     ``column`` and ``path_column`` are the table's; ``separator`` divides the labels of an image that carries several.
     """
@@ -170,6 +170,8 @@ class LabelSource:
         """The labels, with what is to be told of them. Raises InputError for a table that cannot be used."""
         if self.where == "features":
             return _as_embedded(features)
+        if self.where == "none":
+            return Labeling([None] * len(features.paths), "none")
         if self.where == "folder":
             labels, left_out = class_folders(features.paths)
             return Labeling(labels, "names of the images' folders", left_out)

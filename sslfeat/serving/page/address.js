@@ -1,11 +1,10 @@
-// What is looked at, in the address after #, so that it can be linked to and gone back to.
+// What is looked at, in the address after #, so that it can be linked to and gone back to. Images go by their paths there, which
+// stay what they are when the index is brought up to date.
 const KEPT = { like: "", label: "", path: "", where: "", min: "", top: "24", image: "" };
 
 export function read() {
   const found = new URLSearchParams(location.hash.slice(1));
-  const wanted = Object.fromEntries(Object.entries(KEPT).map(([name, usual]) => [name, found.get(name) ?? usual]));
-  for (const id of ["like", "image"]) if (!/^\d{0,15}$/.test(wanted[id])) wanted[id] = "";
-  return wanted;
+  return Object.fromEntries(Object.entries(KEPT).map(([name, usual]) => [name, found.get(name) ?? usual]));
 }
 
 export function addressOf(wanted) {

@@ -1,3 +1,8 @@
+let revision = "", looked = 0; // of the index that the ids here are of; when it was last asked for
+
+const ofIndex = (place) => (revision ? `${place}${place.includes("?") ? "&" : "?"}revision=${revision}` : place);
+const outOfDate = () => dispatchEvent(new Event("outofdate"));
+
 // What the service is asked. A refusal becomes an Error with its words and its cure.
 async function ask(place, options = {}) {
   let answer;
@@ -9,6 +14,7 @@ async function ask(place, options = {}) {
   }
   const body = await answer.json().catch(() => ({}));
   if (answer.ok) return body;
+  if (answer.status === 409) outOfDate();
   const reasons = Object.values(body.errors || {}).filter(Boolean);
   const words = [body.error || `the service answered ${answer.status}`, ...reasons.filter((text) => text !== body.error)];
   throw new Error(`${words.join(": ")}${body.cure ? `; ${body.cure}` : ""}.`);
@@ -22,27 +28,41 @@ const raw = (blob, signal) => ({
   headers: { "content-type": blob.type.startsWith("image/") ? blob.type : "application/octet-stream" },
 });
 
-export const info = () => ask("/v1/info");
-export const map = () => ask("/v1/map");
-export const duplicates = () => ask("/v1/duplicates");
+export async function info() {
+  const about = await ask("/v1/info");
+  revision = about.index?.revision ?? "";
+  return about;
+}
+
+// An image could not be shown: was the index brought up to date since? An image's own answer cannot be read.
+export async function lookAgain() {
+  if (Date.now() - looked < 5000) return;
+  looked = Date.now();
+  const now = await ask("/v1/info").catch(() => null);
+  if (now && (now.index?.revision ?? "") !== revision) outOfDate();
+}
+
+export const map = () => ask(ofIndex("/v1/map"));
+export const duplicates = () => ask(ofIndex("/v1/duplicates"));
 export const decide = (decisions) => ask("/v1/duplicates", posted({ decisions }));
-export const imageAt = (id, size) => `/v1/images/${id}?size=${size}`;
-export const named = async (ids) => (await ask("/v1/images", posted({ ids }))).images;
+export const imageAt = (id, size) => ofIndex(`/v1/images/${id}?size=${size}`);
+export const named = async (ids) => (await ask(ofIndex("/v1/images"), posted({ ids }))).images;
+export const called = async (path) => (await ask(ofIndex("/v1/images"), posted({ paths: [path] }))).images[0];
 
 export async function predict(blob, signal) {
   const { predictions } = await ask("/v1/predict?top=3", raw(blob, signal));
   return predictions[0].labels || [];
 }
 
-// ``asked`` is {id} or {blob}; ``wanted`` {label, path, where, min, top}
+// ``asked`` is {path} or {blob}; ``wanted`` {label, path, where, min, top}. Gives {hits, notes}.
 export async function search(asked, wanted, signal) {
   const where = conditions(wanted), score = wanted.min === "" ? {} : { min_score: Number(wanted.min) };
   if (asked.blob) {
     const query = new URLSearchParams({ top: wanted.top, ...score });
     for (const condition of where) query.append("where", condition);
-    return (await ask(`/v1/search?${query}`, raw(asked.blob, signal))).hits;
+    return ask(ofIndex(`/v1/search?${query}`), raw(asked.blob, signal));
   }
-  return (await ask("/v1/search", posted({ id: asked.id, top: Number(wanted.top), where, ...score }, signal))).hits;
+  return ask(ofIndex("/v1/search"), posted({ path: asked.path, top: Number(wanted.top), where, ...score }, signal));
 }
 
 // A file name without wildcards is looked for anywhere in the path; conditions on other fields are divided by semicolons.

@@ -14,7 +14,7 @@ let about = null, wanted = read(), asked = null, points = null, running = new Ab
 let mark = () => {}, marked = []; // on the map, once it is there
 
 const view = new View(beside, (figure) => {
-  const image = figure?.dataset.id ?? "";
+  const image = figure?.dataset.id ? figure.dataset.name : "";
   if (image === wanted.image) return;
   wanted = { ...wanted, image };
   write(wanted, false, history.state?.upload);
@@ -22,15 +22,15 @@ const view = new View(beside, (figure) => {
 
 // What stands below the larger view
 function beside(figure) {
-  const id = figure.dataset.id;
+  const { id, name } = figure.dataset;
   if (!id) return [];
   const like = make("button", "primary", "Its neighbors"), link = make("a", "button", "Link to this image");
   like.type = "button";
   like.addEventListener("click", () => {
     view.dialog.close();
-    likeId(id);
+    likePath(name);
   });
-  link.href = addressOf({ image: id });
+  link.href = addressOf({ image: name });
   const facts = Object.entries(JSON.parse(figure.dataset.facts ?? "{}")).map(([name, text]) => `${name}: ${text}`).join(" · ");
   return [...(facts ? [make("p", "soft facts", facts)] : []), like, link];
 }
@@ -41,8 +41,8 @@ function say(text) {
   if (text) part("found").hidden = false;
 }
 
-function likeId(id) {
-  wanted = { ...wanted, like: String(id), image: "" };
+function likePath(path) {
+  wanted = { ...wanted, like: path, image: "" };
   write(wanted, true);
   apply(true);
 }
@@ -61,7 +61,7 @@ function take(blob) {
 // Brings the page to what the address says. ``fresh``: something else is searched with.
 async function apply(fresh) {
   const upload = wanted.like ? undefined : uploads[history.state?.upload ?? -1];
-  asked = wanted.like ? { id: Number(wanted.like) } : upload ? { blob: upload.blob } : null;
+  asked = wanted.like ? { path: wanted.like } : upload ? { blob: upload.blob } : null;
   fill();
   if (fresh) present(upload);
   filters.hidden = !asked || !about.index;
@@ -90,12 +90,14 @@ async function present(upload) {
     preview.replaceChildren(referenceOf(upload.url, upload.name));
     return;
   }
-  const { id } = asked, item = (await api.named([id]).catch(() => []))[0] ?? { path: `image ${id}` };
-  if (asked?.id !== id) return; // something else was asked meanwhile
-  const figure = referenceOf(api.imageAt(id, 512), item.path, api.imageAt(id, 1024));
-  figure.dataset.id = id;
+  const { path } = asked, item = await api.called(path).catch(() => null);
+  if (asked?.path !== path) return; // something else was asked meanwhile
+  part("title").textContent = short(path);
+  preview.hidden = !item;
+  if (!item) return; // the search says why
+  const figure = referenceOf(api.imageAt(item.id, 512), path, api.imageAt(item.id, 1024));
+  figure.dataset.id = item.id;
   preview.replaceChildren(figure);
-  part("title").textContent = short(item.path);
 }
 
 async function judge(upload, signal) {
@@ -123,10 +125,11 @@ async function find(signal) {
   found.hidden = false;
   found.setAttribute("aria-busy", "true");
   try {
-    const hits = await api.search(asked, wanted, signal);
-    say(hits.length ? "" : "Nothing was found: ask for a lower score, or fewer conditions.");
+    const { hits, notes } = await api.search(asked, wanted, signal);
+    const none = hits.length ? [] : ["Nothing was found: ask for a lower score, or fewer conditions."];
+    say([...none, ...notes].join(" "));
     part("heading").textContent = hits.length ? `${hits.length} nearest` : "None";
-    part("hits").replaceChildren(...hits.map((hit) => figureOf(hit, likeId)));
+    part("hits").replaceChildren(...hits.map((hit) => figureOf(hit, likePath)));
     mark(marked = hits.map((hit) => hit.id));
     found.removeAttribute("aria-busy");
   } catch (error) {
@@ -150,16 +153,16 @@ async function begin() {
     const ids = points.ids.filter((_, n) => n % step === start).slice(0, BEGIN);
     part("heading").textContent = "Begin with one of these";
     const items = await api.named(ids).catch((error) => { say(error.message); return []; });
-    if (!asked) part("hits").replaceChildren(...items.map((item) => figureOf(item, likeId)));
+    if (!asked) part("hits").replaceChildren(...items.map((item) => figureOf(item, likePath)));
   }
   if (wanted.image) openLinked();
 }
 
 async function openLinked() {
-  const shown = [...document.querySelectorAll("figure[data-id]")].find((figure) => figure.dataset.id === wanted.image);
+  const shown = [...document.querySelectorAll("figure[data-id]")].find((figure) => figure.dataset.name === wanted.image);
   if (shown) { view.open(shown); return; }
-  const [item] = await api.named([Number(wanted.image)]).catch((error) => { say(error.message); return []; });
-  if (item) view.open(figureOf(item, likeId));
+  const item = await api.called(wanted.image).catch((error) => { say(error.message); return null; });
+  if (item) view.open(figureOf(item, likePath));
 }
 
 function listen() {
@@ -184,6 +187,8 @@ function listen() {
     if (view.dialog.open && !wanted.image) view.dialog.close();
     apply(true);
   });
+  addEventListener("outofdate", () => { part("outdated").hidden = false; });
+  part("reload").addEventListener("click", () => location.reload());
   takeImages(take, say);
 }
 
@@ -215,7 +220,7 @@ async function start() {
     const first = apply(true);
     points = await drawn;
     part("collection").hidden = !points;
-    if (points) (mark = showCollection(points, about.index.images, likeId, say))(marked);
+    if (points) (mark = showCollection(points, about.index.images, likePath, say))(marked);
     if (about.duplicates) await showDuplicates(say);
     await first;
   } catch (error) {

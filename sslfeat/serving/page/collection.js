@@ -8,7 +8,7 @@ import { DARK, Plane, placeTip } from "/plane.js";
 const PAGE = 48, MOST_NAMES = 100_000;
 const part = (id) => document.getElementById(id);
 
-// ``points`` as the service gives them; ``like(id)`` searches; ``say(text)`` tells what went wrong.
+// ``points`` as the service gives them; ``like(path)`` searches; ``say(text)`` tells what went wrong.
 // Gives what marks images by their ids.
 export function showCollection(points, total, like, say) {
   const root = part("map"), canvas = root.querySelector("canvas"), by = part("color-by");
@@ -20,7 +20,7 @@ export function showCollection(points, total, like, say) {
     quiet: GRAY,
   }, {
     hover: tip,
-    pick: (n) => like(points.ids[n]),
+    pick: (n) => named([points.ids[n]]).then(([item]) => like(item.path)).catch((error) => say(error.message)),
     selected: (mask) => taken.show(mask && points.ids.filter((_, n) => mask[n])),
   });
   taken.letGo = () => plane.choose(null);

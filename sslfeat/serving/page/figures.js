@@ -1,5 +1,5 @@
 // Images as figures: a press searches with one, a smaller button shows it larger. Names of files are text, never markup.
-import { imageAt } from "/api.js";
+import { imageAt, lookAgain } from "/api.js";
 
 export function make(tag, name = "", text = "") {
   const element = document.createElement(tag);
@@ -16,7 +16,7 @@ function breakable(element, text) {
 
 export const short = (path) => path.split("/").slice(-2).join("/");
 
-// ``item`` is {id, path, label, score, metadata}; ``like(id)`` searches with it
+// ``item`` is {id, path, label, score, metadata}; ``like(path)`` searches with it
 export function figureOf(item, like) {
   const figure = make("figure"), caption = make("figcaption"), name = make("span", "", short(item.path));
   Object.assign(figure.dataset, { id: item.id, name: item.path, large: imageAt(item.id, 1024) });
@@ -25,7 +25,7 @@ export function figureOf(item, like) {
   Object.assign(press, { type: "button", title: item.path });
   press.setAttribute("aria-label", `images like ${short(item.path)}`);
   press.append(image);
-  press.addEventListener("click", () => like(item.id));
+  press.addEventListener("click", () => like(item.path));
   name.title = item.path;
   caption.append(breakable(make("b"), captionOf(item)), name);
   figure.append(press, enlarger(item.path), caption);
@@ -59,6 +59,9 @@ function enlarger(name) {
 
 function shown(source, name, inside) {
   const image = Object.assign(make("img"), { loading: "lazy", decoding: "async", alt: name, src: source });
-  image.addEventListener("error", () => inside.replaceChildren(make("span", "missing", "cannot be shown")));
+  image.addEventListener("error", () => {
+    inside.replaceChildren(make("span", "missing", "cannot be shown"));
+    lookAgain();
+  });
   return image;
 }

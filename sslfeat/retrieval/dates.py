@@ -1,0 +1,58 @@
+"""Dates and times as lists and cameras write them: ISO 8601, with a space for the T, and with the colons of EXIF's dates."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+
+WRITTEN = re.compile(
+    r"([12]\d{3})(?:([-:])(\d\d)(?:\2(\d\d)"
+    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d\d:?\d\d)?)?)?)?",
+    re.ASCII,
+)
+FIRST = (1, 1, 1, 0, 0, 0, 0)  # of year, month, day, hour, minute, second, microsecond: what stands for one not written
+
+
+@dataclass(frozen=True)
+class Moment:
+    """``parts``, from the year on, as many as are written; ``moment`` is the beginning of it, with its offset from UTC if any."""
+
+    parts: int
+    moment: datetime
+
+    @classmethod
+    def parse(cls, text: str) -> Moment | None:
+        """None for what is no date."""
+        found = WRITTEN.fullmatch(text.strip())
+        if found is None:
+            return None
+        first, _, *others, fraction, offset = found.groups()
+        parts = [int(part) for part in (first, *others) if part is not None]
+        parts += [int(fraction.ljust(6, "0"))] if fraction else []
+        try:
+            year, month, day, hour, minute, second, micro = (*parts, *FIRST[len(parts) :])
+            moment = datetime(year, month, day, hour, minute, second, micro, _zone(offset))
+        except ValueError:  # a 13th month, or EXIF's 0000:00:00
+            return None
+        return cls(len(parts), moment)
+
+    def beside(self, other: Moment) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """This and ``other``, to be compared as precisely as ``other`` is written: any time of a day is that day.
+
+        Offsets from UTC count where both have one.
+        """
+        own = self.moment
+        if own.tzinfo is not None and other.moment.tzinfo is not None:
+            own = own.astimezone(other.moment.tzinfo)
+        ours, theirs = ((*one.timetuple()[:6], one.microsecond) for one in (own, other.moment))
+        return ours[: other.parts], theirs[: other.parts]
+
+
+def _zone(offset: str | None) -> timezone | None:
+    if offset is None:
+        return None
+    if offset == "Z":
+        return UTC
+    minutes = 60 * int(offset[1:3]) + int(offset[-2:])
+    return timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes))
