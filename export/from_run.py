@@ -35,26 +35,29 @@ NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Labels:
-    """What the card says that no run knows: the encoder's name, the data's name and license, the weights' license."""
+    """What the card says that no run knows: the encoder's name, the data's name and license, the weights' license, figures of
+    ``quality``; and the ``hours`` that it was trained, where the run's folder does not tell (0: not known)."""
 
     name: str | None = None
     data_name: str | None = None
     data_license: str = UNKNOWN_LICENSE
     license: str = UNKNOWN_LICENSE
     quality: dict[str, float] = field(default_factory=dict)
+    hours: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises UsageError for licenses that do not go together."""
         check_license(self.license, self.data_license)
 
     def or_those_of(self, shipped: str) -> Labels:
-        """With what the card of a shipped encoder says in place of what is not stated."""
+        """With what the card of a shipped encoder says in place of what is not stated; not its quality, of other features."""
         card = read_encoder_file(resolve(shipped)).card
         return dataclasses.replace(
             self,
             data_name=self.data_name or card.training_data.name,
             data_license=card.training_data.license if self.data_license == UNKNOWN_LICENSE else self.data_license,
             license=card.license if self.license == UNKNOWN_LICENSE else self.license,
+            hours=card.training.hours,
         )
 
 
@@ -92,16 +95,17 @@ def export_run(
         config_sha256=config.sha256(),
         versions=versions(),
         parity=NO_PARITY,
-        training=_training(run, config, noted, labels.quality),
+        training=_training(run, config, noted, labels),
     )
     paths = _readable([item.path for item in given or config.inputs()], card.preprocess)
     return _export(encoder, card, paths, "given" if images else "training images", out, overwrite)
 
 
-def _training(run: Path, config: TrainConfig, noted: KeptWith, quality: dict[str, float]) -> Training:
-    """How long the run took, as far as it wrote that down."""
+def _training(run: Path, config: TrainConfig, noted: KeptWith, labels: Labels) -> Training:
+    """How long the run took, as far as it wrote that down, or ``labels`` say."""
     epochs = noted.steps * int(config.batch_size or 0) / max(1, noted.images)
-    return Training(noted.steps, round(epochs, 2), round(read_seconds(run) / 3600, 2), quality)
+    hours = read_seconds(run) / 3600 or labels.hours
+    return Training(noted.steps, round(epochs, 2), round(hours, 2), labels.quality)
 
 
 def export_random(
