@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 def train(
     method: Annotated[str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
-    out: Annotated[Path, typer.Option(help="output: run folder")] = Path("run"),
+    out: Annotated[Path | None, typer.Option(help="output: run folder; default: run, with --extend RUN-extended")] = None,
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
     init: Annotated[str | None, typer.Option(help="begin from a run, a shipped encoder, timm/NAME, torchvision/NAME")] = None,
     weights: Weights = None,
-    extend: Annotated[Path | None, typer.Option(help="go on with a finished run, in a new --out")] = None,
+    extend: Annotated[Path | None, typer.Option(help="go on with a finished run, into --out")] = None,
     teacher: Annotated[str | None, typer.Option(help="of distill: encoder file or name")] = None,
     image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: from the images")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images at once; default: the method's, less for few images")] = None,
@@ -54,8 +54,13 @@ def train(
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
     compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
     exclude: Exclude = None,
-    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; while training")] = None,
-    keep: Annotated[Literal["last", "best"], typer.Option(help="which weights; best: by --probe-data")] = "last",
+    probe_data: Annotated[
+        str | None,
+        typer.Option(help="class folders to evaluate on; at start and end, and between for up to a tenth of the training time"),
+    ] = None,
+    keep: Annotated[
+        Literal["last", "best"], typer.Option(help="which weights; best: by --probe-data, at every tenth of the budget")
+    ] = "last",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")] = None,
     config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint; alone with --out: as begun")] = False,
@@ -70,6 +75,7 @@ def train(
 ) -> None:
     """Train an encoder without labels. METHOD --help explains the method. Several GPUs: torchrun --no-python sslfeat."""
     quiet_false_alarm()
+    out = out or _place(extend)
     given = {**locals(), "accelerator": provider, "precision": PRECISIONS[precision]}
     if config is not None:
         settings = _repeat(config, bool(method or images), trust_code)
@@ -91,6 +97,17 @@ def train(
         "cache_size": parse_bytes("--cache-size", cache_size, least=0),
     }
     _train(settings, out, begin, as_json)
+
+
+def _place(extend: Path | None) -> Path:
+    """Where a run goes without ``--out``; beside the run that is extended, which is said."""
+    if extend is None:
+        return Path("run")
+    with needs("train"):
+        from sslfeat.models.engine.initial import beside
+    out = beside(extend)
+    note(f"the run goes into {out} (--out names another folder)")
+    return out
 
 
 def _check_order(method: str, images: list[str]) -> None:
@@ -172,7 +189,7 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: boo
             show(now.share, describe(now))
 
         def stepped(share: float, step: int) -> None:
-            show(share, describe(dataclasses.replace(last, step=step)) if last else f"step {step}")
+            show(share, describe(last, step) if last else f"step {step}")
 
         def look(step: int, figures: dict[str, float]) -> None:
             note(f"look at step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()))
@@ -207,11 +224,15 @@ def _say(result: Result, seconds: float, resumed: bool, own_code: bool) -> None:
         )
 
 
-def describe(now: TrainProgress) -> str:
-    """One line: images a second, loss, accuracy beside its chance level, error beside the trivial predictor's."""
-    figures = dict(now.figures)
+def describe(read: TrainProgress, step: int | None = None) -> str:
+    """One line: images a second, loss, accuracy beside its chance level, error beside the trivial predictor's.
+
+    At a later ``step`` than that at which they were read, it says of which they are.
+    """
+    figures = dict(read.figures)
     pairs = [(name, figures.pop(name, None), beside, figures.pop(beside, None)) for name, beside in PAIRS]
-    parts = [f"step {now.step}", f"{now.images_per_second:.0f} images/s"]
+    now = read.step if step is None else step
+    parts = [f"step {now}" + (f"  at step {read.step}:" if now != read.step else ""), f"{read.images_per_second:.0f} images/s"]
     parts += [f"{name} {value:.4g}" for name, value in figures.items()]
     for name, value, beside, reference in pairs:
         if value is not None:
