@@ -54,7 +54,6 @@ def dedupe(
 ) -> None:
     """Find images that are there more than once, as groups with the one to keep; nothing is ever deleted."""
     from sslfeat.dedup.aside import check_aside
-    from sslfeat.dedup.near_duplicates import check_threshold
 
     if undo_from is not None:
         if source is not None or apply_to is not None:
@@ -75,11 +74,7 @@ def dedupe(
         if apply_to is not None:
             check_aside(apply_to, _images(features, found))
     else:
-        (wanted,) = sought(source or Path())
-        check_threshold(threshold)
-        if apply_to is not None:
-            check_aside(apply_to, [item.path for item in wanted.inputs or ()] or _images(wanted.folder, None))
-        features, failed = wanted.folder, wanted.make()
+        features, failed = _features(source or Path(), threshold, apply_to)
         found = _find(features, threshold)
     for path, why in found.failures:
         note(f"{path}: could not be compared: {why}")
@@ -102,6 +97,18 @@ def _undo(folder: Path, yes: bool, as_json: bool) -> None:
     result = undo(folder, trusted=yes)
     _say_moved(result, "put back", as_json)
     end_with(len(result.failures))
+
+
+def _features(source: Path, threshold: float | None, apply_to: Path | None) -> tuple[Path, int]:
+    """The features folder that ``source`` is, or becomes once all else was checked, and how many images failed."""
+    from sslfeat.dedup.aside import check_aside
+    from sslfeat.dedup.near_duplicates import check_threshold
+
+    (wanted,) = sought(source)
+    check_threshold(threshold)
+    if apply_to is not None:
+        check_aside(apply_to, [item.path for item in wanted.inputs or ()] or _images(wanted.folder, None))
+    return wanted.folder, wanted.make()
 
 
 def _find(features: Path, threshold: float | None) -> Duplicates:
