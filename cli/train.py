@@ -54,10 +54,7 @@ def train(
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
     compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
     exclude: Exclude = None,
-    probe_data: Annotated[
-        str | None,
-        typer.Option(help="class folders to evaluate on; at start and end, and between for up to a tenth of the training time"),
-    ] = None,
+    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; for a tenth of the time")] = None,
     keep: Annotated[
         Literal["last", "best"], typer.Option(help="which weights; best: by --probe-data, at every tenth of the budget")
     ] = "last",
@@ -91,11 +88,8 @@ def train(
 
         settings = extended_run(extend, settings, trust_code)
     begin: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code}
-    begin |= {
-        "strict": strict,
-        "checkpoint_steps": checkpoint_steps,
-        "cache_size": parse_bytes("--cache-size", cache_size, least=0),
-    }
+    size = parse_bytes("--cache-size", cache_size, least=0)
+    begin |= {"strict": strict, "checkpoint_steps": checkpoint_steps, "cache_size": size}
     _train(settings, out, begin, as_json)
 
 
@@ -168,11 +162,12 @@ def _going_on(given: dict[str, Any], out: Path, trust_code: bool) -> TrainConfig
 
 
 def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: bool) -> None:
+    from sslfeat.models.engine.checkpoint import LAST_NAME
     from sslfeat.models.engine.setup import leads
     from sslfeat.models.engine.trainer import Reporter
     from sslfeat.models.engine.trainer import train as run
 
-    start = time.monotonic()
+    start, goes_on = time.monotonic(), begin["resume"] and (out / LAST_NAME).exists()
     with progress(1.0) as show:
 
         def loading(done: int, total: int) -> None:
@@ -205,7 +200,7 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: boo
                  "first": result.first, "last": result.last, "fault": result.fault, "failed": len(result.failures)}  # fmt: skip
         say_json("train", facts, images=result.images)
     else:
-        _say(result, seconds, begin["resume"], settings.method.endswith(".py"))
+        _say(result, seconds, goes_on, settings.method.endswith(".py"))
     if result.failures:
         note(f"{counted(len(result.failures), 'image')} could not be read: {out / 'failures.csv'}")
         raise typer.Exit(BAD_INPUTS)
