@@ -15,7 +15,7 @@ from sslfeat import __version__
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Preprocess, decode
 from sslfeat.data.read import exists
-from sslfeat.errors import ExportError, ImageError
+from sslfeat.errors import OVERWRITE, ExportError, ImageError
 from sslfeat.export.images import images_to_check
 from sslfeat.export.license import UNKNOWN_LICENSE, check_license
 from sslfeat.export.parity import IMAGES, check_parity
@@ -141,7 +141,7 @@ def export_module(encoder: Exportable, card: Card, images: Sequence[str], out: P
 def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
     """Export, check, and only then write."""
     if out.exists() and not overwrite:
-        raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")
+        raise ExportError(f"{out} exists", f"choose another file or folder, or replace it with {OVERWRITE}")
     if not out.parent.is_dir():
         raise ExportError(f"the folder {out.parent} does not exist")
     model = to_onnx(encoder, card.preprocess.size)

@@ -99,6 +99,15 @@ def test_a_run_is_extended_resumed_and_exported_otherwise(image_folder: Path, tm
         sslfeat.export_encoder(tmp_path / "run", tmp_path / "x.onnx", seed=1)
 
 
+def test_errors_name_the_keyword_as_well_as_the_option(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    sslfeat.embed(image_folder, tmp_path / "f", tiny, part_size=16)
+    with pytest.raises(
+        FeaturesError, match=r"part_size = 16, now it is 8: .* --overwrite \(overwrite=True in Python\)"
+    ) as refused:
+        sslfeat.embed(image_folder, tmp_path / "f", tiny, part_size=8)
+    assert "--" in refused.value.cure and "--" not in str(refused.value).removesuffix(refused.value.cure)
+
+
 def test_a_shipped_encoder_exported_otherwise_keeps_what_is_true_of_it(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
