@@ -10,7 +10,7 @@ import typer
 
 from sslfeat.cli.console import check_new, measured, note, say, say_json
 from sslfeat.cli.options import FeaturesSource, Json, Overwrite, Seed
-from sslfeat.cli.sources import end_with, features_folder
+from sslfeat.cli.sources import end_with, sought
 from sslfeat.errors import InputError, UsageError, install_line
 from sslfeat.system.plurals import counted
 
@@ -53,7 +53,9 @@ def cluster(
     check_new(overwrite, out / PAGE if page else None)
     if links is not None and links.exists():
         raise InputError(f"--links {links} exists: links go into a new folder")
-    folder, failed = features_folder(source)
+    (wanted,) = sought(source)
+    options.check(wanted.shape()[0])
+    folder, failed = wanted.folder, wanted.make()
     features = Features.load(folder)
     check_finite(features.embeddings, features.paths)
     with measured(options.k is None and method != "hdbscan") as step:

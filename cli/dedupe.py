@@ -15,7 +15,7 @@ import typer
 
 from sslfeat.cli.console import check_files, note, progress, say, say_json
 from sslfeat.cli.options import Json, Overwrite
-from sslfeat.cli.sources import end_with, features_folder, kind_of
+from sslfeat.cli.sources import end_with, kind_of, sought
 from sslfeat.errors import UsageError
 from sslfeat.system.near import missing
 from sslfeat.system.plurals import counted
@@ -53,6 +53,8 @@ def dedupe(
     as_json: Json = False,
 ) -> None:
     """Find images that are there more than once, as groups with the one to keep; nothing is ever deleted."""
+    from sslfeat.dedup.aside import check_aside
+
     if undo_from is not None:
         if source is not None or apply_to is not None:
             raise UsageError("--undo FOLDER takes neither features nor --apply")
@@ -70,11 +72,9 @@ def dedupe(
     if groups is not None:
         found, features, failed = *_read(groups, threshold, by_hand=decided is not None), 0
         if apply_to is not None:
-            _check_aside(apply_to, features, found)
+            check_aside(apply_to, _images(features, found))
     else:
-        features, failed = features_folder(source or Path())
-        if apply_to is not None:
-            _check_aside(apply_to, features, None)
+        features, failed = _features(source or Path(), threshold, apply_to)
         found = _find(features, threshold)
     for path, why in found.failures:
         note(f"{path}: could not be compared: {why}")
@@ -97,6 +97,18 @@ def _undo(folder: Path, yes: bool, as_json: bool) -> None:
     result = undo(folder, trusted=yes)
     _say_moved(result, "put back", as_json)
     end_with(len(result.failures))
+
+
+def _features(source: Path, threshold: float | None, apply_to: Path | None) -> tuple[Path, int]:
+    """The features folder that ``source`` is, or becomes once all else was checked, and how many images failed."""
+    from sslfeat.dedup.aside import check_aside
+    from sslfeat.dedup.near_duplicates import check_threshold
+
+    (wanted,) = sought(source)
+    check_threshold(threshold)
+    if apply_to is not None:
+        check_aside(apply_to, [item.path for item in wanted.inputs or ()] or _images(wanted.folder, None))
+    return wanted.folder, wanted.make()
 
 
 def _find(features: Path, threshold: float | None) -> Duplicates:
@@ -133,13 +145,6 @@ def _images(features: Path | None, found: Duplicates | None) -> Iterable[bytes]:
         return (record.path for record in load_manifest(features, read_run(features)).inputs)
     copies = [copy for group in (found.groups if found else ()) for copy in (group.kept, *group.copies)]
     return (path for copy in copies for path in possible_paths(copy.path))
-
-
-def _check_aside(folder: Path, features: Path | None, found: Duplicates | None) -> None:
-    """Raises UsageError if the images would be found again in ``folder``."""
-    from sslfeat.dedup.aside import check_aside
-
-    check_aside(folder, _images(features, found))
 
 
 def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from sslfeat.cli.console import check_files, measured, note, say, say_json
 from sslfeat.cli.options import FeaturesSource, Json, Labels, Limit, Overwrite, ProjectionMethod, Seed
-from sslfeat.cli.sources import end_with, features_folder
+from sslfeat.cli.sources import end_with, sought
 from sslfeat.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def map_(
     as_json: Json = False,
 ) -> None:
     """Map features into the plane: a page to look around in, and an image of it."""
-    from sslfeat.evaluation.embedding_map import make_map
-    from sslfeat.evaluation.probing.labels import check_finite
+    from sslfeat.evaluation.clustering.storage import clusters_by_path
+    from sslfeat.evaluation.embedding_map import check_map, make_map
+    from sslfeat.evaluation.probing.labels import LabelSource, check_finite
     from sslfeat.features.reader import Features
     from sslfeat.reports.embedding_atlas import find_atlas, open_atlas
 
@@ -52,7 +53,13 @@ def map_(
         files.append(TABLE)
     check_files(overwrite, files, ENDINGS)
     program = find_atlas() if atlas else ""
-    folder, failed = features_folder(source)
+    (wanted,) = sought(source)
+    check_map(wanted.shape()[0], projection, limit)
+    if color == "cluster":
+        clusters_by_path(clusters)
+    else:
+        wanted.check_labels(LabelSource(labels))
+    folder, failed = wanted.folder, wanted.make()
     features = Features.load(folder)
     check_finite(features.embeddings, features.paths)
     names, scale = _names(folder, features, color, labels, clusters)

@@ -11,7 +11,7 @@ import typer
 
 from sslfeat.cli.console import check_new, note, say, say_json, working
 from sslfeat.cli.options import Column, Json, Labels, Overwrite, PathColumn, Provider, Seed, Separator
-from sslfeat.cli.sources import end_with, features_folder, shown
+from sslfeat.cli.sources import end_with, shown, sought
 from sslfeat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,13 +66,17 @@ def _folders(
     train: Path, test: Path | None, options: ProbeOptions, source: LabelSource, min_images: int, out: Path | None, as_json: bool
 ) -> None:
     from sslfeat.evaluation.probing.multilabel import SeveralProbed
-    from sslfeat.evaluation.probing.run import run_folders
+    from sslfeat.evaluation.probing.run import check_labels, run_folders
     from sslfeat.features.reader import Features
 
-    (folder, failed), (other, bad) = features_folder(train), features_folder(test) if test else (None, 0)
-    features = Features.load(folder)
+    wanted = sought(train, *([test] if test else []))
+    for one in wanted:
+        if found := one.check_labels(source):
+            check_labels(found, one.paths, min_images if one is wanted[0] else 1)
+    failed = sum(one.make() for one in wanted)
+    features, *others = (Features.load(one.folder) for one in wanted)
     with working("probing"):
-        probed = run_folders(features, None if other is None else Features.load(other), options, source, min_images)
+        probed = run_folders(features, others[0] if others else None, options, source, min_images)
     made_by = features.run.encoder.identity
     _note_labels(probed)
     if out is not None:
@@ -85,7 +89,7 @@ def _folders(
         _say_several(probed.result)
     else:
         _say(probed.result)
-    end_with(failed + bad)
+    end_with(failed)
 
 
 def _note_labels(probed: Probed | SeveralProbed) -> None:
@@ -103,6 +107,7 @@ def _compare(
     from sslfeat.data.dataset import find_inputs
     from sslfeat.evaluation.probing.compare import transfer
     from sslfeat.evaluation.probing.labels import LabelSource
+    from sslfeat.evaluation.probing.run import check_labels
     from sslfeat.inference.encoder import Encoder
 
     if source == LabelSource():
@@ -112,6 +117,10 @@ def _compare(
         raise UsageError("an encoder was given twice: each is compared with the first")
     images = find_inputs([train], "none")
     others = None if test is None else find_inputs([test], "none")
+    for number, part in enumerate((images, others)):
+        if part is not None:
+            paths = [item.name for item in part]
+            check_labels(source.find(paths, [None] * len(paths)), paths, 1 if number else min_images, single=True)
     found = transfer(encoders, images, others, work, shown, options, source, min_images)
     if as_json:
         rows = [_plain(row, encoder.identity) for row, encoder in zip(found, encoders, strict=True)]

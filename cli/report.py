@@ -20,7 +20,7 @@ from sslfeat.cli.options import (
     Seed,
     Separator,
 )
-from sslfeat.cli.sources import end_with, features_folder
+from sslfeat.cli.sources import end_with, sought
 
 
 def report(
@@ -46,8 +46,10 @@ def report(
 
     check_folders(out)
     check_new(overwrite, out)
-    folder, failed = features_folder(source)
     options = ReportOptions(title, LabelSource(labels, column, path_column, separator), projection, limit, seed)
+    (wanted,) = sought(source)
+    wanted.check_labels(options.source)
+    folder, failed = wanted.folder, wanted.make()
     with progress(1.0) as show:
         write_page(out, make(folder, options, show))
     size = out.stat().st_size

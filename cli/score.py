@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 
 from sslfeat.cli.console import note, say, say_json
 from sslfeat.cli.options import Json
-from sslfeat.cli.sources import end_with, features_folder
+from sslfeat.cli.sources import end_with, sought
 from sslfeat.errors import FeaturesError
 
 RANKED = "1 is first: by rank_me (most), alpha (nearest to 1), uniformity (least), hubness (least)"
@@ -23,21 +25,23 @@ def score(
     """Measure features without labels, several folders side by side: rank, decay, uniformity, redundancy, hubness."""
     import dataclasses
 
-    from sslfeat.evaluation.unsupervised import mean_ranks
+    from sslfeat.evaluation.unsupervised import check_enough, mean_ranks
     from sslfeat.evaluation.unsupervised import score as measure
     from sslfeat.features.reader import Features
     from sslfeat.numerics.sampling import sample
 
+    wanted = sought(*sources)
+    for one in wanted:
+        with _named(one.source):
+            check_enough(*one.shape())
     scores, found, failed = [], [], 0
-    for source in sources:
-        folder, bad = features_folder(source)
-        failed += bad
+    for one in wanted:
+        failed += one.make()
+        folder = one.folder
         features = Features.load(folder)
         rows = features.embeddings[sample(len(features.paths), MEASURED)]
-        try:
+        with _named(folder):
             scores.append(measure(rows))
-        except FeaturesError as error:
-            raise FeaturesError(f"{folder}: {error}") from error
         encoder = dataclasses.asdict(features.run.encoder.identity)
         found.append({"folder": str(folder), "encoder": encoder, "of": len(features.paths), **dataclasses.asdict(scores[-1])})
     for row, rank in zip(found, mean_ranks(scores), strict=True):
@@ -47,6 +51,15 @@ def score(
     else:
         _say(found)
     end_with(failed)
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Says of which folder an error is."""
+    try:
+        yield
+    except FeaturesError as error:
+        raise FeaturesError(f"{folder}: {error}") from error
 
 
 def _say(found: list[dict[str, Any]]) -> None:

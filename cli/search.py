@@ -52,6 +52,7 @@ def search(
     from sslfeat.retrieval.query import gather
 
     with _opened(place) as searched:
+        searched.check(top, where or ())
         found = gather(searched, queries or [], ids or [], encoder, provider)
         for name, reason in found.failures:
             note(f"{name}: {reason}")

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
     from sslfeat.data.dataset import ImageRecord
+    from sslfeat.evaluation.probing.labels import Labeling, LabelSource
     from sslfeat.features.given import Given
     from sslfeat.features.writer import EmbedProgress
+    from sslfeat.inference.encoder import Encoder
 
 CONFIG = "config.yaml"  # of a training run
 MARKS = {  # by kind a file that has it; a test holds them to their packages, which take long to import
@@ -84,14 +87,78 @@ def _meant(command: str, kind: str, spec: str) -> str:
     return f"sslfeat index IMAGES --out {quoted} --add" if command == "index" else "sslfeat embed IMAGES --out FEATURES"
 
 
-def features_folder(source: Path) -> tuple[Path, int]:
-    """The features folder that ``source`` is, and 0; or that of images, embedded now, and how many of them failed.
+@dataclass(frozen=True)
+class Sought:
+    """Features that are in ``folder``, or will be, of ``inputs``, by ``encoder``: so that all else is checked before that."""
 
-    The features of ``photos/`` are kept in ``photos-features``, and brought up to date the next time. Raises InputError.
+    source: Path
+    folder: Path
+    inputs: Sequence[ImageRecord] | None = None
+    encoder: Encoder | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the images to be embedded; none if they are already."""
+        return [item.name for item in self.inputs or ()]
+
+    def shape(self) -> tuple[int, int]:
+        """How many rows of how many units there are, or will be at most. Raises FeaturesError."""
+        if self.inputs is not None and self.encoder is not None:
+            return len(self.inputs), self.encoder.dim
+        from sslfeat.features.reader import FeaturesFolder
+
+        opened = FeaturesFolder(self.folder)
+        return opened.rows(), opened.dim
+
+    def check_labels(self, labels: LabelSource) -> Labeling | None:
+        """The labels of the images to be embedded, None if they are already. Raises InputError if they cannot be had."""
+        if self.inputs is None:
+            return None
+        return labels.find(self.paths, [item.label for item in self.inputs])
+
+    def make(self) -> int:
+        """Embed the images, if they are not yet, or bring the folder up to date; how many failed."""
+        if self.inputs is None or self.encoder is None:
+            return 0
+        from sslfeat.features.given import Given
+        from sslfeat.features.update import update_folder
+        from sslfeat.features.writer import Options
+
+        line = shlex.join(["sslfeat", "embed", str(self.source), "--out", str(self.folder), "--encoder"])
+        note(f"{self.source} holds images: they are embedded first, into {self.folder} (by another encoder: {line} NAME)")
+        encoder, given = self.encoder, Given.of([str(self.source)])
+        note(f"{counted(len(self.inputs), 'image')}, encoder {encoder.card.name} ({encoder.dim}-d), provider {encoder.provider}")
+        with shown(len(self.inputs)) as report:
+            summary, _ = update_folder(encoder, self.inputs, self.folder, Options(given=given), report=report)
+        if summary.failed:
+            note(f"{counted(summary.failed, 'image')} could not be read: {summary.failures}")
+        return summary.failed
+
+
+def sought(*sources: Path) -> list[Sought]:
+    """What each of ``sources`` is: a features folder, or images to be embedded. Nothing is written.
+
+    The features of ``photos/`` are kept in ``photos-features``, and brought up to date the next time. Raises InputError,
+    for two folders of images of one name, too: their features would go into one folder.
     """
+    found = [_sought(source) for source in sources]
+    made = [item for item in found if item.inputs is not None]
+    for number, item in enumerate(made):
+        other = next((other for other in made[:number] if other.folder == item.folder and not _same(other, item)), None)
+        if other is not None:
+            line = shlex.join(["sslfeat", "embed", str(item.source), "--out", f"{item.folder}-2"])
+            raise InputError(f"{other.source} and {item.source} would both be embedded into {item.folder}", line)
+    return found
+
+
+def _same(one: Sought, other: Sought) -> bool:
+    return one.source.resolve() == other.source.resolve()
+
+
+def _sought(source: Path) -> Sought:
     kind = kind_of(source)
     if kind == "features":
-        return source, 0
+        return Sought(source, source)
     if kind is not None:
         raise InputError(f"{source} is of another kind ({kind}), not a features folder or images", _embedded(kind, source))
     from sslfeat.data.dataset import find_inputs
@@ -101,9 +168,31 @@ def features_folder(source: Path) -> tuple[Path, int]:
     except InputError as error:
         raise InputError(f"{source} is not a features folder, and as images: {error}") from error
     out = Path(f"{source.resolve().name}-features")
-    line = shlex.join(["sslfeat", "embed", str(source), "--out", str(out), "--encoder"])
-    note(f"{source} holds images: they are embedded first, into {out} (by another encoder: {line} NAME)")
-    return out, embed_into(out, inputs, [str(source)])
+    return Sought(source, out, inputs, _encoder_of(out))
+
+
+def _encoder_of(out: Path) -> Encoder:
+    """The encoder that made the features folder ``out``; where there is none, the one to make it. Raises InputError."""
+    from sslfeat.features.metadata import RUN_NAME
+    from sslfeat.features.update import load_encoder
+    from sslfeat.inference.encoder import Encoder
+    from sslfeat.inference.registry import DEFAULT
+
+    try:
+        return load_encoder(out, None) if (out / RUN_NAME).is_file() else Encoder.load(DEFAULT)
+    except FeaturesError as error:
+        raise InputError(
+            f"{out} is there, made by an encoder that is not in the box", f"give {out} instead of the images"
+        ) from error
+
+
+def features_folder(source: Path) -> tuple[Path, int]:
+    """The features folder that ``source`` is, and 0; or that of images, embedded now, and how many of them failed.
+
+    Raises InputError.
+    """
+    (found,) = sought(source)
+    return found.folder, found.make()
 
 
 def _embedded(kind: str, source: Path) -> str:
@@ -113,29 +202,6 @@ def _embedded(kind: str, source: Path) -> str:
         return ""
     made = shlex.join(["sslfeat", "export", str(source), "--out", encoder]) + ", then " if kind == "run" else ""
     return f"{made}sslfeat embed IMAGES --encoder {shlex.quote(encoder)} --out FEATURES"
-
-
-def embed_into(out: Path, inputs: Sequence[ImageRecord], images: Sequence[str]) -> int:
-    """Embed images into the features folder, or bring it up to date by the encoder that made it; how many failed."""
-    from sslfeat.features.given import Given
-    from sslfeat.features.metadata import RUN_NAME
-    from sslfeat.features.update import load_encoder, update_folder
-    from sslfeat.features.writer import Options
-    from sslfeat.inference.encoder import Encoder
-    from sslfeat.inference.registry import DEFAULT
-
-    try:
-        encoder = load_encoder(out, None) if (out / RUN_NAME).is_file() else Encoder.load(DEFAULT)
-    except FeaturesError as error:
-        raise InputError(
-            f"{out} is there, made by an encoder that is not in the box", f"give {out} instead of the images"
-        ) from error
-    note(f"{counted(len(inputs), 'image')}, encoder {encoder.card.name} ({encoder.dim}-d), provider {encoder.provider}")
-    with shown(len(inputs)) as report:
-        summary, _ = update_folder(encoder, inputs, out, Options(given=Given.of(images)), report=report)
-    if summary.failed:
-        note(f"{counted(summary.failed, 'image')} could not be read: {summary.failures}")
-    return summary.failed
 
 
 def given_of(ctx: typer.Context, images: Sequence[str]) -> Given | None:

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 def train(
     method: Annotated[str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
-    out: Annotated[Path, typer.Option(help="output: run folder")] = Path("run"),
+    out: Annotated[Path | None, typer.Option(help="output: run folder; default: run, with --extend RUN-extended")] = None,
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
     init: Annotated[str | None, typer.Option(help="begin from a run, a shipped encoder, timm/NAME, torchvision/NAME")] = None,
     weights: Weights = None,
-    extend: Annotated[Path | None, typer.Option(help="go on with a finished run, in a new --out")] = None,
+    extend: Annotated[Path | None, typer.Option(help="go on with a finished run, into --out")] = None,
     teacher: Annotated[str | None, typer.Option(help="of distill: encoder file or name")] = None,
     image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: from the images")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images at once; default: the method's, less for few images")] = None,
@@ -54,8 +54,10 @@ def train(
     accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
     compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
     exclude: Exclude = None,
-    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; while training")] = None,
-    keep: Annotated[Literal["last", "best"], typer.Option(help="which weights; best: by --probe-data")] = "last",
+    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; for a tenth of the time")] = None,
+    keep: Annotated[
+        Literal["last", "best"], typer.Option(help="which weights; best: by --probe-data, at every tenth of the budget")
+    ] = "last",
     set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")] = None,
     config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint; alone with --out: as begun")] = False,
@@ -70,6 +72,7 @@ def train(
 ) -> None:
     """Train an encoder without labels. METHOD --help explains the method. Several GPUs: torchrun --no-python sslfeat."""
     quiet_false_alarm()
+    out = out or _place(extend)
     given = {**locals(), "accelerator": provider, "precision": PRECISIONS[precision]}
     if config is not None:
         settings = _repeat(config, bool(method or images), trust_code)
@@ -85,12 +88,20 @@ def train(
 
         settings = extended_run(extend, settings, trust_code)
     begin: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code}
-    begin |= {
-        "strict": strict,
-        "checkpoint_steps": checkpoint_steps,
-        "cache_size": parse_bytes("--cache-size", cache_size, least=0),
-    }
+    size = parse_bytes("--cache-size", cache_size, least=0)
+    begin |= {"strict": strict, "checkpoint_steps": checkpoint_steps, "cache_size": size}
     _train(settings, out, begin, as_json)
+
+
+def _place(extend: Path | None) -> Path:
+    """Where a run goes without ``--out``; beside the run that is extended, which is said."""
+    if extend is None:
+        return Path("run")
+    with needs("train"):
+        from sslfeat.models.engine.initial import beside
+    out = beside(extend)
+    note(f"the run goes into {out} (--out names another folder)")
+    return out
 
 
 def _check_order(method: str, images: list[str]) -> None:
@@ -151,11 +162,12 @@ def _going_on(given: dict[str, Any], out: Path, trust_code: bool) -> TrainConfig
 
 
 def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: bool) -> None:
+    from sslfeat.models.engine.checkpoint import LAST_NAME
     from sslfeat.models.engine.setup import leads
     from sslfeat.models.engine.trainer import Reporter
     from sslfeat.models.engine.trainer import train as run
 
-    start = time.monotonic()
+    start, goes_on = time.monotonic(), begin["resume"] and (out / LAST_NAME).exists()
     with progress(1.0) as show:
 
         def loading(done: int, total: int) -> None:
@@ -172,7 +184,7 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: boo
             show(now.share, describe(now))
 
         def stepped(share: float, step: int) -> None:
-            show(share, describe(dataclasses.replace(last, step=step)) if last else f"step {step}")
+            show(share, describe(last, step) if last else f"step {step}")
 
         def look(step: int, figures: dict[str, float]) -> None:
             note(f"look at step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()))
@@ -188,7 +200,7 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: boo
                  "first": result.first, "last": result.last, "fault": result.fault, "failed": len(result.failures)}  # fmt: skip
         say_json("train", facts, images=result.images)
     else:
-        _say(result, seconds, begin["resume"], settings.method.endswith(".py"))
+        _say(result, seconds, goes_on, settings.method.endswith(".py"))
     if result.failures:
         note(f"{counted(len(result.failures), 'image')} could not be read: {out / 'failures.csv'}")
         raise typer.Exit(BAD_INPUTS)
@@ -207,11 +219,15 @@ def _say(result: Result, seconds: float, resumed: bool, own_code: bool) -> None:
         )
 
 
-def describe(now: TrainProgress) -> str:
-    """One line: images a second, loss, accuracy beside its chance level, error beside the trivial predictor's."""
-    figures = dict(now.figures)
+def describe(read: TrainProgress, step: int | None = None) -> str:
+    """One line: images a second, loss, accuracy beside its chance level, error beside the trivial predictor's.
+
+    At a later ``step`` than that at which they were read, it says of which they are.
+    """
+    figures = dict(read.figures)
     pairs = [(name, figures.pop(name, None), beside, figures.pop(beside, None)) for name, beside in PAIRS]
-    parts = [f"step {now.step}", f"{now.images_per_second:.0f} images/s"]
+    now = read.step if step is None else step
+    parts = [f"step {now}" + (f"  at step {read.step}:" if now != read.step else ""), f"{read.images_per_second:.0f} images/s"]
     parts += [f"{name} {value:.4g}" for name, value in figures.items()]
     for name, value, beside, reference in pairs:
         if value is not None:

@@ -18,7 +18,7 @@ from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Pixels
 from sslfeat.data.holdout import draw_panel
 from sslfeat.data.sampling import decode_all
-from sslfeat.errors import ExportError, ParityError
+from sslfeat.errors import OVERWRITE, ExportError, ParityError
 from sslfeat.export.artifact import ABOUT, CARD, TARGET_KEY, Artifact, hash_folder
 from sslfeat.export.gates import Agreement, Drop, GateResult, drop_of, judge, likeness
 from sslfeat.export.images import DRAWN, images_to_check
@@ -232,11 +232,11 @@ def _check_free(out: Path, target: Target, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")
+        raise ExportError(f"{out} exists", f"choose another file or folder, or replace it with {OVERWRITE}")
     if out.is_dir() and not (out / ABOUT).exists():
-        raise ExportError(f"{out} is a folder that 'sslfeat export' did not make: choose another --out")
+        raise ExportError(f"{out} is a folder that 'sslfeat export' did not make", "choose another")
     if out.is_dir() == target.is_file:
-        raise ExportError(f"{out} is a {'folder' if out.is_dir() else 'file'}, target {target.name} is not: choose another --out")
+        raise ExportError(f"{out} is a {'folder' if out.is_dir() else 'file'}, target {target.name} is not", "choose another")
 
 
 def _size(path: Path) -> int:

@@ -15,7 +15,7 @@ from sslfeat import __version__
 from sslfeat.data.dataset import find_inputs
 from sslfeat.data.decode import Preprocess, decode
 from sslfeat.data.read import exists
-from sslfeat.errors import ExportError, ImageError
+from sslfeat.errors import OVERWRITE, ExportError, ImageError
 from sslfeat.export.images import images_to_check
 from sslfeat.export.license import UNKNOWN_LICENSE, check_license
 from sslfeat.export.parity import IMAGES, check_parity
@@ -35,26 +35,29 @@ NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Labels:
-    """What the card says that no run knows: the encoder's name, the data's name and license, the weights' license."""
+    """What the card says that no run knows: the encoder's name, the data's name and license, the weights' license, figures of
+    ``quality``; and the ``hours`` that it was trained, where the run's folder does not tell (0: not known)."""
 
     name: str | None = None
     data_name: str | None = None
     data_license: str = UNKNOWN_LICENSE
     license: str = UNKNOWN_LICENSE
     quality: dict[str, float] = field(default_factory=dict)
+    hours: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises UsageError for licenses that do not go together."""
         check_license(self.license, self.data_license)
 
     def or_those_of(self, shipped: str) -> Labels:
-        """With what the card of a shipped encoder says in place of what is not stated."""
+        """With what the card of a shipped encoder says in place of what is not stated; not its quality, of other features."""
         card = read_encoder_file(resolve(shipped)).card
         return dataclasses.replace(
             self,
             data_name=self.data_name or card.training_data.name,
             data_license=card.training_data.license if self.data_license == UNKNOWN_LICENSE else self.data_license,
             license=card.license if self.license == UNKNOWN_LICENSE else self.license,
+            hours=card.training.hours,
         )
 
 
@@ -92,16 +95,17 @@ def export_run(
         config_sha256=config.sha256(),
         versions=versions(),
         parity=NO_PARITY,
-        training=_training(run, config, noted, labels.quality),
+        training=_training(run, config, noted, labels),
     )
     paths = _readable([item.path for item in given or config.inputs()], card.preprocess)
     return _export(encoder, card, paths, "given" if images else "training images", out, overwrite)
 
 
-def _training(run: Path, config: TrainConfig, noted: KeptWith, quality: dict[str, float]) -> Training:
-    """How long the run took, as far as it wrote that down."""
+def _training(run: Path, config: TrainConfig, noted: KeptWith, labels: Labels) -> Training:
+    """How long the run took, as far as it wrote that down, or ``labels`` say."""
     epochs = noted.steps * int(config.batch_size or 0) / max(1, noted.images)
-    return Training(noted.steps, round(epochs, 2), round(read_seconds(run) / 3600, 2), quality)
+    hours = read_seconds(run) / 3600 or labels.hours
+    return Training(noted.steps, round(epochs, 2), round(hours, 2), labels.quality)
 
 
 def export_random(
@@ -137,7 +141,7 @@ def export_module(encoder: Exportable, card: Card, images: Sequence[str], out: P
 def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
     """Export, check, and only then write."""
     if out.exists() and not overwrite:
-        raise ExportError(f"{out} exists: choose another --out, or replace it with --overwrite")
+        raise ExportError(f"{out} exists", f"choose another file or folder, or replace it with {OVERWRITE}")
     if not out.parent.is_dir():
         raise ExportError(f"the folder {out.parent} does not exist")
     model = to_onnx(encoder, card.preprocess.size)

@@ -39,7 +39,8 @@ def origin(
     """Of a run folder (which is exported and verified first), an encoder file, or a name. Raises SslfeatError."""
     run = run_folder(path)
     if run is not None and (run == Path(path) or layer or image_size):
-        return _of_run(run, name or Path(path).name, images, layer, trust_code, image_size)
+        shipped = None if run == Path(path) else path
+        return _of_run(run, shipped, name or Path(path).name, images, layer, trust_code, image_size)
     if layer or image_size:
         raise UsageError(f"{path} is an encoder file: --layer and --image-size are for runs and shipped encoders")
     file = read_encoder_file(resolve(path))
@@ -59,13 +60,16 @@ def random_origin(backbone: str, image_size: int, seed: int, name: str, images: 
     return Origin(file, lambda: random_encoder(backbone, image_size, seed))
 
 
-def _of_run(run: Path, name: str, images: Sequence[str], layer: str | None, trust_code: bool, image_size: int | None) -> Origin:
+def _of_run(
+    run: Path, shipped: str | None, name: str, images: Sequence[str], layer: str | None, trust_code: bool, image_size: int | None
+) -> Origin:
     from sslfeat.export.from_run import Labels, export_run
     from sslfeat.models.engine.config import CONFIG_NAME, load_config
 
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "encoder.onnx"
-        file = export_run(run, out, Labels(name), images, False, layer, trust_code, image_size)
+        out, labels = Path(folder) / "encoder.onnx", Labels(name)
+        labels = labels if shipped is None else labels.or_those_of(shipped)
+        file = export_run(run, out, labels, images, False, layer, trust_code, image_size)
     own = () if images else tuple(load_config(run / CONFIG_NAME).images)
     return Origin(file, lambda: _load(run, layer, trust_code, image_size, images), own)
 

@@ -70,7 +70,7 @@ def embed(
 def train(
     method: str | None = None,
     images: Images = (),
-    out: Folder = "run",
+    out: Folder | None = None,
     *,
     extend: Folder | None = None,
     teacher: Folder | None = None,
@@ -82,11 +82,11 @@ def train(
     trust_code: bool = False,
     **settings: Any,
 ) -> Result:
-    """Train an encoder without labels into the run folder ``out``; needs the packages of ``train``.
+    """Train an encoder without labels into the run folder ``out`` (default: ``run``); needs the packages of ``train``.
 
-    ``extend`` is a finished run that is gone on with, by its method and on its images unless others are named; with ``resume``
-    and neither method nor images, the run in ``out`` goes on. ``options`` are those of the method, ``teacher`` is the encoder
-    that ``distill`` learns from. ``trust_code``: run the Python file that a run folder names.
+    ``extend`` is a finished run that is gone on with (into ``RUN-extended``), by its method and on its images unless others are
+    named; with ``resume`` and neither method nor images, the run in ``out`` goes on. ``options`` are those of the method,
+    ``teacher`` is the encoder that ``distill`` learns from. ``trust_code``: run the Python file that a run folder names.
     ``settings`` are those of ``sslfeat.models.engine.config.TrainConfig``: ``backbone``, ``minutes``, ``epochs``, ``lr``,
     ... ``cache_size``: bytes of decoded images that are kept, by default ``SSLFEAT_CACHE_GIB``.
     Raises UsageError, InputError, TrainingError, InterruptedRun.
@@ -96,15 +96,16 @@ def train(
 
     quiet_false_alarm()
     from sslfeat.models.engine.config import TrainConfig
-    from sslfeat.models.engine.initial import extended_run
+    from sslfeat.models.engine.initial import beside, extended_run
     from sslfeat.models.engine.run_folder import settings_of
     from sslfeat.models.engine.trainer import train as run
 
     _check(settings, TrainConfig, train, SPELLED_ELSEWHERE)
+    folder = Path(out) if out is not None else Path("run") if extend is None else beside(Path(extend))
     specs, file = tuple(absolute(spec) for spec in _specs(images)), bool(method and method.endswith(".py"))
     chosen = {**(options or {}), **({} if teacher is None else {"teacher": os.fspath(teacher)})}
     if resume and not (method or specs or extend or settings or chosen):
-        config = settings_of(Path(out), trust_code)
+        config = settings_of(folder, trust_code)
     elif extend is None and not (method and specs):
         raise UsageError("train needs a method and images, extend=RUN, or resume=True alone", "train('simclr', 'images/')")
     else:
@@ -112,7 +113,7 @@ def train(
     if extend is not None:
         config = extended_run(Path(extend), config, trust_code)
     begin: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "trust_code": trust_code or file, "strict": strict}
-    return run(config, Path(out), cache_size=cache_size, **begin)
+    return run(config, folder, cache_size=cache_size, **begin)
 
 
 def export_encoder(

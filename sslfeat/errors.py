@@ -26,6 +26,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires
 
+# options that cures speak of, as the command line and as Python spells them
+OVERWRITE, RESUME, UPDATE, TRUST_CODE = (
+    f"--{name.replace('_', '-')} ({name}=True in Python)" for name in ("overwrite", "resume", "update", "trust_code")
+)
+
 
 def install_line(extra: str) -> str:
     """A pip command that installs the packages of ``extra``: they are named one by one, so no index need have sslfeat."""

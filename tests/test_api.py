@@ -13,6 +13,8 @@ import pytest
 
 import sslfeat
 from sslfeat.errors import FeaturesError, UsageError
+from sslfeat.inference.model_card import Card
+from sslfeat.inference.onnx_model import EncoderFile, read_encoder_file
 from tests.conftest import contents, however_asked
 from tests.conftest import sslfeat as command
 
@@ -84,7 +86,8 @@ def test_a_run_is_extended_resumed_and_exported_otherwise(image_folder: Path, tm
     tiny_run: dict[str, Any] = {"backbone": "resnet10_w8", "image_size": 32, "batch_size": 8, "accelerator": "cpu"}
     sslfeat.train("simclr", image_folder, tmp_path / "run", steps=2, options={"gray": 0.1}, **tiny_run)
     assert sslfeat.train(out=tmp_path / "run", resume=True).steps == 2
-    assert sslfeat.train(extend=tmp_path / "run", out=tmp_path / "more", steps=3).steps == 3
+    more = sslfeat.train(extend=tmp_path / "run", steps=3)
+    assert (more.run, more.steps) == (tmp_path / "run-extended", 3)
     small = sslfeat.export_encoder(tmp_path / "run", tmp_path / "l.onnx", images=image_folder, layer="layer2", image_size=40)
     assert small.card.preprocess.size == 40
     made = [
@@ -94,6 +97,43 @@ def test_a_run_is_extended_resumed_and_exported_otherwise(image_folder: Path, tm
     assert made[0].fingerprint != made[1].fingerprint
     with pytest.raises(UsageError, match="random_init"):
         sslfeat.export_encoder(tmp_path / "run", tmp_path / "x.onnx", seed=1)
+
+
+def test_errors_name_the_keyword_as_well_as_the_option(tiny: Path, image_folder: Path, tmp_path: Path) -> None:
+    sslfeat.embed(image_folder, tmp_path / "f", tiny, part_size=16)
+    with pytest.raises(
+        FeaturesError, match=r"part_size = 16, now it is 8: .* --overwrite \(overwrite=True in Python\)"
+    ) as refused:
+        sslfeat.embed(image_folder, tmp_path / "f", tiny, part_size=8)
+    assert "--" in refused.value.cure and "--" not in str(refused.value).removesuffix(refused.value.cure)
+
+
+def test_a_shipped_encoder_exported_otherwise_keeps_what_is_true_of_it(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hours of its training and its licenses are; figures of quality are of other features."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from sslfeat.export import from_run
+    from sslfeat.export.sources import origin
+    from sslfeat.inference.registry import resolve
+
+    cards: list[Card] = []
+
+    def written(encoder: object, card: Card, *_: object) -> EncoderFile:
+        cards.append(card)
+        return shipped
+
+    shipped = read_encoder_file(resolve("sslfeat-tiny"))
+    monkeypatch.setattr(from_run, "_export", written)
+    sslfeat.export_encoder("sslfeat-tiny", tmp_path / "x.onnx", images=image_folder, layer="layer4")
+    origin("sslfeat-tiny", images=[str(image_folder)], layer="layer4")
+    assert len(cards) == 2
+    ours = shipped.card
+    assert ours.training.hours > 0 and ours.training.quality
+    for card in cards:
+        assert (card.training.hours, card.training.quality) == (ours.training.hours, {})
+        assert (card.license, card.training_data) == (ours.license, ours.training_data)
 
 
 @pytest.mark.parametrize(

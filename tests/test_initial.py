@@ -13,7 +13,7 @@ from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.backbones.registry import build_backbone
 from sslfeat.models.engine.config import TrainConfig, load_config, with_defaults
 from sslfeat.models.engine.frozen import build_method, load_run
-from sslfeat.models.engine.initial import HEADS_ALONE, Pace, extended, initial_encoder, scale_of, with_source
+from sslfeat.models.engine.initial import HEADS_ALONE, Pace, beside, extended, initial_encoder, scale_of, with_source
 from sslfeat.models.engine.setup import make_optimizer
 from sslfeat.models.engine.trainer import train
 from sslfeat.models.method import Recipe
@@ -130,6 +130,13 @@ def test_a_run_is_gone_on_with_heads_and_all(run: Path, image_folder: Path, tmp_
     assert more.options == {"jitter": "0.4", "temperature": "0.5"}
     with pytest.raises(UsageError, match="--init"):
         extended(run, TrainConfig("byol", ()))
+
+
+def test_an_extended_run_goes_beside_the_one_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert beside(Path("runs/first")) == Path("runs/first-extended")
+    assert beside(Path()) == tmp_path / "run-extended"
 
 
 @pytest.mark.usefixtures("image_folder")

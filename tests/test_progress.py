@@ -15,8 +15,10 @@ import pytest
 
 from sslfeat.cli import console
 from sslfeat.cli.console import Eta
+from sslfeat.cli.train import describe
 from sslfeat.evaluation.clustering.clustering import ClusterOptions, cluster
 from sslfeat.evaluation.projection import project
+from sslfeat.models.engine.reporting import TrainProgress
 from sslfeat.system.plurals import counted
 
 
@@ -47,6 +49,13 @@ def test_training_says_how_long_it_takes_from_its_first_steps(image_folder: Path
     shown = on_terminal("train", "rotation", image_folder, "--out", tmp_path / "run", *options)
     assert re.search(r"ETA \d+:\d\d:\d\d", shown)  # before the first report of figures, at step 20
     assert re.search(r"step \d", shown)
+
+
+def test_figures_of_an_earlier_step_are_told_as_such() -> None:
+    read = TrainProgress(0.4, 20, 149.0, {"loss": 5.2591, "accuracy": 0.094, "chance": 0.002})
+    assert describe(read) == "step 20  149 images/s  loss 5.259  accuracy 0.094 (chance 0.002)"
+    assert describe(read, 20) == describe(read)
+    assert describe(read, 32) == "step 32  at step 20:  149 images/s  loss 5.259  accuracy 0.094 (chance 0.002)"
 
 
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:

@@ -17,7 +17,7 @@ from sslfeat.errors import TrainingError, UsageError
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.meter import Complaints, Meter, at_chance
 from sslfeat.models.engine.online_eval import append_row, collapse, load_probe_set, spread_figures
-from sslfeat.models.engine.schedule import WARM_UP, learning_rate, share_spent
+from sslfeat.models.engine.schedule import WARM_UP, LookSchedule, learning_rate, share_spent
 from sslfeat.models.engine.trainer import Reporter, train
 from sslfeat.models.methods.rotation import Rotation
 
@@ -60,6 +60,33 @@ def test_a_run_is_looked_at_before_the_first_step_and_at_every_tenth(config: Tra
     written = rows(tmp_path / "run" / "watch.csv")
     assert [int(row["step"]) for row in written] == [step for step, _ in seen]
     assert set(written[0]) == {"step", "effective_rank", "spread", "uniformity"}
+
+
+def looked(schedule: LookSchedule, minutes: float, a_look: float, a_step: float = 0.5, start: float = 0.0) -> list[float]:
+    """Seconds trained at which a run looks, by a clock of its own."""
+    trained, found, step = start, [], round(start / a_step)
+    while trained < 60 * minutes:
+        if schedule.due(step, trained / (60 * minutes), trained):
+            found.append(trained)
+            schedule.took(step, a_look)
+        trained, step = trained + a_step, step + 1
+    return found
+
+
+def test_looks_take_a_tenth_of_the_training_so_far() -> None:
+    assert looked(LookSchedule(), 1, 0.1) == [6 * number for number in range(10)]  # cheap ones at every tenth
+    assert looked(LookSchedule(), 60, 5) == [360 * number for number in range(10)]
+    assert looked(LookSchedule(), 1, 4.5) == [0, 45]  # late, when 4.5 s are a tenth
+    assert looked(LookSchedule(), 1, 7) == [0]  # the last look is not of the schedule
+    for a_look in (0.3, 1, 2.5, 20, 100):
+        found = looked(LookSchedule(), 10, a_look)
+        assert found[0] == 0
+        assert all(number * a_look <= max(2, 0.1 * trained) for number, trained in enumerate(found) if number)
+
+
+def test_looks_before_a_resume_count_and_none_waits_where_all_decide() -> None:
+    assert looked(LookSchedule(spent=6), 2, 1, start=30) == [60, 80, 90, 100, 110]
+    assert looked(LookSchedule(every=True), 1, 20) == [6 * number for number in range(10)]
 
 
 def test_the_probe_while_training(config: TrainConfig, image_folder: Path, tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def vit(name: str, shape: ViTShape, image_size: int) -> ViTBackbone:
     """A transformer of this ``shape`` at random initialization. Raises UsageError for a size that patches do not divide."""
     patch = shape.patch if image_size >= 128 else max(2, image_size // 8)
     if image_size % patch:
-        raise UsageError(f"{name} cuts patches of {patch} px: choose an --image-size that is a multiple of {patch}")
+        raise UsageError(
+            f"{name} cuts patches of {patch} px", f"choose an --image-size (image_size= in Python) that is a multiple of {patch}"
+        )
     body = VisionTransformer(image_size, patch, shape.layers, shape.heads, shape.width, 4 * shape.width, num_classes=1)
     body.heads = nn.Identity()
     return ViTBackbone(body, image_size)

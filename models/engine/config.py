@@ -193,9 +193,9 @@ def _check_values(config: TrainConfig, count: int) -> None:
         if getattr(config, name) not in allowed:
             raise UsageError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
     if config.keep == "best" and not config.probe_data:
-        raise UsageError("--keep best judges by labeled images: give --probe-data FOLDER")
+        raise UsageError("keep='best' judges by labeled images", "give class folders with --probe-data (probe_data= in Python)")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise UsageError("provider cuda: torch sees no GPU here; use --provider cpu")
+        raise UsageError("torch sees no GPU here", "use --provider cpu (accelerator='cpu' in Python)")
     if count < 2:
         raise UsageError(f"there is {counted(count, 'image')}: training needs at least 2, and some thousands to learn much")
     batch_size, processes = int(config.batch_size or 0), process_count()
@@ -219,13 +219,13 @@ def check_same(requested: TrainConfig, kept: TrainConfig, run: Path) -> None:
     Where images, probe set, weights and a method's file lie may change; what is in them is compared by ``identity``.
     """
     if requested.method_name != kept.method_name:
-        raise TrainingError(f"{run} was begun with {kept.method}, not {requested.method}: choose another --out")
+        raise TrainingError(f"{run} was begun with {kept.method}, not {requested.method}", "choose another folder")
     may_differ = ("images", "exclude", "probe_data", "inputs_sha256", "method", "method_sha256", "weights")
     for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in may_differ):
         if getattr(requested, name) != getattr(kept, name):
             raise TrainingError(
                 f"{run} was begun with {name} = {getattr(kept, name)!r}, now it is {getattr(requested, name)!r}: "
-                "resume with the same settings, or choose another --out"
+                "resume with the same settings, or choose another folder"
             )
 
 

@@ -101,6 +101,12 @@ def extended(source: Path, given: TrainConfig) -> TrainConfig:
     return dataclasses.replace(kept, **changes)
 
 
+def beside(source: Path) -> Path:
+    """Where a run that extends the run ``source`` goes unless another place is named."""
+    folder = source if source.name not in ("", "..") else source.resolve()
+    return folder.with_name(f"{folder.name}-extended")
+
+
 def extended_run(source: Path, given: TrainConfig, trust_code: bool = False) -> TrainConfig:
     """``extended``, of a run whose code may be run. Raises UsageError, TrainingError."""
     if given.init:

@@ -1,7 +1,8 @@
 """Is it any good? Judged while it trains: collapse and spread of the features, a probe if there are labels, images.
 
-Looked at before the first step, so that the untrained encoder stands in the first row of ``watch.csv``, and at every
-tenth of the budget. Looking changes nothing: evaluation mode, no gradients, no draw from the training's random state.
+Looked at before the first step, so that the untrained encoder stands in the first row of ``watch.csv``, after the last one, and
+in between at every tenth of the budget where that is cheap (``LookSchedule``). Looking changes
+nothing: evaluation mode, no gradients, no draw from the training's random state.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from sslfeat.numerics.similarity import unit
 from sslfeat.storage import atomic
 
 WATCH_NAME, PREVIEWS_NAME = "watch.csv", "previews"
-LOOKS = 10  # over the whole budget, besides the one before the first step
 SAMPLE = 512  # images whose features are looked at
 PREVIEWED = 8
 PROBE_LIMIT = 4000  # labeled images
@@ -117,7 +117,7 @@ def save_preview(run: Path, step: int, image: Tensor) -> npt.NDArray[np.uint8]:
 
 
 class Watch:
-    """Looks at the method when a look is due, and writes down, logs and complains."""
+    """Looks at the method, and writes down and logs what it sees."""
 
     def __init__(self, run: Path, method: Method, images: Images, probe_set: ProbeSet | None, log: RunLog) -> None:
         self._run, self._method, self._probe_set, self._log = run, method, probe_set, log
@@ -129,14 +129,6 @@ class Watch:
             sample = [images.inputs[number] for number in numbers]
             self._sample = load_images(sample, images.pixels.shape[1], run).pixels
         self._previewed = torch.from_numpy(numbers[:: max(1, len(numbers) // PREVIEWED)][:PREVIEWED])
-        self._looked: int | None = None
-
-    def due(self, step: int, share: float) -> bool:
-        """Whether a look is due: before step 0, and once in every tenth of the budget."""
-        now = int(share * LOOKS)
-        due = step == 0 if self._looked is None else now > self._looked
-        self._looked = now
-        return due
 
     def look(self, step: int, device: torch.device, seed: int) -> dict[str, float]:
         """The figures of this moment, also in watch.csv and TensorBoard, and a preview if the method draws one."""

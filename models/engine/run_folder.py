@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sslfeat.data.manifest import MANIFEST_NAME, Manifest
 from sslfeat.data.manifest_diff import ManifestDiff
-from sslfeat.errors import FeaturesError, TrainingError, UsageError
+from sslfeat.errors import OVERWRITE, RESUME, TRUST_CODE, FeaturesError, TrainingError, UsageError
 from sslfeat.features.failures import FAILURES_NAME
 from sslfeat.models.engine import config as configs
 from sslfeat.models.engine.best import BEST_NAME
@@ -46,21 +46,21 @@ class Begin:
         A folder in which no checkpoint was ever written holds no run.
         """
         if self.resume and self.overwrite:
-            raise UsageError("--resume goes on with a run, --overwrite replaces it: give one of them")
+            raise UsageError("resume goes on with a run, overwrite replaces it: give one of them")
         if not holds_run(out) or self.overwrite:
             return
         if not self.resume:
             raise TrainingError(
-                f"{out} already holds a run: go on with --resume, choose another --out, or replace it with --overwrite"
+                f"{out} already holds a run", f"go on with {RESUME}, choose another folder, or replace it with {OVERWRITE}"
             )
         if not (out / LAST_NAME).exists():
-            raise TrainingError(f"{out} holds an encoder but no {LAST_NAME} to go on from: choose another --out")
+            raise TrainingError(f"{out} holds an encoder but no {LAST_NAME} to go on from", "choose another folder")
         kept = configs.load_config(out / CONFIG_NAME)
         configs.check_same(config, kept, out)
         if config.method_sha256 != kept.method_sha256 and not self.trust_code:
             raise TrainingError(
-                f"{config.method} is not the file that {out} was begun with: bring that back, choose another --out, or "
-                "go on with the present one with --trust-code"
+                f"{config.method} is not the file that {out} was begun with",
+                f"bring that back, choose another folder, or go on with the present one with {TRUST_CODE}",
             )
 
     def record(self, config: TrainConfig, out: Path, manifest: Manifest) -> None:
@@ -76,7 +76,7 @@ class Begin:
 def settings_of(out: Path, trust_code: bool = False) -> TrainConfig:
     """The settings that the run in ``out`` was begun with, to go on with it. Raises UsageError, TrainingError."""
     if not (out / CONFIG_NAME).is_file():
-        raise UsageError(f"{out} holds no run to go on with: name the method and the images to begin one, or the --out of a run")
+        raise UsageError(f"{out} holds no run to go on with: name the method and the images to begin one, or the folder of a run")
     settings = configs.load_config(out / CONFIG_NAME)
     refuse_code(settings, out / CONFIG_NAME, trust_code)
     return settings
@@ -116,4 +116,4 @@ def _check_images(config: TrainConfig, out: Path, manifest: Manifest) -> None:
         changes = str(ManifestDiff.between(Manifest.load(out, atomic.sha256_file(out / MANIFEST_NAME)), manifest))
     except (FeaturesError, OSError):
         changes = "what they were is not known any more"
-    raise TrainingError(f"{out} was begun with other images ({changes}): bring them back, or choose another --out")
+    raise TrainingError(f"{out} was begun with other images ({changes})", "bring them back, or choose another folder")

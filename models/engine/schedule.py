@@ -1,4 +1,4 @@
-"""How much of a run is done, and the learning rate that goes with it."""
+"""How much of a run is done, the learning rate that goes with it, and when the encoder is looked at."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import math
 from sslfeat.models.engine.config import TrainConfig
 
 WARM_UP = 0.03  # share of the budget in which the learning rate rises
+LOOKS = 10  # at the encoder over the whole budget, besides the one before the first step
+LOOKING = 0.1  # share of the training time so far that the looks between the first and the last may take
+FREE_SECONDS = 2.0  # that they may take in any case, so that short runs are looked at, too
 
 
 def share_spent(config: TrainConfig, step: int, steps_per_epoch: int, seconds: float) -> float:
@@ -31,6 +34,36 @@ def ended_by(spent: dict[str, float]) -> str | None:
     first = max(spent, key=lambda name: spent[name])
     rest = ", ".join(f"{share:.0%} of --{name}" for name, share in spent.items() if name != first)
     return f"--{first} ended the run, the first budget that was spent; of the others it took {rest}"
+
+
+class LookSchedule:
+    """When a look at the encoder is due: before step 0, and once in every tenth of the budget, as far as looks are cheap.
+
+    One that would take more than LOOKING of the seconds trained so far waits until it would not. ``every``: none waits, since
+    the looks decide what is kept. ``spent``: seconds of looks before, in a run that goes on.
+    """
+
+    def __init__(self, spent: float = 0.0, every: bool = False) -> None:
+        self._spent, self._every = spent, every
+        self._looked: int | None = None
+        self._last = 0.0  # seconds of the last look, which the next is taken to need
+
+    def due(self, step: int, share: float, trained: float) -> bool:
+        """Whether to look now, ``share`` of the budget being spent and ``trained`` seconds, looks left out."""
+        now = int(share * LOOKS)
+        if self._looked is None:
+            self._looked = now
+            return step == 0
+        affordable = self._spent + self._last <= max(FREE_SECONDS, LOOKING * trained)
+        if now == self._looked or not (affordable or self._every):
+            return False
+        self._looked = now
+        return True
+
+    def took(self, step: int, seconds: float) -> None:
+        """A look took so long; that before the first step counts for nothing but the next one's length."""
+        self._last = seconds
+        self._spent += seconds if step else 0.0
 
 
 def learning_rate(peak: float, share: float) -> float:

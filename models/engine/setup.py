@@ -113,7 +113,9 @@ def training_images(
 
     images = load_images(inputs, int(config.image_size or 0), out, advance, cache_size, whole)
     if len(images.pixels) < int(config.batch_size or 0):
-        raise TrainingError(f"{counted(len(images.pixels), 'image')} can be read: choose a smaller --batch-size")
+        raise TrainingError(
+            f"{counted(len(images.pixels), 'image')} can be read", "choose a smaller --batch-size (batch_size= in Python)"
+        )
     if len(images.pixels) < FEW:
         reporter.warn(f"{len(images.pixels)} images are few to learn from: some thousands are a beginning")
     if images.streamed:

@@ -45,7 +45,7 @@ from sslfeat.models.engine.online_eval import ProbeSet, Watch, collapse, load_pr
 from sslfeat.models.engine.pixel_cache import remove_caches
 from sslfeat.models.engine.reporting import Reporter, Result, TrainProgress
 from sslfeat.models.engine.run_folder import Begin, holds_run, write_result
-from sslfeat.models.engine.schedule import ended_by, learning_rate, share_spent, shares
+from sslfeat.models.engine.schedule import LookSchedule, ended_by, learning_rate, share_spent, shares
 from sslfeat.models.engine.setup import choice_of, leads, make_fabric, make_optimizer, refuse_failures, seed_step, training_images
 from sslfeat.models.method import Figures, Method, file_sha256, find_method
 from sslfeat.models.own_file import named_faults
@@ -163,10 +163,11 @@ class _Run:
         meter, log, saved_at = Meter(), RunLog(out, self.step) if fabric.is_global_zero else None, time.monotonic()
         complaints = Complaints(self.reporter.warn, self.module.complaint)
         watch = Watch(out, self.module, self.images, probe_set, log) if log else None
+        self.looks = LookSchedule(self.looking, every=config.keep == "best")
         means: dict[str, float] = {}
         try:
             while (share := self._share()) < 1:
-                if watch and watch.due(self.step, share):
+                if watch and self.looks.due(self.step, share, time.monotonic() - self.clock):
                     meter.leave_out(self._look(watch, complaints))
                 self._cycle(generator)
                 seed_step(config.seed, self.step, fabric.global_rank, generator)
@@ -264,6 +265,7 @@ class _Run:
             complaints.say("collapse", collapse(figures))
         self.reporter.look(self.step, figures)
         seconds = time.monotonic() - began
+        self.looks.took(self.step, seconds)
         self.clock += seconds
         self.looking += seconds
         return seconds

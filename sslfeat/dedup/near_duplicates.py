@@ -112,8 +112,7 @@ def find_duplicates(
     decide, else one chosen from the vectors. Raises InputError for a threshold outside 0 to 1, RetrievalError for features
     that are not finite.
     """
-    if threshold is not None and not 0 < threshold <= 1:
-        raise InputError(f"threshold is {threshold}: a cosine above 0 and up to 1")
+    check_threshold(threshold)
     vectors = as_vectors(features)
     parts = list(blocks(vectors, "ip"))
     if not sum(len(rows) for _, rows in parts):
@@ -135,6 +134,12 @@ def find_duplicates(
         return Duplicates(groups, len(images.paths), limit, why, failures)
     made_of = vectors.features.run.inputs.sha256
     return Duplicates(groups, len(images.paths), limit, why, failures, vectors.origin, made_of)
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raise InputError for a threshold outside 0 to 1."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise InputError(f"threshold is {threshold}: a cosine above 0 and up to 1")
 
 
 def choose_threshold(unit: FloatArray) -> tuple[float, str]:

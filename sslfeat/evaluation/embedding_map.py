@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import UsageError
+from sslfeat.errors import FeaturesError, UsageError
 from sslfeat.evaluation.color_scale import RAMP
-from sslfeat.evaluation.projection import Step, project
+from sslfeat.evaluation.projection import LEAST, Step, check_method, project
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.sampling import sample
+from sslfeat.system.plurals import counted
 
 GRAY = "#9a9a9a"
 COLORS = (
@@ -47,6 +48,15 @@ class Map:
     total: int
 
 
+def check_map(images: int, method: str = "pca", limit: int = 10_000) -> None:
+    """Raise UsageError for a limit below 3, FeaturesError for fewer images, and as ``check_method``."""
+    check_method(method)
+    if limit < LEAST:
+        raise UsageError(f"limit is {limit}: a map takes {LEAST} images or more")
+    if images < LEAST:
+        raise FeaturesError(f"{counted(images, 'image')}: a map takes {LEAST} or more")
+
+
 def make_map(
     x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000, seed: int = 0,
     step: Step = lambda share, what: None, scale: Sequence[str] = (),
@@ -55,8 +65,7 @@ def make_map(
 
     Raises as ``project``, and UsageError for a limit below 3.
     """
-    if limit < 3:
-        raise UsageError(f"limit is {limit}: a map takes 3 images or more")
+    check_map(len(x), method, limit)
     rows = sample(len(x), limit, seed)
     shown = [labels[row] for row in rows.tolist()]
     groups, members = grouped(shown, scale)

@@ -7,11 +7,12 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import FeaturesError, InputError, needs
+from sslfeat.errors import FeaturesError, InputError, MissingExtraError, needs
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.pca import principal_axes
 from sslfeat.numerics.similarity import BLOCK
@@ -19,6 +20,7 @@ from sslfeat.numerics.similarity import BLOCK
 METHODS = ("pca", "tsne", "umap")
 BEFORE = 50  # principal components that t-SNE and UMAP start from
 LEAST = 3  # rows
+PACKAGES = {"tsne": ("sklearn", "probe", "scikit-learn"), "umap": ("umap", "umap", "umap-learn")}  # module, extra, package
 ITERATIONS = 1000  # of t-SNE, at most
 Step = Callable[[float, str], None]
 
@@ -55,6 +57,15 @@ def pca(x: FloatArray, dim: int) -> Pca:
     return Pca(found.mean.astype(np.float32), found.axes[:, :dim].astype(np.float32), share)
 
 
+def check_method(method: str) -> None:
+    """Raise InputError for an unknown method, MissingExtraError where its package is not installed."""
+    if method not in METHODS:
+        raise InputError(f"method {method!r} is not known: {', '.join(METHODS)}")
+    module, extra, package = PACKAGES.get(method, ("numpy", "", ""))
+    if find_spec(module) is None:
+        raise MissingExtraError(extra, package)
+
+
 def project(x: FloatArray, method: str = "pca", seed: int = 0, step: Step = lambda share, what: None) -> FloatArray:
     """A map (N, 2) float32 of features (N, D). t-SNE: van der Maaten, Hinton 2008; UMAP: McInnes et al. 2018.
 
@@ -62,8 +73,7 @@ def project(x: FloatArray, method: str = "pca", seed: int = 0, step: Step = lamb
 
     Raises InputError for an unknown method, MissingExtraError where its package is not installed, FeaturesError as ``pca``.
     """
-    if method not in METHODS:
-        raise InputError(f"method {method!r} is not known: {', '.join(METHODS)}")
+    check_method(method)
     if method == "pca":
         points = pca(x, 2).project(x)
         return points if points.shape[1] == 2 else np.hstack([points, np.zeros_like(points)])

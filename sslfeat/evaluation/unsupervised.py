@@ -50,11 +50,16 @@ class Score:
     hubness: float
 
 
+def check_enough(images: int, dim: int) -> None:
+    """Raise FeaturesError if there are no more images than units."""
+    if images <= dim:
+        raise FeaturesError(f"{counted(images, 'image')} for {dim} units: it takes more images than units")
+
+
 def score(features: FloatArray) -> Score:
     """Measure features (N, D). Raises FeaturesError for no more images than units, or features that are not finite."""
-    if features.ndim != 2 or len(features) <= features.shape[1]:
-        count, dim = (*features.shape, 0)[:2]
-        raise FeaturesError(f"{counted(count, 'image')} for {dim} units: it takes more images than units")
+    count, dim = features.shape if features.ndim == 2 else (len(features), len(features))
+    check_enough(count, dim)
     if not np.isfinite(features).all():
         raise FeaturesError("some features are not finite: the encoder is broken, or overflows in a low precision")
     shared = redundancy(features)

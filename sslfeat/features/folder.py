@@ -12,7 +12,7 @@ from sslfeat.data.fast_resize import PACKAGE as RESIZER
 from sslfeat.data.manifest import Manifest, is_manifest
 from sslfeat.data.manifest_diff import ManifestDiff
 from sslfeat.data.transforms import FAST, Decoding
-from sslfeat.errors import FeaturesError, InputError
+from sslfeat.errors import OVERWRITE, UPDATE, FeaturesError, InputError
 from sslfeat.features.files import CONTENTS, ENCODERS, INPUTS_NAME
 from sslfeat.features.given import Given
 from sslfeat.features.metadata import META_FOLDER, RUN_NAME, Encoded, FeaturesMetadata, Inputs, load_manifest, read_run
@@ -100,8 +100,8 @@ def join_folder(
     if changes.none and changes.moved is None:
         return kept, before
     raise FeaturesError(
-        f"the images are not those that {out} was made of: {changes}. Take that over with --update, which embeds only "
-        "what is new, or choose another --out"
+        f"the images are not those that {out} was made of: {changes}",
+        f"take that over with {UPDATE}, which embeds only what is new, or choose another folder",
     )
 
 
@@ -114,7 +114,7 @@ def refuse_strangers(out: Path) -> None:
     names = (path.relative_to(out).as_posix() for path in (*out.iterdir(), *(out / META_FOLDER).glob("*")))
     strangers = sorted(name for name in names if name not in own and not name.endswith(atomic.TEMPORARY_SUFFIX))
     if strangers:
-        raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
+        raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...)", "choose a folder that is new or empty")
 
 
 def _is_run(path: Path) -> bool:
@@ -151,8 +151,8 @@ def check_settings(kept: FeaturesMetadata, requested: FeaturesMetadata, out: Pat
     before, now = ((run.encoder.card.name, run.encoder.fingerprint[:12]) for run in (kept, requested))
     if before[1] != now[1]:
         raise FeaturesError(
-            f"{out} was made by encoder {before[0]!r} ({before[1]}), now {now[0]!r} ({now[1]}) is given: "
-            "use that one, choose another --out, or start afresh with --overwrite"
+            f"{out} was made by encoder {before[0]!r} ({before[1]}), now {now[0]!r} ({now[1]}) is given",
+            f"use that one, choose another folder, or start afresh with {OVERWRITE}",
         )
     first, second = kept.plain(), requested.plain()
     for fields in (first, second):  # of the encoder, the fingerprint decides: a card's prose may have changed
@@ -169,8 +169,8 @@ def _check_fields(kept: dict[str, Any], requested: dict[str, Any], out: Path, wh
         elif before != now:
             again = _install_again(name, before) if where == "versions." and before else "repeat the settings of then"
             raise FeaturesError(
-                f"{out} was begun with {where}{name} = {before!r}, now it is {now!r}: "
-                f"{again}, choose another --out, or start afresh with --overwrite"
+                f"{out} was begun with {where}{name} = {before!r}, now it is {now!r}",
+                f"{again}, choose another folder, or start afresh with {OVERWRITE}",
             )
 
 

@@ -203,7 +203,7 @@ def open_session(model: bytes | str, provider: str, threads: int) -> tuple[str, 
     if provider == "auto":
         return _open_best(model, threads)
     if provider == "cuda" and not gpu_count():
-        raise ProviderError("provider cuda: no NVIDIA GPU is visible here; use --provider cpu")
+        raise ProviderError("provider cuda: no NVIDIA GPU is visible here", "use --provider cpu (provider='cpu' in Python)")
     return provider, OnnxRuntimeBackend(model, provider, threads, "ONNX")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sslfeat.errors import InputError, RetrievalError, UsageError
+from sslfeat.errors import OVERWRITE, InputError, RetrievalError, UsageError
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval import storage as files
 from sslfeat.retrieval.ground_truth import STATED, Truth
@@ -209,11 +209,11 @@ def check_free(folder: Path, overwrite: bool) -> None:
     """As ``claim``, before there is a lock: so that nothing is embedded in vain, or among other files."""
     if (folder / files.META).exists():
         if not overwrite:
-            raise RetrievalError(f"{folder} holds an index: bring it up to date with --sync, or replace it with --overwrite")
+            raise RetrievalError(f"{folder} holds an index", f"bring it up to date with --sync, or replace it with {OVERWRITE}")
         return
     own = {staged.UPDATE, files.FEATURES, atomic.LOCK_NAME}
     present = folder.iterdir() if folder.is_dir() else ()
     names = [path.name for path in present if not files.is_own(path.name) and not path.name.endswith(files.VERIFIED)]
     strangers = sorted({*names} - own)
     if strangers:
-        raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...): choose an --out that is new or empty")
+        raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...)", "choose a folder that is new or empty")

@@ -12,6 +12,7 @@ import numpy as np
 
 from sslfeat.errors import InputError
 from sslfeat.numerics.arrays import FloatArray
+from sslfeat.retrieval.filters import Condition
 from sslfeat.retrieval.hits import Hit
 from sslfeat.retrieval.index import Index
 from sslfeat.retrieval.query_encoder import check_encoder, load_encoder
@@ -53,6 +54,9 @@ class Searched(Protocol):
     def about(self) -> str:
         """What it is, in a line."""
 
+    def check(self, top: int, where: Sequence[str]) -> None:
+        """Raise what ``hits`` would of these before anything is embedded: UsageError for ``top``, InputError for a condition."""
+
     def of_paths(self, paths: Sequence[str]) -> FloatArray:
         """The vectors of images that it holds. Raises InputError for one that it does not."""
 
@@ -82,6 +86,11 @@ class SearchedIndex:
 
     def __len__(self) -> int:
         return len(self._opening.result())
+
+    def check(self, top: int, where: Sequence[str]) -> None:
+        """Raise InputError for a condition that cannot be read."""
+        for condition in where:
+            Condition.parse(condition, self._opening.result().columns.column_names)
 
     def of_paths(self, paths: Sequence[str]) -> FloatArray:
         """The vectors of images that it holds. Raises InputError for one that it does not."""

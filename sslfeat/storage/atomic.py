@@ -159,4 +159,4 @@ def _locked(lock: int, alone: bool) -> bool:
 
 
 def _busy(folder: Path, error: type[SslfeatError]) -> SslfeatError:
-    return error(f"{folder} is being written by another process: wait for it, or choose another --out")
+    return error(f"{folder} is being written by another process", "wait for it, or choose another folder")

@@ -158,7 +158,7 @@ class Claim:
                 elif now != before:
                     raise RemoteError(
                         f"{self._remote.url} is being written by process {now.process} on {now.host}, since {now.since}: "
-                        "wait for it, or choose another --out"
+                        "wait for it, or choose another place"
                     )
         return list(held)
 

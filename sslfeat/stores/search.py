@@ -40,6 +40,10 @@ class SearchedStore:
     def __len__(self) -> int:
         return self._store.ask(lambda opened: opened.count())
 
+    def check(self, top: int, where: Sequence[str]) -> None:
+        """Raise UsageError for a ``top`` beyond what the store gives, InputError for a condition that cannot be read."""
+        _readable(self._store, top, where)
+
     def of_paths(self, paths: Sequence[str]) -> FloatArray:
         """The stored vectors of images. Raises InputError for one that is not there."""
         ids = [id_of(name_of(path)) for path in paths]
@@ -68,6 +72,12 @@ def _enough(score: float, least: float | None) -> bool:
     return least is None or score >= least
 
 
+def _readable(store: OpenedStore, top: int, where: Sequence[str]) -> list[Condition]:
+    if top > store.deepest:
+        raise UsageError(f"the {top} best are more than {store.info.metric} search in {store.address} gives: {store.deepest}")
+    return [Condition.parse(text, store.columns) for text in where]
+
+
 def nearest(store: OpenedStore, vectors: FloatArray, top: int, where: Sequence[str]) -> list[list[StoredHit]]:
     """The ``top`` nearest rows of each vector that meet the conditions.
 
@@ -75,9 +85,7 @@ def nearest(store: OpenedStore, vectors: FloatArray, top: int, where: Sequence[s
     StoreError if that takes more than the store gives, UsageError for such a ``top``, InputError for a condition that cannot be
     read.
     """
-    if top > store.deepest:
-        raise UsageError(f"--top {top} is more than {store.info.metric} search in {store.address} gives: {store.deepest}")
-    conditions = [Condition.parse(text, store.columns) for text in where]
+    conditions = _readable(store, top, where)
     native = [store.ask(partial(_native, one)) for one in conditions]
     rest = [one for one, its in zip(conditions, native, strict=True) if its is None]
     said = [one for one in native if one is not None]

@@ -15,6 +15,7 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.numerics.kmeans import assign, kmeans
 from sslfeat.numerics.sampling import sample
 from sslfeat.numerics.similarity import unit
+from sslfeat.system.plurals import counted
 
 METHODS = ("kmeans", "hdbscan", "agglomerative")
 NOISE = -1
@@ -52,6 +53,15 @@ class ClusterOptions:
             )
         if self.spherical and self.method != "kmeans":
             raise UsageError("spherical is for kmeans")
+
+    def check(self, images: int) -> None:
+        """Raise FeaturesError if so many images are too few, MissingExtraError for packages that are not installed."""
+        needed = self.k or 2
+        if images <= needed:
+            raise FeaturesError(f"{counted(images, 'image')}: {needed} clusters take more images than that")
+        if self.method != "kmeans":
+            with needs("probe", "scikit-learn"):
+                import sklearn.cluster  # noqa: F401 - so that it is missed before any work is done
 
 
 @dataclass(frozen=True)
@@ -112,9 +122,9 @@ def cluster(x: FloatArray, options: ClusterOptions | None = None, step: Step = l
     MissingExtraError for hdbscan and agglomerative without scikit-learn.
     """
     options = options or ClusterOptions()
-    needed = options.k or 2
-    if x.ndim != 2 or len(x) <= needed:
-        raise FeaturesError(f"features of shape {x.shape}: {needed} clusters take more images than that")
+    if x.ndim != 2:
+        raise FeaturesError(f"features of shape {x.shape}: clusters are of features (N, D)")
+    options.check(len(x))
     pca(x, 1)  # raises for rows that cannot be told apart
     rows = unit(x) if options.spherical else np.ascontiguousarray(x, np.float32)
     if options.method == "kmeans":

@@ -15,7 +15,7 @@ from sslfeat.errors import FeaturesError, InputError
 from sslfeat.evaluation.probing.bootstrap import Paired, paired
 from sslfeat.evaluation.probing.labels import LabelSource
 from sslfeat.evaluation.probing.probe import Probed, ProbeOptions
-from sslfeat.evaluation.probing.run import run_folders
+from sslfeat.evaluation.probing.run import ONE_LABEL, run_folders
 from sslfeat.features.reader import Features
 from sslfeat.features.writer import Report, embed_to_folder
 from sslfeat.inference.encoder import Encoder
@@ -50,7 +50,7 @@ def transfer(
         folders = [_embedded(encoder, inputs, work / f"{name}-{part}", shown) for part, inputs in parts.items()]
         probed = run_folders(folders[0], folders[1] if test is not None else None, options, source, min_images)
         if not isinstance(probed, Probed):
-            raise InputError("encoders are compared on images that carry one label each")
+            raise InputError(ONE_LABEL)
         rng = np.random.default_rng(options.seed)
         difference = paired(*_answers(found[0].probed, probed), rng) if found else None
         found.append(Transfer(encoder.card.name, probed, difference))

@@ -60,16 +60,21 @@ def labeled(features: Features, labels: Labels | None = None, min_images: int = 
     counts = Counter(name for name in every if isinstance(name, str))
     rows = [row for row, name in enumerate(every) if isinstance(name, str) and counts[name] >= min_images]
     names = [str(every[row]) for row in rows]
-    if len(set(names)) < 2:
-        raise FeaturesError(
-            f"{len(set(names))} classes among {len(features.labels)} rows: a probe needs two or more; labels come from "
-            "folder names (sslfeat embed --labels folder) or from a table (--labels FILE.csv)"
-        )
+    check_classes(len(set(names)), len(every))
     everything = len(rows) == len(features.embeddings)
     x = features.embeddings if everything else features.embeddings[rows]
     check_finite(x, [features.paths[row] for row in rows] if not everything else features.paths)
     contents = features.contents
     return Labeled(x, names, [features.paths[row] for row in rows], None if contents is None else contents[rows])
+
+
+def check_classes(number: int, rows: int) -> None:
+    """Raise FeaturesError for fewer than two classes among the ``rows``."""
+    if number < 2:
+        raise FeaturesError(
+            f"{number} classes among {rows} rows: a probe needs two or more; labels come from "
+            "folder names (sslfeat embed --labels folder) or from a table (--labels FILE.csv)"
+        )
 
 
 def check_any(x: FloatArray) -> None:
@@ -168,27 +173,31 @@ class LabelSource:
 
     def read(self, features: Features) -> Labeling:
         """The labels, with what is to be told of them. Raises InputError for a table that cannot be used."""
+        return self.find(features.paths, features.labels)
+
+    def find(self, paths: Sequence[str], embedded: Sequence[str | None]) -> Labeling:
+        """As ``read``, of images called ``paths`` which are, or will be, ``embedded`` with these labels."""
         if self.where == "features":
-            return _as_embedded(features)
+            return _as_embedded(paths, embedded)
         if self.where == "none":
-            return Labeling([None] * len(features.paths), "none")
+            return Labeling([None] * len(paths), "none")
         if self.where == "folder":
-            labels, left_out = class_folders(features.paths)
+            labels, left_out = class_folders(paths)
             return Labeling(labels, "names of the images' folders", left_out)
         file = Path(self.where)
         table = read_table(file, self.column, self.path_column, self.separator)
-        found, strangers = join(table, features.paths)
-        left_out = _unlabeled(found, features.paths, f"no label in {file.name}")
+        found, strangers = join(table, paths)
+        left_out = _unlabeled(found, paths, f"no label in {file.name}")
         if strangers:
             left_out.append(LeftOut(f"rows of {file.name} that name no image here", len(strangers), strangers[0]))
         return Labeling(found, f"table {file.name}", left_out)
 
 
-def _as_embedded(features: Features) -> Labeling:
-    labels = [one_name(label) if label else None for label in features.labels]
-    left_out = _unlabeled(labels, features.paths, "no label as embedded")
+def _as_embedded(paths: Sequence[str], embedded: Sequence[str | None]) -> Labeling:
+    labels = [one_name(label) if label else None for label in embedded]
+    left_out = _unlabeled(labels, paths, "no label as embedded")
     if len(left_out) and left_out[0].images == len(labels):
-        left_out += class_folders(features.paths)[1]  # what kept 'embed --labels auto' from taking folders for classes
+        left_out += class_folders(paths)[1]  # what kept 'embed --labels auto' from taking folders for classes
     return Labeling(labels, "as embedded", left_out)
 
 

@@ -44,6 +44,8 @@ class ProbeOptions:
     def __post_init__(self) -> None:
         if self.class_weight not in (None, "balanced"):
             raise UsageError(f"class weight {self.class_weight!r} is not known: balanced, or none")
+        if self.folds < 0 or self.folds == 1:
+            raise UsageError(f"{self.folds} folds: cross-validation takes two or more, and 0 is none")
 
 
 @dataclass(frozen=True)

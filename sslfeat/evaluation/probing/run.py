@@ -8,10 +8,21 @@ from dataclasses import replace
 
 from sslfeat.errors import InputError
 from sslfeat.evaluation.probing.label_tables import Label
-from sslfeat.evaluation.probing.labels import Labeling, Labels, LabelSource, LeftOut, check_same_encoder, labeled, split
+from sslfeat.evaluation.probing.labels import (
+    Labeling,
+    Labels,
+    LabelSource,
+    LeftOut,
+    check_classes,
+    check_same_encoder,
+    labeled,
+    split,
+)
 from sslfeat.evaluation.probing.multilabel import SeveralProbed, multi_labeled, probe_several
 from sslfeat.evaluation.probing.probe import TEST_SHARE, Probed, ProbeOptions, run_probe
 from sslfeat.features.reader import Features
+
+ONE_LABEL = "encoders are compared on images that carry one label each"
 
 
 def run_folders(
@@ -73,6 +84,19 @@ def _without(found: Labeling, paths: list[str], names: Collection[Label], reason
         return found
     labels = [None if label in names else label for label in found.labels]
     return Labeling(labels, found.source, [*found.left_out, LeftOut(reason, len(rows), paths[rows[0]])])
+
+
+def check_labels(found: Labeling, paths: list[str], min_images: int = 1, single: bool = False) -> None:
+    """Raise FeaturesError if images with these labels, once embedded, would make no probe.
+
+    Raises InputError for several labels an image where it takes a ``single`` one.
+    """
+    if _several(found.labels):
+        if single:
+            raise InputError(ONE_LABEL)
+    else:
+        kept = _of_size(found, paths, min_images)
+        check_classes(len({label for label in kept.labels if label is not None}), len(paths))
 
 
 def _several(labels: Labels) -> bool:
