@@ -512,5 +512,5 @@ def test_what_a_target_needs_is_looked_for_first(tiny: Path, tmp_path: Path, mon
     }  # fmt: skip
     monkeypatch.setattr(base, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="'openvino'"):
-        TARGETS["openvino-int8"].check_packages()
-    TARGETS["int8"].check_packages()
+        TARGETS["openvino-int8"].check_machine()
+    TARGETS["int8"].check_machine()

@@ -40,6 +40,7 @@ WEB_FORMATS, WEB_MODES = ("JPEG", "PNG", "WEBP"), ("RGB", "RGBA", "L", "P")  # n
 
 def web(source: Source, out: Path) -> None:
     """``index.html``, its modules, the encoder (any size of image), samples and the runtime. Raises ExportError."""
+    _runtime(source.runtime, out)  # first: a network may fail
     onnx_full(source, out)
     for file in PAGE.iterdir():
         shutil.copy(file, out / file.name)
@@ -58,7 +59,6 @@ def web(source: Source, out: Path) -> None:
         for name, uri, row in zip(names, thumbnails(names, SIDE), embeddings, strict=True)
     ]
     (out / "samples.json").write_text(json.dumps(samples), encoding="utf-8")
-    _runtime(source.runtime, out)
 
 
 def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
@@ -104,18 +104,29 @@ try {
 </script>"""
 
 
-def _runtime(given: Path | None, out: Path) -> None:
-    """onnxruntime-web's three files, from a folder, or from npm's registry."""
-    if given is not None:
-        missing = [name for name in RUNTIME if not (given / name).is_file()]
-        if missing:
-            raise ExportError(f"{given} is not the dist folder of {PACKAGE}: {', '.join(missing)} not there")
-        for name in RUNTIME:
-            shutil.copy(given / name, out / name)
-        return
+def check_tools(given: Path | None) -> None:
+    """Raises ExportError without a browser, or without the runtime or npm to fetch it with."""
+    find_browser()
+    if given is None:
+        _npm()
+    elif missing := [name for name in RUNTIME if not (given / name).is_file()]:
+        raise ExportError(f"{given} is not the dist folder of {PACKAGE}: {', '.join(missing)} not there")
+
+
+def _npm() -> str:
     npm = shutil.which("npm")
     if npm is None:
         raise ExportError(f"there is no npm to fetch {PACKAGE}: give the package's dist folder with --web-runtime")
+    return npm
+
+
+def _runtime(given: Path | None, out: Path) -> None:
+    """onnxruntime-web's three files, from a folder, or from npm's registry."""
+    if given is not None:
+        for name in RUNTIME:
+            shutil.copy(given / name, out / name)
+        return
+    npm = _npm()
     with tempfile.TemporaryDirectory() as folder:
         run_program([npm, "pack", "--silent", PACKAGE], TIMEOUT, f"npm, which fetches {PACKAGE},", ExportError, Path(folder))
         packed = list(Path(folder).glob("*.tgz"))
