@@ -16,7 +16,7 @@ from sslfeat.errors import ExportError, MissingExtraError, SslfeatError
 from sslfeat.export import convert as converting
 from sslfeat.export.convert import ExportRequest, convert
 from sslfeat.export.sources import Origin
-from sslfeat.export.targets import base
+from sslfeat.export.targets import base, web
 from sslfeat.export.targets.registry import TARGETS
 from sslfeat.inference.onnx_model import EncoderFile, check_encoder, with_card
 from tests.conftest import sslfeat, tiny_card, tiny_model
@@ -124,6 +124,9 @@ def test_programs(name: str, ask: Callable[..., tuple[type, str]], monkeypatch: 
         assert "not the dist folder" in ask(name, adopted(), runtime=tmp_path)[1]
     monkeypatch.setattr(shutil, "which", lambda program: None if program == "npm" else program)
     assert ("--web-runtime" in ask(name, adopted())[1]) == needed
+    with monkeypatch.context() as patched:
+        patched.setattr(web, "INSTALLED", tmp_path)
+        assert ("lacks LICENSE, ThirdPartyNotices.txt" in ask(name, adopted())[1]) == needed
     monkeypatch.setattr(shutil, "which", lambda program: None)
     assert ("install chromium" in ask(name, adopted())[1]) == needed
 

@@ -91,12 +91,13 @@ INT8 = Gate(0.999, overlap=0.95, drop=1.0)
 class Device:
     """What the folder of a target tells those who run it: what ``main`` ``takes`` and ``gives``, where ``{{size}}`` and
     ``{{dim}}`` stand for the encoder's, and ``programs`` that run it, templates in ``snippets/``. ``any_size``: the resize is
-    inside."""
+    inside. ``third_party`` is a line on the license of files that others wrote."""
 
     takes: str = "`image`: uint8 (N, {{size}}, {{size}}, 3), any N"
     gives: str = "`embedding`: float32 (N, {{dim}})"
     programs: tuple[str, ...] = ()
     any_size: bool = False
+    third_party: str = ""
 
 
 @dataclass(frozen=True)

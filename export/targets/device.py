@@ -76,6 +76,7 @@ def _facts(target: Target, card: Card, sides: tuple[int, int], gates: list[str])
         "least": str(least_cosine(target)),
         "gates": "\n".join(f"- {gate}" for gate in gates) or f"Not compared: {target.unrun}.",
         "license": card.license,
+        "third_party": target.device.third_party and f"\n- {target.device.third_party}",
         "data": card.training_data.name,
         "data_license": card.training_data.license,
     }

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from PIL import Image
 
 from sslfeat.data.read import read_image
@@ -28,9 +29,13 @@ from sslfeat.system.subprocesses import run_program
 PAGE, INDEX = Path(__file__).parent / "web_page", "index.html"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PACKAGE = "onnxruntime-web"
+LICENSE, NOTICES = "onnxruntime.LICENSE.txt", "onnxruntime.ThirdPartyNotices.txt"
+TEXTS = {LICENSE: "LICENSE", NOTICES: "ThirdPartyNotices.txt"}
+INSTALLED = Path(onnxruntime.__file__).parent
 DEVICE = Device(
-    "`image`: uint8 (N, H, W, 3), any N, H and W; `encoder.mjs` makes it of an image", programs=("web.mjs.in",), any_size=True
-)
+    "`image`: uint8 (N, H, W, 3), any N, H and W; `encoder.mjs` makes it of an image", programs=("web.mjs.in",), any_size=True,
+    third_party=f"ONNX Runtime Web (`ort*.mjs`, `ort*.wasm`): `{LICENSE}`; what is built into it: `{NOTICES}`",
+)  # fmt: skip
 SAMPLES, SIDE = 24, 256  # images that the page knows, to click and to find, and their longer side, px
 TIMEOUT = 300  # seconds, to fetch it
 CHECKED, LONGEST = 64, 1024  # images that a browser embeds, and their longer side, px
@@ -105,8 +110,10 @@ try {
 
 
 def check_tools(given: Path | None) -> None:
-    """Raises ExportError without a browser, or without the runtime or npm to fetch it with."""
+    """Raises ExportError without a browser, without the runtime or npm to fetch it with, or without its license."""
     find_browser()
+    if lacking := [name for name in TEXTS.values() if not (INSTALLED / name).is_file()]:
+        raise ExportError(f"{INSTALLED} lacks {', '.join(lacking)}, which the page must carry", "install onnxruntime with pip")
     if given is None:
         _npm()
     elif missing := [name for name in RUNTIME if not (given / name).is_file()]:
@@ -121,7 +128,12 @@ def _npm() -> str:
 
 
 def _runtime(given: Path | None, out: Path) -> None:
-    """onnxruntime-web's three files, from a folder, or from npm's registry."""
+    """onnxruntime-web's three files, from a folder, or from npm's registry, and their licenses.
+
+    npm's package names its license and lacks the text, which is that of the same project's Python package.
+    """
+    for name, theirs in TEXTS.items():
+        shutil.copy(INSTALLED / theirs, out / name)
     if given is not None:
         for name in RUNTIME:
             shutil.copy(given / name, out / name)
