@@ -71,7 +71,7 @@ def _taken(file: EncoderFile) -> onnx.ModelProto:
 
 def check_full(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
     """Image files through the graph. Raises ParityError if more than 0.1 % of pixels are not Pillow's."""
-    import onnxruntime
+    from sslfeat.inference.backends import onnxruntime
 
     prep = source.file.card.preprocess
     options = onnxruntime.SessionOptions()

@@ -58,7 +58,7 @@ def _is_halved(tensor: TensorProto) -> bool:
 
 def ort(source: Source, out: Path) -> None:
     """onnxruntime's format for phones. Optimized as far as EXTENDED: ALL would tie it to this machine's processor."""
-    import onnxruntime
+    from sslfeat.inference.backends import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

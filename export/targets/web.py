@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from sslfeat.data.read import read_image
@@ -21,7 +20,7 @@ from sslfeat.errors import ExportError
 from sslfeat.export.targets.base import Device, Source, TargetCheck
 from sslfeat.export.targets.browser import find_browser, open_page, served
 from sslfeat.export.targets.full import onnx_full
-from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.inference.backends import OnnxRuntimeBackend, onnxruntime
 from sslfeat.reports.thumbnails import thumbnails
 from sslfeat.system.plurals import counted
 from sslfeat.system.subprocesses import run_program
@@ -31,7 +30,7 @@ RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thre
 PACKAGE = "onnxruntime-web"
 LICENSE, NOTICES = "onnxruntime.LICENSE.txt", "onnxruntime.ThirdPartyNotices.txt"
 TEXTS = {LICENSE: "LICENSE", NOTICES: "ThirdPartyNotices.txt"}
-INSTALLED = Path(onnxruntime.__file__).parent
+INSTALLED = Path(str(onnxruntime.__file__)).parent
 DEVICE = Device(
     "`image`: uint8 (N, H, W, 3), any N, H and W; `encoder.mjs` makes it of an image", programs=("web.mjs.in",), any_size=True,
     third_party=f"ONNX Runtime Web (`ort*.mjs`, `ort*.wasm`): `{LICENSE}`; what is built into it: `{NOTICES}`",
