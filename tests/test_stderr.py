@@ -33,8 +33,8 @@ def test_warnings_of_an_import_are_dropped_and_errors_kept(command: str, tiny: P
         "compare": [tiny, tiny, "--images", image_folder],
         "adopt": [tiny, "--image-size", "16", "--out", "a.onnx"],  # is refused
         "doctor": [],
-    }[command]
-    run = [sys.executable, "-c", MAIN, command, *map(str, arguments)]
+    }
+    run = [sys.executable, "-c", MAIN, command, *map(str, arguments[command])]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == (command == "adopt"), done.stderr
     assert "W:onnxruntime" not in done.stderr and "cpuid_info" not in done.stderr
