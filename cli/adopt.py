@@ -33,7 +33,7 @@ def adopt(
     mean: Annotated[str | None, typer.Option(help="of the channels, values 0 to 1; default: ImageNet's")] = None,
     std: Annotated[str | None, typer.Option(help="as --mean")] = None,
     pool: Annotated[Pool, typer.Option(help="of tokens; none: the output is an embedding")] = "none",
-    output: Annotated[str | None, typer.Option(help="which output, if it has several")] = None,
+    output: Annotated[str | None, typer.Option(help="which output, if it has several; default: the only fitting one")] = None,
     images: Annotated[list[str] | None, typer.Option(help="images: to verify with; default: drawn ones; repeatable")] = None,
     name: CardName = None,
     license: License = "not stated",
@@ -43,7 +43,7 @@ def adopt(
     """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of images is checked against the model itself."""
     from sslfeat.data.sampling import decode_all
     from sslfeat.export.adopt.external_data import read_whole
-    from sslfeat.export.adopt.foreign_model import AdoptRequest, side_of
+    from sslfeat.export.adopt.foreign_model import AdoptRequest, chosen_output, side_of
     from sslfeat.export.adopt.preprocessor_config import read_config
     from sslfeat.export.adopt.remarks import remarks
     from sslfeat.export.adopt.subprocess import adopt_in_subprocess
@@ -62,6 +62,7 @@ def adopt(
     else:
         side = side_of(data, output, pool) if image_size is None else image_size
         fed = _fed(side, resize, filter_, crop, mean, std)
+    choice = chosen_output(data, output, pool)
     request = AdoptRequest(**fed, pool=pool, output=output, name=name or out.stem, license=license)
     with images_to_check(images or (), ()) as (sources, image_source):
         some = [sources[number] for number in evenly(len(sources), JUDGES)]
@@ -70,7 +71,7 @@ def adopt(
             file = adopt_in_subprocess(data, request, pixels[fine], image_source)
     atomic.write_atomic(out, file.data)
     assumed = [name for name, given in (("mean", mean), ("std", std)) if preprocessor is None and given is None]
-    parity, notes = file.card.parity, remarks(file, request, assumed)
+    parity, notes = file.card.parity, [*filter(None, [choice]), *remarks(file, request, assumed)]
     if as_json:
         figures = {"max_abs_diff": parity.max_abs_diff, "min_cosine": parity.min_cosine}
         facts = {"out": str(out), "bytes": len(file.data), "dim": file.card.dim, **figures}

@@ -152,7 +152,7 @@ def _target(
     stem = _stem(source or f"{random_init}-random")
     out = out or Path(f"{stem}-{target}{'.onnx' if found.is_file else ''}")
     check_new(overwrite, out)
-    found.check_packages()
+    found.check_machine(web_runtime)
     with stages() as stage:
         stage(f"reading {source or random_init}")
         if random_init is not None and image_size is not None:

@@ -15,7 +15,7 @@ from sslfeat.cli.console import Named, note, say, say_json
 from sslfeat.cli.exits import ERROR
 from sslfeat.cli.options import Json
 from sslfeat.cli.sources import CONFIG, kind_of
-from sslfeat.errors import InputError, TrainingError, UsageError, needs
+from sslfeat.errors import InputError, RetrievalError, TrainingError, UsageError, needs
 
 
 def info(
@@ -40,19 +40,19 @@ def verify(
     sources: Annotated[bool, typer.Option("--sources", help="read the images of a features folder again too")] = False,
     as_json: Json = False,
 ) -> None:
-    """Rehash a features folder, an index or a target, or check an encoder file; every fault is named."""
+    """Rehash a features folder, an index or a target and run its sample, or check an encoder file; every fault is named."""
     from sslfeat.inference.registry import resolve
 
-    kind, faults = kind_of(path), []
+    kind, faults, besides = kind_of(path), [], ""
     place = Path(path) if kind is not None else resolve(path)
     if sources and kind != "features":
         raise UsageError(f"{path} is no features folder: --sources is for those")
     if kind == "index":
-        _verify_index(place)
+        faults = list(_index_faults(place))
     elif kind == "features":
         faults = list(_faults(place, sources))
     elif place.is_dir():
-        _target(place)
+        faults, besides = _target_faults(place)
     else:
         from sslfeat.inference.onnx_model import read_encoder_file
 
@@ -63,7 +63,7 @@ def verify(
     if as_json:
         say_json("verify", {"path": path, "whole": not faults, "faults": faults})
     elif not faults:
-        say(f"{path}: whole and unaltered" if place.is_dir() else f"{path}: a sound encoder file")
+        say(f"{path}: {'whole and unaltered' if place.is_dir() else 'a sound encoder file'}{besides and f'; {besides}'}")
     if faults:
         raise typer.Exit(ERROR)
 
@@ -74,12 +74,22 @@ def _faults(folder: Path, sources: bool) -> Iterator[str]:
     return verify(folder, sources)
 
 
-def _verify_index(folder: Path) -> None:
+def _index_faults(folder: Path) -> Iterator[str]:
     from sslfeat.retrieval.storage import read_metadata, verify_file
 
     metadata = read_metadata(folder)
     for name in metadata.files:
-        verify_file(folder, name, metadata, fresh=True)
+        try:
+            verify_file(folder, name, metadata, fresh=True)
+        except RetrievalError as error:
+            yield str(error)
+
+
+def _target_faults(folder: Path) -> tuple[list[str], str]:
+    from sslfeat.export.verify import verify_artifact
+
+    _check_target(folder)
+    return verify_artifact(folder)
 
 
 def models(as_json: Json = False) -> None:
@@ -150,9 +160,18 @@ def _say_how_to_run(folder: Path, made: dict[str, Any]) -> None:
 
 def _target(folder: Path) -> tuple[dict[str, Any], Named]:
     """What a folder that ``export --target`` made says of itself, which is checked, and its encoder. Raises InputError."""
-    from sslfeat.export.artifact import ABOUT, read_artifact
-    from sslfeat.features.metadata import RUN_NAME
+    from sslfeat.export.artifact import read_artifact
     from sslfeat.inference.model_card import Identity
+
+    _check_target(folder)
+    about, card = read_artifact(folder)
+    return {**dataclasses.asdict(about), "card": json.loads(card.to_json())}, Identity(card.name, about.of)
+
+
+def _check_target(folder: Path) -> None:
+    """Raises InputError for a folder without a target's record."""
+    from sslfeat.export.artifact import ABOUT
+    from sslfeat.features.metadata import RUN_NAME
     from sslfeat.retrieval.storage import META
 
     if not (folder / ABOUT).is_file():
@@ -160,8 +179,6 @@ def _target(folder: Path) -> tuple[dict[str, Any], Named]:
             f"{folder} is neither a features folder ({RUN_NAME}), an index ({META}), a target ({ABOUT}) "
             "nor a training run (config.yaml)"
         )
-    about, card = read_artifact(folder)
-    return {**dataclasses.asdict(about), "card": json.loads(card.to_json())}, Identity(card.name, about.of)
 
 
 def _features(folder: Path) -> tuple[dict[str, Any], Named, int]:

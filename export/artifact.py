@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -67,24 +68,38 @@ def hash_folder(folder: Path) -> dict[str, str]:
 
 def read_artifact(folder: Path) -> tuple[Artifact, Card]:
     """The record and the card of a folder whose files are all there and as they were made. Raises EncoderFileError."""
+    about = read_record(folder)
+    for fault in file_faults(folder, about):
+        raise fault
+    return about, Card.from_json(_inside(folder, CARD).read_bytes())
+
+
+def read_record(folder: Path) -> Artifact:
+    """What a folder says of itself; none of its other files is looked at. Raises EncoderFileError."""
     if not os.path.lexists(folder / ABOUT):
         raise EncoderFileError(
             f"{folder} is not what 'sslfeat export --target' made: it has no {ABOUT}",
             "give an encoder file, the name of a shipped encoder, or such a folder",
         )
     try:
-        data = (_inside(folder, ABOUT)).read_bytes()
-        about = _parsed(data, folder / ABOUT)
-        for name, sha256 in about.files.items():
-            if _sha256(_inside(folder, name)) != sha256:
-                raise _altered(folder / name)
-        for name in (CARD, *_read_by_runtime(folder, about.main)):
-            if name not in about.files:
-                raise EncoderFileError(f"{folder / ABOUT}: files lacks {name}")
-        card = Card.from_json(_inside(folder, CARD).read_bytes())
+        return _parsed(_inside(folder, ABOUT).read_bytes(), folder / ABOUT)
     except OSError as error:
         raise EncoderFileError(f"{folder} is not what 'sslfeat export --target' made: {error.strerror}") from error
-    return about, card
+
+
+def file_faults(folder: Path, about: Artifact) -> Iterator[EncoderFileError]:
+    """Every file of the record that is missing, altered, a link, or cannot be read, and every one that the record lacks."""
+    for name, sha256 in about.files.items():
+        try:
+            if _sha256(_inside(folder, name)) != sha256:
+                yield _altered(folder / name)
+        except EncoderFileError as error:
+            yield error
+        except OSError as error:
+            yield EncoderFileError(f"{folder / name} cannot be read: {error.strerror}", AGAIN)
+    for name in (CARD, *_read_by_runtime(folder, about.main)):
+        if name not in about.files:
+            yield EncoderFileError(f"{folder / ABOUT}: files lacks {name}")
 
 
 def _parsed(data: bytes, path: Path) -> Artifact:

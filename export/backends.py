@@ -139,6 +139,8 @@ class LiteRtSession:
         return result
 
 
+# what is imported of a runtime's extra, which has the runtime's name; onnxruntime is always there
+RUNTIME_PACKAGES = {"openvino": "openvino", "ncnn": "ncnn", "executorch": "executorch", "litert": "ai_edge_litert"}
 OPENERS: dict[str, Callable[[Path, Card, int], Session]] = {
     "openvino": lambda main, card, threads: OpenVinoBackend(main, "fp32", threads),
     "ncnn": NcnnSession,

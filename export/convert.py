@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from sslfeat.data.dataset import find_inputs
+from sslfeat.data.dataset import ImageRecord, find_inputs
 from sslfeat.data.decode import Pixels
-from sslfeat.data.holdout import draw_panel
+from sslfeat.data.holdout import SEEN, draw_panel
 from sslfeat.data.sampling import decode_all
 from sslfeat.errors import OVERWRITE, ExportError, ParityError
 from sslfeat.export.artifact import ABOUT, CARD, TARGET_KEY, Artifact, hash_folder
-from sslfeat.export.gates import Agreement, Drop, GateResult, drop_of, judge, likeness
+from sslfeat.export.gates import Agreement, Drop, GateResult, check_classes, check_enough, drop_of, judge, likeness
 from sslfeat.export.images import DRAWN, images_to_check
 from sslfeat.export.runner import BATCH_SIZES, measure
 from sslfeat.export.sources import Origin
@@ -82,7 +82,11 @@ def convert(origin: Origin, request: ExportRequest, stage: Stage = lambda what: 
     Raises ParityError, naming the figures, for an artifact beyond its gates, ExportError for one that cannot be made or run.
     """
     target = find_target(request.target)
+    target.check_machine(request.web_runtime)
+    target.check_encoder(origin.file, origin.weights is not None)
     _check_free(request.out, target, request.overwrite)
+    if request.labeled and target.gate.drop is not None:
+        check_classes([str(item.label) for item in _labeled(request.labeled)])
     with images_to_check(request.images, () if target.shows else origin.own) as (sources, image_source):
         return _converted(target, origin, request, sources, image_source, stage)
 
@@ -93,8 +97,13 @@ def _converted(
     file, out = origin.file, request.out
     if not sources:
         raise ExportError("there are no images to judge by: give some with --images")
+    compared = target.runtime is not None or target.check is not None
+    if compared:
+        check_enough(len(sources) - min(SEEN, len(sources) // 5), target.gate)
     stage("reading the images to calibrate and judge with")
     panel = draw_panel(sources, file.card.preprocess)
+    if compared:
+        check_enough(len(panel.judged), target.gate)  # of which some may be unreadable, or alike
     source = Source(file, origin.weights, panel.seen, panel.names, request.web_runtime, panel.further)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -103,7 +112,7 @@ def _converted(
             made.mkdir()
         stage(f"making {target.name} ({target.about})")
         target.make(source, made)
-        if target.runtime is not None or target.check is not None:
+        if compared:
             stage(f"comparing {target.name} with the encoder")
         report = _judged(target, source, made, panel.judged, image_source, request)
         if target.shows and image_source != DRAWN:
@@ -161,9 +170,7 @@ def _cure(target: Target, image_source: str, verdicts: list[GateResult], drop: D
 
 def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
     """On up to LABELED images, none of which ranges were taken from."""
-    inputs = [item for item in find_inputs([labeled], "folder") if item.label is not None]
-    if not inputs:
-        raise ExportError(f"{labeled} has no images in class folders")
+    inputs = _labeled(labeled)
     some = [inputs[number] for number in evenly(len(inputs), LABELED)]
     pixels, fine = decode_all([item.path for item in some], source.file.card.preprocess)
     fitted = () if source.further is None else source.further.drawn
@@ -172,6 +179,13 @@ def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
     labels = [str(item.label) for item, good in zip(some, fine, strict=True) if good]
     found = measure(made, reference, pixels[fine], laps=1)
     return drop_of(found.reference, found.found[max(BATCH_SIZES)], labels)
+
+
+def _labeled(folder: str) -> list[ImageRecord]:
+    inputs = [item for item in find_inputs([folder], "folder") if item.label is not None]
+    if not inputs:
+        raise ExportError(f"{folder} has no images in class folders")
+    return inputs
 
 
 def _sign(target: Target, file: EncoderFile, made: Path, report: Report) -> None:

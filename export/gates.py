@@ -72,12 +72,7 @@ def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
 
     Raises ExportError for embeddings that are not finite, of another length, or too few images.
     """
-    if len(reference) < FEWEST:
-        raise ExportError(
-            f"{len(reference)} images are too few to judge by: {FEWEST} are needed that can be read and all differ, beside those "
-            "that ranges are taken from: a fifth of all",
-            "give more with --images",
-        )
+    check_enough(len(reference))
     for rows in found:
         if rows.shape != reference.shape:
             raise ExportError(f"it gave embeddings of shape {rows.shape} instead of {reference.shape}")
@@ -98,6 +93,28 @@ def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
     )
 
 
+def check_enough(images: int, gate: Gate | None = None) -> None:
+    """Raises ExportError if so many ``images`` are too few to judge by, or the neighbors that the ``gate`` limits."""
+    if images < FEWEST:
+        raise ExportError(
+            f"{images} images are too few to judge by: {FEWEST} are needed that can be read and all differ, beside those "
+            "that ranges are taken from: a fifth of all",
+            "give more with --images",
+        )
+    if gate is not None and gate.overlap is not None and images < FEWEST_FOR_NEIGHBORS:
+        raise ExportError(
+            f"{images} images are too few to judge neighbors by, beside those that ranges are taken from: give "
+            f"{FEWEST_FOR_NEIGHBORS * 5 // 4 + 1} or more (--images), 364 for a bound on 99 % of others"
+        )
+
+
+def check_classes(labels: Sequence[str]) -> None:
+    """Raises ExportError for labels that no classifier can be fitted to and judged by."""
+    _, counts = np.unique(np.array(labels, str), return_counts=True)
+    if np.count_nonzero(counts >= FOLDS) < 2:
+        raise ExportError(f"classifiers need two classes or more, of {FOLDS} images each (--probe-data)")
+
+
 def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
     """Every figure that the gate limits. Raises ExportError if neighbors are to be judged on too few images."""
     cosine = like.cosine if like.cosine_bound is None else like.cosine_bound
@@ -106,11 +123,7 @@ def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
         limit = gate.max_abs_diff * like.scale
         found.append(GateResult("max abs diff", like.max_abs_diff, limit, like.max_abs_diff <= limit))
     if gate.overlap is not None:
-        if like.images < FEWEST_FOR_NEIGHBORS:
-            raise ExportError(
-                f"{like.images} images are too few to judge neighbors by, beside those that ranges are taken from: give "
-                f"{FEWEST_FOR_NEIGHBORS * 5 // 4 + 1} or more (--images), 364 for a bound on 99 % of others"
-            )
+        check_enough(like.images, gate)
         kept = like.overlap if like.overlap_bound is None else like.overlap_bound
         about = f"among {like.images} images at least"
         found.append(GateResult("overlap@10", kept, gate.overlap, kept >= gate.overlap, about))
@@ -126,11 +139,10 @@ def drop_of(reference: FloatArray, found: FloatArray, labels: list[str]) -> Drop
 
     Raises ExportError for fewer than two classes of three rows each.
     """
+    check_classes(labels)
     names, counts = np.unique(labels, return_counts=True)
     kept = [row for row, label in enumerate(labels) if label in set(names[counts >= FOLDS].tolist())]
     y = [labels[row] for row in kept]
-    if len(set(y)) < 2:
-        raise ExportError(f"classifiers need two classes or more, of {FOLDS} images each (--probe-data)")
     fold = _folds(y)
     before, after = (_right(rows[kept], y, fold) for rows in (reference, found))
     knn, linear = (was.astype(float) - now for was, now in zip(before, after, strict=True))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat import Encoder
 from sslfeat.data.transforms import Preprocess
@@ -109,3 +110,36 @@ def test_what_torch_exports_is_adopted_and_its_scores_are_noticed(modern: bool, 
             wanted = network(torch.tensor(fed.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
         np.testing.assert_allclose(ours.run(pixels), wanted, atol=1e-5)
         assert not any(tensor.external_data for tensor in onnx.load(tmp_path / f"our-{name}.onnx").graph.initializer)
+
+
+def test_which_of_several_outputs_is_taken_and_why(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["pixels", "weight"], ["maps"], strides=[4, 4]),
+        helper.make_node("GlobalAveragePool", ["maps"], ["one"]),
+        helper.make_node("Flatten", ["one"], ["pooled"]),
+        helper.make_node("Relu", ["pooled"], ["scores"]),
+    ]
+    shapes: dict[str, list[str | int | None]] = {"maps": ["batch", 80, 4, 4], "pooled": ["batch", 80], "scores": ["batch", 80]}
+    weight = numpy_helper.from_array(np.random.default_rng(0).normal(size=(80, 3, 4, 4)).astype(np.float32), "weight")
+    for names in (("pooled",), ("maps", "pooled"), ("maps", "pooled", "scores")):
+        ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in names]
+        image = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, 16, 16])
+        graph = helper.make_graph(nodes, "several", [image], ports, [weight])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "m.onnx")
+        adopt = ("adopt", tmp_path / "m.onnx", "--out", tmp_path / "ours.onnx", "--overwrite", "--json")
+        done = sslfeat(*adopt)
+        told = json.loads(done.stdout)
+        if len(names) == 3:
+            assert "it has 3 outputs: maps (batch, 80, 4, 4), pooled (batch, 80), scores (batch, 80)" in told["error"]
+            assert "--output NAME" in told["cure"]
+            continue
+        said = [text for text in told["remarks"] if "outputs" in text]
+        assert len(said) == len(names) - 1
+        assert all("pooled (batch, 80). Taken is 'pooled', the only one of shape (N, D)" in text for text in said)
+        assert all("--output" in text for text in said)
+    chosen = json.loads(sslfeat(*adopt, "--output", "maps", "--pool", "mean").stdout)
+    assert not any("Taken" in text for text in chosen["remarks"])
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [image], ports[:2], [weight]), ir_version=10,
+                                opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "m.onnx")  # fmt: skip
+    pooled = json.loads(sslfeat(*adopt, "--pool", "mean").stdout)
+    assert "Taken is 'maps', the only one that --pool mean makes an embedding of" in pooled["remarks"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
@@ -14,11 +15,13 @@ import pytest
 
 from sslfeat import Encoder
 from sslfeat.data.synthetic import draw_samples
-from sslfeat.export.artifact import read_artifact
+from sslfeat.export import verify as verifying
+from sslfeat.export.artifact import hash_folder, read_artifact
 from sslfeat.export.convert import ExportRequest, convert
 from sslfeat.export.sources import origin
 from sslfeat.export.targets.device import COMPARE, SNIPPETS, program
 from sslfeat.export.targets.registry import TARGETS
+from sslfeat.export.verify import verify_artifact
 from tests.conftest import sslfeat
 
 ELSEWHERE = ("litert", "web", "openvino-fp16")  # by .ci/litert, in a browser (test_targets), as openvino-int8
@@ -124,3 +127,38 @@ def test_info_says_how_to_run_it(made: dict[str, Path]) -> None:
     assert f"to run it: {made['ncnn'] / 'check.cpp'}, {made['ncnn'] / 'check.py'}; what it takes" in done.stdout
     done = sslfeat("verify", made["ncnn"])
     assert done.returncode == 0
+
+
+def test_verify_names_every_fault_and_runs_the_sample(made: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "copied"
+    shutil.copytree(made["ncnn"], folder)
+    (folder / "README.md").unlink()
+    for name in ("check.py", "encoder.bin"):
+        (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    done = sslfeat("verify", folder, "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["whole"]) == (1, False)
+    assert [re.findall(r"\S+ (?=is not there|was altered)", fault) for fault in told["faults"]] == [
+        [f"{folder / name} "] for name in ("README.md", "check.py", "encoder.bin")
+    ]
+    for name in FOLDERS:
+        done = sslfeat("verify", made[name])
+        assert done.returncode == 0, done.stderr
+        assert ("golden.rgb gives golden.f32" in done.stdout) == (name != "coreml")
+
+
+@pytest.mark.parametrize("name", ["ncnn", "tensorrt"])
+def test_verify_names_a_wrong_embedding_and_a_runtime_that_is_missing(
+    name: str, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "copied"
+    shutil.copytree(made[name], folder)
+    np.fromfile(folder / "golden.f32", "<f4")[::-1].tofile(folder / "golden.f32")
+    told = json.loads((folder / "target.json").read_text())
+    (folder / "target.json").write_text(json.dumps({**told, "files": hash_folder(folder)}))
+    (fault,), said = verify_artifact(folder)
+    assert re.search(rf"{TARGETS[name].main} gives another embedding of golden.rgb than golden.f32: cosine 0\.", fault)
+    assert said == ""
+    monkeypatch.setattr(verifying, "find_spec", lambda package: None)
+    faults, _ = verify_artifact(made[name])
+    assert [("was not run: this needs the package 'ncnn': pip install" in fault) for fault in faults] == [True] * (name == "ncnn")

@@ -46,8 +46,12 @@ def test_info_and_verify_of_an_index(index: Path, tmp_path: Path) -> None:
     assert json.loads(sslfeat("info", index, "--json").stdout)["about"]["dim"] == tiny_card().dim
     assert sslfeat("verify", index).returncode == 0
     folder = Path(shutil.copytree(index, tmp_path / "i"))
-    (folder / "ids.parquet").write_bytes(b"x")
-    assert sslfeat("verify", folder).returncode == 1
+    files = sorted(json.loads((folder / "index.json").read_text())["files"])
+    for name in files:
+        (folder / name).write_bytes(b"x")
+    found = sslfeat("verify", folder)
+    assert (found.returncode, len(files) > 1) == (1, True)
+    assert [name for name in files if name in found.stderr] == files
 
 
 @pytest.mark.parametrize("name", ["empty", "config", "missing"])

@@ -146,6 +146,13 @@ def test_a_browser_gives_the_features(origins: Callable[[str], Origin], many: Pa
     assert "16 files decoded by it" in report.remark
     names = {path.name for path in (tmp_path / "page").iterdir()}
     assert {"index.html", "app.mjs", "encoder.mjs", "encoder.onnx", "samples.json", "card.json", "target.json"} <= names
+    readme = (tmp_path / "page" / "README.md").read_text()
+    for text, start in (
+        ("onnxruntime.LICENSE.txt", "MIT License"),
+        ("onnxruntime.ThirdPartyNotices.txt", "THIRD PARTY SOFTWARE"),
+    ):
+        assert (tmp_path / "page" / text).read_text("utf-8").startswith(start)
+        assert f"`{text}`" in readme
     assert not any(name.startswith("check-") or name == "check.html" for name in names)
     done = subprocess.run(["node", tmp_path / "page" / "check.mjs"], capture_output=True, text=True, check=False)  # npm has it
     assert re.search(r"^encoder\.onnx: cosine (1\.0|0\.9999)", done.stdout), done.stderr
@@ -512,5 +519,5 @@ def test_what_a_target_needs_is_looked_for_first(tiny: Path, tmp_path: Path, mon
     }  # fmt: skip
     monkeypatch.setattr(base, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="'openvino'"):
-        TARGETS["openvino-int8"].check_packages()
-    TARGETS["int8"].check_packages()
+        TARGETS["openvino-int8"].check_machine()
+    TARGETS["int8"].check_machine()

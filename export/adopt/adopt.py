@@ -100,7 +100,7 @@ def _reference(model: onnx.ModelProto, request: AdoptRequest, pixels: Pixels) ->
 
     What the model declares of its output need not be true.
     """
-    import onnxruntime
+    from sslfeat.inference.backends import onnxruntime
 
     port, last = image_port(model, request.preprocess.size)
     options = onnxruntime.SessionOptions()

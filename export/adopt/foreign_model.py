@@ -131,8 +131,37 @@ def embedding_port(model: onnx.ModelProto, output: str | None, pool: str) -> onn
     ranks = {port.name.removeprefix(PREFIX): len(port.type.tensor_type.shape.dim) for port in model.graph.output}
     fitting = [name for name in names if ranks[name] in ((2,) if pool == "none" else (3, 4))]
     if len(fitting) != 1:
-        raise EncoderFileError(f"it has {len(names)} outputs: choose one with --output: {', '.join(names)}")
+        cure = "choose one with --output NAME, and --pool cls or mean for tokens (N, T, D) or maps (N, D, H, W)"
+        raise EncoderFileError(f"it has {len(names)} outputs: {_listed(model)}", cure)
     return model.graph.output[names.index(fitting[0])]
+
+
+def chosen_output(data: bytes, output: str | None, pool: str) -> str:
+    """In words, which of several outputs of a foreign model becomes the embedding, and why; empty if there was no choice.
+
+    Raises EncoderFileError, UsageError for a model that is refused.
+    """
+    model = read_foreign(data)
+    if output is not None or len(model.graph.output) < 2:
+        return ""
+    part = image_part(model, None)
+    name = embedding_port(part, None, pool).name.removeprefix(PREFIX)
+    why = "the only one of shape (N, D)" if pool == "none" else f"the only one that --pool {pool} makes an embedding of"
+    if len(part.graph.output) == 1:
+        why = "the only one that is made of the image alone"
+    return (
+        f"it has {len(model.graph.output)} outputs: {_listed(model)}. Taken is {name!r}, {why}; to take another, give its name "
+        "with --output, and --pool cls or mean for tokens or maps"
+    )
+
+
+def _listed(model: onnx.ModelProto) -> str:
+    """The outputs, each with its shape."""
+    found = []
+    for port in model.graph.output:
+        sides = [dim.dim_param.removeprefix(PREFIX) or str(dim.dim_value or "?") for dim in port.type.tensor_type.shape.dim]
+        found.append(f"{port.name.removeprefix(PREFIX)} ({', '.join(sides) or 'of any shape'})")
+    return ", ".join(found)
 
 
 def batch_cure(port: onnx.ValueInfoProto) -> str:

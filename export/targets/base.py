@@ -14,10 +14,13 @@ import numpy.typing as npt
 from sslfeat.data.decode import Pixels
 from sslfeat.data.holdout import Further
 from sslfeat.errors import ExportError, MissingExtraError
+from sslfeat.inference.model_card import Card
 from sslfeat.inference.onnx_model import EncoderFile
 
 if TYPE_CHECKING:
     from sslfeat.models.engine.frozen import FrozenEncoder
+
+WITH_WEIGHTS = ("torch", "torchvision", "yaml", "safetensors")  # that load them
 
 
 @dataclass(frozen=True)
@@ -36,22 +39,20 @@ class Source:
     def torch(self) -> FrozenEncoder:
         """The torch module. Raises ExportError without weights."""
         if self.weights is None:
-            raise ExportError(
-                f"this target is made from torch weights, and the encoder file {self.file.card.name!r} has none", self._cure()
-            )
+            raise without_weights(self.file.card)
         return self.weights()
 
-    def _cure(self) -> str:
-        """What to do without torch weights, by where the encoder came from."""
-        card = self.file.card
-        if card.method == "random-init":
-            size = card.preprocess.size
-            return f"give --random-init {card.backbone} --image-size {size} instead of its file"
-        trained = "" if not card.training.steps else "give its training run instead of its file; or "
-        return (
-            f"{trained}take a target that is made from an encoder file, such as ort, openvino, int8 or onnx-full; or distill it "
-            "(sslfeat train distill --teacher FILE) and export that run"
-        )
+
+def without_weights(card: Card) -> ExportError:
+    """What is said of a target that is made from torch weights, where there are none; with the cure, by where it came from."""
+    trained = "" if not card.training.steps else "give its training run instead of its file; or "
+    cure = (
+        f"{trained}take a target that is made from an encoder file, such as ort, openvino, int8 or onnx-full; or distill it "
+        "(sslfeat train distill --teacher FILE) and export that run"
+    )
+    if card.method == "random-init":
+        cure = f"give --random-init {card.backbone} --image-size {card.preprocess.size} instead of its file"
+    return ExportError(f"this target is made from torch weights, and the encoder file {card.name!r} has none", cure)
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,13 @@ INT8 = Gate(0.999, overlap=0.95, drop=1.0)
 class Device:
     """What the folder of a target tells those who run it: what ``main`` ``takes`` and ``gives``, where ``{{size}}`` and
     ``{{dim}}`` stand for the encoder's, and ``programs`` that run it, templates in ``snippets/``. ``any_size``: the resize is
-    inside."""
+    inside. ``third_party`` is a line on the license of files that others wrote."""
 
     takes: str = "`image`: uint8 (N, {{size}}, {{size}}, 3), any N"
     gives: str = "`embedding`: float32 (N, {{dim}})"
     programs: tuple[str, ...] = ()
     any_size: bool = False
+    third_party: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,10 @@ class Target:
     """``make`` writes the artifact: an encoder file where ``runtime`` is ``onnx``, else files in an existing folder, one of
     them ``main``. ``runtime`` is ``onnxruntime`` or a key of ``runtimes.OPENERS``; where it is None, ``check`` runs image files
     through the artifact, or ``unrun`` says why nothing was run. An artifact that ``shows`` so many images to whoever opens it
-    is made with drawn ones unless others were given. ``needs`` is an extra, and what is imported of it. ``device`` is what its
-    folder tells of how it is run."""
+    is made with drawn ones unless others were given. ``device`` is what its folder tells of how it is run.
+
+    What it needs: an extra, and what is imported of it (``needs``); torch ``weights``; what else there must be on this machine
+    (``tools``, given ``--web-runtime``) and in the encoder (``takes``), which raise ExportError."""
 
     name: str
     about: str
@@ -117,12 +121,26 @@ class Target:
     shows: int = 0
     needs: tuple[str, ...] = ()
     device: Device = Device()
+    weights: bool = False
+    tools: Callable[[Path | None], None] | None = None
+    takes: Callable[[EncoderFile], None] | None = None
 
-    def check_packages(self) -> None:
-        """Raises MissingExtraError before any work is done if a package is not there."""
-        for package in self.needs[1:]:
+    def check_machine(self, web_runtime: Path | None = None) -> None:
+        """Before any work is done: raises MissingExtraError for a package that is not there, ExportError for a program."""
+        of_export = [("export", package) for package in WITH_WEIGHTS if self.weights]
+        for extra, package in [*of_export, *((self.needs[0], package) for package in self.needs[1:])]:
             if find_spec(package) is None:
-                raise MissingExtraError(self.needs[0], package)
+                raise MissingExtraError(extra, package)
+        if self.tools is not None:
+            self.tools(web_runtime)
+
+    def check_encoder(self, file: EncoderFile, weights: bool) -> None:
+        """Before any image is decoded: raises ExportError for an encoder that cannot be made into this, with or without
+        torch ``weights``."""
+        if self.weights and not weights:
+            raise without_weights(file.card)
+        if self.takes is not None:
+            self.takes(file)
 
     @property
     def is_file(self) -> bool:

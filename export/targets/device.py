@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sslfeat.data.synthetic import draw
 from sslfeat.data.transforms import BORDER, CENTER, Preprocess, resize_crop
@@ -28,7 +29,7 @@ def write_device_files(target: Target, file: EncoderFile, out: Path, gates: list
     The sample is drawn, so it shows nobody's image: uint8 (H, W, 3) by rows, and what the encoder file makes of it, little-endian
     float32 (D,).
     """
-    whole = draw("circles", np.random.default_rng(0))
+    whole = sample()
     small = resize_crop(whole, file.card.preprocess)
     given = whole if target.device.any_size else small
     embedding = OnnxRuntimeBackend(file.data, "cpu", 1).run(np.asarray(small)[None])[0]
@@ -40,6 +41,16 @@ def write_device_files(target: Target, file: EncoderFile, out: Path, gates: list
         text = "".join((SNIPPETS / part).read_text("utf-8") for part in parts)
         (out / program(name)).write_text(_filled(text, facts), encoding="utf-8")
     (out / README).write_text(_filled((SNIPPETS / f"{README}.in").read_text("utf-8"), facts), encoding="utf-8")
+
+
+def sample() -> Image.Image:
+    """The drawn image, RGB, as it is before any resize."""
+    return draw("circles", np.random.default_rng(0))
+
+
+def least_cosine(target: Target) -> float:
+    """The cosine with ``golden.f32`` that is right."""
+    return LEAST_8_BITS if target.gate == INT8 else target.gate.cosine
 
 
 def program(template: str) -> str:
@@ -62,9 +73,10 @@ def _facts(target: Target, card: Card, sides: tuple[int, int], gates: list[str])
         "gives": _filled(target.device.gives, of_encoder),
         "first": "" if target.device.any_size else f"\n- **First** {_rule(card.preprocess)}.",
         "programs": ", ".join(f"`{program(name)}`" for name in target.device.programs),
-        "least": str(LEAST_8_BITS if target.gate == INT8 else target.gate.cosine),
+        "least": str(least_cosine(target)),
         "gates": "\n".join(f"- {gate}" for gate in gates) or f"Not compared: {target.unrun}.",
         "license": card.license,
+        "third_party": target.device.third_party and f"\n- {target.device.third_party}",
         "data": card.training_data.name,
         "data_license": card.training_data.license,
     }

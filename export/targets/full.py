@@ -20,6 +20,8 @@ from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile
 MAIN = "encoder.onnx"
 PIXELS = "pixels"
 DEVICE = Device("`image`: uint8 (N, H, W, 3), any N, H and W", programs=("onnx_full.py.in",), any_size=True)
+OTHERS = "take a target that is fed resized images, such as ort or openvino"
+OLD = f"export the model again at opset {OPSET} or later (and adopt that), or take a target such as ort or openvino"
 MOST_UNEQUAL = 0.001  # of the pixels may differ from Pillow's
 
 
@@ -31,14 +33,9 @@ def onnx_full(source: Source, out: Path) -> None:
 def full_model(file: EncoderFile, with_pixels: bool = False) -> onnx.ModelProto:
     """The encoder behind its preprocessing; ``with_pixels`` it also gives what it makes of an image, to be checked.
 
-    Raises ExportError for a filter that the graph lacks.
+    Raises ExportError as ``check_takes`` does.
     """
-    prep = file.card.preprocess
-    if prep.filter not in KERNELS:
-        raise ExportError(f"the graph does not resize with the filter {prep.filter!r}: {' or '.join(KERNELS)}")
-    model = onnx.load_model_from_string(file.data)
-    if max(entry.version for entry in model.opset_import if entry.domain == "") < OPSET:
-        raise ExportError(f"the encoder's opset is below {OPSET}: export it again")
+    prep, model = file.card.preprocess, _taken(file)
     model = compose.add_prefix(model, "encoder.")
     graph, front = model.graph, compose.add_prefix(pillow_graph(prep), "resize.").graph
     nodes = [helper.make_node("Identity", [INPUT_NAME], [front.input[0].name]), *front.node,
@@ -56,9 +53,25 @@ def full_model(file: EncoderFile, with_pixels: bool = False) -> onnx.ModelProto:
     return model
 
 
+def check_takes(file: EncoderFile) -> None:
+    """Raises ExportError for an encoder that the graph cannot be put before."""
+    _taken(file)
+
+
+def _taken(file: EncoderFile) -> onnx.ModelProto:
+    found = file.card.preprocess.filter
+    if found not in KERNELS:
+        raise ExportError(f"{file.card.name!r} needs the filter {found!r}, and the graph has only {', '.join(KERNELS)}", OTHERS)
+    model = onnx.load_model_from_string(file.data)
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < OPSET:
+        raise ExportError(f"{file.card.name!r} is of opset {opset}, and the graph before it of {OPSET}", OLD)
+    return model
+
+
 def check_full(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
     """Image files through the graph. Raises ParityError if more than 0.1 % of pixels are not Pillow's."""
-    import onnxruntime
+    from sslfeat.inference.backends import onnxruntime
 
     prep = source.file.card.preprocess
     options = onnxruntime.SessionOptions()

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat.errors import ExportError
 from sslfeat.export.targets.base import Device, Source
-from sslfeat.inference.onnx_model import with_card
+from sslfeat.inference.onnx_model import EncoderFile, with_card
 from sslfeat.inference.quantization import best_int8
 
 ORT = Device(programs=("ort.py.in", "ort.kt.in"))
@@ -27,19 +27,15 @@ def fp16(source: Source, out: Path) -> None:
     """Weights in 16 bits, widened as the file is loaded: half the size, computed as before, everywhere.
 
     onnxruntime's converter would compute in 16 bits, which processors do more slowly, and its fusions of such a ViT crash.
-    Raises ExportError for a weight beyond 65,504.
     """
     model = onnx.load_model_from_string(source.file.data)
     graph = model.graph
     widened = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
+        if not _is_halved(tensor):
             continue
-        values = numpy_helper.to_array(tensor)
-        if not np.abs(values).max() <= LARGEST_HALF:
-            raise ExportError(f"the weight {tensor.name!r} is beyond what 16 bits hold")
         name, half = tensor.name, f"{tensor.name}.fp16"
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), half))
         widened.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
     nodes = [*widened, *graph.node]
     del graph.node[:]
@@ -47,9 +43,22 @@ def fp16(source: Source, out: Path) -> None:
     out.write_bytes(with_card(model, source.file.card))
 
 
+def check_halves(file: EncoderFile) -> None:
+    """Raises ExportError for a weight beyond 65,504."""
+    for tensor in filter(_is_halved, onnx.load_model_from_string(file.data).graph.initializer):
+        if not np.abs(numpy_helper.to_array(tensor)).max() <= LARGEST_HALF:
+            raise ExportError(
+                f"the weight {tensor.name!r} of {file.card.name!r} is beyond what 16 bits hold", "take --target int8"
+            )
+
+
+def _is_halved(tensor: TensorProto) -> bool:
+    return bool(tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= SMALL)
+
+
 def ort(source: Source, out: Path) -> None:
     """onnxruntime's format for phones. Optimized as far as EXTENDED: ALL would tie it to this machine's processor."""
-    import onnxruntime
+    from sslfeat.inference.backends import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

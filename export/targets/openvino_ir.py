@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sslfeat.errors import needs
+from sslfeat.errors import ExportError, needs
 from sslfeat.export.targets.base import Device, Source
+from sslfeat.inference.backends import brief
 from sslfeat.inference.model_card import CARD_KEY
+from sslfeat.inference.onnx_model import EncoderFile
 from sslfeat.inference.quantization import best_int8
 
 MAIN = "encoder.xml"
@@ -33,6 +35,20 @@ def int8(source: Source, out: Path) -> None:
 def _save(source: Source, data: bytes, out: Path, half: bool) -> None:
     with needs("openvino", "openvino"):
         import openvino
-    model: Any = openvino.Core().read_model(data)
+    model = _read(data)
     model.set_rt_info(source.file.card.to_json(), CARD_KEY.split("."))
     openvino.save_model(model, out / MAIN, compress_to_fp16=half)
+
+
+def check_takes(file: EncoderFile) -> None:
+    """Raises ExportError for an encoder that OpenVINO cannot read."""
+    _read(file.data)
+
+
+def _read(data: bytes) -> Any:
+    with needs("openvino", "openvino"):
+        import openvino
+    try:
+        return openvino.Core().read_model(data)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO cannot read the encoder: {brief(error)}", "take --target ort, or fp16") from error

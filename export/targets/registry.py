@@ -13,12 +13,14 @@ APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run
 ANY_SIZE = "its encoder.onnx takes whole images of any size: run it with onnxruntime in your own program"
 STATIC = "it runs in a browser: put the folder on any static server"
 
-OPENVINO, LITERT = ("openvino", "openvino"), ("litert", "torch", "litert_torch", "ai_edge_litert")
-COREML = ("coreml", "torch", "coremltools")
+OPENVINO, LITERT = ("openvino", "openvino"), ("litert", "litert_torch", "ai_edge_litert")
 
 
 def _openvino(name: str, about: str, gate: Gate, make: Callable[[Source, Path], None]) -> Target:
-    return Target(name, about, gate, make, "openvino", openvino_ir.MAIN, needs=OPENVINO, device=openvino_ir.DEVICE)
+    return Target(
+        name, about, gate, make, "openvino", openvino_ir.MAIN, needs=OPENVINO, device=openvino_ir.DEVICE,
+        takes=openvino_ir.check_takes,
+    )  # fmt: skip
 
 
 TARGETS = {
@@ -34,9 +36,10 @@ TARGETS = {
             ANY_SIZE,
             full.check_full,
             device=full.DEVICE,
+            takes=full.check_takes,
         ),
         Target("int8", "encoder file in 8 bits, for CPUs", INT8, lower.int8, "onnx"),
-        Target("fp16", "encoder file of half the size", FP16, lower.fp16, "onnx"),
+        Target("fp16", "encoder file of half the size", FP16, lower.fp16, "onnx", takes=lower.check_halves),
         Target("ort", "onnxruntime's format for phones", FP32, lower.ort, "onnxruntime", "encoder.ort", device=lower.ORT),
         _openvino("openvino", "OpenVINO IR", FP32, openvino_ir.fp32),
         _openvino("openvino-fp16", "OpenVINO IR of half the size", FP16, openvino_ir.fp16),
@@ -50,6 +53,7 @@ TARGETS = {
             ncnn_net.MAIN,
             needs=("ncnn", "ncnn", "pnnx"),
             device=ncnn_net.DEVICE,
+            weights=True,
         ),
         Target(
             "executorch",
@@ -58,11 +62,20 @@ TARGETS = {
             executorch_pte.executorch,
             "executorch",
             executorch_pte.MAIN,
-            needs=("executorch", "torch", "executorch"),
+            needs=("executorch", "executorch"),
             device=executorch_pte.DEVICE,
+            weights=True,
         ),
         Target(
-            "litert", "LiteRT (TensorFlow Lite)", FP32, litert.litert, "litert", litert.MAIN, needs=LITERT, device=litert.DEVICE
+            "litert",
+            "LiteRT (TensorFlow Lite)",
+            FP32,
+            litert.litert,
+            "litert",
+            litert.MAIN,
+            needs=LITERT,
+            device=litert.DEVICE,
+            weights=True,
         ),
         Target(
             "web",
@@ -75,6 +88,8 @@ TARGETS = {
             web.check_web,
             web.SAMPLES,
             device=web.DEVICE,
+            tools=web.check_tools,
+            takes=full.check_takes,
         ),
         Target(
             "coreml",
@@ -84,8 +99,9 @@ TARGETS = {
             None,
             coreml_package.MAIN,
             APPLE,
-            needs=COREML,
+            needs=("coreml", "coremltools"),
             device=coreml_package.DEVICE,
+            weights=True,
         ),
         Target(
             "tensorrt",

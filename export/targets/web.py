@@ -20,7 +20,7 @@ from sslfeat.errors import ExportError
 from sslfeat.export.targets.base import Device, Source, TargetCheck
 from sslfeat.export.targets.browser import find_browser, open_page, served
 from sslfeat.export.targets.full import onnx_full
-from sslfeat.inference.backends import OnnxRuntimeBackend
+from sslfeat.inference.backends import OnnxRuntimeBackend, onnxruntime
 from sslfeat.reports.thumbnails import thumbnails
 from sslfeat.system.plurals import counted
 from sslfeat.system.subprocesses import run_program
@@ -28,9 +28,13 @@ from sslfeat.system.subprocesses import run_program
 PAGE, INDEX = Path(__file__).parent / "web_page", "index.html"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PACKAGE = "onnxruntime-web"
+LICENSE, NOTICES = "onnxruntime.LICENSE.txt", "onnxruntime.ThirdPartyNotices.txt"
+TEXTS = {LICENSE: "LICENSE", NOTICES: "ThirdPartyNotices.txt"}
+INSTALLED = Path(str(onnxruntime.__file__)).parent
 DEVICE = Device(
-    "`image`: uint8 (N, H, W, 3), any N, H and W; `encoder.mjs` makes it of an image", programs=("web.mjs.in",), any_size=True
-)
+    "`image`: uint8 (N, H, W, 3), any N, H and W; `encoder.mjs` makes it of an image", programs=("web.mjs.in",), any_size=True,
+    third_party=f"ONNX Runtime Web (`ort*.mjs`, `ort*.wasm`): `{LICENSE}`; what is built into it: `{NOTICES}`",
+)  # fmt: skip
 SAMPLES, SIDE = 24, 256  # images that the page knows, to click and to find, and their longer side, px
 TIMEOUT = 300  # seconds, to fetch it
 CHECKED, LONGEST = 64, 1024  # images that a browser embeds, and their longer side, px
@@ -40,6 +44,7 @@ WEB_FORMATS, WEB_MODES = ("JPEG", "PNG", "WEBP"), ("RGB", "RGBA", "L", "P")  # n
 
 def web(source: Source, out: Path) -> None:
     """``index.html``, its modules, the encoder (any size of image), samples and the runtime. Raises ExportError."""
+    _runtime(source.runtime, out)  # first: a network may fail
     onnx_full(source, out)
     for file in PAGE.iterdir():
         shutil.copy(file, out / file.name)
@@ -58,7 +63,6 @@ def web(source: Source, out: Path) -> None:
         for name, uri, row in zip(names, thumbnails(names, SIDE), embeddings, strict=True)
     ]
     (out / "samples.json").write_text(json.dumps(samples), encoding="utf-8")
-    _runtime(source.runtime, out)
 
 
 def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
@@ -104,18 +108,36 @@ try {
 </script>"""
 
 
-def _runtime(given: Path | None, out: Path) -> None:
-    """onnxruntime-web's three files, from a folder, or from npm's registry."""
-    if given is not None:
-        missing = [name for name in RUNTIME if not (given / name).is_file()]
-        if missing:
-            raise ExportError(f"{given} is not the dist folder of {PACKAGE}: {', '.join(missing)} not there")
-        for name in RUNTIME:
-            shutil.copy(given / name, out / name)
-        return
+def check_tools(given: Path | None) -> None:
+    """Raises ExportError without a browser, without the runtime or npm to fetch it with, or without its license."""
+    find_browser()
+    if lacking := [name for name in TEXTS.values() if not (INSTALLED / name).is_file()]:
+        raise ExportError(f"{INSTALLED} lacks {', '.join(lacking)}, which the page must carry", "install onnxruntime with pip")
+    if given is None:
+        _npm()
+    elif missing := [name for name in RUNTIME if not (given / name).is_file()]:
+        raise ExportError(f"{given} is not the dist folder of {PACKAGE}: {', '.join(missing)} not there")
+
+
+def _npm() -> str:
     npm = shutil.which("npm")
     if npm is None:
         raise ExportError(f"there is no npm to fetch {PACKAGE}: give the package's dist folder with --web-runtime")
+    return npm
+
+
+def _runtime(given: Path | None, out: Path) -> None:
+    """onnxruntime-web's three files, from a folder, or from npm's registry, and their licenses.
+
+    npm's package names its license and lacks the text, which is that of the same project's Python package.
+    """
+    for name, theirs in TEXTS.items():
+        shutil.copy(INSTALLED / theirs, out / name)
+    if given is not None:
+        for name in RUNTIME:
+            shutil.copy(given / name, out / name)
+        return
+    npm = _npm()
     with tempfile.TemporaryDirectory() as folder:
         run_program([npm, "pack", "--silent", PACKAGE], TIMEOUT, f"npm, which fetches {PACKAGE},", ExportError, Path(folder))
         packed = list(Path(folder).glob("*.tgz"))

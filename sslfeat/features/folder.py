@@ -50,7 +50,7 @@ def describe(
 
 
 def _onnxruntime_version() -> str:
-    import onnxruntime  # the distribution's name depends on the platform; the module's does not
+    from sslfeat.inference.backends import onnxruntime  # whose distribution has a name for each platform
 
     return str(onnxruntime.__version__)
 

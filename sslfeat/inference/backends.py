@@ -15,12 +15,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from sslfeat.data.decode import Pixels
 from sslfeat.errors import EncoderFileError, ProviderError, needs
 from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, stamp_of
 from sslfeat.system.cores import available_cores
+from sslfeat.system.stderr import without_lines
+
+with without_lines(rb"\[W:onnxruntime:|onnxruntime cpuid_info warning"):  # it looks for devices before its level can be set
+    import onnxruntime as onnxruntime  # others take it from here
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CUDA_CURE = "install its libraries with pip install 'onnxruntime-gpu[cuda,cudnn]', or use --provider cpu"

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from packaging.requirements import Requirement
 
 from sslfeat.errors import SslfeatError, install_line
-from sslfeat.inference.backends import PROVIDERS
+from sslfeat.inference.backends import PROVIDERS, onnxruntime
 from sslfeat.inference.encoder import Encoder, gpu_count
 from sslfeat.inference.registry import DEFAULT
 from sslfeat.system.cores import available_cores, available_memory
