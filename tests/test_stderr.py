@@ -48,3 +48,17 @@ def test_nothing_is_lost_when_the_block_fails() -> None:
     )
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (3, "kept\n")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import tempfile\ndef none(): raise FileNotFoundError(2, 'no usable folder')\ntempfile.TemporaryFile = none\n",
+        "import sys\nsys.stderr.close()\n",
+    ],
+    ids=["no temporary folder", "closed"],
+)
+def test_an_import_does_not_fail_for_what_would_be_dropped(before: str) -> None:
+    lines = before + "import sslfeat.inference.backends\nprint('imported')\n"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert done.stdout == "imported\n", done.stderr

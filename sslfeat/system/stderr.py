@@ -12,21 +12,25 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without_lines(pattern: bytes) -> Iterator[None]:
-    """Drop the lines that match; all others are written once the block is left, however it is left."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    with tempfile.TemporaryFile() as caught:
-        if sys.stderr is not None:
-            sys.stderr.flush()
+    """Drop the lines that match; all others are written once the block is left, however it is left.
+
+    Where standard error is closed, or no temporary file can be written, nothing is dropped.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            caught = stack.enter_context(tempfile.TemporaryFile())
+            kept = os.dup(2)
+        except OSError:
+            caught = None
+        if caught is None:
+            yield
+            return
+        _flush()
         os.dup2(caught.fileno(), 2)
         try:
             yield
         finally:
-            if sys.stderr is not None:
-                sys.stderr.flush()
+            _flush()
             os.dup2(kept, 2)
             os.close(kept)
             caught.seek(0)
@@ -34,3 +38,8 @@ def without_lines(pattern: bytes) -> Iterator[None]:
                 for line in caught:
                     if not re.search(pattern, line):
                         os.write(2, line)
+
+
+def _flush() -> None:
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # there is none, it is closed, or its disk is full
+        sys.stderr.flush()
