@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from sslfeat.inference import backends
 from sslfeat.inference.model_card import CARD_KEY
 from tests.conftest import tiny_card, tiny_model
 
@@ -185,3 +190,23 @@ def test_a_signal_after_another_thread_dropped_an_openvino_session(tiny: Path) -
     command = [sys.executable, "-X", "faulthandler", "-c", OPENVINO, str(tiny)]  # faulthandler has handlers run on its stack
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 130, done.stderr
+
+
+def test_openvino_cores_that_threads_make_at_once_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    both = threading.Barrier(2, timeout=30)
+
+    class Core:
+        def __init__(self) -> None:
+            both.wait()
+            alive.add(self)
+
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=Core))
+    monkeypatch.setattr(backends, "_CORES", [])
+    threads = [threading.Thread(target=backends._openvino_core, args=(-1,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+    assert len(alive) == 2

@@ -31,6 +31,7 @@ FORK_CURE = "start processes with 'spawn', or load the encoder in the process th
 
 
 _LOADED: weakref.WeakSet[Any] = weakref.WeakSet()
+_CORES: list[Any] = []  # of OpenVINO
 
 
 def _keep_after_fork() -> None:
@@ -142,14 +143,16 @@ class OpenVinoBackend:
 
 @functools.cache
 def _openvino_core(process: int) -> Any:
-    """The Core of this process, which is never dropped.
+    """The Core of this process, which is never dropped; nor is another that a thread makes at the same moment.
 
     Its CPU plugin gives the thread that loads it a stack for signals, and unmaps that when it goes, on whichever thread
     that is: the next Ctrl-C would end in a segmentation fault.
     """
     with needs("openvino", "openvino"):
         import openvino
-    return openvino.Core()
+    core = openvino.Core()
+    _CORES.append(core)
+    return core
 
 
 def give_memory_back() -> None:
