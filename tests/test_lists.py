@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from sslfeat.features.update import update_folder
 from sslfeat.features.writer import Options, embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from sslfeat.retrieval.create import Events, build_into, requirements_of
+from sslfeat.retrieval.dates import Moment
+from sslfeat.retrieval.filters import Condition, Filter
 from sslfeat.retrieval.index import Index
 from sslfeat.retrieval.maintenance import change
 from sslfeat.retrieval.vectors import ArrayVectors, FolderVectors, table
@@ -233,6 +236,38 @@ def test_dates_are_compared_as_dates(condition: str, met: str) -> None:
     said = ("--where 'taken", "1 value of taken left out for being no", "'0000:00:00 00:00:00'")
     assert all(all(part in note for part in said) for note in hits.notes)
     assert bool(hits.notes) == condition.startswith("taken")
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("01/02/2024", " nor a date such as 2024-01-31"),
+        ("Jan 5 2024", " nor a date such as 2024-01-31"),
+        ("1 234,50", " (write 1234.50)"),
+    ],
+)
+def test_a_date_of_another_form_is_no_number_to_write(text: str, cure: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"{text!r} is no number{cure}")):
+        Condition.parse(f"taken>={text}", ["taken"])
+
+
+def test_an_offset_of_hours_alone_as_databases_write_it() -> None:
+    condition = Condition.parse("taken>=2024-01-31T10:00Z", ["taken"])
+    assert condition.read(["2024-01-31 11:30:00+01", "2024-01-31 10:30:00+01", None]) == [True, False, None]
+
+
+def test_each_value_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, parse = list[str](), Moment.parse
+
+    def noted(text: str) -> Moment | None:
+        read.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(Moment, "parse", noted)
+    rows = pa.table({"taken": ["2024-01-30", "2024-02-01", "2024-02-01", None]})
+    found = Filter("taken>=2024-01-31")
+    assert found.met(rows).tolist() == [False, True, True, False]
+    assert found.notes() == () and sorted(read[2:]) == ["2024-01-30", "2024-02-01"]  # the limit comes first
 
 
 def test_why_nothing_is_found_is_said() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 WRITTEN = re.compile(
     r"([12]\d{3})(?:([-:])(\d\d)(?:\2(\d\d)"
-    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d\d:?\d\d)?)?)?)?",
+    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d\d(?::?\d\d)?)?)?)?)?",
     re.ASCII,
 )
 FIRST = (1, 1, 1, 0, 0, 0, 0)  # of year, month, day, hour, minute, second, microsecond: what stands for one not written
@@ -45,8 +45,11 @@ class Moment:
         own = self.moment
         if own.tzinfo is not None and other.moment.tzinfo is not None:
             own = own.astimezone(other.moment.tzinfo)
-        ours, theirs = ((*one.timetuple()[:6], one.microsecond) for one in (own, other.moment))
-        return ours[: other.parts], theirs[: other.parts]
+        return _parts(own)[: other.parts], _parts(other.moment)[: other.parts]
+
+
+def _parts(one: datetime) -> tuple[int, ...]:
+    return one.year, one.month, one.day, one.hour, one.minute, one.second, one.microsecond
 
 
 def _zone(offset: str | None) -> timezone | None:
@@ -54,5 +57,5 @@ def _zone(offset: str | None) -> timezone | None:
         return None
     if offset == "Z":
         return UTC
-    minutes = 60 * int(offset[1:3]) + int(offset[-2:])
+    minutes = 60 * int(offset[1:3]) + int(offset[3:].lstrip(":") or 0)
     return timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes))

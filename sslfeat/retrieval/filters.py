@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import itertools
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -56,29 +57,40 @@ class Condition:
             raise InputError(f"--where {condition!r}: {text!r} is no number{cure}")
         return cls(field, sign.startswith("!"), sign.endswith("~"), text, sign if sign in ORDER else "")
 
-    def met(self, values: Iterable[str | None]) -> npt.NDArray[np.bool_]:
-        """Which values of the field meet it, (N,)."""
-        test = self._test()
-        found = [value is not None and test(str(value)) for value in values]
-        mask: npt.NDArray[np.bool_] = np.array(found, bool) != self.negated
+    def read(self, values: Iterable[Any]) -> list[bool | None]:
+        """Whether each value of the field is the text, matches it or is in order with it.
+
+        None for no value, and for one that is in no order with it.
+        """
+        test, values = self._test(), list(values)
+        known = {value: None if value is None else test(str(value)) for value in set(values)}
+        return [known[value] for value in values]
+
+    def met(self, read: Iterable[bool | None]) -> npt.NDArray[np.bool_]:
+        """Which values meet it, (N,), of those that were ``read``."""
+        mask: npt.NDArray[np.bool_] = np.array([one is True for one in read], bool) != self.negated
         return mask
 
-    def _test(self) -> Callable[[str], bool]:
+    def _test(self) -> Callable[[str], bool | None]:
         if self.order:
-            compare = ORDER[self.order]
-            return lambda value: (pair := self.pair(value)) is not None and bool(compare(*pair))
+            return self._in_order()
         if self.glob:
             match = re.compile(fnmatch.translate(self.text)).match
             return lambda value: match(value) is not None
         return lambda value: value == self.text
 
-    def pair(self, value: str) -> tuple[Any, Any] | None:
-        """A value and what it is to be in order with, both numbers or both dates; None if they cannot be compared."""
-        number, limit = _number(value), _number(self.text)
-        if number is not None and limit is not None:
-            return number, limit
-        moment, other = Moment.parse(value), Moment.parse(self.text)
-        return None if moment is None or other is None else moment.beside(other)
+    def _in_order(self) -> Callable[[str], bool | None]:
+        """Compares two numbers or two dates."""
+        compare, limit, day = ORDER[self.order], _number(self.text), Moment.parse(self.text)
+
+        def test(value: str) -> bool | None:
+            if limit is not None and (number := _number(value)) is not None:
+                return bool(compare(number, limit))
+            if day is not None and (moment := Moment.parse(value)) is not None:
+                return bool(compare(*moment.beside(day)))
+            return None
+
+        return test
 
     @property
     def kind(self) -> str:
@@ -98,12 +110,12 @@ class NumbersRead:
     others: int = 0
     example: str = ""  # the first that could not be
 
-    def add(self, values: Iterable[str | None]) -> None:
-        """Count these; None is no value."""
-        for value in values if self.condition.order else ():
-            if value is None or self.condition.pair(str(value)) is not None:
-                self.numbers += value is not None
-            else:
+    def add(self, values: Iterable[Any], read: Iterable[bool | None]) -> None:
+        """Count these, None being no value, as the condition ``read`` them."""
+        for value, one in zip(values, read, strict=True):
+            if one is not None:
+                self.numbers += 1
+            elif value is not None:
                 self.example = self.example or str(value)
                 self.others += 1
 
@@ -186,11 +198,13 @@ class Filter:
         for condition in self._conditions:
             parsed = Condition.parse(condition, columns.column_names)
             values = columns[parsed.field].to_pylist()
-            met = parsed.met(values)
+            read = parsed.read(values)
+            met = parsed.met(read)
             mask &= met
             if there is not None:
-                values, met = [value for value, kept in zip(values, there.tolist(), strict=True) if kept], met & there
-            self._read.setdefault(condition, NumbersRead(parsed)).add(values)
+                values, read = (list(itertools.compress(all_rows, there.tolist())) for all_rows in (values, read))
+                met = met & there
+            self._read.setdefault(condition, NumbersRead(parsed)).add(values, read)
             self._seen.setdefault(condition, ValuesSeen(parsed)).add(values, bool(met.any()))
         self._found = self._found or bool((mask if there is None else mask & there).any())
         return mask
@@ -225,8 +239,9 @@ def _nearest(name: str, names: Sequence[str]) -> str | None:
 
 
 def _with_point(text: str) -> str:
-    """What to write in place of ``94,14`` or ``EUR 94.14``."""
-    bare = re.sub(r"[^\d.,+-]", "", text)
+    """What to write in place of ``94,14`` or ``EUR 94.14``; empty where that is not plain, as of ``01/02/2024``."""
+    found = re.findall(r"[+-]?\d[\d.,]*", re.sub(r"(?<=\d)\s(?=\d{3}(?!\d))", "", text))
+    bare = found[0].rstrip(".,") if len(found) == 1 else ""
     number = bare.replace(",", ".") if bare.count(",") + bare.count(".") == 1 else bare
     return f" (write {number})" if number != text and _number(number) is not None else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -96,9 +97,13 @@ def nearest(store: OpenedStore, vectors: FloatArray, top: int, where: Sequence[s
         pending = [number for number in range(len(vectors)) if number not in answers]
         found = store.ask(_search(vectors[pending], depth, said))
         for number, hits in zip(pending, found, strict=True):
+            there = np.ones(len(hits), bool)
             for numbers in read:
-                numbers.add(hit.value(numbers.condition.field) for hit in hits)
-            kept = [hit for hit in hits if all(one.met([hit.value(one.field)])[0] for one in rest)]
+                values = [hit.value(numbers.condition.field) for hit in hits]
+                answer = numbers.condition.read(values)
+                numbers.add(values, answer)
+                there &= numbers.condition.met(answer)
+            kept = list(itertools.compress(hits, there.tolist()))
             if len(kept) >= top or len(hits) < depth:  # the latter: there are no more
                 answers[number] = kept[:top]
         if len(answers) < len(vectors) and depth == store.deepest:
