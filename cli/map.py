@@ -57,6 +57,8 @@ def map_(
     check_map(wanted.shape()[0], projection, limit)
     if color == "cluster":
         clusters_by_path(clusters)
+    elif color != "label":
+        wanted.check_color(color)
     else:
         wanted.check_labels(LabelSource(labels))
     folder, failed = wanted.folder, wanted.make()

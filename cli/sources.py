@@ -116,6 +116,14 @@ class Sought:
             return None
         return labels.find(self.paths, [item.label for item in self.inputs])
 
+    def check_color(self, name: str) -> None:
+        """Raise UsageError if the images to be embedded would have no column ``name``."""
+        from sslfeat.evaluation.color_scale import check_column
+
+        if self.inputs is not None:
+            said = dict.fromkeys(column for item in self.inputs for column in item.metadata or ())
+            check_column(name, ["path", "sha256", "width", "height", *said], self.source)
+
     def make(self) -> int:
         """Embed the images, if they are not yet, or bring the folder up to date; how many failed."""
         if self.inputs is None or self.encoder is None:

@@ -29,6 +29,7 @@ WRONG = {  # what is said, by the line that has a mistake
     "map photos --limit 2": "3 images or more",
     "map photos --labels nothing.csv": "nothing.csv",
     "map photos --color cluster --clusters nothing": "no table of clusters",
+    "map photos --color towm": "photos has no such column",
     "map photos --projection umap": "umap-learn",
     "map photos --out page.pdf": ".html or .png",
     "map one": "3 or more",

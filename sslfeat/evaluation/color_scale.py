@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,12 +19,16 @@ def column_of(folder: FeaturesFolder, name: str) -> list[str | None]:
     """A column's value for each row of a features folder. Raises UsageError if there is no such column."""
     values: list[str | None] = []
     for part in folder.parts():
-        if name not in part.columns.column_names:
-            known = ["label", "cluster", *(other for other in part.columns.column_names if other not in ("label", "embedding"))]
-            message = f"--color {name}: {folder.folder} has no such column: give one of {', '.join(known)}"
-            raise UsageError(message, did_you_mean(name, known))
+        check_column(name, part.columns.column_names, folder.folder)
         values += [None if value is None else str(value) for value in part.columns[name].to_pylist()]
     return values
+
+
+def check_column(name: str, columns: Iterable[str], of: Path) -> None:
+    """Raise UsageError if ``name`` is none of the ``columns`` of what is colored."""
+    if name not in columns:
+        known = ["label", "cluster", *(other for other in columns if other not in ("label", "embedding"))]
+        raise UsageError(f"--color {name}: {of} has no such column: give one of {', '.join(known)}", did_you_mean(name, known))
 
 
 def ranges(values: Sequence[str | None]) -> tuple[list[str | None], tuple[str, ...]]:

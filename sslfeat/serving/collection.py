@@ -92,7 +92,7 @@ class Generation:
             }
             for row, score in pairs
         ]
-        return hits, list(found.notes)
+        return hits, [note.removeprefix("--") for note in found.notes]  # as refusals are worded
 
     def map(self) -> bytes:
         """The map as JSON, made when first asked for."""
