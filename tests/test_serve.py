@@ -19,6 +19,7 @@ from pyarrow import parquet
 from tritonclient import http as triton
 
 from sslfeat import Encoder, Index
+from sslfeat.errors import InputError
 from sslfeat.features.reader import Features
 from sslfeat.retrieval.vectors import COLUMNS
 from sslfeat.serving.collection import Generation
@@ -158,7 +159,9 @@ def test_hits_say_what_a_list_says_of_their_images(tmp_path: Path) -> None:
     for hit in hits:
         known = {name: text for name, text in table[hit["path"]].items() if text is not None and name not in COLUMNS}
         assert hit["metadata"] == known
-    assert served.search(rows.embeddings[0], 20, ["year=x"], None)[1][0].startswith("where 'year=x': ")  # as refusals are worded
+    assert served.search(rows.embeddings[0], 20, ["year=x"], None)[1][0].startswith("where 'year=x': ")
+    with pytest.raises(InputError, match=r"^where 'path>5': no value"):
+        served.search(rows.embeddings[0], 20, ["path>5"], None)
 
 
 def test_thumbnails_show_indexed_images_and_nothing_else(client: httpx.Client, images: list[Path], tmp_path: Path) -> None:

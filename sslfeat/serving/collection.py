@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sslfeat.errors import RetrievalError, SslfeatError
+from sslfeat.errors import InputError, RetrievalError, SslfeatError
 from sslfeat.inference.model_card import Identity
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.index import Index
@@ -80,7 +80,10 @@ class Generation:
 
         Raises InputError for a condition that cannot be read, or a vector that does not fit.
         """
-        found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
+        try:
+            found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
+        except InputError as error:
+            raise InputError(str(error).removeprefix("--")) from error  # there is no command line here
         pairs = [(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True) if row >= 0]
         hits = [
             {
@@ -92,7 +95,7 @@ class Generation:
             }
             for row, score in pairs
         ]
-        return hits, [note.removeprefix("--") for note in found.notes]  # as refusals are worded
+        return hits, [note.removeprefix("--") for note in found.notes]
 
     def map(self) -> bytes:
         """The map as JSON, made when first asked for."""
