@@ -18,6 +18,7 @@ from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
     from sslfeat.export.convert import Report
+    from sslfeat.inference.onnx_model import EncoderFile
 
 Target = Literal[
     "onnx", "onnx-full", "int8", "fp16", "ort", "openvino", "openvino-fp16", "openvino-int8", "ncnn", "executorch", "litert",
@@ -135,6 +136,21 @@ def _encoder_file(
         f"parity with torch on {counted(parity.images, 'image')}: "
         + ", ".join(f"{key} {value}" for key, value in figures.items())
     )
+    if run is not None and run == Path(str(source)):
+        _say_how_far(run, file)
+
+
+def _say_how_far(run: Path, file: EncoderFile) -> None:
+    """That a run was not trained to its end, or not at all."""
+    from sslfeat.models.engine.run_folder import came_to_an_end
+
+    steps = 0 if file.card.training is None else file.card.training.steps
+    if not came_to_an_end(run):
+        note(
+            f"{run} was interrupted after {counted(steps, 'step')}: {shlex.join(['sslfeat', 'train', '--out', str(run), '--resume'])}"
+        )
+    elif steps == 0:
+        note(f"{run} took no step: this is the encoder that it began from")
 
 
 def _target(

@@ -207,8 +207,9 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: boo
 
 
 def _say(result: Result, seconds: float, resumed: bool, own_code: bool) -> None:
-    spent = f"training {result.seconds:.0f} s, looking {result.looking:.0f} s" + (", before the resume too" if resumed else "")
-    say(f"{result.run}: {counted(result.steps, 'step')} in {seconds:.0f} s ({spent})")
+    spent = f"training {result.seconds:.0f} s, looking {result.looking:.0f} s"
+    since = f"{seconds:.0f} s since the resume; in all {spent}" if resumed else f"{seconds:.0f} s ({spent})"
+    say(f"{result.run}: {counted(result.steps, 'step')} in {since}")
     say(f"next: {shlex.join(['sslfeat', 'export', str(result.run), *(['--trust-code'] if own_code else [])])}")
     if result.fault:  # last, where it is read
         say(f"warning: {result.fault}")

@@ -165,7 +165,7 @@ def _cure(target: Target, image_source: str, verdicts: list[GateResult], drop: D
     if drop is not None and limits and max(drop.knn, drop.linear) <= min(limits):
         return f"; {drop.test} labeled images are too few to show that no point is lost: give more"
     half = "openvino-fp16" if target.name.startswith("openvino") else "fp16"
-    return f"; --target {half} is half the size, and nearer" if target.gate.overlap is not None else ""
+    return f"; --target {half} is half the size, with gates of its own" if target.gate.overlap is not None else ""
 
 
 def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:

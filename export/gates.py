@@ -21,14 +21,16 @@ from sslfeat.numerics.similarity import NEIGHBORS, cosines, nearest, overlaps
 FEWEST = 8  # images to judge by
 FOLDS = 3
 KNN, TEMPERATURE = 20, 0.07
+ALIKE = 0.01  # spread of embeddings that nearly all point one way
 
 
 @dataclass(frozen=True)
 class Agreement:
     """Of ``images`` at every batch size: the worst found, the mean ``overlap``, and what that says of others.
 
-    ``scale`` is the largest component of the reference's embeddings. With 95 % confidence ``share`` of unseen images have
-    ``cosine_bound`` or more, and of neighbors among as many unseen ones ``overlap_bound`` or more are kept; None: not known.
+    ``scale`` is the largest component of the reference's embeddings, ``spread`` 1 less the mean cosine of two images. With 95 %
+    confidence ``share`` of unseen images have ``cosine_bound`` or more, and of neighbors among as many unseen ones
+    ``overlap_bound`` or more are kept; None: not known.
     """
 
     images: int
@@ -39,6 +41,7 @@ class Agreement:
     share: float = 1.0
     cosine_bound: float | None = None
     overlap_bound: float | None = None
+    spread: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ class GateResult:
 
     def __str__(self) -> str:
         of = f" {self.about}" if self.about else ""
-        return f"{self.figure}{of} {self.value:.6g} ({'within' if self.passed else 'beyond'} {self.limit:.6g})"
+        value, limit = f"{self.value:.6g}", f"{self.limit:.6g}"
+        if value == limit and not self.passed:
+            value, limit = f"{self.value:.15g}", f"{self.limit:.15g}"
+        return f"{self.figure}{of} {value} ({'within' if self.passed else 'beyond'} {limit})"
 
 
 def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
@@ -90,7 +96,19 @@ def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
         share=bound.share,
         cosine_bound=bound.value,
         overlap_bound=shared_at_least(shared),
+        spread=spread(reference),
     )
+
+
+def spread(rows: FloatArray) -> float:
+    """1 less the mean cosine of two different rows (N, D): 0 where all point one way, 1 where directions are at random.
+
+    In float64, since what is left may be less than float32 tells apart.
+    """
+    exact = rows.astype(np.float64)
+    units = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    far = units - units.mean(0)
+    return float((far * far).sum() / max(1, len(rows) - 1))
 
 
 def check_enough(images: int, gate: Gate | None = None) -> None:
@@ -116,9 +134,18 @@ def check_classes(labels: Sequence[str]) -> None:
 
 
 def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
-    """Every figure that the gate limits. Raises ExportError if neighbors are to be judged on too few images."""
+    """Every figure that the gate limits. Raises ExportError if neighbors are to be judged on too few images.
+
+    Where the cosine alone decides, it may fall short of 1 by that share of the images' own ``spread``: of an encoder whose
+    embeddings all point nearly one way, a cosine of 0.9995 can mean that no neighbor is left.
+    """
     cosine = like.cosine if like.cosine_bound is None else like.cosine_bound
-    found = [GateResult("cosine", cosine, gate.cosine, cosine >= gate.cosine, f"of {100 * like.share:.4g} % of images")]
+    alone = gate.max_abs_diff is None and gate.overlap is None
+    limit = 1 - (1 - gate.cosine) * min(1.0, like.spread) if alone else gate.cosine
+    about = f"of {100 * like.share:.4g} % of images"
+    if alone and like.spread < ALIKE:
+        about += f", two of which have {1 - like.spread:.9g} on average,"
+    found = [GateResult("cosine", cosine, limit, cosine >= limit, about)]
     if gate.max_abs_diff is not None:
         limit = gate.max_abs_diff * like.scale
         found.append(GateResult("max abs diff", like.max_abs_diff, limit, like.max_abs_diff <= limit))

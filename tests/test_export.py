@@ -177,6 +177,18 @@ def test_overlap_and_cosine_against_naive_loops() -> None:
     np.testing.assert_allclose(similarity.cosines(a, b), cosines, rtol=1e-5)
 
 
+def test_what_was_not_trained_to_its_end_says_so(run: Path, tmp_path: Path) -> None:
+    whole = sslfeat("export", run, "--out", tmp_path / "whole.onnx")
+    assert "interrupted" not in whole.stderr
+    cut = shutil.copytree(run, tmp_path / "cut")
+    (cut / "result.json").unlink()
+    assert f"was interrupted after 30 steps: sslfeat train --out {cut} --resume" in sslfeat(
+        "export", cut, "--out", tmp_path / "cut.onnx"
+    ).stderr.replace("\n", " ")
+    again = sslfeat("train", "--out", cut, "--resume")
+    assert "since the resume; in all training" in again.stdout
+
+
 def test_refusals(run: Path, tmp_path: Path, exported: Path, image_folder: Path) -> None:
     with pytest.raises(ExportError, match="exists"):
         export_run(run, exported, Labels())

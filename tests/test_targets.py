@@ -34,10 +34,10 @@ from sslfeat.export import convert as module
 from sslfeat.export.artifact import ABOUT
 from sslfeat.export.backends import open_artifact
 from sslfeat.export.convert import ExportRequest, convert
-from sslfeat.export.gates import Agreement, Drop, drop_of, judge, likeness
+from sslfeat.export.gates import Agreement, Drop, drop_of, judge, likeness, spread
 from sslfeat.export.runner import measure
 from sslfeat.export.sources import Origin, origin, random_origin
-from sslfeat.export.targets.base import FP32, INT8, Source, Target, TargetCheck
+from sslfeat.export.targets.base import FP16, FP32, INT8, Source, Target, TargetCheck
 from sslfeat.export.targets.registry import TARGETS, find_target
 from sslfeat.inference import quantization
 from sslfeat.inference.encoder import gpu_count
@@ -305,6 +305,21 @@ def test_likeness_is_the_worst_batch_and_its_bounds_hold_for_others() -> None:
     assert same.cosine == pytest.approx(1)
     assert same.overlap == 1
     assert 0.99 < (same.overlap_bound or 0) < 1  # nothing differed, which says nothing of all others
+
+
+def test_a_cosine_near_1_is_not_enough_where_all_images_have_it() -> None:
+    rng = np.random.default_rng(0)
+    rows = (1 + 1e-4 * rng.normal(size=(100, 64))).astype(np.float32)
+    pairs = [cosines(rows[a : a + 1], rows[b : b + 1])[0] for a in range(100) for b in range(a)]
+    assert spread(rows) == pytest.approx(1 - np.mean(pairs), rel=1e-3)
+    like = likeness(rows, [rows.astype(np.float16).astype(np.float32)])
+    assert like.cosine > 0.99999
+    assert like.overlap < 0.9
+    (verdict,) = judge(FP16, like, None)
+    assert not verdict.passed
+    assert "two of which have 0.99999999" in str(verdict)
+    apart = rng.normal(size=(100, 64)).astype(np.float32)
+    assert all(each.passed for each in judge(FP16, likeness(apart, [apart.astype(np.float16).astype(np.float32)]), None))
 
 
 def test_drops_are_of_every_labeled_image_with_their_intervals() -> None:

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sslfeat.errors import TrainingError, UsageError
+from sslfeat.errors import InputError, TrainingError, UsageError
 from sslfeat.models.engine.config import TrainConfig
 from sslfeat.models.engine.meter import Complaints, Meter, at_chance
-from sslfeat.models.engine.online_eval import append_row, collapse, load_probe_set, spread_figures
+from sslfeat.models.engine.online_eval import append_row, collapse, probe_inputs, spread_figures
 from sslfeat.models.engine.schedule import WARM_UP, LookSchedule, learning_rate, share_spent
 from sslfeat.models.engine.trainer import Reporter, train
 from sslfeat.models.methods.rotation import Rotation
@@ -105,9 +105,16 @@ def test_looking_changes_nothing(config: TrainConfig, image_folder: Path, tmp_pa
     assert plain.read_bytes() == probed.read_bytes()
 
 
-def test_probe_data_needs_classes(image_folder: Path, tmp_path: Path) -> None:
+def test_probe_data_needs_classes_and_is_looked_for_before_images_are_read(
+    config: TrainConfig, image_folder: Path, tmp_path: Path
+) -> None:
+    read: list[int] = []
+    with pytest.raises(InputError, match="classes"):
+        wrong = dataclasses.replace(config, probe_data=str(image_folder / "classes"))
+        train(wrong, tmp_path / "run", reporter=Reporter(loading=lambda done, total: read.append(done)))
+    assert not read
     with pytest.raises(UsageError, match="class folders"):
-        load_probe_set(str(image_folder / "circles"), 32, tmp_path)
+        probe_inputs(str(image_folder / "circles"))
 
 
 def test_a_method_may_draw_what_it_sees(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sslfeat.data.dataset import find_inputs
+from sslfeat.data.dataset import ImageRecord, find_inputs
 from sslfeat.errors import TrainingError, UsageError
 from sslfeat.evaluation.redundancy import effective_rank
 from sslfeat.models.engine.data import Images, load_images, to_batch
@@ -46,13 +47,18 @@ class ProbeSet:
     labels: list[str]
 
 
-def load_probe_set(spec: str, image_size: int, run: Path) -> ProbeSet:
-    """Up to PROBE_LIMIT images of class folders, evenly over the sorted list. Raises TrainingError without labels."""
+def probe_inputs(spec: str) -> list[ImageRecord]:
+    """Up to PROBE_LIMIT images of class folders, evenly over the sorted list. Raises InputError, UsageError without labels."""
     inputs = [item for item in find_inputs([spec], labels="folder") if item.label]
     spread = [inputs[i * len(inputs) // PROBE_LIMIT] for i in range(PROBE_LIMIT)] if len(inputs) > PROBE_LIMIT else inputs
     if len({item.label for item in spread}) < 2:
         raise UsageError(f"--probe-data {spec}: labels come from class folders, of which there must be two or more")
-    images = load_images(spread, image_size, run)
+    return spread
+
+
+def load_probe_set(inputs: Sequence[ImageRecord], image_size: int, run: Path) -> ProbeSet:
+    """The ``inputs`` as the network sees them. Raises TrainingError if none can be read."""
+    images = load_images(inputs, image_size, run)
     return ProbeSet(images.pixels, [str(item.label) for item in images.inputs])
 
 

@@ -99,6 +99,11 @@ def write_result(out: Path, result: RunResult) -> None:
     atomic.write_atomic(out / RESULT_NAME, atomic.json_bytes(dataclasses.asdict(result)))
 
 
+def came_to_an_end(run: Path) -> bool:
+    """Whether a run was neither interrupted nor killed."""
+    return (run / RESULT_NAME).exists()
+
+
 def read_seconds(run: Path) -> float:
     """How long a run took to train, by its ``result.json``; 0 if it came to none. Raises TrainingError."""
     path = run / RESULT_NAME

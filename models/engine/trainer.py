@@ -41,7 +41,7 @@ from sslfeat.models.engine.health import RunResult, find_fault, looks
 from sslfeat.models.engine.initial import Pace, initial_encoder, restore_method, with_source
 from sslfeat.models.engine.meter import Complaints, Meter
 from sslfeat.models.engine.metrics_log import RunLog
-from sslfeat.models.engine.online_eval import ProbeSet, Watch, collapse, load_probe_set
+from sslfeat.models.engine.online_eval import ProbeSet, Watch, collapse, load_probe_set, probe_inputs
 from sslfeat.models.engine.pixel_cache import remove_caches
 from sslfeat.models.engine.reporting import Reporter, Result, TrainProgress
 from sslfeat.models.engine.run_folder import Begin, holds_run, write_result
@@ -85,6 +85,7 @@ def train(
     leader, begin = leads(), Begin(resume, overwrite, trust_code)
     reporter = reporter if reporter and leader else Reporter()
     inputs = config.inputs(reporter.warn)
+    labeled = probe_inputs(config.probe_data) if config.probe_data else []
     config, fitting = with_source(config), find_method(config.method).recipe
     config = configs.with_defaults(config, fitting, len(inputs), typical_size(inputs))
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
@@ -102,7 +103,7 @@ def train(
                 if strict:
                     refuse_failures(images.failures)
                 config = dataclasses.replace(config, inputs_sha256=images.identity)
-                probe_set = load_probe_set(config.probe_data, int(config.image_size or 0), out) if config.probe_data else None
+                probe_set = load_probe_set(labeled, int(config.image_size or 0), out) if labeled else None
                 run = _Run(config, out, module, images, reporter, stop)
                 if leader:
                     begin.record(config, out, images.known)
