@@ -146,9 +146,8 @@ def _say_how_far(run: Path, file: EncoderFile) -> None:
 
     steps = 0 if file.card.training is None else file.card.training.steps
     if not came_to_an_end(run):
-        note(
-            f"{run} was interrupted after {counted(steps, 'step')}: {shlex.join(['sslfeat', 'train', '--out', str(run), '--resume'])}"
-        )
+        line = shlex.join(["sslfeat", "train", "--out", str(run), "--resume"])
+        note(f"{run} was interrupted after {counted(steps, 'step')}: {line}")
     elif steps == 0:
         note(f"{run} took no step: this is the encoder that it began from")
 
