@@ -54,9 +54,14 @@ def verify(
     elif place.is_dir():
         faults, besides = _target_faults(place)
     else:
+        from sslfeat.errors import EncoderFileError
         from sslfeat.inference.onnx_model import read_encoder_file
 
-        if not read_encoder_file(place).recorded:
+        try:
+            recorded = read_encoder_file(place).recorded
+        except EncoderFileError as error:
+            recorded, faults = True, [str(error)]
+        if not recorded:
             note(f"{path}: carries no fingerprint, so a change of its weights would not be seen: 'sslfeat export' writes one")
     for fault in faults:
         note(fault)

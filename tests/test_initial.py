@@ -130,6 +130,8 @@ def test_a_run_is_gone_on_with_heads_and_all(run: Path, image_folder: Path, tmp_
     assert more.options == {"jitter": "0.4", "temperature": "0.5"}
     with pytest.raises(UsageError, match="--init"):
         extended(run, TrainConfig("byol", ()))
+    with pytest.raises(UsageError, match="is a folder, no method, which comes before images"):
+        extended(run, TrainConfig(str(image_folder), ()))
 
 
 def test_an_extended_run_goes_beside_the_one_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ def test_info_and_verify_of_an_encoder_file(tiny: Path, tmp_path: Path) -> None:
     for command in ("info", "verify"):
         refused = sslfeat(command, tmp_path / "cut.onnx")
         assert (refused.returncode, "cut.onnx" in refused.stderr, "Traceback" in refused.stderr) == (1, True, False)
+    told = json.loads(sslfeat("verify", tmp_path / "cut.onnx", "--json").stdout)
+    assert (told["whole"], len(told["faults"])) == (False, 1)
 
 
 def test_info_and_verify_of_features(embedded: Path, tmp_path: Path) -> None:

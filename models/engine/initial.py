@@ -90,6 +90,9 @@ def extended(source: Path, given: TrainConfig) -> TrainConfig:
     kept, plain = load_config(source / CONFIG_NAME), TrainConfig("", ())
     if not (source / LAST_NAME).is_file():
         raise TrainingError(f"{source} holds no {LAST_NAME} to go on from")
+    if given.method and Path(given.method).is_dir():
+        line = f"sslfeat train {kept.method} {given.method} --extend {source}"
+        raise UsageError(f"{given.method} is a folder, no method, which comes before images", line)
     if given.method and given.method != kept.method:
         raise UsageError(f"{source} is a run of {kept.method}, not of {given.method}: --init begins another method from it")
     named = {item.name for item in dataclasses.fields(TrainConfig) if getattr(given, item.name) != getattr(plain, item.name)}
