@@ -281,6 +281,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cifar10": cifar10,
     "methods_cifar10": lambda: markdown(METHODS, methods(results("methods_cifar10")["rows"])),
     "methods_views": lambda: markdown(METHODS, methods(results("methods_views")["rows"])),
+    "methods_views_cifar10": lambda: markdown(METHODS, methods(results("methods_views_cifar10")["rows"])),
     "methods_more": methods_more,
     "ranks": ranks,
 }
