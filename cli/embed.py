@@ -131,9 +131,10 @@ def _job(parts: str | None, engine: str, address: str | None, update: bool, over
 
 
 def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff, held: int) -> None:
-    """Say if metadata go with a list that is not given any more. Raises UsageError if most of the images would."""
+    """Say if metadata go with a list that is not given now. Raises UsageError if most images would go, or lose theirs."""
     left_out = () if kept.given is None or run.given is None else kept.given.beyond(run.given)
     if kept.given is None or run.given is None or not left_out:
+        _check_lists(out, kept, run, changes)
         return
     line = shlex.join(kept.given.joined(run.given).update(out))
     count = kept.inputs.count
@@ -149,6 +150,19 @@ def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, chan
             f"warning: the metadata of {counted(changes.undescribed, 'image')} is gone: {shlex.join(left_out)} "
             f"{'was' if len(left_out) == 1 else 'were'} given before, and {_is(left_out)} not now (with all of them: {line})"
         )
+
+
+def _check_lists(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff) -> None:
+    """Raises UsageError if the same lists say nothing any more of most of the images: they may have been saved half."""
+    chosen = [given.value("--labels") if given else None for given in (kept.given, run.given)]
+    losses = {"metadata": changes.undescribed, "labels": changes.unlabeled if chosen[0] == chosen[1] else 0}
+    for what, lost in losses.items():
+        if 2 * lost > kept.inputs.count:
+            raise UsageError(
+                f"{lost} of the {counted(kept.inputs.count, 'image')} of {out} would lose their {what}: look whether "
+                f"{shlex.join(run.given.images) if run.given else 'what is given'} says all that it should (to make it anew "
+                "as it is now, --overwrite instead of --update)"
+            )
 
 
 def _is(names: Sequence[str]) -> str:

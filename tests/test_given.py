@@ -140,6 +140,24 @@ def test_metadata_that_go_with_their_list_are_missed(home: Path, tiny: Path) -> 
     assert "is gone" not in run("embed", "others", "colors.csv", *line).stderr
 
 
+def test_a_list_that_lost_most_of_its_rows_takes_nothing_away(home: Path, tiny: Path) -> None:
+    names = sorted(path.name for path in Path("others").iterdir())
+    for head in ("path,color", "path,label"):
+        rows = [head, *(f"others/{name},{number}" for number, name in enumerate(names))]
+        line = ("embed", "others", "colors.csv", "--encoder", tiny, "--out", head[5:], "--update")
+        Path("colors.csv").write_text("\n".join(rows))
+        assert run(*line).returncode == 0
+        before = contents(home / head[5:])
+        for left, words in ((1, "colors.csv has no rows"), (2, "3 of the 4 images of "), (3, None)):
+            Path("colors.csv").write_text("\n".join(rows[:left]))
+            done = run(*line)
+            assert (done.returncode == 0) == (words is None), done.stderr
+            assert words is None or (words in done.stderr and contents(home / head[5:]) == before)
+        assert run(*line[:-1], "--labels", "none", "--update").returncode == 0  # it was asked for
+        Path("colors.csv").write_text("\n".join(rows[:2]))
+        assert run(*line[:-1], "--overwrite").returncode == 0
+
+
 def test_what_was_there_before_counts_failed_images_on_both_sides(home: Path, tiny: Path) -> None:
     Path("my images/bad.jpg").write_bytes(b"none")
     line = ("embed", "my images", "--encoder", tiny, "--out", "f")
