@@ -72,7 +72,7 @@ def dedupe(
     if groups is not None:
         found, features, failed = *_read(groups, threshold, by_hand=decided is not None), 0
         if apply_to is not None:
-            check_aside(apply_to, _images(features, found))
+            check_aside(apply_to, _images(features, found), _given(features))
     else:
         features, failed = _features(source or Path(), threshold, apply_to)
         found = _find(features, threshold)
@@ -107,7 +107,10 @@ def _features(source: Path, threshold: float | None, apply_to: Path | None) -> t
     (wanted,) = sought(source)
     check_threshold(threshold)
     if apply_to is not None:
-        check_aside(apply_to, [item.path for item in wanted.inputs or ()] or _images(wanted.folder, None))
+        if wanted.inputs is None:
+            check_aside(apply_to, _images(wanted.folder, None), _given(wanted.folder))
+        else:
+            check_aside(apply_to, [item.path for item in wanted.inputs], [str(source)])
     return wanted.folder, wanted.make()
 
 
@@ -147,6 +150,14 @@ def _images(features: Path | None, found: Duplicates | None) -> Iterable[bytes]:
     return (path for copy in copies for path in possible_paths(copy.path))
 
 
+def _given(features: Path | None) -> tuple[str, ...]:
+    """What the features were asked to be of, if that is known."""
+    from sslfeat.features.metadata import read_run
+
+    given = read_run(features).given if features is not None else None
+    return given.images if given else ()
+
+
 def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[Path]) -> None:
     """The line that moves what was shown, without another comparison, if the groups are in one of the ``files``."""
     from sslfeat.dedup.aside import beside
@@ -155,7 +166,7 @@ def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[
     if file is None:
         note(f"next: with --out {GROUPS} as well, the groups are kept, and moving the copies needs no other comparison")
         return
-    line = ["sslfeat", "dedupe", str(file), "--apply", beside(_images(features, found))]
+    line = ["sslfeat", "dedupe", str(file), "--apply", beside(_images(features, found), _given(features))]
     note(f"next, to move the copies: {shlex.join(line)}")
 
 

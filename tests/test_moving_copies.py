@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sslfeat.dedup.aside import check_aside
+from sslfeat.dedup.aside import beside, check_aside
 from sslfeat.dedup.decisions import read_duplicates, write_duplicates
 from sslfeat.dedup.moves import PLAN_NAME, apply, undo
 from sslfeat.dedup.near_duplicates import find_duplicates
@@ -105,11 +105,37 @@ def test_folders_that_were_given_by_themselves_have_room_beside_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     images = [spec.encode() for spec in specs]
+    for spec in specs:
+        Path(spec).parent.mkdir()
+        Path(spec).touch()
     if specs[0].startswith("."):
         with pytest.raises(UsageError, match="choose a folder beside it"):
             check_aside(Path("aside"), images)
     else:
         check_aside(Path("aside"), images)
+
+
+def test_a_row_without_a_photo_opens_no_embedded_folder(
+    doubled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = doubled
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text(f"path,color\nnone.jpg,red\n{next(images.rglob('*.jpg'))},blue\n")
+    assert sslfeat("embed", images, "list.csv", "--out", "f").returncode == 3
+    groups = ("dedupe", "f", "--out", "g.json")
+    line = ("dedupe", "g.json", "--apply", f"{images}-duplicates")
+    assert shlex.join(line) in sslfeat(*groups).stderr
+    for source in ("f", "g.json"):
+        refused = sslfeat("dedupe", source, "--apply", images / "aside", "--yes")
+        assert (refused.returncode, f"lies in {images}, whose" in refused.stderr) == (2, True)
+    there = [os.fsencode(path) for path in images.rglob("*.jpg")]
+    with pytest.raises(UsageError, match="choose a folder beside it"):
+        check_aside(images / "aside", [b"none.jpg", *there])  # where nobody knows what was given
+    below = images / "one"
+    only = [path for path in there if path.startswith(os.fsencode(below))]
+    assert beside(only, [str(images)]) == f"{images}-duplicates"
+    monkeypatch.chdir(below)
+    assert beside([b"./" + os.path.basename(path) for path in only], ["."]) == f"{below}-duplicates"
 
 
 def test_what_changed_or_vanished_is_left_alone(doubled: tuple[Path, Path], tmp_path: Path) -> None:
