@@ -154,13 +154,14 @@ def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, chan
 
 def _check_lists(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff) -> None:
     """Raises UsageError if the same lists say nothing any more of most of the images: they may have been saved half."""
-    chosen = [given.value("--labels") if given else None for given in (kept.given, run.given)]
-    losses = {"metadata": changes.undescribed, "labels": changes.unlabeled if chosen[0] == chosen[1] else 0}
+    before, now = kept.given, run.given
+    same = before is None or now is None or (before.value("--labels") == now.value("--labels") and not now.beyond(before))
+    losses = {"metadata": changes.undescribed, "labels": changes.unlabeled if same else 0}  # a new table takes folders' away
     for what, lost in losses.items():
         if 2 * lost > kept.inputs.count:
             raise UsageError(
                 f"{lost} of the {counted(kept.inputs.count, 'image')} of {out} would lose their {what}: look whether "
-                f"{shlex.join(run.given.images) if run.given else 'what is given'} says all that it should (to make it anew "
+                f"{shlex.join(now.images) if now else 'what is given'} says all that it should (to make it anew "
                 "as it is now, --overwrite instead of --update)"
             )
 
@@ -218,8 +219,14 @@ def _finish(command: str, summary: Summary, encoder: Identity, seconds: float, s
 
 def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     """Say what was taken for classes, and what stood in the way of taking folders for them."""
+    from sslfeat.data.read import exists
+
     classes = {record.label for record in inputs} - {None}
     without = sum(record.label is None for record in inputs)
+    if classes and without:
+        there = [record for record in inputs if exists(record.path)]  # a row without a photo is no image
+        classes = {record.label for record in there} - {None}
+        without = sum(record.label is None for record in there)
     if classes and without:
         note(f"labels: {_classes(len(classes))}; without one: {counted(without, 'image')} (--labels none: no labels at all)")
     elif not classes and labels == "auto" and len(_folders(inputs)) > 2:

@@ -158,6 +158,20 @@ def test_a_list_that_lost_most_of_its_rows_takes_nothing_away(home: Path, tiny: 
         assert run(*line[:-1], "--overwrite").returncode == 0
 
 
+def test_labels_are_counted_of_images_that_are_there(home: Path, tiny: Path) -> None:
+    Path("kinds").mkdir()
+    for number, path in enumerate(sorted(Path("my images").iterdir())):
+        Path("kinds", str(number % 2)).mkdir(exist_ok=True)
+        path.rename(Path("kinds", str(number % 2), path.name))
+    line = ("--encoder", tiny, "--out", "f", "--update")
+    assert run("embed", "kinds", *line).returncode == 0
+    with Path("list.csv").open("a") as file:
+        file.write("others/gone.jpg,\nothers/lost.jpg,rare\n")
+    done = run("embed", "kinds", "others", "list.csv", *line)  # most lose a folder's name, but the table is new
+    assert done.returncode == 3
+    assert "labels: 1 class; without one: 4 images (" in done.stderr
+
+
 def test_what_was_there_before_counts_failed_images_on_both_sides(home: Path, tiny: Path) -> None:
     Path("my images/bad.jpg").write_bytes(b"none")
     line = ("embed", "my images", "--encoder", tiny, "--out", "f")
