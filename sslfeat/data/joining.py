@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from sslfeat.data.lists import Found, not_utf8
+from sslfeat.data.names import TABLE_ENDINGS, ending
 from sslfeat.errors import InputError
 from sslfeat.system.plurals import counted
 
@@ -35,7 +36,7 @@ class Joined:
     def images(self) -> dict[bytes, Found]:
         """All of them. A list's path that is no file stands for the only image whose path ends with it, as a tar's member's does.
 
-        Raises InputError for a list none of whose images is there, or that is in another encoding than the files' names.
+        Raises InputError for a list none of whose images is there, or a table that is in another encoding than the files' names.
         """
         ends = _by_name(self._images) if self._missed else {}
         for spec, images in self._missed.items():
@@ -50,7 +51,8 @@ class Joined:
                 else:
                     left.append(image)
             strange = next((image.path for image in left if not _is_utf8(image.path)), None)
-            if strange is not None and spec not in self._in_bytes:
+            is_table = ending(os.fsencode(spec)) in TABLE_ENDINGS  # other lists are bytes, as find writes them
+            if strange is not None and is_table and spec not in self._in_bytes:
                 raise InputError(not_utf8(spec, strange.decode("utf-8", "backslashreplace")))
             if len(left) == len(images) and spec not in self._present:
                 raise InputError(_nothing_there(spec, images, bool(self._images)))
