@@ -76,7 +76,8 @@ def dedupe(
     else:
         features, failed = _features(source or Path(), threshold, apply_to)
         found = _find(features, threshold)
-    for path, why in found.failures:
+    failures = _not_moved(found.failures, apply_to)
+    for path, why in failures:
         note(f"{path}: could not be compared: {why}")
     for file in files:
         _write(file, found)
@@ -88,7 +89,7 @@ def dedupe(
         _apply(found, features, apply_to, scenes or found.by_hand, yes, as_json)
     elif not as_json and _moving(found, found.by_hand):
         _say_how_to_apply(found, features, [groups] if groups else files)
-    end_with(failed or len(found.failures))
+    end_with(failed or len(failures))
 
 
 def _undo(folder: Path, yes: bool, as_json: bool) -> None:
@@ -170,6 +171,14 @@ def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[
     note(f"next, to move the copies: {shlex.join(line)}")
 
 
+def _not_moved(failures: Sequence[tuple[str, str]], folder: Path | None) -> list[tuple[str, str]]:
+    """Those of images that are not in this folder because an earlier --apply moved them there."""
+    from sslfeat.dedup.moves import moved_before
+
+    before = moved_before(folder, (path for path, _ in failures)) if folder is not None else set()
+    return [(path, why) for path, why in failures if path not in before]
+
+
 def _apply(found: Duplicates, features: Path | None, folder: Path, scenes: bool, yes: bool, as_json: bool) -> None:
     from sslfeat.dedup.moves import apply
 
@@ -177,7 +186,7 @@ def _apply(found: Duplicates, features: Path | None, folder: Path, scenes: bool,
         return
     result = apply(found, folder, scenes)
     _say_moved(result, f"moved to {folder}", as_json)
-    if result.moved:
+    if result.moved or result.gone:
         _say_how_to_follow(features)
     end_with(len(result.failures))
 
@@ -256,6 +265,8 @@ def _write_page(path: Path, found: Duplicates) -> None:
 def _say_moved(result: Moved, what: str, as_json: bool) -> None:
     if as_json:
         say_json("dedupe", {"moved": result.moved, "failures": list(result.failures)})
+    elif result.gone:
+        say(f"none of the {counted(result.gone, 'image')} is where it lay: all were moved before, to another folder, or deleted")
     else:
         some = f", {result.before} of them before" if result.before else ""
         images, all_before = counted(result.moved, "image"), 0 < result.before == result.moved
