@@ -68,6 +68,8 @@ def embed(
     from sslfeat.data.dataset import find_inputs
     from sslfeat.data.decode_worker import Limits
     from sslfeat.data.transforms import MAX_PIXELS, Decoding
+    from sslfeat.features.failures import FAILURES_NAME, read_failures
+    from sslfeat.features.metadata import META_FOLDER
     from sslfeat.features.writer import Options
     from sslfeat.inference.encoder import Encoder
     from sslfeat.inference.onnx_model import read_encoder_file
@@ -91,11 +93,13 @@ def embed(
         paths = [record.path for record in inputs]
         with working("trying precisions on some of the images"):
             loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
+    failed_before = read_failures(out / META_FOLDER / FAILURES_NAME) if update else None
     with shown(len(inputs)) as report:
         summary, changes = job(loaded, inputs, out, options, report=report)
     if changes is not None:
         note(f"since the last run: {changes}")
-    _finish("embed", summary, loaded.identity, time.monotonic() - start, strict, as_json)
+    before = failed_before if changes is not None else None
+    _finish("embed", summary, loaded.identity, time.monotonic() - start, strict, as_json, before)
 
 
 def _job(parts: str | None, engine: str, address: str | None, update: bool, overwrite: bool, precision: str, out: Path) -> Job:
@@ -190,8 +194,13 @@ def repair(
     _finish("repair", summary, loaded.identity, time.monotonic() - start, strict, as_json)
 
 
-def _finish(command: str, summary: Summary, encoder: Identity, seconds: float, strict: bool, as_json: bool) -> None:
-    """Say what came of it and where the time went; bad images decide the exit code."""
+def _finish(
+    command: str, summary: Summary, encoder: Identity, seconds: float, strict: bool, as_json: bool,
+    failed_before: Sequence[tuple[str, str]] | None = None,
+) -> None:  # fmt: skip
+    """Say what came of it, where the time went, and why images failed; they decide the exit code."""
+    from sslfeat.features.failures import read_failures, summed_up
+
     shares = summary.spent.shares()
     if as_json:
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
@@ -213,6 +222,8 @@ def _finish(command: str, summary: Summary, encoder: Identity, seconds: float, s
         note(f"{summary.missing} parts of {summary.folder} are left to other shares; the last of them lists what failed")
     if summary.failed:
         if not summary.missing:
+            for line in summed_up(read_failures(summary.failures), failed_before):
+                note(line)
             note(f"the failed images and why: {summary.failures}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)
 

@@ -158,6 +158,21 @@ def test_a_list_that_lost_most_of_its_rows_takes_nothing_away(home: Path, tiny: 
         assert run(*line[:-1], "--overwrite").returncode == 0
 
 
+def test_failures_are_summed_up_by_reason_and_those_that_are_new_counted(home: Path, tiny: Path) -> None:
+    Path("my images/empty.jpg").touch()
+    with Path("list.csv").open("a") as file:
+        file.write("others/gone.jpg,odd\nothers/lost.jpg,odd\n")
+    line = ("embed", "my images", "list.csv", "--encoder", tiny, "--out", "f", "--update")
+    first = run(*line)
+    assert "2 images: there is no such file, though a list or a link names it\n1 image: the file is empty\n" in first.stderr
+    assert "since the last run" not in first.stderr
+    Path("my images/later.jpg").touch()
+    second = run(*line)
+    assert second.returncode == 3
+    assert "new since the last run: 1 of the 4, such as my images/later.jpg\n" in second.stderr
+    assert "new since the last run: 0 of the 4\n" in run(*line).stderr
+
+
 def test_labels_are_counted_of_images_that_are_there(home: Path, tiny: Path) -> None:
     Path("kinds").mkdir()
     for number, path in enumerate(sorted(Path("my images").iterdir())):
