@@ -68,8 +68,6 @@ def embed(
     from sslfeat.data.dataset import find_inputs
     from sslfeat.data.decode_worker import Limits
     from sslfeat.data.transforms import MAX_PIXELS, Decoding
-    from sslfeat.features.failures import FAILURES_NAME, read_failures
-    from sslfeat.features.metadata import META_FOLDER
     from sslfeat.features.writer import Options
     from sslfeat.inference.encoder import Encoder
     from sslfeat.inference.onnx_model import read_encoder_file
@@ -93,13 +91,13 @@ def embed(
         paths = [record.path for record in inputs]
         with working("trying precisions on some of the images"):
             loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
-    failed_before = read_failures(out / META_FOLDER / FAILURES_NAME) if update else None
+    failed_before = _failures_of(out)
     with shown(len(inputs)) as report:
         summary, changes = job(loaded, inputs, out, options, report=report)
     if changes is not None:
         note(f"since the last run: {changes}")
-    before = failed_before if changes is not None else None
-    _finish("embed", summary, loaded.identity, time.monotonic() - start, strict, as_json, before)
+    seconds, before = time.monotonic() - start, None if changes is None else failed_before
+    _finish("embed", summary, loaded.identity, seconds, strict, as_json, before)
 
 
 def _job(parts: str | None, engine: str, address: str | None, update: bool, overwrite: bool, precision: str, out: Path) -> Job:
@@ -226,6 +224,13 @@ def _finish(
                 note(line)
             note(f"the failed images and why: {summary.failures}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)
+
+
+def _failures_of(out: Path) -> list[tuple[str, str]]:
+    from sslfeat.features.failures import FAILURES_NAME, read_failures
+    from sslfeat.features.metadata import META_FOLDER
+
+    return read_failures(out / META_FOLDER / FAILURES_NAME)
 
 
 def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
