@@ -330,17 +330,17 @@ def test_a_column_of_labels_stays_a_field(column: str, field: str, tmp_path: Pat
 
 
 def test_folders_are_no_classes_beside_those_of_a_column(tmp_path: Path) -> None:
-    names = [f"{folder}/{number}.jpg" for folder in ("in", "out") for number in range(2)]
+    names = [f"{folder}/{number}.jpg" for folder in ("in", "out") for number in range(4)]
     for name in names:
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).touch()
     path = tmp_path / "list.csv"
     path.write_text("path,Category,city\nin/0.jpg,shoe,Bern\nin/1.jpg,,Rome\n")
     both = [tmp_path / "photos", path]
-    assert [record.label for record in find_inputs(both)] == ["shoe", None, None, None]
-    assert [record.label for record in find_inputs(both, "folder")] == ["in", "in", "out", "out"]
+    assert [record.label for record in find_inputs(both)] == ["shoe", *[None] * 7]
+    assert [record.label for record in find_inputs(both, "folder")] == ["in"] * 4 + ["out"] * 4
     path.write_text("path,city\nin/0.jpg,Bern\n")
-    assert [record.label for record in find_inputs(both)] == ["in", "in", "out", "out"]
+    assert [record.label for record in find_inputs(both)] == ["in"] * 4 + ["out"] * 4
 
 
 def test_columns_that_a_list_has_no_more_leave_the_index(encoder: Encoder, image_folder: Path, tmp_path: Path) -> None:
