@@ -72,11 +72,12 @@ def dedupe(
     if groups is not None:
         found, features, failed = *_read(groups, threshold, by_hand=decided is not None), 0
         if apply_to is not None:
-            check_aside(apply_to, _images(features, found))
+            check_aside(apply_to, _images(features, found), _given(features))
     else:
         features, failed = _features(source or Path(), threshold, apply_to)
         found = _find(features, threshold)
-    for path, why in found.failures:
+    failures = _not_moved(found.failures, apply_to)
+    for path, why in failures:
         note(f"{path}: could not be compared: {why}")
     for file in files:
         _write(file, found)
@@ -88,7 +89,7 @@ def dedupe(
         _apply(found, features, apply_to, scenes or found.by_hand, yes, as_json)
     elif not as_json and _moving(found, found.by_hand):
         _say_how_to_apply(found, features, [groups] if groups else files)
-    end_with(failed or len(found.failures))
+    end_with(failed or len(failures))
 
 
 def _undo(folder: Path, yes: bool, as_json: bool) -> None:
@@ -107,7 +108,10 @@ def _features(source: Path, threshold: float | None, apply_to: Path | None) -> t
     (wanted,) = sought(source)
     check_threshold(threshold)
     if apply_to is not None:
-        check_aside(apply_to, [item.path for item in wanted.inputs or ()] or _images(wanted.folder, None))
+        if wanted.inputs is None:
+            check_aside(apply_to, _images(wanted.folder, None), _given(wanted.folder))
+        else:
+            check_aside(apply_to, [item.path for item in wanted.inputs], [str(source)])
     return wanted.folder, wanted.make()
 
 
@@ -147,6 +151,14 @@ def _images(features: Path | None, found: Duplicates | None) -> Iterable[bytes]:
     return (path for copy in copies for path in possible_paths(copy.path))
 
 
+def _given(features: Path | None) -> tuple[str, ...]:
+    """What the features were asked to be of, if that is known."""
+    from sslfeat.features.metadata import read_run
+
+    given = read_run(features).given if features is not None else None
+    return given.images if given else ()
+
+
 def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[Path]) -> None:
     """The line that moves what was shown, without another comparison, if the groups are in one of the ``files``."""
     from sslfeat.dedup.aside import beside
@@ -155,8 +167,16 @@ def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[
     if file is None:
         note(f"next: with --out {GROUPS} as well, the groups are kept, and moving the copies needs no other comparison")
         return
-    line = ["sslfeat", "dedupe", str(file), "--apply", beside(_images(features, found))]
+    line = ["sslfeat", "dedupe", str(file), "--apply", beside(_images(features, found), _given(features))]
     note(f"next, to move the copies: {shlex.join(line)}")
+
+
+def _not_moved(failures: Sequence[tuple[str, str]], folder: Path | None) -> list[tuple[str, str]]:
+    """Those of images that are not in this folder because an earlier --apply moved them there."""
+    from sslfeat.dedup.moves import moved_before
+
+    before = moved_before(folder, (path for path, _ in failures)) if folder is not None else set()
+    return [(path, why) for path, why in failures if path not in before]
 
 
 def _apply(found: Duplicates, features: Path | None, folder: Path, scenes: bool, yes: bool, as_json: bool) -> None:
@@ -166,7 +186,7 @@ def _apply(found: Duplicates, features: Path | None, folder: Path, scenes: bool,
         return
     result = apply(found, folder, scenes)
     _say_moved(result, f"moved to {folder}", as_json)
-    if result.moved:
+    if result.moved or result.gone:
         _say_how_to_follow(features)
     end_with(len(result.failures))
 
@@ -245,6 +265,8 @@ def _write_page(path: Path, found: Duplicates) -> None:
 def _say_moved(result: Moved, what: str, as_json: bool) -> None:
     if as_json:
         say_json("dedupe", {"moved": result.moved, "failures": list(result.failures)})
+    elif result.gone:
+        say(f"none of the {counted(result.gone, 'image')} is where it lay: all were moved before, to another folder, or deleted")
     else:
         some = f", {result.before} of them before" if result.before else ""
         images, all_before = counted(result.moved, "image"), 0 < result.before == result.moved

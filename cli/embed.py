@@ -91,11 +91,13 @@ def embed(
         paths = [record.path for record in inputs]
         with working("trying precisions on some of the images"):
             loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
+    failed_before = _failures_of(out)
     with shown(len(inputs)) as report:
         summary, changes = job(loaded, inputs, out, options, report=report)
     if changes is not None:
         note(f"since the last run: {changes}")
-    _finish("embed", summary, loaded.identity, time.monotonic() - start, strict, as_json)
+    seconds, before = time.monotonic() - start, None if changes is None else failed_before
+    _finish("embed", summary, loaded.identity, seconds, strict, as_json, before)
 
 
 def _job(parts: str | None, engine: str, address: str | None, update: bool, overwrite: bool, precision: str, out: Path) -> Job:
@@ -131,9 +133,10 @@ def _job(parts: str | None, engine: str, address: str | None, update: bool, over
 
 
 def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff, held: int) -> None:
-    """Say if metadata go with a list that is not given any more. Raises UsageError if most of the images would."""
+    """Say if metadata go with a list that is not given now. Raises UsageError if most images would go, or lose theirs."""
     left_out = () if kept.given is None or run.given is None else kept.given.beyond(run.given)
     if kept.given is None or run.given is None or not left_out:
+        _check_lists(out, kept, run, changes)
         return
     line = shlex.join(kept.given.joined(run.given).update(out))
     count = kept.inputs.count
@@ -149,6 +152,20 @@ def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, chan
             f"warning: the metadata of {counted(changes.undescribed, 'image')} is gone: {shlex.join(left_out)} "
             f"{'was' if len(left_out) == 1 else 'were'} given before, and {_is(left_out)} not now (with all of them: {line})"
         )
+
+
+def _check_lists(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff) -> None:
+    """Raises UsageError if the same lists say nothing any more of most of the images: they may have been saved half."""
+    before, now = kept.given, run.given
+    same = before is None or now is None or (before.value("--labels") == now.value("--labels") and not now.beyond(before))
+    losses = {"metadata": changes.undescribed, "labels": changes.unlabeled if same else 0}  # a new table takes folders' away
+    for what, lost in losses.items():
+        if 2 * lost > kept.inputs.count:
+            raise UsageError(
+                f"{lost} of the {counted(kept.inputs.count, 'image')} of {out} would lose their {what}: look whether "
+                f"{shlex.join(now.images) if now else 'what is given'} says all that it should (to make it anew "
+                "as it is now, --overwrite instead of --update)"
+            )
 
 
 def _is(names: Sequence[str]) -> str:
@@ -175,8 +192,13 @@ def repair(
     _finish("repair", summary, loaded.identity, time.monotonic() - start, strict, as_json)
 
 
-def _finish(command: str, summary: Summary, encoder: Identity, seconds: float, strict: bool, as_json: bool) -> None:
-    """Say what came of it and where the time went; bad images decide the exit code."""
+def _finish(
+    command: str, summary: Summary, encoder: Identity, seconds: float, strict: bool, as_json: bool,
+    failed_before: Sequence[tuple[str, str]] | None = None,
+) -> None:  # fmt: skip
+    """Say what came of it, where the time went, and why images failed; they decide the exit code."""
+    from sslfeat.features.failures import read_failures, summed_up
+
     shares = summary.spent.shares()
     if as_json:
         counts = {"embedded": summary.embedded, "failed": summary.failed, "resumed": summary.resumed}
@@ -198,14 +220,29 @@ def _finish(command: str, summary: Summary, encoder: Identity, seconds: float, s
         note(f"{summary.missing} parts of {summary.folder} are left to other shares; the last of them lists what failed")
     if summary.failed:
         if not summary.missing:
+            for line in summed_up(read_failures(summary.failures), failed_before):
+                note(line)
             note(f"the failed images and why: {summary.failures}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)
 
 
+def _failures_of(out: Path) -> list[tuple[str, str]]:
+    from sslfeat.features.failures import FAILURES_NAME, read_failures
+    from sslfeat.features.metadata import META_FOLDER
+
+    return read_failures(out / META_FOLDER / FAILURES_NAME)
+
+
 def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
     """Say what was taken for classes, and what stood in the way of taking folders for them."""
+    from sslfeat.data.read import exists
+
     classes = {record.label for record in inputs} - {None}
     without = sum(record.label is None for record in inputs)
+    if classes and without:
+        there = [record for record in inputs if exists(record.path)]  # a row without a photo is no image
+        classes = {record.label for record in there} - {None}
+        without = sum(record.label is None for record in there)
     if classes and without:
         note(f"labels: {_classes(len(classes))}; without one: {counted(without, 'image')} (--labels none: no labels at all)")
     elif not classes and labels == "auto" and len(_folders(inputs)) > 2:

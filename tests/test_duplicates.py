@@ -164,6 +164,19 @@ def test_the_kept_one_is_the_largest_of_the_fullest_folder_and_no_copy_by_name(t
     assert len(group.copies) == 5
 
 
+@pytest.mark.parametrize("head", ["path,price", "path,label"])
+def test_of_equal_images_the_one_that_a_list_knows_is_kept(head: str, tmp_path: Path, tiny: Path) -> None:
+    images = tmp_path / "images"
+    image = photo(1)
+    for name, quality in (("A_import.jpg", 95), ("B_import.jpg", 95), ("sub/SKU00001 (2).jpg", 92), ("other.jpg", 90)):
+        saved(photo(2) if name == "other.jpg" else image, images / name, quality)
+    (tmp_path / "catalog.csv").write_text(f"{head}\nimages/sub/SKU00001 (2).jpg,9\n")
+    line = ("embed", images, tmp_path / "catalog.csv", "--encoder", tiny, "--out", tmp_path / "f")
+    assert sslfeat(*line).returncode == 0
+    (group,) = find_duplicates(tmp_path / "f").groups
+    assert (Path(group.kept.path).name, len(group.copies)) == ("SKU00001 (2).jpg", 2)
+
+
 def test_files_that_changed_are_named_and_judged_by_nobody(doubled: tuple[Path, Path]) -> None:
     images, features = doubled
     changed = next((images / "small").iterdir())

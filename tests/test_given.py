@@ -140,6 +140,53 @@ def test_metadata_that_go_with_their_list_are_missed(home: Path, tiny: Path) -> 
     assert "is gone" not in run("embed", "others", "colors.csv", *line).stderr
 
 
+def test_a_list_that_lost_most_of_its_rows_takes_nothing_away(home: Path, tiny: Path) -> None:
+    names = sorted(path.name for path in Path("others").iterdir())
+    for head in ("path,color", "path,label"):
+        rows = [head, *(f"others/{name},{number}" for number, name in enumerate(names))]
+        line = ("embed", "others", "colors.csv", "--encoder", tiny, "--out", head[5:], "--update")
+        Path("colors.csv").write_text("\n".join(rows))
+        assert run(*line).returncode == 0
+        before = contents(home / head[5:])
+        for left, words in ((1, "colors.csv has no rows"), (2, "3 of the 4 images of "), (3, None)):
+            Path("colors.csv").write_text("\n".join(rows[:left]))
+            done = run(*line)
+            assert (done.returncode == 0) == (words is None), done.stderr
+            assert words is None or (words in done.stderr and contents(home / head[5:]) == before)
+        assert run(*line[:-1], "--labels", "none", "--update").returncode == 0  # it was asked for
+        Path("colors.csv").write_text("\n".join(rows[:2]))
+        assert run(*line[:-1], "--overwrite").returncode == 0
+
+
+def test_failures_are_summed_up_by_reason_and_those_that_are_new_counted(home: Path, tiny: Path) -> None:
+    Path("my images/empty.jpg").touch()
+    with Path("list.csv").open("a") as file:
+        file.write("others/gone.jpg,odd\nothers/lost.jpg,odd\n")
+    line = ("embed", "my images", "list.csv", "--encoder", tiny, "--out", "f", "--update")
+    first = run(*line)
+    assert "2 images: there is no such file, though a list or a link names it\n1 image: the file is empty\n" in first.stderr
+    assert "since the last run" not in first.stderr
+    Path("my images/later.jpg").touch()
+    second = run(*line)
+    assert second.returncode == 3
+    assert "new since the last run: 1 of the 4, such as my images/later.jpg\n" in second.stderr
+    assert "new since the last run: 0 of the 4\n" in run(*line).stderr
+
+
+def test_labels_are_counted_of_images_that_are_there(home: Path, tiny: Path) -> None:
+    Path("kinds").mkdir()
+    for number, path in enumerate(sorted(Path("my images").iterdir())):
+        Path("kinds", str(number % 2)).mkdir(exist_ok=True)
+        path.rename(Path("kinds", str(number % 2), path.name))
+    line = ("--encoder", tiny, "--out", "f", "--update")
+    assert run("embed", "kinds", *line).returncode == 0
+    with Path("list.csv").open("a") as file:
+        file.write("others/gone.jpg,\nothers/lost.jpg,rare\n")
+    done = run("embed", "kinds", "others", "list.csv", *line)  # most lose a folder's name, but the table is new
+    assert done.returncode == 3
+    assert "labels: 1 class; without one: 4 images (" in done.stderr
+
+
 def test_what_was_there_before_counts_failed_images_on_both_sides(home: Path, tiny: Path) -> None:
     Path("my images/bad.jpg").write_bytes(b"none")
     line = ("embed", "my images", "--encoder", tiny, "--out", "f")

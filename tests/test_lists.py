@@ -168,6 +168,20 @@ def test_a_path_may_hold_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
     assert [record.path for record in find_inputs([tmp_path / "list.csv"])] == [path]
 
 
+def test_a_table_in_another_encoding_than_the_names_of_its_files_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pics"
+    folder.mkdir()
+    for written in ("a.jpg", "Z\u00fcrich.jpg"):
+        Path(folder, written).write_bytes(b"1")
+    file = tmp_path / "list.csv"
+    file.write_bytes("path\na.jpg\nZ\u00fcrich.jpg\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"list\.csv is not UTF-8 \(Z\\xfcrich\.jpg\): save it as 'CSV UTF-8'"):
+        find_inputs([folder, file])
+    Path(folder, os.fsdecode(b"B\xe4r.jpg")).write_bytes(b"1")
+    file.write_bytes("path\nB\u00e4r.jpg\nZ\u00fcrich.jpg\n".encode("latin-1"))  # one is so called: it is meant so
+    assert b"Z\xfcrich.jpg" in [record.path for record in find_inputs([folder, file])]
+
+
 def test_a_spreadsheet_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "cat.XLSX").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"cat\.XLSX: Excel files are not read: save it as CSV"):
@@ -313,6 +327,20 @@ def test_a_column_of_labels_stays_a_field(column: str, field: str, tmp_path: Pat
         assert dict(first.metadata or {}) == {"city": "Bern", **({field: "shoe"} if kept else {})}
         assert dict(second.metadata or {}) == {"city": "Rome"}
         assert [f"its column {column!r}" in note and f"field {field!r}" in note for note in notes] == ([True] if kept else [])
+
+
+def test_folders_are_no_classes_beside_those_of_a_column(tmp_path: Path) -> None:
+    names = [f"{folder}/{number}.jpg" for folder in ("in", "out") for number in range(4)]
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    path = tmp_path / "list.csv"
+    path.write_text("path,Category,city\nin/0.jpg,shoe,Bern\nin/1.jpg,,Rome\n")
+    both = [tmp_path / "photos", path]
+    assert [record.label for record in find_inputs(both)] == ["shoe", *[None] * 7]
+    assert [record.label for record in find_inputs(both, "folder")] == ["in"] * 4 + ["out"] * 4
+    path.write_text("path,city\nin/0.jpg,Bern\n")
+    assert [record.label for record in find_inputs(both)] == ["in"] * 4 + ["out"] * 4
 
 
 def test_columns_that_a_list_has_no_more_leave_the_index(encoder: Encoder, image_folder: Path, tmp_path: Path) -> None:

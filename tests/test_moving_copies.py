@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sslfeat.dedup.aside import check_aside
+from sslfeat.dedup.aside import beside, check_aside
 from sslfeat.dedup.decisions import read_duplicates, write_duplicates
 from sslfeat.dedup.moves import PLAN_NAME, apply, undo
 from sslfeat.dedup.near_duplicates import find_duplicates
@@ -82,6 +82,9 @@ def test_groups_that_were_seen_are_applied_without_another_comparison(doubled: t
         done.stdout == f"12 copies in 6 groups, with 0 other shots of a scene, among 18 images\n12 images moved to {words[-1]}\n"
     )
     assert sslfeat(*words, "--yes").stdout.endswith(f"12 images were moved to {words[-1]} before\n")
+    other = sslfeat(*words[:-1], tmp_path / "other", "--yes")
+    assert (other.returncode, "none of the 12 images is where it lay: all were moved before" in other.stdout) == (0, True)
+    assert ("is gone" in other.stderr, (tmp_path / "other").exists()) == (False, False)
     assert "compared" not in done.stderr
     assert "was updated since" in done.stderr
     kept = {str(Path(group.kept.path).relative_to(images)) for group in read_duplicates(groups).groups}
@@ -105,11 +108,50 @@ def test_folders_that_were_given_by_themselves_have_room_beside_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     images = [spec.encode() for spec in specs]
+    for spec in specs:
+        Path(spec).parent.mkdir()
+        Path(spec).touch()
     if specs[0].startswith("."):
         with pytest.raises(UsageError, match="choose a folder beside it"):
             check_aside(Path("aside"), images)
     else:
         check_aside(Path("aside"), images)
+
+
+def test_a_row_without_a_photo_opens_no_embedded_folder(
+    doubled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = doubled
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text(f"path,color\nnone.jpg,red\n{next(images.rglob('*.jpg'))},blue\n")
+    assert sslfeat("embed", images, "list.csv", "--out", "f").returncode == 3
+    groups = ("dedupe", "f", "--out", "g.json")
+    line = ("dedupe", "g.json", "--apply", f"{images}-duplicates")
+    assert shlex.join(line) in sslfeat(*groups).stderr
+    for source in ("f", "g.json"):
+        refused = sslfeat("dedupe", source, "--apply", images / "aside", "--yes")
+        assert (refused.returncode, f"lies in {images}, whose" in refused.stderr) == (2, True)
+    there = [os.fsencode(path) for path in images.rglob("*.jpg")]
+    with pytest.raises(UsageError, match="choose a folder beside it"):
+        check_aside(images / "aside", [b"none.jpg", *there])  # where nobody knows what was given
+    below = images / "one"
+    only = [path for path in there if path.startswith(os.fsencode(below))]
+    assert beside(only, [str(images)]) == f"{images}-duplicates"
+    monkeypatch.chdir(below)
+    assert beside([b"./" + os.path.basename(path) for path in only], ["."]) == f"{below}-duplicates"
+
+
+def test_images_that_an_earlier_call_moved_are_not_missed(doubled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, features = doubled
+    for copy in images.rglob("*.jpg"):  # the same images, and other files, which are read to be compared
+        with copy.open("ab") as file:
+            file.write(os.fsencode(copy.parent))
+    assert sslfeat("embed", images, "--out", features, "--update").returncode == 0
+    line = ("dedupe", features, "--apply", tmp_path / "aside", "--yes")
+    assert sslfeat(*line).stdout.endswith(f"12 images moved to {tmp_path / 'aside'}\n")
+    again = sslfeat(*line)
+    assert (again.returncode, "could not be compared" in again.stderr) == (0, False)
+    assert again.stdout.endswith(f"12 images were moved to {tmp_path / 'aside'} before\n")
 
 
 def test_what_changed_or_vanished_is_left_alone(doubled: tuple[Path, Path], tmp_path: Path) -> None:
@@ -120,7 +162,8 @@ def test_what_changed_or_vanished_is_left_alone(doubled: tuple[Path, Path], tmp_
     (images / "one" / three.name).write_bytes(b"the kept one changed")
     done = sslfeat("dedupe", features, "--threshold", str(SAME), "--apply", tmp_path / "aside", "--yes")
     assert done.returncode == 3
-    assert done.stderr.count("not the file that was embedded") == 2
+    assert f"{one}: it is not the file that was embedded" in done.stderr
+    assert f"{two}: it is gone\n" in done.stderr
     assert f"{three}: left there: the kept" in done.stderr
     assert one.exists()
     assert three.exists()

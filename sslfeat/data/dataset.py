@@ -60,11 +60,11 @@ def find_inputs(
     a column of paths, ``-`` for a list on standard input, a container (tar, zip, parquet or Arrow with a column of images;
     a folder of them, or of a Hugging Face dataset), a fsspec URL of any of these, or a video, of which a frame is taken
     ``every`` so many seconds.
-    ``labels`` is ``auto`` (what lists and containers say; class folders if the folders look like classes), ``folder``
-    (always the parent folder's name) or ``none``; what a label's column says is metadata, too, unless it is called ``label`` and
-    is the label. What matches a glob pattern of ``exclude``, as a path below its folder or
-    a name in that, is left out. An image that several specs name keeps what any list says of it (``joining.py``). ``note`` is
-    told what was left out. Raises InputError if a spec names nothing, or a list no image that is there.
+    ``labels`` is ``auto`` (what lists and containers say; class folders if the folders look like classes and no column says
+    any), ``folder`` (always the parent folder's name) or ``none``; what a label's column says is metadata, too, unless it is
+    called ``label`` and is the label. What matches a glob pattern of ``exclude``, as a path below its folder or a name in
+    that, is left out. An image that several specs name keeps what any list says of it (``joining.py``). ``note`` is told what
+    was left out. Raises InputError if a spec names nothing, or a list no image that is there.
     """
     if labels not in ("auto", "folder", "none"):
         raise InputError(f"labels can be auto, folder or none, not {labels!r}")
@@ -99,12 +99,13 @@ def _order(path: bytes) -> tuple[bytes, float]:
 
 
 def _labeled(found: Sequence[Found], labels: str) -> list[ImageRecord]:
-    """The images with the labels that lists and containers give them, and else those of class folders."""
+    """The images with the labels that lists and containers give them, and if no column gives any those of class folders."""
     if labels == "none":
         return [ImageRecord(image.path, None, _facts(image, labels)) for image in found]
     depths = {image.path: image.depth for image in found if image.label is None or labels == "folder"}
     classes = _usual_depth(depths) if labels == "auto" else None  # loose images beside class folders have no class
-    look_so = labels == "folder" or _look_like_classes(depths)
+    by_column = any(image.called is not None and image.label is not None for image in found)  # folders are other classes
+    look_so = labels == "folder" or (not by_column and _look_like_classes(depths))
 
     def label(image: Found) -> str | None:
         if labels == "auto" and image.label is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
-from sslfeat.data.lists import Found
+from sslfeat.data.lists import Found, not_utf8
+from sslfeat.data.names import TABLE_ENDINGS, ending
 from sslfeat.errors import InputError
 from sslfeat.system.plurals import counted
 
@@ -18,6 +19,7 @@ class Joined:
         self._images: dict[bytes, Found] = {}
         self._missed: dict[str, list[Found]] = {}  # by spec
         self._present: set[str] = set()  # specs of which at least one image is there
+        self._in_bytes: set[str] = set()  # specs that name images that are there by bytes that are no UTF-8
         self._contradicted: dict[bytes, str] = {}
 
     def add(self, spec: str, image: Found) -> None:
@@ -26,13 +28,15 @@ class Joined:
             self._missed.setdefault(spec, []).append(image)
             return
         self._present.add(spec)
+        if not _is_utf8(image.path):
+            self._in_bytes.add(spec)
         before = self._images.get(image.path)
         self._images[image.path] = image if before is None else self._both(before, image)
 
     def images(self) -> dict[bytes, Found]:
         """All of them. A list's path that is no file stands for the only image whose path ends with it, as a tar's member's does.
 
-        Raises InputError for a list none of whose images is there.
+        Raises InputError for a list none of whose images is there, or a table that is in another encoding than the files' names.
         """
         ends = _by_name(self._images) if self._missed else {}
         for spec, images in self._missed.items():
@@ -42,8 +46,14 @@ class Joined:
                 meant = [path for path in ends.get(os.path.basename(inner), ()) if path.endswith(b"/" + inner)]
                 if len(meant) == 1:
                     self._images[meant[0]] = self._both(self._images[meant[0]], image)
+                    if not _is_utf8(inner):
+                        self._in_bytes.add(spec)
                 else:
                     left.append(image)
+            strange = next((image.path for image in left if not _is_utf8(image.path)), None)
+            is_table = ending(os.fsencode(spec)) in TABLE_ENDINGS  # other lists are bytes, as find writes them
+            if strange is not None and is_table and spec not in self._in_bytes:
+                raise InputError(not_utf8(spec, strange.decode("utf-8", "backslashreplace")))
             if len(left) == len(images) and spec not in self._present:
                 raise InputError(_nothing_there(spec, images, bool(self._images)))
             for image in left:  # each becomes a line in failures.csv
@@ -68,6 +78,14 @@ class Joined:
         named = second if first.label is None else first
         depth, metadata = max(first.depth, second.depth), {**other, **facts} or None
         return first._replace(depth=depth, label=named.label, metadata=metadata, called=named.called)
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _by_name(paths: Iterable[bytes]) -> dict[bytes, list[bytes]]:

@@ -119,6 +119,8 @@ def _rows(rows: Iterable[dict[str, Any]], source: str, folder: bytes) -> Iterato
         yield _listed(path.encode("utf-8", "surrogateescape"), folder)._replace(
             label=label, metadata=facts or None, called=label_name
         )
+    if path_name is None:
+        raise InputError(f"{source} has no rows, at most a header: it needs one an image")
 
 
 def not_utf8(source: str, place: str) -> str:

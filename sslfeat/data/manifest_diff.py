@@ -22,7 +22,7 @@ class ManifestDiff:
     """How many images are new, removed and modified since, with one of them as an example; ``labels``: relabeled.
 
     ``described``: the lists or containers that they are from say something else of them than before; of ``undescribed``
-    they say nothing any more.
+    they say nothing any more, and ``unlabeled`` had a label and have none.
 
     ``touched`` have another time, or another place in the file system, and the same content. ``moved`` are the folders
     that all the images were and are in, if only that folder is another.
@@ -37,6 +37,7 @@ class ManifestDiff:
     moved: tuple[str, str] | None = None
     described: int = 0
     undescribed: int = 0
+    unlabeled: int = 0
 
     @classmethod
     def between(cls, before: Manifest, now: Manifest, same: Proof | None = None) -> ManifestDiff:
@@ -68,7 +69,9 @@ class ManifestDiff:
         counts = (len(new), len(removed), int(modified.sum()), int(relabeled.sum()))
         described = int(_descriptions_differ(before, was, now, kept).sum())
         undescribed = int((_are_described(before)[was] & ~_are_described(now)[kept]).sum())
-        return cls(*counts, names[0] if names else "", int((~alike & ~modified).sum()), moved, described, undescribed)
+        unlabeled = int((_are_there(before.labels)[was] & ~_are_there(now.labels)[kept]).sum())
+        touched = int((~alike & ~modified).sum())
+        return cls(*counts, names[0] if names else "", touched, moved, described, undescribed, unlabeled)
 
     @property
     def none(self) -> bool:
@@ -100,8 +103,13 @@ def _descriptions_differ(before: Manifest, was: Numbers, now: Manifest, kept: Nu
 def _are_described(manifest: Manifest) -> Mask:
     are = np.zeros(len(manifest.inputs), bool)
     for texts in manifest.metadata.values():
-        are |= texts.is_valid().to_numpy(zero_copy_only=False)
+        are |= _are_there(texts)
     return are
+
+
+def _are_there(texts: pa.Array) -> Mask:
+    there: Mask = texts.is_valid().to_numpy(zero_copy_only=False)
+    return there
 
 
 def _differ(then: pa.Array, was: Numbers, here: pa.Array, kept: Numbers) -> Mask:

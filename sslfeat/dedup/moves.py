@@ -17,7 +17,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ from sslfeat.system.near import missing
 PLAN_NAME = "moved.json"
 RECEIPT = ".sslfeat-moved-"  # and the first digits of the plan's sha256: a hidden name, which is never taken for an image
 FORMAT = 2
+GONE = "it is gone"
+_there = os.path.lexists
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,15 @@ class MovePlan:
 
 @dataclass(frozen=True)
 class Moved:
-    """Images that were moved, and (path, reason) of those that were not; ``before``: of those moved, by an earlier call."""
+    """Images that were moved, and (path, reason) of those that were not; ``before``: of those moved, by an earlier call.
+
+    ``gone``: all copies, if none lies where it lay, as after a call with another folder; else 0.
+    """
 
     moved: int
     failures: tuple[tuple[str, str], ...]
     before: int = 0
+    gone: int = 0
 
 
 def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
@@ -105,6 +111,9 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
             others = [path.name for path in folder.iterdir() if path.name != atomic.LOCK_NAME]
             if others:
                 raise RetrievalError(f"{folder} holds other files ({others[0]}, ...): choose one that is new or empty")
+        if failures and not plan.moves and not done and all(reason == GONE for _, reason in failures):
+            _drop(folder)
+            return Moved(0, (), gone=len(failures))
         sources, plan = set(plan.sources()), recorded or plan
         if plan.moves:
             with contextlib.suppress(PermissionError):  # without a receipt, undoing it takes somebody's word
@@ -147,10 +156,21 @@ def undo(folder: Path, trusted: bool = False) -> Moved:
                 if not any(below.iterdir()):
                     below.rmdir()
     if not failures and [path.name for path in folder.iterdir()] == [atomic.LOCK_NAME]:
-        (folder / atomic.LOCK_NAME).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody may stand in it
-            folder.rmdir()
+        _drop(folder)
     return Moved(back, tuple(failures))
+
+
+def _drop(folder: Path) -> None:
+    """Remove a folder, if it holds nothing but its lock."""
+    (folder / atomic.LOCK_NAME).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody may stand in it
+        folder.rmdir()
+
+
+def moved_before(folder: Path, names: Iterable[str]) -> set[str]:
+    """Those of the ``names`` (paths, as features write them) whose images ``apply`` moved into ``folder``."""
+    done = _moved(_read(folder), folder) if (folder / PLAN_NAME).exists() else set()
+    return {name for name in names if done and not done.isdisjoint(_paths(name))}
 
 
 def _put_back(folder: Path, move: Move, source: Path) -> str | None:
@@ -182,13 +202,13 @@ def _plan(duplicates: Duplicates, moved: set[Path], scenes: bool) -> tuple[MoveP
     for group in duplicates.groups:
         kept = _unchanged(group.kept)
         for copy in group.copies:
-            if any(path in moved for path in _paths(copy)) or (copy.verdict == SAME_SCENE and not scenes):
+            if any(path in moved for path in _paths(copy.path)) or (copy.verdict == SAME_SCENE and not scenes):
                 continue
             source = _unchanged(copy)
             if source is None:
                 inside = not is_plain(os.fsencode(copy.path))
-                gone = "left there: it is no file of its own" if inside else "it is gone, or not the file that was embedded"
-                failures.append((copy.path, gone))
+                changed = "it is not the file that was embedded" if any(map(_there, _paths(copy.path))) else GONE
+                failures.append((copy.path, "left there: it is no file of its own" if inside else changed))
             elif kept is None:
                 failures.append((copy.path, f"left there: the kept {group.kept.path} is gone, or changed"))
             elif source.suffix.lower() not in ENDINGS:
@@ -211,27 +231,23 @@ def _moved(plan: MovePlan, folder: Path) -> set[Path]:
     return {source for source, moved in zip(plan.sources(), there, strict=True) if moved}
 
 
-def _paths(copy: Copy) -> list[Path]:
-    return [Path(os.path.abspath(os.fsdecode(path))) for path in possible_paths(copy.path)]
+def _paths(name: str) -> list[Path]:
+    return [Path(os.path.abspath(os.fsdecode(path))) for path in possible_paths(name)]
 
 
 def _unchanged(copy: Copy) -> Path | None:
     """The path of an image whose file is the one that was embedded."""
-    for path in _paths(copy):
+    for path in _paths(copy.path):
         with contextlib.suppress(OSError):
             if atomic.sha256_file(path) == copy.sha256:
                 return path
     return None
 
 
-def _there(path: Path) -> bool:
-    return os.path.lexists(path)
-
-
 def _do(source: Path, target: Path) -> list[tuple[str, str]]:
     """Move one file, whole or not at all; a failure in a list, or an empty one."""
     if not _there(source):
-        return [] if _there(target) else [(shown(source), "it is gone")]
+        return [] if _there(target) else [(shown(source), GONE)]
     if _there(target):
         return [(shown(source), f"{shown(target)} is there already")]
     try:

@@ -25,7 +25,7 @@ from sslfeat.dedup.thumbnails import Thumbnails
 from sslfeat.dedup.verify import SAME_FILE, SAME_IMAGE, SAME_SCENE, judge
 from sslfeat.errors import InputError
 from sslfeat.numerics.arrays import FloatArray, IntArray
-from sslfeat.retrieval.vectors import FolderVectors, Vectors, as_vectors, blocks
+from sslfeat.retrieval.vectors import FolderVectors, Vectors, as_vectors, blocks, describing
 from sslfeat.system.plurals import counted
 
 REFERENCE, RANK = 2000, 50  # images whose RANK-th nearest says what unrelated ones are like
@@ -173,7 +173,9 @@ class _Images:
         kinds, kind = np.unique(equal_rows(rows), return_inverse=True)
         self.rows, self.kinds = rows, distinct(rows[kinds])  # whitening is learnt from each image once
         self.unit = self.kinds[kind]
-        ranked = sorted(range(len(rows)), key=lambda row: (-self._area(row), _named_copy(self.paths[row]), self.paths[row]))
+        said = [table[name].is_valid().to_numpy() for name in ("label", *describing(table))]
+        self.described = np.logical_or.reduce(said).tolist()
+        ranked = sorted(range(len(rows)), key=lambda row: (*self._worth(row), self.paths[row]))
         self.order = np.argsort(ranked).tolist()
         first: dict[Any, int] = {}
         self.file = [first.setdefault(self.hashes[row] or row, row) for row in range(len(rows))]
@@ -206,9 +208,7 @@ class _Images:
 
     def _group(self, same: list[int], scene: list[int]) -> DuplicateGroup:
         folders = Counter(os.path.dirname(self.paths[row]) for row in same)
-        kept = min(same, key=lambda row: (
-            -self._area(row), _named_copy(self.paths[row]), -folders[os.path.dirname(self.paths[row])], self.paths[row]
-        ))  # fmt: skip
+        kept = min(same, key=lambda row: (*self._worth(row), -folders[os.path.dirname(self.paths[row])], self.paths[row]))
         members = [
             self._copy(row, kept, SAME_FILE if self.file[row] == self.file[kept] else SAME_IMAGE) for row in same if row != kept
         ]
@@ -221,9 +221,10 @@ class _Images:
         similarity = 1.0 if self.file[row] == self.file[kept] else float(np.clip(self.unit[row] @ self.unit[kept], -1, 1))
         return Copy(self.paths[row], self.hashes[row], *self.sizes[row], round(similarity, 6), verdict)
 
-    def _area(self, row: int) -> int:
+    def _worth(self, row: int) -> tuple[int, bool, bool]:
+        """The least is kept: the largest, of those one of which a label or metadata are known, and no copy by its name."""
         width, height = self.sizes[row]
-        return int(width * height)
+        return -int(width * height), not self.described[row], _named_copy(self.paths[row])
 
 
 class _Cosines:

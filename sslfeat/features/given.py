@@ -43,6 +43,10 @@ class Given:
             return None
         return cls(tuple(images), tuple(options))
 
+    def value(self, option: str) -> str | None:
+        """Of an option, the last one if it is there several times; None if it is not."""
+        return dict(zip(self.options[::2], self.options[1::2], strict=True)).get(option)
+
     def update(self, out: Path) -> list[str]:
         """The words of the command that brings the folder ``out`` up to date."""
         return ["sslfeat", "embed", *self.images, "--out", str(out), *self.options, "--update"]
