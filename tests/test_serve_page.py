@@ -234,6 +234,13 @@ def test_a_page_of_before_the_index_was_brought_up_to_date_says_so(
         with service.client() as client:
             while client.get("/v1/info").json()["index"]["images"] == 40:
                 page.wait_for_timeout(50)
+        figure = page.locator("#hits figure").nth(5)
+        figure.hover()
+        figure.locator(".enlarge").click()
+        page.wait_for_selector("dialog #outdated")
+        assert page.inner_text(".stage") == "cannot be shown"
+        page.keyboard.press("Escape")
+        page.wait_for_selector("main #outdated:not([hidden])")
         page.click("#hits .image >> nth=5")
         page.wait_for_selector("#outdated:not([hidden])")
         assert page.locator("#hits figure").count() == 0

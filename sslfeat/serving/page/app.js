@@ -14,11 +14,17 @@ let about = null, wanted = read(), asked = null, points = null, running = new Ab
 let mark = () => {}, marked = []; // on the map, once it is there
 
 const view = new View(beside, (figure) => {
+  if (!figure) part("notes").append(part("outdated"));
   const image = figure?.dataset.id ? figure.dataset.name : "";
   if (image === wanted.image) return;
   wanted = { ...wanted, image };
   write(wanted, false, history.state?.upload);
-});
+}, () => (part("outdated").hidden ? api.lookAgain() : tellOutdated()));
+
+function tellOutdated() {
+  part("outdated").hidden = false;
+  if (view.dialog.open) view.dialog.prepend(part("outdated")); // which covers the page
+}
 
 // What stands below the larger view
 function beside(figure) {
@@ -187,7 +193,7 @@ function listen() {
     if (view.dialog.open && !wanted.image) view.dialog.close();
     apply(true);
   });
-  addEventListener("outofdate", () => { part("outdated").hidden = false; });
+  addEventListener("outofdate", tellOutdated);
   part("reload").addEventListener("click", () => location.reload());
   takeImages(take, say);
 }
