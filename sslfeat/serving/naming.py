@@ -25,7 +25,7 @@ class NamesBody(StrictModel):
 
 
 NAMES = openapi.route(
-    openapi.of_json(openapi.listed("images")), "400 401 403 404 408 409 413 422 503",
+    openapi.of_json(openapi.listed("images", "revision")), "400 401 403 404 408 409 413 422 503",
     openapi.of_json(NamesBody.model_json_schema()), [openapi.REVISION],
 )  # fmt: skip
 
@@ -40,4 +40,4 @@ def add_naming(app: FastAPI, service: Service) -> None:
         body = await read_model(NamesBody, request, service.limits)
         rows = [*map(generation.row, body.ids), *map(generation.row_of, body.paths)]
         told = [{"id": row, "path": generation.paths[row], "label": generation.labels[row]} for row in rows]
-        return json_answer({"images": told})
+        return json_answer({"images": told, "revision": generation.revision})

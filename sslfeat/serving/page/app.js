@@ -101,7 +101,7 @@ async function present(upload) {
   part("title").textContent = short(path);
   preview.hidden = !item;
   if (!item) return; // the search says why
-  const figure = referenceOf(api.imageAt(item.id, 512), path, api.imageAt(item.id, 1024));
+  const figure = referenceOf(api.imageAt(item.id, 512, item.revision), path, api.imageAt(item.id, 1024, item.revision));
   figure.dataset.id = item.id;
   preview.replaceChildren(figure);
 }
@@ -136,7 +136,7 @@ async function find(signal) {
     say([...none, ...notes].join(" "));
     part("heading").textContent = hits.length ? `${hits.length} nearest` : "None";
     part("hits").replaceChildren(...hits.map((hit) => figureOf(hit, likePath)));
-    mark(marked = hits.map((hit) => hit.id));
+    mark(marked = api.onMap(hits));
     found.removeAttribute("aria-busy");
   } catch (error) {
     if (error.name === "AbortError") return;

@@ -16,12 +16,12 @@ function breakable(element, text) {
 
 export const short = (path) => path.split("/").slice(-2).join("/");
 
-// ``item`` is {id, path, label, score, metadata}; ``like(path)`` searches with it
+// ``item`` is {id, path, label, score, metadata, revision}; ``like(path)`` searches with it
 export function figureOf(item, like) {
   const figure = make("figure"), caption = make("figcaption"), name = make("span", "", short(item.path));
-  Object.assign(figure.dataset, { id: item.id, name: item.path, large: imageAt(item.id, 1024) });
+  Object.assign(figure.dataset, { id: item.id, name: item.path, large: imageAt(item.id, 1024, item.revision) });
   figure.dataset.facts = JSON.stringify(item.metadata ?? {});
-  const press = make("button", "image"), image = shown(imageAt(item.id, 256), item.path, press);
+  const press = make("button", "image"), image = shown(imageAt(item.id, 256, item.revision), item.path, press);
   Object.assign(press, { type: "button", title: item.path });
   press.setAttribute("aria-label", `images like ${short(item.path)}`);
   press.append(image);
