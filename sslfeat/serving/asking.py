@@ -71,7 +71,7 @@ class Wanted:
         try:
             Filter(self.where).met(generation.index.columns.slice(0, 0))
         except SslfeatError as error:
-            raise Refusal(422, str(error).removeprefix("--"), "see /docs") from error
+            raise Refusal(422, str(error).replace("--where", "where"), "see /docs") from error
 
     def _checked(self, top: int) -> int:
         if not 1 <= top <= self._limits.max_top:
