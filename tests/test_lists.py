@@ -19,11 +19,11 @@ from sslfeat.features.update import update_folder
 from sslfeat.features.writer import Options, embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from sslfeat.retrieval.create import Events, build_into, requirements_of
-from sslfeat.retrieval.dates import Moment
 from sslfeat.retrieval.filters import Condition, Filter
 from sslfeat.retrieval.index import Index
 from sslfeat.retrieval.maintenance import change
 from sslfeat.retrieval.vectors import ArrayVectors, FolderVectors, table
+from sslfeat.system.dates import Moment
 from tests.conftest import contents
 from tests.in_process import run
 from tests.test_json import checked

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sslfeat.errors import InputError
-from sslfeat.retrieval.dates import Moment
+from sslfeat.system.dates import Moment
 from sslfeat.system.plurals import counted
 
 CONDITION = re.compile(r"\s*([^=~<>!]*[^=~<>!\s])(\s*)(!?[=~]|[<>]=?)(.*)", re.DOTALL)
