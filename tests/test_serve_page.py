@@ -163,7 +163,7 @@ def test_everything_is_reached_by_the_tab_key(page: Page) -> None:
 def test_images_are_named_by_their_ids(setting: Setting) -> None:
     with setting.service.client() as client:
         told = client.post("/v1/images", json={"ids": [5, 0]}).json()["images"]
-        assert [sorted(item) for item in told] == [["id", "label", "path"]] * 2
+        assert [sorted(item) for item in told] == [["id", "label", "metadata", "path"]] * 2
         assert [item["id"] for item in told] == [5, 0]
         assert told[1]["label"] == "circles"
         revision = client.get("/v1/info").json()["index"]["revision"]
@@ -259,4 +259,24 @@ def test_a_page_of_before_the_index_was_brought_up_to_date_says_so(
         found(page)
         assert page.inner_text("#title") == shown
         assert not page.is_visible("#outdated")
+        page.close()
+
+
+def test_metadata_stands_below_images_and_in_the_larger_view(
+    browser: Browser, image_folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    lines = [f"{path},{n},<b>sku {n},Acme,red" for n, path in enumerate(sorted(image_folder.rglob("*.jpg"))[:12])]
+    (tmp_path / "list.csv").write_text("\n".join(["path,price,sku,brand,tint", *lines]))
+    assert sslfeat("index", tmp_path / "list.csv", "--encoder", tiny, "--out", tmp_path / "index").returncode == 0
+    with running("--encoder", tiny, "--index", tmp_path / "index") as service:
+        page = browser.new_page()
+        page.goto(service.url)
+        page.wait_for_selector("html[data-ready]")
+        page.click("#hits .image >> nth=0")
+        found(page, 11)
+        facts = page.locator("#hits figure").first.locator(".fact")
+        assert re.fullmatch(r"brand: Acme\nprice: \d+\nsku: <b>sku \d+", "\n".join(facts.all_inner_texts()))
+        assert (facts.first.get_attribute("title") or "").endswith("\ntint: red")
+        page.click(".preview .image")
+        assert page.inner_text(".told .facts").endswith(" · tint: red")
         page.close()

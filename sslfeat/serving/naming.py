@@ -35,9 +35,8 @@ def add_naming(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/images", **NAMES)
     async def images(request: Request) -> Response:
-        """Id, path and label of each of many indexed images."""
+        """Id, path, label and metadata of each of many indexed images."""
         generation = service.generation(request)
         body = await read_model(NamesBody, request, service.limits)
         rows = [*map(generation.row, body.ids), *map(generation.row_of, body.paths)]
-        told = [{"id": row, "path": generation.paths[row], "label": generation.labels[row]} for row in rows]
-        return json_answer({"images": told, "revision": generation.revision})
+        return json_answer({"images": await service.in_pool(lambda: generation.told(rows)), "revision": generation.revision})

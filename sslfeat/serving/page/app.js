@@ -3,7 +3,7 @@ import { addressOf, read, write } from "/address.js";
 import * as api from "/api.js";
 import { showCollection } from "/collection.js";
 import { showDuplicates } from "/duplicates.js";
-import { figureOf, make, referenceOf, short } from "/figures.js";
+import { factsOf, figureOf, make, referenceOf, short } from "/figures.js";
 import { takeImages } from "/given.js";
 import { View } from "/view.js";
 
@@ -37,7 +37,7 @@ function beside(figure) {
     likePath(name);
   });
   link.href = addressOf({ image: name });
-  const facts = Object.entries(JSON.parse(figure.dataset.facts ?? "{}")).map(([name, text]) => `${name}: ${text}`).join(" · ");
+  const { facts } = figure.dataset;
   return [...(facts ? [make("p", "soft facts", facts)] : []), like, link];
 }
 
@@ -102,7 +102,7 @@ async function present(upload) {
   preview.hidden = !item;
   if (!item) return; // the search says why
   const figure = referenceOf(api.imageAt(item.id, 512, item.revision), path, api.imageAt(item.id, 1024, item.revision));
-  figure.dataset.id = item.id;
+  Object.assign(figure.dataset, { id: item.id, facts: factsOf(item).join(" · ") });
   preview.replaceChildren(figure);
 }
 
