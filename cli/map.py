@@ -66,7 +66,7 @@ def map_(
     check_finite(features.embeddings, features.paths)
     names, scale = _names(folder, features, color, labels, clusters)
     with measured(projection == "tsne") as step:
-        found = make_map(features.embeddings, features.paths, names, projection, limit, seed, step, scale)
+        found = make_map(features.embeddings, features.paths, names, projection, limit, seed, step, scale, color)
     said = about(found, features)
     written, left_out = _write(files, found, features, f"Map of {folder.resolve().name}", said, side, strict=out is not None)
     if as_json:
@@ -113,8 +113,9 @@ def _write(
 def about(found: Map, features: Features) -> str:
     """What the map shows, in a line."""
     chosen = f"{len(found.paths)} of {found.total}" if len(found.paths) < found.total else f"{found.total}"
+    by = f", colored by {found.by}" if found.colored else ""
     ways = {"pca": "the two main components", "tsne": "t-SNE", "umap": "UMAP"}
-    return f"{chosen} images, {ways[found.method]} of the features of {features.run.encoder.card.name}"
+    return f"{chosen} images, {ways[found.method]} of the features of {features.run.encoder.card.name}{by}"
 
 
 def _names(folder: Path, features: Features, color: str, labels: str, clusters: Path) -> tuple[list[str | None], tuple[str, ...]]:

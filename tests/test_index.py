@@ -160,6 +160,14 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
             Index.build(clustered(5), **arguments)
 
 
+def test_no_cosine_is_beyond_one() -> None:
+    x = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
+    index = Index.build(np.concatenate([x, -x]))
+    scores = index.search(x, 1000).scores
+    assert scores.max() == 1 and scores.min() == -1
+    assert index.search(x, 1, min_score=1.0).scores.max() == 1
+
+
 def test_few_rows_and_more_asked_for_than_there_are() -> None:
     index = Index.build(clustered(3), ["a", "b", "c"])
     hits = index.search(clustered(1, seed=5)[0], top=10)

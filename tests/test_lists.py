@@ -19,11 +19,11 @@ from sslfeat.features.update import update_folder
 from sslfeat.features.writer import Options, embed_to_folder
 from sslfeat.inference.encoder import Encoder
 from sslfeat.retrieval.create import Events, build_into, requirements_of
-from sslfeat.retrieval.dates import Moment
 from sslfeat.retrieval.filters import Condition, Filter
 from sslfeat.retrieval.index import Index
 from sslfeat.retrieval.maintenance import change
 from sslfeat.retrieval.vectors import ArrayVectors, FolderVectors, table
+from sslfeat.system.dates import Moment
 from tests.conftest import contents
 from tests.in_process import run
 from tests.test_json import checked
@@ -258,6 +258,9 @@ def test_dates_are_compared_as_dates(condition: str, met: str) -> None:
         ("01/02/2024", " nor a date such as 2024-01-31"),
         ("Jan 5 2024", " nor a date such as 2024-01-31"),
         ("1 234,50", " (write 1234.50)"),
+        ("06/2026", " nor a date such as 2024-01-31"),
+        ("10 and price<20", ": these are two conditions, so give --where twice, one condition each"),
+        ("10 & <20,5", ": these are two conditions, so give --where twice, one condition each"),
     ],
 )
 def test_a_date_of_another_form_is_no_number_to_write(text: str, cure: str) -> None:
@@ -297,6 +300,8 @@ def test_why_nothing_is_found_is_said() -> None:
     assert notes("place=Place 3") == ("--where 'place=Place 3': no image has this place: did you mean 'place 3'?",)
     assert notes("place=place 1", "city=Rome")[0].startswith("--where 'place=place 1': no image has this place")
     assert notes("city~om") == ("--where 'city~om': no city matches: a glob is of the whole value, so write *om*",)
+    for condition in ("city=", "city~"):
+        assert notes(condition) == (f"--where '{condition}': no city is empty text; images without one are found by city!~?*",)
     assert notes("width>5") == ("--where 'width>5': no width is >5",)
     assert notes("city=Rome", "place=place 0") == ("each condition is met by some images, and all of them by none",)
     assert notes("path!~*.jpg") == ("--where 'path!~*.jpg': every image is that",)
@@ -306,6 +311,12 @@ def test_why_nothing_is_found_is_said() -> None:
         notes("city>2024-01-01")
     with pytest.raises(InputError, match="'yesterday' is no number nor a date such as 2024-01-31"):
         notes("city>yesterday")
+
+
+def test_images_with_a_value_and_without_one() -> None:
+    index = Index.build(rows_of(price=["1", None, "20", None]))
+    for condition, met in (("price!~?*", [1, 3]), ("price~?*", [0, 2])):
+        assert sorted(index.search(index.vectors([0]), 2, where=condition).rows[0].tolist()) == met
 
 
 def described(*specs: Path, notes: list[str] | None = None) -> dict[str, tuple[str | None, dict[str, str]]]:

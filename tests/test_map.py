@@ -71,9 +71,9 @@ def test_groups_are_the_largest_and_the_rest() -> None:
 def test_numbers_are_colored_in_ranges_from_low_to_high() -> None:
     numbers = [*map(str, np.random.default_rng(0).permutation(80)), None]
     names, scale = ranges(numbers)
-    groups, members = grouped(names, scale)
+    groups, members = grouped(names, scale, "price")
     assert [group.color for group in groups[:-1]] == list(RAMP)
-    assert groups[-1].name == "no label"
+    assert groups[-1].name == "no price"
     assert [group.count for group in groups] == np.bincount(members).tolist()
     assert all(9 <= group.count <= 11 for group in groups[:-1]) and groups[-1].count == 1
     assert [groups[member].name for member in members][:80] == names[:80]
@@ -87,15 +87,36 @@ def test_numbers_are_colored_in_ranges_from_low_to_high() -> None:
     assert len(ranges(["0"] * 90 + [str(number) for number in range(1, 10)])[1]) < 8
 
 
+def test_ranges_have_as_many_decimals_each_as_tell_them_apart() -> None:
+    assert ranges([f"{number / 8}" for number in range(17)])[1][:2] == ("0.00 to 0.25", "0.25 to 0.50")
+    assert ranges([f"{1.23456789 * number}" for number in range(17)])[1][:2] == ("0.0 to 2.5", "2.5 to 4.9")
+    assert ranges([f"{number}e-20" for number in range(17)])[1][:2] == ("0 to 2e-20", "2e-20 to 4e-20")
+
+
+def test_dates_are_colored_in_ranges_from_first_to_last() -> None:
+    days = [f"2024-{1 + day // 28:02}-{1 + day % 28:02}" for day in range(81)]
+    names, scale = ranges([*days[::-1], None])
+    assert scale[0] == "2024-01-01 to 2024-01-11" and len(scale) == len(RAMP)
+    assert names[-1] is None and names[0] == scale[-1] and names[80] == scale[0]
+    times = [f"2024:01:31 12:{minute:02}:07" for minute in range(17)]
+    assert ranges(times)[1][0] == "2024-01-31 12:00 to 2024-01-31 12:02"
+    assert ranges([f"2024-01-31T12:00:0{n // 10}.{n % 10}+02:00" for n in range(17)])[1][0].endswith("12:00:00.200000")
+    assert ranges([*days, "soon"]) == ([*days, "soon"], ())
+
+
 def test_a_column_of_metadata_colors_the_map(image_folder: Path, tiny: Path, tmp_path: Path) -> None:
-    lines = [f"{path},{('Bern', 'Rome')[n % 2]},{n}" for n, path in enumerate(sorted(image_folder.rglob("*.jpg")))]
+    lines = [f"{path},{('Bern', 'Rome')[n % 2]},{n or ''}" for n, path in enumerate(sorted(image_folder.rglob("*.jpg")))]
     (tmp_path / "list.csv").write_text("\n".join(["path,city,price", *lines]))
     features = tmp_path / "features"
     assert sslfeat("embed", tmp_path / "list.csv", "--encoder", tiny, "--out", features).returncode == 0
     command = ("map", features, "--out", tmp_path / "map.html", "--overwrite", "--json")
     assert json.loads(sslfeat(*command, "--color", "city").stdout)["groups"] == {"Bern": 20, "Rome": 20}
-    assert set(json.loads(sslfeat(*command, "--color", "price").stdout)["groups"].values()) <= {4, 5, 6}
+    prices = json.loads(sslfeat(*command, "--color", "price").stdout)["groups"]
+    assert prices.pop("no price") == 1 and set(prices.values()) <= {4, 5, 6}
+    page = (tmp_path / "map.html").read_text()
+    assert "tiny, colored by price" in page and '<span class="soft">price:</span>' in page
     assert json.loads(sslfeat(*command, "--labels", "none").stdout)["groups"] == {"no label": 40}
+    assert "colored by" not in (tmp_path / "map.html").read_text()
     wrong = sslfeat(*command, "--color", "City")
     assert wrong.returncode == 2
     assert "did you mean 'city'?" in wrong.stderr

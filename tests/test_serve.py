@@ -144,6 +144,8 @@ def test_searches_find_what_the_library_finds(client: httpx.Client, images: list
     some = client.post("/v1/search", json=filtered).json()["hits"]
     assert some
     assert all(hit["label"] == "squares" and not hit["path"].endswith("0.jpg") for hit in some)
+    one = client.post("/v1/search", json={"image": text, "where": "label=squares"}).json()["hits"]
+    assert one and {hit["label"] for hit in one} == {"squares"}
     query = {"where": "label=squares", "min_score": "2"}
     assert client.post("/v1/search", params=query, files={"images": image.read_bytes()}).json()["hits"] == []
 

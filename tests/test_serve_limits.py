@@ -195,6 +195,7 @@ def test_wrong_searches_are_named(client: httpx.Client) -> None:
     assert nan.status_code == 422
     for query in ("top=x", "top=-1", "min_score=nan", "other=1", "where=a"):
         assert client.post(f"/v1/search?{query}", json={"id": 1}).status_code == 422
+    assert client.post("/v1/search?other=1").json()["cure"] == "the parameters are min_score, revision, top, where"
     assert client.post("/v1/predict", content=b"x", headers=JPEG).status_code == 404
     assert client.get("/v1/embed").status_code == 405
 

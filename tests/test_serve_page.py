@@ -163,11 +163,12 @@ def test_everything_is_reached_by_the_tab_key(page: Page) -> None:
 def test_images_are_named_by_their_ids(setting: Setting) -> None:
     with setting.service.client() as client:
         told = client.post("/v1/images", json={"ids": [5, 0]}).json()["images"]
-        assert [sorted(item) for item in told] == [["id", "label", "path"]] * 2
+        assert [sorted(item) for item in told] == [["id", "label", "metadata", "path"]] * 2
         assert [item["id"] for item in told] == [5, 0]
         assert told[1]["label"] == "circles"
-        assert client.post("/v1/images", json={"ids": []}).json() == {"images": []}
-        assert client.post("/v1/images", json={"paths": [told[0]["path"]]}).json() == {"images": told[:1]}
+        revision = client.get("/v1/info").json()["index"]["revision"]
+        assert client.post("/v1/images", json={"ids": []}).json() == {"images": [], "revision": revision}
+        assert client.post("/v1/images", json={"paths": [told[0]["path"]]}).json()["images"] == told[:1]
         assert client.post("/v1/images", json={"paths": ["nowhere.jpg"]}).status_code == 404
         for ids, status in (([43], 404), ([-1], 404), (["x"], 422), ([0] * 100_001, 422)):
             assert client.post("/v1/images", json={"ids": ids}).status_code == status
@@ -234,9 +235,23 @@ def test_a_page_of_before_the_index_was_brought_up_to_date_says_so(
         with service.client() as client:
             while client.get("/v1/info").json()["index"]["images"] == 40:
                 page.wait_for_timeout(50)
-        page.click("#hits .image >> nth=5")
-        page.wait_for_selector("#outdated:not([hidden])")
-        assert page.locator("#hits figure").count() == 0
+        figure = page.locator("#hits figure").nth(5)
+        figure.hover()
+        figure.locator(".enlarge").click()
+        page.wait_for_selector("dialog #outdated")
+        assert page.inner_text(".stage") == "cannot be shown"
+        page.keyboard.press("Escape")
+        page.wait_for_selector("main #outdated:not([hidden])")
+        left = page.locator("#hits figure")
+        names = [one.get_attribute("data-name") or "" for one in left.all()]
+        left.nth(next(place for place, name in enumerate(names) if Path(name).exists())).locator(".image").click()
+        until(page, f"document.querySelector('#title').textContent !== '{shown}'")
+        found(page)  # by its path
+        loaded = "[...document.querySelectorAll('#hits img, .preview img')].slice(0, 6).every((image) => image.naturalWidth)"
+        until(page, loaded)
+        assert Path(page.locator(".preview figure").get_attribute("data-name") or "").exists()
+        page.click("[data-inview]")  # by their ids
+        page.wait_for_selector("#message:not([hidden])")
         assert "reload the page" in page.inner_text("#message")
         page.goto(address)
         page.reload()
@@ -244,4 +259,24 @@ def test_a_page_of_before_the_index_was_brought_up_to_date_says_so(
         found(page)
         assert page.inner_text("#title") == shown
         assert not page.is_visible("#outdated")
+        page.close()
+
+
+def test_metadata_stands_below_images_and_in_the_larger_view(
+    browser: Browser, image_folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    lines = [f"{path},{n},<b>sku {n},Acme,red" for n, path in enumerate(sorted(image_folder.rglob("*.jpg"))[:12])]
+    (tmp_path / "list.csv").write_text("\n".join(["path,price,sku,brand,tint", *lines]))
+    assert sslfeat("index", tmp_path / "list.csv", "--encoder", tiny, "--out", tmp_path / "index").returncode == 0
+    with running("--encoder", tiny, "--index", tmp_path / "index") as service:
+        page = browser.new_page()
+        page.goto(service.url)
+        page.wait_for_selector("html[data-ready]")
+        page.click("#hits .image >> nth=0")
+        found(page, 11)
+        facts = page.locator("#hits figure").first.locator(".fact")
+        assert re.fullmatch(r"brand: Acme\nprice: \d+\nsku: <b>sku \d+", "\n".join(facts.all_inner_texts()))
+        assert (facts.first.get_attribute("title") or "").endswith("\ntint: red")
+        page.click(".preview .image")
+        assert page.inner_text(".told .facts").endswith(" · tint: red")
         page.close()

@@ -1,18 +1,26 @@
-"""Columns of metadata as the groups of a map: texts as they are, numbers in ranges of about as many images each."""
+"""Columns of metadata as the groups of a map: texts as they are, numbers and dates in ranges of about as many images each."""
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
-
-import numpy as np
+from typing import TypeVar
 
 from sslfeat.errors import UsageError, did_you_mean
 from sslfeat.features.reader import FeaturesFolder
+from sslfeat.system.dates import Moment
+
+T = TypeVar("T", float, datetime)
+Ranges = tuple[list[str | None], tuple[str, ...]]
 
 RAMP = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#fde725")  # viridis, low to high
+FEW, MANY, LARGE = 3, 9, 1e15  # decimals, and numbers, of ranges
+DAY, MINUTE, SECOND = 10, 16, 19  # letters of an ISO date
 
 
 def column_of(folder: FeaturesFolder, name: str) -> list[str | None]:
@@ -31,19 +39,44 @@ def check_column(name: str, columns: Iterable[str], of: Path) -> None:
         raise UsageError(f"--color {name}: {of} has no such column: give one of {', '.join(known)}", did_you_mean(name, known))
 
 
-def ranges(values: Sequence[str | None]) -> tuple[list[str | None], tuple[str, ...]]:
-    """The range of each value that is a number, and all ranges from low to high, as many as RAMP has colors or fewer.
+def ranges(values: Sequence[str | None]) -> Ranges:
+    """The range of each value that is a number or a date, and all ranges from low to high, as many as RAMP has colors or fewer.
 
-    Values of which one is no number, or of few different ones, are given back as they are, without ranges.
+    Values of which one is neither, or of few different ones, are given back as they are, without ranges. Dates count as they
+    are written, whatever their offsets from UTC.
     """
     try:
         numbers = [math.nan if value is None else float(value) for value in values]
     except ValueError:
+        moments = [None if value is None else Moment.parse(value) for value in values]
+        if any(moment is None and value is not None for moment, value in zip(moments, values, strict=True)):
+            return list(values), ()
+        return _ranged(values, [None if one is None else one.moment.replace(tzinfo=None) for one in moments], _dates)
+    return _ranged(values, [number if math.isfinite(number) else None for number in numbers], _numbers)
+
+
+def _ranged(values: Sequence[str | None], read: Sequence[T | None], write: Callable[[list[T]], list[str]]) -> Ranges:
+    """As ``ranges``, of what was ``read`` of the values; ``write`` gives the edges as texts."""
+    known = sorted(one for one in read if one is not None)
+    if len(set(known)) <= len(RAMP):
         return list(values), ()
-    known = np.array(numbers)[np.isfinite(numbers)]
-    if len(np.unique(known)) <= len(RAMP):
-        return list(values), ()
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, len(RAMP) + 1), method="lower"))
-    names = tuple(f"{low:.15g} to {high:.15g}" for low, high in itertools.pairwise(edges))
-    places = np.searchsorted(edges[1:-1], numbers, side="right").tolist()
-    return [names[place] if math.isfinite(number) else None for place, number in zip(places, numbers, strict=True)], names
+    edges = sorted({known[(len(known) - 1) * place // len(RAMP)] for place in range(len(RAMP) + 1)})
+    names = tuple(f"{low} to {high}" for low, high in itertools.pairwise(write(edges)))
+    return [None if one is None else names[bisect.bisect_right(edges[1:-1], one)] for one in read], names
+
+
+def _numbers(edges: list[float]) -> list[str]:
+    """With as many decimals each: all of them if they are few, else those that tell the edges apart."""
+    exact = [f"{edge:.15g}" for edge in edges]
+    decimals = max(0, *(-int(Decimal(text).as_tuple().exponent) for text in exact))
+    if decimals > FEW:
+        narrowest = min(high - low for low, high in itertools.pairwise(edges))
+        decimals = min(decimals, max(0, 1 - math.floor(math.log10(narrowest))))
+    return exact if decimals > MANY or max(map(abs, edges)) > LARGE else [f"{edge:.{decimals}f}" for edge in edges]
+
+
+def _dates(edges: list[datetime]) -> list[str]:
+    """As days, or more precisely where that does not tell them apart."""
+    written = [edge.isoformat(" ", "microseconds") for edge in edges]
+    texts = ([text[:length] for text in written] for length in (DAY, MINUTE, SECOND))
+    return next((cut for cut in texts if len(set(cut)) == len(cut)), written)

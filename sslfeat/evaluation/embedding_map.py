@@ -35,7 +35,7 @@ class MapGroup:
 @dataclass(frozen=True)
 class Map:
     """``points`` float32 (n, 2) of images ``paths``, each of the group ``members`` (n,) says; ``rows`` (n,) are theirs
-    among ``total``; ``labels`` as they were given.
+    among ``total``; ``labels`` as they were given; ``by``: what they are (label, cluster, a column).
     """
 
     method: str
@@ -46,6 +46,12 @@ class Map:
     members: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     total: int
+    by: str = "label"
+
+    @property
+    def colored(self) -> bool:
+        """Whether any image has a label."""
+        return any(label is not None for label in self.labels)
 
 
 def check_map(images: int, method: str = "pca", limit: int = 10_000) -> None:
@@ -60,22 +66,26 @@ def check_map(images: int, method: str = "pca", limit: int = 10_000) -> None:
 def make_map(
     x: FloatArray, paths: Sequence[str], labels: Sequence[str | None], method: str = "pca", limit: int = 10_000, seed: int = 0,
     step: Step = lambda share, what: None, scale: Sequence[str] = (),
+    by: str = "label",
 ) -> Map:  # fmt: skip
-    """Map up to ``limit`` random rows of features (N, D); ``scale`` are labels that have an order (``color_scale``).
+    """Map up to ``limit`` random rows of features (N, D); ``scale`` are labels that have an order (``color_scale``), ``by`` is
+    what labels are.
 
     Raises as ``project``, and UsageError for a limit below 3.
     """
     check_map(len(x), method, limit)
     rows = sample(len(x), limit, seed)
     shown = [labels[row] for row in rows.tolist()]
-    groups, members = grouped(shown, scale)
+    groups, members = grouped(shown, scale, by)
     points = project(x if len(rows) == len(x) else x[rows], method, seed, step)
-    return Map(method, [paths[row] for row in rows.tolist()], points, shown, groups, members, rows, len(x))
+    return Map(method, [paths[row] for row in rows.tolist()], points, shown, groups, members, rows, len(x), by)
 
 
-def grouped(labels: Sequence[str | None], scale: Sequence[str] = ()) -> tuple[list[MapGroup], npt.NDArray[np.int64]]:
+def grouped(
+    labels: Sequence[str | None], scale: Sequence[str] = (), by: str = "label"
+) -> tuple[list[MapGroup], npt.NDArray[np.int64]]:
     """The groups, largest first or in the order of ``scale``, and each row's; what has no color left is ``others``, no label
-    is ``no label``.
+    is ``no label``, or ``no`` whatever they are colored ``by``.
     """
     counts = Counter(label for label in labels if label is not None)
     names = list(scale) or [name for name, _ in counts.most_common(len(COLORS))]
@@ -86,6 +96,6 @@ def grouped(labels: Sequence[str | None], scale: Sequence[str] = ()) -> tuple[li
     if rest:
         groups.append(MapGroup(f"others ({len(counts) - len(names)})", GRAY, rest))
     if len(labels) > counts.total():
-        groups.append(MapGroup("no label", GRAY, len(labels) - counts.total()))
+        groups.append(MapGroup(f"no {by}", GRAY, len(labels) - counts.total()))
     members = [none if label is None else number.get(label, others) for label in labels]
     return groups, np.array(members, np.int64)

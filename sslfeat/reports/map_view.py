@@ -26,6 +26,7 @@ def map_view(found: Map, side: int = SIDE) -> dict[str, Any]:
         "points": base64.b64encode(places.tobytes()).decode(),
         "members": base64.b64encode(found.members.astype(np.uint8).tobytes()).decode(),
         "quiet": GRAY,
+        "by": found.by if found.colored else "",
         "groups": [asdict(group) for group in found.groups],
         "names": short_names(found.paths),
         "side": side,

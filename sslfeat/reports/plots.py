@@ -93,7 +93,8 @@ def map_png(found: Map) -> bytes:
     for group in found.groups:
         label = _short(group.name).replace("$", r"\$")  # not a formula
         axes.scatter([], [], c=group.color, label=f"{label} ({group.count})")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+    by = found.by.replace("$", r"\$") if found.colored else None
+    axes.legend(title=by, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -118,7 +118,7 @@ def map_(material: Material, found: Clustering | None, method: str, seed: int) -
     if not material.classes and found is not None:
         names = [f"cluster {number}" if number >= 0 else None for number in found.assignments.tolist()]
         by = "cluster"
-    drawn = make_map(material.x, material.paths, names, method, MAPPED, seed)
+    drawn = make_map(material.x, material.paths, names, method, MAPPED, seed, by=by)
     ways = {"pca": "The two main components", "tsne": "t-SNE", "umap": "UMAP"}
     return {"about": f"{ways[method]}, {len(drawn.paths)} images, colored by {by}.", "view": map_view(drawn)}
 

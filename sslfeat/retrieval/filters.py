@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sslfeat.errors import InputError
-from sslfeat.retrieval.dates import Moment
+from sslfeat.system.dates import Moment
 from sslfeat.system.plurals import counted
 
 CONDITION = re.compile(r"\s*([^=~<>!]*[^=~<>!\s])(\s*)(!?[=~]|[<>]=?)(.*)", re.DOTALL)
@@ -53,7 +53,7 @@ class Condition:
         field, spaces, sign, text = parsed.groups()
         text = text.strip() if spaces else text
         if sign in ORDER and _number(text) is None and Moment.parse(text) is None:
-            cure = _with_point(text) or " nor a date such as 2024-01-31"
+            cure = _apart(text) or _with_point(text) or " nor a date such as 2024-01-31"
             raise InputError(f"--where {condition!r}: {text!r} is no number{cure}")
         return cls(field, sign.startswith("!"), sign.endswith("~"), text, sign if sign in ORDER else "")
 
@@ -163,6 +163,8 @@ class ValuesSeen:
             return f"{self.condition}: every image is that"
         if self.condition.order:
             return f"{self.condition}: no {name} is {self.condition.order}{text}"
+        if not text:
+            return f"{self.condition}: no {name} is empty text; images without one are found by {name}!~?*"
         if self.condition.glob:
             whole = "" if re.search(r"[*?[]", text) else f": a glob is of the whole value, so write *{text}*"
             return f"{self.condition}: no {name} matches{whole}"
@@ -236,6 +238,12 @@ def _nearest(name: str, names: Sequence[str]) -> str | None:
     spelt = {one.casefold(): one for one in reversed(names)}
     near = difflib.get_close_matches(name.casefold(), spelt, 1)
     return spelt[near[0]] if near else None
+
+
+def _apart(text: str) -> str:
+    """What to do about two conditions in one; empty where there is one."""
+    two = re.search(r"\band\b|[&<>]", text, re.IGNORECASE)
+    return ": these are two conditions, so give --where twice, one condition each" if two else ""
 
 
 def _with_point(text: str) -> str:

@@ -137,6 +137,8 @@ class Index:
             scores, rows = without(scores, rows, own, top)
         if self.metric == "l2":
             scores = -np.sqrt(np.maximum(-scores, 0))
+        elif self.metric == "cosine":
+            scores = np.clip(scores, -1, 1)  # rounding leaves some beyond
         if min_score is not None:
             rows = np.where(scores >= min_score, rows, -1)
         if rows.size and rows.min() < 0:

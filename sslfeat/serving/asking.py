@@ -6,7 +6,7 @@ import math
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 from starlette.requests import Request
 
 from sslfeat.errors import SslfeatError
@@ -20,6 +20,14 @@ from sslfeat.serving.limits import ServiceLimits
 TOP = 24
 MOST_CONDITIONS = 16
 Condition = Annotated[str, StringConstraints(max_length=500)]
+Conditions = Annotated[
+    list[Condition],
+    Field(max_length=MOST_CONDITIONS),
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, str) else given,
+        Condition | Annotated[list[Condition], Field(max_length=MOST_CONDITIONS)],
+    ),
+]
 
 
 class SearchBody(StrictModel):
@@ -30,7 +38,7 @@ class SearchBody(StrictModel):
     image: Base64 | None = None
     vector: list[float] | None = None
     top: Annotated[int, Field(ge=1)] | None = None
-    where: Annotated[list[Condition], Field(max_length=MOST_CONDITIONS)] | None = None
+    where: Conditions | None = None
     min_score: float | None = None
 
 
@@ -42,7 +50,7 @@ class Wanted:
         self._limits = limits
         known = {"top", "where", "min_score", "revision"}
         if other := set(request.query_params) - known:
-            raise Refusal(422, f"there is no parameter {min(other)[:60]!r}", f"the parameters are {sorted(known)}")
+            raise Refusal(422, f"there is no parameter {min(other)[:60]!r}", f"the parameters are {', '.join(sorted(known))}")
         top, score = request.query_params.get("top", str(TOP)), request.query_params.get("min_score", "")
         self.where = request.query_params.getlist("where")
         if len(self.where) > MOST_CONDITIONS or any(len(text) > 500 for text in self.where):
@@ -71,7 +79,7 @@ class Wanted:
         try:
             Filter(self.where).met(generation.index.columns.slice(0, 0))
         except SslfeatError as error:
-            raise Refusal(422, str(error).removeprefix("--"), "see /docs") from error
+            raise Refusal(422, str(error).replace("--where", "where"), "see /docs") from error
 
     def _checked(self, top: int) -> int:
         if not 1 <= top <= self._limits.max_top:

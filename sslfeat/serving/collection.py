@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from sslfeat.errors import InputError, RetrievalError, SslfeatError
 from sslfeat.inference.model_card import Identity
 from sslfeat.numerics.arrays import FloatArray
@@ -72,6 +74,14 @@ class Generation:
             raise Refusal(404, "there is no image of this path in the index", "paths are those of the answers")
         return row
 
+    def told(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Id, path, label and metadata of each."""
+        metadata = metadata_of(self.index.columns.take(pa.array(rows, pa.int64())))
+        return [
+            {"id": row, "path": self.paths[row], "label": self.labels[row], "metadata": facts}
+            for row, facts in zip(rows, metadata, strict=True)
+        ]
+
     def search(
         self, vector: FloatArray, top: int, where: Sequence[str], min_score: float | None, own: int = -1
     ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -85,16 +95,8 @@ class Generation:
         except InputError as error:
             raise InputError(str(error).removeprefix("--")) from error  # there is no command line here
         pairs = [(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True) if row >= 0]
-        hits = [
-            {
-                "id": row,
-                "path": self.paths[row],
-                "score": score,
-                "label": self.labels[row],
-                "metadata": metadata_of(self.index.columns.slice(row, 1))[0],
-            }
-            for row, score in pairs
-        ]
+        told = self.told([row for row, _ in pairs])
+        hits = [{**facts, "score": score} for facts, (_, score) in zip(told, pairs, strict=True)]
         return hits, [note.removeprefix("--") for note in found.notes]
 
     def map(self) -> bytes:

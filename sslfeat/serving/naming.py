@@ -25,7 +25,7 @@ class NamesBody(StrictModel):
 
 
 NAMES = openapi.route(
-    openapi.of_json(openapi.listed("images")), "400 401 403 404 408 409 413 422 503",
+    openapi.of_json(openapi.listed("images", "revision")), "400 401 403 404 408 409 413 422 503",
     openapi.of_json(NamesBody.model_json_schema()), [openapi.REVISION],
 )  # fmt: skip
 
@@ -35,9 +35,8 @@ def add_naming(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/images", **NAMES)
     async def images(request: Request) -> Response:
-        """Id, path and label of each of many indexed images."""
+        """Id, path, label and metadata of each of many indexed images."""
         generation = service.generation(request)
         body = await read_model(NamesBody, request, service.limits)
         rows = [*map(generation.row, body.ids), *map(generation.row_of, body.paths)]
-        told = [{"id": row, "path": generation.paths[row], "label": generation.labels[row]} for row in rows]
-        return json_answer({"images": told})
+        return json_answer({"images": await service.in_pool(lambda: generation.told(rows)), "revision": generation.revision})

@@ -1,9 +1,9 @@
 // The larger view: a dialog over the page, for the images of whichever figures the page holds when one is opened.
 export class View {
-  // ``more(figure)`` gives elements that stand below the name; ``shown(figure or null)`` is told what is looked at
-  constructor(more = () => [], shown = () => {}) {
-    this.more = more;
-    this.shown = shown;
+  // ``more(figure)`` gives elements that stand below the name; ``shown(figure or null)`` is told what is looked at, and
+  // ``missing()`` that it could not be shown
+  constructor(more = () => [], shown = () => {}, missing = () => {}) {
+    Object.assign(this, { more, shown, missing });
     this.figures = [];
     this.place = 0;
     this.dialog = this.build();
@@ -67,6 +67,12 @@ export class View {
     image.addEventListener("load", () => {
       const most = Math.max(512, 2 * Math.max(image.naturalWidth, image.naturalHeight));
       Object.assign(image.style, { maxWidth: `${most}px`, maxHeight: `${most}px` }); // small ones are not blown up
+    });
+    image.addEventListener("error", () => {
+      const word = make("p", "soft");
+      word.textContent = "cannot be shown";
+      image.replaceWith(word);
+      this.missing();
     });
     this.stage.replaceChildren(image); // a new one: the old would stay until the next has come
     const name = make("p");

@@ -1,6 +1,6 @@
 let revision = "", looked = 0; // of the index that the ids here are of; when it was last asked for
 
-const ofIndex = (place) => (revision ? `${place}${place.includes("?") ? "&" : "?"}revision=${revision}` : place);
+const ofIndex = (place, own = revision) => (own ? `${place}${place.includes("?") ? "&" : "?"}revision=${own}` : place);
 const outOfDate = () => dispatchEvent(new Event("outofdate"));
 
 // What the service is asked. A refusal becomes an Error with its words and its cure.
@@ -45,9 +45,15 @@ export async function lookAgain() {
 export const map = () => ask(ofIndex("/v1/map"));
 export const duplicates = () => ask(ofIndex("/v1/duplicates"));
 export const decide = (decisions) => ask("/v1/duplicates", posted({ decisions }));
-export const imageAt = (id, size) => ofIndex(`/v1/images/${id}?size=${size}`);
+export const imageAt = (id, size, own) => ofIndex(`/v1/images/${id}?size=${size}`, own);
 export const named = async (ids) => (await ask(ofIndex("/v1/images"), posted({ ids }))).images;
-export const called = async (path) => (await ask(ofIndex("/v1/images"), posted({ paths: [path] }))).images[0];
+
+// What is asked without ids is of the index as it is now, though the page be of one before: items say whose their ids are.
+export async function called(path) {
+  const { images: [item], revision: own } = await ask("/v1/images", posted({ paths: [path] }));
+  return { ...item, revision: own };
+}
+export const onMap = (items) => items.filter((item) => item.revision === revision).map((item) => item.id);
 
 export async function predict(blob, signal) {
   const { predictions } = await ask("/v1/predict?top=3", raw(blob, signal));
@@ -56,13 +62,18 @@ export async function predict(blob, signal) {
 
 // ``asked`` is {path} or {blob}; ``wanted`` {label, path, where, min, top}. Gives {hits, notes}.
 export async function search(asked, wanted, signal) {
+  const { hits, notes, revision: own } = await ask(...searching(asked, wanted, signal));
+  return { hits: hits.map((hit) => ({ ...hit, revision: own })), notes };
+}
+
+function searching(asked, wanted, signal) {
   const where = conditions(wanted), score = wanted.min === "" ? {} : { min_score: Number(wanted.min) };
   if (asked.blob) {
     const query = new URLSearchParams({ top: wanted.top, ...score });
     for (const condition of where) query.append("where", condition);
-    return ask(ofIndex(`/v1/search?${query}`), raw(asked.blob, signal));
+    return [`/v1/search?${query}`, raw(asked.blob, signal)];
   }
-  return ask(ofIndex("/v1/search"), posted({ path: asked.path, top: Number(wanted.top), where, ...score }, signal));
+  return ["/v1/search", posted({ path: asked.path, top: Number(wanted.top), where, ...score }, signal)];
 }
 
 // A file name without wildcards is looked for anywhere in the path; conditions on other fields are divided by semicolons.

@@ -3,7 +3,7 @@ import { addressOf, read, write } from "/address.js";
 import * as api from "/api.js";
 import { showCollection } from "/collection.js";
 import { showDuplicates } from "/duplicates.js";
-import { figureOf, make, referenceOf, short } from "/figures.js";
+import { factsOf, figureOf, make, referenceOf, short } from "/figures.js";
 import { takeImages } from "/given.js";
 import { View } from "/view.js";
 
@@ -14,11 +14,17 @@ let about = null, wanted = read(), asked = null, points = null, running = new Ab
 let mark = () => {}, marked = []; // on the map, once it is there
 
 const view = new View(beside, (figure) => {
+  if (!figure) part("notes").append(part("outdated"));
   const image = figure?.dataset.id ? figure.dataset.name : "";
   if (image === wanted.image) return;
   wanted = { ...wanted, image };
   write(wanted, false, history.state?.upload);
-});
+}, () => (part("outdated").hidden ? api.lookAgain() : tellOutdated()));
+
+function tellOutdated() {
+  part("outdated").hidden = false;
+  if (view.dialog.open) view.dialog.prepend(part("outdated")); // which covers the page
+}
 
 // What stands below the larger view
 function beside(figure) {
@@ -31,7 +37,7 @@ function beside(figure) {
     likePath(name);
   });
   link.href = addressOf({ image: name });
-  const facts = Object.entries(JSON.parse(figure.dataset.facts ?? "{}")).map(([name, text]) => `${name}: ${text}`).join(" · ");
+  const { facts } = figure.dataset;
   return [...(facts ? [make("p", "soft facts", facts)] : []), like, link];
 }
 
@@ -95,8 +101,8 @@ async function present(upload) {
   part("title").textContent = short(path);
   preview.hidden = !item;
   if (!item) return; // the search says why
-  const figure = referenceOf(api.imageAt(item.id, 512), path, api.imageAt(item.id, 1024));
-  figure.dataset.id = item.id;
+  const figure = referenceOf(api.imageAt(item.id, 512, item.revision), path, api.imageAt(item.id, 1024, item.revision));
+  Object.assign(figure.dataset, { id: item.id, facts: factsOf(item).join(" · ") });
   preview.replaceChildren(figure);
 }
 
@@ -130,7 +136,7 @@ async function find(signal) {
     say([...none, ...notes].join(" "));
     part("heading").textContent = hits.length ? `${hits.length} nearest` : "None";
     part("hits").replaceChildren(...hits.map((hit) => figureOf(hit, likePath)));
-    mark(marked = hits.map((hit) => hit.id));
+    mark(marked = api.onMap(hits));
     found.removeAttribute("aria-busy");
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -187,7 +193,7 @@ function listen() {
     if (view.dialog.open && !wanted.image) view.dialog.close();
     apply(true);
   });
-  addEventListener("outofdate", () => { part("outdated").hidden = false; });
+  addEventListener("outofdate", tellOutdated);
   part("reload").addEventListener("click", () => location.reload());
   takeImages(take, say);
 }

@@ -1,6 +1,8 @@
 // Images as figures: a press searches with one, a smaller button shows it larger. Names of files are text, never markup.
 import { imageAt, lookAgain } from "/api.js";
 
+const SHOWN = 3; // fields below an image
+
 export function make(tag, name = "", text = "") {
   const element = document.createElement(tag);
   element.className = name;
@@ -16,18 +18,23 @@ function breakable(element, text) {
 
 export const short = (path) => path.split("/").slice(-2).join("/");
 
-// ``item`` is {id, path, label, score, metadata}; ``like(path)`` searches with it
+export const factsOf = ({ metadata }) => Object.entries(metadata ?? {}).map(([field, text]) => `${field}: ${text}`);
+
+// ``item`` is {id, path, label, score, metadata, revision}; ``like(path)`` searches with it
 export function figureOf(item, like) {
   const figure = make("figure"), caption = make("figcaption"), name = make("span", "", short(item.path));
-  Object.assign(figure.dataset, { id: item.id, name: item.path, large: imageAt(item.id, 1024) });
-  figure.dataset.facts = JSON.stringify(item.metadata ?? {});
-  const press = make("button", "image"), image = shown(imageAt(item.id, 256), item.path, press);
+  Object.assign(figure.dataset, { id: item.id, name: item.path, large: imageAt(item.id, 1024, item.revision) });
+  const facts = factsOf(item);
+  figure.dataset.facts = facts.join(" · ");
+  const press = make("button", "image"), image = shown(imageAt(item.id, 256, item.revision), item.path, press);
   Object.assign(press, { type: "button", title: item.path });
   press.setAttribute("aria-label", `images like ${short(item.path)}`);
   press.append(image);
   press.addEventListener("click", () => like(item.path));
   name.title = item.path;
   caption.append(breakable(make("b"), captionOf(item)), name);
+  const more = facts.filter((_, place) => Object.values(item.metadata)[place] !== item.label).slice(0, SHOWN);
+  caption.append(...more.map((fact) => Object.assign(make("span", "fact", fact), { title: facts.join("\n") })));
   figure.append(press, enlarger(item.path), caption);
   return figure;
 }
