@@ -47,8 +47,13 @@ class ProbeSet:
     labels: list[str]
 
 
-def probe_inputs(spec: str) -> list[ImageRecord]:
-    """Up to PROBE_LIMIT images of class folders, evenly over the sorted list. Raises InputError, UsageError without labels."""
+def probe_inputs(spec: str | None) -> list[ImageRecord]:
+    """Up to PROBE_LIMIT images of class folders, evenly over the sorted list; none without ``spec``.
+
+    Raises InputError, and UsageError without labels.
+    """
+    if not spec:
+        return []
     inputs = [item for item in find_inputs([spec], labels="folder") if item.label]
     spread = [inputs[i * len(inputs) // PROBE_LIMIT] for i in range(PROBE_LIMIT)] if len(inputs) > PROBE_LIMIT else inputs
     if len({item.label for item in spread}) < 2:

@@ -84,8 +84,7 @@ def train(
     """
     leader, begin = leads(), Begin(resume, overwrite, trust_code)
     reporter = reporter if reporter and leader else Reporter()
-    inputs = config.inputs(reporter.warn)
-    labeled = probe_inputs(config.probe_data) if config.probe_data else []
+    inputs, labeled = config.inputs(reporter.warn), probe_inputs(config.probe_data)
     config, fitting = with_source(config), find_method(config.method).recipe
     config = configs.with_defaults(config, fitting, len(inputs), typical_size(inputs))
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
