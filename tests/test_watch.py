@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sslfeat.errors import InputError, TrainingError, UsageError
 from sslfeat.models.engine.config import TrainConfig
+from sslfeat.models.engine.health import find_fault
 from sslfeat.models.engine.meter import Complaints, Meter, at_chance
 from sslfeat.models.engine.online_eval import append_row, collapse, probe_inputs, spread_figures
 from sslfeat.models.engine.schedule import WARM_UP, LookSchedule, learning_rate, share_spent
@@ -115,6 +116,17 @@ def test_probe_data_needs_classes_and_is_looked_for_before_images_are_read(
     assert not read
     with pytest.raises(UsageError, match="class folders"):
         probe_inputs(str(image_folder / "circles"))
+
+
+def test_a_drop_that_chance_explains_is_no_fault() -> None:
+    def of(right: float) -> dict[str, float]:
+        return {"linear": right, "effective_rank": 20.0, "spread": 0.5}
+
+    rng = np.random.default_rng(0)
+    alike = rng.binomial(300, 0.36, (1000, 2)) / 300
+    assert 0 < sum(find_fault({}, of(one), of(other), 300) is not None for one, other in alike.tolist()) < 50
+    assert "ended below" in str(find_fault({}, of(0.40), of(0.30), 300))
+    assert find_fault({}, of(0.357), of(0.333), 300) is None
 
 
 def test_a_method_may_draw_what_it_sees(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

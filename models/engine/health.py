@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,16 +30,22 @@ class RunResult:
     fault: str | None = None
 
 
-def find_fault(figures: dict[str, float], first: dict[str, float], last: dict[str, float]) -> str | None:
-    """From the mean figures of the last steps, and the first and the last look at the encoder."""
+def find_fault(figures: dict[str, float], first: dict[str, float], last: dict[str, float], asked: int = 0) -> str | None:
+    """From the mean figures of the last steps, and the first and the last look at the encoder, whose probe ``asked`` so many
+    images: a drop that two draws of as many could differ by is none."""
     faults = [at_chance(figures), collapse(last) if last else None]
-    if PROBE in first and PROBE in last and last[PROBE] < first[PROBE]:
+    if PROBE in first and PROBE in last and first[PROBE] - last[PROBE] > _chance(first[PROBE], last[PROBE], asked):
         faults.append(
             f"the probe ended below where it began: {last[PROBE]:.1%} of the probe images right, "
             f"{first[PROBE]:.1%} by the encoder it began with"
         )
     found = [fault for fault in faults if fault]
     return "; ".join(found) + ": try more steps, a lower --lr, or another method" if found else None
+
+
+def _chance(one: float, other: float, asked: int) -> float:
+    """Twice the standard deviation of the difference of two such shares of ``asked`` images, 0 where that is not known."""
+    return 2 * math.sqrt((one * (1 - one) + other * (1 - other)) / asked) if asked else 0.0
 
 
 def looks(run: Path, kept: int | None = None) -> tuple[dict[str, float], dict[str, float]]:

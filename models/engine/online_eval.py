@@ -35,7 +35,7 @@ from sslfeat.storage import atomic
 WATCH_NAME, PREVIEWS_NAME = "watch.csv", "previews"
 SAMPLE = 512  # images whose features are looked at
 PREVIEWED = 8
-PROBE_LIMIT = 4000  # labeled images
+PROBE_LIMIT, ASKED = 4000, 0.3  # labeled images, and the share of them that the probe is asked
 LEAST_RANK, LEAST_SPREAD = 1.5, 0.02
 
 
@@ -45,6 +45,11 @@ class ProbeSet:
 
     pixels: Pixels
     labels: list[str]
+
+    @property
+    def asked(self) -> int:
+        """About how many of them the probe is asked; the others it is fitted to."""
+        return round(ASKED * len(self.labels))
 
 
 def probe_inputs(spec: str | None) -> list[ImageRecord]:
@@ -88,7 +93,7 @@ def probe_figures(features: npt.NDArray[np.float32], labels: list[str]) -> dict[
     from sslfeat.evaluation.probing.labels import Labeled, split
     from sslfeat.evaluation.probing.probe import probe
 
-    result = probe(*split(Labeled(features, labels), 0.3, 0))
+    result = probe(*split(Labeled(features, labels), ASKED, 0))
     return {"linear": result.linear.top1, "knn": result.knn[min(result.knn)].top1}
 
 

@@ -201,7 +201,7 @@ class _Run:
                 log.close()
         first, last = looks(out, self.best.step) if log else ({}, {})
         counts = (self.step, len(self.images.pixels), len(self.images.failures), seconds)
-        return RunResult(*counts, means, first, last, find_fault(means, first, last))
+        return RunResult(*counts, means, first, last, find_fault(means, first, last, probe_set.asked if probe_set else 0))
 
     def _step(self, generator: torch.Generator) -> tuple[int, Figures]:
         """One optimizer step over one batch, in ``accumulate`` pieces; returns its images and mean figures."""
