@@ -19,6 +19,7 @@ from sslfeat.errors import UsageError
 from sslfeat.system.plurals import counted
 
 if TYPE_CHECKING:
+    from sslfeat.reports.gallery import Shown
     from sslfeat.retrieval.hits import Hit
     from sslfeat.retrieval.query import Searched
 
@@ -121,12 +122,15 @@ def _page(path: Path, about: str, answers: Sequence[Answer]) -> None:
 
     sections = []
     for answer in answers:
-        hits = [Shown(hit.path, _caption(hit)) for hit in answer.hits]
-        sections.append((Path(answer.query).name, [Shown(answer.query, "query", marked=True), *hits]))
+        query = Shown(answer.query, "query", marked=True)
+        sections.append((Path(answer.query).name, [query, *map(_shown, answer.hits)]))
     write_page(path, gallery("Search", about, sections))
 
 
-def _caption(hit: Hit) -> str:
-    """Score, label and what else is known of it."""
-    facts = ", ".join(f"{name}: {shorten(text, LONGEST, placeholder='...')}" for name, text in hit.metadata.items())
-    return " ".join(filter(None, (f"{hit.score:.4f}", hit.label, facts and f"({facts})")))
+def _shown(hit: Hit) -> Shown:
+    """Score and label, and what else is known of it, but for what only says the label again."""
+    from sslfeat.reports.gallery import Shown
+
+    known = {name: text for name, text in hit.metadata.items() if text != hit.label}
+    facts = [f"{name}: {shorten(text, LONGEST, placeholder='...')}" for name, text in known.items()]
+    return Shown(hit.path, " ".join(filter(None, (f"{hit.score:.4f}", hit.label))), facts=facts)

@@ -13,11 +13,15 @@ from sslfeat.reports.thumbnails import side_for, thumbnails
 
 @dataclass(frozen=True)
 class Shown:
-    """An image by its path ``name``, with a ``caption``; ``marked``: the one that those beside it are compared with."""
+    """An image by its path ``name``, with a ``caption`` and, a line each, ``facts``.
+
+    ``marked``: the one that those beside it are compared with.
+    """
 
     name: str
     caption: str
     marked: bool = False
+    facts: Sequence[str] = ()
 
 
 Sections = Sequence[tuple[str, Sequence[Shown]]]
