@@ -102,7 +102,7 @@ def _encoder_file(
     layer: str | None, card: tuple[str | None, str | None, str, str, dict[str, float]], overwrite: bool,
     trust_code: bool, as_json: bool, weights: Path | None,
 ) -> None:  # fmt: skip
-    from sslfeat.export.sources import run_folder
+    from sslfeat.export.sources import check_exporter, run_folder
 
     pretrained = source is not None and source.startswith(PUBLISHED)
     run = None if source is None or pretrained else run_folder(source)
@@ -111,9 +111,8 @@ def _encoder_file(
             f"{source} is no run folder: an encoder file is exported to another --target, as sslfeat export --help lists"
         )
     check_new(overwrite, out)
+    check_exporter()
     with needs("export"):
-        import onnxscript  # noqa: F401 - torch imports it only halfway through an export
-
         from sslfeat.export.from_run import Labels, export_random, export_run
         from sslfeat.export.pretrained import export_pretrained
     with working(f"exporting {source or random_init}, and comparing it with torch"):

@@ -51,7 +51,7 @@ def origin(
 
 def random_origin(backbone: str, image_size: int, seed: int, name: str, images: Sequence[str] = ()) -> Origin:
     """A backbone at random initialization, for images of ``image_size`` px. Raises SslfeatError."""
-    _check_exporter()
+    check_exporter()
     from sslfeat.export.from_run import export_random
     from sslfeat.models.engine.frozen import random_encoder
 
@@ -60,7 +60,7 @@ def random_origin(backbone: str, image_size: int, seed: int, name: str, images: 
     return Origin(file, lambda: random_encoder(backbone, image_size, seed))
 
 
-def _check_exporter() -> None:
+def check_exporter() -> None:
     """Raises MissingExtraError for what torch would miss halfway through an export."""
     with needs("export"):
         import onnxscript  # noqa: F401
@@ -72,7 +72,7 @@ def _check_exporter() -> None:
 def _of_run(
     run: Path, shipped: str | None, name: str, images: Sequence[str], layer: str | None, trust_code: bool, image_size: int | None
 ) -> Origin:
-    _check_exporter()
+    check_exporter()
     from sslfeat.export.from_run import Labels, export_run
     from sslfeat.models.engine.config import CONFIG_NAME, load_config
 
