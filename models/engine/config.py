@@ -176,12 +176,12 @@ def uses_gpu(config: TrainConfig) -> bool:
 def multiplies_bf16(gpu: bool) -> bool:
     """Whether the GPU, or the processor, gains by bfloat16.
 
-    A processor does with matrix tiles (AMX); with AVX-512's bfloat16 alone training was no faster than in float32.
+    A processor does with matrix tiles (AMX) or AVX-512's bfloat16 (benchmarks/precision.py).
     """
     if gpu:
         return bool(torch.cuda.is_bf16_supported())
     able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 cannot tell
-    return bool(able.get("amx_bf16"))
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 def _check_values(config: TrainConfig, count: int) -> None:
