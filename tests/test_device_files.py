@@ -24,7 +24,7 @@ from sslfeat.export.targets.registry import TARGETS
 from sslfeat.export.verify import verify_artifact
 from tests.conftest import sslfeat
 
-ELSEWHERE = ("litert", "web", "openvino-fp16")  # by .ci/litert, in a browser (test_targets), as openvino-int8
+ELSEWHERE = ("litert", "web", "openvino-fp16")  # by .ci/litert, in a browser (test_web_target), as openvino-int8
 FOLDERS = [name for name, target in TARGETS.items() if not target.is_file and name not in ELSEWHERE]
 BY_PYTHON = [name for name in FOLDERS if name not in ("coreml", "tensorrt", "triton")]
 
