@@ -242,3 +242,25 @@ def test_what_others_made_is_left_alone(place: Place) -> None:
         push(drawn(), url)
     with pytest.raises(StoreError, match="absent does not exist"):
         open_store(place("absent"))
+
+
+def test_milvus_is_loaded_again_when_an_index_file_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = pytest.importorskip("pymilvus").MilvusClient
+    pytest.importorskip("milvus_lite")
+    from pymilvus.exceptions import MilvusException
+
+    url, load, failures = f"milvus://{tmp_path}/lite.db/rows", client.load_collection, 2
+
+    def half_written(*given: Any, **named: Any) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise MilvusException(1, "No data left in file")
+        load(*given, **named)
+
+    monkeypatch.setattr(client, "load_collection", half_written)
+    assert push(described(drawn()), url).rows == 300
+    monkeypatch.setattr("sslfeat.stores.milvus.LOAD_AGAIN", ())
+    failures = 1
+    with pytest.raises(StoreError, match="No data left in file"):
+        push(described(drawn()), url)

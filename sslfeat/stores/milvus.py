@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ PORT = 19530
 KEY = "sslfeat"
 SECONDS = 60.0  # that one request may take
 QUERIES = 64  # at once
+LOAD_AGAIN = (0.1, 0.3, 1.0)  # seconds to wait after a load that failed
 STRONG = "Strong"  # what was written is found at once
 
 
@@ -79,6 +82,15 @@ class MilvusCollection:
             wanted = self._client.prepare_index_params()
             wanted.add_index(EMBEDDING, index_type="FLAT", metric_type=METRICS[info.metric])
             self._client.create_index(self._name, wanted)
+        self._load()
+
+    def _load(self) -> None:
+        """Milvus Lite writes an index file in one thread while another may read it: a load that fails for that succeeds later."""
+        for seconds in LOAD_AGAIN:
+            with contextlib.suppress(MilvusException):
+                self._client.load_collection(self._name)
+                return
+            time.sleep(seconds)
         self._client.load_collection(self._name)
 
     def versions(self, ids: Sequence[str]) -> dict[str, str]:
