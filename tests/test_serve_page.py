@@ -280,3 +280,16 @@ def test_metadata_stands_below_images_and_in_the_larger_view(
         page.click(".preview .image")
         assert page.inner_text(".told .facts").endswith(" · tint: red")
         page.close()
+
+
+def test_images_that_fail_soon_after_a_look_are_looked_for_again(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/v1/info") else None)
+    fail = "import('/api.js').then((api) => api.lookAgain())"
+    page.evaluate(fail)
+    page.wait_for_timeout(500)
+    assert len(asked) == 1
+    for _ in range(3):
+        page.evaluate(fail)
+    page.wait_for_timeout(5500)
+    assert len(asked) == 2

@@ -1,4 +1,4 @@
-let revision = "", looked = 0; // of the index that the ids here are of; when it was last asked for
+let revision = "", looked = 0, looking = null; // of the index that the ids here are of; when it was last asked for
 
 const ofIndex = (place, own = revision) => (own ? `${place}${place.includes("?") ? "&" : "?"}revision=${own}` : place);
 const outOfDate = () => dispatchEvent(new Event("outofdate"));
@@ -34,10 +34,15 @@ export async function info() {
   return about;
 }
 
-// An image could not be shown: was the index brought up to date since? An image's own answer cannot be read.
-export async function lookAgain() {
-  if (Date.now() - looked < 5000) return;
+// An image could not be shown: was the index brought up to date since? An image's own answer cannot be read. One look
+// every five seconds at most; what fails in between is covered by the next.
+export function lookAgain() {
+  looking ??= new Promise((over) => setTimeout(over, looked + 5000 - Date.now())).then(look);
+}
+
+async function look() {
   looked = Date.now();
+  looking = null;
   const now = await ask("/v1/info").catch(() => null);
   if (now && (now.index?.revision ?? "") !== revision) outOfDate();
 }
