@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -11,6 +12,17 @@ import pytest
 
 from benchmarks import methods
 from sslfeat.system.cores import THREAD_VARIABLES
+
+SCRIPTS = sorted(Path(methods.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_scripts_read_only_options_that_they_define(script: Path) -> None:
+    nodes = list(ast.walk(ast.parse(script.read_text())))
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "options"}
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument")]
+    defined = {ast.literal_eval(name).lstrip("-").replace("-", "_") for call in calls for name in call.args}
+    assert read <= defined, read - defined
 
 
 class EnoughError(Exception):

@@ -23,7 +23,7 @@ from sslfeat.inference.registry import names, resolve
 MEAN = (0.48, 0.46, 0.41)
 SHAPES = [(90, 60), (60, 90), (61, 61), (7, 33), (333, 500), (1, 1), (40, 41), (480, 31)]
 SHIPPED = {  # before cards had a fill
-    "sslfeat-small": "5653f1787375",
+    "sslfeat-small": "0f60df6c7199",
     "sslfeat-tiny": "7f9da99f2642",
 }
 
