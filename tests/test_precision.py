@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused(images: Path, tmp_path: Path) -> None:
         settled(path, images, "fp8")
     few = tmp_path / "few"
     draw_samples(few, 10)
-    assert "10 readable images are too few to judge by, 63 are needed" in settled(path, few, "auto").precision["why"]
+    assert "only 10 readable images for the comparison, 63 are required" in settled(path, few, "auto").precision["why"]
 
 
 def test_a_resumed_run_keeps_its_precision(images: Path, tmp_path: Path) -> None:
