@@ -358,7 +358,7 @@ def test_an_exchange_that_is_interrupted_is_carried_through_by_the_next_command(
     monkeypatch.undo()
     assert not (out / "__sslfeat__/features.json").exists()
     monkeypatch.setattr(features, "PAUSES", (0.01,))
-    with pytest.raises(FeaturesError, match="being exchanged"):
+    with pytest.raises(FeaturesError, match="being replaced"):
         Features.load(out)
     summary = run(tiny, images, out)
     assert (summary.embedded, summary.resumed) == (39, 39)

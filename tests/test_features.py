@@ -142,7 +142,7 @@ def test_an_exchange_that_never_ends_is_named(world: World, monkeypatch: pytest.
         with pytest.raises(FeaturesError, match=r"being replaced.*run the last command again"):
             read(world.out)
     refused = sslfeat("info", world.out)
-    assert (refused.returncode, "being exchanged" in refused.stderr) == (1, True)
+    assert (refused.returncode, "being replaced" in refused.stderr) == (1, True)
 
 
 def test_an_exchange_that_ends_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

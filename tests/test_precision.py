@@ -98,7 +98,7 @@ def test_int8_is_refused_with_the_figure_where_it_does_not(images: Path, tmp_pat
     encoder = settled(two_convolutions(tmp_path / "two.onnx", outlier=3e3), images, "int8", said)
     assert encoder.precision["ran"] == "fp32"
     assert not any(trial["holds"] for trial in encoder.precision["tried"].values())
-    assert "refused" in said[0]
+    assert "rejected" in said[0]
     assert said[-1] == "precision fp32 in onnxruntime"
     assert encoder.files == {}
 

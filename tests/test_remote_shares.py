@@ -149,7 +149,7 @@ def test_another_run_is_refused_by_name(world: World, memory: Memory, monkeypatc
     world.share("1/2")
     before = memory.contents(URL)
     world.options = Options(batch_size=2, part_size=4, workers=1)
-    with pytest.raises(FeaturesError, match="part_size = 3, now it is 4"):
+    with pytest.raises(FeaturesError, match="part_size = 3, not 4"):
         world.share("2/2", machine="B")
     world.options = Options(batch_size=2, part_size=3, workers=1)
     (world.images / "11.jpg").unlink()

@@ -49,7 +49,7 @@ WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-openvino", "onnxruntime
 
 @dataclass(frozen=True)
 class Check:
-    """``state`` is ``works`` (tried), ``installed`` (not tried), ``missing``, or ``broken``; ``cure``: the command that fixes it."""
+    """``state`` is ``works`` (tried), ``installed`` (not tried), ``missing``, or ``broken``; ``cure`` is a command."""
 
     name: str
     state: str

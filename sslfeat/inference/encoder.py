@@ -150,7 +150,7 @@ class Encoder:
         except EncoderFileError as error:
             raise EncoderFileError(f"the encoder {self.card.name!r}: {error}") from error
         if embeddings.shape != (len(pixels), self.dim):
-            raise EncoderFileError(f"the encoder returned shape {embeddings.shape}, expected {(len(pixels), self.dim)}")
+            raise EncoderFileError(f"the encoder returned {embeddings.shape} for {len(pixels)} images of dim {self.dim}")
         return embeddings
 
 

@@ -145,4 +145,4 @@ def _check_preprocess(preprocess: Preprocess) -> None:
     if not 1 <= preprocess.size <= preprocess.resize <= 8192:
         raise EncoderFileError(f"card: preprocess has size {preprocess.size} and resize {preprocess.resize} px")
     if not (COLOR.fullmatch(preprocess.fill) if preprocess.crop == BORDER else preprocess.fill == ""):
-        raise EncoderFileError(f"card: preprocess: fill is {preprocess.fill!r}: it must be #rrggbb with crop {BORDER!r}, otherwise empty")
+        raise EncoderFileError(f"card: preprocess: fill is {preprocess.fill!r}: #rrggbb with crop {BORDER!r}, else empty")

@@ -138,8 +138,8 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes, Stamp]:
     try:
         if path.is_dir():
             raise EncoderFileError(
-                "a folder, not an encoder file (pass exports with --target to 'compare' and 'bench'; for features, use the original "
-                "encoder file)"
+                "a folder, not an encoder file (pass exports with --target to 'compare' and 'bench'; for features, use the "
+                "original encoder file)"
             )
         if not path.is_file():
             raise EncoderFileError("no such file")

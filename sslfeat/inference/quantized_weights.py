@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-SPARED = 0.06  # fraction of weights kept in float32: the smallest matrices, mostly the first, which need little space but matter most
+SPARED = 0.06  # fraction of weights kept in float32: the smallest matrices, mostly the first, which matter most
 CHANNELS = {"Conv": 0, "MatMul": 1}  # axis of the weights with separate scales
 
 

@@ -64,5 +64,5 @@ def find_encoder(name: str, fingerprint: str, hints: Sequence[str], only_hints: 
             file = read_encoder_file(resolve(place))
             if file.fingerprint == fingerprint:
                 return file
-    cure = f"{hints[0]} is a different encoder ({file.fingerprint[:12]})" if only_hints else "it is neither shipped nor in the cache"
+    cure = f"{hints[0]} is a different encoder ({file.fingerprint[:12]})" if only_hints else "neither shipped nor in the cache"
     raise error(f"encoder {name!r} ({fingerprint[:12]}) is required: {cure}; pass its file with --encoder")
