@@ -1,4 +1,4 @@
-"""sslfeat: image encoders learned without labels, served without torch.
+"""sslfeat: image features, search and duplicate detection, and self-supervised training of image encoders.
 
 >>> import sslfeat
 >>> features = sslfeat.embed("images", out="features")        # doctest: +SKIP
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sslfeat.inference.model_card import Card as Card
     from sslfeat.retrieval.index import Index as Index
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded: nothing phones home
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is imported
 
 __version__ = "0.1.0"
 
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for, when it is asked for: ``sslfeat --help`` needs none of it."""
+    """Import names lazily, so that ``sslfeat --help`` starts quickly."""
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'sslfeat' has no attribute {name!r}")

@@ -1,8 +1,8 @@
-"""``python -m sslfeat`` is the command line."""
+"""Entry point of ``python -m sslfeat``."""
 
 import sys
 
-if not sys.flags.safe_path:  # -m puts the working folder first, whose files may be a stranger's
+if not sys.flags.safe_path:  # -m puts the working folder first, which may contain untrusted modules
     del sys.path[0]
 
 from sslfeat.cli.app import main

@@ -1,4 +1,4 @@
-"""What ``import sslfeat`` offers beside its classes: the commands of the command line as functions."""
+"""Python functions that correspond to the commands of the command line."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 Folder = str | os.PathLike[str]
 SPELLED_ELSEWHERE = {
-    "set": "options of the method are given as options={'gray': 0.5}",
-    "provider": "the processor is chosen by accelerator='cpu' or 'cuda'",
-    "config": "TrainConfig and sslfeat.models.engine.config.load_config read a config.yaml",
+    "set": "pass options of the method as options={'gray': 0.5}",
+    "provider": "select the processor with accelerator='cpu' or 'cuda'",
+    "config": "read a config.yaml with sslfeat.models.engine.config.load_config",
 }
 Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -42,11 +42,11 @@ def embed(
     overwrite: bool = False,
     **options: Any,
 ) -> Features:
-    """Embed folders, files, globs or lists of images into the features folder ``out``, and read it.
+    """Embed folders, files, globs or lists of images into the features folder ``out``, and load it.
 
-    ``encoder`` is loaded, a file, or a name from ``sslfeat models`` (default: ``sslfeat-small``). ``options`` are those of
+    ``encoder`` is an Encoder, a file, or a name from ``sslfeat models`` (default: ``sslfeat-small``). ``options`` are fields of
     ``sslfeat.features.writer.Options``, such as ``batch_size``. Images that cannot be read are listed in
-    ``out/__sslfeat__/failures.csv``. Interrupted, the same call goes on. Raises InputError, FeaturesError, EncoderFileError,
+    ``out/__sslfeat__/failures.csv``. Repeat an interrupted call to continue. Raises InputError, FeaturesError, EncoderFileError,
     InterruptedRun.
     """
     from sslfeat.features.reader import Features
@@ -56,7 +56,7 @@ def embed(
     from sslfeat.inference.registry import DEFAULT
 
     if update and overwrite:
-        raise UsageError("update keeps what overwrite discards: give one of them")
+        raise UsageError("update and overwrite are mutually exclusive: set only one of them")
     _check(options, Options, embed)
     loaded = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder or DEFAULT)
     inputs, chosen, folder = _records(images, labels, exclude), Options(**options), Path(out)
@@ -82,13 +82,13 @@ def train(
     trust_code: bool = False,
     **settings: Any,
 ) -> Result:
-    """Train an encoder without labels into the run folder ``out`` (default: ``run``); needs the packages of ``train``.
+    """Train an encoder on unlabeled images into the run folder ``out`` (default: ``run``). Requires the extra ``train``.
 
-    ``extend`` is a finished run that is gone on with (into ``RUN-extended``), by its method and on its images unless others are
-    named; with ``resume`` and neither method nor images, the run in ``out`` goes on. ``options`` are those of the method,
-    ``teacher`` is the encoder that ``distill`` learns from. ``trust_code``: run the Python file that a run folder names.
-    ``settings`` are those of ``sslfeat.models.engine.config.TrainConfig``: ``backbone``, ``minutes``, ``epochs``, ``lr``,
-    ... ``cache_size``: bytes of decoded images that are kept, by default ``SSLFEAT_CACHE_GIB``.
+    ``extend`` is a finished run whose training is continued in ``RUN-extended``, with its method and images unless others are
+    given. With ``resume`` and neither method nor images, the settings of the run in ``out`` are used. ``options`` are those of
+    the method, ``teacher`` is the teacher encoder of ``distill``. ``trust_code`` allows the execution of the Python file that a
+    run folder refers to. ``settings`` are fields of ``sslfeat.models.engine.config.TrainConfig``: ``backbone``, ``minutes``,
+    ``epochs``, ``lr``, ... ``cache_size``: maximum size of the cache of decoded images in bytes (default: ``SSLFEAT_CACHE_GIB``).
     Raises UsageError, InputError, TrainingError, InterruptedRun.
     """
     from sslfeat.data.read import absolute
@@ -107,7 +107,7 @@ def train(
     if resume and not (method or specs or extend or settings or chosen):
         config = settings_of(folder, trust_code)
     elif extend is None and not (method and specs):
-        raise UsageError("train needs a method and images, extend=RUN, or resume=True alone", "train('simclr', 'images/')")
+        raise UsageError("train requires a method and images, extend=RUN, or resume=True alone", "train('simclr', 'images/')")
     else:
         config = TrainConfig(os.path.abspath(method) if method and file else method or "", specs, options=chosen, **settings)
     if extend is not None:
@@ -130,12 +130,12 @@ def export_encoder(
     overwrite: bool = False,
     trust_code: bool = False,
 ) -> EncoderFile:
-    """A run folder, ``torchvision/NAME`` or ``timm/NAME`` as a verified encoder file ``out``; needs the packages of ``export``.
+    """Export a run folder, ``torchvision/NAME`` or ``timm/NAME`` to a verified encoder file. Requires the extra ``export``.
 
-    Any other ``target`` of ``sslfeat export`` is made of a run folder or an encoder file; what is returned then is the encoder
-    that it was made of. ``layer`` and ``image_size`` (px) are those of ``--layer`` and ``--image-size``; ``trust_code`` allows
-    a run of a method from a Python file. ``random_init``: ``source`` names a backbone, which is exported untrained, by
-    ``seed``. ``weights`` is a file of the weights of ``timm/NAME`` or ``torchvision/NAME``, which are downloaded otherwise.
+    For the other values of ``target`` (see ``sslfeat export``), ``source`` is a run folder or an encoder file, and the source
+    encoder is returned. ``layer`` and ``image_size`` (px) correspond to ``--layer`` and ``--image-size``; ``trust_code`` allows
+    runs whose method is a Python file. With ``random_init``, ``source`` is a backbone, exported with random weights from
+    ``seed``. ``weights`` is a file with the weights of ``timm/NAME`` or ``torchvision/NAME`` (default: download them).
     Raises UsageError, InputError, ExportError, ParityError (then nothing is written).
     """
     from sslfeat.export.convert import ExportRequest, convert
@@ -146,20 +146,20 @@ def export_encoder(
     given, specs = os.fspath(source), [os.fspath(spec) for spec in _specs(images)]
     published = given.startswith(("torchvision/", "timm/")) and target == "onnx" and not random_init
     if weights is not None and not published:
-        raise UsageError("weights are those of timm/NAME or torchvision/NAME, as an encoder file")
+        raise UsageError("weights is valid only for timm/NAME or torchvision/NAME with target='onnx'")
     if random_init and (target != "onnx" or image_size is None or layer):
-        raise UsageError("random_init makes encoder files, at an image_size that is given, of the last layer")
+        raise UsageError("random_init requires target='onnx' and image_size, and does not support layer")
     if random_init and image_size is not None:
         return export_random(given, image_size, seed, Path(out), specs, overwrite)
     if seed:
-        raise UsageError("seed is that of random_init=True: a run has its own")
+        raise UsageError("seed is valid only with random_init=True")
     if target != "onnx":
         made = origin(given, None, specs, layer, trust_code, image_size)
         convert(made, ExportRequest(target, Path(out), specs, overwrite=overwrite))
         return made.file
     if published:
         if layer:
-            raise UsageError(f"layer={layer!r}: {given} is exported with its last layer; train a run from it with init first")
+            raise UsageError(f"layer={layer!r}: {given} is exported with its last layer; for others, train a run with init")
         file = True if weights is None else Path(weights)
         return export_pretrained(given, Path(out), specs, overwrite=overwrite, weights=file, image_size=image_size)
     run = run_folder(given)
@@ -168,9 +168,9 @@ def export_encoder(
 
 
 def probe(train: Features | Folder, test: Features | Folder | None = None, **options: Any) -> Probed | SeveralProbed:
-    """Linear probe, nearest neighbors, class means and few shots on features with labels; without ``test`` on a fifth of them.
+    """Evaluate labeled features by linear probe, kNN, class means and few-shot; without ``test``, a fifth is held out.
 
-    ``options`` are those of ``sslfeat.evaluation.probing.probe.ProbeOptions``. Raises InputError, FeaturesError.
+    ``options`` are fields of ``sslfeat.evaluation.probing.probe.ProbeOptions``. Raises InputError, FeaturesError.
     """
     from sslfeat.evaluation.probing.probe import ProbeOptions
     from sslfeat.evaluation.probing.run import run_folders
@@ -180,9 +180,9 @@ def probe(train: Features | Folder, test: Features | Folder | None = None, **opt
 
 
 def cluster(features: Features | Folder | FloatArray, k: int | None = None, **options: Any) -> Clustering:
-    """``k`` clusters of a features folder or of embeddings (N, D); without ``k`` the number is chosen by the silhouette.
+    """Cluster a features folder or embeddings (N, D) into ``k`` clusters; by default, ``k`` is chosen by the silhouette.
 
-    ``options`` are those of ``sslfeat.evaluation.clustering.clustering.ClusterOptions``. Raises FeaturesError, UsageError.
+    ``options`` are fields of ``sslfeat.evaluation.clustering.clustering.ClusterOptions``. Raises FeaturesError, UsageError.
     """
     import numpy as np
 
@@ -195,7 +195,7 @@ def cluster(features: Features | Folder | FloatArray, k: int | None = None, **op
 
 
 def _check(given: Iterable[str], kind: type, function: Callable[..., Any], cures: Mapping[str, str] | None = None) -> None:
-    """Raise UsageError for a keyword that neither ``function`` itself takes nor is a field of the dataclass ``kind``."""
+    """Raise UsageError for a keyword that is neither a parameter of ``function`` nor a field of the dataclass ``kind``."""
     own = [name for name, parameter in signature(function).parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
     known = dict.fromkeys([*own, *(field.name for field in dataclasses.fields(kind))])
     known_names(given, known, function.__name__, cures)

@@ -1,21 +1,21 @@
-"""Every error that sslfeat raises on purpose. Each says what, which path or value, and what to do.
+"""All exceptions raised by sslfeat. Each message names the problem, the path or value, and the cure.
 
 SslfeatError
-├── InputError        what was asked for is not there or makes no sense
-│   └── UsageError    the command or call itself is wrong: an option's value, two options that exclude each other
-├── ImageError        one image cannot be used (the run goes on without it)
-├── EncoderFileError  an encoder file is refused
-├── ProviderError     the execution provider asked for cannot run here
-├── FeaturesError     a features folder is busy, damaged, or made by another run
-├── RetrievalError    an index folder is busy, damaged, or does not fit what was asked of it
-├── StoreError        a vector store cannot be reached, or does not fit what was asked of it
-├── RemoteError       a place on an object store or a server cannot be used, or another writer holds it
-├── TrainingError     a training run cannot start, resume, or go on
-├── ExportError       an encoder could not be exported
-│   └── ParityError   the exported file does not give the torch encoder's features
+├── InputError        an input does not exist or is invalid
+│   └── UsageError    invalid command or call: an option's value, two mutually exclusive options
+├── ImageError        one image cannot be read (the run continues without it)
+├── EncoderFileError  an encoder file is invalid
+├── ProviderError     the requested execution provider is not available
+├── FeaturesError     a features folder is locked, damaged, or belongs to another run
+├── RetrievalError    an index folder is locked, damaged, or incompatible with the request
+├── StoreError        a vector store cannot be reached, or is incompatible with the request
+├── RemoteError       a location on an object store or a server cannot be used, or is locked by another writer
+├── TrainingError     a training run cannot start, resume, or continue
+├── ExportError       an encoder cannot be exported
+│   └── ParityError   the features of the exported file differ from the torch encoder's
 ├── ServeError        a service cannot start, or cannot answer a request
-├── MissingExtraError a part of sslfeat needs packages that are not installed
-└── InterruptedRun    a signal stopped the work; what was committed stays
+├── MissingExtraError required optional packages are not installed
+└── InterruptedRun    stopped by a signal; committed work is kept
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires
 
-# options that cures speak of, as the command line and as Python spells them
+# options named in cures, with their command-line and Python spelling
 OVERWRITE, RESUME, UPDATE, TRUST_CODE = (
     f"--{name.replace('_', '-')} ({name}=True in Python)" for name in ("overwrite", "resume", "update", "trust_code")
 )
 
 
 def install_line(extra: str) -> str:
-    """A pip command that installs the packages of ``extra``: they are named one by one, so no index need have sslfeat."""
+    """Return a pip command that installs the packages of ``extra`` one by one, since sslfeat may not be on any package index."""
     try:
         found = requires("sslfeat") or []
     except PackageNotFoundError:  # a checkout that was never installed
@@ -42,7 +42,7 @@ def install_line(extra: str) -> str:
     packages = []
     for name, _, marker in (line.partition(";") for line in found):
         conditions = [condition.strip(" ()") for condition in marker.split(" and ")]
-        if not markers.isdisjoint(conditions):  # pip heeds the others, such as the platform
+        if not markers.isdisjoint(conditions):  # pip evaluates the others, such as the platform
             packages.append("; ".join(filter(None, (name.strip(), " and ".join(c for c in conditions if c not in markers)))))
     if not packages:
         return f"pip install -e '.[{extra}]' in a checkout of sslfeat"
@@ -50,27 +50,27 @@ def install_line(extra: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """The question that names the nearest of ``known``; empty if none has that likeness (``difflib``, 0 to 1) with ``word``."""
+    """Suggest the entry of ``known`` closest to ``word``; empty if no similarity (``difflib``, 0 to 1) reaches ``likeness``."""
     near = difflib.get_close_matches(word, list(known), 1, likeness)
     return f"did you mean {near[0]!r}?" if near else ""
 
 
 def known_names(given: Iterable[str], known: Iterable[str], call: str, cures: Mapping[str, str] | None = None) -> None:
-    """Raise UsageError for the first of the keyword names that ``call`` was ``given`` and that is none of ``known``.
+    """Raise UsageError for the first keyword argument in ``given`` that ``call`` does not accept (``known``).
 
-    ``cures`` says what to write for names that people try.
+    ``cures`` maps commonly tried names to the correct spelling.
     """
     names = list(known)
     for name in given:
         if name not in names:
             cure = (cures or {}).get(name) or did_you_mean(name, names)
-            raise UsageError(f"{call} takes no {name!r}: it takes {', '.join(names)}", cure)
+            raise UsageError(f"{call} has no parameter {name!r}, only {', '.join(names)}", cure)
 
 
 class SslfeatError(Exception):
-    """Root of the tree: ``except SslfeatError`` catches all that sslfeat raises on purpose.
+    """Base class of all exceptions raised by sslfeat.
 
-    ``cure`` is the command or change that mends it where it is known; then ``str(error)`` ends with it.
+    ``cure`` is the command or change that fixes the problem, if known; it is appended to ``str(error)``.
     """
 
     def __init__(self, message: str = "", cure: str = "") -> None:
@@ -79,23 +79,23 @@ class SslfeatError(Exception):
 
 
 class InputError(SslfeatError):
-    """Images, options or names that were asked for do not exist or contradict each other."""
+    """Images, options or names do not exist or contradict each other."""
 
 
 class UsageError(InputError):
-    """An option has a value that it cannot have, or options exclude each other: exit code 2."""
+    """Invalid value of an option, or mutually exclusive options. Exit code 2."""
 
 
 class ImageError(SslfeatError):
-    """One image cannot be read. ``str(error)`` is the reason, without the path, the same on every run."""
+    """One image cannot be read. ``str(error)`` is the reason without the path, identical in every run."""
 
 
 class EncoderFileError(SslfeatError):
-    """An encoder file is damaged, hostile, or breaks the encoder contract."""
+    """An encoder file is damaged, unsafe, or violates the encoder contract."""
 
 
 class ProviderError(SslfeatError):
-    """The execution provider that was asked for does not work on this machine."""
+    """The requested execution provider does not work on this machine."""
 
 
 class FeaturesError(SslfeatError):
@@ -103,23 +103,23 @@ class FeaturesError(SslfeatError):
 
 
 class RetrievalError(SslfeatError):
-    """An index folder is locked by another writer, damaged, or made of another encoder's features."""
+    """An index folder is locked by another writer, damaged, or built from another encoder's features."""
 
 
 class StoreError(SslfeatError):
-    """A vector store cannot be reached, refuses, or holds what another encoder or program put there."""
+    """A vector store cannot be reached, rejects a request, or contains data of another encoder or program."""
 
 
 class RemoteError(SslfeatError):
-    """A place on an object store or a server cannot be reached, gave other bytes, or is held by another writer."""
+    """A location on an object store or server is unreachable, returned unexpected bytes, or is locked by another writer."""
 
 
 class TrainingError(SslfeatError):
-    """A training run cannot start, resume, or go on."""
+    """A training run cannot start, resume, or continue."""
 
 
 class ExportError(SslfeatError):
-    """An encoder could not be exported."""
+    """An encoder cannot be exported."""
 
 
 class ParityError(ExportError):
@@ -127,7 +127,7 @@ class ParityError(ExportError):
 
 
 class ServeError(SslfeatError):
-    """A service cannot start with what it was given, or cannot answer a request."""
+    """A service cannot start with the given arguments, or cannot answer a request."""
 
 
 class MissingExtraError(SslfeatError):
@@ -139,7 +139,7 @@ class MissingExtraError(SslfeatError):
 
 @contextlib.contextmanager
 def needs(extra: str, package: str | None = None) -> Iterator[None]:
-    """Around imports of ``package``, or of all that ``extra`` brings: one that is missing is an error that names the cure."""
+    """Context for imports of ``package``, or of any package of ``extra``: raise MissingExtraError if one is missing."""
     try:
         yield
     except ImportError as error:
@@ -149,7 +149,7 @@ def needs(extra: str, package: str | None = None) -> Iterator[None]:
 
 
 class InterruptedRun(SslfeatError):
-    """Work was stopped by a signal; run the same command again to go on."""
+    """Work was stopped by a signal; run the same command again to continue."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)

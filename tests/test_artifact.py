@@ -122,7 +122,9 @@ def test_an_altered_file_is_named(name: str, copied: Path) -> None:
 
 def test_a_file_of_a_folder_points_to_the_folder(copied: Path) -> None:
     for name in ("ort/encoder.ort", "triton/encoder/config.pbtxt"):
-        with pytest.raises(EncoderFileError, match=rf"not an ONNX.* take the folder, {copied / name.split('/')[0]}; features"):
+        with pytest.raises(
+            EncoderFileError, match=rf"not an ONNX.* pass the folder {copied / name.split('/')[0]} to .*; for features"
+        ):
             open_artifact(copied / name)
     shutil.copy(copied / "ort" / "encoder.ort", copied / "alone.ort")
     with pytest.raises(EncoderFileError, match=r"alone\.ort: not an ONNX file, or a truncated or damaged one$"):

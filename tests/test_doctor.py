@@ -109,9 +109,9 @@ def test_a_gpu_whose_libraries_are_missing_is_broken(monkeypatch: pytest.MonkeyP
         ("resnet50", "'sslfeat export timm/NAME"),
         (DEFAULT[:-1], f"did you mean '{DEFAULT}'"),
         (DEFAULT.upper(), "export timm"),
-        ("no/such.onnx", "is the path right"),
-        ("such.onnx", "is the path right"),
-        ("folder/encoder", "is the path right"),
+        ("no/such.onnx", "check the path"),
+        ("such.onnx", "check the path"),
+        ("folder/encoder", "check the path"),
     ],
 )
 def test_an_unknown_encoder_is_answered_with_what_is_near(name: str, said: str) -> None:

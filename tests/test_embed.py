@@ -278,7 +278,7 @@ def test_what_is_no_features_folder_is_left_as_it_is(name: str, tiny: Path, imag
         "repair": lambda: repair_folder(encoder, out),
     }
     for attempt in attempts.values():
-        with pytest.raises(FeaturesError, match=r"holds other files|not a features folder|features\.json"):
+        with pytest.raises(FeaturesError, match=r"contains other files|not a features folder|features\.json"):
             attempt()
         left = {path: data for path, data in contents(out).items() if path != atomic.LOCK_NAME}
         assert left == STRANGERS[name]
@@ -333,7 +333,7 @@ def test_the_features_may_be_inside_the_folder_of_the_images(tiny: Path, image_f
     for _ in range(2):
         assert run(tiny, images, images / "features").embedded == 40
     assert update_folder(Encoder.load(tiny, "cpu"), find_inputs([images]), images / "features", Options(3, 7))[0].resumed == 40
-    with pytest.raises(FeaturesError, match="holds other files"):
+    with pytest.raises(FeaturesError, match="contains other files"):
         run(tiny, images, images / "circles")
 
 
@@ -358,7 +358,7 @@ def test_an_exchange_that_is_interrupted_is_carried_through_by_the_next_command(
     monkeypatch.undo()
     assert not (out / "__sslfeat__/features.json").exists()
     monkeypatch.setattr(features, "PAUSES", (0.01,))
-    with pytest.raises(FeaturesError, match="being exchanged"):
+    with pytest.raises(FeaturesError, match="being replaced"):
         Features.load(out)
     summary = run(tiny, images, out)
     assert (summary.embedded, summary.resumed) == (39, 39)

@@ -60,7 +60,7 @@ def test_a_pickle_whose_file_became_another_is_refused(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "one.onnx")
     data = pickle.dumps(Encoder.load(path, "cpu"))
     write_tiny(path, seed=1)
-    with pytest.raises(EncoderFileError, match=r"encoder 'one' .* is needed: .*one\.onnx is another one"):
+    with pytest.raises(EncoderFileError, match=r"encoder 'one' .* is required: .*one\.onnx is a different encoder"):
         loads(data)
     path.unlink()
     with pytest.raises(EncoderFileError, match="encoder 'one'"):
@@ -133,7 +133,7 @@ def test_after_a_fork_a_file_that_changed_is_not_loaded_again(tmp_path: Path, im
     wanted = rows(loaded, image_folder)
     write_tiny(path, seed=1)
     np.testing.assert_array_equal(rows(loaded, image_folder), wanted)
-    with pytest.raises(EncoderFileError, match="was changed since it was loaded"):
+    with pytest.raises(EncoderFileError, match="has changed since it was loaded"):
         in_child("fork", rows, loaded, image_folder)
 
 
@@ -209,13 +209,13 @@ class Tensor:
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (None, "a NoneType was given: images are paths"),
+        (None, "a NoneType was passed: images are paths"),
         (5, "a int was given"),
         ([None], "a NoneType was given"),
         ([3.5], "a float was given"),
         ([("a.jpg", 1)], "a tuple was given"),
         ([Tensor()], "a torch.Tensor was given: .* uint8 arrays"),
-        (io.StringIO("x"), "opened as text was given: .* 'rb'"),
+        (io.StringIO("x"), "opened in text mode was passed: .* 'rb'"),
     ],
 )
 def test_what_is_no_image_is_refused(images: Any, said: str, tiny: Path) -> None:
@@ -243,7 +243,7 @@ def test_arrays_that_are_no_images(array: Any, said: str, tiny: Path) -> None:
     [
         ({"threads": 0}, {}, "threads is 0"),
         ({"threads": 10**6}, {}, "threads is 1000000"),
-        ({"provider": "tpu"}, {}, "provider 'tpu' is unknown: auto, cpu, cuda"),
+        ({"provider": "tpu"}, {}, "unknown provider 'tpu': use auto, cpu, cuda"),
         ({}, {"batch_size": 0}, "batch_size is 0"),
         ({}, {"workers": 0}, "workers is 0"),
         ({}, {"workers": -1}, "workers is -1"),
@@ -300,7 +300,7 @@ class FakeCuda:
 @pytest.mark.parametrize(
     ("available", "reached", "said"),
     [
-        (False, "", "this onnxruntime has none"),
+        (False, "", "not included in the installed onnxruntime"),
         (True, "fell back", "provider cuda cannot run here"),
         (True, "raised", "CUDA failure 35: driver version is insufficient"),
         (True, "fails to run", "no kernel image is available"),
@@ -317,7 +317,7 @@ def test_auto_falls_back_to_the_cpu_and_says_so(
     assert loaded.provider == "cpu"
     np.testing.assert_array_equal(rows(loaded, image_folder), wanted)
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("provider auto: the GPU is left idle, the CPU works: ")
+    assert caplog.messages[0].startswith("provider auto: using the CPU, because the GPU cannot be used: ")
     assert said in caplog.messages[0]
     with pytest.raises((ProviderError, EncoderFileError), match=said):
         rows(Encoder.load(tiny, "cuda"), image_folder)

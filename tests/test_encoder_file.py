@@ -150,7 +150,7 @@ def no_nodes(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (external_weights, "external_data=False, or make one encoder file of it and its weights by 'sslfeat adopt'"),
+        (external_weights, "external_data=False, or combine it with its weights by 'sslfeat adopt'"),
         (external_in_attribute, "external data: the tensor 'hidden'"),
         (external_in_branch, "external data: the tensor 'hidden'"),
         (external_sparse, "external data: the tensor 'sparse'"),
@@ -158,13 +158,13 @@ def no_nodes(model: onnx.ModelProto) -> None:
         (foreign_import, "foreign operator domain my.ops"),
         (functions, "functions or training graphs"),
         (training, "functions or training graphs"),
-        (endless_loop, "operator Loop: only plain"),
-        (branch, "operator If: only plain"),
+        (endless_loop, "operator Loop is not supported"),
+        (branch, "operator If is not supported"),
         (graph_in_a_plain_node, "its attribute 'body' is neither numbers"),
         (operator("RandomNormalLike", "active"), "operator RandomNormalLike"),
         (operator("SequenceConstruct", "active"), "operator SequenceConstruct"),
         (operator("NoSuchThing", "active"), "operator NoSuchThing"),
-        (operator("Dropout", "active", "", "yes"), "operator Dropout with a switch for training"),
+        (operator("Dropout", "active", "", "yes"), "operator Dropout with a training_mode input"),
         (sparse_weights, "sparse weights"),
         (too_many_nodes, "it has 100006 nodes: the limit is 100000"),
         (set_input(name="pixel_values"), "wrong inputs: pixel_values UINT8"),
@@ -226,9 +226,9 @@ def within(part: str, **fields: Any) -> str:
         (altered(dim=8.0), "card: dim is 8.0"),
         (altered(name=None), "card: name is None"),
         (altered(name=["a"] * 10**5), "card: name is a list of 100000, not str"),
-        (altered(name="a\nb"), "card: name is 'a\\nb': a text is one line"),
-        (altered(name="\x1b[2J"), "a text is one line"),
-        (altered(name="x" * 1001), "a text is one line of 1000 characters"),
+        (altered(name="a\nb"), "card: name is 'a\\nb': it must be one line"),
+        (altered(name="\x1b[2J"), "it must be one line"),
+        (altered(name="x" * 1001), "it must be one line of at most 1000 characters"),
         (altered(name="\ud800"), "card: name is"),
         (altered(versions={"torch": 2}), "card: versions.torch is 2, not str"),
         (altered(versions={"torch": "2\n"}), "card: versions.torch is"),
@@ -268,7 +268,7 @@ def test_cards_that_do_not_hold(card: str, fault: str) -> None:
 
 
 def test_no_card_and_two_cards() -> None:
-    with pytest.raises(EncoderFileError, match=r"no sslfeat card: .*'sslfeat adopt' of any other ONNX encoder"):
+    with pytest.raises(EncoderFileError, match=r"no sslfeat card: .*'sslfeat adopt' from other ONNX encoders"):
         check_encoder(tiny_model().SerializeToString())
     model = tiny_model()
     signed(model)

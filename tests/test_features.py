@@ -114,7 +114,7 @@ def test_a_reader_part_by_part_is_told(action: str, world: World) -> None:
     before = next(parts).columns["path"].to_pylist()
     assert len(before) == 7
     getattr(world, action)()
-    with pytest.raises(FeaturesError, match=r"updated or made anew while it was read: read it again"):
+    with pytest.raises(FeaturesError, match=r"updated or replaced while it was read: read it again"):
         next(parts)
     with pytest.raises(FeaturesError, match="read it again"):
         opened.rows()
@@ -139,10 +139,10 @@ def test_an_exchange_that_never_ends_is_named(world: World, monkeypatch: pytest.
     (world.out / ".update" / "complete").touch()
     (world.out / "__sslfeat__/features.json").rename(world.out / ".update" / "__sslfeat__/features.json")
     for read in (Features.load, FeaturesFolder, lambda folder: list(verify(folder))):
-        with pytest.raises(FeaturesError, match=r"being exchanged.*give the last command again"):
+        with pytest.raises(FeaturesError, match=r"being replaced.*run the last command again"):
             read(world.out)
     refused = sslfeat("info", world.out)
-    assert (refused.returncode, "being exchanged" in refused.stderr) == (1, True)
+    assert (refused.returncode, "being replaced" in refused.stderr) == (1, True)
 
 
 def test_an_exchange_that_ends_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_a_signed_lie_in_run_json_is_an_error_with_the_fields_name(
                 attempt()
             except FeaturesError as error:
                 expected = {"format": "format", "surplus": "surplus"}.get(field, field.split(".")[-1])
-                told = (expected, "count", "listed", "damaged", "committed", "inputs", "begun with", "images are not")
+                told = (expected, "count", "listed", "damaged", "committed", "inputs", "created with", "images differ")
                 assert any(name in str(error) for name in told), f"{field} = {value!r}: {error}"
             else:
                 assert value == 0 and field == "inputs.count", f"{field} = {value!r} went through"

@@ -220,10 +220,10 @@ def no_type(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (unmade, "nothing before Relu makes the tensor 'nowhere'"),
-        (unsorted, "nothing before ReduceMean makes the tensor 'active'"),
-        (made_twice, "two things make the tensor 'weight'"),
-        (no_output, "nothing makes the output 'embedding'"),
+        (unmade, "the input 'nowhere' of Relu is not defined before it"),
+        (unsorted, "the input 'active' of ReduceMean is not defined before it"),
+        (made_twice, "the tensor 'weight' is defined twice"),
+        (no_output, "the output 'embedding' is not defined"),
         (no_value, "the tensor 'weight' has no value"),
         (no_type, "its attribute 'strides' is neither numbers"),
     ],

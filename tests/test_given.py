@@ -164,7 +164,7 @@ def test_failures_are_summed_up_by_reason_and_those_that_are_new_counted(home: P
         file.write("others/gone.jpg,odd\nothers/lost.jpg,odd\n")
     line = ("embed", "my images", "list.csv", "--encoder", tiny, "--out", "f", "--update")
     first = run(*line)
-    assert "2 images: there is no such file, though a list or a link names it\n1 image: the file is empty\n" in first.stderr
+    assert "2 images: no such file (named in a list, or by a broken link)\n1 image: the file is empty\n" in first.stderr
     assert "since the last run" not in first.stderr
     Path("my images/later.jpg").touch()
     second = run(*line)

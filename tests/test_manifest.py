@@ -151,7 +151,7 @@ def test_a_list_that_is_signed_and_no_list_is_refused(images: Path, tmp_path: Pa
                 writer.write_table(lie)
             data = sink.getvalue().to_pybytes()
         (tmp_path / MANIFEST_NAME).write_bytes(data)
-        with pytest.raises(FeaturesError, match=r"inputs\.arrow is no list"):
+        with pytest.raises(FeaturesError, match=r"inputs\.arrow is not a list"):
             Manifest.load(tmp_path, hashlib.sha256(data).hexdigest())
             pytest.fail(name)
 

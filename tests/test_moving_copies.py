@@ -45,7 +45,7 @@ def test_apply_moves_and_undo_puts_back(doubled: tuple[Path, Path], tmp_path: Pa
     assert not aside.exists()
     with pytest.raises(InputError, match="all of it was put back before"):
         undo(aside)
-    with pytest.raises(RetrievalError, match="holds other files"):
+    with pytest.raises(RetrievalError, match="contains other files"):
         apply(found, images)
 
 

@@ -98,7 +98,7 @@ def test_int8_is_refused_with_the_figure_where_it_does_not(images: Path, tmp_pat
     encoder = settled(two_convolutions(tmp_path / "two.onnx", outlier=3e3), images, "int8", said)
     assert encoder.precision["ran"] == "fp32"
     assert not any(trial["holds"] for trial in encoder.precision["tried"].values())
-    assert "refused" in said[0]
+    assert "rejected" in said[0]
     assert said[-1] == "precision fp32 in onnxruntime"
     assert encoder.files == {}
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused(images: Path, tmp_path: Path) -> None:
         settled(path, images, "fp8")
     few = tmp_path / "few"
     draw_samples(few, 10)
-    assert "10 readable images are too few to judge by, 63 are needed" in settled(path, few, "auto").precision["why"]
+    assert "only 10 readable images for the comparison, 63 are required" in settled(path, few, "auto").precision["why"]
 
 
 def test_a_resumed_run_keeps_its_precision(images: Path, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_what_systems_put_among_images_is_passed_over(tmp_path: Path) -> None:
     )
     messages: list[str] = []
     assert [Path(item.name).name for item in find_inputs([tmp_path], "none", note=messages.append)] == ["1.png"]
-    assert len(messages) == 1 and messages[0].startswith("passed over 6 folders that systems make, such as ")
+    assert len(messages) == 1 and messages[0].startswith("skipped 6 system folders, such as ")
 
 
 def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
@@ -205,7 +205,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
     ]
     done = sslfeat("embed", tmp_path, "--encoder", tiny, "--out", tmp_path / "f", "--exclude", "thumbs", "--exclude", "*/old-*")
     assert done.returncode == 0, done.stderr
-    assert "2 images" in done.stderr and "left out by --exclude: 2 images" in done.stderr
+    assert "2 images" in done.stderr and "excluded by --exclude: 2 images" in done.stderr
     done = sslfeat("index", tmp_path / "a", "--exclude", "1.*", "--encoder", tiny, "--out", tmp_path / "index")
     assert done.returncode == 0 and "1 image, encoder tiny" in done.stderr, done.stderr
     done = sslfeat("index", tmp_path / "f", "--exclude", "1.*", "--out", tmp_path / "other")

@@ -288,4 +288,4 @@ def test_push_and_search_from_the_command_line(embedded: Path, image_folder: Pat
     assert expected[0].path == str(query)
     assert "40 images, cosine, milvus://" in page.read_text()
     refused = sslfeat("search", url, query, "--encoder", write_tiny(tmp_path / "other.onnx", seed=3))
-    assert refused.returncode == 1 and "is another one" in refused.stderr
+    assert refused.returncode == 1 and "is a different encoder" in refused.stderr

@@ -141,7 +141,7 @@ def test_images_are_compared_by_content_where_their_times_differ(world: World, m
     assert memory.contents(URL) == expected
     shutil.rmtree(world.cache)
     shutil.copy(world.images / "01.jpg", world.images / "00.jpg")
-    with pytest.raises(FeaturesError, match="the images are not those"):
+    with pytest.raises(FeaturesError, match="the images differ"):
         world.embed()
 
 

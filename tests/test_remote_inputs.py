@@ -98,11 +98,11 @@ def test_a_remote_list(memory: str) -> None:
 
 
 def test_what_is_not_there_is_said(memory: str) -> None:
-    with pytest.raises(InputError, match="does not exist in its store"):
+    with pytest.raises(InputError, match="does not exist"):
         find_inputs([f"{memory}/nothing"])
-    with pytest.raises(InputError, match="nosuch:// is no scheme"):
+    with pytest.raises(InputError, match="nosuch:// is not supported by fsspec"):
         find_inputs(["nosuch://bucket/x.jpg"])
-    with pytest.raises(ImageError, match="it is not there any more"):
+    with pytest.raises(ImageError, match="it no longer exists"):
         read_image(b"memory://bucket/nothing.jpg")
     assert absolute("s3://bucket/a b") == "s3://bucket/a b"
 
@@ -204,4 +204,4 @@ def test_an_s3_server(tiny: Path, image_folder: Path, plain: pa.Table, tmp_path:
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "f")
     assert same(found.slice(0, 40), plain) and same(found.slice(40), plain)
-    assert gone.returncode == 1 and "s3://pictures/nothing does not exist in its store" in gone.stderr
+    assert gone.returncode == 1 and "s3://pictures/nothing does not exist" in gone.stderr

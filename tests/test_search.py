@@ -111,7 +111,7 @@ def test_an_index_follows_its_images(image_folder: Path, tiny: Path, tmp_path: P
 def test_nothing_is_embedded_for_an_index_that_has_no_place(image_folder: Path, indexed: Path, tiny: Path) -> None:
     before = sorted(image_folder.rglob("*"))
     refused = sslfeat("index", image_folder, "--encoder", tiny, "--out", image_folder)
-    assert refused.returncode == 1 and "holds other files" in refused.stderr and "embedded" not in refused.stderr
+    assert refused.returncode == 1 and "contains other files" in refused.stderr and "embedded" not in refused.stderr
     assert sorted(image_folder.rglob("*")) == before
     refused = sslfeat("index", image_folder, "--encoder", tiny, "--out", indexed)
     assert refused.returncode == 1 and "holds an index" in refused.stderr and "embedded" not in refused.stderr
@@ -128,7 +128,7 @@ def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -
         (["search", tmp_path, "x.jpg"], 1, "is not an index"),
         (["search", indexed, "--id", "nowhere"], 1, "nowhere is not in the index"),
         (["search", indexed, "--id", os.fsdecode(b"caf\xe9.jpg")], 1, "is not in the index"),
-        (["index", image_folder, "--out", image_folder], 1, "holds other files"),
+        (["index", image_folder, "--out", image_folder], 1, "contains other files"),
         (["index", features, "--memory", "much", "--out", new], 2, "'much' cannot be read"),
         (["index", features, "--kind", "lsh", "--out", new], 2, "'lsh' is not one of"),
         (["index", features, "--metric", "hamming", "--out", new], 2, "'hamming' is not one of"),

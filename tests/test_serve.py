@@ -108,7 +108,7 @@ def test_a_broken_image_has_its_own_error_in_its_place(client: httpx.Client, ima
     files = [("images", ("a", good)), ("images", ("b", b"no image")), ("images", ("c", good))]
     answer = client.post("/v1/embed", files=files).json()
     assert [row is None for row in answer["embeddings"]] == [False, True, False]
-    assert answer["errors"] == [None, "not an image in a format that sslfeat reads", None]
+    assert answer["errors"] == [None, "not an image in a supported format", None]
     npy = client.post("/v1/embed", files=files, headers=NPY)
     assert np.isnan(embedding(npy)).all(1).tolist() == [False, True, False]
     assert list(json.loads(npy.headers["x-sslfeat-errors"])) == ["1"]
@@ -117,7 +117,7 @@ def test_a_broken_image_has_its_own_error_in_its_place(client: httpx.Client, ima
     assert "not an image" in named[1]["error"]
     alone = client.post("/v1/embed", content=b"no image", headers=JPEG)
     assert alone.status_code == 422
-    assert alone.json()["errors"] == ["not an image in a format that sslfeat reads"]
+    assert alone.json()["errors"] == ["not an image in a supported format"]
 
 
 def test_searches_find_what_the_library_finds(client: httpx.Client, images: list[Path], embedded: Path, tiny: Path) -> None:

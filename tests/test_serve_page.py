@@ -74,7 +74,7 @@ def test_what_is_no_image_is_refused_in_words(page: Page, tmp_path: Path) -> Non
     (tmp_path / "no.jpg").write_text("no image")
     page.set_input_files("#file", tmp_path / "no.jpg")
     page.wait_for_selector("#message:not([hidden])")
-    assert "not an image in a format that sslfeat reads" in page.inner_text("#message")
+    assert "not an image in a supported format" in page.inner_text("#message")
     assert page.inner_text("#heading") == "Not found"
     page.evaluate("dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer(), cancelable: true }))")
     assert "links are not followed" in page.inner_text("#message")

@@ -73,7 +73,7 @@ def test_tensors_without_measure(bomb: Bomb, kind: str) -> None:
     model = tiny_model()
     bomb(model)
     began = time.monotonic()
-    with pytest.raises(EncoderFileError, match=rf"too large: {kind} makes \d+ numbers of one image"):
+    with pytest.raises(EncoderFileError, match=rf"too large: {kind} outputs \d+ elements per image"):
         refuse_boundless(model)
     assert time.monotonic() - began < 5
 

@@ -178,7 +178,7 @@ def test_a_signal_ends_the_run_at_once_even_if_an_image_hangs(
     said = process.communicate(timeout=30)[1].decode()
     assert time.monotonic() - began < 5
     assert process.returncode == 128 + signum
-    assert "run it again to go on" in said
+    assert "run it again to continue" in said
     with pytest.raises(ProcessLookupError):  # no orphans: nobody is left in its session
         os.killpg(process.pid, 0)
     assert finish(command(tiny, images, tmp_path / "f")).returncode == 0

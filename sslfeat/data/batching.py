@@ -1,4 +1,4 @@
-"""Items in batches, as ``itertools.batched`` of later Pythons has them."""
+"""Backport of ``itertools.batched`` (Python 3.12)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Color profiles: an image that carries one is brought to sRGB, in which encoders are trained and viewers show it.
+"""Conversion of images with an embedded ICC profile to sRGB, the color space of encoders and viewers.
 
-A profile that is damaged, or of another kind of pixels than the image's, is passed over, as viewers do. Images of 16 bits keep
-their values: they have gray profiles at best.
+Profiles that are damaged or do not match the image mode are ignored, as in viewers. 16-bit images are not converted: they
+have at most gray profiles.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from PIL import Image
 
 SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
-PLAIN = {"RGBA": "RGB", "LA": "L"}  # what is left without alpha
+PLAIN = {"RGBA": "RGB", "LA": "L"}  # mode without alpha
 MAX_PROFILE_BYTES = 4 << 20
 ALIKE = 2
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """The image with its colors in sRGB, by the profile in it (perceptual intent); itself if there is none that holds."""
+    """Convert to sRGB with the embedded profile (perceptual intent); without a valid profile, return the image itself."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         return image
@@ -37,13 +37,13 @@ def to_srgb(image: Image.Image) -> Image.Image:
         return image
     if mode != image.mode:
         colors.putalpha(image.getchannel("A"))
-    elif "transparency" in image.info:  # of one color of an image without alpha
+    elif "transparency" in image.info:  # a transparent color of an image without alpha
         colors.putalpha(image.convert("RGBA").getchannel("A"))
     return colors
 
 
 def _changes_nothing(transform: Any, mode: str) -> bool:
-    """Whether colors all over the space come out as they are, to ALIKE levels: the profile is sRGB, whatever it is called."""
+    """Whether a grid of colors is unchanged within ALIKE levels, so that the profile is sRGB under any name."""
     from PIL import ImageCms
 
     if mode == "CMYK":
@@ -59,7 +59,7 @@ def _changes_nothing(transform: Any, mode: str) -> bool:
 
 @functools.lru_cache(16)
 def _transform(profile: bytes, mode: str) -> Any:
-    """From this profile to sRGB, or None: it is sRGB, damaged, or of another kind of pixels."""
+    """Transform from this profile to sRGB; None if it is sRGB, damaged, or for another mode."""
     from PIL import ImageCms
 
     try:
@@ -69,5 +69,5 @@ def _transform(profile: bytes, mode: str) -> Any:
             return None
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
         return None if _changes_nothing(transform, mode) else transform
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # whatever is wrong with it
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # invalid profile
         return None

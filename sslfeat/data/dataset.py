@@ -1,4 +1,4 @@
-"""Which images are meant: folders, globs, files, lists, containers and URLs become one sorted list of inputs."""
+"""Expand folders, globs, files, lists, containers and URLs into one sorted list of input images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from sslfeat.system.plurals import counted
 
 @dataclass(frozen=True, order=True)
 class ImageRecord:
-    """One image to read. ``path`` is in bytes, the only faithful name; ``label`` its class, if any.
+    """One input image. ``path`` is in bytes, since file names may not be text; ``label`` is its class, if any.
 
-    ``metadata``: what else a list or a container says of it, as text by name.
+    ``metadata``: further columns of a list or container, strings by name.
     """
 
     path: bytes
@@ -35,7 +35,7 @@ class ImageRecord:
 
     @property
     def name(self) -> str:
-        """The path as text; bytes that are not UTF-8 appear as ``\\xNN``."""
+        """The path as text, with bytes that are not UTF-8 as ``\\xNN``."""
         return self.path.decode("utf-8", "backslashreplace")
 
 
@@ -43,7 +43,7 @@ Note = Callable[[str], None]
 
 
 def silent(message: str) -> None:
-    """For callers that show nothing."""
+    """Ignore a note."""
 
 
 def find_inputs(
@@ -53,23 +53,22 @@ def find_inputs(
     note: Note = silent,
     every: float | None = None,
 ) -> list[ImageRecord]:
-    """All images that ``specs`` name, without repeats, sorted by the bytes of their paths, frames of a video by time.
+    """Find all images of ``specs``, without duplicates, sorted by the bytes of their paths, frames of a video by time.
 
-    A spec is a folder (searched recursively; hidden names and other endings are passed over), an image, a glob
-    pattern, a ``.txt``/``.lst`` list (one path a line, or separated by NUL), a ``.csv``/``.tsv``/``.parquet`` table with
-    a column of paths, ``-`` for a list on standard input, a container (tar, zip, parquet or Arrow with a column of images;
-    a folder of them, or of a Hugging Face dataset), a fsspec URL of any of these, or a video, of which a frame is taken
-    ``every`` so many seconds.
-    ``labels`` is ``auto`` (what lists and containers say; class folders if the folders look like classes and no column says
-    any), ``folder`` (always the parent folder's name) or ``none``; what a label's column says is metadata, too, unless it is
-    called ``label`` and is the label. What matches a glob pattern of ``exclude``, as a path below its folder or a name in
-    that, is left out. An image that several specs name keeps what any list says of it (``joining.py``). ``note`` is told what
-    was left out. Raises InputError if a spec names nothing, or a list no image that is there.
+    A spec is a folder (searched recursively; hidden files and other extensions are skipped), an image, a glob pattern, a
+    ``.txt``/``.lst`` list (one path per line, or separated by NUL), a ``.csv``/``.tsv``/``.parquet`` table with a column of
+    paths, ``-`` for a list on standard input, a container (tar, zip, parquet or Arrow with a column of images; a folder of
+    them, or of a Hugging Face dataset), an fsspec URL of any of these, or a video, sampled once ``every`` seconds.
+    ``labels`` is ``auto`` (labels of lists and containers; if there are none, class folders if the folders look like
+    classes), ``folder`` (name of the parent folder) or ``none``. The column of the labels is metadata as well, unless it is
+    named ``label`` and used. ``exclude``: glob patterns of relative paths, or of names within them, to skip. Metadata of
+    images in several specs are merged (``joining.py``). ``note`` is called with messages about skipped files. Raises
+    InputError if a spec matches nothing, or no image of a list exists.
     """
     if labels not in ("auto", "folder", "none"):
-        raise InputError(f"labels can be auto, folder or none, not {labels!r}")
+        raise InputError(f"labels must be auto, folder or none, not {labels!r}")
     if every is not None and not 0 < every < float("inf"):
-        raise UsageError(f"a frame every {every} s cannot be taken")
+        raise UsageError(f"every is {every} s: it must be positive")
     expansion, joined, excluded = Expansion(every, note), Joined(note), set[bytes]()
     columns: dict[str, str] = {}
     for spec in specs:
@@ -84,11 +83,11 @@ def find_inputs(
     found = joined.images()
     if expansion.passed_over:
         example = os.fsdecode(expansion.passed_over[0])
-        note(f"passed over {counted(len(expansion.passed_over), 'folder')} that systems make, such as {example}")
+        note(f"skipped {counted(len(expansion.passed_over), 'system folder')}, such as {example}")
     if exclude:
-        note(f"left out by --exclude: {counted(len(excluded), 'image')}")
+        note(f"excluded by --exclude: {counted(len(excluded), 'image')}")
     if not found:
-        raise InputError(f"no images in {', '.join(map(str, specs))}: files ending in {' '.join(sorted(ENDINGS))}")
+        raise InputError(f"no images found in {', '.join(map(str, specs))}: supported extensions are {' '.join(sorted(ENDINGS))}")
     _told(columns, labels, note)
     return _labeled([found[path] for path in sorted(found, key=_order)], labels)
 
@@ -99,12 +98,12 @@ def _order(path: bytes) -> tuple[bytes, float]:
 
 
 def _labeled(found: Sequence[Found], labels: str) -> list[ImageRecord]:
-    """The images with the labels that lists and containers give them, and if no column gives any those of class folders."""
+    """Assign labels from lists and containers, or from class folders if no column has labels."""
     if labels == "none":
         return [ImageRecord(image.path, None, _facts(image, labels)) for image in found]
     depths = {image.path: image.depth for image in found if image.label is None or labels == "folder"}
-    classes = _usual_depth(depths) if labels == "auto" else None  # loose images beside class folders have no class
-    by_column = any(image.called is not None and image.label is not None for image in found)  # folders are other classes
+    classes = _usual_depth(depths) if labels == "auto" else None  # images next to class folders have no class
+    by_column = any(image.called is not None and image.label is not None for image in found)  # folders are not classes then
     look_so = labels == "folder" or (not by_column and _look_like_classes(depths))
 
     def label(image: Found) -> str | None:
@@ -116,37 +115,37 @@ def _labeled(found: Sequence[Found], labels: str) -> list[ImageRecord]:
 
 
 def _facts(image: Found, labels: str) -> Mapping[str, str] | None:
-    """What is said of an image beside its label: the label's own column, too, unless it is found by the name ``label``."""
+    """Metadata of an image, including the label's column unless it is named ``label``."""
     if image.called is None or image.label is None or (labels == "auto" and image.called.lower() == "label"):
         return image.metadata
     return {**described([(image.called, image.label)]), **(image.metadata or {})}
 
 
 def _told(columns: Mapping[str, str], labels: str, note: Note) -> None:
-    """Say which column of each source the labels are of, or what it is called where they are not."""
+    """Report the column that the labels of each source are taken from, or its field name if it is not used."""
     for spec, column in columns.items():
         (name,) = described([(column, "text")])
         if labels != "auto":
-            note(f"{spec}: with --labels {labels} its column {column!r} is metadata, as the field {name!r}")
+            note(f"{spec}: with --labels {labels}, the column {column!r} becomes the metadata field {name!r}")
         elif column.lower() != "label":
-            note(f"{spec}: the labels are those of its column {column!r}, which is the field {name!r}, too")
+            note(f"{spec}: labels are taken from the column {column!r}, which is also the metadata field {name!r}")
 
 
 def _matches(path: bytes, folder: bytes, pattern: str) -> bool:
-    """Whether a pattern is of this path below the ``folder`` that was given, or of a name in it."""
+    """Whether a pattern matches the path relative to ``folder``, or any of its components."""
     text = os.fsdecode(path.removeprefix(folder).lstrip(os.sep.encode()))
     return fnmatch.fnmatchcase(text, pattern) or any(fnmatch.fnmatchcase(part, pattern) for part in Path(text).parts)
 
 
 def _class_of(path: bytes) -> str:
-    """The name of the folder that holds it; however its accents were written, one name is one class."""
+    """Name of the parent folder, in Unicode normalization form C, so that equal names are one class."""
     folder = os.path.basename(os.path.dirname(path))
     name = (os.path.splitext(folder)[0] if is_container(folder) else folder).decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", name)
 
 
 def digest(inputs: Iterable[ImageRecord]) -> str:
-    """sha256 over the ordered paths and labels: two runs over the same list have the same digest."""
+    """sha256 of the ordered paths and labels; equal for equal lists."""
     sha = hashlib.sha256()
     for record in inputs:
         sha.update(record.path + b"\0" + (record.label or "").encode() + b"\0")
@@ -154,15 +153,15 @@ def digest(inputs: Iterable[ImageRecord]) -> str:
 
 
 def _usual_depth(depths: dict[bytes, int]) -> int:
-    """At which most images lie."""
+    """Depth of most images."""
     counts = Counter(depth for depth in depths.values() if depth != UNREADABLE)
     return max(counts, key=lambda depth: (counts[depth], depth), default=0)
 
 
 def _look_like_classes(depths: dict[bytes, int]) -> bool:
-    """Folders are classes if the images in them lie equally deep, in two or more of two or more images each on average.
+    """Whether the folders are classes: images at the same depth, at least two folders with two or more images on average.
 
-    Images above or below them do not speak against it, if they are few: one in five at most.
+    At most one in five images may be at another depth.
     """
     usual = _usual_depth(depths)
     images = [path for path, depth in depths.items() if depth != UNREADABLE]

@@ -1,4 +1,4 @@
-"""Images from wherever they are, as arrays at the encoder's size."""
+"""Decode images from any source to arrays at the encoder's input size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Readable: TypeAlias = "str | bytes | os.PathLike[str] | Content | Coming"
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes of an image file that is in memory; ``name`` is what errors call it."""
+    """An image file in memory; ``name`` is used in error messages."""
 
     data: bytes
     name: str = "an image in memory"
@@ -45,10 +45,10 @@ class Content:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image ready for the encoder.
+    """A preprocessed image.
 
-    ``pixels`` is uint8 (S, S, 3); ``width`` and ``height`` are the upright source's, in px; ``sha256`` is of the
-    source file's bytes (of the pixel bytes where the source was an array or a PIL image).
+    ``pixels`` is uint8 (S, S, 3); ``width`` and ``height`` are the size of the upright source in px; ``sha256`` is the hash
+    of the source file (of the pixels if the source is an array or a PIL image).
     """
 
     pixels: Pixels
@@ -58,9 +58,9 @@ class Decoded:
 
 
 def decode(source: Source, preprocess: Preprocess, decoding: Decoding = EXACT) -> Decoded:
-    """Read one image and bring it to the encoder's input size.
+    """Read one image and preprocess it to the encoder's input size.
 
-    ``source`` is a path (text, or bytes as the system has it), a ``Content``, a PIL image, or an array uint8 (H, W),
+    ``source`` is a path (str or bytes), a ``Content``, a PIL image, or an array uint8 (H, W),
     (H, W, 1), (H, W, 3) or (H, W, 4).
     Raises ImageError with a reason that does not depend on the machine or the run.
     """
@@ -73,13 +73,13 @@ def decode(source: Source, preprocess: Preprocess, decoding: Decoding = EXACT) -
             data = read_source(source)
             image, digest = open_image(data, decoding), hashlib.sha256(data).hexdigest()
         prepared = prepare(image, preprocess, decoding)
-    except Exception as error:  # codecs raise almost anything on damaged data: ValueError, SyntaxError, struct.error, ...
+    except Exception as error:  # codecs raise many exception types on damaged data: ValueError, SyntaxError, struct.error, ...
         raise ImageError(reason(error)) from error
     return Decoded(np.asarray(prepared.image), prepared.width, prepared.height, digest)
 
 
 def read_source(source: Readable) -> bytes:
-    """The contents of an image file, wherever it is. Raises ImageError."""
+    """Read an image file from any source. Raises ImageError."""
     if isinstance(source, Content):
         return source.data
     return source.data.result() if isinstance(source, Coming) else read_image(source)
@@ -89,15 +89,15 @@ def read_size(path: str | bytes | os.PathLike[str]) -> tuple[int, int]:
     """Stored width and height of an image file in px, without decoding it. Raises ImageError."""
     try:
         return open_image(read_image(path)).size
-    except Exception as error:  # as in decode
+    except Exception as error:  # see decode
         raise ImageError(reason(error)) from error
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     if array.dtype != np.uint8:
-        raise ImageError(f"an array of {array.dtype} was given: images are uint8, 0 to 255")
+        raise ImageError(f"array of dtype {array.dtype}: images must be uint8, 0 to 255")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise ImageError(f"an array of shape {array.shape} was given: images are (H, W), (H, W, 3) or (H, W, 4)")
+        raise ImageError(f"array of shape {array.shape}: images must be (H, W), (H, W, 3) or (H, W, 4)")
     return Image.fromarray(np.ascontiguousarray(array))

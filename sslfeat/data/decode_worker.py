@@ -1,12 +1,12 @@
-"""A process that decodes images, so that an image that kills or hangs its decoder costs that image and no more.
+"""Image decoding in a separate process, so that a crash or hang of a decoder affects only one image.
 
-``python -m sslfeat.data.decode_worker`` reads requests on standard input and answers each on standard output:
+``python -m sslfeat.data.decode_worker`` reads requests from standard input and writes answers to standard output:
 
     request   length (4 bytes), path; or length + INLINE, the contents of an image file
     answer    HEADER: kind, width, height, sha256, length of the payload; then the payload
               (kind IMAGE: S x S x 3 bytes RGB; kind FAILURE: the reason, UTF-8)
 
-``SubprocessDecoder`` is the other end.
+The client is ``SubprocessDecoder``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READY = b"sslfeat"
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost its decoder: ``seconds``, and ``memory`` in bytes of address space."""
+    """Limits for decoding one image: ``seconds``, and ``memory`` in bytes of address space."""
 
     seconds: float = 30.0
     memory: int = 2 << 30
@@ -44,18 +44,18 @@ DEFAULT_LIMITS = Limits()
 
 
 def settings(preprocess: Preprocess, decoding: Decoding, limits: Limits) -> str:
-    """The argument that starts a decoder with these settings."""
+    """Serialize settings to the command-line argument of the worker."""
     return json.dumps([dataclasses.asdict(value) for value in (preprocess, decoding, limits)])
 
 
 def main() -> None:
-    """Answer requests until standard input ends (which it does when the parent dies)."""
+    """Answer requests until the end of standard input (also when the parent dies)."""
     preprocess, decoding, limits = _parse(json.loads(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to the whole process group; the parent handles it
     _confine(limits.memory)
     allow_pixels(decoding.max_pixels)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a codec prints must not get among the answers
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of codecs must not mix with the answers
     answers.write(READY)
     answers.flush()
     requests = sys.stdin.buffer
@@ -73,10 +73,10 @@ def _answer(text: bytes, inline: bool, answers: BinaryIO, preprocess: Preprocess
         payload = prepared.image.tobytes()
         sha256 = hashlib.sha256(data).digest()
         header = HEADER.pack(IMAGE, prepared.width, prepared.height, sha256, len(payload))
-    except Exception as error:  # as in images.decode: codecs raise almost anything
+    except Exception as error:  # codecs raise many exception types
         payload = reason(error).encode()
         header = HEADER.pack(FAILURE, 0, 0, b"", len(payload))
-    answers.write(header + payload)  # in one piece, so that the parent wakes up once
+    answers.write(header + payload)  # one write, so that the parent wakes up once
     answers.flush()
 
 
@@ -86,8 +86,8 @@ def _parse(values: list[dict[str, Any]]) -> tuple[Preprocess, Decoding, Limits]:
 
 
 def _confine(memory: int) -> None:
-    """Fail allocations beyond ``memory``, and be the first to go when the whole machine runs out."""
-    with contextlib.suppress(ImportError):  # Windows has no such limit
+    """Limit the address space to ``memory``, and make this process the first victim of the out-of-memory killer."""
+    with contextlib.suppress(ImportError):  # not available on Windows
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

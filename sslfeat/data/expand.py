@@ -1,4 +1,4 @@
-"""What a spec names: folders, files, globs, lists, containers, remote prefixes and videos become single images."""
+"""Expand specs (folders, files, globs, lists, containers, remote prefixes, videos) into single images."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from sslfeat.errors import ImageError, InputError
 from sslfeat.storage.urls import is_remote
 from sslfeat.system.near import near_path
 
-UNREADABLE = -1  # the depth of what could not be listed
-SPLITS, STATE = "dataset_dict.json", "state.json"  # of Hugging Face's save_to_disk
-FEATURES = b"__sslfeat__"  # our own folders' contents are no images
+UNREADABLE = -1  # depth of entries that could not be listed
+SPLITS, STATE = "dataset_dict.json", "state.json"  # written by save_to_disk of Hugging Face datasets
+FEATURES = b"__sslfeat__"  # features folders contain no images
 
 
 class Expansion:
-    """Images of specs. ``every``: seconds between the frames that are taken of a video; None: no videos."""
+    """Finds the images of specs. ``every``: seconds between sampled frames of videos; None: skip videos."""
 
     def __init__(self, every: float | None, note: Callable[[str], None]) -> None:
         self._every, self._note = every, note
-        self.passed_over: list[bytes] = []  # folders that systems make
+        self.passed_over: list[bytes] = []  # system folders
 
     def images(self, spec: str) -> Iterator[Found]:
-        """Those that ``spec`` names. Raises InputError if it names nothing that could be."""
+        """Yield the images of ``spec``. Raises InputError if it does not exist."""
         path = os.fsencode(spec)
         if spec == "-":
             yield from read_lines(sys.stdin.buffer.read(), b"")
@@ -59,12 +59,12 @@ class Expansion:
         else:
             near = near_path(spec)
             raise InputError(
-                f"{spec} does not exist{f' ({near})' if near else ''}: give a folder, an image, a quoted glob, a list, a tar, "
-                "zip or parquet, or a URL"
+                f"{spec} does not exist{f' ({near})' if near else ''}: expected a folder, image, quoted glob, list, tar, "
+                "zip, parquet, or URL"
             )
 
     def _file(self, path: bytes, depth: int = 0) -> Iterator[Found]:
-        """What a file holds that was named."""
+        """Yield the images of a file."""
         kind = ending(path)
         if kind in LIST_ENDINGS or kind in TABLE_ENDINGS or (kind == b".parquet" and not _has_images(path)):
             yield from read_list(os.fsdecode(path))
@@ -72,20 +72,20 @@ class Expansion:
             yield from _members(path)
         elif COMPRESSED_TAR.search(path):
             raise InputError(
-                f"{os.fsdecode(path)} is compressed as a whole, so that no image in it can be read by its place: unpack it once "
-                f"(gunzip, unxz, zstd -d); as a plain tar it is hardly larger, for images are compressed already"
+                f"{os.fsdecode(path)} is compressed, so single images cannot be read from it: decompress it to a plain tar "
+                f"(gunzip, unxz, zstd -d); the size hardly changes, because images are already compressed"
             )
         elif kind in SHEET_ENDINGS:
-            raise InputError(f"{os.fsdecode(path)}: Excel files are not read: save it as CSV (UTF-8)")
+            raise InputError(f"{os.fsdecode(path)}: Excel files are not supported: save it as CSV (UTF-8)")
         elif kind in VIDEO_ENDINGS:
             if self._every is None:
-                raise InputError(f"{os.fsdecode(path)} is a video: --every 1s takes an image of every second")
+                raise InputError(f"{os.fsdecode(path)} is a video: use --every 1s to sample one frame per second")
             yield from _frames(path, depth, self._every)
         else:
             yield Found(path, depth)
 
     def _folder(self, folder: bytes) -> Iterator[Found]:
-        """Images below a folder; if there are none, what is in its containers. Videos, if frames are asked for."""
+        """Yield the images below a folder, or if there are none, those in its containers; and frames of videos if requested."""
         shards = _dataset_shards(folder)
         if shards is not None:
             for shard in shards:
@@ -109,11 +109,11 @@ class Expansion:
             yield from _frames(path, depth, self._every or 1.0)
             found = True
         if videos and self._every is None:
-            self._note(f"passed over {len(videos)} videos: --every 1s takes an image of every second of each")
+            self._note(f"skipped {len(videos)} videos: use --every 1s to sample one frame per second")
         taken = [path for path in containers if ending(path) != b".parquet" or _has_images(path)]
         if taken and found:
             self._note(
-                f"passed over {len(taken)} files such as {os.fsdecode(taken[0])}: give their names to embed what is in them"
+                f"skipped {len(taken)} files, such as {os.fsdecode(taken[0])}: pass them as arguments to embed their contents"
             )
         for path in () if found else taken:
             yield from _members(path)
@@ -145,7 +145,7 @@ class Expansion:
 
 
 def _members(path: bytes) -> Iterator[Found]:
-    """The images in a container; it itself, if not all of it can be read: a line in ``failures.csv``."""
+    """Yield the images of a container, and if it is damaged, the container itself, for ``failures.csv``."""
     try:
         container = open_container(path)
         for member in container.members():
@@ -160,7 +160,7 @@ def _members(path: bytes) -> Iterator[Found]:
 
 def _frames(path: bytes, depth: int, every: float) -> Iterator[Found]:
     if is_remote(path):
-        raise InputError(f"{os.fsdecode(path)} is a video in a remote store: fetch it first")
+        raise InputError(f"{os.fsdecode(path)} is a remote video: download it first")
     try:
         for frame in video.frame_paths(path, every):
             yield Found(frame, depth)
@@ -174,11 +174,11 @@ def _has_images(path: bytes) -> bool:
     try:
         return has_images(open_file(path))
     except ImageError:
-        return True  # its reader says what is wrong
+        return True  # reported when it is read
 
 
 def _dataset_shards(folder: bytes) -> list[bytes] | None:
-    """The Arrow files of a folder that Hugging Face's ``save_to_disk`` wrote; None if it is none."""
+    """Arrow files of a folder written by ``save_to_disk`` of Hugging Face datasets; None for other folders."""
     here = Path(os.fsdecode(folder))
     try:
         if (here / SPLITS).is_file():
@@ -187,15 +187,15 @@ def _dataset_shards(folder: bytes) -> list[bytes] | None:
         if (here / STATE).is_file():
             files = json.loads((here / STATE).read_bytes())["_data_files"]
             return [os.path.join(folder, os.fsencode(os.path.basename(file["filename"]))) for file in files]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # other programs use these names, too
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not a Hugging Face dataset
         return None
     return None
 
 
 def _walk(root: bytes, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Files below ``root`` that may hold images, with their depth; folder links are followed, each real folder once.
+    """Yield files below ``root`` that may contain images, with their depth; links are followed, each real folder once.
 
-    SYSTEM_FOLDERS go into ``passed_over``.
+    SYSTEM_FOLDERS are skipped and appended to ``passed_over``.
     """
     seen: set[tuple[int, int]] = set()
     unreadable: list[bytes] = []
@@ -215,7 +215,7 @@ def _walk(root: bytes, passed_over: list[bytes]) -> Iterator[tuple[bytes, int]]:
 
 
 def _is_wanted(name: bytes) -> bool:
-    """Whether a file below a folder may hold images, by its name."""
+    """Whether a file below a folder may contain images, by its name."""
     if name[name.rfind(b"/") + 1 :].startswith(b"."):
         return False
     return is_listed(name) if is_image(name) else is_container(name) or ending(name) in VIDEO_ENDINGS

@@ -1,6 +1,6 @@
-"""Resizing by cykooz.resizer: the same filters as Pillow's, with weights of 16 bits in wide registers.
+"""Resizing with cykooz.resizer: the same filters as in Pillow, with 16-bit weights and SIMD.
 
-It comes with the extra ``fast``, and is imported only when it is used.
+Requires the extra ``fast``; imported only when used.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ FILTERS = {"bicubic": "catmull_rom", "bilinear": "bilinear", "lanczos": "lanczos
 
 
 def require() -> None:
-    """Raises MissingExtraError if it is not installed."""
+    """Raise MissingExtraError if cykooz.resizer is not installed."""
     with needs(EXTRA, PACKAGE):
         import cykooz_resizer  # noqa: F401
 
 
 def resize(image: Image.Image, size: tuple[int, int], filter: str) -> Image.Image:
-    """An RGB image at ``size``, width and height in px. Raises MissingExtraError.
+    """Resize an RGB image to ``size`` (width, height) in px. Raises MissingExtraError.
 
-    Whole images alone: with a crop box between pixels, version 4.0.1 reads outside its memory.
+    Crop boxes are not used: with fractional boxes, version 4.0.1 reads out of bounds.
     """
     with needs(EXTRA, PACKAGE):
         import cykooz_resizer as resizer

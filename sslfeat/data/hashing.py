@@ -1,4 +1,4 @@
-"""What files hold, by their sha256: cheap beside decoding and inference, and the only proof that an image is the same."""
+"""sha256 of files; cheap compared with decoding and inference."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from sslfeat.system.cores import available_cores
 
 Digests: TypeAlias = npt.NDArray[np.bytes_]  # S32
 DIGEST = np.dtype("S32")
-NONE = b""  # of what cannot be read: no sha256 is equal to it
+NONE = b""  # for unreadable files; different from any sha256
 AT_ONCE = 256
-WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe that nobody writes blocks for ever
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe without a writer would block forever
 
 
 def hash_files(paths: Sequence[bytes], check: Callable[[], None] = lambda: None) -> Digests:
-    """sha256 of every file, S32 (N,), NONE for what is not a file or cannot be read; ``check`` may raise to stop."""
+    """sha256 of all files, S32 (N,), NONE for unreadable ones; ``check`` may raise to stop."""
     digests = np.zeros(len(paths), DIGEST)
     start = 0
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -38,15 +38,15 @@ def hash_files(paths: Sequence[bytes], check: Callable[[], None] = lambda: None)
 
 
 def parse_digests(texts: Sequence[str]) -> Digests:
-    """Hexadecimal sha256s as S32 (N,). Raises ValueError for what is none."""
+    """Convert hexadecimal sha256s to S32 (N,). Raises ValueError for invalid ones."""
     joined = bytes.fromhex("".join(texts))
     if any(len(text) != 64 for text in texts):
-        raise ValueError("a sha256 has 64 digits")
+        raise ValueError("a sha256 must have 64 digits")
     return np.frombuffer(joined, DIGEST)
 
 
 def hash_image(path: bytes) -> str:
-    """Hexadecimal sha256 of an image file, wherever it is. Raises OSError, ValueError, ImageError."""
+    """Hexadecimal sha256 of an image file from any source. Raises OSError, ValueError, ImageError."""
     if not is_plain(path) or split_frame(path) is not None:
         return hashlib.sha256(read_image(path)).hexdigest()
     descriptor = os.open(path, os.O_RDONLY | WITHOUT_WAITING)

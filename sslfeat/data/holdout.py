@@ -1,4 +1,4 @@
-"""Images that judge, and others that ranges are taken from: drawn at random, all different, none in both parts."""
+"""Random, disjoint samples of distinct images for evaluation and for calibration."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sslfeat.data.decode import Pixels
 from sslfeat.data.sampling import decode_all
 from sslfeat.data.transforms import EXACT, Decoding, Preprocess
 
-JUDGES, SEEN = 640, 64  # of 640 the third worst bounds 99 % of others
+JUDGES, SEEN = 640, 64  # the third worst of 640 is a bound for 99 % of unseen images
 FURTHER = 2560
 FEWEST_FOR_NEIGHBORS = 50
 
 
 class Further:
-    """Up to FURTHER images that neither judge nor were seen, decoded when they are first needed."""
+    """Up to FURTHER images that are in neither sample, decoded on demand."""
 
     def __init__(self, sources: Sequence[bytes], preprocess: Preprocess, decoding: Decoding, taken: set[bytes]) -> None:
-        """``taken``: the pixels of those that are neither."""
+        """``taken``: pixels of the images in the samples."""
         self._sources, self._preprocess, self._decoding, self._taken = sources, preprocess, decoding, taken
         self.drawn: Pixels = np.empty((0, preprocess.size, preprocess.size, 3), np.uint8)
 
@@ -34,7 +34,7 @@ class Further:
 
 @dataclass(frozen=True)
 class Panel:
-    """Pixels that judge, uint8 (N, S, S, 3), with the ``names`` of their files, pixels that were ``seen`` before, and more."""
+    """Evaluation images ``judged``, uint8 (N, S, S, 3), with the ``names`` of their files; calibration images ``seen``."""
 
     judged: Pixels
     names: list[bytes]
@@ -43,10 +43,10 @@ class Panel:
 
 
 def draw_panel(sources: Sequence[bytes], preprocess: Preprocess, decoding: Decoding = EXACT) -> Panel:
-    """A random draw, the same every time, of the readable ones of ``sources``: a fifth of few, 64 of many, are ``seen``.
+    """Draw a panel from the readable ``sources``, with a fixed seed. A fifth, at most 64, of the images are ``seen``.
 
-    Random, so that what the judges find holds for the rest of ``sources``, however they are ordered. Images that are alike at the
-    encoder's size count once: one that ranges were taken from must not judge as its copy.
+    The sample is random so that results hold for the other ``sources``, regardless of their order. Images that are identical at
+    the encoder's size are used once, so that no calibration image is also in the evaluation.
     """
     order = np.random.default_rng(0).permutation(len(sources)).tolist()
     chosen = [sources[number] for number in order[: JUDGES + SEEN]]

@@ -1,4 +1,4 @@
-"""What several specs say of one image, put together: an image keeps what any list says of it, in whatever order they come."""
+"""Merge labels and metadata of images that several specs contain, independent of the order of the specs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sslfeat.system.plurals import counted
 
 
 class Joined:
-    """Images by path, each once. Of two lists that contradict each other the first is kept, and ``note`` is told."""
+    """Images by path, without duplicates. If lists contradict each other, the first one is used, and ``note`` is called."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
         self._images: dict[bytes, Found] = {}
         self._missed: dict[str, list[Found]] = {}  # by spec
-        self._present: set[str] = set()  # specs of which at least one image is there
-        self._in_bytes: set[str] = set()  # specs that name images that are there by bytes that are no UTF-8
+        self._present: set[str] = set()  # specs with at least one existing image
+        self._in_bytes: set[str] = set()  # specs with existing images whose names are not UTF-8
         self._contradicted: dict[bytes, str] = {}
 
     def add(self, spec: str, image: Found) -> None:
-        """Take in an image that ``spec`` names."""
+        """Add an image of ``spec``."""
         if image.missed is not None:
             self._missed.setdefault(spec, []).append(image)
             return
@@ -34,9 +34,9 @@ class Joined:
         self._images[image.path] = image if before is None else self._both(before, image)
 
     def images(self) -> dict[bytes, Found]:
-        """All of them. A list's path that is no file stands for the only image whose path ends with it, as a tar's member's does.
+        """Return all images. A path of a list that is not a file matches the only image whose path ends with it (tar members).
 
-        Raises InputError for a list none of whose images is there, or a table that is in another encoding than the files' names.
+        Raises InputError if no image of a list exists, or if a table has another encoding than the file names.
         """
         ends = _by_name(self._images) if self._missed else {}
         for spec, images in self._missed.items():
@@ -51,7 +51,7 @@ class Joined:
                 else:
                     left.append(image)
             strange = next((image.path for image in left if not _is_utf8(image.path)), None)
-            is_table = ending(os.fsencode(spec)) in TABLE_ENDINGS  # other lists are bytes, as find writes them
+            is_table = ending(os.fsencode(spec)) in TABLE_ENDINGS  # other lists are bytes, for example from find
             if strange is not None and is_table and spec not in self._in_bytes:
                 raise InputError(not_utf8(spec, strange.decode("utf-8", "backslashreplace")))
             if len(left) == len(images) and spec not in self._present:
@@ -62,14 +62,12 @@ class Joined:
         if self._contradicted:
             path, how = next(iter(self._contradicted.items()))
             number = counted(len(self._contradicted), "image")
-            note = (
-                f"lists contradict each other on {number}, such as {os.fsdecode(path)} ({how}): the first that was given is kept"
-            )
+            note = f"lists contradict each other for {number}, such as {os.fsdecode(path)} ({how}): the first one is used"
             self._note(note)
         return self._images
 
     def _both(self, first: Found, second: Found) -> Found:
-        """The same image, by what is said of it twice."""
+        """Merge two entries of the same image."""
         facts, other = dict(first.metadata or {}), dict(second.metadata or {})
         pairs = [("label", first.label, second.label), *((name, facts.get(name), value) for name, value in other.items())]
         for name, kept, given in pairs:
@@ -96,13 +94,13 @@ def _by_name(paths: Iterable[bytes]) -> dict[bytes, list[bytes]]:
 
 
 def _nothing_there(spec: str, images: list[Found], besides: bool) -> str:
-    """``besides``: whether other images are given."""
+    """``besides``: whether other inputs contain images."""
     written, tried = images[0].path, images[0].missed or b""
     places = " and not at ".join(dict.fromkeys(os.path.abspath(os.fsdecode(path)) for path in (written, tried)))
-    others = ", and of the other images given none, or several, are called so" if besides else ""
-    folder = "move the list into the folder of the images, or give that folder as well, and the names are looked for in it"
+    others = ", and not exactly one of the other images has this name" if besides else ""
+    folder = "move the list to the folder of the images, or pass that folder as well"
     return (
-        f"none of the {counted(len(images), 'image')} of the list {spec} is there: {os.fsdecode(written)} is not at "
-        f"{places}{others}. Relative paths are taken from the working folder, then from the list's own folder: write them so, "
-        f"{'or give the folder that has them' if besides else folder}"
+        f"none of the {counted(len(images), 'image')} of the list {spec} exists: {os.fsdecode(written)} is not at "
+        f"{places}{others}. Relative paths refer to the working folder, then to the folder of the list: correct them, "
+        f"{'or pass the folder of the images' if besides else folder}"
     )

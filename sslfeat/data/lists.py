@@ -1,4 +1,4 @@
-"""Lists of images: a path a line, or a table with a column of paths, a label and whatever else is known of each image."""
+"""Lists of images: one path per line, or a table with columns for paths, labels and metadata."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PATH_NAMES = (
     "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file", "img", "img_path",
     "url", "uri",
 )  # fmt: skip
-MOST_LETTERS = 1 << 20  # of a field of a table
+MOST_LETTERS = 1 << 20  # maximum characters of a table field
 
 
 class Found(NamedTuple):
-    """An image that was found, ``depth`` folders below what named it, with what is said of it there.
+    """An image found ``depth`` folders below its spec, with label and metadata.
 
-    ``missed``: where else a list's path was looked for, if no such file is there. ``called``: the column that the label is of.
+    ``missed``: other path that was tried, if no file exists. ``called``: name of the label's column.
     """
 
     path: bytes
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 
 
 def read_list(path: str) -> Iterator[Found]:
-    """The images of a list file. Raises InputError if it is none."""
+    """Read the images of a list file. Raises InputError for an invalid list."""
     folder, kind = os.fsencode(path.rpartition("/")[0] if is_remote(path) else os.path.dirname(path)), ending(os.fsencode(path))
     if kind == b".parquet":
         return _rows(_parquet_rows(path), path, folder)
@@ -52,9 +52,9 @@ def read_list(path: str) -> Iterator[Found]:
 
 
 def read_lines(data: bytes, folder: bytes) -> Iterator[Found]:
-    """The paths of a list as people and programs write it: with a byte order mark, in UTF-16, quoted, as file:// URLs.
+    """Parse the paths of a list, which may have a byte order mark, UTF-16, quotes, or file:// URLs.
 
-    A relative path that does not exist here is taken from the list's ``folder``, if it exists there.
+    Relative paths refer to the working folder or, if they exist only there, to the ``folder`` of the list.
     """
     data = _in_utf8(data)
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
@@ -62,17 +62,17 @@ def read_lines(data: bytes, folder: bytes) -> Iterator[Found]:
 
 
 def _in_utf8(data: bytes) -> bytes:
-    """Text as UTF-8 without a mark, or as it is if it is in an encoding that cannot be told."""
+    """Convert to UTF-8 without byte order mark; return data of unknown encoding unchanged."""
     if (encoding := _utf16(data)) is not None:
         try:
             data = data.decode(encoding).encode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise InputError(f"a list begins as UTF-16 and is none: {error.reason}") from error
+            raise InputError(f"a list is not valid UTF-16: {error.reason}") from error
     return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _utf16(data: bytes) -> str | None:
-    """The kind of UTF-16 that ``data`` is in: by its byte order mark, or by every other byte being zero."""
+    """Detect UTF-16 by its byte order mark, or by zeros in every other byte."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     for encoding, zeros, others in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
@@ -82,14 +82,14 @@ def _utf16(data: bytes) -> str | None:
 
 
 def _listed(line: bytes, folder: bytes) -> Found:
-    """What a line of a list stands for: the path as it is written, if there is such a file."""
+    """Resolve a line of a list to the first interpretation that exists."""
     bare = line.strip()
     quoted = bare[1:-1] if len(bare) > 2 and bare[:1] == bare[-1:] and bare[:1] in (b'"', b"'") else bare
     readings = [line, bare, quoted]
     if quoted.lower().startswith(b"file://"):
         path = quoted[len(b"file://") :]
-        path = path[path.find(b"/") :]  # behind the host, which is empty or localhost
-        readings += [path, unquote_to_bytes(path)]  # '#' and '?' are written bare by many programs
+        path = path[path.find(b"/") :]  # after the host, which is empty or localhost
+        readings += [path, unquote_to_bytes(path)]  # many programs do not escape '#' and '?'
         readings = [path for path in readings if not is_remote(path)]
     elif is_remote(quoted):
         return Found(quoted)
@@ -99,7 +99,7 @@ def _listed(line: bytes, folder: bytes) -> Found:
 
 
 def _rows(rows: Iterable[dict[str, Any]], source: str, folder: bytes) -> Iterator[Found]:
-    """The images of a table's rows."""
+    """Yield the images of the rows of a table."""
     path_name, label_name = None, None
     for number, row in enumerate(rows):
         if path_name is None:
@@ -109,10 +109,10 @@ def _rows(rows: Iterable[dict[str, Any]], source: str, folder: bytes) -> Iterato
             if path_name is None:
                 raise InputError(f"{source} has no column of paths ({', '.join(PATH_NAMES)}): its columns are {', '.join(row)}")
         if row[path_name] is None or not (path := str(row[path_name])).strip():
-            raise InputError(f"{source}: row {number + 1} has no path in the column {path_name!r}")
+            raise InputError(f"{source}: row {number + 1} has no path in column {path_name!r}")
         facts = described((name, value) for name, value in row.items() if name not in (path_name, label_name))
         label = text_of(row[label_name]) if label_name else None
-        try:  # a path may hold any bytes, as a file's name may
+        try:  # paths may contain any bytes
             "".join((label or "", *facts, *facts.values(), *(row if not number else ()))).encode()
         except UnicodeEncodeError as error:
             raise InputError(not_utf8(source, f"row {number + 1}")) from error
@@ -120,20 +120,20 @@ def _rows(rows: Iterable[dict[str, Any]], source: str, folder: bytes) -> Iterato
             label=label, metadata=facts or None, called=label_name
         )
     if path_name is None:
-        raise InputError(f"{source} has no rows, at most a header: it needs one an image")
+        raise InputError(f"{source} has no rows: one row per image is required")
 
 
 def not_utf8(source: str, place: str) -> str:
-    """What to say of a table that is in another encoding."""
+    """Error message for a table with another encoding."""
     return (
-        f"{source} is not UTF-8 ({place}): save it as 'CSV UTF-8', or convert it, as by "
-        f"'iconv -f WINDOWS-1252 -t UTF-8 {os.path.basename(source)} > utf8.csv' if it is from a Western European Windows"
+        f"{source} is not UTF-8 ({place}): save it as 'CSV UTF-8', or convert it, for example with "
+        f"'iconv -f WINDOWS-1252 -t UTF-8 {os.path.basename(source)} > utf8.csv' if it was saved by Western European Windows"
     )
 
 
 def _csv_rows(data: bytes, kind: bytes, source: str) -> Iterator[dict[str, Any]]:
     if not data.strip():
-        raise InputError(f"{source} is empty: it needs a line 'path,label', and one an image")
+        raise InputError(f"{source} is empty: a line 'path,label' and one line per image are required")
     text = io.StringIO(_in_utf8(data).decode("utf-8", "surrogateescape"), newline="")
     first = text.readline()
     text.seek(0)
@@ -142,7 +142,7 @@ def _csv_rows(data: bytes, kind: bytes, source: str) -> Iterator[dict[str, Any]]
     try:
         for row in csv.DictReader(text, delimiter=separator, restkey="", strict=True):
             if "" in row and isinstance(row[""], list):
-                raise InputError(f"{source}: a row has more fields than there are columns: {list(row.values())[:3]}")
+                raise InputError(f"{source}: a row has more fields than columns: {list(row.values())[:3]}")
             yield {name.strip(): value for name, value in row.items() if name}
     except csv.Error as error:
         raise InputError(f"{source} cannot be read as a table: {error}") from error

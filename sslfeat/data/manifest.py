@@ -1,6 +1,6 @@
-"""What was to be embedded: every input with the size and times its file had, kept beside the features.
+"""Manifest: the list of inputs, with sizes and times of their files, stored with the features.
 
-So a later run can say which images are new, gone or modified, and parts can be made again without listing anew.
+It is used to detect new, removed and modified images, and to recompute parts without listing the inputs again.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from sslfeat.storage.arrow import binaries, fixed, numbers, strings
 
 MANIFEST_NAME = "inputs.arrow"
 MISSING = -1
-UNKNOWN = int(np.iinfo(np.int64).min)  # a time that int64 nanoseconds cannot hold (before 1678, after 2262)
+UNKNOWN = int(np.iinfo(np.int64).min)  # a time out of the range of int64 nanoseconds (before 1678, after 2262)
 COLUMNS = {"path": pa.large_binary(), "label": pa.string(), "size": pa.int64(), "modified": pa.int64()}
 LATER_COLUMNS = {"changed": pa.int64(), "sha256": pa.binary(32)}
-DESCRIBES = "metadata."  # the beginning of the names of further columns, of text
+DESCRIBES = "metadata."  # prefix of metadata columns (strings)
 Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``inputs`` in order, with what their files were like, int64 (N,).
+    """``inputs`` in order, with size and times of their files, int64 (N,).
 
-    ``sizes`` (bytes) and ``modified`` (ns) are MISSING for files that are not there. ``changed`` (ns) is the system's own
-    time, which no program can set: where all three agree, the content does. A time out of range is UNKNOWN.
-    ``contents`` are the files' sha256, S32 (N,), where they were asked for.
+    ``sizes`` (bytes) and ``modified`` (ns) are MISSING for missing files. ``changed`` (ns) is the change time, which
+    programs cannot set: if all three are equal, so is the content. A time out of range is UNKNOWN. ``contents`` are the
+    sha256 of the files, S32 (N,), if requested.
     """
 
     inputs: Sequence[ImageRecord]
@@ -51,20 +51,20 @@ class Manifest:
 
     @classmethod
     def take(cls, inputs: Sequence[ImageRecord], hashed: bool = False, check: Callable[[], None] = lambda: None) -> Manifest:
-        """Look at every file once; with ``hashed`` read it, too. ``check`` is called often then, and may raise to stop."""
+        """Collect size and times of all files; with ``hashed``, also sha256. ``check`` is called often, and may raise to stop."""
         facts = np.full((3, len(inputs)), MISSING, np.int64)
         for index, record in enumerate(inputs):
             try:
                 found = facts_of_image(record.path)
             except (OSError, ValueError, ImageError):
-                continue  # it will fail when it is read, with the reason
+                continue  # reported when it is read
             facts[:, index] = found.size, _time(found.modified), _time(found.changed)
         contents = hash_files([record.path for record in inputs], check) if hashed else None
         return cls(inputs, facts[0], facts[1], facts[2], contents)
 
     @classmethod
     def load(cls, folder: Path, sha256: str) -> Manifest:
-        """Read ``inputs.arrow`` of a folder. Raises FeaturesError if it is not what was recorded, or no such list."""
+        """Read ``inputs.arrow`` of a folder. Raises FeaturesError if it is invalid or does not match the recorded hash."""
         path = folder / MANIFEST_NAME
         try:
             data = path.read_bytes()
@@ -76,13 +76,13 @@ class Manifest:
             table = pa.ipc.open_file(pa.BufferReader(data)).read_all().combine_chunks()
             table.validate(full=True)
         except (pa.ArrowException, OSError) as error:
-            raise FeaturesError(f"{path} is no list of images: {error}") from error
+            raise FeaturesError(f"{path} is not a list of images: {error}") from error
         kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
         later = {name: kind for name, kind in LATER_COLUMNS.items() if name in kinds}
         later |= {name: pa.string() for name in kinds if name.startswith(DESCRIBES)}
         whole = [name for name in kinds if name != "label" and not name.startswith(DESCRIBES)]
         if kinds != {**COLUMNS, **later} or any(table[name].null_count for name in whole):
-            raise FeaturesError(f"{path} is no list of images: it holds {table.schema.names}")
+            raise FeaturesError(f"{path} is not a list of images: it has the columns {table.schema.names}")
         changed = _numbers(table, "changed") if "changed" in kinds else np.full(table.num_rows, UNKNOWN)
         contents = np.frombuffer(b"".join(table["sha256"].to_pylist()), DIGEST) if "sha256" in kinds else None
         texts = {name.removeprefix(DESCRIBES): _column(table, name) for name in kinds if name.startswith(DESCRIBES)}
@@ -91,14 +91,14 @@ class Manifest:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of ``to_bytes()``: two runs over the same files in the same place have the same."""
+        """sha256 of ``to_bytes()``; equal for the same files in the same place."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @functools.cached_property
     def identity(self) -> str:
-        """sha256 of the inputs wherever they are: paths from their common root, labels, and contents.
+        """sha256 of the inputs independent of their location: paths relative to the root, labels, and contents.
 
-        Contents are those that ``hashed`` took, else sizes and times stand for them.
+        Contents are compared by sha256 if ``hashed``, else by size and time.
         """
         sha, root = hashlib.sha256(), len(self.root)
         for index, record in enumerate(self.inputs):
@@ -109,7 +109,7 @@ class Manifest:
 
     @functools.cached_property
     def root(self) -> bytes:
-        """The folder that all inputs are in, with a separator at its end; empty if there is none."""
+        """Common folder of all inputs, with a trailing separator; empty if there is none."""
         if not len(self.inputs):
             return b""
         paths = (record.path for record in self.inputs)
@@ -127,19 +127,19 @@ class Manifest:
 
     @functools.cached_property
     def labels(self) -> pa.Array:
-        """The labels, string; null where there is none."""
+        """The labels, string; null for unlabeled inputs."""
         return self.inputs.labels if isinstance(self.inputs, _Stored) else strings([i.label for i in self.inputs])
 
     @functools.cached_property
     def metadata(self) -> dict[str, pa.Array]:
-        """What else lists and containers say of the inputs, string (N,) by name, in the order of the names; null: nothing."""
+        """Metadata columns of lists and containers by name, string (N,), sorted by name; null where missing."""
         if isinstance(self.inputs, _Stored):
             return self.inputs.metadata
         names = sorted({name for record in self.inputs for name in record.metadata or ()})
         return {name: strings([(record.metadata or {}).get(name) for record in self.inputs]) for name in names}
 
     def to_bytes(self) -> bytes:
-        """Arrow's file format; equal stocks give equal bytes."""
+        """Serialize in Arrow's file format; equal manifests give equal bytes."""
         facts = {"size": self.sizes, "modified": self.modified, "changed": self.changed}
         columns: dict[str, Any] = {"path": self.paths, "label": self.labels}
         columns |= {name: numbers(values, np.int64) for name, values in facts.items()}
@@ -154,9 +154,9 @@ class Manifest:
         return data
 
     def counterparts(self, since: Manifest) -> Numbers:
-        """For each input its number in ``since``, else MISSING, int64 (N,).
+        """Number in ``since`` of each input, else MISSING, int64 (N,).
 
-        It is the one with the same path; if no path is the same, the one with the same path from the common root.
+        Inputs are matched by path, or if no path is equal, by the path relative to the root.
         """
         numbers = _index(self.paths, since.paths)
         if (numbers == MISSING).all() and self.root != since.root:
@@ -164,13 +164,13 @@ class Manifest:
         return numbers
 
     def unchanged(self, since: Manifest) -> Numbers:
-        """For each input its number in ``since`` if size and both times are known and the same there, else MISSING."""
+        """Number in ``since`` of each input whose size and both times are known and equal, else MISSING."""
         numbers = self.counterparts(since)
         known = (self.modified != UNKNOWN) & (self.changed != UNKNOWN) & (self.sizes != MISSING)
         return np.where((numbers != MISSING) & known & self.looks_like(since, numbers), numbers, MISSING)
 
     def looks_like(self, since: Manifest, numbers: Numbers) -> Mask:
-        """Whether each has the size and times that number ``numbers[i]`` of ``since`` has, bool (N,)."""
+        """Whether input i has the same size and times as input ``numbers[i]`` of ``since``, bool (N,)."""
         if not len(since.sizes):
             return np.zeros(len(self.sizes), bool)
         facts = ((self.sizes, since.sizes), (self.modified, since.modified), (self.changed, since.changed))
@@ -179,12 +179,12 @@ class Manifest:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether ``path`` is a list of images that ``Manifest.to_bytes`` made, by the names of its columns."""
+    """Whether ``path`` is a manifest, by the names of its columns."""
     return set(COLUMNS) <= _names(path)
 
 
 def is_described(path: Path) -> bool:
-    """Whether a manifest says more of its inputs than their labels."""
+    """Whether a manifest has metadata columns."""
     return any(name.startswith(DESCRIBES) for name in _names(path))
 
 
@@ -197,7 +197,7 @@ def _names(path: Path) -> set[str]:
 
 
 class _Stored(Sequence[ImageRecord]):
-    """Inputs in Arrow columns, made when they are asked for: a million of them as objects take 300 MB."""
+    """Inputs in Arrow columns, converted on demand: a million objects take 300 MB."""
 
     def __init__(self, paths: pa.Array, labels: pa.Array, metadata: dict[str, pa.Array]) -> None:
         self.paths, self.labels, self.metadata = paths, labels, metadata
@@ -212,7 +212,7 @@ class _Stored(Sequence[ImageRecord]):
     def __getitem__(self, index: int | slice) -> ImageRecord | Sequence[ImageRecord]:
         if isinstance(index, slice):
             return _Stored(self.paths[index], self.labels[index], {name: texts[index] for name, texts in self.metadata.items()})
-        return ImageRecord(self.paths[index].as_py(), self.labels[index].as_py())  # its metadata are read as columns
+        return ImageRecord(self.paths[index].as_py(), self.labels[index].as_py())  # metadata are read as columns
 
 
 def _time(nanoseconds: int) -> int:

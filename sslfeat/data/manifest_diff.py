@@ -1,4 +1,4 @@
-"""What has become of a list of images since it was last looked at."""
+"""Changes between two manifests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ Proof: TypeAlias = Callable[[Numbers, Numbers], Mask]
 
 @dataclass(frozen=True)
 class ManifestDiff:
-    """How many images are new, removed and modified since, with one of them as an example; ``labels``: relabeled.
+    """Number of new, removed and modified images, with an example; ``labels``: relabeled images.
 
-    ``described``: the lists or containers that they are from say something else of them than before; of ``undescribed``
-    they say nothing any more, and ``unlabeled`` had a label and have none.
-
-    ``touched`` have another time, or another place in the file system, and the same content. ``moved`` are the folders
-    that all the images were and are in, if only that folder is another.
+    ``described``: images with changed metadata; ``undescribed``: images that lost their metadata; ``unlabeled``: images that
+    lost their label. ``touched``: images with another time or location but the same content. ``moved``: the old and the new
+    common folder, if only that has changed.
     """
 
     new: int
@@ -41,11 +39,11 @@ class ManifestDiff:
 
     @classmethod
     def between(cls, before: Manifest, now: Manifest, same: Proof | None = None) -> ManifestDiff:
-        """Compare two stocks by path, then content, then label.
+        """Compare two manifests by path, content and label.
 
-        Contents are compared by sha256 if both stocks have them. Else files with the same size and times have the same,
-        and ``same`` (numbers before, numbers now, both (M,), to bool (M,)) says it of the others; without it the size
-        and the time of modification decide.
+        Contents are compared by sha256 if both manifests have them. Otherwise, files with equal size and times are unchanged,
+        and the others are compared by ``same`` (old numbers, new numbers, both (M,), to bool (M,)), or without it by size and
+        modification time.
         """
         old = now.counterparts(before)
         kept = np.flatnonzero(old != MISSING)
@@ -75,12 +73,12 @@ class ManifestDiff:
 
     @property
     def none(self) -> bool:
-        """Whether they are the same images with the same labels, wherever they are now."""
+        """Whether images, labels and metadata are unchanged (except for a common folder)."""
         return not (self.new or self.removed or self.modified or self.labels or self.described)
 
     def __str__(self) -> str:
         counts = {"new": self.new, "removed": self.removed, "modified": self.modified, "relabeled": self.labels}
-        counts |= {"described otherwise": self.described}
+        counts |= {"with changed metadata": self.described}
         text = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "the same images"
         example = f", such as {self.example}" if self.example else ""
         touched = f" ({self.touched} touched, with the same content)" if self.touched else ""
@@ -113,7 +111,7 @@ def _are_there(texts: pa.Array) -> Mask:
 
 
 def _differ(then: pa.Array, was: Numbers, here: pa.Array, kept: Numbers) -> Mask:
-    """Whether text differs, in Arrow: as objects, a million labels take 130 MB."""
+    """Compare strings in Arrow: as objects, a million labels take 130 MB."""
     pairs = ((then, was), (here, kept))
     texts = [pc.fill_null(column, NO_TEXT).take(numbers(chosen, np.int64)) for column, chosen in pairs]
     differ: Mask = pc.not_equal(*texts).to_numpy(zero_copy_only=False)

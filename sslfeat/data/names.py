@@ -1,4 +1,4 @@
-"""Names of files: what their endings say, which are passed over, and what a name that is shown as text stands for."""
+"""File names: supported extensions, skipped folders, and conversion of displayed names to paths."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ COMPRESSED_TAR = re.compile(rb"\.(tar\.(gz|bz2|xz|zst|lz4|z)|tgz|tbz2?|txz|tzst)
 SYSTEM_FOLDERS = frozenset(
     (b"@eadir", b"#recycle", b"#snapshot", b"$recycle.bin", b"system volume information", b"__macosx", b"lost+found")
 )
-"""What network drives, Windows, macOS and file systems put among people's images, such as thumbnails; in lower case."""
+"""Folders created by network drives, Windows, macOS and file systems, for example for thumbnails; in lower case."""
 
 
 def ending(name: bytes) -> bytes:
-    """The ending of a path's last name, in lower case, with its dot; empty if there is none, or nothing before it."""
+    """Extension of a path in lower case, with the dot; empty if there is none."""
     base = name[name.rfind(b"/") + 1 :]
     dot = base.rfind(b".")
     return base[dot:].lower() if dot > 0 else b""
 
 
 def is_image(name: bytes) -> bool:
-    """Whether a path's last name is an image's: by its ending, and not hidden."""
+    """Whether a path has the extension of an image and is not hidden."""
     return ending(name) in RAW_ENDINGS and not name[name.rfind(b"/") + 1 :].startswith(b".")
 
 
 def is_listed(name: bytes) -> bool:
-    """Whether a path below a folder or in a container is an image's, in no folder that is hidden or a system's."""
+    """Whether a path below a folder or in a container is an image, and not in a hidden or system folder."""
     folders = name.lower().split(b"/")[:-1]
     hidden = any(folder in SYSTEM_FOLDERS or (folder.startswith(b".") and folder not in (b".", b"..")) for folder in folders)
     return is_image(name) and not hidden
 
 
 def possible_paths(name: str) -> list[bytes]:
-    """The paths that ``ImageRecord.name`` may stand for: as written, and with each ``\\xNN`` taken as a byte."""
+    """Possible paths of an ``ImageRecord.name``: as written, and with each ``\\xNN`` replaced by a byte."""
     written = name.encode()
     return [written, re.sub(rb"\\x([89a-f][0-9a-f])", lambda escape: bytes.fromhex(escape[1].decode()), written)]

@@ -1,4 +1,4 @@
-"""PNG files without what is of no use for pixels, and makes decoders refuse the file: text, and damaged or huge metadata."""
+"""Removal of PNG chunks that are not needed for pixels but can make decoders fail: text, damaged or huge metadata."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PROFILE, METADATA = b"iCCP", (b"iCCP", b"eXIf", b"tIME", b"pHYs", b"gAMA", b"cHR
 
 
 def readable(data: bytes, most: int) -> bytes:
-    """The file without text (PNG specification, section 11.3.3), damaged metadata, and a profile of over ``most`` bytes.
+    """Remove text chunks (PNG specification, section 11.3.3), damaged metadata, and profiles larger than ``most`` bytes.
 
-    Itself if it has nothing of the kind, or is no PNG.
+    Returns ``data`` itself if there are none, or it is not a PNG.
     """
     if not data.startswith(SIGNATURE):
         return data
@@ -29,7 +29,7 @@ def readable(data: bytes, most: int) -> bytes:
 
 
 def _useless(name: bytes, chunk: bytes, most: int) -> bool:
-    """Whether a chunk's check sum is wrong, or its profile larger than ``most``; ``chunk`` is its name, body and check sum."""
+    """Whether the CRC is wrong or the profile larger than ``most``; ``chunk`` is its name, body and CRC."""
     if zlib.crc32(chunk[:-4]) != int.from_bytes(chunk[-4:], "big"):
         return True
     if name != PROFILE:

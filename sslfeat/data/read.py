@@ -1,6 +1,6 @@
-"""Images by their paths, wherever they are: files, members of containers, objects in remote stores, frames of videos.
+"""Read images by path: files, members of containers, objects in remote stores, and frames of videos.
 
-A path is bytes: a file's; a container's, ``/`` and a member's name; a URL; or a video's with ``#t=`` and seconds.
+A path (bytes) is that of a file; of a container, ``/`` and the name of a member; a URL; or of a video, ``#t=`` and seconds.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from sslfeat.storage.urls import is_remote
 ELSEWHERE = re.compile(rb"(?i)\A[a-z][a-z0-9+.-]+://|\.(?:tar|zip|parquet|arrow)(?:/|\Z)")
 __all__ = ["Coming", "Fetcher", "absolute", "exists", "facts_of_image", "find_image", "is_plain", "open_file", "read_image"]
 T = TypeVar("T")
-AT_ONCE = 16  # requests to remote stores that are under way
+AT_ONCE = 16  # concurrent requests to remote stores
 
 
 def is_plain(path: bytes) -> bool:
-    """Whether a process that knows nothing of containers and stores can read it: a file, or a frame of a video."""
+    """Whether the path is a file or a frame of a video, which the decoding process can read."""
     return ELSEWHERE.search(path) is None or (not is_remote(path) and split(path) is None)
 
 
 def read_image(path: str | bytes | os.PathLike[str]) -> bytes:
-    """The contents of an image file. Raises ImageError with a reason that is the same on every run."""
+    """Read an image file. Raises ImageError with a reason that is identical in every run."""
     path = os.fsencode(path)
     if ELSEWHERE.search(path) is None:
         return read_local(path)
@@ -42,12 +42,12 @@ def read_image(path: str | bytes | os.PathLike[str]) -> bytes:
         return read_remote(path) if is_remote(path) else read_local(path)
     container, _, member = place
     if not member:
-        raise ImageError(container.fault or "it is a container, not an image")
+        raise ImageError(container.fault or "a container, not an image")
     return container.read(member)
 
 
 def facts_of_image(path: bytes) -> FileFacts:
-    """Size and times: of a member its size (0: unknown) and its container's times. Raises OSError, ValueError, ImageError."""
+    """Size (0: unknown) and times, for members those of the container. Raises OSError, ValueError, ImageError."""
     if ELSEWHERE.search(path) is None:
         return facts_of(os.stat(_file_of(path)))
     place = member_of(path)
@@ -58,7 +58,7 @@ def facts_of_image(path: bytes) -> FileFacts:
 
 
 def exists(path: bytes) -> bool:
-    """Whether there is such an image, or may be: remote stores are not asked."""
+    """Whether an image exists; True for all remote paths, which are not checked."""
     if is_remote(path):
         return True
     try:
@@ -71,32 +71,32 @@ def exists(path: bytes) -> bool:
 
 
 def find_image(name: str) -> bytes:
-    """The path that a name in a features folder stands for: the first that exists, else as it is written."""
+    """Path of a name in a features folder: the first possible path that exists, else the name itself."""
     return next(filter(exists, possible_paths(name)), os.fsencode(name))
 
 
 def absolute(spec: str | os.PathLike[str]) -> str:
-    """The same images from any working folder; a URL is so already."""
+    """Convert to an absolute path; URLs are returned unchanged."""
     return os.fspath(spec) if is_remote(os.fsencode(spec)) else os.path.abspath(spec)
 
 
 @dataclass(frozen=True)
 class Coming:
-    """An image that is being fetched from a remote store."""
+    """An image that is being downloaded from a remote store."""
 
     path: bytes
     data: Future[bytes]
 
 
 class Fetcher:
-    """Reads what is in remote stores ahead of those who decode it."""
+    """Prefetches images in remote stores."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._closed = threading.Event()
 
     def begin(self, source: T) -> T | Coming:
-        """``source``, or where it is the path of a remote image, the beginning of its reading."""
+        """Start reading a remote image; return any other ``source`` unchanged."""
         if not isinstance(source, bytes) or ELSEWHERE.search(source) is None or not is_remote(source):
             return source
         if self._pool is None:
@@ -104,7 +104,7 @@ class Fetcher:
         return Coming(source, self._pool.submit(read_image, source))
 
     def close(self) -> None:
-        """Leave off, whatever is under way: a store that is away is not waited for any more."""
+        """Cancel all requests, without waiting for unreachable stores."""
         self._closed.set()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -115,6 +115,6 @@ class Fetcher:
 
 
 def _file_of(path: bytes) -> bytes:
-    """The file of a frame; any other path as it is."""
+    """Video file of a frame; any other path unchanged."""
     frame = split_frame(path)
     return path if frame is None else frame[0]

@@ -1,4 +1,4 @@
-"""What becomes of an image: an embedding, or a reason why not."""
+"""Outcomes of embedding an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sslfeat.data.decode import Source
 
 @dataclass(frozen=True)
 class Embedded:
-    """An image's embedding, float32 (D,), with its source's sha256 and upright size in px."""
+    """Embedding, float32 (D,), with sha256 and upright size in px of the source."""
 
     embedding: npt.NDArray[np.float32]
     sha256: str
@@ -23,14 +23,14 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Failed:
-    """An image that could not be read, and why."""
+    """An image that could not be read, with the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``outcomes[i]`` is what became of ``sources[i]``; ``decode`` and ``infer`` are the seconds it took."""
+    """``outcomes[i]`` is the outcome of ``sources[i]``; ``decode`` and ``infer`` are times in seconds."""
 
     sources: Sequence[Source]
     outcomes: Sequence[Embedded | Failed]

@@ -1,4 +1,4 @@
-"""A few of many images, decoded."""
+"""Decode a sample of images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslfeat.data.transforms import EXACT, Decoding, Preprocess
 def decode_all(
     sources: Sequence[bytes], preprocess: Preprocess, decoding: Decoding = EXACT
 ) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """Images at the encoder's size, uint8 (N, S, S, 3), and which could be read, (N,). In a process apart."""
+    """Decode in a separate process: images, uint8 (N, S, S, 3), and whether each could be read, bool (N,)."""
     pixels = np.empty((len(sources), preprocess.size, preprocess.size, 3), np.uint8)
     with closing(SubprocessDecoder(preprocess, decoding, DEFAULT_LIMITS)) as decoder:
         outcomes = decoder.decode(sources, pixels)

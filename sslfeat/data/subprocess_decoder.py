@@ -1,4 +1,4 @@
-"""The parent's end of a decoding process: see ``decode_worker.py`` for what passes between them."""
+"""Client of the decoding process; for the protocol see ``decode_worker.py``."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ from sslfeat.data.transforms import Decoding, Preprocess
 from sslfeat.errors import ImageError, SslfeatError
 
 COMMAND = (sys.executable, "-P", "-m", "sslfeat.data.decode_worker")
-PIPE_BYTES = 1 << 19  # so that neither end need wait for the other to read
-TICK = 0.5  # seconds between two looks at the clock
+PIPE_BYTES = 1 << 19  # so that neither end waits for the other to read
+TICK = 0.5  # seconds between checks of the time limit
 
 
 class SubprocessDecoder:
-    """Decodes files, and contents of files, in a process of its own, started when first needed and again after an image
-    has killed it."""
+    """Decodes files, and contents of files, in a separate process, which is started on demand and after a crash."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding, limits: Limits) -> None:
         decoding.require()
         self._settings = settings(preprocess, decoding, limits)
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
-        self._since: float | None = None  # when the image in hand was begun
+        self._since: float | None = None  # start time of the current image
         self._late = False
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._kill_when_late, daemon=True, name="sslfeat-watch")
         self._watch.start()
 
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
-        """Decode files into the rows of ``pixels``, uint8 (N, S, S, 3); the row of one that fails is black."""
+        """Decode files into the rows of ``pixels``, uint8 (N, S, S, 3); rows of failed images are black."""
         outcomes: list[Decoded | Failed] = []
         asked = 0
         for done, source in enumerate(sources):
@@ -55,16 +54,16 @@ class SubprocessDecoder:
                 self._start()
                 asked = done
             asked = max(asked, done)
-            while asked < min(done + 2, len(sources)):  # one ahead, so that the decoder need not wait for its parent
+            while asked < min(done + 2, len(sources)):  # one request ahead, so that the decoder does not wait for the parent
                 if asked > done and not _is_local(sources[asked]):
-                    break  # its contents may fill the pipe, while the decoder fills the other with an answer
+                    break  # contents may fill one pipe while an answer fills the other: deadlock
                 self._ask(sources[asked])
                 asked += 1
             outcomes.append(self._outcome(pixels[done]))
         return outcomes
 
     def _decode_inline(self, source: Source, row: Pixels) -> Decoded | Failed:
-        """Decode an image that is read here: a decoder knows neither containers nor remote stores."""
+        """Decode an image that is read in this process: the decoder cannot read containers and remote stores."""
         try:
             if isinstance(source, Coming):
                 while not wait([source.data], TICK).done:
@@ -80,13 +79,13 @@ class SubprocessDecoder:
         return self._outcome(row)
 
     def abort(self) -> None:
-        """End the process, whatever it is doing; from any thread. What is being decoded fails."""
+        """Kill the process, from any thread. The current image fails."""
         self._closed.set()
         if process := self._process:
             process.kill()
 
     def close(self) -> None:
-        """Leave nothing behind. Not while another thread decodes."""
+        """Release all resources. Must not be called while another thread decodes."""
         self.abort()
         self._watch.join()
         if self._process is not None:
@@ -104,7 +103,7 @@ class SubprocessDecoder:
             process.kill()
         elif _pipe(process.stdout).read(len(READY)) != READY and not self._closed.is_set():
             self._process = None
-            raise SslfeatError(f"the decoding process cannot start ({_end(process)}): is sslfeat installed whole?")
+            raise SslfeatError(f"the decoding process cannot start ({_end(process)}): check the installation of sslfeat")
 
     def _ask(self, source: Source) -> None:
         if isinstance(source, Content):
@@ -113,9 +112,9 @@ class SubprocessDecoder:
             data, kind = os.fsencode(cast("str | bytes | os.PathLike[str]", source)), 0
         try:
             pipe = _pipe(self._process and self._process.stdin)
-            pipe.write(LENGTH.pack(len(data) | kind) + data)  # in one piece, so that the decoder wakes up once
+            pipe.write(LENGTH.pack(len(data) | kind) + data)  # one write, so that the decoder wakes up once
             pipe.flush()
-        except OSError:  # it died: the next reading says so
+        except OSError:  # it died: detected by the next read
             return
 
     def _outcome(self, row: Pixels) -> Decoded | Failed:
@@ -150,7 +149,7 @@ class SubprocessDecoder:
         if self._late:
             return f"took longer than {self._limits.seconds:g} s to decode"
         if code == -signal.SIGKILL:
-            return "its decoder was killed, as happens when memory runs out"
+            return "its decoder was killed, probably because memory ran out"
         return f"its decoder crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 
     def _kill_when_late(self) -> None:
@@ -170,7 +169,7 @@ def _pipe(pipe: object) -> BinaryIO:
 
 
 def _widen(pipe: BinaryIO) -> None:
-    """Make room for a whole answer, and most requests, where the system can and the user's share of it allows."""
+    """Enlarge the pipe to the size of an answer, where the system allows it."""
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl
 
@@ -178,8 +177,8 @@ def _widen(pipe: BinaryIO) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Close the pipes and wait; returns the exit code, negative for a signal."""
-    with contextlib.suppress(OSError):  # what was still to be written has no reader
+    """Close the pipes and wait; return the exit code, negative for a signal."""
+    with contextlib.suppress(OSError):  # pending writes have no reader
         _pipe(process.stdin).close()
     _pipe(process.stdout).close()
     return process.wait()

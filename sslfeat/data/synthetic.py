@@ -1,4 +1,4 @@
-"""Images that sslfeat draws itself, to try things on: shapes of several kinds, a folder a kind, the same every time."""
+"""Synthetic sample images: shapes of several kinds, one folder per kind, deterministic."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KINDS = ("circles", "squares", "stripes", "triangles")
 
 
 def draw_samples(folder: Path, count: int = 40, seed: int = 0) -> int:
-    """Draw ``count`` JPEGs of 120 to 260 px into ``folder/KIND/``. Returns how many; raises InputError."""
+    """Draw ``count`` JPEGs of 120 to 260 px into ``folder/KIND/``; return ``count``. Raises InputError."""
     if count < 1:
-        raise InputError(f"cannot draw {count} images")
+        raise InputError(f"cannot draw {count} images: at least 1 is required")
     for index in range(count):
         kind = KINDS[index % len(KINDS)]
         path = folder / kind / f"{kind}-{index // len(KINDS):04d}.jpg"
@@ -29,7 +29,7 @@ def draw_samples(folder: Path, count: int = 40, seed: int = 0) -> int:
 
 
 def draw(kind: str, rng: np.random.Generator) -> Image.Image:
-    """One RGB image of ``kind``, one of KINDS: textured ground, several shapes, sizes and colors drawn from ``rng``."""
+    """Draw an RGB image of a kind in KINDS: shapes of random sizes and colors on a textured background."""
     width, height = (int(side) for side in rng.integers(120, 261, 2))
     ground, ink = rng.integers(0, 256, (2, 3))
     noise = rng.normal(0, 12, (height, width, 1))

@@ -1,7 +1,7 @@
-"""From image file to the encoder's input: the one definition of preprocessing.
+"""Preprocessing, from an image file to the encoder's input.
 
 The reference is Pillow's antialiased resize followed by a center crop, on the upright RGB image.
-Needs Pillow alone, so that a decoding process starts fast and stays small.
+Imports only Pillow, so that the decoding process starts fast and needs little memory.
 """
 
 from __future__ import annotations
@@ -31,31 +31,30 @@ FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
 }
-MAX_PIXELS = 178_956_970  # what Pillow by itself refuses to exceed: 683 MiB in its memory
+MAX_PIXELS = 178_956_970  # Pillow's default limit: 683 MiB in memory
 MAX_FILE_BYTES = 1 << 30
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 STRIP = 16
 CENTER, SQUASH, BORDER, FIT = "center", "squash", "border", "fit"
-CROPS = (CENTER, SQUASH, BORDER)  # of encoders
+CROPS = (CENTER, SQUASH, BORDER)  # valid for encoders
 FAST, REDUCED = "fast", "reduced"
 MODES = ("exact", FAST, REDUCED)
 NEW_SUBFILE_TYPE, SUB_IFDS = 254, 330  # TIFF supplement 1
 
-PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # its limit for profiles, too; text is taken out before
-# Pillow warns at half the limit that it enforces; here the limit alone counts, and decoding threads cannot scope a filter.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES  # also Pillow's limit for profiles; text is removed before
+# Pillow warns at half the limit that it enforces; decoding threads cannot use a local filter.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """An image resized with ``filter``, then its center ``size`` x ``size`` px, RGB.
+    """Resize with ``filter``, then crop the center ``size`` x ``size`` px, RGB.
 
-    The ``crop`` says what is resized to ``resize`` px: CENTER the shorter side, in the image's own proportions; SQUASH both
-    sides; BORDER the longer side, and what is missing around it has the color ``fill``, ``#rrggbb``. FIT, for looking at images,
-    never for an encoder: the image in the upper left corner, as ``fitted`` says, on black. ``profile`` "sRGB": colors are brought
-    to sRGB by the profile in the file, if there is one (encoder files of before have no such field, and their images are
-    read so, too).
+    ``crop`` determines what is resized to ``resize`` px: CENTER the shorter side, keeping the aspect ratio; SQUASH both sides;
+    BORDER the longer side, padded with the color ``fill``, ``#rrggbb``. FIT is for display only: the image resized by
+    ``fitted`` in the upper left corner, on black. ``profile`` "sRGB": convert to sRGB with the embedded profile, if any (also
+    for older encoder files, which do not have this field).
     """
 
     resize: int
@@ -68,16 +67,16 @@ class Preprocess:
     fill: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """By name, for cards and fingerprints: no ``fill`` where there is none, as in encoder files of before."""
+        """Fields by name, for cards and fingerprints; an empty ``fill`` is omitted, as in older encoder files."""
         found = dataclasses.asdict(self)
         return found if self.fill else {name: value for name, value in found.items() if name != "fill"}
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How files are read. ``mode`` "exact": unpacked and resized by Pillow. FAST: the same, resized by cykooz.resizer, which
-    is four times as fast and 0.2 gray levels off on average, so it must be asked for. REDUCED, for thumbnails: JPEGs are
-    unpacked at a half, a quarter or an eighth of their size. Images of more than ``max_pixels`` are refused unopened.
+    """Decoding of files. ``mode`` "exact": decoded and resized by Pillow. FAST: resized by cykooz.resizer, which is four
+    times as fast and differs by 0.2 gray levels on average, so it must be requested. REDUCED, for thumbnails: JPEGs are
+    decoded at 1/2, 1/4 or 1/8 of their size. Images with more than ``max_pixels`` are rejected without decoding.
     """
 
     mode: str = "exact"
@@ -85,12 +84,12 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise UsageError(f"decode {self.mode!r} is unknown: exact or fast")
+            raise UsageError(f"unknown decode mode {self.mode!r}: use exact or fast")
         if self.max_pixels < 1:
             raise UsageError(f"max_pixels is {self.max_pixels}: it must be at least 1")
 
     def require(self) -> None:
-        """Raises MissingExtraError if a package that the mode needs is not installed."""
+        """Raise MissingExtraError if a package required by the mode is not installed."""
         if self.mode == FAST:
             fast_resize.require()
 
@@ -100,7 +99,7 @@ EXACT = Decoding()
 
 @dataclass(frozen=True)
 class Prepared:
-    """The image at the encoder's size, and the upright source's ``width`` and ``height`` in px."""
+    """The preprocessed image, and ``width`` and ``height`` of the upright source in px."""
 
     image: Image.Image
     width: int
@@ -108,7 +107,7 @@ class Prepared:
 
 
 def prepare(image: Image.Image, preprocess: Preprocess, decoding: Decoding = EXACT) -> Prepared:
-    """Bring an opened image to the encoder's input size. Raises ImageError, or whatever the codec raises."""
+    """Preprocess an opened image to the encoder's input size. Raises ImageError or exceptions of the codec."""
     whole = image.size
     if decoding.mode == REDUCED and image.format == "JPEG":
         image.draft(None, _resized(*whole, preprocess))
@@ -117,7 +116,7 @@ def prepare(image: Image.Image, preprocess: Preprocess, decoding: Decoding = EXA
     else:
         upright = to_rgb(image)
         width, height = upright.size
-    if preprocess.crop == FIT:  # by the source's size: a draft's is rounded
+    if preprocess.crop == FIT:  # from the size of the source: that of a draft is rounded
         canvas = Image.new("RGB", (preprocess.size, preprocess.size))
         canvas.paste(upright.resize(fitted(width, height, preprocess.size), FILTERS[preprocess.filter]))
         return Prepared(canvas, width, height)
@@ -125,11 +124,11 @@ def prepare(image: Image.Image, preprocess: Preprocess, decoding: Decoding = EXA
 
 
 def resize_crop(image: Image.Image, preprocess: Preprocess, fast: bool = False) -> Image.Image:
-    """The center of the resized image; ``fast``: resized by cykooz.resizer, unless it is a strip.
+    """Resize and crop; with ``fast``, by cykooz.resizer, except for strips.
 
-    ``Image.resize(box=...)`` would skip what the crop discards, but it keeps the box in single precision and may
-    resize the two axes in another order: up to a fifth of a portrait's pixels then differ by a level or more. So it
-    serves only strips longer than STRIP to 1, whose whole resized image might not fit in memory.
+    ``Image.resize(box=...)`` would skip discarded pixels, but stores the box in single precision and may resize the axes in
+    another order: up to a fifth of a portrait's pixels then differ by a level or more. It is therefore used only for
+    strips with an aspect ratio above STRIP, whose resized image might not fit in memory.
     """
     (width, height), size = image.size, preprocess.size
     new_width, new_height = _resized(width, height, preprocess)
@@ -142,7 +141,7 @@ def resize_crop(image: Image.Image, preprocess: Preprocess, fast: bool = False) 
     if fast:
         resized = fast_resize.resize(image, (new_width, new_height), preprocess.filter)
     else:
-        if preprocess.crop == SQUASH:  # width first, as ever: Pillow 13 starts with the height where that shrinks far more
+        if preprocess.crop == SQUASH:  # width first, as before: Pillow 13 starts with the height if that shrinks far more
             image = image.resize((new_width, height), resample)
         resized = image.resize((new_width, new_height), resample)
     part = resized.crop((max(left, 0), max(top, 0), min(right, new_width), min(bottom, new_height)))
@@ -154,13 +153,13 @@ def resize_crop(image: Image.Image, preprocess: Preprocess, fast: bool = False) 
 
 
 def fitted(width: int, height: int, size: int) -> tuple[int, int]:
-    """The size in px, never larger, at which an image lies within ``size`` x ``size`` px in its own proportions."""
+    """Size in px of an image reduced to fit in ``size`` x ``size`` px, keeping its aspect ratio; never enlarged."""
     longer = max(width, height, size)
     return max(1, round(width * size / longer)), max(1, round(height * size / longer))
 
 
 def read_file(path: str | bytes | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file of a sane size. Raises ImageError."""
+    """Read a regular file of at most MAX_FILE_BYTES. Raises ImageError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:  # O_NONBLOCK: a named pipe must not hang the run
@@ -178,41 +177,41 @@ def read_file(path: str | bytes | os.PathLike[str]) -> bytes:
 
 
 def allow_pixels(limit: int) -> None:
-    """Make Pillow enforce this limit, for frames within files too. It holds for the whole process."""
-    Image.MAX_IMAGE_PIXELS = (limit + 1) // 2  # Pillow warns here, and refuses at twice as many
+    """Set Pillow's limit of pixels, also for frames within files. Affects the whole process."""
+    Image.MAX_IMAGE_PIXELS = (limit + 1) // 2  # Pillow raises at twice this number
 
 
 def open_image(data: bytes, decoding: Decoding = EXACT) -> Image.Image:
-    """The image in ``data``, not yet unpacked. Raises ImageError for too many pixels, or whatever the codec raises."""
-    Image.init()  # without it, Pillow knows only its commonest formats, and the allow-list would fail on the others
+    """Open the image in ``data`` without decoding it. Raises ImageError for too many pixels, or exceptions of the codec."""
+    Image.init()  # otherwise Pillow registers only the most common formats, and the allow-list would fail
     heif = _is_heif(data)
     if heif and not _read_heif():
-        raise ImageError(f"HEIC images need a further package: {install_line('heif')}")
+        raise ImageError(f"HEIC images require another package: {install_line('heif')}")
     image = Image.open(io.BytesIO(_known_brand(readable(data, MAX_PROFILE_BYTES))), formats=["HEIF"] if heif else FORMATS)
     tags = getattr(image, "tag_v2", {})
     if SUB_IFDS in tags and tags.get(NEW_SUBFILE_TYPE, 0) & 1:
-        raise ImageError("the first page is a thumbnail, the image is in a page within it, as in cameras' raw files: convert it")
+        raise ImageError("the first page is only a thumbnail, as in raw files of cameras: convert the image")
     if image.width * image.height > decoding.max_pixels:
         raise ImageError(f"{image.width} x {image.height} px exceeds the limit of {decoding.max_pixels} pixels")
     return image
 
 
 def reason(error: Exception) -> str:
-    """What to say of an image that raised ``error``: the same on every run and machine."""
+    """Reason of a failure, identical on every run and machine."""
     if isinstance(error, ImageError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "not enough memory to decode it: --max-memory allows more"
+        return "not enough memory to decode it: raise --max-memory"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a format that sslfeat reads"
+        return "not an image in a supported format"
     if isinstance(error, Image.DecompressionBombError):
         return "an image in it exceeds the limit of pixels"
-    text = re.sub(r"<.*? at 0x[0-9a-f]+>", "it", str(error))  # addresses differ from run to run
+    text = re.sub(r"<.*? at 0x[0-9a-f]+>", "it", str(error))  # addresses differ between runs
     return f"cannot be decoded: {text or type(error).__name__}"
 
 
 def _brands(data: bytes) -> list[bytes]:
-    """The brands of a file of the ISO base media format: the major one, then those that it is compatible with."""
+    """Brands of an ISO base media file: the major brand, then the compatible ones."""
     if data[4:8] != b"ftyp":
         return []
     end = min(int.from_bytes(data[:4], "big"), len(data), 256)
@@ -225,7 +224,7 @@ def _is_heif(data: bytes) -> bool:
 
 
 def _known_brand(data: bytes) -> bytes:
-    """AVIF files of another major brand under the one by which Pillow knows them."""
+    """Replace the major brand of AVIF files by the one that Pillow recognizes."""
     brands = _brands(data)
     if brands and brands[0] != AVIF_BRANDS[0] and AVIF_BRANDS[0] in brands:
         return data[:8] + AVIF_BRANDS[0] + data[12:]
@@ -234,7 +233,7 @@ def _known_brand(data: bytes) -> bytes:
 
 @functools.cache
 def _read_heif() -> bool:
-    """Teach Pillow the format of telephones' images, if pillow-heif is installed; returns whether it is."""
+    """Register HEIF with Pillow if pillow-heif is installed; return whether it is."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -244,7 +243,7 @@ def _read_heif() -> bool:
 
 
 def _resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height in px of the image that is cropped."""
+    """Width and height in px before cropping."""
     resize = preprocess.resize
     if preprocess.crop == SQUASH:
         return resize, resize
@@ -256,6 +255,6 @@ def _resized(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]
 
 
 def _middle(length: int, size: int) -> tuple[int, int]:
-    """Where the middle ``size`` px of ``length`` px begin and end: before 0 and after ``length`` where it is shorter."""
+    """Start and stop of the middle ``size`` of ``length`` px; outside the image if it is shorter."""
     start = round((length - size) / 2) if length >= size else -((size - length) // 2)
     return start, start + size

@@ -1,4 +1,4 @@
-"""Whatever a file holds, as the upright image that it shows, in 8-bit RGB. Needs Pillow alone."""
+"""Conversion of any image to upright 8-bit RGB. Imports only Pillow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslfeat.errors import ImageError
 
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
-UPRIGHT = {  # what turns an image of this EXIF orientation upright; from 5 on it swaps width and height
+UPRIGHT = {  # transposition for each EXIF orientation; from 5 on, width and height are swapped
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -23,8 +23,8 @@ UPRIGHT = {  # what turns an image of this EXIF orientation upright; from 5 on i
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The upright image as 8-bit RGB: first frame, 16 bits scaled (not clipped), alpha over white, CMYK converted."""
-    image.load()  # before the orientation is read: a TIFF is turned while it is unpacked
+    """Convert to upright 8-bit RGB: first frame, 16 bits scaled (not clipped), alpha over white, CMYK converted."""
+    image.load()  # before the orientation is read: TIFFs are rotated while decoding
     turn = UPRIGHT.get(orientation(image) or 0)
     if turn is not None:
         image = image.transpose(turn)
@@ -41,18 +41,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation; None if there is none, or only damage where it should be."""
-    with contextlib.suppress(Exception):  # as in decode.decode: Pillow raises almost anything here too
+    """EXIF orientation; None if missing or damaged."""
+    with contextlib.suppress(Exception):  # Pillow raises many exception types on damaged data
         found = image.getexif().get(ExifTags.Base.Orientation)
         return found if isinstance(found, int) else None
     return None
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    import numpy as np  # rare: a decoding process does without it
+    import numpy as np  # rarely needed: keeps the decoding process small
 
     values = np.asarray(image).astype(np.int64)
-    tags = getattr(image, "tag_v2", {})  # of a TIFF, which may hold fewer bits than 16, or the negative
+    tags = getattr(image, "tag_v2", {})  # a TIFF may have fewer than 16 bits, or be inverted
     most = (1 << tags.get(BITS_PER_SAMPLE, (16,))[0]) - 1 if image.mode.startswith("I;16") else 65535
     if values.min() < 0 or values.max() > most:
         raise ImageError(f"pixels outside 0..{most} have no defined range: convert the image to 16 bits")

@@ -1,1 +1,1 @@
-"""Features folders: written, read, updated and verified."""
+"""Write, read, update and verify features folders."""

@@ -1,9 +1,8 @@
-"""Faster arithmetic, where it proves on the images at hand that it keeps their features and neighbors.
+"""Select a lower precision if it preserves the features and the nearest neighbors of the user's images.
 
-Tried are ``int8`` in onnxruntime and in OpenVINO, and ``bf16`` in OpenVINO, the fastest first; the first that holds is taken, so
-that the figures stated are not the best of several. What is judged are bounds that hold for images like those judged
-(``numerics/bounds.py``): one that moves features or swaps neighbors by more is refused, and the reason is kept in
-``features.json``.
+Candidates are ``int8`` in onnxruntime and OpenVINO, and ``bf16`` in OpenVINO. They are compared in order of speed, and the
+first that passes is used, so that the reported figures are not a maximum over several. Decisions use confidence bounds for
+unseen images (``numerics/bounds.py``); the reason for each rejection is recorded in ``features.json``.
 """
 
 from __future__ import annotations
@@ -39,16 +38,17 @@ Way = tuple[str, str]  # precision and runtime
 INT8_NAME = f"{META_FOLDER}/encoder-int8.onnx"
 MIN_COSINE = {"int8": 0.999, "bf16": 0.9995}
 MIN_OVERLAP = 0.95
-MIN_GAIN = 1.05  # times as fast, or it is not worth it
-BATCH, LAPS, SECONDS = 8, 5, 4.0  # of timing: laps at least, and seconds that it goes on for
+MIN_GAIN = 1.05  # minimum speedup
+BATCH, LAPS, SECONDS = 8, 5, 4.0  # timing: minimum number of laps, and duration
 
 
 @dataclass(frozen=True)
 class PrecisionTrial:
-    """A lower precision beside float32 on the same images: worst cosine, shared neighbors, times as fast.
+    """Comparison of a lower precision with float32 on the same images: minimum cosine, shared neighbors, speedup.
 
-    With 95 % confidence ``share`` of unseen images have at least ``cosine_bound``, and neighbors among as many are kept by
-    ``overlap_bound`` or more on average. One that is no faster, or slower than one that holds, is not compared (None).
+    With 95 % confidence, the fraction ``share`` of unseen images has a cosine of at least ``cosine_bound``, and the mean share
+    of preserved neighbors is at least ``overlap_bound``. Values are None if the precision was not compared: no faster than
+    float32, or slower than one that passed.
     """
 
     min_cosine: float | None
@@ -64,19 +64,19 @@ def settle(
     file: EncoderFile, encoder: Encoder, sources: Sequence[bytes], requested: str, decoding: Decoding, out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Encoder:  # fmt: skip
-    """The encoder in the precision that is ``requested``, if it holds on ``sources``, else as it is; says which and why.
+    """Return the encoder in the ``requested`` precision if it passes on ``sources``, else unchanged; report the reason.
 
-    What the features folder ``out`` was begun with is kept. Raises InputError for an unknown precision or one that the
-    provider lacks, MissingExtraError for ``bf16`` without OpenVINO.
+    An existing features folder ``out`` keeps its precision. Raises InputError for an unknown precision or one that the
+    provider does not support, MissingExtraError for ``bf16`` without OpenVINO.
     """
     if requested not in PRECISIONS:
-        raise UsageError(f"precision {requested!r} is unknown: {', '.join(PRECISIONS)}")
+        raise UsageError(f"unknown precision {requested!r}: use one of {', '.join(PRECISIONS)}")
     if requested == "fp32":
         return encoder
     if file.fingerprint != encoder.fingerprint:
-        raise InputError(f"the encoder {encoder.card.name!r} was changed in the meantime: run it again")
+        raise InputError(f"the encoder {encoder.card.name!r} has changed in the meantime: run the command again")
     if encoder.provider != "cpu":
-        raise InputError(f"precision {requested} is for the CPU, but the provider is {encoder.provider}: leave it out")
+        raise InputError(f"precision {requested} requires the CPU, not provider {encoder.provider}: omit it")
     kept = _kept(file, encoder, requested, out) if out else None
     if kept is not None:
         return kept
@@ -84,7 +84,7 @@ def settle(
     if len(panel.judged) < FEWEST_FOR_NEIGHBORS:
         count = len(panel.judged) + len(panel.seen)
         least_count = FEWEST_FOR_NEIGHBORS * 5 // 4 + 1
-        why = f"{count} readable images are too few to judge by, {least_count} are needed"
+        why = f"only {count} readable images for the comparison, {least_count} are required"
         say(f"precision fp32: {why}")
         return encoder.in_precision({"asked": requested, "ran": "fp32", "why": why})
     return _choose(file, encoder, panel, requested, say)
@@ -110,7 +110,7 @@ def _choose(file: EncoderFile, encoder: Encoder, panel: Panel, requested: str, s
         fast = requested != "auto" or trials[way].speed > MIN_GAIN
         if ran == PLAIN and fast:
             trials[way] = bench.compare(way, sessions[way], trials[way])
-        reasons[way] = _verdict(way, trials[way], f"slower than {_name(ran)}" if ran != PLAIN else "too little")
+        reasons[way] = _verdict(way, trials[way], f"slower than {_name(ran)}" if ran != PLAIN else "speedup too small")
         ran = way if trials[way].holds else ran
     for text in (*reasons.values(), f"precision {_name(ran)}"):
         say(text)
@@ -135,17 +135,17 @@ def _name(way: Way) -> str:
 def _verdict(way: Way, trial: PrecisionTrial, passed_over: str) -> str:
     speed = f"{_name(way)}: {trial.speed:.2f} x as fast as fp32"
     if trial.cosine_bound is None or trial.overlap_bound is None or trial.share is None:
-        return f"{speed}, {passed_over}, so it was not looked into"
+        return f"{speed}, {passed_over}, not compared"
     figures = (
         f"cosine at least {trial.cosine_bound:.5f} for {100 * trial.share:.4g} % of images, "
         f"at least {100 * trial.overlap_bound:.1f} % of neighbors kept"
     )
-    refused = "" if trial.holds else f"; refused: cosine {MIN_COSINE[way[0]]} and {100 * MIN_OVERLAP:.0f} % are asked"
+    refused = "" if trial.holds else f"; rejected: cosine {MIN_COSINE[way[0]]} and {100 * MIN_OVERLAP:.0f} % are required"
     return f"{speed}, {figures}{refused}"
 
 
 class _Bench:
-    """The encoder in float32 on the images that judge, worked out once."""
+    """Reference embeddings of the float32 encoder on the held-out images, computed once."""
 
     def __init__(self, encoder: Encoder, pixels: Pixels) -> None:
         self._encoder = encoder
@@ -154,13 +154,13 @@ class _Bench:
         self._reference = self._embeddings(encoder)
 
     def time(self, sessions: Mapping[Way, Session]) -> dict[Way, PrecisionTrial]:
-        """Trials that know the speed alone: all take turns with float32, so that they are compared under the same conditions."""
+        """Measure speeds only. Sessions and float32 take turns, so that all are timed under the same conditions."""
         calls = [functools.partial(runs.run, self._batches[0]) for runs in (self._encoder, *sessions.values())]
         speeds = times_as_fast(calls, LAPS, SECONDS) if sessions else []
         return {way: PrecisionTrial(None, None, round(speed, 2), False) for way, speed in zip(sessions, speeds, strict=True)}
 
     def compare(self, way: Way, session: Session, trial: PrecisionTrial) -> PrecisionTrial:
-        """The same with figures of its embeddings."""
+        """Return ``trial`` with the figures of its embeddings."""
         found = self._embeddings(session)
         if not np.isfinite(found).all():
             return replace(trial, min_cosine=0.0, neighbor_overlap=0.0, share=0.0, cosine_bound=0.0, overlap_bound=0.0)
@@ -182,20 +182,20 @@ class _Bench:
 
 
 def _open(way: Way, data: bytes, threads: int) -> Session:
-    """``data`` is the encoder, for int8 already quantized. Raises MissingExtraError without OpenVINO."""
+    """Open a session on ``data``, which is already quantized for int8. Raises MissingExtraError without OpenVINO."""
     if way[1] == "openvino":
         return OpenVinoBackend(data, "bf16" if way[0] == "bf16" else "fp32", threads)
     return OnnxRuntimeBackend(data, "cpu", threads)
 
 
 def _quantized(data: bytes, seen: Pixels) -> bytes:
-    from sslfeat.inference.quantization import best_int8  # onnxruntime's tools take a while to load
+    from sslfeat.inference.quantization import best_int8  # slow import
 
     return best_int8(data, seen)
 
 
 def _kept(file: EncoderFile, encoder: Encoder, requested: str, out: Path) -> Encoder | None:
-    """The precision that ``out`` was begun with, if it was begun by this encoder with the same asked for."""
+    """The encoder in the precision of ``out``, if ``out`` was started with this encoder and the same requested precision."""
     if not (out / RUN_NAME).exists():
         return None
     run = read_run(out)
@@ -205,9 +205,9 @@ def _kept(file: EncoderFile, encoder: Encoder, requested: str, out: Path) -> Enc
 
 
 def as_recorded(file: EncoderFile, encoder: Encoder, record: dict[str, Any], out: Path) -> Encoder:
-    """The encoder in the precision that ``features.json`` of the features folder ``out`` records.
+    """Return the encoder in the precision recorded in ``features.json`` of the features folder ``out``.
 
-    Raises FeaturesError if the quantized file that it keeps is missing or altered.
+    Raises FeaturesError if the stored quantized file is missing or altered.
     """
     way = (record["ran"], record.get("runtime", ""))
     if way[0] == PLAIN[0]:
@@ -218,7 +218,7 @@ def as_recorded(file: EncoderFile, encoder: Encoder, record: dict[str, Any], out
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FeaturesError(f"{path} cannot be read: {error.strerror}; start afresh with --overwrite") from error
+        raise FeaturesError(f"{path} cannot be read: {error.strerror}; start over with --overwrite") from error
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
-        raise FeaturesError(f"{path} was altered: start afresh with --overwrite")
+        raise FeaturesError(f"{path} was altered: start over with --overwrite")
     return encoder.in_precision(record, _open(way, data, encoder.threads), {INT8_NAME: data})

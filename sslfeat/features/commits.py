@@ -1,4 +1,4 @@
-"""The commit record of a part of a features folder: a part counts if its record is there and fits its files."""
+"""Commit records of the parts of a features folder. A part is valid if its record exists and matches its files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sslfeat.storage.records import parse_record
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """A part that counts: its ``files`` with their sha256, its rows, and (path, reason) of the inputs that gave none.
+    """A committed part: its ``files`` with their sha256, number of rows, and (path, reason) of failed inputs.
 
-    ``processor`` is the model of the one that made it, if ``features.json`` names another.
+    ``processor`` is the CPU model that computed it, if it differs from that in ``features.json``.
     """
 
     files: dict[str, str]
@@ -28,22 +28,22 @@ class CommitRecord:
     def of(
         cls, files: dict[str, bytes], rows: int, failures: tuple[tuple[str, str], ...], processor: str | None = None
     ) -> CommitRecord:
-        """The record for files of these names and contents."""
+        """Create the record of files with these names and contents."""
         return cls({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, rows, failures, processor)
 
     def to_json(self) -> bytes:
-        """The record's bytes."""
+        """Serialize the record."""
         fields = {"files": self.files, "rows": self.rows, "failures": self.failures}
         return atomic.json_bytes({**fields, "processor": self.processor} if self.processor else fields)
 
 
 def commit_path(folder: Path, number: int) -> Path:
-    """Where the commit record of part ``number`` is."""
+    """Path of the commit record of part ``number``."""
     return folder / META_FOLDER / f"part-{number:05d}.json"
 
 
 def check_record(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
-    """The commit record of a part, whose files are not looked at. Raises FeaturesError if it is missing or lies."""
+    """Read the commit record of a part without checking its files. Raises FeaturesError if it is missing or inconsistent."""
     path, files = commit_path(folder, number), files_of(run, number)
     try:
         data = path.read_bytes()
@@ -51,16 +51,16 @@ def check_record(folder: Path, run: FeaturesMetadata, number: int) -> CommitReco
         raise FeaturesError(f"{folder / files[0]} is not committed: {path.name}: {error.strerror}") from error
     commit = parse_record(CommitRecord, data, str(path), FeaturesError)
     if sorted(commit.files) != sorted(files):
-        raise FeaturesError(f"{path}: files are not {' and '.join(files)}")
+        raise FeaturesError(f"{path}: the files must be {' and '.join(files)}")
     if commit.rows < 0 or commit.rows + len(commit.failures) != len(slice_of(run, number)):
         raise FeaturesError(
-            f"{path}: {commit.rows} rows and {len(commit.failures)} failures are not its {len(slice_of(run, number))} inputs"
+            f"{path}: {commit.rows} rows and {len(commit.failures)} failures do not add up to {len(slice_of(run, number))} inputs"
         )
     return commit
 
 
 def check_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord:
-    """The same, with its files rehashed. Raises FeaturesError naming what is missing or differs."""
+    """Like ``check_record``, and verify the hashes of the files. Raises FeaturesError naming a missing or damaged file."""
     commit = check_record(folder, run, number)
     for name, sha256 in commit.files.items():
         try:
@@ -73,7 +73,7 @@ def check_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitReco
 
 
 def read_commit(folder: Path, run: FeaturesMetadata, number: int) -> CommitRecord | None:
-    """The same; None for a part that does not count and is to be made again."""
+    """Like ``check_commit``; None for an invalid part, which must be recomputed."""
     try:
         return check_commit(folder, run, number)
     except FeaturesError:

@@ -1,4 +1,4 @@
-"""Where else the parts of a run go as they are committed: nowhere, unless the folder lies on an object store."""
+"""Hooks that copy committed parts to another location, used if the features folder is on an object store."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from sslfeat.features.metadata import FeaturesMetadata
 
 
 class Place(Protocol):
-    """Where workers on other machines have their parts; it can be sent to them."""
+    """Location where workers on other machines write their parts. Picklable."""
 
     def open(self) -> tuple[Path, Copies]:
-        """On a worker: the folder to write parts in, with its ``features.json``, and where they go from there."""
+        """On a worker: return the folder to write parts to, with its ``features.json``, and its Copies."""
         ...
 
 
 class Copies:
-    """A run's parts in its folder alone; ``remote.py`` has them on a store, too."""
+    """No copies: parts exist in the folder only. For object stores see ``remote.py``."""
 
     def agreed(self) -> bool:
-        """Whether the folder is begun everywhere, as whoever came first began it; it is here, too, now.
+        """Create the folder in all locations, or take over the one created first by another worker.
 
-        False: somebody had listed the inputs before, and the folder has that list now: compare, and ask again.
+        Returns False if another worker had listed the inputs before; the folder then contains its list: compare, and call again.
         """
         return True
 
     def complete(self) -> None:
-        """Have in the folder all rows that were committed before."""
+        """Fetch all previously committed rows into the folder."""
 
     def begin(self) -> None:
-        """The folder says what run it is of."""
+        """Called after ``features.json`` was written."""
 
     def held(self, out: Path, run: FeaturesMetadata, number: int) -> CommitRecord | None:
-        """The commit record of a part that need not be made; None for another."""
+        """Return the commit record of a committed part, else None."""
         return read_commit(out, run, number)
 
     def committed(self, out: Path, number: int, commit: CommitRecord) -> None:
-        """A part and its record were written."""
+        """Called after a part and its record were written."""
 
     def refresh(self, name: str) -> None:
-        """Have in the folder a file that others may have written, as it is now."""
+        """Fetch the current version of a file that other workers may have written."""
 
     def gather(self) -> None:
-        """Have in the folder all commit records, for others may have written some."""
+        """Fetch the commit records written by other workers."""
 
     def finish(self) -> None:
-        """All parts are committed, and the failures listed."""
+        """Called after all parts are committed and the failures are listed."""
 
     def elsewhere(self) -> Place | None:
-        """What workers on other machines need; None if they find the folder where it is here."""
+        """Location for workers on other machines; None if they use the same path."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""The files of a features folder: which are its own, and how a new state takes their place."""
+"""Files that belong to a features folder, and their replacement by an updated version."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sslfeat.storage import atomic, staged
 
 COMMIT_NAME, PART_NUMBER = re.compile(r"part-(\d{5,})\.json"), re.compile(r"(\d{4,})\.")
 INPUTS_NAME, FAILED_NAME = f"{META_FOLDER}/{MANIFEST_NAME}", f"{META_FOLDER}/{FAILURES_NAME}"
-ENCODERS = tuple(f"{META_FOLDER}/encoder-{ran}.onnx" for ran in RAN)  # a quantized encoder, kept beside the features that it made
+ENCODERS = tuple(f"{META_FOLDER}/encoder-{ran}.onnx" for ran in RAN)  # quantized encoder, stored with its features
 
 
 def encoder_name(run: FeaturesMetadata) -> str:
-    """The name of the quantized encoder within the folder, if the run keeps one."""
+    """Name of the quantized encoder within the folder."""
     return f"{META_FOLDER}/encoder-{run.precision['ran']}.onnx"
 
 
 def commit_numbers(folder: Path) -> list[int]:
-    """The numbers of the parts that have a commit record, whatever it holds."""
+    """Numbers of the parts that have a commit record (not checked)."""
     return sorted(int(name[1]) for path in _commits(folder) if (name := COMMIT_NAME.fullmatch(path.name)))
 
 
@@ -34,13 +34,13 @@ def _commits(folder: Path) -> Iterator[Path]:
 
 
 class FeaturesContents:
-    """See ``staged.Contents``: ``features.json`` is the record."""
+    """Implements ``staged.Contents``; the record is ``features.json``."""
 
     record, withdraws = RUN_NAME, True
     folders: tuple[str, ...] = (*FOLDERS, META_FOLDER)
 
     def files(self, folder: Path) -> Iterator[Path]:
-        """Commit records first, so that no part counts whose file is gone; ``features.json`` last."""
+        """Commit records first, so that no record refers to a deleted file; ``features.json`` last."""
         yield from sorted(_commits(folder))
         for pattern in ("part-*", *(f"{name}/*" for name in FOLDERS)):
             found = (path for path in folder.glob(pattern) if OWN_NAME.fullmatch(path.relative_to(folder).as_posix()))
@@ -48,7 +48,7 @@ class FeaturesContents:
         yield from (path for name in (*ENCODERS, FAILED_NAME, INPUTS_NAME, RUN_NAME) if (path := folder / name).exists())
 
     def kept(self, new: Path) -> Callable[[str], bool]:
-        """What the complete new run has, which was moved before this process came to finish."""
+        """Predicate for the files of the new run that were moved by an interrupted exchange."""
         run = read_run(new)
 
         def belongs(name: str) -> bool:
@@ -65,12 +65,12 @@ CONTENTS = FeaturesContents()
 
 
 def exchange(out: Path) -> None:
-    """Put ``out/.update``, which is whole, in the place of what ``out`` holds. Call it with the lock held."""
+    """Replace the contents of ``out`` by the complete ``out/.update``. The lock must be held."""
     staged.exchange(out, CONTENTS, FeaturesError)
 
 
 def finish_exchange(out: Path) -> None:
-    """Carry an exchange through that was begun; nothing to do if none was. Raises FeaturesError if it was tampered with."""
+    """Complete an interrupted exchange, if any. Raises FeaturesError if it was tampered with."""
     if staged.is_marked(out):
         atomic.remove_temporaries(out)
     staged.finish(out, CONTENTS, FeaturesError)

@@ -1,4 +1,4 @@
-"""The files of a features folder as one thing: begun, recognized, emptied, and never mixed with another run's."""
+"""Create, recognize and empty features folders, without mixing them with other runs or files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe(
     encoder: Encoder, manifest: Manifest, layout: str, decoding: Decoding, part_size: int, batch_size: int | None,
     given: Given | None = None,
 ) -> FeaturesMetadata:  # fmt: skip
-    """All that decides the bytes of the folder; a resumed run must agree in all but the processor. Raises InputError."""
+    """Collect all settings that determine the contents; a resumed run may differ in the processor only. Raises InputError."""
     decoding.require()
     names = ("numpy", "pillow", "pyarrow", *((RESIZER,) if decoding.mode == FAST else ()))
     packages = {package: version(package) for package in names}
@@ -50,7 +50,7 @@ def describe(
 
 
 def _onnxruntime_version() -> str:
-    from sslfeat.inference.backends import onnxruntime  # whose distribution has a name for each platform
+    from sslfeat.inference.backends import onnxruntime  # the name of the distribution depends on the platform
 
     return str(onnxruntime.__version__)
 
@@ -59,12 +59,11 @@ def open_folder(
     out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes], overwrite: bool,
     complete: Callable[[], None] = lambda: None,
 ) -> tuple[FeaturesMetadata, Manifest]:  # fmt: skip
-    """Make ``out`` ready for this run, and see that it is of this run.
+    """Prepare ``out`` for this run, or check that it belongs to this run.
 
-    Returns the run and the inputs to go on with: those that it was begun with, where nothing but the files' times differs.
-    ``complete`` is called before images are compared with the rows that were committed, and has those rows in ``out`` after.
-    Raises FeaturesError if it holds files that are not a features folder's, or naming the first field in which the runs
-    differ, or how the images do.
+    Returns the run and the inputs to use: the recorded ones if only the modification times of the files differ. ``complete``
+    is called before images are compared with committed rows, and must fetch those rows into ``out``. Raises FeaturesError if
+    ``out`` contains other files, or naming the first setting that differs, or the changes of the images.
     """
     if ready_folder(out, run, manifest, files, overwrite):
         return run, manifest
@@ -72,9 +71,9 @@ def open_folder(
 
 
 def ready_folder(out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes], overwrite: bool = False) -> bool:
-    """Make ``out`` new, emptied on request, or leave it begun; returns whether this run began it now.
+    """Create ``out`` (emptied with ``overwrite``) unless it is a features folder; return whether it was created.
 
-    Raises FeaturesError if it holds files that are not a features folder's.
+    Raises FeaturesError if it contains other files.
     """
     refuse_strangers(out)
     atomic.remove_temporaries(out)
@@ -89,7 +88,7 @@ def ready_folder(out: Path, run: FeaturesMetadata, manifest: Manifest, files: di
 def join_folder(
     out: Path, run: FeaturesMetadata, manifest: Manifest, complete: Callable[[], None] = lambda: None
 ) -> tuple[FeaturesMetadata, Manifest]:
-    """The same for a folder that was begun: nothing is written."""
+    """Like ``open_folder`` for an existing features folder; writes nothing."""
     kept = read_run(out)
     check_settings(kept, run, out)
     if kept.inputs == run.inputs:
@@ -100,13 +99,13 @@ def join_folder(
     if changes.none and changes.moved is None:
         return kept, before
     raise FeaturesError(
-        f"the images are not those that {out} was made of: {changes}",
-        f"take that over with {UPDATE}, which embeds only what is new, or choose another folder",
+        f"the images differ from those in {out}: {changes}",
+        f"update the folder with {UPDATE}, which embeds only new images, or choose another folder",
     )
 
 
 def refuse_strangers(out: Path) -> None:
-    """Raise FeaturesError if ``out`` holds anything, and is not a features folder, nor about to become one."""
+    """Raise FeaturesError if ``out`` is neither empty nor a (possibly incomplete) features folder."""
     begun = is_manifest(out / INPUTS_NAME)
     if (out / RUN_NAME).exists() and (begun or _is_run(out / RUN_NAME)):
         return
@@ -114,11 +113,11 @@ def refuse_strangers(out: Path) -> None:
     names = (path.relative_to(out).as_posix() for path in (*out.iterdir(), *(out / META_FOLDER).glob("*")))
     strangers = sorted(name for name in names if name not in own and not name.endswith(atomic.TEMPORARY_SUFFIX))
     if strangers:
-        raise FeaturesError(f"{out} holds other files ({strangers[0]}, ...)", "choose a folder that is new or empty")
+        raise FeaturesError(f"{out} contains other files ({strangers[0]}, ...)", "choose a new or empty folder")
 
 
 def _is_run(path: Path) -> bool:
-    """Whether this is, or was before it was damaged, the ``features.json`` of a features folder: others use the name too."""
+    """Whether this is a (possibly damaged) ``features.json`` of sslfeat; other programs use the name too."""
     try:
         return all(f'"{name}"'.encode() in path.read_bytes() for name in ("check", "encoder", "inputs", "part_size"))
     except OSError:
@@ -126,10 +125,10 @@ def _is_run(path: Path) -> bool:
 
 
 def begin_folder(out: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes]) -> None:
-    """Write what a run is of, and ``files`` that it needs, then what it is: the last makes it one."""
+    """Write the list of inputs, ``files``, and finally ``features.json``, which makes it a features folder."""
     atomic.make_folder(out / META_FOLDER)
-    atomic.write_atomic(out / INPUTS_NAME, manifest.to_bytes())  # the first: it tells that the others are ours
-    for leftover in (out / name for name in ENCODERS if name not in files):  # of a run that came no further than this
+    atomic.write_atomic(out / INPUTS_NAME, manifest.to_bytes())  # first: it marks the other files as ours
+    for leftover in (out / name for name in ENCODERS if name not in files):  # of an interrupted earlier start
         leftover.unlink(missing_ok=True)
     for name, data in files.items():
         atomic.write_atomic(out / name, data)
@@ -137,9 +136,9 @@ def begin_folder(out: Path, run: FeaturesMetadata, manifest: Manifest, files: di
 
 
 def empty_folder(out: Path) -> None:
-    """Delete what a run wrote, and nothing else."""
+    """Delete the files of a run, and nothing else."""
     for path in CONTENTS.files(out):
-        if path == out / RUN_NAME:  # the last: without it, what is left would belong to nobody
+        if path == out / RUN_NAME:  # last: it identifies the remaining files
             staged.remove_folders(out, CONTENTS)
             atomic.sync_folder(out)
             atomic.sync_folder(path.parent)
@@ -147,17 +146,17 @@ def empty_folder(out: Path) -> None:
 
 
 def check_settings(kept: FeaturesMetadata, requested: FeaturesMetadata, out: Path) -> None:
-    """Raise FeaturesError naming the first field, but for the images, in which the runs differ."""
+    """Raise FeaturesError naming the first setting, except the images, in which the runs differ."""
     before, now = ((run.encoder.card.name, run.encoder.fingerprint[:12]) for run in (kept, requested))
     if before[1] != now[1]:
         raise FeaturesError(
-            f"{out} was made by encoder {before[0]!r} ({before[1]}), now {now[0]!r} ({now[1]}) is given",
-            f"use that one, choose another folder, or start afresh with {OVERWRITE}",
+            f"{out} was created with encoder {before[0]!r} ({before[1]}), not {now[0]!r} ({now[1]})",
+            f"use that encoder, choose another folder, or start over with {OVERWRITE}",
         )
     first, second = kept.plain(), requested.plain()
-    for fields in (first, second):  # of the encoder, the fingerprint decides: a card's prose may have changed
+    for fields in (first, second):  # the encoder is compared by fingerprint: texts of the card may have changed
         del fields["inputs"], fields["encoder"], fields["given"]
-        del fields["processor"]  # which is recorded part by part
+        del fields["processor"]  # recorded for each part
     _check_fields(first, second, out)
 
 
@@ -167,21 +166,21 @@ def _check_fields(kept: dict[str, Any], requested: dict[str, Any], out: Path, wh
         if isinstance(before, dict) and isinstance(now, dict):
             _check_fields(before, now, out, f"{where}{name}.")
         elif before != now:
-            again = _install_again(name, before) if where == "versions." and before else "repeat the settings of then"
+            again = _install_again(name, before) if where == "versions." and before else "use the original settings"
             raise FeaturesError(
-                f"{out} was begun with {where}{name} = {before!r}, now it is {now!r}",
-                f"{again}, choose another folder, or start afresh with {OVERWRITE}",
+                f"{out} was created with {where}{name} = {before!r}, not {now!r}",
+                f"{again}, choose another folder, or start over with {OVERWRITE}",
             )
 
 
 def _install_again(package: str, number: str) -> str:
-    """How to get back to the version that a folder was begun with."""
+    """Return the command that installs the version that a folder was created with."""
     from sslfeat.inference.diagnostics import WHEELS, conflict, installed_version
 
     if package != "onnxruntime":
         return f"pip install {package}=={number}"
     mixed = conflict()
     if mixed is not None:
-        return f"{mixed.message}, which may be why ({mixed.cure}=={number})"
+        return f"{mixed.message}, which may be the cause ({mixed.cure}=={number})"
     wheel = next((name for name in WHEELS if installed_version(name) is not None), package)
     return f"pip install {wheel}=={number}"

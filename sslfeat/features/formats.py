@@ -1,4 +1,4 @@
-"""How the rows of a part are laid out in files: ``parquet``, one file a part, or ``npy``, as clip-retrieval keeps them."""
+"""File layouts of a part: ``parquet``, one file per part, or ``npy``, the layout of clip-retrieval."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from sslfeat.errors import FeaturesError, InputError
 from sslfeat.storage.arrow import numbers, strings, vectors
 
 LAYOUTS = ("parquet", "npy")
-EMBEDDINGS_FOLDER, METADATA_FOLDER = "img_emb", "metadata"  # clip-retrieval's names
+EMBEDDINGS_FOLDER, METADATA_FOLDER = "img_emb", "metadata"  # names used by clip-retrieval
 FOLDERS = (EMBEDDINGS_FOLDER, METADATA_FOLDER)
 OWN_NAME = re.compile(r"part-\d{5,}\.parquet|img_emb/img_emb_\d{4,}\.npy|metadata/metadata_\d{4,}\.parquet")
 COLUMNS = {"path": pa.string(), "sha256": pa.string(), "width": pa.int32(), "height": pa.int32(), "label": pa.string()}
 
 
 def part_files(layout: str, number: int, parts: int) -> tuple[str, ...]:
-    """Names of the files of part ``number`` of ``parts``, relative to the features folder."""
+    """File names of part ``number`` of ``parts``, relative to the features folder."""
     if layout == "parquet":
         return (f"part-{number:05d}.parquet",)
     if layout == "npy":
         tag = str(number).zfill(max(4, len(str(parts - 1))))  # readers sort by name
         return f"{EMBEDDINGS_FOLDER}/img_emb_{tag}.npy", f"{METADATA_FOLDER}/metadata_{tag}.parquet"
-    raise InputError(f"format {layout!r} is unknown: {' or '.join(LAYOUTS)}")
+    raise InputError(f"unknown format {layout!r}: use {' or '.join(LAYOUTS)}")
 
 
 def encode_part(layout: str, rows: Sequence[tuple[ImageRecord, Embedded]], dim: int) -> list[bytes]:
-    """The contents of ``part_files``, in their order."""
+    """Serialize rows to the contents of ``part_files``, in the same order."""
     embeddings = np.stack([image.embedding for _, image in rows]) if rows else np.empty((0, dim), np.float32)
     columns = {
         "image_path" if layout == "npy" else "path": strings([record.name for record, _ in rows]),
@@ -50,31 +50,31 @@ def encode_part(layout: str, rows: Sequence[tuple[ImageRecord, Embedded]], dim: 
 
 
 def read_columns(folder: Path, files: Sequence[str]) -> pa.Table:
-    """``path``, ``sha256``, ``width``, ``height`` and ``label`` of a part, whatever its layout.
+    """Read ``path``, ``sha256``, ``width``, ``height`` and ``label`` of a part of either layout.
 
-    Raises FeaturesError if the file holds others, or cannot be read.
+    Raises FeaturesError if columns are missing or have other types, or the file cannot be read.
     """
     path, first = folder / files[-1], "image_path" if len(files) == 2 else "path"
     table = _read_parquet(path, [first, *list(COLUMNS)[1:]]).rename_columns(list(COLUMNS))
     wrong = [name for name, kind in COLUMNS.items() if table[name].type != kind]
     wrong += [name for name in COLUMNS if name != "label" and table[name].null_count]
     if wrong:
-        raise FeaturesError(f"{path}: the column {wrong[0]} is {table[wrong[0]].type}, not {COLUMNS[wrong[0]]}, or has gaps")
+        raise FeaturesError(f"{path}: column {wrong[0]} is {table[wrong[0]].type}, expected {COLUMNS[wrong[0]]} without nulls")
     return table
 
 
 def read_embeddings(folder: Path, files: Sequence[str], dim: int) -> npt.NDArray[np.float32]:
-    """Embeddings of a part, float32 (N, ``dim``). Raises FeaturesError if the file holds others, or cannot be read."""
+    """Read the embeddings of a part, float32 (N, ``dim``). Raises FeaturesError for another type or an unreadable file."""
     path = folder / files[0]
     if len(files) == 2:
         return _read_npy(path, dim)
     column = _read_parquet(path, ["embedding"])["embedding"]
     kind, expected = column.type, pa.list_(pa.float32(), dim)
     if not (pa.types.is_fixed_size_list(kind) and kind.list_size == dim and kind.value_type == pa.float32()):
-        raise FeaturesError(f"{path} holds {kind}: {expected} was recorded")
+        raise FeaturesError(f"{path} contains {kind}, expected {expected}")
     pieces = [chunk.flatten() for chunk in column.chunks]
     if column.null_count or any(piece.null_count for piece in pieces):
-        raise FeaturesError(f"{path}: an embedding has gaps")
+        raise FeaturesError(f"{path}: an embedding contains nulls")
     rows = [piece.to_numpy().reshape(-1, dim) for piece in pieces] or [np.empty((0, dim), np.float32)]
     result: npt.NDArray[np.float32] = rows[0] if len(rows) == 1 else np.concatenate(rows)
     return result
@@ -82,11 +82,11 @@ def read_embeddings(folder: Path, files: Sequence[str], dim: int) -> npt.NDArray
 
 def _read_npy(path: Path, dim: int) -> npt.NDArray[np.float32]:
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # so a header cannot ask for more memory than there is
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # so that a forged header cannot request too much memory
     except (OSError, ValueError, EOFError) as error:
         raise FeaturesError(f"{path} cannot be read: {error}") from error
     if mapped.dtype != np.float32 or mapped.ndim != 2 or mapped.shape[1] != dim:
-        raise FeaturesError(f"{path} holds {mapped.dtype} {mapped.shape}: float32 of {dim} was recorded")
+        raise FeaturesError(f"{path} contains {mapped.dtype} {mapped.shape}, expected float32 of dimension {dim}")
     return np.array(mapped)
 
 

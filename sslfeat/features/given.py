@@ -1,6 +1,6 @@
-"""What a features folder was asked to be of, as it was written: by it, a command that brings the folder up to date can be said.
+"""The inputs and options of the original ``sslfeat embed`` command, recorded so that an update command can be printed.
 
-Paths are as they were given, as those of the images are: both hold from the same working folder.
+Paths are recorded as given, relative to the working folder, like the paths of the images.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ OPTIONS = frozenset((
 
 @dataclass(frozen=True)
 class Given:
-    """``images``: folders, lists and all else that ``sslfeat embed`` takes; ``options``: of OPTIONS, each before its value."""
+    """``images``: inputs of ``sslfeat embed``; ``options``: names from OPTIONS, each followed by its value."""
 
     images: tuple[str, ...]
     options: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:  # anybody may have written it, and it is shown as a command to be pasted
+    def __post_init__(self) -> None:  # untrusted, and printed as a command to paste
         unknown = [name for name in self.options[::2] if name not in OPTIONS]
         if unknown or len(self.options) % 2:
             raise ValueError(f"options are {' '.join(self.options)[:60]!r}: not options of 'sslfeat embed', each with its value")
@@ -34,7 +34,7 @@ class Given:
 
     @classmethod
     def of(cls, images: Sequence[str], options: Sequence[str] = ()) -> Given | None:
-        """None for what cannot be given again, or is not to be kept: standard input, no UTF-8, a URL that may hold a secret."""
+        """None if the command cannot be repeated or must not be recorded: standard input, not UTF-8, a URL with a secret."""
         if any(image.startswith("-") for image in images) or any(map(_is_secret, (*images, *options))):
             return None
         try:
@@ -44,20 +44,20 @@ class Given:
         return cls(tuple(images), tuple(options))
 
     def value(self, option: str) -> str | None:
-        """Of an option, the last one if it is there several times; None if it is not."""
+        """Value of an option (the last if repeated); None if it was not given."""
         return dict(zip(self.options[::2], self.options[1::2], strict=True)).get(option)
 
     def update(self, out: Path) -> list[str]:
-        """The words of the command that brings the folder ``out`` up to date."""
+        """Return the command that updates the folder ``out``, as a list of arguments."""
         return ["sslfeat", "embed", *self.images, "--out", str(out), *self.options, "--update"]
 
     def beyond(self, other: Given) -> tuple[str, ...]:
-        """Those of its images that ``other`` does not name, however it writes them."""
+        """Return the images that ``other`` does not contain, compared by absolute path."""
         named = set(map(_place, other.images))
         return tuple(image for image in self.images if _place(image) not in named)
 
     def joined(self, later: Given) -> Given:
-        """The images of both; an option that both have is as ``later`` has it."""
+        """Return the images of both; ``later`` overrides common options."""
         pairs = zip(self.options[::2], self.options[1::2], strict=True)
         options = [word for name, value in pairs if name not in later.options[::2] for word in (name, value)]
         return Given((*self.images, *later.beyond(self)), (*options, *later.options))
@@ -68,5 +68,5 @@ def _place(image: str) -> str:
 
 
 def _is_secret(word: str) -> bool:
-    """Whether it is a URL with a query, as signed ones have, or with a user."""
+    """Whether it is a URL with a query (signed URLs) or a user."""
     return is_remote(word) and ("?" in word or "@" in word)

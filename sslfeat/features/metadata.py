@@ -1,6 +1,6 @@
-"""What a features folder says of itself: ``features.json``, what made it of what.
+"""Metadata of a features folder: ``features.json`` records the encoder, the inputs and all settings.
 
-It comes from disk, where anybody may have written it: its hash tells accidents, its types and limits lies.
+The file is untrusted: its hash detects corruption, its types and limits reject forged values.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from sslfeat.storage import staged
 from sslfeat.storage.records import SignedRecord
 
 FORMAT = 4
-META_FOLDER = "__sslfeat__"  # Arrow and datasets, given the folder, pass over names that begin so
+META_FOLDER = "__sslfeat__"  # Arrow and datasets ignore names with this prefix
 RUN_NAME = f"{META_FOLDER}/features.json"
 RAN = ("fp32", "int8", "bf16")
 GREATEST = {"part_size": 1 << 31, "batch_size": 1 << 20, "threads": 4096}
-WIDEST = 1 << 20  # embeddings; the widest that are known have some thousands of numbers
+WIDEST = 1 << 20  # dimensions of an embedding; known encoders have some thousands
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """By what: the encoder's fingerprint and card."""
+    """Fingerprint and card of the encoder."""
 
     fingerprint: str
     card: Card
 
     def __post_init__(self) -> None:
-        Card.from_json(self.card.to_json())  # anybody may have written it
+        Card.from_json(self.card.to_json())  # untrusted
         if self.card.dim > WIDEST:
             raise ValueError(f"card: dim is {self.card.dim}")
 
     @property
     def identity(self) -> Identity:
-        """Its name and fingerprint."""
+        """Name and fingerprint of the encoder."""
         return Identity(self.card.name, self.fingerprint)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of what: how many, the sha256 of ``inputs.arrow``, and whether any has a label."""
+    """Number of inputs, the sha256 of ``inputs.arrow``, and whether any input has a label."""
 
     count: int
     sha256: str
@@ -63,16 +63,16 @@ class Inputs:
 
     @classmethod
     def of(cls, manifest: Manifest) -> Inputs:
-        """What is said of these."""
+        """Summarize a manifest."""
         labeled = any(record.label is not None for record in manifest.inputs)
         return cls(len(manifest.inputs), manifest.sha256, labeled)
 
 
 @dataclass(frozen=True)
 class FeaturesMetadata(SignedRecord):
-    """The fields of ``features.json``: all that decides the folder's bytes. ``precision`` is ``auto_precision.py``'s to fill.
+    """The fields of ``features.json``: all settings that determine the contents. ``precision`` is set by ``auto_precision.py``.
 
-    ``given`` decides nothing: None where it is not known, as in folders of format 3.
+    ``given`` has no effect on the contents; None if unknown, as in folders of format 3.
     """
 
     EARLIER: ClassVar[tuple[int, ...]] = (3,)
@@ -87,7 +87,7 @@ class FeaturesMetadata(SignedRecord):
     threads: int
     precision: dict[str, Any]
     versions: dict[str, str]
-    processor: str = ""  # its model; last bits depend on it
+    processor: str = ""  # CPU model; affects the last bits
     given: Given | None = None
     format: int = FORMAT
 
@@ -99,53 +99,53 @@ class FeaturesMetadata(SignedRecord):
                 raise ValueError(f"{name} is {getattr(self, name)}, not 1 to {greatest}")
         ran, sha256 = self.precision.get("ran"), self.precision.get("sha256", "0" * 64)
         if ran not in RAN or not isinstance(self.precision.get("asked"), str):
-            raise ValueError(f"precision: ran is {str(ran)[:60]!r}, not one of {RAN}, or what was asked is missing")
+            raise ValueError(f"precision: ran is {str(ran)[:60]!r}, not one of {RAN}, or asked is missing")
         if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
-            raise ValueError("precision: sha256 is none")
+            raise ValueError("precision: sha256 is invalid")
         if not isinstance(self.precision.get("runtime", ""), str):
-            raise ValueError("precision: runtime is no text")
+            raise ValueError("precision: runtime is not a string")
 
 
 def read_run(folder: Path) -> FeaturesMetadata:
-    """``features.json`` of a features folder. Raises FeaturesError if it is missing, damaged, of another format, or lies."""
+    """Read ``features.json`` of a features folder. Raises FeaturesError if it is missing, damaged, or of another format."""
     path = folder / RUN_NAME
     try:
         data = path.read_bytes()
     except OSError as error:
         if exchanging(folder):
             raise FeaturesError(
-                f"{folder} is being exchanged for an updated one; if no update is running, give the last command "
-                "again: it carries the exchange through"
+                f"{folder} is being replaced by an updated version; if no update is running, run the last command "
+                "again to complete it"
             ) from error
         raise FeaturesError(f"{folder} is not a features folder: {path.name} cannot be read ({error.strerror})") from error
     run = FeaturesMetadata.parse(data, str(path), FeaturesError, "embed the images again")
-    if run.decode.mode == FAST and RESIZER not in run.versions:  # what FAST was before it was a way of resizing
+    if run.decode.mode == FAST and RESIZER not in run.versions:  # the former meaning of FAST
         return replace(run, decode=replace(run.decode, mode=REDUCED))
     return run
 
 
 def exchanging(folder: Path) -> bool:
-    """Whether the folder is being exchanged for an updated one, or was when somebody died of it."""
+    """Whether the folder is being replaced by an updated version, or such a replacement was interrupted."""
     return staged.is_marked(folder) and (folder / staged.UPDATE / RUN_NAME).exists()
 
 
 def part_count(run: FeaturesMetadata) -> int:
-    """How many parts a run has when it is complete."""
+    """Number of parts of a complete run."""
     return -(-run.inputs.count // run.part_size)
 
 
 def files_of(run: FeaturesMetadata, number: int) -> tuple[str, ...]:
-    """The names of the files of a part of this run."""
+    """File names of a part of this run."""
     return part_files(run.layout, number, part_count(run))
 
 
 def slice_of(run: FeaturesMetadata, number: int) -> range:
-    """The numbers of the inputs that part ``number`` is of."""
+    """Input numbers of part ``number``."""
     return range(number * run.part_size, min((number + 1) * run.part_size, run.inputs.count))
 
 
 def load_manifest(folder: Path, run: FeaturesMetadata) -> Manifest:
-    """The inputs that a features folder is of. Raises FeaturesError if they are not those of ``features.json``."""
+    """Load the inputs of a features folder. Raises FeaturesError if they do not match ``features.json``."""
     manifest = Manifest.load(folder / META_FOLDER, run.inputs.sha256)
     if len(manifest.inputs) != run.inputs.count:
         raise FeaturesError(f"{folder / RUN_NAME}: inputs: count is {run.inputs.count}, but {len(manifest.inputs)} are listed")

@@ -1,10 +1,10 @@
-"""Features folders: what is in them, and reading them.
+"""Read features folders.
 
-``features.json`` says what made the folder, ``inputs.arrow`` of what; ``part-NNNNN.parquet`` (or what ``formats.py`` names)
-hold the rows, ``part-NNNNN.json`` commit them, ``failures.csv`` lists the images that gave none.
+``features.json`` holds the metadata, ``inputs.arrow`` the inputs, ``part-NNNNN.parquet`` (or the files of ``formats.py``)
+the rows, ``part-NNNNN.json`` the commit records, ``failures.csv`` the failed images.
 
-A folder may be exchanged for an updated one while it is read. Then ``features.json`` goes first and comes last, so what was
-read while it stayed the same is of one folder; everything else is thrown away.
+A folder may be replaced by an updated version while it is read. ``features.json`` is removed first and written last, so
+data read while it did not change belong to one version; anything else is discarded.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from sslfeat.features.metadata import (
 if TYPE_CHECKING:
     import pandas as pd
 
-PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds, between attempts to find a folder at rest
+PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds between attempts to read a folder that is being replaced
 T = TypeVar("T")
 Stamp = tuple[int, bytes]
 
 
 class ChangedError(FeaturesError):
-    """The folder was exchanged for another while it was read."""
+    """The folder was replaced while it was read."""
 
 
 class Watched:
-    """Whether a features folder is still the one that was opened. ``run`` is its ``features.json``."""
+    """Detects the replacement of an open features folder. ``run`` is its ``features.json``."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises FeaturesError if it is no features folder; an exchange that is under way is waited for, not for ever."""
+        """Wait a limited time for a replacement in progress. Raises FeaturesError if it is not a features folder."""
         self.folder = folder
         for pause in PAUSES:
-            if not exchanging(folder):  # or all but the mark has arrived: features.json is there, or never was
+            if not exchanging(folder):  # or the replacement is complete except for its marker
                 break
             time.sleep(pause)
         stamp = self._stamp()
@@ -63,12 +63,12 @@ class Watched:
         self._seen = stamp
 
     def check(self) -> None:
-        """Raise ChangedError if what has been read since it was opened may be of two folders."""
+        """Raise ChangedError if data read since the folder was opened may belong to two versions."""
         if self._seen is None or self._stamp() != self._seen:
-            raise ChangedError(f"{self.folder} was updated or made anew while it was read: read it again")
+            raise ChangedError(f"{self.folder} was updated or replaced while it was read: read it again")
 
     def reading(self, read: Callable[[], T]) -> T:
-        """What ``read`` returns, or raises, if the folder is still the same then; else ChangedError."""
+        """Call ``read``. Raises ChangedError if the folder was replaced in the meantime."""
         try:
             found = read()
         except (FeaturesError, OSError):
@@ -87,31 +87,31 @@ class Watched:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows: ``columns`` path, sha256, width, height, label and what else is known; ``embeddings`` float32 (n, D)."""
+    """Rows of one part: ``columns`` path, sha256, width, height, label and metadata; ``embeddings`` float32 (n, D)."""
 
     columns: pa.Table
     embeddings: npt.NDArray[np.float32]
 
 
 class FeaturesFolder:
-    """A features folder on disk, read a part at a time: it may be larger than memory."""
+    """A features folder on disk, read part by part; it may be larger than memory."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises FeaturesError if ``folder`` is no features folder."""
+        """Raises FeaturesError if ``folder`` is not a features folder."""
         self.folder = Path(folder)
         self._watched = Watched(self.folder)
         self.run = self._watched.run
         self.dim, self.fingerprint = self.run.encoder.card.dim, self.run.encoder.fingerprint
 
     def rows(self) -> int:
-        """How many rows there are, going by the records, whose files are not looked at. Raises FeaturesError."""
+        """Number of rows according to the commit records (files are not checked). Raises FeaturesError."""
         return self._watched.reading(lambda: sum(self._check(check_record, n).rows for n in range(part_count(self.run))))
 
     def parts(self) -> Iterator[Part]:
         """The parts in order.
 
-        Raises FeaturesError at one that is missing or whose hash differs, and when the folder has been exchanged for
-        another since it was opened: what was read until then is of the old one.
+        Raises FeaturesError if a part is missing or damaged, or if the folder was replaced since it was opened (parts
+        read before then belong to the old version).
         """
         for number in range(part_count(self.run)):
             yield self._watched.reading(functools.partial(self._part, number))
@@ -122,17 +122,17 @@ class FeaturesFolder:
         commit = self._check(check_commit, number)
         columns = self._with_metadata(read_columns(self.folder, files), number, commit)
         part = Part(columns, read_embeddings(self.folder, files, self.dim))
-        if self._stamps(files) != before:  # made again, as a repair does, after it was hashed
-            raise ChangedError(f"{self.folder / files[0]} was made again while it was read: read it again")
+        if self._stamps(files) != before:  # recomputed by a repair after it was hashed
+            raise ChangedError(f"{self.folder / files[0]} was rewritten while it was read: read it again")
         if not commit.rows == part.columns.num_rows == len(part.embeddings):
             raise FeaturesError(
-                f"{self.folder / files[0]}: {commit.rows} rows were recorded, {part.columns.num_rows} are there, with "
+                f"{self.folder / files[0]}: {commit.rows} rows expected, {part.columns.num_rows} found, with "
                 f"{len(part.embeddings)} embeddings: {_cure(self.folder)}"
             )
         return part
 
     def _with_metadata(self, columns: pa.Table, number: int, commit: CommitRecord) -> pa.Table:
-        """The rows with what lists and containers say of their images, columns of text; null where names are ambiguous."""
+        """Append the metadata columns (strings) of lists and containers; null where names are ambiguous."""
         if self._described is None:
             return columns
         failed, numbers = {name for name, _ in commit.failures}, slice_of(self.run, number)
@@ -146,7 +146,7 @@ class FeaturesFolder:
 
     @functools.cached_property
     def _described(self) -> Manifest | None:
-        """The inputs, if anything but a label is said of them."""
+        """The inputs, if they have metadata beyond labels."""
         return load_manifest(self.folder, self.run) if is_described(self.folder / META_FOLDER / MANIFEST_NAME) else None
 
     def _check(self, check: Callable[[Path, FeaturesMetadata, int], CommitRecord], number: int) -> CommitRecord:
@@ -161,14 +161,14 @@ class FeaturesFolder:
 
 
 def _cure(folder: Path) -> str:
-    return f"complete it with 'sslfeat embed' as before, or with 'sslfeat repair {folder}'"
+    return f"repeat the 'sslfeat embed' command, or run 'sslfeat repair {folder}'"
 
 
 @dataclass(frozen=True)
 class Features:
     """A features folder in memory: ``embeddings`` float32 (N, D), with ``paths`` and ``labels`` (None: no label).
 
-    ``contents`` int64 (N,) are equal for images whose files are, in this process; None where that is not known.
+    ``contents`` int64 (N,) is equal for identical files, within this process; None if unknown.
     """
 
     embeddings: npt.NDArray[np.float32]
@@ -179,7 +179,7 @@ class Features:
 
     @classmethod
     def load(cls, folder: str | Path) -> Features:
-        """Read a complete features folder; one that is exchanged meanwhile is read again.
+        """Load a complete features folder; retry if it is replaced in the meantime.
 
         Raises FeaturesError if a part is missing or its hash differs.
         """
@@ -191,7 +191,7 @@ class Features:
         return cls._read(FeaturesFolder(folder))
 
     def to_pandas(self) -> pd.DataFrame:
-        """``path``, ``label`` and ``embedding``, a row each; pandas must be installed."""
+        """Return a DataFrame with columns ``path``, ``label`` and ``embedding``. Requires pandas."""
         import pandas as pd
 
         return pd.DataFrame({"path": self.paths, "label": self.labels, "embedding": list(self.embeddings)})
@@ -206,7 +206,7 @@ class Features:
         try:
             embeddings = np.empty((rows, opened.dim), np.float32)
         except (MemoryError, ValueError) as error:
-            raise FeaturesError(f"{opened.folder}: {rows} rows of {opened.dim} numbers are more than memory holds") from error
+            raise FeaturesError(f"{opened.folder}: {rows} rows of dimension {opened.dim} do not fit in memory") from error
         tables, start = [], 0
         for part in opened.parts():
             stop = start + len(part.embeddings)
@@ -216,7 +216,7 @@ class Features:
             tables.append(part.columns.select(("path", "label", "sha256")))
             start = stop
         if start != len(embeddings) or len(tables) != part_count(opened.run):
-            raise ChangedError(f"{opened.folder} was written to while it was read: read it again")
+            raise ChangedError(f"{opened.folder} was modified while it was read: read it again")
         if not tables:
             return cls(embeddings, [], [], opened.run, np.empty(0, np.int64))
         table = pa.concat_tables(tables)
@@ -225,5 +225,5 @@ class Features:
 
 
 def contents_of(sha256: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A number for each image, (N,), the same in this process for files of one content."""
+    """Return int64 (N,), equal for identical files within this process."""
     return np.fromiter(map(hash, sha256.to_pylist()), np.int64, len(sha256))

@@ -1,7 +1,7 @@
-"""A features folder on an object store: each part is uploaded as soon as it is committed, its commit record after it.
+"""A features folder on an object store: each part is uploaded when it is committed, followed by its commit record.
 
-A record there, with the part's files beside it, is trusted without fetching them: it was written only after they had been
-proved to be there. ``sslfeat verify`` and ``repair`` of the URL fetch and rehash everything.
+If a record and the part's files exist on the store, they are trusted without download, because the record is uploaded
+only after the files. ``sslfeat verify`` and ``repair`` of the URL download and check everything.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ OWN = re.compile(
     rf"{OWN_NAME.pattern}|{META_FOLDER}/(part-\d{{5,}}\.json|inputs\.arrow|failures\.csv|features\.json|encoder-\w+\.onnx)"
 )
 
-ORDER = (1, 0, 2)  # of deleting: no part counts whose files are gone, and the last makes it nobody's folder
+ORDER = (1, 0, 2)  # of deletion: commit records first, features.json last
 
 
 class RemoteCopies(Copies):
-    """The parts of a run that are on the store; see ``Copies``."""
+    """Copies on an object store; see ``Copies``."""
 
     def __init__(self, mirror: Mirror, hold: HeldClaim, overwrite: bool = False) -> None:
-        """``hold`` is of the claim under which this is done. With ``overwrite``, what is there goes when the run begins."""
+        """``hold`` is the claim on the folder. With ``overwrite``, existing objects are deleted when the run begins."""
         self._mirror, self._hold, self._overwrite = mirror, hold, overwrite
         self._there: set[str] = set()
         self._kept = 0
 
     def agreed(self) -> bool:
-        """See ``remote_begin``."""
+        """See ``remote_begin.agreed``."""
         self._hold.check(self._mirror.remote)
         return agreed(self._mirror)
 
     def complete(self) -> None:
-        """Fetch what is not here, for images are to be compared with what was embedded."""
+        """Fetch all missing files, so that images can be compared with the committed rows."""
         self._mirror.fetch(self._mirror.there())
 
     def begin(self) -> None:
-        """Upload what the run is of, then what it is. What is there of another run, or of one that was withdrawn, goes first."""
+        """Upload the inputs, then ``features.json``. Objects of other or withdrawn runs are deleted first."""
         self._hold.check(self._mirror.remote)
         self._there = {name for name in self._mirror.there() if OWN.fullmatch(name)}
         if self._overwrite or RUN_NAME not in self._there:
@@ -58,9 +58,9 @@ class RemoteCopies(Copies):
         self._mirror.push(name for name in self._mirror.names() if is_about(name) and rank(name) != 1 and name != FAILED_NAME)
 
     def held(self, out: Path, run: FeaturesMetadata, number: int) -> CommitRecord | None:
-        """The commit record of a part that is there; one that is only here is uploaded."""
+        """Return the commit record of a part on the store; a part that exists only locally is uploaded."""
         if commit_path(Path(), number).as_posix() in self._there:
-            with contextlib.suppress(FeaturesError):  # a record that lies: the part is made again
+            with contextlib.suppress(FeaturesError):  # inconsistent record: the part is recomputed
                 commit = check_record(out, run, number)
                 if self._there.issuperset(commit.files):
                     return commit
@@ -76,11 +76,11 @@ class RemoteCopies(Copies):
         self._hold.check(self._mirror.remote)
         self._mirror.upload([commit_path(Path(), number).as_posix()])
         self._kept += sum((out / name).stat().st_size for name in commit.files)
-        if self._kept > limit():  # it is on the store, and the next one needs the room
+        if self._kept > limit():  # it is on the store; make room for the next
             self._mirror.remove(commit.files)
 
     def refresh(self, name: str) -> None:
-        """Fetch it if it is another than here; it goes where it is gone there."""
+        """Fetch the file if it differs; delete it if it was deleted on the store."""
         found = self._mirror.remote.object(name)
         if found is not None:
             self._mirror.fetch({name: found})
@@ -88,29 +88,29 @@ class RemoteCopies(Copies):
             self._mirror.remove([name])
 
     def gather(self) -> None:
-        """Fetch the records of parts that others committed."""
+        """Fetch the records of parts committed by others."""
         self._mirror.fetch({name: known for name, known in self._mirror.there().items() if is_about(name) and rank(name) == 1})
 
     def finish(self) -> None:
-        """Upload ``failures.csv``; an encoder that somebody was about to begin with goes."""
+        """Upload ``failures.csv``; delete quantized encoders that are not used."""
         self._hold.check(self._mirror.remote)
         self._mirror.remote.delete(name for name in ENCODERS if not (self._mirror.folder / name).exists())
         self._mirror.push([FAILED_NAME])
 
     def elsewhere(self) -> WorkersPlace:
-        """The same store, under the same claim."""
+        """The same store and claim."""
         return WorkersPlace(self._mirror.remote.url, self._hold)
 
 
 @dataclass(frozen=True)
 class WorkersPlace:
-    """See ``copies.Place``: a worker has its parts in the cache of its machine until they are on the store."""
+    """See ``copies.Place``: parts are in the cache of the worker's machine until they are uploaded."""
 
     url: str
     hold: HeldClaim
 
     def open(self) -> tuple[Path, Copies]:
-        """The folder holds what no worker had time to remove before it ended."""
+        """Reuse a free cache folder; leftovers of interrupted workers are removed."""
         place, lock = free_place(READING, self.url)
         mirror = Mirror(RemoteFolder(self.url), place)
         mirror.remove(mirror.names())
@@ -118,7 +118,7 @@ class WorkersPlace:
 
 
 class _WorkersCopies(RemoteCopies):
-    """A part leaves the worker when it is on the store; its place is locked as long as this lives."""
+    """Deletes parts locally after upload. Its cache folder is locked for the lifetime of the object."""
 
     def __init__(self, mirror: Mirror, hold: HeldClaim, lock: contextlib.ExitStack) -> None:
         super().__init__(mirror, hold)

@@ -1,7 +1,7 @@
-"""How shares that know nothing of each other begin one features folder on an object store, which has no locks.
+"""Creation of one features folder on an object store by independent shares, without locks.
 
-``inputs.arrow`` and ``features.json`` are created exclusively, in this order. Whoever comes later takes what is there for
-its own, and is refused then if it is of another run. So no moment to die in keeps others from going on.
+``inputs.arrow`` and ``features.json`` are created exclusively, in this order. Later shares adopt the existing files, and
+are rejected if these belong to another run. A process killed at any point therefore does not block the others.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sslfeat.storage.remote import RemoteObject
 
 
 def is_about(name: str) -> bool:
-    """Whether this is all but the rows: what a run that is gone on with needs."""
+    """Whether this is a metadata file, needed to continue a run (everything except rows)."""
     return name.startswith(f"{META_FOLDER}/")
 
 
 def agreed(mirror: Mirror) -> bool:
-    """Begin the folder there as it is here, or make it here as it was begun there.
+    """Create the folder on the store, or adopt its existing ``features.json`` and inputs.
 
-    False: it is not begun, and its inputs are listed there otherwise; that list is here now, to be compared. Raises FeaturesError
-    if there are parts of a folder that was withdrawn.
+    Returns False if the store has another list of inputs and no ``features.json``; the list was fetched for comparison. Raises
+    FeaturesError if there are parts of a withdrawn folder.
     """
     remote, run, inputs = mirror.remote, mirror.folder / RUN_NAME, mirror.folder / INPUTS_NAME
     begun = remote.object(RUN_NAME)
@@ -48,21 +48,23 @@ def agreed(mirror: Mirror) -> bool:
 
 
 def _created(mirror: Mirror, name: str) -> RemoteObject:
-    """The object of this name: there was one, or it is made of the file."""
+    """Return the object of this name, created from the local file if missing."""
     found = mirror.remote.object(name)
     if found is None:
         mirror.remote.create(name, (mirror.folder / name).read_bytes())
         found = mirror.remote.object(name)
     if found is None:
-        raise RemoteError(f"{mirror.remote.url}/{name} was deleted as soon as it was written: who else uses this place?")
+        raise RemoteError(
+            f"{mirror.remote.url}/{name} was deleted right after it was written: does another program use this location?"
+        )
     return found
 
 
 def _refuse_leftovers(mirror: Mirror) -> None:
-    """No part is uploaded before ``features.json``: those that are there without it are of a folder that was withdrawn."""
+    """Raise FeaturesError for parts without ``features.json``, which is uploaded first: they belong to a withdrawn folder."""
     parts = [name for name in mirror.there() if OWN_NAME.fullmatch(name) or rank(name) == 1]
     if parts and mirror.remote.object(RUN_NAME) is None:
         raise FeaturesError(
-            f"{mirror.remote.url} holds parts of an update, or of an --overwrite, that was cut off: give that command again, "
-            "or 'sslfeat embed' without --parts, which begins anew"
+            f"{mirror.remote.url} contains parts of an interrupted update or --overwrite: run that command again, "
+            "or 'sslfeat embed' without --parts to start over"
         )

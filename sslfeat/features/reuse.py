@@ -1,7 +1,7 @@
-"""Rows of a features folder that hold for the images there are now: those whose file, or its sha256, is the same.
+"""Reuse of rows of a features folder for images whose file, or its sha256, is unchanged.
 
-A file with the size and both times that were recorded is taken to be the same. Any other is hashed, if a file of its size
-was embedded; so what was only touched, copied or renamed is not embedded again, and what was replaced is, whatever its time.
+A file whose size and two times match the record is considered unchanged. Other files are hashed if a file of the same size
+was embedded. Touched, copied or renamed files are therefore not embedded again, but replaced files are, whatever their time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from sslfeat.features.commits import CommitRecord, read_commit
 from sslfeat.features.formats import read_columns, read_embeddings
 from sslfeat.features.metadata import FeaturesMetadata, files_of, part_count, slice_of
 
-OPEN, FAILED = -1, -2  # instead of the number of a row: not embedded yet, and embedded in vain
-MEMORY = 256 << 20  # bytes of old parts that are kept at hand: renamed files may ask for rows in any order
+OPEN, FAILED = -1, -2  # instead of a row number: not embedded yet, and embedding failed
+MEMORY = 256 << 20  # bytes of cached old parts: renamed files access rows in any order
 
 
 @dataclass(frozen=True)
@@ -34,40 +34,40 @@ class _OldPart:
 
 
 class Reuse:
-    """The old rows that hold, given out part by part of the new folder, read when they are asked for."""
+    """Reusable old rows, read on demand for each part of the new folder."""
 
     def __init__(
         self, folder: Path, run: FeaturesMetadata, before: Manifest, now: Manifest, check: Callable[[], None] = lambda: None
     ) -> None:
-        """Read what ``folder`` committed and hash what may be of it. ``check`` is called often, and may raise to stop.
+        """Read the committed parts of ``folder`` and hash candidate files. ``check`` is called often, and may raise to stop.
 
-        Raises FeaturesError if a part that is committed holds what none can hold.
+        Raises FeaturesError if a committed part is invalid.
         """
         self._folder, self._run, self._before, self._now = folder, run, before, now
-        self._starts = [0]  # of each part, its first row
+        self._starts = [0]  # first row of each part
         self._row_of = np.full(len(before.inputs), OPEN, np.int64)
         self._digests = self._read_old(check)
         self._rows, self._hashes = self._match(check)
         self._cache: OrderedDict[int, _OldPart] = OrderedDict()
-        self._last = np.full(len(self._starts), MISSING, np.int64)  # of each old part, the last input that needs it
+        self._last = np.full(len(self._starts), MISSING, np.int64)  # for each old part, the last input that needs it
         held = np.flatnonzero(self._rows != MISSING)
         self._last[self._part_of(self._rows[held])] = held
 
     @property
     def held(self) -> int:
-        """How many inputs need not be embedded."""
+        """Number of inputs that need not be embedded."""
         return int((self._rows != MISSING).sum())
 
     def missing(self, start: int, stop: int) -> list[int]:
-        """Those of the inputs ``start`` to ``stop`` that must be embedded."""
+        """Numbers of the inputs from ``start`` to ``stop`` that must be embedded."""
         found: list[int] = (start + np.flatnonzero(self._rows[start:stop] == MISSING)).tolist()
         return found
 
     def rows(self, start: int, stop: int) -> dict[int, Embedded]:
-        """Embeddings of the others, by their numbers."""
+        """Embeddings of the other inputs, by number."""
         rows = self._rows[start:stop]
         held = np.flatnonzero(rows != MISSING)
-        held = held[np.argsort(rows[held], kind="stable")]  # so no old part is read twice
+        held = held[np.argsort(rows[held], kind="stable")]  # so that no old part is read twice
         parts = self._part_of(rows[held])
         known: dict[int, Embedded] = {}
         for index, part in zip(held.tolist(), parts.tolist(), strict=True):
@@ -78,10 +78,10 @@ class Reuse:
         return known
 
     def same(self, was: Numbers, numbers: Numbers) -> Mask:
-        """Whether old inputs ``was`` have the content that ``numbers`` have now, as ``Changes.between`` asks."""
-        rows, result = self._row_of[was], np.ones(len(was), bool)  # what is not embedded yet may have changed
+        """Whether old inputs ``was`` have the same content as new inputs ``numbers``, for ``ManifestDiff.between``."""
+        rows, result = self._row_of[was], np.ones(len(was), bool)  # inputs not embedded yet may have changed
         failed, held = rows == FAILED, rows >= 0
-        then, there = (was[failed], numbers[failed])  # it has no sha256: size and time must do
+        then, there = (was[failed], numbers[failed])  # without sha256, compare size and time
         result[failed] = (self._before.sizes[then] == self._now.sizes[there]) & (
             self._before.modified[then] == self._now.modified[there]
         )
@@ -89,7 +89,7 @@ class Reuse:
         return result
 
     def _read_old(self, check: Callable[[], None]) -> npt.NDArray[np.bytes_]:
-        """Number of the row of every input, and sha256 of every row, S32, for every part that is intact."""
+        """Set the row numbers of all inputs; return the sha256 of all rows, S32, of all intact parts."""
         digests = [np.zeros(0, DIGEST)]
         for part in range(part_count(self._run)):
             check()
@@ -98,11 +98,11 @@ class Reuse:
             if columns is not None and commit is not None:
                 path = self._folder / files_of(self._run, part)[-1]
                 if columns.num_rows != commit.rows:
-                    raise FeaturesError(f"{path}: {columns.num_rows} rows, {commit.rows} were recorded")
+                    raise FeaturesError(f"{path}: {columns.num_rows} rows, expected {commit.rows}")
                 try:
                     digests.append(parse_digests(columns["sha256"].to_pylist()))
                 except ValueError as error:
-                    raise FeaturesError(f"{path}: sha256 holds what is none: {error}") from error
+                    raise FeaturesError(f"{path}: invalid sha256: {error}") from error
                 self._number_rows(part, commit, columns)
             self._starts.append(self._starts[-1] + (commit.rows if commit else 0))
         return np.concatenate(digests)
@@ -113,12 +113,12 @@ class Reuse:
         names = [(number, self._before.inputs[number].name) for number in numbers]
         good = [(number, name) for number, name in names if name not in failed]
         self._row_of[numbers.start : numbers.stop] = FAILED
-        if [name for _, name in good] == columns["path"].to_pylist():  # else names that differ in bytes read the same
+        if [name for _, name in good] == columns["path"].to_pylist():  # else the names are ambiguous
             first = self._starts[-1]
             self._row_of[[number for number, _ in good]] = np.arange(first, first + len(good))
 
     def _match(self, check: Callable[[], None]) -> tuple[Numbers, npt.NDArray[np.bytes_]]:
-        """The row that holds for each input, or MISSING, and the sha256 of those that had to be read."""
+        """Return the reusable row of each input, or MISSING, and the sha256 of the files that were hashed."""
         now, old = self._now, self._now.unchanged(self._before)
         rows = np.full(len(now.inputs), MISSING, np.int64)
         sure = old != MISSING

@@ -1,6 +1,6 @@
-"""Features of images that changed: what is new or modified is embedded, the rest taken over, what is gone left out.
+"""Update of a features folder: embed new and modified images, keep unchanged rows, drop removed images.
 
-``repair_folder`` is the same for a folder whose images did not change, but whose files did.
+``repair_folder`` recomputes missing or damaged parts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sslfeat.inference.registry import find_encoder
 from sslfeat.storage import atomic, staged
 from sslfeat.system import signals
 
-Look = Callable[[FeaturesMetadata, FeaturesMetadata, ManifestDiff, int], None]  # before, now, what changed, images taken over
+Look = Callable[[FeaturesMetadata, FeaturesMetadata, ManifestDiff, int], None]  # old run, new run, changes, number of kept rows
 
 
 def update_folder(
@@ -36,11 +36,10 @@ def update_folder(
     report: Report = lambda progress: None,
     look: Look = lambda kept, run, changes, held: None,
 ) -> tuple[Summary, ManifestDiff | None]:
-    """Bring the features folder ``out`` up to date with ``inputs``; returns what had changed (None: a new folder).
+    """Update the features folder ``out`` to ``inputs``; return the summary and the changes (None: a new folder).
 
-    If they are other images, ``look`` is told before anything is written, and may raise to stop.
-    The old features stay whole until the new ones are. Killed or interrupted, the same call goes on. Raises as
-    ``embed_to_folder`` does.
+    If the images differ, ``look`` is called before anything is written, and may raise to stop. The old features remain
+    complete until the new ones are. Repeat an interrupted call to continue. Raises like ``embed_to_folder``.
     """
     options = options or Options()
     if not (out / RUN_NAME).exists() and not (out / staged.UPDATE).exists():
@@ -52,7 +51,7 @@ def update_folder(
         manifest = Manifest.take(inputs)
         run = options.describe(encoder, manifest)
         check_settings(kept, run, out)
-        run = replace(run, processor=kept.processor)  # which made the rows that stay
+        run = replace(run, processor=kept.processor)  # of the kept rows
         before = load_manifest(out, kept)
         if kept.inputs == run.inputs:
             changes = ManifestDiff.between(before, manifest)
@@ -68,7 +67,7 @@ def update_folder(
 
 
 def repair_folder(encoder: Encoder, out: Path, *, report: Report = lambda progress: None) -> Summary:
-    """Make the parts again that are missing or damaged, from the same images by the same encoder and settings.
+    """Recompute missing or damaged parts from the same images with the same encoder and settings.
 
     Raises FeaturesError if the encoder or a setting differs from those of ``features.json``, or that file is damaged.
     """
@@ -83,9 +82,9 @@ def repair_folder(encoder: Encoder, out: Path, *, report: Report = lambda progre
 
 
 def load_encoder(out: Path, path_or_name: str | None) -> Encoder:
-    """The encoder that made the features folder ``out``: given, or the one in the box with its fingerprint.
+    """Load the encoder of the features folder ``out``: the given one, or a shipped one with its fingerprint.
 
-    Raises FeaturesError if it is neither, EncoderFileError and ProviderError as loading does.
+    Raises FeaturesError if neither matches, EncoderFileError and ProviderError as in loading.
     """
     run = read_run(out)
     hints = [path_or_name] if path_or_name else []
@@ -95,11 +94,11 @@ def load_encoder(out: Path, path_or_name: str | None) -> Encoder:
 
 def _check(stop: signals.Stop, out: Path) -> None:
     if stop.signum:
-        raise InterruptedRun(stop.signum, f"interrupted; {out} is as it was: run it again to update it")
+        raise InterruptedRun(stop.signum, f"interrupted; {out} is unchanged: run it again to continue")
 
 
 def _begin(new: Path, run: FeaturesMetadata, manifest: Manifest, files: dict[str, bytes]) -> None:
-    """Start the new folder, or go on with it if it was begun for the same images."""
+    """Create the new folder, or continue with an existing one of the same run."""
     atomic.make_folder(new)
     refuse_strangers(new)
     if (new / RUN_NAME).exists():

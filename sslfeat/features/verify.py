@@ -1,4 +1,4 @@
-"""Proving that a features folder is what was written, and that the images are what was embedded."""
+"""Verification of features folders and of their source images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sslfeat.features.reader import Watched
 
 
 def verify(folder: Path, sources: bool = False) -> Iterator[str]:
-    """Faults of a features folder, one line each; none means that it is whole and unaltered.
+    """Yield the faults of a features folder, one line each.
 
-    Rehashes every part, compares its rows with its record and ``failures.csv`` with the records. With ``sources``
-    the images are read again too, and those that changed or vanished are named. Raises FeaturesError if
-    ``features.json`` itself is damaged, or the folder is exchanged for another meanwhile.
+    Checks the hash and rows of every part against its record, and ``failures.csv`` against the records. With ``sources``,
+    the images are read and hashed as well, and changed or missing ones are reported. Raises FeaturesError if
+    ``features.json`` is damaged, or the folder is replaced in the meantime.
     """
     watched = Watched(folder)
     for fault in _faults(folder, watched.run, sources):
@@ -53,7 +53,7 @@ def _faults(folder: Path, run: FeaturesMetadata, sources: bool) -> Iterator[str]
             yield str(error)
             continue
         if not table.num_rows == len(embeddings) == commit.rows:
-            yield f"{folder / files[0]}: {table.num_rows} rows, {len(embeddings)} embeddings, {commit.rows} were recorded"
+            yield f"{folder / files[0]}: {table.num_rows} rows, {len(embeddings)} embeddings, expected {commit.rows}"
         failures += commit.failures
         if sources:
             yield from _changed_sources(table)
@@ -62,7 +62,7 @@ def _faults(folder: Path, run: FeaturesMetadata, sources: bool) -> Iterator[str]
         if hashlib.sha256(_bytes(folder / kept) or b"").hexdigest() != run.precision["sha256"]:
             yield f"{folder / kept}: missing, or its sha256 differs from the record"
     if _bytes(folder / FAILED_NAME) != failures_bytes(failures):
-        yield f"{folder / FAILED_NAME}: differs from the failures on record"
+        yield f"{folder / FAILED_NAME}: differs from the recorded failures"
 
 
 def _bytes(path: Path) -> bytes | None:

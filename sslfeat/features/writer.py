@@ -1,8 +1,8 @@
-"""The embedding job: a list of images becomes a features folder, part by part, and survives being killed anywhere.
+"""Embed images into a features folder, part by part; a killed run can be continued.
 
-Each part is a fixed slice of the sorted inputs. Its files are written first, its commit record, holding their sha256,
-last; a later run trusts nothing but records whose hashes match. No clock, no order of arrival enters a file, so a run
-that was killed and repeated leaves the same bytes as one that was not.
+Each part is a fixed slice of the sorted inputs. Its files are written first, its commit record with their sha256 last; a
+resumed run uses only records whose hashes match. Files depend neither on time nor on the order of completion, so a resumed
+run writes the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """How to embed. ``batch_size`` images share an inference (default: 4, on a GPU 32), ``part_size`` a part.
+    """Options of embedding. ``batch_size``: images per inference (default: 4, on a GPU 32); ``part_size``: images per part.
 
-    ``workers`` decode and infer at the same time (default: one for each core that an inference does not use).
-    ``layout`` is ``parquet`` or ``npy``, ``limits`` are what one image may cost, ``given`` is what the inputs were found by.
+    ``workers``: number of threads that decode and infer (default: the number of cores divided by the encoder's threads).
+    ``layout``: ``parquet`` or ``npy``. ``limits``: limits for one image. ``given``: the original inputs and options.
     """
 
     batch_size: int | None = None
@@ -66,13 +66,13 @@ class Options:
         part_files(self.layout, 0, 1)
 
     def describe(self, encoder: Encoder, manifest: Manifest) -> FeaturesMetadata:
-        """``features.json`` for a run with these options."""
+        """Create the ``features.json`` of a run with these options."""
         return describe(encoder, manifest, self.layout, self.decoding, self.part_size, self.batch_size, self.given)
 
 
 @dataclass
 class Spent:
-    """Seconds: ``wall`` of the whole job, ``write`` of it writing; ``decode`` and ``infer`` summed over ``workers``."""
+    """Seconds: ``wall`` in total, ``write`` for writing; ``decode`` and ``infer`` are sums over ``workers``."""
 
     workers: int = 1
     wall: float = 0.0
@@ -81,7 +81,7 @@ class Spent:
     infer: float = 0.0
 
     def shares(self) -> dict[str, float]:
-        """Of the workers' time: decoding, inferring, waiting; and of the wall time, writing."""
+        """Fractions of the workers' time spent decoding, inferring and waiting; and of the wall time, writing."""
         whole = max(self.workers * self.wall, 1e-9)
         busy = {"decode": self.decode / whole, "infer": self.infer / whole}
         return {**busy, "wait": max(0.0, 1 - sum(busy.values())), "write": self.write / max(self.wall, 1e-9)}
@@ -89,9 +89,9 @@ class Spent:
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished job: its folder, images embedded and failed, how many were there before, and where the time went.
+    """Result of a job: folder, number of images embedded, failed, and resumed from an earlier run, and the time spent.
 
-    ``missing`` parts of the folder are for others to embed; ``failures.csv`` is written when there are none.
+    ``missing``: number of parts left to other shares; ``failures.csv`` is written when there are none.
     """
 
     folder: Path
@@ -103,13 +103,13 @@ class Summary:
 
     @property
     def failures(self) -> Path:
-        """The table of images that failed."""
+        """Path of the table of failed images."""
         return self.folder / META_FOLDER / FAILURES_NAME
 
 
 @dataclass(frozen=True)
 class EmbedProgress:
-    """Inputs, of which so many are done and failed so far, and ``resumed`` were there before this run began."""
+    """Number of inputs: total, done, failed, and ``resumed`` from an earlier run."""
 
     total: int
     done: int
@@ -118,7 +118,7 @@ class EmbedProgress:
 
 
 Report = Callable[[EmbedProgress], None]
-Engine = Callable[["FeatureRun", list[int]], None]  # has these parts embedded and added to what is committed
+Engine = Callable[["FeatureRun", list[int]], None]  # embeds and commits these parts
 
 
 def embed_to_folder(
@@ -132,11 +132,11 @@ def embed_to_folder(
     copies: Copies = NO_COPIES,
     engine: Engine | None = None,
 ) -> Summary:
-    """Embed ``inputs`` (sorted, from ``find_inputs``) into the folder ``out``, or finish what an earlier run began.
+    """Embed ``inputs`` (sorted, from ``find_inputs``) into the folder ``out``, or resume an earlier run.
 
-    Files are decoded in processes of their own, so that none can end the run; an ``engine`` may do it elsewhere. Raises
-    FeaturesError if ``out`` belongs to another run, was made of other images (``update_folder`` is for those), or is being
-    written; InterruptedRun after SIGINT or SIGTERM, with all committed parts kept.
+    Files are decoded in separate processes, so that a crash cannot end the run; an ``engine`` may embed elsewhere. Raises
+    FeaturesError if ``out`` belongs to another run, has other images (use ``update_folder``), or is being written;
+    InterruptedRun after SIGINT or SIGTERM, with all committed parts kept.
     """
     options = options or Options()
     with atomic.exclusive(out, FeaturesError), signals.deferred() as stop:
@@ -149,7 +149,7 @@ def embed_to_folder(
 
 @dataclass
 class FeatureRun:
-    """A features folder being filled; its lock is held and its ``features.json`` written, which ``run`` is."""
+    """A features folder being written; its lock is held and its ``features.json`` (``run``) written."""
 
     encoder: Encoder
     manifest: Manifest
@@ -158,9 +158,9 @@ class FeatureRun:
     run: FeaturesMetadata
     stop: signals.Stop
     report: Report
-    reuse: Reuse | None = None  # rows that need not be computed again
+    reuse: Reuse | None = None  # rows to reuse
     copies: Copies = NO_COPIES
-    parts: Sequence[int] | None = None  # those to embed, where others see to the rest; None: all
+    parts: Sequence[int] | None = None  # part numbers of this share; None: all
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -169,15 +169,15 @@ class FeatureRun:
         self.commits: dict[int, CommitRecord] = {}
         self.numbers = range(part_count(self.run)) if self.parts is None else self.parts
         self.total = sum(len(slice_of(self.run, number)) for number in self.numbers)
-        self.processor = processor() if self.run.processor not in ("", processor()) else None  # if it is another than begun on
+        self.processor = processor() if self.run.processor not in ("", processor()) else None  # if different
 
     def fill(self, engine: Engine | None = None) -> Summary:
-        """Embed every part that is not committed, here or by an ``engine``, then write ``failures.csv``."""
+        """Embed all parts that are not committed, here or with ``engine``, then write ``failures.csv``."""
         (engine or FeatureRun.embed)(self, self.look())
         return self.finish()
 
     def look(self) -> list[int]:
-        """Find the parts that are committed; returns the numbers of the others."""
+        """Find the committed parts; return the numbers of the others."""
         for name in FOLDERS if self.options.layout == "npy" else ():
             atomic.make_folder(self.out / name)
         self.copies.begin()
@@ -189,13 +189,13 @@ class FeatureRun:
         return [number for number in self.numbers if number not in self.commits]
 
     def add(self, number: int, commit: CommitRecord) -> None:
-        """Count a part that is committed."""
+        """Register a committed part."""
         self.commits[number] = commit
         self.done += commit.rows + len(commit.failures)
         self.failed += len(commit.failures)
 
     def embed(self, missing: Iterable[int]) -> None:
-        """Embed these parts, and commit each as soon as it is whole."""
+        """Embed these parts, and commit each when it is complete."""
         plans = ((number, self._plan(number)) for number in missing)
         ahead, here = itertools.tee(plans)
         flat = ([self.manifest.inputs[i].path for i in batch] for _, batches in ahead for batch in batches)
@@ -213,7 +213,7 @@ class FeatureRun:
                 self._commit(number, outcomes)
 
     def finish(self) -> Summary:
-        """Write ``failures.csv``, if all parts of the folder are committed: who comes last does, and two write the same."""
+        """Write ``failures.csv`` if all parts are committed: the last share does; simultaneous writers write the same bytes."""
         missing = self._look_at_others() if self.parts is not None else 0
         if not missing:
             commits = [self.commits[number] for number in range(part_count(self.run))]
@@ -224,7 +224,7 @@ class FeatureRun:
         return Summary(self.out, self.done - self.failed, self.failed, self.resumed, self.spent, missing)
 
     def _look_at_others(self) -> int:
-        """Find the parts that others committed, going by their records; returns how many are missing."""
+        """Find the parts committed by others by their records; return the number of missing parts."""
         self.copies.gather()
         there = set(commit_numbers(self.out))
         missing = sum(number not in there for number in range(part_count(self.run)))
@@ -237,18 +237,18 @@ class FeatureRun:
         others = sorted({commit.processor for commit in self.commits.values() if commit.processor})
         if others:
             logger.warning(
-                "%s was begun on %r; parts of it were made on %s: the same image may differ in the last bits",
+                "%s was started on %r; parts of it were computed on %s: features may differ in the last bits",
                 self.out, self.run.processor, ", ".join(map(repr, others)),
             )  # fmt: skip
 
     def _plan(self, number: int) -> list[list[int]]:
-        """The batches of input numbers that a part needs embedded: numbers alone, for plans are made far ahead."""
+        """Batches of input numbers to embed for a part (numbers only, because plans are made far ahead)."""
         numbers = slice_of(self.run, number)
         missing = self.reuse.missing(numbers.start, numbers.stop) if self.reuse else list(numbers)
         return list(batched(missing, self.run.batch_size))
 
     def _commit(self, number: int, outcomes: dict[int, Embedded | Failed]) -> None:
-        """Write a part, then the record that makes it count."""
+        """Write a part, then its commit record."""
         began = time.monotonic()
         pairs = [(self.manifest.inputs[index], outcomes[index]) for index in sorted(outcomes)]
         rows = [(record, outcome) for record, outcome in pairs if isinstance(outcome, Embedded)]
@@ -272,16 +272,18 @@ class FeatureRun:
         self.say()
 
     def say(self) -> None:
-        """Report how far it is."""
+        """Report progress."""
         self.report(EmbedProgress(self.total, self.done, self.failed, self.resumed))
 
     def _decoder(self) -> ImageDecoder:
         return SubprocessDecoder(self.encoder.card.preprocess, self.options.decoding, self.options.limits)
 
     def check(self) -> None:
-        """Raise InterruptedRun if a signal asked to stop."""
+        """Raise InterruptedRun if a stop signal was received."""
         if self.stop.signum:
-            raise InterruptedRun(self.stop.signum, f"interrupted; {self.out} keeps {self._kept()} inputs: run it again to go on")
+            raise InterruptedRun(
+                self.stop.signum, f"interrupted; {self.out} keeps {self._kept()} inputs: run it again to continue"
+            )
 
     def _kept(self) -> int:
         return sum(commit.rows + len(commit.failures) for commit in self.commits.values())

@@ -1,4 +1,4 @@
-"""The runtimes that carry a graph out: whatever they are, uint8 (N, S, S, 3) goes in and float32 (N, D) comes out."""
+"""Runtimes that execute a graph: uint8 (N, S, S, 3) in, float32 (N, D) out."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, stamp_of
 from sslfeat.system.cores import available_cores
 from sslfeat.system.stderr import without_lines
 
-with without_lines(rb"\[W:onnxruntime:|onnxruntime cpuid_info warning"):  # it looks for devices before its level can be set
-    import onnxruntime as onnxruntime  # others take it from here
+with without_lines(rb"\[W:onnxruntime:|onnxruntime cpuid_info warning"):  # logged on import, before the log level can be set
+    import onnxruntime as onnxruntime  # other modules import it from here
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-CUDA_CURE = "install its libraries with pip install 'onnxruntime-gpu[cuda,cudnn]', or use --provider cpu"
+CUDA_CURE = "install the CUDA libraries with pip install 'onnxruntime-gpu[cuda,cudnn]', or use --provider cpu"
 FORK_CURE = "start processes with 'spawn', or load the encoder in the process that runs it"
 
 
 _LOADED: weakref.WeakSet[Any] = weakref.WeakSet()
-_CORES: list[Any] = []  # of OpenVINO
+_CORES: list[Any] = []  # OpenVINO cores, never freed
 
 
 def _keep_after_fork() -> None:
-    """In a forked child, never free what was loaded before: destructors wait for threads that only the parent has."""
+    """In a forked child, never free sessions of the parent: destructors would wait for threads that exist only there."""
     for session in _LOADED:
         for value in vars(session).values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
@@ -52,10 +52,10 @@ class Session(Protocol):
 
 
 class OnnxRuntimeBackend:
-    """onnxruntime, with ``threads`` threads an inference, on a file's bytes or path.
+    """onnxruntime session on the bytes or the path of a file, with ``threads`` threads per inference.
 
-    ``form`` is ``ONNX`` or ``ORT``, onnxruntime's own; left empty, it is guessed from the name or the first bytes, which
-    another file than the one that was checked may come of. A session can be pickled, and goes on after a fork. Raises
+    ``form`` is the file format, ``ONNX`` or ``ORT``; if empty, onnxruntime guesses it from the name or the first bytes, and
+    may then read a file differently than it was checked. Sessions can be pickled and used after a fork. Raises
     EncoderFileError, ProviderError.
     """
 
@@ -66,37 +66,37 @@ class OnnxRuntimeBackend:
         _LOADED.add(self)
 
     def _open(self) -> None:
-        give_memory_back()  # of checking the file
+        give_memory_back()  # used by the checks of the file
         session = _open_session(*self._recipe)
-        session._model_bytes = None  # ours are the caller's
+        session._model_bytes = None  # the caller holds the bytes
         self._session = session
-        self._process = os.getpid()  # the last: until then, other threads open one of their own
+        self._process = os.getpid()  # last: until then, other threads open their own session
         give_memory_back()
 
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        """See ``Session``. Raises EncoderFileError if the graph fails."""
         if os.getpid() != self._process:
             self._after_fork()
         try:
             (embedding,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
-        except Exception as error:  # onnxruntime's own exceptions share no public base
-            raise EncoderFileError(f"it failed to run: {brief(error)}") from error
+        except Exception as error:  # onnxruntime's exceptions have no public base class
+            raise EncoderFileError(f"inference failed: {brief(error)}") from error
         result: npt.NDArray[np.float32] = embedding
         return result
 
     def try_out(self) -> None:
-        """Run it on one black image. Raises EncoderFileError if it cannot be."""
+        """Run on one black image. Raises EncoderFileError if that fails."""
         _, height, width, _ = self._session.get_inputs()[0].shape
         self.run(np.zeros((1, height, width, 3), np.uint8))
 
     def _after_fork(self) -> None:
-        """Its threads are the parent's: waiting for them would have no end."""
+        """Reopen the session in a forked child: its threads exist only in the parent, so a run would wait forever."""
         model, provider, threads, _ = self._recipe
         if provider != "cpu":
             raise ProviderError(f"provider {provider} does not survive a fork: {FORK_CURE}")
         if threads > 1:
             if isinstance(model, str) and stamp_of(model) != self._stamp:
-                raise EncoderFileError(f"{model} was changed since it was loaded")
+                raise EncoderFileError(f"{model} has changed since it was loaded")
             self._open()
         self._process = os.getpid()
 
@@ -105,9 +105,9 @@ class OnnxRuntimeBackend:
 
 
 class OpenVinoBackend:
-    """OpenVINO on the CPU in ``precision`` ``fp32`` or ``bf16``; as many inferences at once as there are cores for.
+    """OpenVINO on the CPU in ``precision`` ``fp32`` or ``bf16``; runs as many inferences in parallel as the cores allow.
 
-    Raises MissingExtraError without the extra ``openvino``, EncoderFileError for a graph that it refuses.
+    Raises MissingExtraError without the extra ``openvino``, EncoderFileError for an unsupported graph.
     """
 
     def __init__(self, data: bytes | Path, precision: str, threads: int) -> None:
@@ -121,12 +121,12 @@ class OpenVinoBackend:
             self._compiled = core.compile_model(core.read_model(data), "CPU", settings)
         except RuntimeError as error:
             raise EncoderFileError(f"OpenVINO cannot load the encoder: {brief(error)}") from error
-        self._requests = threading.local()  # a request is one thread's at a time
+        self._requests = threading.local()  # requests are not thread-safe
         _LOADED.add(self)
         self._process = os.getpid()
 
     def run(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """As ``Session`` says. Raises EncoderFileError if the graph fails, ProviderError after a fork."""
+        """See ``Session``. Raises EncoderFileError if the graph fails, ProviderError after a fork."""
         if os.getpid() != self._process:
             raise ProviderError(f"OpenVINO does not survive a fork: {FORK_CURE}")
         if not hasattr(self._requests, "own"):
@@ -134,19 +134,19 @@ class OpenVinoBackend:
         try:
             result: npt.NDArray[np.float32] = self._requests.own.infer([pixels])[0].copy()
         except RuntimeError as error:
-            raise EncoderFileError(f"it failed to run: {brief(error)}") from error
+            raise EncoderFileError(f"inference failed: {brief(error)}") from error
         return result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("a session of OpenVINO cannot be pickled: load the encoder in the process that runs it")
+        raise TypeError("an OpenVINO session cannot be pickled: load the encoder in the process that runs it")
 
 
 @functools.cache
 def _openvino_core(process: int) -> Any:
-    """The Core of this process, which is never dropped; nor is another that a thread makes at the same moment.
+    """Return the OpenVINO Core of this process. Cores are never freed, nor are those created concurrently by other threads.
 
-    Its CPU plugin gives the thread that loads it a stack for signals, and unmaps that when it goes, on whichever thread
-    that is: the next Ctrl-C would end in a segmentation fault.
+    The CPU plugin sets a signal stack for the thread that loads it, and unmaps it when the Core is freed, on any thread: the
+    next Ctrl-C would cause a segmentation fault.
     """
     with needs("openvino", "openvino"):
         import openvino
@@ -156,7 +156,7 @@ def _openvino_core(process: int) -> Any:
 
 
 def give_memory_back() -> None:
-    """Return what loading an encoder took and freed: glibc keeps up to three times the encoder's size."""
+    """Return freed memory to the system: after loading, glibc retains up to three times the size of the encoder."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
@@ -166,17 +166,17 @@ def _open_session(model: bytes | str, provider: str, threads: int, form: str) ->
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # faults reach the user as our errors
+    options.log_severity_level = 4  # errors are reported as exceptions
     if form:
         options.add_session_config_entry("session.load_model_format", form)
     if provider != "cpu" and PROVIDERS[provider] not in onnxruntime.get_available_providers():
-        raise ProviderError(f"provider {provider}: this onnxruntime has none; {CUDA_CURE}")
+        raise ProviderError(f"provider {provider}: not included in the installed onnxruntime; {CUDA_CURE}")
     try:
         with _quiet(provider):
             session = onnxruntime.InferenceSession(
                 model, options, providers=[PROVIDERS[provider]], enable_fallback=0, read_config_from_model=0
             )
-    except Exception as error:  # as above: no public base class
+    except Exception as error:  # no public base class
         raise EncoderFileError(f"onnxruntime cannot load the encoder: {brief(error)}") from error
     if session.get_providers()[0] != PROVIDERS[provider]:
         raise ProviderError(f"provider {provider} cannot run here{_missing_library()}; {CUDA_CURE}")
@@ -185,7 +185,7 @@ def _open_session(model: bytes | str, provider: str, threads: int, form: str) ->
 
 @contextlib.contextmanager
 def _quiet(provider: str) -> Iterator[None]:
-    """Without what onnxruntime prints on its own while it looks for CUDA, some of it on standard output."""
+    """Suppress the output of onnxruntime while it looks for CUDA, some of it on standard output."""
     if provider == "cpu":
         yield
         return
@@ -196,11 +196,11 @@ def _quiet(provider: str) -> Iterator[None]:
                 onnxruntime.preload_dlls()
             yield
     finally:
-        onnxruntime.set_default_logger_severity(2)  # its default, which cannot be asked for
+        onnxruntime.set_default_logger_severity(2)  # the default, which cannot be queried
 
 
 def _missing_library() -> str:
-    """Why the system does not load onnxruntime's part for CUDA: the first library that is not there."""
+    """The reason why onnxruntime's CUDA provider cannot be loaded: the first missing library."""
     name = "onnxruntime_providers_cuda.dll" if os.name == "nt" else "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(Path(onnxruntime.__file__).parent / "capi" / name))
@@ -210,5 +210,5 @@ def _missing_library() -> str:
 
 
 def brief(error: Exception) -> str:
-    """The first line of what a runtime says."""
+    """First line of a runtime's error message."""
     return str(error).strip().split("\n")[0][:300]

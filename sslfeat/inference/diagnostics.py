@@ -1,4 +1,4 @@
-"""What can this machine run, what is missing, and which line adds it?"""
+"""Check which providers and optional packages work on this machine, and how to install missing ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-openvino", "onnxruntime
 
 @dataclass(frozen=True)
 class Check:
-    """``state`` is ``works`` (tried), ``installed`` (not tried), ``missing``, or ``broken``; ``cure`` the line that mends it."""
+    """``state`` is ``works`` (tried), ``installed`` (not tried), ``missing``, or ``broken``; ``cure`` is a command."""
 
     name: str
     state: str
@@ -58,7 +58,7 @@ class Check:
 
 
 def machine() -> dict[str, Any]:
-    """The machine, for JSON."""
+    """Describe the machine, for JSON."""
     return {
         "python": sys.version.split()[0],
         "system": f"{platform.system()} {platform.machine()}",
@@ -70,7 +70,7 @@ def machine() -> dict[str, Any]:
 
 
 def providers() -> list[Check]:
-    """Each provider, tried with an encoder."""
+    """Test each provider with an encoder."""
     mixed = conflict()
     found = [] if mixed is None else [mixed]
     for name in PROVIDERS:
@@ -82,13 +82,13 @@ def providers() -> list[Check]:
             size = encoder.card.preprocess.size
             encoder.run(np.full((1, size, size, 3), 128, np.uint8))
             found.append(Check(f"provider {name}", "works", f"onnxruntime {onnxruntime.__version__}"))
-        except SslfeatError as error:  # which names the cure
+        except SslfeatError as error:  # includes the cure
             found.append(Check(f"provider {name}", "broken", str(error)))
     return found
 
 
 def extras() -> list[Check]:
-    """The optional parts: whether each has its packages, of the versions that it needs. They are not imported."""
+    """Check for each extra whether its packages are installed in the required versions, without importing them."""
     return [_extra(name) for name in EXTRAS]
 
 
@@ -105,7 +105,7 @@ def _extra(name: str) -> Check:
 
 
 def _requirements(extra: str) -> list[Requirement]:
-    """What the installed sslfeat says that ``extra`` needs; nothing if it was never installed."""
+    """Requirements of ``extra`` from the metadata of the installed sslfeat; empty if it is not installed."""
     try:
         every = [Requirement(line) for line in requires("sslfeat") or []]
     except PackageNotFoundError:
@@ -115,18 +115,18 @@ def _requirements(extra: str) -> list[Requirement]:
 
 
 def conflict() -> Check | None:
-    """Wheels of onnxruntime write to one folder: the one installed last decides what there is, if the mixture runs at all."""
+    """Detect several wheels of onnxruntime: they install into the same folder, and the mixture may not run."""
     there = [name for name in WHEELS if installed_version(name) is not None]
     if len(there) < 2:
         return None
-    built = platform.system() in ("Linux", "Windows") and platform.machine() in ("x86_64", "AMD64")  # as pyproject.toml says
+    built = platform.system() in ("Linux", "Windows") and platform.machine() in ("x86_64", "AMD64")  # as in pyproject.toml
     keep = WHEELS[0] if built and gpu_count() else WHEELS[1]
     cure = f"pip uninstall -y {' '.join(there)} && pip install {keep}"
     return Check("onnxruntime", "broken", f"{' and '.join(there)} are installed over one another", cure)
 
 
 def installed_version(package: str) -> str | None:
-    """Of a package; None if it is not installed."""
+    """Installed version of a package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -134,7 +134,7 @@ def installed_version(package: str) -> str | None:
 
 
 def _flags() -> list[str]:
-    """What speeds int8 and bf16 up, where the system tells."""
+    """CPU features that accelerate int8 and bf16, where the system reports them."""
     try:
         words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:

@@ -1,4 +1,4 @@
-"""A frozen image encoder: images in, embeddings out, on onnxruntime alone."""
+"""Image encoder: computes embeddings of images with onnxruntime."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IMAGES = "images are paths, bytes or binary files, PIL images, or uint8 arrays (
 
 
 class Encoder:
-    """An encoder file, checked and loaded.
+    """A loaded encoder file.
 
     >>> encoder = Encoder.load("encoder.onnx")              # doctest: +SKIP
     >>> for row in encoder.embed(["a.jpg", "b.png"]):       # doctest: +SKIP
@@ -39,7 +39,7 @@ class Encoder:
     """
 
     def __init__(self, file: EncoderFile, provider: str = "auto", threads: int = 1) -> None:
-        """Prefer ``Encoder.load``."""
+        """Use ``Encoder.load`` instead."""
         if not 1 <= threads <= MAX_THREADS:
             raise UsageError(f"threads is {threads}: it must be from 1 to {MAX_THREADS}")
         self.card: Card = file.card
@@ -49,7 +49,7 @@ class Encoder:
         self.files: dict[str, bytes] = {}
         model = file.data or os.fspath(file.path or "")
         self._place = model if file.path is None else os.path.abspath(file.path)
-        self._lower: Session | None = None  # of another precision
+        self._lower: Session | None = None  # session in a lower precision
         self.provider, self._session = open_session(model, provider, threads)
         file.check_same()
 
@@ -57,20 +57,20 @@ class Encoder:
     def load(cls, path_or_name: str | os.PathLike[str], provider: str = "auto", threads: int = 1) -> Encoder:
         """Load an encoder file, or a shipped encoder by name (``sslfeat models`` lists them).
 
-        ``provider`` is ``cpu``, ``cuda`` (an error where it cannot run) or ``auto`` (cuda where it runs, and a warning
-        where there is a GPU but it does not); what was taken is ``encoder.provider``. ``threads`` work on one inference:
-        more of them answer a single image sooner; many images are done soonest by many workers with one each.
-        The encoder can be pickled, copied, and used in threads and in forked processes: what travels is the file's path,
-        and the fingerprint, which the file must still have. Raises EncoderFileError, ProviderError, UsageError.
+        ``provider`` is ``cpu``, ``cuda`` (an error if it cannot run) or ``auto`` (cuda if it runs; a warning if there is a
+        GPU that cannot be used); ``encoder.provider`` is the selected one. ``threads`` is the number of threads per inference:
+        more threads reduce the latency of single images; for many images, one thread and many workers are fastest.
+        Encoders can be pickled, copied, and used in threads and in forked processes. A pickle contains the path and the
+        fingerprint, which the file must still have when loaded. Raises EncoderFileError, ProviderError, UsageError.
         """
         return cls(read_encoder_file(resolve(path_or_name)).without_data(), provider, threads)
 
     def in_precision(
         self, record: dict[str, Any], session: Session | None = None, files: dict[str, bytes] | None = None
     ) -> Encoder:
-        """This encoder, run by another ``session`` (None: its own). ``record`` says why, for ``features.json``.
+        """Return this encoder with another ``session`` (None: its own) and the precision ``record`` of ``features.json``.
 
-        ``files`` are what the session was made from, to be kept beside the features.
+        ``files`` are the files that the session was created from, to be stored with the features.
         """
         other = copy.copy(self)
         other.precision, other.files = record, files or {}
@@ -84,7 +84,7 @@ class Encoder:
         return other
 
     def __deepcopy__(self, memo: object) -> Encoder:
-        """Nothing in it changes, so that copies share what is loaded."""
+        """Encoders are immutable: copies share the session."""
         return copy.copy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -96,12 +96,12 @@ class Encoder:
 
     @property
     def identity(self) -> Identity:
-        """Its name and fingerprint."""
+        """Name and fingerprint."""
         return Identity(self.card.name, self.fingerprint)
 
     @property
     def dim(self) -> int:
-        """Length D of an embedding."""
+        """Dimension D of an embedding."""
         return self.card.dim
 
     @overload
@@ -115,21 +115,21 @@ class Encoder:
     ) -> Iterator[FloatArray | ImageError]: ...
 
     def embed(self, images: Images, batch_size: int = 4, workers: int | None = None, *, on_error: str = "raise") -> Iterator[Any]:
-        """Embeddings, float32 (D,), one for each image, in order.
+        """Yield an embedding, float32 (D,), for each image, in order.
 
         ``images`` are paths (str, pathlib), the contents of image files (bytes, binary file objects), PIL images or uint8
-        arrays (H, W[, 3 or 4]) of any size; a 4-D uint8 array is a batch. ``workers`` decode and infer at the same time
-        (default: one for each core). An image that cannot be read raises ImageError; with ``on_error="skip"`` it is left
-        out, with ``"return"`` the ImageError comes in its place. Raises InputError for what is no image.
+        arrays (H, W[, 3 or 4]) of any size; a 4-D uint8 array is a batch. ``workers`` is the number of threads that decode
+        and infer (default: one per core). An image that cannot be read raises ImageError; with ``on_error="skip"`` it is
+        skipped, with ``"return"`` the ImageError is yielded in its place. Raises InputError for objects of another type.
         """
         if on_error not in ON_ERROR:
-            raise UsageError(f"on_error is {on_error!r}: {', '.join(ON_ERROR)}")
+            raise UsageError(f"on_error is {on_error!r}: it must be one of {', '.join(ON_ERROR)}")
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
         if workers is not None and workers < 1:
             raise UsageError(f"workers is {workers}: it must be at least 1")
         if not _is_single(images) and not isinstance(images, Iterable):
-            raise InputError(f"{_kind(images)} was given: {IMAGES}")
+            raise InputError(f"{_kind(images)} was passed: {IMAGES}")
         given: Iterable[Any] = [images] if _is_single(images) else images  # type: ignore[assignment]
         sources = (_checked(source) for source in given)
         workers = workers or max(1, available_cores() // self.threads)
@@ -144,18 +144,18 @@ class Encoder:
                     yield error
 
     def run(self, pixels: Pixels) -> FloatArray:
-        """Embed images that are already at the encoder's size: uint8 (N, S, S, 3) to float32 (N, D)."""
+        """Embed preprocessed images: uint8 (N, S, S, 3) to float32 (N, D)."""
         try:
             embeddings = self._session.run(pixels)
         except EncoderFileError as error:
             raise EncoderFileError(f"the encoder {self.card.name!r}: {error}") from error
         if embeddings.shape != (len(pixels), self.dim):
-            raise EncoderFileError(f"the encoder gave {embeddings.shape} for {len(pixels)} images of dim {self.dim}")
+            raise EncoderFileError(f"the encoder returned {embeddings.shape} for {len(pixels)} images of dim {self.dim}")
         return embeddings
 
 
 def _is_single(images: object) -> bool:
-    """Whether ``images`` is one image: a path, contents, a PIL image, or an array of fewer than four axes."""
+    """Whether ``images`` is a single image: a path, contents, a PIL image, or an array with fewer than four axes."""
     if isinstance(images, np.ndarray):
         return images.ndim < 4
     return isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(images, "read")
@@ -167,10 +167,10 @@ def _checked(source: object) -> Source:
     if hasattr(source, "read"):
         data = source.read()
         if not isinstance(data, bytes):
-            raise InputError("a file that was opened as text was given: open image files in binary mode, 'rb'")
+            raise InputError("a file opened in text mode was passed: open image files in binary mode, 'rb'")
         return Content(data, str(getattr(source, "name", Content.name)))
     if not isinstance(source, str | os.PathLike | Image.Image | np.ndarray):
-        raise InputError(f"{_kind(source)} was given: {IMAGES}")
+        raise InputError(f"{_kind(source)} was passed: {IMAGES}")
     return source
 
 
@@ -188,7 +188,7 @@ def _restored(
     place: str | bytes, name: str, fingerprint: str, provider: str, threads: int,
     precision: dict[str, Any], lower: Session | None, files: dict[str, bytes],
 ) -> Encoder:  # fmt: skip
-    """The encoder that was pickled. Raises EncoderFileError if its file is another by now."""
+    """Restore a pickled encoder. Raises EncoderFileError if its file has changed."""
     if isinstance(place, bytes):
         file = check_encoder(place)
     else:
@@ -197,9 +197,9 @@ def _restored(
 
 
 def open_session(model: bytes | str, provider: str, threads: int) -> tuple[str, Session]:
-    """The provider that runs, and the graph in it. Raises EncoderFileError, ProviderError, UsageError."""
+    """Return the selected provider and its session. Raises EncoderFileError, ProviderError, UsageError."""
     if provider not in ("auto", *PROVIDERS):
-        raise UsageError(f"provider {provider!r} is unknown: auto, {', '.join(PROVIDERS)}")
+        raise UsageError(f"unknown provider {provider!r}: use auto, {', '.join(PROVIDERS)}")
     if provider == "auto":
         return _open_best(model, threads)
     if provider == "cuda" and not gpu_count():
@@ -211,18 +211,18 @@ def _open_best(model: bytes | str, threads: int) -> tuple[str, Session]:
     if gpu_count():
         try:
             session = OnnxRuntimeBackend(model, "cuda", threads, "ONNX")
-            session.try_out()  # libraries of another version, or for other GPUs, fail here
+            session.try_out()  # incompatible libraries or GPUs fail here
             return "cuda", session
-        except (ProviderError, EncoderFileError) as error:  # the second: of the file or of CUDA, the CPU will tell
+        except (ProviderError, EncoderFileError) as error:  # the CPU session shows whether the file is at fault
             message = str(error)
         session = OnnxRuntimeBackend(model, "cpu", threads, "ONNX")
-        logging.getLogger(__name__).warning("provider auto: the GPU is left idle, the CPU works: %s", message)
+        logging.getLogger(__name__).warning("provider auto: using the CPU, because the GPU cannot be used: %s", message)
         return "cpu", session
     return "cpu", OnnxRuntimeBackend(model, "cpu", threads, "ONNX")
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs the driver reports; onnxruntime lists CUDA as available even where there are none."""
+    """Number of NVIDIA GPUs reported by the driver (onnxruntime lists CUDA as available even without a GPU)."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:

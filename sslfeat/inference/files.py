@@ -1,4 +1,4 @@
-"""Image files embedded in order, decoded in processes of their own: for queries and the like, which are kept nowhere."""
+"""Embed image files without storing the embeddings, for example queries. Files are decoded in separate processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sslfeat.inference.pipeline import embed_batches
 def embed_files(
     encoder: Encoder, records: Sequence[ImageRecord], batch_size: int, workers: int
 ) -> Generator[tuple[ImageRecord, Embedded | Failed], None, None]:
-    """Each image with what became of it."""
+    """Yield each image with its outcome, in order."""
 
     def decoder() -> SubprocessDecoder:
         return SubprocessDecoder(encoder.card.preprocess, EXACT, DEFAULT_LIMITS)

@@ -1,10 +1,10 @@
-"""The fingerprint of an encoder: equal where features are equal by construction, whatever the file is called or says of itself.
+"""Fingerprint of an encoder: a hash of everything that determines its features, independent of names and metadata.
 
-It is a Merkle tree. A weight is hashed from its type, shape and bytes; a tensor that a node makes, from the operator, its
-attributes, the hashes of what it reads, and which of the node's outputs it is; the fingerprint, from the hash of the
-embedding, the opset and the preprocessing. So names of files, tensors, nodes and graphs, the order of independent nodes
-and weights, nodes that nothing reads, the card's prose and figures, the producer and the way protobuf was written are no
-part of it, and every bit of every weight, every attribute and every field of the preprocessing is.
+It is a Merkle tree. A weight is hashed from its type, shape and bytes; the output of a node from the operator, its
+attributes, the hashes of its inputs and the output number; the fingerprint from the hash of the embedding, the opset and
+the preprocessing. It includes every bit of every weight, every attribute and every field of the preprocessing. It excludes
+names of files, tensors, nodes and graphs, the order of independent nodes and weights, unused nodes, texts and figures of
+the card, the producer, and the protobuf serialization.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Kind = onnx.AttributeProto
 
 
 def fingerprint_of(model: onnx.ModelProto, output: str, preprocess: Preprocess) -> str:
-    """64 hexadecimal digits. The graph is plain (no graphs inside it), its weights are inline, its nodes are sorted.
+    """Return 64 hexadecimal digits. The graph must have no subgraphs, inline weights and sorted nodes.
 
-    Raises EncoderFileError if it is none: a tensor that nothing makes, or that two things make.
+    Raises EncoderFileError for an invalid graph: a tensor that is undefined or defined twice.
     """
     facts = {"opset": sorted({entry.version for entry in model.opset_import}), "preprocess": preprocess.fields()}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
@@ -35,11 +35,11 @@ def fingerprint_of(model: onnx.ModelProto, output: str, preprocess: Preprocess) 
 
 
 def _embedding(graph: onnx.GraphProto, output: str) -> bytes:
-    made = {"": b""}  # an input that is left out
+    made = {"": b""}  # an omitted optional input
 
     def make(name: str, digest: bytes) -> None:
         if name in made:
-            raise EncoderFileError(f"damaged: two things make the tensor {name!r}")
+            raise EncoderFileError(f"damaged: the tensor {name!r} is defined twice")
         made[name] = digest
 
     for number, port in enumerate(graph.input):
@@ -49,7 +49,7 @@ def _embedding(graph: onnx.GraphProto, output: str) -> bytes:
     for node in graph.node:
         missing = [name for name in node.input if name not in made]
         if missing:
-            raise EncoderFileError(f"damaged: nothing before {node.op_type} makes the tensor {missing[0]!r}")
+            raise EncoderFileError(f"damaged: the input {missing[0]!r} of {node.op_type} is not defined before it")
         read = [made[name] for name in node.input]
         attributes = sorted(_digest(_text(item.name), _attribute(item)) for item in node.attribute)
         whole = _digest(_text(node.op_type), _digest(*read), _digest(*attributes))
@@ -57,12 +57,12 @@ def _embedding(graph: onnx.GraphProto, output: str) -> bytes:
             if name:
                 make(name, _digest(whole, b"%d" % number))
     if output not in made:
-        raise EncoderFileError(f"damaged: nothing makes the output {output!r}")
+        raise EncoderFileError(f"damaged: the output {output!r} is not defined")
     return made[output]
 
 
 def _attribute(attribute: onnx.AttributeProto) -> bytes:
-    """Of the value that the attribute's type points to: others, if there are any, are not read by anybody."""
+    """Hash the value selected by the attribute's type; runtimes ignore all other values."""
     kind = attribute.type
     values: Iterable[bytes]
     if kind in (Kind.FLOAT, Kind.FLOATS):

@@ -1,7 +1,7 @@
-"""The last matrix of a network, fitted anew so that with 8-bit weights in front of it the features are what they were.
+"""Refit the last matrix of a network after quantization of the preceding weights.
 
-Rounding weights turns and stretches features a little, alike for all images, and a whitening behind it enlarges that. What is
-alike for all images a linear map takes back: ridge regression from what the rounded network gives to what it gave.
+Quantization errors of the weights contain a part that is a linear map of the features, the same for all images, which a
+final whitening amplifies. It is compensated by ridge regression from the quantized to the original features.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sslfeat.inference.backends import OnnxRuntimeBackend
 from sslfeat.numerics.arrays import FloatArray
 
 BATCH = 64
-RIDGE = 0.1  # of the features' mean variance
-FEWEST = 2  # images for each number of a feature: of fewer the map learns their noise
+RIDGE = 0.1  # relative to the mean variance of the features
+FEWEST = 2  # images per dimension; with fewer, the map overfits
 
 
 def last_matrix(graph: onnx.GraphProto) -> onnx.TensorProto | None:
-    """The constant (K, D) that the embedding is a product with; None where it comes about otherwise."""
+    """Return the constant (K, D) of the final matrix product; None if the graph does not end with one."""
     last = graph.node[-1]
     if last.op_type != "MatMul" or last.output[0] != graph.output[0].name:
         return None
@@ -30,8 +30,8 @@ def last_matrix(graph: onnx.GraphProto) -> onnx.TensorProto | None:
 
 
 def refit(model: onnx.ModelProto, reference: bytes, pixels: Pixels) -> bool:
-    """Change the last matrix of ``model``, and add a bias behind it, so that on ``pixels`` (N, S, S, 3) it is nearest to
-    ``reference``. False, and nothing changed, without such a matrix, or with fewer than FEWEST images a number."""
+    """Refit the last matrix of ``model`` and add a bias, so that its features of ``pixels`` (N, S, S, 3) approximate those of
+    ``reference``. Returns False, without changes, if there is no such matrix or fewer than FEWEST images per dimension."""
     matrix = last_matrix(model.graph)
     if matrix is None or len(pixels) < FEWEST * matrix.dims[1]:
         return False
@@ -46,7 +46,7 @@ def refit(model: onnx.ModelProto, reference: bytes, pixels: Pixels) -> bool:
 
 
 def linear_map(found: FloatArray, wanted: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(D, D) and (D,) by which rows ``found`` (N, D) become those ``wanted``: least squares, drawn towards leaving them alone."""
+    """Matrix (D, D) and bias (D,) that map rows ``found`` (N, D) to ``wanted``: ridge regression toward the identity."""
     x, y = found.astype(np.float64), wanted.astype(np.float64)
     centers = x.mean(0), y.mean(0)
     x, y = x - centers[0], y - centers[1]

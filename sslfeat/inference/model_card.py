@@ -1,4 +1,4 @@
-"""The card: what an encoder is, how to feed it, what it was trained on, and how its export was checked."""
+"""Model card of an encoder: architecture, preprocessing, training data, and verification of the export."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sslfeat.storage.records import parse_record
 
 CARD_KEY = "sslfeat.card"
 CARD_FORMAT = 2
-LONGEST = 1000  # characters of a text
+LONGEST = 1000  # maximum number of characters of a text
 COLOR = re.compile("#[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the encoder was trained on: a name, the number of images, and the images' license."""
+    """Training data: name, number of images, and license of the images."""
 
     name: str
     images: int
@@ -32,7 +32,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Training:
-    """How long it was trained, and how good it is: ``quality`` holds figures by name, in percent, of images it never saw."""
+    """Training time and quality: ``quality`` maps names to figures in percent on held-out images."""
 
     steps: int = 0
     epochs: float = 0.0
@@ -45,11 +45,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Parity:
-    """The exported file against the torch encoder, from image file to embedding.
+    """Comparison of the exported file with the torch encoder, from image file to embedding.
 
-    ``max_abs_diff`` is over all components, ``scale`` the largest absolute component of the torch embeddings,
-    ``min_cosine`` the worst image's, ``neighbor_overlap`` the mean share of the 10 nearest neighbors (cosine)
-    that both agree on. ``source`` says where the images came from.
+    ``max_abs_diff``: maximum over all components; ``scale``: largest absolute component of the torch embeddings;
+    ``min_cosine``: minimum over the images; ``neighbor_overlap``: mean share of common 10 nearest neighbors (cosine);
+    ``source``: origin of the images.
     """
 
     images: int
@@ -63,13 +63,13 @@ class Parity:
     def __post_init__(self) -> None:
         _check(self.images >= 0, f"{self.images} images")
         _check(all(size > 0 for size in self.batch_sizes), f"batch sizes {self.batch_sizes}")
-        _check(abs(self.min_cosine) < 1.001, f"a cosine of {self.min_cosine}")  # one of 1 may be rounded up
+        _check(abs(self.min_cosine) < 1.001, f"a cosine of {self.min_cosine}")  # 1 may be rounded up
         _check(0 <= self.neighbor_overlap <= 1, f"a share of {self.neighbor_overlap} neighbors")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which encoder made features: its fingerprint decides, its name is for people."""
+    """Identifies the encoder of features by its fingerprint; the name is for display."""
 
     name: str
     fingerprint: str
@@ -77,9 +77,9 @@ class Identity:
 
 @dataclass(frozen=True)
 class Card:
-    """Travels inside the encoder file, as JSON under the metadata key ``sslfeat.card``.
+    """Stored in the encoder file, as JSON under the metadata key ``sslfeat.card``.
 
-    ``layer`` is where in the backbone the features are taken.
+    ``layer`` is the layer of the backbone that the features are taken from.
     """
 
     name: str
@@ -97,13 +97,13 @@ class Card:
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
-        """Compact JSON with sorted keys: equal cards give equal text."""
+        """Serialize to compact JSON with sorted keys, so that equal cards give equal text."""
         fields = {**dataclasses.asdict(self), "preprocess": self.preprocess.fields()}
         return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Card:
-        """Parse and check a card. Raises EncoderFileError that names the field at fault."""
+        """Parse and check a card. Raises EncoderFileError naming the invalid field."""
         card = parse_record(cls, text, "card", EncoderFileError)
         _check_texts(card)
         _check_preprocess(card.preprocess)
@@ -114,11 +114,11 @@ class Card:
 
 def _check(holds: bool, what: str) -> None:
     if not holds:
-        raise ValueError(f"{what} cannot be")
+        raise ValueError(f"invalid value: {what}")
 
 
 def _check_texts(card: Card) -> None:
-    """Texts of a card are printed in tables and pages: one line each, of a sane length."""
+    """Texts are printed in tables and pages: they must be single lines of limited length."""
     data = card.training_data
     texts = {"training_data.name": data.name, "training_data.license": data.license, "parity.source": card.parity.source}
     texts |= {name: getattr(card, name) for name in ("name", "method", "backbone", "layer", "license")}
@@ -126,7 +126,7 @@ def _check_texts(card: Card) -> None:
     texts |= {f"versions.{package[:LONGEST]}": f"{package} {number}" for package, number in card.versions.items()}
     for where, text in texts.items():
         if len(text) > LONGEST or any(ord(letter) < 32 for letter in text):
-            raise EncoderFileError(f"card: {where} is {text[:60]!r}: a text is one line of {LONGEST} characters at most")
+            raise EncoderFileError(f"card: {where} is {text[:60]!r}: it must be one line of at most {LONGEST} characters")
     if len(card.config_sha256) != 64 or set(card.config_sha256) - set(string.hexdigits):
         raise EncoderFileError(f"card: config_sha256 is {card.config_sha256[:80]!r}, not 64 hexadecimal digits")
 
@@ -145,4 +145,4 @@ def _check_preprocess(preprocess: Preprocess) -> None:
     if not 1 <= preprocess.size <= preprocess.resize <= 8192:
         raise EncoderFileError(f"card: preprocess has size {preprocess.size} and resize {preprocess.resize} px")
     if not (COLOR.fullmatch(preprocess.fill) if preprocess.crop == BORDER else preprocess.fill == ""):
-        raise EncoderFileError(f"card: preprocess: fill is {preprocess.fill!r}: #rrggbb with the crop {BORDER!r}, else nothing")
+        raise EncoderFileError(f"card: preprocess: fill is {preprocess.fill!r}: #rrggbb with crop {BORDER!r}, else empty")

@@ -1,7 +1,7 @@
-"""The operators that a checked encoder may use: arithmetic on tensors, whose work is bounded by the sizes of its tensors.
+"""Operators that an encoder may use: arithmetic on tensors, whose cost is bounded by the tensor sizes.
 
-Left out of ONNX's own are those that run graphs (a Loop can ask for 2^62 rounds), those that draw random numbers (features
-must repeat), sequences, optionals, maps and text, recurrent cells, decoders of images, and losses.
+Excluded operators of ONNX: those with subgraphs (a Loop can run 2^62 iterations), random numbers (features must be
+reproducible), sequences, optionals, maps and text, recurrent cells, image decoders, and losses.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The hot path: every worker decodes a batch of its own, then infers it on one thread; batches come out in order.
+"""Embedding pipeline: each worker decodes a batch and then runs inference on it; batches are returned in order.
 
-So each worker keeps one core busy all the time, first in Pillow, then in onnxruntime, which both release the interpreter
-lock; no core waits for another, and none is asked to do two things at once. The batches are the caller's: which images
-share a batch never depends on timing, so the same inputs give the same bytes.
+Each worker keeps one core busy, first in Pillow, then in onnxruntime, which both release the GIL; cores neither wait for each
+other nor are oversubscribed. The caller defines the batches: their composition does not depend on timing, so the same
+inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from sslfeat.data.transforms import EXACT, Preprocess
 from sslfeat.errors import ImageError
 from sslfeat.inference.model_card import Card
 
-AHEAD = 8  # batches a worker may be ahead of the caller, who may be writing a part
+AHEAD = 8  # batches per worker that are computed in advance, while the caller writes a part
 PULSE = 0.25  # seconds between two calls of ``pulse`` while waiting
 
 
 class Runs(Protocol):
-    """What the pipeline needs of an encoder."""
+    """Encoder interface of the pipeline."""
 
     card: Card
 
@@ -47,14 +47,14 @@ class ImageDecoder(Protocol):
 
 
 class ThreadDecoder:
-    """Decodes in the calling thread: for sources that are in memory, and for callers who trust their files."""
+    """Decodes in the calling thread, for sources in memory and trusted files."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding = EXACT) -> None:
         decoding.require()
         self._preprocess, self._decoding = preprocess, decoding
 
     def decode(self, sources: Sequence[Source], pixels: Pixels) -> list[Decoded | Failed]:
-        """As ``ImageDecoder`` says; the row of an image that fails is black."""
+        """See ``ImageDecoder``; rows of failed images are black."""
         outcomes: list[Decoded | Failed] = []
         for source, place in zip(sources, pixels, strict=True):
             try:
@@ -67,10 +67,10 @@ class ThreadDecoder:
         return outcomes
 
     def abort(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to leave behind."""
+        """Do nothing."""
 
 
 def embed_batches(
@@ -80,10 +80,10 @@ def embed_batches(
     make_decoder: Callable[[], ImageDecoder] | None = None,
     pulse: Callable[[], None] = lambda: None,
 ) -> Generator[Batch]:
-    """Decode and embed batch after batch with ``workers`` workers; failures stay in their place.
+    """Decode and embed batches with ``workers`` workers; failures keep their position.
 
-    ``make_decoder`` gives each worker its decoder (default: ThreadDecoder). ``pulse`` is called often while the
-    caller waits, and may raise to stop. What is in remote stores is fetched ahead, too.
+    ``make_decoder`` creates the decoder of each worker (default: ThreadDecoder). ``pulse`` is called often while
+    the caller waits, and may raise to stop. Remote files are prefetched.
     """
     decoders: queue.SimpleQueue[ImageDecoder] = queue.SimpleQueue()
     made = [make_decoder() if make_decoder else ThreadDecoder(encoder.card.preprocess) for _ in range(workers)]
@@ -126,7 +126,7 @@ def _await(future: Future[Batch], pulse: Callable[[], None]) -> Batch:
 
 
 def embed_batch(encoder: Runs, decoder: ImageDecoder, sources: Sequence[Source]) -> Batch:
-    """One batch, start to finish. An image that fails leaves its row black, so that batches keep their size."""
+    """Decode and embed one batch. Failed images are black rows, so that batches keep their size."""
     size = encoder.card.preprocess.size
     pixels = np.empty((len(sources), size, size, 3), np.uint8)
     began = time.perf_counter()

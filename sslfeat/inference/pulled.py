@@ -1,7 +1,7 @@
-"""Encoder files from elsewhere: by a name in a table, from a hub (``hf://owner/repo/file.onnx``), or by any URL.
+"""Download of encoder files by a name in a table, from a hub (``hf://owner/repo/file.onnx``), or from a URL.
 
-A file counts once its sha256, where one is known, and the contract of encoder files have been checked; then it is kept in
-the cache. With ``SSLFEAT_OFFLINE=1`` nothing but the cache is used.
+A file is stored in the cache after its sha256, if known, and its contents have been checked. With ``SSLFEAT_OFFLINE=1``,
+only the cache is used.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from sslfeat.storage.records import parse_record
 from sslfeat.storage.remote import RemoteFolder
 from sslfeat.storage.urls import is_remote
 
-TABLE = Path(__file__).parent.parent / "models" / "zoo" / "encoders.json"  # beside the encoders in the box
+TABLE = Path(__file__).parent.parent / "models" / "zoo" / "encoders.json"  # in the folder of the shipped encoders
 TABLE_VARIABLE = "SSLFEAT_ENCODERS"
 SOURCE = "source.json"
 SHA256 = re.compile("[0-9a-f]{64}")
 HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/@]+))?/(?P<file>[^@]+)")
-PATIENCE = 600.0  # seconds that one waits for another that fetches the same
-Step = Callable[[int, int | None], None]  # bytes that are there, of all (None: not known)
+PATIENCE = 600.0  # seconds to wait for another process that downloads the same file
+Step = Callable[[int, int | None], None]  # bytes received, total bytes (None: unknown)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A line of the table: where the encoder of this name is (empty: in the box), and what it is, for choosing.
+    """Entry of the table: name, URL (empty: shipped) and properties of an encoder.
 
-    ``quality`` holds figures by name, in percent, as the encoder's card does.
+    ``quality`` maps names to figures in percent, as in the encoder's card.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class EncoderTable:
-    """Encoders that go by a name."""
+    """Table of named encoders."""
 
     encoders: tuple[Listed, ...]
     format: int = 1
@@ -62,7 +62,7 @@ class EncoderTable:
 
 @dataclass(frozen=True)
 class Pulled:
-    """A file in the cache: where it came from, the ``version`` by which the place tells whether it has changed, what it is."""
+    """A cached file: URL, file name, ``version`` (for example an ETag, to detect changes), sha256 and fingerprint."""
 
     url: str
     file: str
@@ -72,7 +72,7 @@ class Pulled:
 
 
 def listed() -> dict[str, Listed]:
-    """The encoders of the table, and of the one that ``SSLFEAT_ENCODERS`` names, by name. Raises InputError for a bad table."""
+    """Encoders of the table and of the table named by ``SSLFEAT_ENCODERS``, by name. Raises InputError for a bad table."""
     tables = [TABLE, *([Path(more)] if (more := os.environ.get(TABLE_VARIABLE)) else [])]
     found: dict[str, Listed] = {}
     for path in tables:
@@ -85,10 +85,10 @@ def listed() -> dict[str, Listed]:
 
 
 def pull(name_or_url: str, sha256: str = "", step: Step = lambda done, total: None) -> Path:
-    """The local file of an encoder by name or URL, fetched if it is not in the cache, or has changed since.
+    """Return the local file of an encoder by name or URL; download it if it is not in the cache or has changed.
 
-    Raises UsageError for an ill-formed ``sha256``, InputError for a name that is not known, RemoteError if the file cannot
-    be had or has another sha256, EncoderFileError if it is no encoder file.
+    Raises UsageError for an invalid ``sha256``, InputError for an unknown name, RemoteError if the download fails or has
+    another sha256, EncoderFileError if it is not an encoder file.
     """
     if sha256 and not SHA256.fullmatch(sha256 := sha256.lower().removeprefix("sha256:")):
         raise UsageError(f"sha256 {sha256[:80]!r} is not 64 hexadecimal digits")
@@ -98,12 +98,12 @@ def pull(name_or_url: str, sha256: str = "", step: Step = lambda done, total: No
     if line is None:
         raise InputError(f"{name_or_url!r} is neither a URL nor in the table of encoders ({', '.join(sorted(listed()))})")
     if sha256 not in ("", line.sha256):
-        raise InputError(f"{line.name}: the table has sha256 {line.sha256}, {sha256} was given: one of them is wrong")
+        raise InputError(f"{line.name}: sha256 {sha256} was given, but the table has {line.sha256}")
     return _pull(line.url, line.sha256, step) if line.url else TABLE.with_name(f"{line.name}.onnx")
 
 
 def pulled(fingerprint: str) -> Iterator[Path]:
-    """The files in the cache that are on record as encoders of this fingerprint."""
+    """Yield the cached encoder files with this fingerprint."""
     for path in sorted((root() / ENCODERS).glob(f"*/{SOURCE}")):
         if (kept := _record(path.parent)) and kept.fingerprint == fingerprint:
             yield path.parent / kept.file
@@ -117,7 +117,7 @@ def _pull(url: str, sha256: str, step: Step) -> Path:
             return place / kept.file
         if is_offline():
             missing = f"{url} is not in the cache{' with that sha256' if kept else ''}"
-            raise RemoteError(f"{missing}, and {OFFLINE} is set: pull it once without")
+            raise RemoteError(f"{missing}, and {OFFLINE} is set: unset it and run 'sslfeat pull' once")
         new = place / f"new-{_file_name(url)}"
         version = _fetch(url, new, kept.version if kept else "", step)
         if version is None and kept is not None:
@@ -129,7 +129,7 @@ def _pull(url: str, sha256: str, step: Step) -> Path:
 
 
 def _fetch(url: str, path: Path, known: str, step: Step) -> str | None:
-    """The version that was fetched to ``path``; None if it is still the ``known`` one."""
+    """Download to ``path`` and return the version; None if it is still the ``known`` one."""
     if (where := _http(url)) is not None:
         token = os.environ.get("HF_TOKEN", "") if url.startswith("hf://") else ""
         download = Download(where, path, MAX_BYTES, step, f"Bearer {token}" if token else "")
@@ -137,9 +137,9 @@ def _fetch(url: str, path: Path, known: str, step: Step) -> str | None:
     remote = RemoteFolder(url)
     found = remote.object()
     if found is None:
-        raise RemoteError(f"{url}: there is no such file: is the URL right?")
+        raise RemoteError(f"{url}: no such file: check the URL")
     if found.size > MAX_BYTES:
-        raise RemoteError(f"{url} is larger than {MAX_BYTES} bytes, which is the limit")
+        raise RemoteError(f"{url} is larger than the limit of {MAX_BYTES} bytes")
     if known and found.token == known:
         return None
     remote.fetch("", path, found, lambda done: step(done, found.size))
@@ -147,7 +147,7 @@ def _fetch(url: str, path: Path, known: str, step: Step) -> str | None:
 
 
 def _accept(url: str, new: Path, version: str, sha256: str) -> Path:
-    """Take a fetched file into the cache if it is what it should be; else delete it."""
+    """Check a downloaded file and move it to the cache, or delete it if it is invalid."""
     try:
         found = atomic.sha256_file(new)
         _check(url, new, found, sha256)
@@ -167,17 +167,17 @@ def _accept(url: str, new: Path, version: str, sha256: str) -> Path:
 
 def _check(url: str, path: Path, found: str, sha256: str) -> None:
     if sha256 not in ("", found):
-        raise RemoteError(f"{url} has sha256 {found}, not {sha256}: it is another file than was meant, and is not used")
+        raise RemoteError(f"{url} has sha256 {found}, expected {sha256}: the file was discarded")
 
 
 def _read(place: Path) -> Pulled | None:
-    """What the cache holds in this place; None if that is nothing, or not what it was."""
+    """Record of a cached file; None if there is none, or the file has changed."""
     kept = _record(place)
     return kept if kept and atomic.sha256_file(place / kept.file) == kept.sha256 else None
 
 
 def _record(place: Path) -> Pulled | None:
-    """What is said to be in this place; None if nothing is, or what is said is damaged: it is fetched again then."""
+    """Read the record of a cached file; None if it is missing or damaged (the file is then downloaded again)."""
     path = place / SOURCE
     if not path.exists():
         return None
@@ -189,14 +189,14 @@ def _record(place: Path) -> Pulled | None:
 
 
 def _http(url: str) -> str | None:
-    """The address for HTTP, of a hub's file, too; None for what is fetched through fsspec. Raises UsageError."""
+    """HTTP address of a URL, including hub files; None for URLs that are read with fsspec. Raises UsageError."""
     if url.startswith(("http://", "https://")):
         return url
     if not url.startswith("hf://"):
         return None
     named = HUB.fullmatch(url)
     if named is None:
-        raise UsageError(f"{url} names no file of a hub: give hf://OWNER/REPO/FILE.onnx or hf://OWNER/REPO@REVISION/FILE.onnx")
+        raise UsageError(f"{url} is not a hub file: use hf://OWNER/REPO/FILE.onnx or hf://OWNER/REPO@REVISION/FILE.onnx")
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     return f"{hub}/{named['repo']}/resolve/{named['revision'] or 'main'}/{named['file']}"
 

@@ -1,4 +1,4 @@
-"""An encoder in 8 bits, made with onnxruntime's own tools."""
+"""8-bit quantization of encoders with the tools of onnxruntime."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from sslfeat.inference.quantized_weights import but_for_the_smallest, head_nodes
 from sslfeat.numerics.similarity import cosines, neighbor_overlap
 from sslfeat.system.timing import times_as_fast
 
-BATCH, LAPS, SECONDS = 8, 7, 3.0  # of timing: laps at least, and seconds that it goes on for
-MIN_COSINE, MIN_OVERLAP = 0.9992, 0.95  # the gates and some room for images that are not seen here
+BATCH, LAPS, SECONDS = 8, 7, 3.0  # timing: minimum number of laps, and duration
+MIN_COSINE, MIN_OVERLAP = 0.9992, 0.95  # the gates with a margin for unseen images
 
 
 def usual_way(data: bytes) -> str:
-    """Convolutions get ranges per channel and for their inputs (``static``; computing them anew each time is slower than
-    float32); networks of matrix products get ranges as they come (``dynamic``; closer to float32 on ViTs)."""
+    """Default method: ``static`` for convolutions (ranges per channel and fixed ranges of inputs; dynamic ranges are slower
+    than float32), ``dynamic`` for networks of matrix products (closer to float32 on ViTs)."""
     model = onnx.load_model_from_string(data)
     return "static" if sum(node.op_type == "Conv" for node in model.graph.node) > 1 else "dynamic"
 
 
 def ways(data: bytes) -> list[str]:
-    """The ways that change anything, the usual one first: ``dynamic`` is of matrix products alone, ``weights`` saves room but no
+    """Applicable methods, the default first: ``dynamic`` affects matrix products only; ``weights`` reduces the size, not the
     time."""
     first = usual_way(data)
     products = any(node.op_type == "MatMul" for node in onnx.load_model_from_string(data).graph.node)
@@ -41,10 +41,10 @@ def ways(data: bytes) -> list[str]:
 
 
 def quantize(data: bytes, pixels: Pixels, way: str | None = None) -> bytes:
-    """The encoder file ``data`` with int8 weights, and activations as wide as they are on ``pixels`` (N, S, S, 3).
+    """Quantize the encoder file ``data`` to int8 weights, with activation ranges calibrated on ``pixels`` (N, S, S, 3).
 
-    ``way`` is ``static``, ``dynamic``, ``weights`` or ``refitted``; None: the usual one. ``refitted`` is ``weights`` with
-    the last matrix fitted anew on ``pixels`` (``head_refit.py``); where that cannot be, it is ``weights``.
+    ``way`` is ``static``, ``dynamic``, ``weights`` or ``refitted`` (default: ``usual_way``). ``refitted`` is ``weights``
+    with the last matrix refitted on ``pixels`` (``head_refit.py``), or ``weights`` if that is not possible.
     """
     model = onnx.load_model_from_string(data)
     chosen = way or usual_way(data)
@@ -96,8 +96,8 @@ def _dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def best_int8(data: bytes, pixels: Pixels, further: Callable[[], Pixels] | None = None) -> bytes:
-    """``quantize`` in the best way: of those that keep the features of ``pixels`` the fastest, else the one that keeps most
-    neighbors. ``further`` gives images to fit a last matrix on, if nothing else holds."""
+    """``quantize`` with the best method: the fastest that preserves the features of ``pixels``, else the one that preserves
+    most neighbors. If none passes, the last matrix is refitted on the images returned by ``further``."""
     tried = _tried(data, [quantize(data, pixels, way) for way in ways(data)], pixels)
     holding = any(holds for holds, _, _ in tried)
     if further is not None and not holding and last_matrix(onnx.load_model_from_string(data).graph) is not None:
@@ -106,7 +106,7 @@ def best_int8(data: bytes, pixels: Pixels, further: Callable[[], Pixels] | None 
 
 
 def _tried(data: bytes, made: Sequence[bytes], pixels: Pixels) -> list[tuple[bool, float, bytes]]:
-    """Of each: whether it holds, how good it is among those alike in that, and itself."""
+    """For each quantized encoder: whether it passes, a score (speed if it passes, else overlap), and its bytes."""
     plain, *sessions = (OnnxRuntimeBackend(each, "cpu", 1) for each in (data, *made))
     reference = plain.run(pixels)
     tried = []
@@ -122,7 +122,7 @@ def _tried(data: bytes, made: Sequence[bytes], pixels: Pixels) -> list[tuple[boo
 
 
 class _Images:
-    """What onnxruntime calls a calibration data reader."""
+    """Calibration data reader for onnxruntime."""
 
     def __init__(self, pixels: Pixels) -> None:
         self._batches: Iterator[Pixels] = iter(np.array_split(pixels, max(1, len(pixels) // BATCH)))
@@ -134,7 +134,7 @@ class _Images:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The tools warn through the root logger of steps that do not matter here."""
+    """Suppress irrelevant warnings of the tools, which use the root logger."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -143,10 +143,10 @@ def _quiet() -> Iterator[None]:
 
 
 def normalize_in_one(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``model`` whose first ``(x - mean) / std`` over (N, C, H, W) is one BatchNormalization; without one, as it was.
+    """Return a copy of ``model`` whose first ``(x - mean) / std`` over (N, C, H, W), if any, is one BatchNormalization.
 
-    onnxruntime moves the change of layout of an 8-bit network behind a Sub and a Div, which then walk three channels at a
-    time: a third of the whole network's time. It does not move it behind a BatchNormalization.
+    In 8-bit networks, onnxruntime moves the layout conversion behind Sub and Div, which then process three channels at a time
+    and take a third of the total time. It does not move it behind a BatchNormalization.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -172,7 +172,7 @@ def normalize_in_one(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _drop_unused(graph: onnx.GraphProto, names: set[str]) -> None:
-    nodes = [node.SerializeToString() for node in graph.node]  # with the graphs inside them
+    nodes = [node.SerializeToString() for node in graph.node]  # including subgraphs
     kept = [t for t in graph.initializer if t.name not in names or any(t.name.encode() in node for node in nodes)]
     del graph.initializer[:]
     graph.initializer.extend(kept)

@@ -1,7 +1,8 @@
-"""Weights alone in 8 bits: of what follows the last convolution, or of a whole network.
+"""Weight-only 8-bit quantization, of the layers after the last convolution or of the whole network.
 
-Behind the last convolution few numbers stand for the image, of very different sizes once they are whitened: ranges for them cost
-neighbors and save no time. A network that loses too much by ranges anywhere is at least a quarter of its size.
+After the last convolution, the image is represented by few numbers, whose scales differ greatly after whitening: quantizing
+these activations costs neighbors and saves no time. A network that does not tolerate activation quantization is still
+reduced to a quarter of its size.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-SPARED = 0.06  # of all weights: the smallest matrices, mostly the first, cost little room and what follows them most
-CHANNELS = {"Conv": 0, "MatMul": 1}  # the axis of the weights that has a scale for each place
+SPARED = 0.06  # fraction of weights kept in float32: the smallest matrices, mostly the first, which matter most
+CHANNELS = {"Conv": 0, "MatMul": 1}  # axis of the weights with separate scales
 
 
 def head_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes behind which no convolution comes, if a product with a constant matrix is among them; otherwise none."""
+    """Nodes after the last convolution, if they include a product with a constant matrix; otherwise none."""
     readers: dict[str, list[int]] = {}
     for number, node in enumerate(graph.node):
         for name in node.input:
             readers.setdefault(name, []).append(number)
-    ahead = [False] * len(graph.node)  # whether a convolution follows, or is there
+    ahead = [False] * len(graph.node)  # whether this node or a later one is a convolution
     for number in reversed(range(len(graph.node))):
         node = graph.node[number]
         following = (other for name in node.output for other in readers.get(name, ()))
@@ -31,7 +32,7 @@ def head_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def but_for_the_smallest(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """``nodes`` without those of the smallest weights, which are SPARED of all of them together at most."""
+    """``nodes`` without those with the smallest weights, which are at most the fraction SPARED of all weights."""
     sizes = {node.output[0]: int(np.prod(tensor.dims)) for node in nodes if (tensor := _weights(graph, node)) is not None}
     room, spared = SPARED * sum(sizes.values()), set()
     for name, size in sorted(sizes.items(), key=lambda item: item[1]):
@@ -43,7 +44,7 @@ def but_for_the_smallest(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) ->
 
 
 def store_in_8_bits(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """The constant weights of these convolutions and products become int8, with a scale for each channel or column."""
+    """Convert the constant weights of these convolutions and products to int8, with a scale per channel or column."""
     stored: dict[str, str] = {}
     for node in nodes:
         weights = _weights(graph, node)
@@ -59,7 +60,7 @@ def store_in_8_bits(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None
 
 
 def _store(graph: onnx.GraphProto, weights: onnx.TensorProto, axis: int) -> str:
-    """Add the weights as int8; returns the name of what they are turned back into."""
+    """Add the weights as int8; return the name of the dequantized tensor."""
     values = numpy_helper.to_array(weights)
     others = tuple(n for n in range(values.ndim) if n != axis)
     scale = np.maximum(np.abs(values).max(others, keepdims=True), 1e-12).astype(np.float32) / 127
@@ -67,7 +68,7 @@ def _store(graph: onnx.GraphProto, weights: onnx.TensorProto, axis: int) -> str:
     inputs = [f"{weights.name}.{part}" for part in parts]
     wide, output = f"{weights.name}.wide", f"{weights.name}.float"
     graph.initializer.extend(map(numpy_helper.from_array, parts.values(), inputs))
-    # a runtime folds these two as it loads the file; DequantizeLinear it keeps, and runs for every batch
+    # runtimes fold these two when they load the file, but run DequantizeLinear for every batch
     graph.node.insert(0, helper.make_node("Mul", [wide, inputs[1]], [output]))
     graph.node.insert(0, helper.make_node("Cast", [inputs[0]], [wide], to=TensorProto.FLOAT))
     return output

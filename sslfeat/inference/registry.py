@@ -1,4 +1,4 @@
-"""The encoders in the box, found by name."""
+"""Shipped encoders, by name."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def names() -> list[str]:
 
 
 def resolve(path_or_name: str | os.PathLike[str]) -> Path:
-    """The file of an encoder given by path, by shipped name, or by a URL or name that ``pull`` takes.
+    """Return the file of an encoder given by path, name of a shipped encoder, or URL or name accepted by ``pull``.
 
-    Raises EncoderFileError if it is none of these, and as ``pull`` does.
+    Raises EncoderFileError if it is none of these, and the errors of ``pull``.
     """
     text = os.fspath(path_or_name)
     if text in names():
@@ -41,19 +41,19 @@ def resolve(path_or_name: str | os.PathLike[str]) -> Path:
 
 
 def _cure(text: str) -> str:
-    """Where an encoder of this name may come from: people know networks by their names."""
+    """Suggest how to obtain an encoder of this name."""
     if text.endswith((".onnx", ".ort")) or os.sep in text.removeprefix("timm/").removeprefix("torchvision/"):
-        return "is the path right?"
+        return "check the path"
     return did_you_mean(text, names(), 0.8) or (
-        "a pretrained network becomes an encoder file by 'sslfeat export timm/NAME --out encoder.onnx' (DINOv2, CLIP, "
-        "SigLIP, ConvNeXt, ...) or torchvision/NAME, an ONNX file of another tool by 'sslfeat adopt'"
+        "export a pretrained network with 'sslfeat export timm/NAME --out encoder.onnx' (DINOv2, CLIP, SigLIP, "
+        "ConvNeXt, ...) or torchvision/NAME, or convert an ONNX file of another tool with 'sslfeat adopt'"
     )
 
 
 def find_encoder(name: str, fingerprint: str, hints: Sequence[str], only_hints: bool, error: type[SslfeatError]) -> EncoderFile:
-    """The encoder file with this ``fingerprint``: among ``hints``, then, unless ``only_hints``, in the box or the cache.
+    """Find the encoder file with this ``fingerprint`` among ``hints`` and, unless ``only_hints``, shipped and cached encoders.
 
-    Raises ``error`` if it is not there, EncoderFileError for a hint that must hold and cannot be read.
+    Raises ``error`` if there is none, EncoderFileError if a required hint cannot be read.
     """
     from sslfeat.inference.onnx_model import read_encoder_file
     from sslfeat.inference.pulled import pulled
@@ -64,5 +64,5 @@ def find_encoder(name: str, fingerprint: str, hints: Sequence[str], only_hints: 
             file = read_encoder_file(resolve(place))
             if file.fingerprint == fingerprint:
                 return file
-    cure = f"{hints[0]} is another one ({file.fingerprint[:12]})" if only_hints else "it is not in the box, nor pulled"
-    raise error(f"encoder {name!r} ({fingerprint[:12]}) is needed: {cure}, name its file with --encoder")
+    cure = f"{hints[0]} is a different encoder ({file.fingerprint[:12]})" if only_hints else "neither shipped nor in the cache"
+    raise error(f"encoder {name!r} ({fingerprint[:12]}) is required: {cure}; pass its file with --encoder")

@@ -1,7 +1,7 @@
-"""How large an encoder's tensors are and how much work it is, for one image, worked out from the graph alone.
+"""Bounds on the tensor sizes and the amount of computation of an encoder for one image, derived from the graph.
 
-A few bytes of graph can ask for terabytes or for years. What ONNX's shape inference can foretell is bounded here; shapes
-that depend on pixels it cannot, and then it is the allocation that fails, or a signal that ends the run (``system/signals.py``).
+A small graph can require terabytes of memory or years of computation. Sizes known from ONNX shape inference are limited here.
+If shapes depend on the pixels, the allocation fails, or a signal ends the run (``system/signals.py``).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from onnx import helper, shape_inference
 
 from sslfeat.errors import EncoderFileError
 
-MOST_ELEMENTS = 1 << 28  # of one tensor: 1 GiB in float32, six times those of ViT-g's attention at 518 px
-MOST_WORK = 10**13  # multiplications: ten times those of ViT-g at 518 px
-SMALL = 1024  # elements of a constant that may be a shape
+MOST_ELEMENTS = 1 << 28  # per tensor: 1 GiB in float32, six times the attention of ViT-g at 518 px
+MOST_WORK = 10**13  # multiplications: ten times ViT-g at 518 px
+SMALL = 1024  # maximum elements of a constant that may be a shape
 Shape = tuple[int, ...]
 
 
 def refuse_boundless(model: onnx.ModelProto) -> None:
-    """Raise EncoderFileError, naming the node, for a tensor or a product that is larger than any encoder's."""
+    """Raise EncoderFileError, naming the node, if a tensor or the total work exceeds the limit."""
     try:
         inferred = shape_inference.infer_shapes(_skeleton(model), data_prop=True)
     except (shape_inference.InferenceError, ValueError, RuntimeError):
-        return  # nonsense, which onnxruntime refuses in its own words
+        return  # invalid graph: onnxruntime reports the error
     known = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
     shapes = {info.name: shape for info in known if (shape := _shape(info)) is not None}
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
@@ -32,17 +32,17 @@ def refuse_boundless(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         made = max((math.prod(shapes[name]) for name in node.output if name in shapes), default=0)
         if made > MOST_ELEMENTS:
-            raise EncoderFileError(f"too large: {node.op_type} makes {made} numbers of one image, at most {MOST_ELEMENTS}")
+            raise EncoderFileError(f"too large: {node.op_type} outputs {made} elements per image, the limit is {MOST_ELEMENTS}")
         work += made * _factors(node, shapes)
     if work > MOST_WORK:
-        raise EncoderFileError(f"too much work: {work:.1e} multiplications for one image, at most {MOST_WORK:.0e}")
+        raise EncoderFileError(f"too much work: {work:.1e} multiplications per image, the limit is {MOST_WORK:.0e}")
 
 
 def _factors(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    """Multiplications for each number that the node makes."""
+    """Multiplications per output element of the node."""
 
     def shape(place: int) -> Shape:
-        """Of an input; 1 where it is missing or a single number."""
+        """Shape of an input; (1,) if it is missing or scalar."""
         return (shapes.get(node.input[place]) if place < len(node.input) else None) or (1,)
 
     if node.op_type.startswith(("MatMul", "QLinearMatMul")):
@@ -55,7 +55,7 @@ def _factors(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
 
 
 def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph for one image, its weights stood for by their shapes."""
+    """Return the graph for one image, with large weights replaced by their shapes."""
     made = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = made.graph
     for port in model.graph.input:

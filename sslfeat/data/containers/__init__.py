@@ -1,1 +1,1 @@
-"""Files that hold many images: tar, zip, parquet and Arrow; each kind lists its members and reads one by its place."""
+"""Container files with many images: tar, zip, parquet and Arrow. Members are listed, and read individually."""

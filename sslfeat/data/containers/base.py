@@ -1,4 +1,4 @@
-"""What every kind of container offers."""
+"""Interface of containers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy.typing as npt
 from sslfeat.errors import ImageError
 
 LABEL_NAMES = ("label", "labels", "class", "cls", "class_name", "category")
-MOST_TEXT = 4096  # characters of a value that describes an image
+MOST_TEXT = 4096  # maximum characters of a metadata value
 NO_LETTERS = re.compile(r"\W+")
 TAKEN = frozenset(("path", "sha256", "width", "height", "label", "embedding", "removed"))
-"""Names that mean something else where images are described; a column of such a name gets ``_`` behind it."""
+"""Reserved names of metadata; ``_`` is appended to columns with these names."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """An image in a container: its ``name`` there, its class if the container says so, and what else it says, as text.
+    """An image in a container: ``name``, class label if any, and metadata as strings.
 
-    ``called``: the column that the class is of.
+    ``called``: name of the label's column.
     """
 
     name: bytes
@@ -34,28 +34,28 @@ class Member:
 
 
 class Container(Protocol):
-    """Images in one file. ``fault`` says what of it cannot be read; what else there is can be."""
+    """Images in one file. ``fault`` describes the part that cannot be read, if any; the rest can be."""
 
     fault: str | None
 
     def members(self) -> Iterator[Member]:
-        """The images, in the order of the file."""
+        """Yield the images in file order."""
         ...
 
     def size(self, name: bytes) -> int:
-        """Bytes of a member's file. Raises ImageError if there is no such member."""
+        """Size of a member in bytes. Raises ImageError if there is no such member."""
         ...
 
     def read(self, name: bytes) -> bytes:
-        """The contents of a member. Raises ImageError with a reason that is the same on every run."""
+        """Read a member. Raises ImageError with a reason that is identical in every run."""
         ...
 
 
 class MemberIndex:
-    """Where members lie, by name: compact, for there may be millions."""
+    """Offsets and sizes of members by name, in compact form, since there may be millions."""
 
     def __init__(self, places: Mapping[bytes, tuple[int, int]]) -> None:
-        """``places``: the offset and size of each."""
+        """``places``: offset and size by name."""
         self.names = sorted(places)
         self._places: npt.NDArray[np.int64] = np.array([places[name] for name in self.names], np.int64).reshape(-1, 2)
 
@@ -68,19 +68,19 @@ class MemberIndex:
 
 
 def absent() -> ImageError:
-    """What is raised for a name that no member has."""
+    """Error for an unknown member."""
     return ImageError("the container has no member of this name")
 
 
 def text_of(value: Any) -> str | None:
-    """A single value as text; None for what is missing, empty, or no single value."""
+    """Convert a scalar to text; None for missing, empty or non-scalar values."""
     if isinstance(value, dict | list | tuple | bytes) or value is None or value != value:
         return None
     return (str(value).lower() if isinstance(value, bool) else str(value).strip())[:MOST_TEXT] or None
 
 
 def described(values: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    """What is known of an image, as text by name: names are of letters, digits and ``_``, and none of TAKEN."""
+    """Convert metadata to strings by name; names consist of letters, digits and ``_`` and are not in TAKEN."""
     found = {}
     for name, value in values:
         if (text := text_of(value)) is not None:

@@ -1,4 +1,4 @@
-"""Which columns of a table hold images, classes and descriptions: by the features that Hugging Face datasets note, or by name."""
+"""Find the columns of images, classes and metadata in a table, by the Hugging Face features or by name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pyarrow as pa
 from sslfeat.data.containers.base import LABEL_NAMES, Member, described, text_of
 
 IMAGE_NAMES = ("image", "img", "images", "image_bytes", "bytes", "jpg", "jpeg", "png", "webp", "picture", "photo", "content")
-FILE = "file"  # what an image's own name is called among the descriptions
+FILE = "file"  # name of the metadata field with an image's file name
 
 
 @dataclass(frozen=True)
 class Columns:
-    """``image`` is a column of bytes, or (``nested``) of structs with ``bytes``; ``classes`` name the numbers of ClassLabels."""
+    """``image`` is a column of bytes, or (``nested``) of structs with ``bytes``; ``classes``: names of ClassLabels."""
 
     image: str
     nested: bool
@@ -27,7 +27,7 @@ class Columns:
 
     @classmethod
     def of(cls, schema: pa.Schema) -> Columns | None:
-        """Those of a table; None if no column holds images."""
+        """Find the columns of a table; None if there are no images."""
         features = _features(schema)
         fields = {name: schema.field(name).type for name in schema.names if schema.names.count(name) == 1}
         found = [name for name, kind in fields.items() if _holds_images(name, kind, features)]
@@ -44,17 +44,17 @@ class Columns:
 
     @property
     def contents(self) -> str:
-        """What to read for the images."""
+        """Column to read for the images."""
         return f"{self.image}.bytes" if self.nested else self.image
 
     @property
     def described(self) -> list[str]:
-        """What to read for all else."""
+        """Columns to read for labels and metadata."""
         own = [f"{self.image}.path"] if self.named else []
         return [*own, *([self.label] if self.label else []), *self.others]
 
     def members(self, batch: pa.RecordBatch, first: int) -> list[Member]:
-        """The rows of ``batch``, the first of which is number ``first``, without their images."""
+        """Members of the rows of ``batch``, whose first row is number ``first``, without the images."""
         values = {name: batch[name].to_pylist() for name in (*self.others, *([self.label] if self.label else []))}
         own = [value and value.get("path") for value in batch[self.image].to_pylist()] if self.named else None
         members = []
@@ -74,12 +74,12 @@ class Columns:
 
 
 def row_name(row: int) -> bytes:
-    """The name of a row as a member."""
+    """Member name of a row."""
     return b"%08d" % row
 
 
 def row_of(name: bytes, rows: int) -> int | None:
-    """The row of this name; None if there is none."""
+    """Row of a member name; None if there is none."""
     row = int(name) if name.isdigit() and len(name) < 19 else rows
     return row if row < rows and name == row_name(row) else None
 
@@ -98,7 +98,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """The features that Hugging Face datasets note in a schema; empty where there are none."""
+    """Features in the schema metadata of Hugging Face datasets; empty if there are none."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = noted["info"]["features"]

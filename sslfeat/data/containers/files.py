@@ -1,4 +1,4 @@
-"""Files read at any place, by any number of threads, with a bounded number of open ones."""
+"""Random access to files from several threads, with a bounded number of open files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_OPEN = 64
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Size in bytes, the time of modification, and a number that changes with the content (locally the system's time), in ns."""
+    """Size in bytes, modification time in ns, and a number that changes with the content (locally the change time in ns)."""
 
     size: int
     modified: int
@@ -30,12 +30,12 @@ class RandomFile(Protocol):
     facts: FileFacts
 
     def read(self, offset: int, length: int) -> bytes:
-        """Those bytes; fewer at the end of the file. Raises ImageError."""
+        """Read ``length`` bytes, fewer at the end of the file. Raises ImageError."""
         ...
 
 
 class LocalFile:
-    """A regular file on this machine, at ``path``. It must stay as it was when it was opened first."""
+    """A local regular file. It must not change while it is in use."""
 
     def __init__(self, path: bytes) -> None:
         """Raises ImageError."""
@@ -49,11 +49,11 @@ class LocalFile:
         self.facts = facts_of(status)
 
     def read(self, offset: int, length: int) -> bytes:
-        """As ``RandomFile`` says."""
+        """See ``RandomFile``."""
         try:
             opened = DESCRIPTORS.get(self.path, self.facts)
             data = os.pread(opened.number, length, offset)
-            while 0 < len(data) < length and offset + len(data) < self.facts.size:  # 2 GiB at once at most
+            while 0 < len(data) < length and offset + len(data) < self.facts.size:  # at most 2 GiB per call
                 more = os.pread(opened.number, length - len(data), offset + len(data))
                 if not more:
                     break
@@ -64,12 +64,12 @@ class LocalFile:
 
 
 def facts_of(status: os.stat_result) -> FileFacts:
-    """Those of a file on this machine."""
+    """Facts of a local file."""
     return FileFacts(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Descriptor:
-    """An open file, closed with the last reference: a thread may be reading while others make room."""
+    """An open file, closed with the last reference, since another thread may still be reading."""
 
     def __init__(self, path: bytes) -> None:
         self.number = -1
@@ -81,7 +81,7 @@ class Descriptor:
 
 
 class _Descriptors:
-    """The MOST_OPEN files that were used last."""
+    """Cache of the MOST_OPEN most recently used files."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[bytes, FileFacts], Descriptor] = OrderedDict()
@@ -90,7 +90,7 @@ class _Descriptors:
             os.register_at_fork(after_in_child=self._renew)
 
     def get(self, path: bytes, facts: FileFacts) -> Descriptor:
-        """The file, which must have these ``facts``. Raises OSError, ImageError."""
+        """Open a file that must have these ``facts``. Raises OSError, ImageError."""
         key = (path, facts)
         with self._lock:
             if key in self._open:
@@ -98,7 +98,7 @@ class _Descriptors:
                 return self._open[key]
         opened = Descriptor(path)
         if facts_of(os.fstat(opened.number)) != facts:
-            raise ImageError("it was changed while it was read")
+            raise ImageError("it changed while it was read")
         with self._lock:
             self._open[key] = opened
             while len(self._open) > MOST_OPEN:
@@ -113,7 +113,7 @@ DESCRIPTORS = _Descriptors()
 
 
 class Stream(io.RawIOBase):
-    """A ``RandomFile`` as readers of whole formats want it: with a position. One thread at a time."""
+    """File object with a position over a ``RandomFile``. Not thread-safe."""
 
     def __init__(self, file: RandomFile) -> None:
         self._file, self._place = file, 0
@@ -134,19 +134,19 @@ class Stream(io.RawIOBase):
         """Move the position. Raises ValueError before the start."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._file.facts.size}[whence]
         if base + offset < 0:
-            raise ValueError(f"a position of {base + offset}")
+            raise ValueError(f"negative position {base + offset}")
         self._place = base + offset
         return self._place
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes, however many a file that lies asks for."""
+        """Read up to ``size`` bytes, limited by the size of the file."""
         rest = max(0, self._file.facts.size - self._place)
         data = self._file.read(self._place, rest if size < 0 else min(size, rest))
         self._place += len(data)
         return data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill ``buffer`` as far as there are bytes."""
+        """Read into ``buffer``."""
         data = self._file.read(self._place, len(buffer))
         buffer[: len(data)] = data
         self._place += len(data)

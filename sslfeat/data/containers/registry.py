@@ -1,4 +1,4 @@
-"""Which files are containers, and those that are open: each is indexed once, and again if it has changed."""
+"""Open containers. Each is indexed once, and again after a change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sslfeat.storage.urls import is_remote
 
 MOST_INDEXED = 4096
 INSIDE = re.compile(rb"(?i)\.(?:tar|zip|parquet|arrow)(?=/|$)")
-FRESH = 1.0  # seconds for which a container that was looked at is taken to be the same
+FRESH = 1.0  # seconds for which a container is not checked for changes again
 INDEXED: OrderedDict[bytes, tuple[FileFacts, Container]] = OrderedDict()
 LOOKED: dict[bytes, float] = {}  # when
 LOCK = threading.Lock()
@@ -27,7 +27,7 @@ ONE_EACH: dict[bytes, threading.Lock] = {}
 
 
 def split(path: bytes) -> tuple[bytes, bytes] | None:
-    """A container and the name of a member of it (empty: the container itself), if ``path`` leads through or to one."""
+    """Split a path into container and member name (empty: the container itself); None if there is no container."""
     for found in INSIDE.finditer(path):
         outer = path[: found.end()]
         if _is_fresh(outer) or is_remote(outer) or os.path.isfile(outer):
@@ -36,7 +36,7 @@ def split(path: bytes) -> tuple[bytes, bytes] | None:
 
 
 def member_of(path: bytes) -> tuple[Container, FileFacts, bytes] | None:
-    """The container that ``path`` leads to, with its facts, and the member. Raises as ``open_container``."""
+    """Container of ``path``, its facts, and the member name. Raises like ``open_container``."""
     place = split(path)
     if place is None:
         return None
@@ -52,7 +52,7 @@ def _is_fresh(path: bytes) -> bool:
 
 
 def open_container(path: bytes) -> Container:
-    """The container at ``path``. Raises ImageError if there is no such file; one that is damaged has a ``fault``."""
+    """Open a container. Raises ImageError if there is no such file; a damaged one has a ``fault``."""
     facts = container_facts(path)
     with LOCK:
         known = INDEXED.get(path)
@@ -61,7 +61,7 @@ def open_container(path: bytes) -> Container:
             LOOKED[path] = time.monotonic()
             return known[1]
         turn = ONE_EACH.setdefault(path, threading.Lock())
-    with turn:  # others wait for the first to index it
+    with turn:  # other threads wait for the first one
         known = INDEXED.get(path)
         if known is not None and known[0] == facts:
             return known[1]
@@ -77,12 +77,12 @@ def open_container(path: bytes) -> Container:
 
 
 def open_file(path: bytes) -> RandomFile:
-    """A file that can be read at any place. Raises ImageError."""
+    """Open a file for random access. Raises ImageError."""
     return RemoteFile(path) if is_remote(path) else LocalFile(path)
 
 
 def container_facts(path: bytes) -> FileFacts:
-    """Size and times of a container. Raises ImageError if there is none."""
+    """Size and times of a container. Raises ImageError if it does not exist."""
     return remote_facts(path) if is_remote(path) else LocalFile(path).facts
 
 
@@ -96,6 +96,6 @@ def _opener(kind: bytes) -> Callable[[RandomFile], Container]:
         return TarContainer
     if kind == b".zip":
         return ZipContainer
-    from sslfeat.data.containers import tables  # pyarrow is slow to load, and most need none of it
+    from sslfeat.data.containers import tables  # slow import, rarely needed
 
     return tables.ParquetContainer if kind == b".parquet" else tables.ArrowContainer

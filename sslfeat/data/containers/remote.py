@@ -1,4 +1,4 @@
-"""Objects in remote stores, by any fsspec URL: listed once, read whole or in ranges, asked for again while a store is away."""
+"""Objects in remote stores by fsspec URL: list, read whole or in ranges, and retry while a store is unreachable."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from sslfeat.errors import ImageError, InputError, SslfeatError, needs
 from sslfeat.storage.retry import retrying
 from sslfeat.storage.urls import is_remote
 
-UNKNOWN = int.from_bytes(b"\x80" + bytes(7), "big", signed=True)  # as ``manifest.UNKNOWN``: what tells nothing
+UNKNOWN = int.from_bytes(b"\x80" + bytes(7), "big", signed=True)  # same as ``manifest.UNKNOWN``
 VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "content_md5", "checksum", "version_id", "generation")
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created", "Last-Modified")
 KNOWN: dict[bytes, FileFacts] = {}
-"""Of every object that was listed: a request each would take as long as reading them."""
+"""Facts of all listed objects: one request per object would take as long as reading them."""
 
 
 def is_pattern(spec: str) -> bool:
-    """Whether a URL is a glob pattern; web addresses are none, whose queries begin with ``?``."""
+    """Whether a URL is a glob pattern; http(s) URLs are not, since queries begin with ``?``."""
     return not spec.lower().startswith(("http://", "https://")) and any(letter in spec for letter in "*?[")
 
 
 def read_remote(path: bytes) -> bytes:
-    """The whole object. Raises ImageError if it is not there or too large, InputError if the store is away for too long."""
+    """Read an object. Raises ImageError if it is missing or too large, InputError if the store is unreachable too long."""
     if remote_facts(path).size > MAX_FILE_BYTES:
         raise ImageError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
     fs, name = filesystem(path)
@@ -39,7 +39,7 @@ def read_remote(path: bytes) -> bytes:
 
 
 def remote_facts(path: bytes) -> FileFacts:
-    """Size and version of an object. Raises as ``read_remote``."""
+    """Size and version of an object. Raises like ``read_remote``."""
     if path not in KNOWN:
         fs, name = filesystem(path)
         KNOWN[path] = _facts(_asked(path, lambda: fs.info(name)))
@@ -47,7 +47,7 @@ def remote_facts(path: bytes) -> FileFacts:
 
 
 def list_remote(spec: str) -> list[bytes]:
-    """The objects below a prefix, of a glob, or the one of this name, as URLs. Raises InputError if there is none."""
+    """URLs of the objects below a prefix, matching a glob, or of this name. Raises InputError if there are none."""
     path = os.fsencode(spec)
     fs, name = filesystem(path)
     prefix = path[: path.index(b"://") + 3]
@@ -64,8 +64,8 @@ def list_remote(spec: str) -> list[bytes]:
     except SslfeatError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{spec} does not exist in its store") from error
-    except Exception as error:  # each store raises errors of its own
+        raise InputError(f"{spec} does not exist") from error
+    except Exception as error:  # each store has its own exceptions
         raise InputError(f"{spec} cannot be listed: {_reason(error)}") from error
     names = []
     for object_name, info in listed.items():
@@ -78,28 +78,28 @@ def list_remote(spec: str) -> list[bytes]:
 
 
 class RemoteFile:
-    """An object that is read in ranges."""
+    """An object read in ranges."""
 
     def __init__(self, path: bytes) -> None:
-        """Raises as ``read_remote``."""
+        """Raises like ``read_remote``."""
         self.path, self.facts = path, remote_facts(path)
 
     def read(self, offset: int, length: int) -> bytes:
-        """As ``RandomFile`` says."""
+        """See ``RandomFile``."""
         stop = min(offset + length, self.facts.size)
         if stop <= offset:
             return b""
         fs, name = filesystem(self.path)
         data: bytes = _asked(self.path, lambda: fs.cat_file(name, start=offset, end=stop))
-        if len(data) == self.facts.size:  # the server knows no ranges
+        if len(data) == self.facts.size:  # the server does not support ranges
             data = data[offset:stop]
         if len(data) != stop - offset:
-            raise ImageError("it was changed while it was read")
+            raise ImageError("it changed while it was read")
         return data
 
 
 def filesystem(path: bytes) -> tuple[Any, str]:
-    """The file system of a URL, and the object's name there. Raises MissingExtraError, InputError."""
+    """fsspec file system and object name of a URL. Raises MissingExtraError, InputError."""
     url = path.decode("utf-8", "surrogateescape")
     scheme = url.split("://", 1)[0].lower()
     fs = _filesystem(scheme)
@@ -114,16 +114,16 @@ def _filesystem(scheme: str) -> Any:
         try:
             return fsspec.filesystem(scheme)
         except ValueError as error:
-            raise InputError(f"{scheme}:// is no scheme that fsspec knows: {error}") from error
+            raise InputError(f"{scheme}:// is not supported by fsspec: {error}") from error
 
 
 def _asked(path: bytes, action: Any) -> Any:
     try:
         return retrying(f"reading {path.decode('utf-8', 'backslashreplace')}", action)
     except FileNotFoundError as error:
-        raise ImageError("it is not there any more") from error
+        raise ImageError("it no longer exists") from error
     except PermissionError as error:
-        raise ImageError("the store does not allow to read it") from error
+        raise ImageError("permission denied by the store") from error
 
 
 def _facts(info: dict[str, Any]) -> FileFacts:
@@ -135,7 +135,7 @@ def _facts(info: dict[str, Any]) -> FileFacts:
 
 
 def _number(text: str) -> int:
-    """A number of 63 bits that stands for a version."""
+    """Hash of a version, 63 bits."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

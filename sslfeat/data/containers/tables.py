@@ -1,6 +1,6 @@
-"""Tables with a column of images: parquet, and Arrow as Hugging Face's ``save_to_disk`` writes it. Rows are called by number.
+"""Tables with a column of images: parquet, and Arrow as written by Hugging Face's ``save_to_disk``. Rows are named by number.
 
-Neither is held in memory whole: parquet is read on from row to row, some rows at once, Arrow a record batch at a time.
+They are not loaded as a whole: parquet is read sequentially, some rows at a time, Arrow one record batch at a time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sslfeat.data.containers.files import LocalFile, RandomFile, Stream
 from sslfeat.data.transforms import MAX_FILE_BYTES
 from sslfeat.errors import ImageError
 
-STEP = 32  # rows of parquet read at once
-KEPT = 128 << 20  # bytes of rows that were read, kept for threads that come later
+STEP = 32  # parquet rows per read
+KEPT = 128 << 20  # bytes of cached rows, for other threads
 DAMAGED = (OSError, pa.ArrowException, MemoryError, ValueError, OverflowError, NotImplementedError)
 
 
 class ImageTable:
-    """What both kinds share: rows that are members, in ``groups`` whose first rows are ``starts``."""
+    """Common base: rows are members, in groups whose first rows are ``starts``."""
 
     def __init__(self) -> None:
         self.fault: str | None = None
@@ -38,11 +38,11 @@ class ImageTable:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return self.starts[-1]
 
     def members(self) -> Iterator[Member]:
-        """As ``Container`` says; a group whose descriptions are damaged has rows without."""
+        """See ``Container``; rows of a group with damaged metadata have none."""
         for group, (start, stop) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             try:
                 with self._lock:
@@ -53,12 +53,12 @@ class ImageTable:
             yield from found if len(found) == stop - start else (Member(row_name(row)) for row in range(start, stop))
 
     def size(self, name: bytes) -> int:
-        """Unknown before the row is read: 0. Raises ImageError if there is no such row."""
+        """0: unknown before the row is read. Raises ImageError if there is no such row."""
         self._row(name)
         return 0
 
     def read(self, name: bytes) -> bytes:
-        """As ``Container`` says."""
+        """See ``Container``."""
         row = self._row(name)
         with self._lock:
             try:
@@ -66,7 +66,7 @@ class ImageTable:
             except DAMAGED as error:
                 raise ImageError(f"its rows cannot be read: {_reason(error)}") from error
         if value is None:
-            raise ImageError("the row holds no bytes of an image")
+            raise ImageError("the row contains no image")
         if len(value) > MAX_FILE_BYTES:
             raise ImageError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
         if not value:
@@ -93,7 +93,7 @@ class ImageTable:
         return pc.struct_field(column, "bytes") if self._columns.nested else column
 
     def _described(self, group: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """All but the images of a group, with the number of the first row of each batch."""
+        """Yield the batches of a group without images, with the number of their first row."""
         raise NotImplementedError
 
     def _value(self, row: int) -> bytes | None:
@@ -108,7 +108,7 @@ class ParquetContainer(ImageTable):
         self._recent: deque[tuple[int, pa.Array]] = deque()
         self._reading: Iterator[pa.RecordBatch] = iter(())
         self._group, self._next = -1, 0
-        self._broken: dict[int, tuple[int, str]] = {}  # group -> first row that cannot be read, and why
+        self._broken: dict[int, tuple[int, str]] = {}  # group -> first unreadable row, reason
         try:
             self._file = pq.ParquetFile(pa.PythonFile(Stream(file), mode="r"), page_checksum_verification=True)
             self.columns = Columns.of(self._file.schema_arrow)
@@ -159,8 +159,8 @@ class ArrowContainer(ImageTable):
 
     def __init__(self, file: RandomFile) -> None:
         super().__init__()
-        self._batches: list[int] = []  # where each begins in a stream
-        self._opened: Any = None  # of the file format
+        self._batches: list[int] = []  # offsets in a stream
+        self._opened: Any = None  # reader of the file format
         self._recent: OrderedDict[int, pa.Array] = OrderedDict()
         try:
             self._source = _source(file)
@@ -178,22 +178,22 @@ class ArrowContainer(ImageTable):
             for count in counts:
                 self.starts.append(self.rows + count)
         except (*DAMAGED, EOFError) as error:
-            self.fault = f"{'all' if not self.rows else f'what follows row {self.rows - 1}'} cannot be read: {_reason(error)}"
+            self.fault = f"{'it' if not self.rows else f'data after row {self.rows - 1}'} cannot be read: {_reason(error)}"
 
     def _scan(self, size: int) -> Iterator[int]:
-        """The rows of each batch of a stream, whose places are noted."""
+        """Yield the number of rows of each batch of a stream, and record the offsets."""
         while self._source.tell() < size:
             place = self._source.tell()
             try:
                 message = pa.ipc.read_message(self._source)
-            except EOFError:  # the mark of its end
+            except EOFError:  # end-of-stream marker
                 return
             if message.type != "record batch":
-                raise ValueError(f"a message of the kind {message.type!r}")
+                raise ValueError(f"unexpected message of type {message.type!r}")
             batch = pa.ipc.read_record_batch(message, self._schema)
             self._batches.append(place)
             yield batch.num_rows
-        raise ValueError("it ends without the mark of its end")
+        raise ValueError("it is truncated: the end-of-stream marker is missing")
 
     def _batch(self, number: int) -> pa.RecordBatch:
         if self._opened is not None:
@@ -201,7 +201,7 @@ class ArrowContainer(ImageTable):
         else:
             self._source.seek(self._batches[number])
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(self._source), self._schema)
-        batch.validate(full=True)  # its offsets may lead anywhere
+        batch.validate(full=True)  # offsets are untrusted
         return batch
 
     def _described(self, group: int) -> Iterator[tuple[pa.RecordBatch, int]]:
@@ -224,14 +224,14 @@ class ArrowContainer(ImageTable):
 
 
 def has_images(file: RandomFile) -> bool:
-    """Whether a parquet file has a column of images, or cannot be read at all, which is for its reader to say."""
+    """Whether a parquet file has a column of images, or is unreadable (reported when it is read)."""
     with contextlib.suppress(*DAMAGED):
         return Columns.of(pq.read_schema(pa.PythonFile(Stream(file), mode="r"))) is not None
     return True
 
 
 def plain_rows(file: RandomFile) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file that holds no images. Raises ImageError if it cannot be read."""
+    """Yield the rows of a parquet file without images. Raises ImageError if it cannot be read."""
     try:
         with pq.ParquetFile(pa.PythonFile(Stream(file), mode="r")) as opened:
             for batch in opened.iter_batches(1024):
@@ -241,7 +241,7 @@ def plain_rows(file: RandomFile) -> Iterator[dict[str, Any]]:
 
 
 def _source(file: RandomFile) -> Any:
-    """The file for Arrow, mapped into memory where that is possible."""
+    """Open the file for Arrow, memory-mapped if possible."""
     if isinstance(file, LocalFile) and file.facts.size:
         return pa.memory_map(file.path.decode("utf-8", "surrogateescape"))
     return pa.PythonFile(Stream(file), mode="r")

@@ -1,7 +1,6 @@
-"""Tar files, as they are and as WebDataset fills them: one pass over the headers, then every member is read by its place.
-
-Read are POSIX ustar and pax, GNU's long names and large sizes, and the tar of before (POSIX.1-2017, pax; the manual of GNU tar,
-"Basic Tar Format"). A header that is damaged is passed over, up to the next one that is whole.
+"""Tar files, including WebDataset: headers are scanned once, then members are read by offset.
+Supports POSIX ustar and pax, GNU long names and large sizes, and pre-POSIX tar (POSIX.1-2017, pax; manual of GNU tar,
+"Basic Tar Format"). After a damaged header, scanning continues at the next valid one.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from sslfeat.errors import ImageError
 
 BLOCK = 512
 ADLER = 65521
-AHEAD = 1 << 16  # bytes read at once while headers are looked for
-LARGEST_HEADER = 1 << 20  # of a long name, or of extended fields
+AHEAD = 1 << 16  # bytes per read while scanning headers
+LARGEST_HEADER = 1 << 20  # bytes of a long name or of extended fields
 LARGEST_SIDECAR = 1 << 20
 SIDECARS = (b".cls", b".json", b".txt")
 FILE, HARD_LINK, LINK, EXTENDED, GLOBAL, LONG_NAME, LONG_LINK, SPARSE = b"0", b"1", b"2", b"x", b"g", b"L", b"K", b"S"
@@ -29,7 +28,7 @@ NO_CONTENTS = (b"3", b"4", b"5", b"6")  # devices, folders, pipes
 
 
 class TarContainer:
-    """See ``Container``. Names are the tar's, without a leading ``./``."""
+    """See ``Container``. Names are those in the tar, without a leading ``./``."""
 
     def __init__(self, file: RandomFile) -> None:
         scan = _Scan(file)
@@ -38,24 +37,24 @@ class TarContainer:
         self._sidecars = [ending for ending in SIDECARS if any(name.endswith(ending) for name in self._index.names)]
 
     def members(self) -> Iterator[Member]:
-        """As ``Container`` says, with the labels of ``.cls`` and ``.json``, and what else ``.json`` and ``.txt`` say."""
+        """See ``Container``; labels are read from ``.cls`` and ``.json``, metadata from ``.json`` and ``.txt``."""
         for name in self._index.names:
             if is_listed(name):
                 yield self._member(name) if self._sidecars else Member(name)
 
     def size(self, name: bytes) -> int:
-        """As ``Container`` says."""
+        """See ``Container``."""
         return self._find(name)[1]
 
     def read(self, name: bytes) -> bytes:
-        """As ``Container`` says."""
+        """See ``Container``."""
         if reason := self._refused.get(name):
             raise ImageError(reason)
         offset, size = self._find(name)
         if size > MAX_FILE_BYTES:
             raise ImageError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
         if offset + size > self._file.facts.size:
-            raise ImageError("the tar ends before it does")
+            raise ImageError("the tar is truncated before the end of this file")
         data = self._file.read(offset, size)
         if not data:
             raise ImageError("the file is empty")
@@ -93,7 +92,7 @@ class TarContainer:
 
 
 class _Scan:
-    """One pass over the headers."""
+    """Scan of the headers."""
 
     def __init__(self, file: RandomFile) -> None:
         self._file, self._end = file, file.facts.size
@@ -103,7 +102,7 @@ class _Scan:
         self.places: dict[bytes, tuple[int, int]] = {}
 
     def run(self) -> dict[bytes, tuple[int, int]]:
-        """Offset and size of every regular file; of two of one name the later, as when it is unpacked."""
+        """Offset and size of all regular files; of files with the same name, the last one, as in unpacking."""
         place, given = 0, _Given()
         while place + BLOCK <= self._end:
             header = self._block(place)
@@ -115,17 +114,17 @@ class _Scan:
                 continue
             size = given.size if given.size is not None else _number(header[124:136])
             place, given = self._take(header, place + BLOCK, size, given)
-        self._note("it ends without the mark of its end: it was cut off, and images may be missing")
+        self._note("it is truncated: the end marker is missing, and images may be missing")
         return self.places
 
     def _take(self, header: bytes, data: int, size: int, given: _Given) -> tuple[int, _Given]:
-        """Deal with the entry whose contents begin at ``data``; returns where the next is, and what was said of it."""
+        """Process the entry whose contents begin at ``data``; return the offset of the next, and fields given for it."""
         kind = header[156:157]
         after = data + -(-size // BLOCK) * BLOCK
         if kind in (EXTENDED, GLOBAL, LONG_NAME, LONG_LINK):
             contents = self._file.read(data, min(size, LARGEST_HEADER))
             return after, given if kind == GLOBAL else given.with_header(kind, contents)
-        if kind == SPARSE and header[482:483] == b"\1":  # the list of its pieces goes on in blocks of its own
+        if kind == SPARSE and header[482:483] == b"\1":  # the sparse map continues in further blocks
             while self._block(data)[504:505] == b"\1":
                 data, after = data + BLOCK, after + BLOCK
             after += BLOCK
@@ -139,9 +138,9 @@ class _Scan:
             self.places[name] = data, min(size, self._end)
             self.refused.pop(name, None)
             if b".." in name.split(b"/"):
-                self.refused[name] = "its name leads out of the container"
+                self.refused[name] = "its name points outside the container"
             if kind == SPARSE:
-                self.refused[name] = "it is stored as a sparse file: pack the tar again without --sparse"
+                self.refused[name] = "it is stored as a sparse file: create the tar again without --sparse"
         return after, _Given()
 
     def _link(self, name: bytes, target: bytes, kind: bytes) -> None:
@@ -151,18 +150,18 @@ class _Scan:
             self.places[name] = self.places[target]
         else:
             self.places[name] = 0, 0
-            self.refused[name] = "it is a link to a file that is not in the tar before it"
+            self.refused[name] = "it is a link to a file that does not precede it in the tar"
 
     def _block(self, place: int) -> bytes:
-        """The BLOCK at ``place``, from a larger piece that is read at once."""
+        """The BLOCK at ``place``, from a buffered larger read."""
         start = place - self._chunk_at
         if not 0 <= start <= len(self._chunk) - BLOCK:
-            near = 0 <= start <= 2 * AHEAD  # of large files only the headers are read
+            near = 0 <= start <= 2 * AHEAD  # skip the contents of large files
             self._chunk, self._chunk_at, start = self._file.read(place, AHEAD if near else 2 * BLOCK), place, 0
         return self._chunk[start : start + BLOCK]
 
     def _next(self, damaged: int) -> int:
-        """Where the next header is that is whole, behind one that is not."""
+        """Offset of the next valid header after a damaged one."""
         place = damaged + BLOCK
         while place + BLOCK <= self._end and not (b"ustar" in (block := self._block(place)) and _is_whole(block)):
             place += BLOCK
@@ -174,7 +173,7 @@ class _Scan:
 
 
 class _Given:
-    """What headers before an entry say of it, where its own has no room."""
+    """Fields of an entry that are given by extended headers before it."""
 
     def __init__(self, name: bytes = b"", link: bytes = b"", size: int | None = None) -> None:
         self.name, self.link, self.size = name, link, size
@@ -191,7 +190,7 @@ class _Given:
 
 
 def _fields(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The fields of a pax header: "LENGTH NAME=VALUE\\n", as far as they are whole."""
+    """Yield the valid fields of a pax header, "LENGTH NAME=VALUE\\n"."""
     place = 0
     while space := contents.find(b" ", place, place + 20) + 1:
         digits = contents[place : space - 1]
@@ -203,9 +202,9 @@ def _fields(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _is_whole(header: bytes) -> bool:
-    """Whether the sum of its bytes is the one it states, its own eight counted as spaces.
+    """Whether the checksum is valid: the sum of all bytes, with its own eight counted as spaces.
 
-    Adler-32 has that sum in its lower half, plus 1 and modulo ADLER: thirty times as fast as adding in Python.
+    The lower half of Adler-32 is this sum plus 1, modulo ADLER: thirty times as fast as summing in Python.
     """
     field = header[148:156]
     try:
@@ -216,7 +215,7 @@ def _is_whole(header: bytes) -> bool:
 
 
 def _number(field: bytes) -> int:
-    """Octal, or GNU's binary; what is neither counts as nothing."""
+    """Parse an octal or GNU binary number; 0 if invalid."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     try:
@@ -235,7 +234,7 @@ def _text(field: bytes) -> bytes:
 
 
 def _plain(name: bytes) -> bytes:
-    """Without what says only that it begins at the top."""
+    """Remove leading ``./`` and ``/``."""
     while name.startswith((b"./", b"/")):
         name = name[name.index(b"/") + 1 :]
     return name

@@ -1,6 +1,6 @@
-"""Frames of videos, by PyAV: ``film.mp4#t=12.0`` is the frame that is shown 12 seconds after the video's begin.
+"""Frames of videos, read with PyAV: ``film.mp4#t=12.0`` is the frame shown 12 seconds after the start.
 
-Frames are decoded one after the other, since each follows from those before it; going back means to begin at a key frame.
+Frames are decoded sequentially, since each depends on earlier ones; going back requires seeking to a key frame.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FRAME = re.compile(rb"\A(.+)#t=(\d{1,9}(?:\.\d{1,6})?)\Z", re.DOTALL)
 INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|min)?")
 UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0}
 MOST_FRAMES = 10_000_000
-FORWARD = 20.0  # seconds that are decoded on rather than jumped over
-LAST = 1.0  # seconds that the last frame may be shown: if it were longer, others are missing
-KEPT = 4  # videos that stay open in a process
-EARLY = 1e-4  # seconds: times are rounded to fractions of a video's own
+FORWARD = 20.0  # seconds to decode forward rather than seek
+LAST = 1.0  # maximum duration of the last frame in seconds: beyond it, frames are missing
+KEPT = 4  # open videos per process
+EARLY = 1e-4  # tolerance in seconds: times are rounded to the video's time base
 
 
 def split_frame(path: bytes) -> tuple[bytes, float] | None:
-    """The video and the seconds of a frame's path; None if it is none."""
+    """Split the path of a frame into video and seconds; None for other paths."""
     if b"#t=" not in path:
         return None
     found = FRAME.match(path)
@@ -35,28 +35,28 @@ def split_frame(path: bytes) -> tuple[bytes, float] | None:
 
 
 def parse_interval(text: str) -> float:
-    """Seconds of ``1s``, ``500ms``, ``2min`` or a plain number. Raises UsageError."""
+    """Parse ``1s``, ``500ms``, ``2min`` or a number to seconds. Raises UsageError."""
     found = INTERVAL.fullmatch(text.strip())
     if found is None or not float(found[1]):
-        raise UsageError(f"--every {text!r} cannot be read: give 1s, 500ms or 2min")
+        raise UsageError(f"--every {text!r} is invalid: use for example 1s, 500ms or 2min")
     return float(found[1]) * UNITS[found[2] or "s"]
 
 
 def frame_path(video: bytes, seconds: float) -> bytes:
-    """The path of a frame."""
+    """Path of a frame."""
     text = f"{seconds:.6f}".rstrip("0")
     return b"%s#t=%s" % (video, (text + "0" if text.endswith(".") else text).encode())
 
 
 def frame_paths(video: bytes, every: float) -> Iterator[bytes]:
-    """Every so many seconds one, from the first frame to the last. Raises ImageError if the video cannot be read."""
+    """Paths of frames at intervals of ``every`` seconds. Raises ImageError if the video cannot be read."""
     length = _Video(video).length
     for number in range(min(int((length - EARLY) / every) + 1 if length > EARLY else 1, MOST_FRAMES)):
         yield frame_path(video, number * every)
 
 
 def read_local(path: bytes) -> bytes:
-    """The contents of a file; of a frame, the frame as a PPM file, RGB. Raises ImageError."""
+    """Read a file; a frame is returned as an RGB PPM file. Raises ImageError."""
     found = split_frame(path)
     return read_file(path) if found is None else _read_frame(*found)
 
@@ -76,7 +76,7 @@ def _read_frame(video: bytes, seconds: float) -> bytes:
 
 
 class _Video:
-    """A video being decoded."""
+    """An open video."""
 
     def __init__(self, path: bytes) -> None:
         with needs("video"):
@@ -86,25 +86,25 @@ class _Video:
             self._file = av.open(path.decode("utf-8", "surrogateescape"), metadata_errors="ignore")
             self._stream = self._file.streams.video[0]
         except IndexError as error:
-            raise ImageError("it has no video in it") from error
+            raise ImageError("it contains no video") from error
         except (av.FFmpegError, OSError, ValueError) as error:
             raise ImageError(f"the video cannot be opened: {_reason(error)}") from error
         self._base = float(self._stream.time_base or 0)
         self._begin = (self._stream.start_time or 0) * self._base
         self._damaged = False
         self._frames: Iterator[Any] = self._decoded()
-        self._shown: Any = None  # the last frame that was decoded but one
+        self._shown: Any = None  # the frame before ``_next``
         self._next: Any = next(self._frames, None)
 
     @property
     def length(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         if self._stream.duration:
             return float(self._stream.duration * self._base)
         return float(self._file.duration or 0) / self._av.time_base
 
     def frame(self, seconds: float) -> bytes:
-        """The frame that is shown then. Raises ImageError if the video ends before, or is damaged there."""
+        """Frame shown at this time, as PPM. Raises ImageError if the video ends before, or is damaged there."""
         at = self._time(self._shown)
         if at is None or not at - EARLY <= seconds <= at + FORWARD:
             self._seek(seconds)
@@ -118,7 +118,7 @@ class _Video:
         return b"P6\n%d %d\n255\n" % image.size + pixels
 
     def close(self) -> None:
-        """Close its file."""
+        """Close the file."""
         self._file.close()
 
     def _seek(self, seconds: float) -> None:
@@ -129,7 +129,7 @@ class _Video:
         self._frames, self._damaged = self._decoded(), False
         self._shown, self._next = None, next(self._frames, None)
         if self._shown is None and self._next is not None and (self._time(self._next) or 0.0) > seconds + EARLY:
-            self._shown = self._next  # before the first frame there is none to show
+            self._shown = self._next  # before the first frame, show the first
 
     def _time(self, frame: Any) -> float | None:
         return None if frame is None or frame.pts is None else float(frame.pts * self._base) - self._begin

@@ -1,4 +1,4 @@
-"""Zip files: the directory at their end says where the members are. What unpacks to too much is refused before it is unpacked."""
+"""Zip files. Members that are too large after decompression are rejected before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sslfeat.data.transforms import MAX_FILE_BYTES
 from sslfeat.errors import ImageError
 
 ENCRYPTED = 1
-MOST_UNPACKED = 256 << 20  # bytes of a compressed member, which are made in this process
+MOST_UNPACKED = 256 << 20  # bytes of a decompressed member
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, IndexError)
 
 
@@ -28,33 +28,33 @@ class ZipContainer:
             self._zip = zipfile.ZipFile(io.BufferedReader(Stream(file), 1 << 16))
         except (*DAMAGED, MemoryError) as error:
             reason = str(error) or type(error).__name__
-            self.fault = f"its directory cannot be read ({reason}): it was cut off, or is no zip; 'zip -FF' may mend it"
+            self.fault = f"its directory cannot be read ({reason}): it is truncated or not a zip file; 'zip -FF' may repair it"
             return
         for info in self._zip.infolist():
             if not info.is_dir():
                 self._members[info.filename.encode("utf-8", "surrogateescape")] = info
 
     def members(self) -> Iterator[Member]:
-        """As ``Container`` says."""
+        """See ``Container``."""
         return (Member(name) for name in self._members if is_listed(name))
 
     def size(self, name: bytes) -> int:
-        """As ``Container`` says."""
+        """See ``Container``."""
         return self._find(name).file_size
 
     def read(self, name: bytes) -> bytes:
-        """As ``Container`` says."""
+        """See ``Container``."""
         info = self._find(name)
         if b".." in name.split(b"/"):
-            raise ImageError("its name leads out of the container")
+            raise ImageError("its name points outside the container")
         if info.flag_bits & ENCRYPTED:
-            raise ImageError("it is encrypted: unpack it with its password, and embed the files")
+            raise ImageError("it is encrypted: unpack it with the password, and embed the files")
         most = MAX_FILE_BYTES if info.compress_type == zipfile.ZIP_STORED else MOST_UNPACKED
         if info.file_size > most:
             raise ImageError(f"the file is larger than {most >> 20} MiB")
         try:
             with self._zip.open(info) as member:
-                data = member.read(most + 1)  # the directory may lie
+                data = member.read(most + 1)  # the directory is untrusted
         except ImageError:
             raise
         except DAMAGED as error:
