@@ -146,7 +146,7 @@ def test_training_on_frames_knows_which_flow_is_whose(film: Path, tmp_path: Path
     method = CommonFate(build_backbone("resnet10_w8", 64), CommonFate.Config(source="frames", points=64))
     images = load_images(find_inputs([film]), 64, tmp_path)
     method.prepare(images)
-    with pytest.raises(TrainingError, match="which frames"):
+    with pytest.raises(TrainingError, match="indices of the frames"):
         method.flow_of(torch.device("cpu"))
     method.numbers = torch.tensor([9, 2])
     assert torch.equal(method.flow_of(torch.device("cpu")), method.flow[[9, 2]].float())

@@ -42,8 +42,8 @@ def test_the_next_command_can_be_pasted_and_resume_alone_goes_on(image_folder: P
     ("arguments", "said"),
     [
         (("--out", "nothing", "--resume"), "nothing holds no run to go on with"),
-        (("distill", "IMAGES"), "give one with --teacher ENCODER"),
-        (("rotation", "IMAGES", "--teacher", "sslfeat-small"), "teacher belongs to distill"),
+        (("distill", "IMAGES"), "give an encoder with --teacher ENCODER"),
+        (("rotation", "IMAGES", "--teacher", "sslfeat-small"), "teacher is an option of distill"),
         (("rotation", "IMAGES", "--init", "x.onnx"), "give the run folder that it was exported from"),
         (("rotation", "ONE"), "there is 1 image: training needs at least 2"),
     ],
