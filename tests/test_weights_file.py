@@ -96,8 +96,8 @@ def test_a_run_goes_on_wherever_its_weights_lie_but_with_no_others(resnet: Path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": "x.pth"}, "of which network"),
-        ({"weights": "x.pth", "init": "sslfeat-tiny"}, "of which network"),
+        ({"weights": "x.pth"}, "name the network with --init"),
+        ({"weights": "x.pth", "init": "sslfeat-tiny"}, "name the network with --init"),
         ({"weights": "x.pth", "init": "timm/resnet18"}, "x.pth cannot be read: No such file"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_missing_or_strange_weight_is_an_error_and_a_classifier_is_none(tmp_pa
 def test_only_tensors_are_read(tmp_path: Path) -> None:
     path = tmp_path / "args.pth"
     torch.save({"state_dict": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=1)}, path)
-    with pytest.raises(InputError, match=r"args.pth is damaged, or holds more than weights.*save_file"):
+    with pytest.raises(InputError, match=r"args.pth is damaged, or contains pickled objects.*save_file"):
         read_state(path)
 
 
@@ -139,7 +139,7 @@ def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pth")
     junk = (tmp_path / "whole.pth").read_bytes()[:1000] if name == "cut.pth" else b"hello"
     (tmp_path / name).write_bytes(junk)
-    with pytest.raises(InputError, match=f"{name} is no file of weights, or a damaged one"):
+    with pytest.raises(InputError, match=f"{name} is not a file of weights, or is damaged"):
         read_state(tmp_path / name)
     torch.save([torch.ones(1)], tmp_path / "list.pth")
     with pytest.raises(InputError, match="contains no named weights"):
