@@ -1,1 +1,1 @@
-"""A trained or foreign network becomes a verified encoder file, and the file what other runtimes take."""
+"""Export of trained and third-party networks to verified encoder files, and of encoder files to other runtimes."""

@@ -1,7 +1,7 @@
-"""``target.json``, the record of what ``sslfeat export --target`` made: a folder is checked against it before it is run.
+"""``target.json``, the record written by ``sslfeat export --target``; a folder is checked against it before it is run.
 
-Every file that the record names lies inside the folder, by no link, with the sha256 that was recorded; what a target's
-runtime reads is known by the target's name, not by what the record says.
+Every recorded file must be in the folder, must not be a link, and must have the recorded sha256. Which files the runtime
+reads is determined by the target's name, not by the record.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from sslfeat.inference.onnx_model import MAX_BYTES, TARGET_RECORD, check_encoder
 from sslfeat.storage.records import parse_record
 
 ABOUT, CARD = TARGET_RECORD, "card.json"
-TARGET_KEY = "sslfeat.target"  # of the same record in an encoder file
+TARGET_KEY = "sslfeat.target"  # metadata key of the same record in an encoder file
 AGAIN = "copy the folder again, or export again"
-ORT_MARK = b"ORTM"  # of onnxruntime's own format, at byte 4
+ORT_MARK = b"ORTM"  # magic number of onnxruntime's own format, at byte 4
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What was made, ``of`` which encoder (its fingerprint), and how it compared. ``files`` are relative paths with their sha256.
+    """The target, the encoder it was made ``of`` (a fingerprint), and the comparison. ``files``: relative paths and sha256.
 
-    ``runtime`` runs ``main``; None: nothing here does, and ``unrun`` says why. ``gates`` are verdicts, ``overridden`` those that
+    ``runtime`` runs ``main``; None: it was not run, for the reason ``unrun``. ``gates``: verdicts. ``overridden``: gates that
     failed and were allowed.
     """
 
@@ -50,7 +50,7 @@ class Artifact:
     format: int = 2
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a target that there is not, or another runtime or main file than its own."""
+        """Raises ValueError for an unknown target, or a runtime or main file that is not that of the target."""
         if self.target not in TARGETS:
             raise ValueError(f"target {self.target!r} is not known")
         known = TARGETS[self.target]
@@ -61,13 +61,13 @@ class Artifact:
 
 
 def hash_folder(folder: Path) -> dict[str, str]:
-    """Every file of a folder but its record, by its relative path: sha256."""
+    """Relative path and sha256 of every file of a folder except its record."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / ABOUT)
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in found}
 
 
 def read_artifact(folder: Path) -> tuple[Artifact, Card]:
-    """The record and the card of a folder whose files are all there and as they were made. Raises EncoderFileError."""
+    """Record and card of a folder whose files are complete and unmodified. Raises EncoderFileError."""
     about = read_record(folder)
     for fault in file_faults(folder, about):
         raise fault
@@ -75,20 +75,20 @@ def read_artifact(folder: Path) -> tuple[Artifact, Card]:
 
 
 def read_record(folder: Path) -> Artifact:
-    """What a folder says of itself; none of its other files is looked at. Raises EncoderFileError."""
+    """The record of a folder; its other files are not read. Raises EncoderFileError."""
     if not os.path.lexists(folder / ABOUT):
         raise EncoderFileError(
-            f"{folder} is not what 'sslfeat export --target' made: it has no {ABOUT}",
+            f"{folder} was not made by 'sslfeat export --target': it has no {ABOUT}",
             "give an encoder file, the name of a shipped encoder, or such a folder",
         )
     try:
         return _parsed(_inside(folder, ABOUT).read_bytes(), folder / ABOUT)
     except OSError as error:
-        raise EncoderFileError(f"{folder} is not what 'sslfeat export --target' made: {error.strerror}") from error
+        raise EncoderFileError(f"{folder} was not made by 'sslfeat export --target': {error.strerror}") from error
 
 
 def file_faults(folder: Path, about: Artifact) -> Iterator[EncoderFileError]:
-    """Every file of the record that is missing, altered, a link, or cannot be read, and every one that the record lacks."""
+    """Every recorded file that is missing, modified, a link, or unreadable, and every file that is not recorded."""
     for name, sha256 in about.files.items():
         try:
             if _sha256(_inside(folder, name)) != sha256:
@@ -99,7 +99,7 @@ def file_faults(folder: Path, about: Artifact) -> Iterator[EncoderFileError]:
             yield EncoderFileError(f"{folder / name} cannot be read: {error.strerror}", AGAIN)
     for name in (CARD, *_read_by_runtime(folder, about.main)):
         if name not in about.files:
-            yield EncoderFileError(f"{folder / ABOUT}: files lacks {name}")
+            yield EncoderFileError(f"{folder / ABOUT}: files does not list {name}")
 
 
 def _parsed(data: bytes, path: Path) -> Artifact:
@@ -110,7 +110,7 @@ def _parsed(data: bytes, path: Path) -> Artifact:
 
 
 def target_of(data: bytes) -> Artifact | None:
-    """What ``sslfeat export --target`` wrote into an encoder file's bytes; None if another command made it.
+    """The record in an encoder file's bytes, written by ``sslfeat export --target``; None if there is none.
 
     Raises EncoderFileError for a damaged record.
     """
@@ -119,7 +119,7 @@ def target_of(data: bytes) -> Artifact | None:
 
 
 def read_onnx(folder: Path, about: Artifact) -> bytes:
-    """``main`` for onnxruntime: an encoder file, checked as any, or onnxruntime's own format. Raises EncoderFileError."""
+    """``main`` for onnxruntime: an encoder file, checked as any other, or onnxruntime's own format. Raises EncoderFileError."""
     data = _inside(folder, about.main).read_bytes()
     if hashlib.sha256(data).hexdigest() != about.files[about.main]:
         raise _altered(folder / about.main)
@@ -130,36 +130,36 @@ def read_onnx(folder: Path, about: Artifact) -> bytes:
     except EncoderFileError as error:
         raise EncoderFileError(f"{folder / about.main}: {error}") from error
     if file.fingerprint != about.of:
-        raise EncoderFileError(f"{folder / about.main} is another encoder than {ABOUT} says: of is {about.of[:12]}")
+        raise EncoderFileError(f"{folder / about.main} is not the encoder recorded in {ABOUT} (of: {about.of[:12]})")
     return data
 
 
 def _read_by_runtime(folder: Path, main: str) -> list[str]:
-    """``main``, and what runtimes read beside it unasked."""
+    """``main``, and the files that runtimes read implicitly with it."""
     beside = PurePosixPath(main).with_suffix(".bin").as_posix()
     return [name for name in (main, beside) if (folder / name).is_file() or (name == main and not (folder / main).is_dir())]
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The path of a file or folder inside ``folder``. Raises EncoderFileError for one that is outside, a link, or not there."""
+    """Path of a file or folder inside ``folder``. Raises EncoderFileError if it is outside, a link, or missing."""
     parts = PurePosixPath(name).parts
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or ":" in name or "\0" in name:
-        raise EncoderFileError(f"{folder / ABOUT}: {name!r} is no path inside the folder")
+        raise EncoderFileError(f"{folder / ABOUT}: {name!r} is not a path inside the folder")
     path = folder
     for part in parts:
         path = path / part
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError as error:
-            raise EncoderFileError(f"{path} is not there", AGAIN) from error
+            raise EncoderFileError(f"{path} is missing", AGAIN) from error
         if stat.S_ISLNK(mode) or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise EncoderFileError(f"{path} is a link or a device: an artifact is made of files")
+            raise EncoderFileError(f"{path} is a link or a device: only regular files are allowed")
     return path
 
 
 def _altered(path: Path) -> EncoderFileError:
     size = path.stat().st_size
-    return EncoderFileError(f"{path} was altered since it was exported, or cut short ({size} bytes)", AGAIN)
+    return EncoderFileError(f"{path} was modified since it was exported, or truncated ({size} bytes)", AGAIN)
 
 
 def _sha256(path: Path) -> str:

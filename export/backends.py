@@ -1,4 +1,4 @@
-"""Opening what was exported, each in its own runtime: whatever it is, uint8 (N, S, S, 3) goes in, float32 (N, D) comes out."""
+"""Sessions of exported artifacts in their runtimes: uint8 (N, S, S, 3) to float32 (N, D) for all of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sslfeat.numerics.arrays import FloatArray
 
 
 def open_artifact(path: str | Path, threads: int = 1) -> Session:
-    """An encoder file, a shipped encoder by name, or a folder that ``sslfeat export --target`` made, loaded.
+    """Load an encoder file, a shipped encoder by name, or a folder made by ``sslfeat export --target``.
 
-    Raises EncoderFileError, MissingExtraError where its runtime is not installed.
+    Raises EncoderFileError, MissingExtraError if the runtime is not installed.
     """
     found = resolve(path)
     if not found.is_dir():
@@ -31,8 +31,8 @@ def open_artifact(path: str | Path, threads: int = 1) -> Session:
     if about.runtime is None:
         runs = ", ".join(name for name, target in TARGETS.items() if target.runtime not in (None, "onnx"))
         raise EncoderFileError(
-            f"{found}: target {about.target} does not run here ({about.unrun})",
-            f"'sslfeat compare' and 'bench' run encoder files, and folders of these targets: {runs}",
+            f"{found}: target {about.target} cannot be run here ({about.unrun})",
+            f"'sslfeat compare' and 'sslfeat bench' accept encoder files and folders of these targets: {runs}",
         )
     if about.runtime == "onnxruntime":
         return OnnxRuntimeBackend(read_onnx(found, about), "cpu", threads)
@@ -40,7 +40,7 @@ def open_artifact(path: str | Path, threads: int = 1) -> Session:
 
 
 def described(path: str | Path) -> tuple[str, Card]:
-    """What it is called, and its card, without loading it. Raises EncoderFileError."""
+    """Name and card, without loading the artifact. Raises EncoderFileError."""
     found = resolve(path)
     if not found.is_dir():
         card = read_encoder_file(found).card
@@ -50,7 +50,7 @@ def described(path: str | Path) -> tuple[str, Card]:
 
 
 def identity_of(path: str | Path) -> Identity:
-    """The name and fingerprint of an encoder, or of the one that an artifact was made of. Raises EncoderFileError."""
+    """Name and fingerprint of an encoder, or of the encoder of an artifact. Raises EncoderFileError."""
     found = resolve(path)
     if not found.is_dir():
         return read_encoder_file(found).identity
@@ -59,7 +59,7 @@ def identity_of(path: str | Path) -> Identity:
 
 
 class NcnnSession:
-    """ncnn, an image at a time."""
+    """ncnn, one image at a time."""
 
     def __init__(self, main: Path, card: Card, threads: int) -> None:
         with needs("ncnn", "ncnn"):
@@ -68,11 +68,11 @@ class NcnnSession:
         self._net.opt.num_threads = threads
         self._net.opt.use_fp16_storage = self._net.opt.use_fp16_arithmetic = self._net.opt.use_bf16_storage = False
         for status in (self._net.load_param(str(main)), self._net.load_model(str(main.with_suffix(".bin")))):
-            if status:  # it raises nothing
+            if status:  # ncnn raises no exceptions
                 raise EncoderFileError(f"ncnn cannot load {main}: status {status}")
 
     def run(self, pixels: Pixels) -> FloatArray:
-        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        """See ``Session``. Raises EncoderFileError if the graph fails."""
         return np.stack([self._one(image) for image in pixels])
 
     def _one(self, image: Pixels) -> FloatArray:
@@ -86,11 +86,11 @@ class NcnnSession:
 
 
 class ExecuTorchSession:
-    """ExecuTorch; it takes its threads from the machine."""
+    """ExecuTorch; the number of threads is that of the machine."""
 
     def __init__(self, main: Path, card: Card, threads: int) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls itself experimental
+            warnings.simplefilter("ignore")  # a warning that it is experimental
             with needs("executorch", "executorch"):
                 from executorch.runtime import Runtime
             import torch
@@ -103,7 +103,7 @@ class ExecuTorchSession:
                 raise EncoderFileError(f"ExecuTorch cannot load {main}: {error}") from error
 
     def run(self, pixels: Pixels) -> FloatArray:
-        """As ``Session`` says. Raises EncoderFileError if the graph fails."""
+        """See ``Session``. Raises EncoderFileError if the graph fails."""
         if self._method is None:
             raise EncoderFileError("the program has no method 'forward'")
         try:
@@ -115,7 +115,7 @@ class ExecuTorchSession:
 
 
 class LiteRtSession:
-    """LiteRT, an image at a time."""
+    """LiteRT, one image at a time."""
 
     def __init__(self, main: Path, card: Card, threads: int) -> None:
         with needs("litert", "ai-edge-litert"):
@@ -127,7 +127,7 @@ class LiteRtSession:
             raise EncoderFileError(f"LiteRT cannot load {main}: {error}") from error
 
     def run(self, pixels: Pixels) -> FloatArray:
-        """As ``Session`` says."""
+        """See ``Session``."""
         return np.concatenate([self._one(image[None]) for image in pixels])
 
     def _one(self, image: Pixels) -> FloatArray:
@@ -139,7 +139,7 @@ class LiteRtSession:
         return result
 
 
-# what is imported of a runtime's extra, which has the runtime's name; onnxruntime is always there
+# the package of each runtime's extra, which has the runtime's name; onnxruntime is always installed
 RUNTIME_PACKAGES = {"openvino": "openvino", "ncnn": "ncnn", "executorch": "executorch", "litert": "ai_edge_litert"}
 OPENERS: dict[str, Callable[[Path, Card, int], Session]] = {
     "openvino": lambda main, card, threads: OpenVinoBackend(main, "fp32", threads),

@@ -1,4 +1,4 @@
-"""How fast is an encoder here? Latency with percentiles, and images a second, by provider, threads and batch."""
+"""Speed of an encoder: latency percentiles and images per second, by provider, threads and batch size."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sslfeat.inference.encoder import open_session
 from sslfeat.inference.onnx_model import read_encoder_file
 from sslfeat.inference.registry import resolve
 
-WARM = 3  # runs that do not count
+WARM = 3  # warm-up runs, not measured
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds of an inference, and images a second at the median."""
+    """Milliseconds per inference, and images per second at the median."""
 
     provider: str
     threads: int
@@ -37,12 +37,12 @@ class Speed:
 def bench(
     path: str, providers: Sequence[str], threads: Sequence[int], batches: Sequence[int], seconds: float = 1.0
 ) -> Iterator[Speed]:
-    """Time an encoder file, or an exported artifact in its own runtime (then ``providers`` are not asked), on random pixels.
+    """Measure an encoder file, or an exported artifact in its own runtime (``providers`` is then ignored), on random pixels.
 
-    Each setting runs for ``seconds``, ten times at least. Raises ProviderError for a provider that cannot run.
+    Each setting runs for ``seconds``, at least ten times. Raises ProviderError for a provider that cannot run.
     """
     if min((*threads, *batches)) < 1 or seconds <= 0:
-        raise UsageError("threads and batches are 1 or more, seconds more than 0")
+        raise UsageError("threads and batch sizes must be at least 1, and seconds more than 0")
     size = described(path)[1].preprocess.size
     rng = np.random.default_rng(0)
     for name, count, session in _sessions(path, providers, threads):

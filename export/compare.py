@@ -1,4 +1,4 @@
-"""Two encoders, or one in two forms, on the same images: how alike are they, where are they not, which is faster?"""
+"""Comparison of two encoders, or of two forms of one, on the same images: similarity, largest differences, speed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES = 500
 
 @dataclass(frozen=True)
 class Worst:
-    """An image on which the two agree least: its cosine (None: of different dims) and shared share of neighbors."""
+    """An image with low agreement: its cosine (None if the dims differ) and the fraction of shared neighbors."""
 
     path: str
     cosine: float | None
@@ -31,11 +31,11 @@ class Worst:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``b`` beside ``a``, of so many ``dims``. Cosines and the largest difference are None where those differ.
+    """Comparison of ``b`` with ``a``. Cosines and the largest difference are None if their ``dims`` differ.
 
-    ``cka`` and ``rank_correlation`` compare the similarities that each sees between images, whatever their dims.
-    With 95 % confidence ``share`` of unseen images like these have ``cosine_bound`` or more, and of neighbors among as many
-    of them ``overlap_bound`` or more are shared.
+    ``cka`` and ``rank_correlation`` compare the similarities between images, for any dims. With 95 % confidence, the fraction
+    ``share`` of unseen images like these has at least the cosine ``cosine_bound``, and among as many unseen images at least the
+    fraction ``overlap_bound`` of the neighbors is shared.
     """
 
     a: str
@@ -57,18 +57,18 @@ class Comparison:
 
 
 def compare(a: str, b: str, sources: Sequence[bytes], show: int = 12, threads: int = 1, laps: int = LAPS) -> Comparison:
-    """Run encoders or artifacts ``a`` and ``b``, each with its own preprocessing, on up to 500 of the images, drawn at random.
+    """Run encoders or artifacts ``a`` and ``b``, each with its own preprocessing, on a random sample of up to 500 images.
 
-    ``batch_diff`` is the most that b's embeddings change with the batch size. Raises ExportError, EncoderFileError, UsageError.
+    ``batch_diff``: largest change of b's embeddings with the batch size. Raises ExportError, EncoderFileError, UsageError.
     """
     if show < 0 or threads < 1 or laps < 1:
-        raise UsageError(f"show is {show}, threads {threads}, laps {laps}: 0 or more, and 1 or more")
+        raise UsageError(f"show is {show}, threads {threads}, laps {laps}: show must be at least 0, the others at least 1")
     (name_a, card_a), (name_b, card_b) = described(a), described(b)
     chosen = [sources[number] for number in sample(len(sources), IMAGES)]
     (first, fine), (second, good) = (decode_all(chosen, card.preprocess) for card in (card_a, card_b))
     kept = fine & good
     if kept.sum() < 2:
-        raise ExportError(f"{int(kept.sum())} readable images: it takes two or more to compare")
+        raise ExportError(f"{int(kept.sum())} readable images: a comparison needs at least two")
     measured = measure(b, a, second[kept], threads, laps, reference_pixels=first[kept])
     reference, found = measured.reference, measured.found[max(BATCH_SIZES)]
     same = reference.shape == found.shape

@@ -1,4 +1,4 @@
-"""An encoder is converted, run in the runtime it is for, and compared; what differs is refused and leaves nothing behind."""
+"""Convert an encoder, run the result in its runtime, and compare; a result beyond its tolerance is rejected and not written."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ Stage = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Report:
-    """How an artifact compares. ``likeness`` is None where nothing was run; ``seconds`` are by batch size: the reference's,
-    in onnxruntime on one thread, and the artifact's. ``overridden`` are the gates that failed and were allowed; ``remark`` is
-    what else there is to tell."""
+    """Comparison of an artifact. ``likeness`` is None if it was not run. ``seconds``: by batch size, of the reference
+    (onnxruntime with one thread) and of the artifact. ``overridden``: gates that failed and were allowed. ``remark``: further
+    information."""
 
     target: str
     out: str
@@ -61,10 +61,10 @@ class Report:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """A ``target`` by name, to be made at ``out``. ``images`` are those to calibrate and judge with.
+    """A ``target`` by name and the output path ``out``. ``images``: for calibration and comparison.
 
-    ``labeled`` is a folder of class folders: then classifiers must not lose by it either. ``allow`` writes an artifact that is
-    beyond its gates, and records which. ``web_runtime`` is a copy of onnxruntime-web.
+    ``labeled``: a folder of class folders, for also comparing classifiers. ``allow``: write the artifact even if a gate fails,
+    and record which. ``web_runtime``: a copy of onnxruntime-web.
     """
 
     target: str
@@ -77,9 +77,9 @@ class ExportRequest:
 
 
 def convert(origin: Origin, request: ExportRequest, stage: Stage = lambda what: None) -> Report:
-    """Make what is asked for of an encoder; ``stage`` is told what is being done.
+    """Convert an encoder as requested; ``stage`` is called with a description of each stage.
 
-    Raises ParityError, naming the figures, for an artifact beyond its gates, ExportError for one that cannot be made or run.
+    Raises ParityError, with the figures, for an artifact that fails its gates, ExportError if it cannot be made or run.
     """
     target = find_target(request.target)
     target.check_machine(request.web_runtime)
@@ -96,14 +96,14 @@ def _converted(
 ) -> Report:
     file, out = origin.file, request.out
     if not sources:
-        raise ExportError("there are no images to judge by: give some with --images")
+        raise ExportError("there are no images for the comparison: give some with --images")
     compared = target.runtime is not None or target.check is not None
     if compared:
         check_enough(len(sources) - min(SEEN, len(sources) // 5), target.gate)
-    stage("reading the images to calibrate and judge with")
+    stage("reading the images for calibration and comparison")
     panel = draw_panel(sources, file.card.preprocess)
     if compared:
-        check_enough(len(panel.judged), target.gate)  # of which some may be unreadable, or alike
+        check_enough(len(panel.judged), target.gate)  # before removing unreadable images and duplicates
     source = Source(file, origin.weights, panel.seen, panel.names, request.web_runtime, panel.further)
     place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -116,7 +116,7 @@ def _converted(
             stage(f"comparing {target.name} with the encoder")
         report = _judged(target, source, made, panel.judged, image_source, request)
         if target.shows and image_source != DRAWN:
-            remark = f"{report.remark}; thumbnails of {min(target.shows, len(panel.names))} of your images are in it"
+            remark = f"{report.remark}; it contains thumbnails of {min(target.shows, len(panel.names))} of your images"
             report = dataclasses.replace(report, remark=remark)
         _sign(target, file, made, report)
         report = dataclasses.replace(report, out=str(out), bytes=_size(made))
@@ -132,7 +132,7 @@ def _judged(target: Target, source: Source, made: Path, judged: Pixels, image_so
     if target.runtime is None and target.check is None:
         return report
     if not target.is_file:
-        _describe(target, file, made, report)  # the runtime is found by it
+        _describe(target, file, made, report)  # needed for loading it in its runtime
     reference = made.parent / "reference.onnx"
     reference.write_bytes(file.data)
     seconds, remark = {}, ""
@@ -158,18 +158,18 @@ def _judged(target: Target, source: Source, made: Path, judged: Pixels, image_so
 
 
 def _cure(target: Target, image_source: str, verdicts: list[GateResult], drop: Drop | None) -> str:
-    """What may help against a gate that failed."""
+    """Possible cure for a failed gate."""
     if image_source == DRAWN:
-        return "; drawn images are unlike photographs, give some of yours with --images"
+        return "; drawn images differ from photographs: give your own with --images"
     limits = [verdict.limit for verdict in verdicts if not verdict.passed and verdict.figure.endswith("drop")]
     if drop is not None and limits and max(drop.knn, drop.linear) <= min(limits):
-        return f"; {drop.test} labeled images are too few to show that no point is lost: give more"
+        return f"; {drop.test} labeled images are too few to show a loss below one point: give more"
     half = "openvino-fp16" if target.name.startswith("openvino") else "fp16"
-    return f"; --target {half} is half the size, with gates of its own" if target.gate.overlap is not None else ""
+    return f"; --target {half} is half the size and has a larger tolerance" if target.gate.overlap is not None else ""
 
 
 def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
-    """On up to LABELED images, none of which ranges were taken from."""
+    """Features of up to LABELED images that were not used for calibration."""
     inputs = _labeled(labeled)
     some = [inputs[number] for number in evenly(len(inputs), LABELED)]
     pixels, fine = decode_all([item.path for item in some], source.file.card.preprocess)
@@ -184,7 +184,7 @@ def _drop(made: Path, reference: Path, source: Source, labeled: str) -> Drop:
 def _labeled(folder: str) -> list[ImageRecord]:
     inputs = [item for item in find_inputs([folder], "folder") if item.label is not None]
     if not inputs:
-        raise ExportError(f"{folder} has no images in class folders")
+        raise ExportError(f"{folder} contains no images in class folders")
     return inputs
 
 
@@ -248,7 +248,7 @@ def _check_free(out: Path, target: Target, overwrite: bool) -> None:
     if not overwrite:
         raise ExportError(f"{out} exists", f"choose another file or folder, or replace it with {OVERWRITE}")
     if out.is_dir() and not (out / ABOUT).exists():
-        raise ExportError(f"{out} is a folder that 'sslfeat export' did not make", "choose another")
+        raise ExportError(f"{out} is a folder that was not made by 'sslfeat export'", "choose another")
     if out.is_dir() == target.is_file:
         raise ExportError(f"{out} is a {'folder' if out.is_dir() else 'file'}, target {target.name} is not", "choose another")
 

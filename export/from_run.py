@@ -1,4 +1,4 @@
-"""From a training run, or a random initialization, to a verified encoder file."""
+"""Export of a training run, or of a randomly initialized backbone, to a verified encoder file."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ NO_PARITY = Parity(0, "none", (), 0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Labels:
-    """What the card says that no run knows: the encoder's name, the data's name and license, the weights' license, figures of
-    ``quality``; and the ``hours`` that it was trained, where the run's folder does not tell (0: not known)."""
+    """Fields of the card that are not in the run: name of the encoder, name and license of the data, license of the weights,
+    figures of ``quality``, and training ``hours`` if the run folder does not contain them (0: unknown)."""
 
     name: str | None = None
     data_name: str | None = None
@@ -46,11 +46,11 @@ class Labels:
     hours: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises UsageError for licenses that do not go together."""
+        """Raises UsageError for incompatible licenses."""
         check_license(self.license, self.data_license)
 
     def or_those_of(self, shipped: str) -> Labels:
-        """With what the card of a shipped encoder says in place of what is not stated; not its quality, of other features."""
+        """Fill fields that are not stated from the card of a shipped encoder, except its quality, which is of other features."""
         card = read_encoder_file(resolve(shipped)).card
         return dataclasses.replace(
             self,
@@ -73,15 +73,15 @@ def export_run(
 ) -> EncoderFile:
     """Export the encoder of a training run to ``out``, checked on ``images`` (default: the run's own images).
 
-    ``layer`` takes the features elsewhere than at the backbone's end, ``image_size`` images of another size than those of
-    training (px); ``trust_code`` lets the run's method be a ``.py`` file.
+    ``layer``: take features from another layer than the last. ``image_size``: use another image size than in training (px).
+    ``trust_code``: allow a run whose method is a ``.py`` file.
 
-    Raises ExportError, ParityError (then there is no file), TrainingError for a run that cannot be read.
+    Raises ExportError, ParityError (no file is written), TrainingError for a run that cannot be read.
     """
     given = find_inputs(images, "none") if images else ()
     encoder, config, noted = load_run(run, layer, trust_code, image_size, given)
     if not images and not all(exists(os.fsencode(spec)) for spec in config.images):
-        raise ExportError(f"the images of {run} are gone: name some for the parity check with --images")
+        raise ExportError(f"the images of {run} no longer exist: give images for the parity check with --images")
     size = image_size or int(config.image_size or 0)
     card = Card(
         name=labels.name or out.stem,
@@ -102,7 +102,7 @@ def export_run(
 
 
 def _training(run: Path, config: TrainConfig, noted: KeptWith, labels: Labels) -> Training:
-    """How long the run took, as far as it wrote that down, or ``labels`` say."""
+    """Training time of the run, from its folder or from ``labels``."""
     epochs = noted.steps * int(config.batch_size or 0) / max(1, noted.images)
     hours = read_seconds(run) / 3600 or labels.hours
     return Training(noted.steps, round(epochs, 2), round(hours, 2), labels.quality)
@@ -111,9 +111,9 @@ def _training(run: Path, config: TrainConfig, noted: KeptWith, labels: Labels) -
 def export_random(
     backbone: str, image_size: int, seed: int, out: Path, images: Sequence[str] = (), overwrite: bool = False
 ) -> EncoderFile:
-    """Export a backbone at random initialization: the baseline for every trained encoder of its shape.
+    """Export a randomly initialized backbone, the baseline for trained encoders of the same architecture.
 
-    Without ``images`` the parity check runs on images that sslfeat draws, and the card says so.
+    Without ``images`` the parity check uses images drawn by sslfeat, as recorded on the card.
     """
     encoder = random_encoder(backbone, image_size, seed)
     card = Card(
@@ -133,13 +133,13 @@ def export_random(
 
 
 def export_module(encoder: Exportable, card: Card, images: Sequence[str], out: Path, overwrite: bool = False) -> EncoderFile:
-    """Export any module that takes uint8 (N, S, S, 3), checked on ``images`` or, without, on drawn images."""
+    """Export any module from uint8 (N, S, S, 3) to features, checked on ``images`` or, by default, on drawn images."""
     with images_to_check(images, (), IMAGES) as (paths, source):
         return _export(encoder, card, _readable(paths, card.preprocess), source, out, overwrite)
 
 
 def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, out: Path, overwrite: bool) -> EncoderFile:
-    """Export, check, and only then write."""
+    """Export and check, then write."""
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists", f"choose another file or folder, or replace it with {OVERWRITE}")
     if not out.parent.is_dir():
@@ -155,7 +155,7 @@ def _export(encoder: Exportable, card: Card, paths: list[bytes], source: str, ou
 
 
 def _readable(paths: Sequence[bytes], preprocess: Preprocess) -> list[bytes]:
-    """Up to IMAGES readable images, spread evenly over the sorted inputs."""
+    """Up to IMAGES readable images, evenly spaced in the sorted inputs."""
     kept: list[bytes] = []
     for path in (paths[row] for row in evenly(len(paths), 2 * IMAGES)):
         with contextlib.suppress(ImageError):
@@ -167,5 +167,5 @@ def _readable(paths: Sequence[bytes], preprocess: Preprocess) -> list[bytes]:
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Of what made an encoder file."""
+    """Versions of the software that made an encoder file."""
     return {"sslfeat": __version__, **{package: version(package) for package in ("torch", "onnx", "onnxscript", *more)}}

@@ -1,4 +1,4 @@
-"""Does an artifact give the reference's features? Figures that hold for unseen images, and the limits that its target sets."""
+"""Gates: bounds on the difference between an artifact's features and the reference's, and the limits set by its target."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.bounds import least, lost_between, shared_at_least
 from sslfeat.numerics.similarity import NEIGHBORS, cosines, nearest, overlaps
 
-FEWEST = 8  # images to judge by
+FEWEST = 8  # minimum number of images for a comparison
 FOLDS = 3
 KNN, TEMPERATURE = 20, 0.07
-ALIKE = 0.01  # spread of embeddings that nearly all point one way
+ALIKE = 0.01  # spread below which nearly all embeddings are considered to point in one direction
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of ``images`` at every batch size: the worst found, the mean ``overlap``, and what that says of others.
+    """Comparison on ``images`` at every batch size: the worst values, the mean ``overlap``, and bounds for unseen images.
 
-    ``scale`` is the largest component of the reference's embeddings, ``spread`` 1 less the mean cosine of two images. With 95 %
-    confidence ``share`` of unseen images have ``cosine_bound`` or more, and of neighbors among as many unseen ones
-    ``overlap_bound`` or more are kept; None: not known.
+    ``scale``: largest component of the reference's embeddings. ``spread``: 1 - the mean cosine between images. With 95 %
+    confidence, the fraction ``share`` of unseen images has at least the cosine ``cosine_bound``, and among as many unseen images
+    at least the fraction ``overlap_bound`` of the neighbors is preserved; None: unknown.
     """
 
     images: int
@@ -46,7 +46,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Drop:
-    """Points of accuracy that kNN and the linear probe lose on ``test`` images, with 95 % intervals (None: not known)."""
+    """Loss of kNN and linear probe accuracy in points on ``test`` images, with 95 % intervals (None: unknown)."""
 
     knn: float
     linear: float
@@ -57,7 +57,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A figure beside its limit; ``about`` says of what it holds."""
+    """A figure and its limit; ``about`` describes what the figure refers to."""
 
     figure: str
     value: float
@@ -74,16 +74,16 @@ class GateResult:
 
 
 def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
-    """Of embeddings ``found``, each (N, D), beside those of the ``reference``.
+    """Compare embeddings ``found``, each (N, D), with those of the ``reference``.
 
-    Raises ExportError for embeddings that are not finite, of another length, or too few images.
+    Raises ExportError for embeddings that are not finite or of another shape, or for too few images.
     """
     check_enough(len(reference))
     for rows in found:
         if rows.shape != reference.shape:
-            raise ExportError(f"it gave embeddings of shape {rows.shape} instead of {reference.shape}")
+            raise ExportError(f"the artifact returned embeddings of shape {rows.shape} instead of {reference.shape}")
         if not np.isfinite(rows).all():
-            raise ExportError("it gave embeddings that are not finite")
+            raise ExportError("the artifact returned embeddings that are not finite")
     cosine = np.min([cosines(reference, rows) for rows in found], axis=0)
     shared = min((overlaps(reference, rows, NEIGHBORS) for rows in found), key=lambda values: float(values.mean()))
     bound = least(cosine)
@@ -101,9 +101,9 @@ def likeness(reference: FloatArray, found: Sequence[FloatArray]) -> Agreement:
 
 
 def spread(rows: FloatArray) -> float:
-    """1 less the mean cosine of two different rows (N, D): 0 where all point one way, 1 where directions are at random.
+    """1 - the mean cosine between different rows (N, D): 0 if all point in one direction, 1 for random directions.
 
-    In float64, since what is left may be less than float32 tells apart.
+    In float64, because the difference may be below the precision of float32.
     """
     exact = rows.astype(np.float64)
     units = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -112,32 +112,32 @@ def spread(rows: FloatArray) -> float:
 
 
 def check_enough(images: int, gate: Gate | None = None) -> None:
-    """Raises ExportError if so many ``images`` are too few to judge by, or the neighbors that the ``gate`` limits."""
+    """Raises ExportError if there are too few ``images`` for a comparison, or for the neighbors that the ``gate`` limits."""
     if images < FEWEST:
         raise ExportError(
-            f"{images} images are too few to judge by: {FEWEST} are needed that can be read and all differ, beside those "
-            "that ranges are taken from: a fifth of all",
+            f"{images} images are too few for a comparison: {FEWEST} different readable images are needed, in addition to the "
+            "calibration images, which are a fifth of all",
             "give more with --images",
         )
     if gate is not None and gate.overlap is not None and images < FEWEST_FOR_NEIGHBORS:
         raise ExportError(
-            f"{images} images are too few to judge neighbors by, beside those that ranges are taken from: give "
-            f"{FEWEST_FOR_NEIGHBORS * 5 // 4 + 1} or more (--images), 364 for a bound on 99 % of others"
+            f"{images} images are too few to compare neighbors, after setting aside calibration images: give "
+            f"{FEWEST_FOR_NEIGHBORS * 5 // 4 + 1} or more (--images), or 364 for a bound on 99 % of unseen images"
         )
 
 
 def check_classes(labels: Sequence[str]) -> None:
-    """Raises ExportError for labels that no classifier can be fitted to and judged by."""
+    """Raises ExportError for labels with which no classifier can be fitted and tested."""
     _, counts = np.unique(np.array(labels, str), return_counts=True)
     if np.count_nonzero(counts >= FOLDS) < 2:
-        raise ExportError(f"classifiers need two classes or more, of {FOLDS} images each (--probe-data)")
+        raise ExportError(f"classifiers need at least two classes with {FOLDS} images each (--probe-data)")
 
 
 def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
-    """Every figure that the gate limits. Raises ExportError if neighbors are to be judged on too few images.
+    """Every figure that the gate limits. Raises ExportError if there are too few images to compare neighbors.
 
-    Where the cosine alone decides, it may fall short of 1 by that share of the images' own ``spread``: of an encoder whose
-    embeddings all point nearly one way, a cosine of 0.9995 can mean that no neighbor is left.
+    If only the cosine is limited, the tolerance is that fraction of the images' own ``spread``: for an encoder whose embeddings
+    all point nearly in one direction, neighbors may not be preserved even at a cosine of 0.9995.
     """
     cosine = like.cosine if like.cosine_bound is None else like.cosine_bound
     alone = gate.max_abs_diff is None and gate.overlap is None
@@ -162,7 +162,7 @@ def judge(gate: Gate, like: Agreement, drop: Drop | None) -> list[GateResult]:
 
 
 def drop_of(reference: FloatArray, found: FloatArray, labels: list[str]) -> Drop:
-    """Points lost by classifiers that are asked every labeled row, by those fitted to the other two thirds.
+    """Loss in accuracy, in points, of classifiers tested on every labeled row and fitted to the other two thirds.
 
     Raises ExportError for fewer than two classes of three rows each.
     """
@@ -186,7 +186,7 @@ def _interval(lost: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _folds(labels: list[str]) -> npt.NDArray[np.int64]:
-    """Each row's fold, (N,); every class is in every fold."""
+    """Fold of each row, (N,); every class is in every fold."""
     order = np.random.default_rng(0).permutation(len(labels))
     fold, met = np.zeros(len(labels), np.int64), dict.fromkeys(labels, 0)
     for row in order.tolist():
@@ -198,7 +198,7 @@ def _folds(labels: list[str]) -> npt.NDArray[np.int64]:
 def _right(
     rows: FloatArray, labels: list[str], fold: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Whether kNN, and the linear probe, name each row rightly."""
+    """Whether kNN and the linear probe classify each row correctly."""
     every = Labeled(rows, labels)
     y = every.numbers(every.classes)
     knn, linear = np.zeros(len(y), bool), np.zeros(len(y), bool)

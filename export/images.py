@@ -1,4 +1,4 @@
-"""Images to check an export with: those given, else those of the training run, else drawn ones."""
+"""Images for checking an export: the given ones, by default those of the training run, else drawn ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRAWN, DRAWN_COUNT = "drawn by sslfeat", 128
 
 @contextlib.contextmanager
 def images_to_check(given: Sequence[str], own: Sequence[str], count: int = DRAWN_COUNT) -> Iterator[tuple[list[bytes], str]]:
-    """Those given, else the run's ``own``, else ``count`` drawn ones; and what to call them. Raises InputError."""
+    """The given images, else the run's ``own``, else ``count`` drawn ones; and a description. Raises InputError."""
     if given or (own and all(Path(spec).exists() for spec in own)):
         yield [item.path for item in find_inputs(list(given or own), "none")], "given" if given else "training images"
         return

@@ -1,4 +1,4 @@
-"""Licenses of weights and of the images that they learned from: which may not go together by oversight."""
+"""Check that the license of weights is compatible with that of their training images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PERMISSIVE = re.compile(r"apache|\bmit\b|bsd|cc0|cc[- ]by\b(?![- ]nc)|public dom
 
 
 def check_license(weights: str, images: str) -> None:
-    """Raise UsageError for a permissive license over images that are not for business, unless it says so in words."""
+    """Raise UsageError for a permissive license with non-commercial images, unless the license mentions it."""
     if NOT_FOR_BUSINESS.search(images) and PERMISSIVE.search(weights) and not NOT_FOR_BUSINESS.search(weights):
         raise UsageError(
-            f"the weights are to be {weights}, the images are {images}: if that is meant, say so in words, "
-            f"as --license '{weights}, trained on non-commercial images'"
+            f"the license of the weights, {weights}, does not mention that of the images, {images}: if intended, state it, "
+            f"for example --license '{weights}, trained on non-commercial images'"
         )

@@ -1,7 +1,7 @@
-"""Proof that the exported file gives the torch encoder's features, from image file to embedding.
+"""Parity check: the exported file gives the features of the torch encoder, from image file to embedding.
 
-The two sides share nothing but the image: torchvision's resize and crop of the whole image feed torch, sslfeat's
-pipeline feeds onnxruntime.
+The two sides share only the image: torch is fed by torchvision's resize and crop of the whole image, onnxruntime by
+sslfeat's pipeline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sslfeat.inference.onnx_model import EncoderFile
 from sslfeat.numerics.similarity import cosines, neighbor_overlap
 
 BATCH_SIZES = (1, 3, 8)
-MAX_ABS_DIFF = 1e-4  # times the largest component
+MAX_ABS_DIFF = 1e-4  # relative to the largest component
 MIN_COSINE = 0.99999
 IMAGES = 64
 
@@ -34,7 +34,7 @@ IMAGES = 64
 def check_parity(encoder: torch.nn.Module, file: EncoderFile, images: Sequence[bytes], source: str) -> Parity:
     """Compare ``file`` in onnxruntime with ``encoder`` in torch on image files, at batch sizes 1, 3 and 8.
 
-    Both run on the CPU in one thread, so that the figures repeat exactly. Raises ParityError naming the figure beyond
+    Both run on the CPU with one thread, so that the figures are reproducible. Raises ParityError naming the figure beyond
     its tolerance, ExportError if there are fewer images than the largest batch.
     """
     if len(images) < max(BATCH_SIZES):
@@ -67,7 +67,7 @@ def _judge(parity: Parity) -> None:
 
 
 def reference_pixels(path: bytes | str | Path, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """The plain way to the encoder's input, uint8 (S, S, 3): resize the whole upright image, then crop or pad it."""
+    """Reference preprocessing to uint8 (S, S, 3): resize the whole upright image, then crop or pad it."""
     with Image.open(path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path) as image:
         upright = to_rgb(ImageOps.exif_transpose(image))
     resize, mode = preprocess.resize, InterpolationMode(preprocess.filter)
@@ -98,5 +98,5 @@ def _torch_embeddings(encoder: torch.nn.Module, images: Sequence[bytes], preproc
 
 
 def _rounded(value: float) -> float:
-    """Three significant digits."""
+    """Round to three significant digits."""
     return float(f"{value:.3g}")

@@ -1,4 +1,4 @@
-"""Backbones that others trained, from torchvision or timm, as encoder files: ``torchvision/resnet50``, ``timm/NAME``."""
+"""Pretrained backbones of torchvision or timm as encoder files: ``torchvision/resnet50``, ``timm/NAME``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from sslfeat.models.backbones.weights_file import load_weights
 from sslfeat.storage import atomic
 
 SOURCES = ("torchvision", "timm")
-INCEPTIONS = ("googlenet", "inception_v3")  # which were trained on pixels in [-1, 1], and map ours to these
+INCEPTIONS = ("googlenet", "inception_v3")  # trained on pixels in [-1, 1]; they convert from ImageNet's normalization
 
 
 class Pretrained(nn.Module):
-    """``network`` (N, 3, S, S) to (N, D), fed with images as they are stored, uint8 (N, S, S, 3)."""
+    """Wrap ``network`` (N, 3, S, S) to (N, D) to accept stored images, uint8 (N, S, S, 3)."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], dim: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Pretrained(nn.Module):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with what its weights' authors say of it: how it is fed, what it was trained on, the weights' license."""
+    """A network with its preprocessing, training data and the license of the weights, as stated by their authors."""
 
     encoder: Pretrained
     preprocess: Preprocess
@@ -59,10 +59,10 @@ def export_pretrained(
     name: str, out: Path, images: Sequence[str] = (), license: str = UNKNOWN_LICENSE, overwrite: bool = False,
     weights: bool | Path = True, image_size: int | None = None,
 ) -> EncoderFile:  # fmt: skip
-    """Export ``torchvision/NAME`` or ``timm/NAME`` with the ``weights`` that were published, of a file, or (False) at random.
+    """Export ``torchvision/NAME`` or ``timm/NAME`` with pretrained ``weights``, with those of a file, or (False) random ones.
 
-    ``image_size`` is the side of the images it takes, px; None: that of its weights. Raises UsageError for an unknown name,
-    InputError for a file of other weights, ExportError for weights that cannot be fetched, or a network that is not exported.
+    ``image_size``: side of the input in px; None: that of the weights. Raises UsageError for an unknown name, InputError for a
+    file with other weights, ExportError for weights that cannot be downloaded, or a network that cannot be exported.
     """
     source, _, network = name.partition("/")
     if source not in SOURCES or not network:
@@ -70,10 +70,10 @@ def export_pretrained(
     load = _torchvision if source == "torchvision" else _timm
     try:
         found = load(network, weights, image_size)
-    except (OSError, RuntimeError, ValueError) as error:  # a hub that cannot be reached, a damaged file, images not square
+    except (OSError, RuntimeError, ValueError) as error:  # unreachable hub, damaged file, non-square input
         raise ExportError(f"{name} cannot be loaded: {str(error).splitlines()[0]}", AWAY) from error
     data, stated = found.data if weights else "none", found.license
-    if isinstance(weights, Path):  # of which nothing is known but what they are
+    if isinstance(weights, Path):  # nothing is known about them except their hash
         data, stated = f"{weights.name}, sha256 {atomic.sha256_file(weights)}", UNKNOWN_LICENSE
     card = Card(
         name=out.stem,
@@ -103,7 +103,7 @@ def _torchvision(name: str, weights: bool | Path, image_size: int | None) -> Loa
         load_weights(network, weights, f"torchvision/{name}", (*HEADS, *AUXILIARY))
     head = next((part for part in HEADS if hasattr(network, part)), None)
     if head is None:
-        raise ExportError(f"torchvision/{name}: its classifier was not found among {', '.join(HEADS)}")
+        raise ExportError(f"torchvision/{name}: no classifier found among {', '.join(HEADS)}")
     setattr(network, head, nn.Identity())
     prep = default.transforms()
     own, resize = prep.crop_size[0], prep.resize_size[0]
@@ -120,7 +120,7 @@ def _timm(name: str, weights: bool | Path, image_size: int | None) -> Loaded:
     try:
         try:
             network: Any = timm.create_model(name, **options, **({"img_size": image_size} if image_size else {}))
-        except TypeError:  # convolutions take any size without being given one
+        except TypeError:  # convolutional networks accept any size and have no such argument
             network = timm.create_model(name, **options)
     except RuntimeError as error:
         if "Unknown model" in str(error):
@@ -139,6 +139,6 @@ def _dim(network: nn.Module, size: int) -> int:
     try:
         with torch.inference_mode():
             found: Tensor = network.eval()(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError) as error:  # of a network that takes another size
-        raise UsageError(f"it takes no images of {size} px: {str(error).splitlines()[0]}") from error
+    except (AssertionError, RuntimeError) as error:  # the network needs another size
+        raise UsageError(f"it does not accept images of {size} px: {str(error).splitlines()[0]}") from error
     return int(found.flatten(1).shape[1])

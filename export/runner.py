@@ -1,7 +1,7 @@
-"""An artifact beside its reference, in a process of its own: runtimes crash, and print what nobody asked for.
+"""Run an artifact and its reference in a separate process, because runtimes may crash or print messages.
 
 ``python -m sslfeat.export.runner JOB.json``: a job names the ``artifact`` and the ``reference`` (paths), ``pixels`` (.npy),
-``out`` (.npz), ``threads`` and ``laps``. ``measure`` is the way to call it.
+``out`` (.npz), ``threads`` and ``laps``. Call it through ``measure``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ TIMEOUT = 3600  # seconds
 
 @dataclass(frozen=True)
 class Measured:
-    """Embeddings (N, D) of the ``reference`` and, for each of BATCH_SIZES, of the artifact (``found``); median seconds of
-    an inference of each at batch 1 and 8, alternating: {batch: (reference, artifact)}."""
+    """Embeddings (N, D) of the ``reference`` and, for each of BATCH_SIZES, of the artifact (``found``); median seconds per
+    inference at batch sizes 1 and 8, measured alternately: {batch: (reference, artifact)}."""
 
     reference: FloatArray
     found: dict[int, FloatArray]
@@ -42,7 +42,7 @@ def measure(
     artifact: str | Path, reference: str | Path, pixels: Pixels, threads: int = 1, laps: int = LAPS,
     reference_pixels: Pixels | None = None,
 ) -> Measured:  # fmt: skip
-    """Run both on ``pixels`` (N, S, S, 3), the reference on its own if they are given.
+    """Run both on ``pixels`` (N, S, S, 3); the reference on its own pixels if given.
 
     Raises ExportError if a runtime fails, crashes or hangs.
     """

@@ -1,4 +1,4 @@
-"""What is exported: a training run, an encoder file, or an encoder in the box; with its torch weights where they are kept."""
+"""Sources of an export: a training run, an encoder file, or a shipped encoder; with torch weights if available."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """An encoder ``file``, what loads its torch module (None: not at hand), and the images it was trained on."""
+    """An encoder ``file``, a loader of its torch module (None: not available), and its training images."""
 
     file: EncoderFile
     weights: Callable[[], FrozenEncoder] | None
@@ -27,7 +27,7 @@ class Origin:
 
 
 def run_folder(source: str) -> Path | None:
-    """The run folder that ``source`` is, or that holds the weights of the shipped encoder of this name."""
+    """The run folder ``source``, or the one with the weights of the shipped encoder of this name."""
     shipped = [Path(ZOO / source)] if source in names() else []
     return next((folder for folder in (Path(source), *shipped) if (folder / "config.yaml").is_file()), None)
 
@@ -36,13 +36,13 @@ def origin(
     path: str, name: str | None = None, images: Sequence[str] = (), layer: str | None = None, trust_code: bool = False,
     image_size: int | None = None,
 ) -> Origin:  # fmt: skip
-    """Of a run folder (which is exported and verified first), an encoder file, or a name. Raises SslfeatError."""
+    """Origin of a run folder (which is first exported and verified), an encoder file, or a name. Raises SslfeatError."""
     run = run_folder(path)
     if run is not None and (run == Path(path) or layer or image_size):
         shipped = None if run == Path(path) else path
         return _of_run(run, shipped, name or Path(path).name, images, layer, trust_code, image_size)
     if layer or image_size:
-        raise UsageError(f"{path} is an encoder file: --layer and --image-size are for runs and shipped encoders")
+        raise UsageError(f"{path} is an encoder file: --layer and --image-size apply to runs and shipped encoders only")
     file = read_encoder_file(resolve(path))
     twins = [name for name in names() if (ZOO / name).is_dir()]
     twin = next((name for name in twins if read_encoder_file(resolve(name)).fingerprint == file.fingerprint), None)
@@ -50,7 +50,7 @@ def origin(
 
 
 def random_origin(backbone: str, image_size: int, seed: int, name: str, images: Sequence[str] = ()) -> Origin:
-    """A backbone at random initialization, for images of ``image_size`` px. Raises SslfeatError."""
+    """A randomly initialized backbone for images of ``image_size`` px. Raises SslfeatError."""
     check_exporter()
     from sslfeat.export.from_run import export_random
     from sslfeat.models.engine.frozen import random_encoder
@@ -61,7 +61,7 @@ def random_origin(backbone: str, image_size: int, seed: int, name: str, images: 
 
 
 def check_exporter() -> None:
-    """Raises MissingExtraError for what torch would miss halfway through an export."""
+    """Raises MissingExtraError for packages that torch would import during an export."""
     with needs("export"):
         import onnxscript  # noqa: F401
         import safetensors  # noqa: F401

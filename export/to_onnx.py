@@ -1,4 +1,4 @@
-"""A torch encoder becomes an encoder file: one self-contained ONNX graph, the same bytes every time, nothing of this machine."""
+"""Export a torch encoder to an encoder file: one self-contained, reproducible ONNX graph without traces of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sslfeat.errors import ExportError
 from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME
 
 OPSET = 20
-Exportable = torch.nn.Module  # uint8 (N, S, S, 3), an argument ``image``, to float32 (N, D)
+Exportable = torch.nn.Module  # uint8 (N, S, S, 3), an argument named ``image``, to float32 (N, D)
 
 
 def to_onnx(encoder: Exportable, image_size: int) -> onnx.ModelProto:
@@ -41,19 +41,19 @@ def to_onnx(encoder: Exportable, image_size: int) -> onnx.ModelProto:
             )
     except ModuleNotFoundError:
         raise
-    except Exception as error:  # the exporter raises whatever its stages raise
+    except Exception as error:  # the exporter may raise any exception
         raise ExportError(f"torch could not export the encoder: {str(error).strip().splitlines()[0]}") from error
     if program is None:
-        raise ExportError("torch exported nothing")
+        raise ExportError("torch returned no program")
     model: onnx.ModelProto = program.model_proto
     if any(uses_external_data(tensor) for tensor in model.graph.initializer):
-        raise ExportError("the weights exceed 2 GiB, more than one ONNX file holds: choose a smaller backbone")
+        raise ExportError("the weights exceed 2 GiB, the limit of an ONNX file: choose a smaller backbone")
     _anonymise(model)
     return model
 
 
 def _anonymise(model: onnx.ModelProto) -> None:
-    """Remove the exporter's notes: stack traces with source paths, and names of classes, on every part of the graph."""
+    """Remove the exporter's metadata (stack traces with source paths, class names) from every part of the graph."""
     graph = model.graph
     parts: list[Any] = [model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output]
     for part in parts:
@@ -66,9 +66,9 @@ def _anonymise(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Converters' progress and their dependencies' deprecations are not the user's concern; failures still raise."""
+    """Context manager that hides progress messages and deprecation warnings of converters; failures still raise."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused attention has no ONNX form
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused attention cannot be exported to ONNX
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What ``export`` and the service's container need besides Python packages, for ``sslfeat doctor``: web, triton, docker."""
+"""Programs needed by ``export`` and the service's container besides Python packages, for ``sslfeat doctor``."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from sslfeat.errors import ExportError
 from sslfeat.export.targets.browser import find_browser
 from sslfeat.inference.diagnostics import Check, installed_version
 
-TIMEOUT = 10  # seconds for the daemon's answer
+TIMEOUT = 10  # seconds to wait for the Docker daemon
 
 
 def tools() -> list[Check]:
-    """Each of them: whether its programs are here, and answer."""
+    """Whether the programs for web, triton and docker are installed and respond."""
     return [_web(), _triton(), _docker()]
 
 
 def _web() -> Check:
-    """``--target web``: npm fetches onnxruntime-web, a browser runs the page before it is given out."""
+    """``--target web``: npm downloads onnxruntime-web, and a browser tests the page."""
     missing, cures = [], []
     try:
         browser = find_browser()
     except ExportError:
         browser = ""
-        missing.append("no browser, in which the page is checked")
+        missing.append("no browser for testing the page")
         cures.append("install chromium")
     if shutil.which("npm") is None:
-        missing.append("no npm, which fetches onnxruntime-web")
+        missing.append("no npm for downloading onnxruntime-web")
         cures.append("install Node.js, or give the package's dist folder with --web-runtime")
     if missing:
         return Check("web", "missing", "; ".join(missing), "; ".join(cures))
@@ -35,13 +35,13 @@ def _web() -> Check:
 
 
 def _triton() -> Check:
-    """The target ``triton`` needs nothing; to run what it makes takes the server."""
+    """The target ``triton`` has no requirements; running its result requires the server."""
     server, client = shutil.which("tritonserver"), installed_version("tritonclient")
     said = f"client {client}" if client else "no client (pip install 'tritonclient[http]')"
     if server:
         return Check("triton", "installed", f"{server}, {said}")
     image = "docker pull nvcr.io/nvidia/tritonserver"
-    return Check("triton", "missing", f"no tritonserver here, {said}; exports to it need none", image)
+    return Check("triton", "missing", f"no tritonserver, {said}; not needed for exporting", image)
 
 
 def _docker() -> Check:
@@ -51,8 +51,8 @@ def _docker() -> Check:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("docker", "missing", f"docker does not answer: {error}", "start the Docker daemon")
+        return Check("docker", "missing", f"docker does not respond: {error}", "start the Docker daemon")
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["the daemon does not answer"])[-1]
-        return Check("docker", "missing", reason, "start the Docker daemon, as a user who may reach it")
+        reason = (done.stderr.strip().splitlines() or ["the daemon does not respond"])[-1]
+        return Check("docker", "missing", reason, "start the Docker daemon, as a user with access to it")
     return Check("docker", "works", f"server {done.stdout.strip()}")

@@ -1,6 +1,6 @@
-"""Whether what ``sslfeat export --target`` made is whole, and gives its sample's embedding here; every fault is named.
+"""Verify that the result of ``sslfeat export --target`` is complete and gives the embedding of its sample.
 
-``python -m sslfeat.export.verify JOB.json`` runs the sample, in a process of its own: runtimes crash.
+``python -m sslfeat.export.verify JOB.json`` runs the sample in a separate process, because runtimes may crash.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from sslfeat.inference.model_card import Card
 from sslfeat.numerics.similarity import cosines
 from sslfeat.system.subprocesses import run_child
 
-GRAPH = "encoder.onnx"  # of targets that run elsewhere: onnxruntime runs their graph, if not their program
+GRAPH = "encoder.onnx"  # of targets that cannot be run here; onnxruntime runs this graph instead
 TIMEOUT = 600  # seconds
 
 
 def verify_artifact(folder: Path) -> tuple[list[str], str]:
-    """Faults of a target's folder, none if it is whole; and in words, what its sample gave.
+    """Faults of a target's folder (empty if there are none), and a description of the result for its sample.
 
-    Missing and altered files, a runtime that is not installed, and an embedding of ``golden.rgb`` that is not
-    ``golden.f32``, which is looked at where all files are sound. Raises EncoderFileError for a damaged record.
+    Faults are missing and modified files, a runtime that is not installed, and, if all files are intact, an embedding of
+    ``golden.rgb`` other than ``golden.f32``. Raises EncoderFileError for a damaged record.
     """
     about = read_record(folder)
     faults = [str(fault) for fault in file_faults(folder, about)]
@@ -44,15 +44,15 @@ def verify_artifact(folder: Path) -> tuple[list[str], str]:
     if about.runtime is None and GRAPH not in about.files:
         return [], about.unrun
     if not {PIXELS, EMBEDDING} <= about.files.keys():
-        return [], "not run: it was made without a sample, export again for one"
+        return [], "not run: it was exported without a sample; export again to add one"
     try:
         return _golden(folder, about)
     except SslfeatError as error:
-        return [f"{folder} does not run here: {error}"], ""
+        return [f"{folder} cannot be run here: {error}"], ""
 
 
 def _golden(folder: Path, about: Artifact) -> tuple[list[str], str]:
-    """The fault of its sample, if there is one, and what it gave."""
+    """The fault of the sample, if any, and a description of the result."""
     target = TARGETS[about.target]
     size = Card.from_json((folder / CARD).read_bytes()).preprocess.size
     height, width = sample().size[::-1] if target.device.any_size else (size, size)
@@ -67,13 +67,13 @@ def _golden(folder: Path, about: Artifact) -> tuple[list[str], str]:
         run_child("sslfeat.export.verify", job, TIMEOUT, f"the runtime of {folder.name}", ExportError)
         (row,) = np.load(found)
     if row.shape != wanted.shape:
-        return [f"{folder / about.main} gives {row.size} numbers for {PIXELS}, and {EMBEDDING} has {wanted.size}"], ""
+        return [f"{folder / about.main} returns {row.size} values for {PIXELS}, but {EMBEDDING} has {wanted.size}"], ""
     cosine, least = float(cosines(row[None], wanted[None])[0]), least_cosine(target)
     if cosine >= least:
         return [], f"{PIXELS} gives {EMBEDDING}{' in onnxruntime' if graph else ''}, cosine {cosine:.7f}"
     allowed = f"; when it was made, --allow overrode {'; '.join(about.overridden)}" if about.overridden else ""
-    return [f"{folder / about.main} gives another embedding of {PIXELS} than {EMBEDDING}: cosine {cosine:.7f}, "
-            f"{least} or more is right{allowed}"], ""  # fmt: skip
+    return [f"{folder / about.main} returns another embedding of {PIXELS} than {EMBEDDING}: cosine {cosine:.7f}, "
+            f"at least {least} is needed{allowed}"], ""  # fmt: skip
 
 
 def _run(job: Path) -> None:

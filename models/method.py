@@ -1,7 +1,7 @@
-"""What a pretext method is, and where methods are found.
+"""The interface of pretext methods, and their registry.
 
 A method is one file: a frozen ``Config``, heads, ``views`` and ``loss``, registered under a name. Files in
-``models/methods`` are found by their name, ``rotation`` in ``rotation.py``; a file anywhere else by its path.
+``models/methods`` are found by name (``rotation`` in ``rotation.py``), files elsewhere by path.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Figures = dict[str, Tensor | float]
 
 @dataclass(frozen=True)
 class About:
-    """For ``sslfeat methods``: the paper, the idea in one line, and the figures it published."""
+    """Shown by ``sslfeat methods``: the paper, the idea in one line, and the published results."""
 
     paper: str
     idea: str
@@ -44,10 +44,9 @@ class About:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What suits a method unless the user says otherwise, for AdamW with warm-up and cosine decay.
+    """Default hyperparameters of a method, for AdamW with warm-up and cosine decay.
 
-    ``backbones`` are the defaults on a CPU and on a GPU; ``betas`` are AdamW's; ``clip`` is the gradient's largest norm,
-    0 for any.
+    ``backbones``: defaults on a CPU and on a GPU. ``betas``: of AdamW. ``clip``: maximum gradient norm; 0: no clipping.
     """
 
     batch_size: int = 128
@@ -59,7 +58,7 @@ class Recipe:
 
 
 class Normalize(nn.Module):
-    """Pixels (N, 3, H, W) in [0, 1] to zero mean and unit variance, on ImageNet unless said otherwise."""
+    """Normalize pixels (N, 3, H, W) in [0, 1], by default with the mean and standard deviation of ImageNet."""
 
     mean: Tensor
     std: Tensor
@@ -78,24 +77,24 @@ Indices = npt.NDArray[np.int64]
 
 
 class Method(nn.Module):
-    """A pretext task around an encoder. Subclasses define ``views`` and ``loss``, and heads in ``__init__``.
+    """A pretext task for an encoder. Subclasses define ``views`` and ``loss``, and heads in ``__init__``.
 
-    The other hooks have defaults that do nothing; the training loop says when each is called.
+    The other hooks do nothing by default; they are called by the training loop.
 
-    Only ``input_transform`` and ``encoder`` are exported. ``input_transform`` brings pixels (N, 3, S, S) in [0, 1]
-    to what the encoder was trained on; a method that feeds it anything else (gray only, say) replaces it.
+    Only ``input_transform`` and ``encoder`` are exported. ``input_transform`` maps pixels (N, 3, S, S) in [0, 1] to the
+    input of the encoder; a method with another input (such as grayscale only) replaces it.
     """
 
     @dataclass(frozen=True)
     class Config:
-        """A method's own options; each field needs a default."""
+        """Options of the method; every field needs a default."""
 
     recipe: ClassVar[Recipe] = Recipe()
     about: ClassVar[About] = About("not stated", "not stated", "none")
     numbers: Tensor | None = None
-    """Which images the batch at hand holds, int64 (N,): for methods that keep something of every image."""
+    """Indices of the images in the current batch, int64 (N,), for methods that store something per image."""
     share: float = 0.0
-    """How much of the run is done, from 0 to 1."""
+    """Completed fraction of the run, from 0 to 1."""
 
     def __init__(self, encoder: Backbone, config: Any) -> None:
         super().__init__()
@@ -105,68 +104,68 @@ class Method(nn.Module):
 
     @classmethod
     def build_encoder(cls, backbone: str, image_size: int, config: Any) -> Backbone:
-        """The encoder that ``__init__`` is given; a method whose encoder is no usual backbone makes its own."""
+        """Build the encoder passed to ``__init__``; override it to use an encoder that is not a backbone."""
         return build_backbone(backbone, image_size)
 
     @classmethod
     def depends_on(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """What decides the run besides the options, such as the hash of a file that they name; kept with them."""
+        """Settings derived from the options, such as the hash of a file they name; stored with the options."""
         return {}
 
     @property
     def sees_whole_images(self) -> bool:
-        """Whether batches are of whole images squashed to squares, whose ``images.shapes`` are known; else of their centers."""
+        """Whether batches contain whole images squashed to squares, with known ``images.shapes``, instead of center crops."""
         return False
 
     def prepare(self, images: Images) -> None:
-        """Called once, before the first step and before a checkpoint is restored, with all the data.
+        """Called once with all the data, before the first step and before a checkpoint is restored.
 
-        The place for codebooks, priors and buffers as long as the data. What it computes must follow from the data and
-        the config alone, so that a resumed run computes it again; buffers it sets are restored from the checkpoint.
+        Set up codebooks, priors and per-image buffers here. Results may depend only on the data and the config, so that a
+        resumed run recomputes them; buffers set here are restored from the checkpoint.
         """
 
     def cycle_steps(self, steps_per_epoch: int) -> int:
-        """How many steps lie between two calls of ``on_cycle``."""
+        """Number of steps between two calls of ``on_cycle``."""
         return steps_per_epoch
 
     def on_cycle(self, images: Images, generator: torch.Generator) -> Iterable[nn.Parameter]:
-        """Called before step 0 and after every cycle. Returns the parameters that start afresh: the optimizer forgets
-        what it knew about them."""
+        """Called before step 0 and after every cycle. Returns the parameters that were reinitialized; their optimizer
+        state is reset."""
         return ()
 
     def choose(self, indices: Indices, generator: torch.Generator) -> Indices:
-        """The image numbers (B,) of the next batch, given those drawn: a method may prefer others."""
+        """Image indices (B,) of the next batch, given the sampled ones. Override to sample differently."""
         return indices
 
     def after_step(self) -> None:
-        """Called after every step of the optimizer: the place for averages of the weights."""
+        """Called after every optimizer step, for example to update averaged weights."""
 
     @property
     def exported(self) -> Backbone:
-        """The encoder that is looked at and kept: ``encoder``, or an average of it."""
+        """The encoder that is evaluated and exported: ``encoder``, or an average of it."""
         return self.encoder
 
     def encode(self, pixels: Tensor, encoder: Backbone | None = None) -> Tensor:
-        """Pixels (N, 3, S, S) in [0, 1] to features (N, dim), by ``self.encoder`` or another."""
-        with torch.autocast(pixels.device.type, enabled=False):  # differences of pixels drown in bfloat16
+        """Map pixels (N, 3, S, S) in [0, 1] to features (N, dim), with ``self.encoder`` or the given encoder."""
+        with torch.autocast(pixels.device.type, enabled=False):  # bfloat16 cannot represent small differences of pixels
             seen = self.input_transform(pixels)
         features: Tensor = (self.encoder if encoder is None else encoder)(seen)
         return features
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Any:
-        """What the loss needs of a batch of images, uint8 (N, 3, S, S), drawn on the batch's device."""
-        raise TrainingError(f"{type(self).__name__} defines no views, which every method does")
+        """Inputs of the loss for a batch of images, uint8 (N, 3, S, S), on the batch's device."""
+        raise TrainingError(f"{type(self).__name__} must define views")
 
     def loss(self, views: Any) -> tuple[Tensor, Figures]:
-        """The scalar to minimize, and figures to log.
+        """The scalar loss to minimize, and figures to log.
 
-        ``accuracy`` and ``chance`` are shown side by side, and so are ``error`` and ``trivial``, the same error of a
-        predictor that learned nothing; a run that stays at chance or at the trivial error is warned about.
+        ``accuracy`` is shown with ``chance``, and ``error`` with ``trivial``, the error of a predictor that has learned
+        nothing; a run that stays at chance or at the trivial error prints a warning.
         """
-        raise TrainingError(f"{type(self).__name__} defines no loss, which every method does")
+        raise TrainingError(f"{type(self).__name__} must define loss")
 
     def forward(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Figures]:
-        """One training step's loss: ``loss(views(batch))``; images keep full precision whatever the network uses."""
+        """Loss of one training step: ``loss(views(batch))``; views are computed in full precision."""
         with torch.autocast(batch.device.type, enabled=False):
             views = self.views(batch, generator)
         outcome = self.loss(views)
@@ -174,11 +173,11 @@ class Method(nn.Module):
         return outcome
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """What is wrong, judged by the logged figures, in the method's own terms (dead units, empty clusters)."""
+        """Describe a problem visible in the logged figures that is specific to the method (dead units, empty clusters)."""
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor | None:
-        """An image (3, H, W) in [0, 1] of what the method sees and predicts for a few of ``batch``, or nothing.
+        """An image (3, H, W) in [0, 1] that shows inputs and predictions for a few images of ``batch``, or None.
 
         Called in evaluation mode and without gradients; batch is uint8 (N, 3, S, S), N at most 8.
         """
@@ -190,16 +189,16 @@ _registry: dict[str, type[Method]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator: make a method known by ``name``."""
+    """Class decorator that registers a method under ``name``."""
 
     def add(method: M) -> M:
         if name in method_names() and not method.__module__.startswith(f"{builtin.__name__}."):
             raise TrainingError(
-                f"{method.__qualname__} is registered as {name!r}, which comes with sslfeat: give it another name"
+                f"{method.__qualname__} is registered as {name!r}, the name of a built-in method: choose another name"
             )
         known = _registry.get(name)
         if known is not None and known.__qualname__ != method.__qualname__:
-            raise TrainingError(f"two methods are called {name!r}: {known.__qualname__} and {method.__qualname__}")
+            raise TrainingError(f"two methods are named {name!r}: {known.__qualname__} and {method.__qualname__}")
         _registry[name] = method
         return method
 
@@ -207,24 +206,24 @@ def register(name: str) -> Callable[[M], M]:
 
 
 def method_names() -> list[str]:
-    """Names of the methods that come with sslfeat."""
+    """Names of the built-in methods."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(builtin.__path__))
 
 
 def file_sha256(method: str) -> str | None:
-    """sha256 of the Python file that ``method`` names, None for a method that comes with sslfeat. Raises UsageError."""
+    """sha256 of the Python file ``method``; None for a built-in method. Raises UsageError."""
     if not method.endswith(".py"):
         return None
     try:
         return hashlib.sha256(Path(method).read_bytes()).hexdigest()
     except OSError as error:
-        raise UsageError(f"{method} cannot be read ({error.strerror}): a method is a name or a Python file") from error
+        raise UsageError(f"{method} cannot be read ({error.strerror}): give the name of a method or a Python file") from error
 
 
 def find_method(name: str) -> type[Method]:
-    """The method called ``name``, or the one that the Python file ``name`` registers: that file's code is run.
+    """The method named ``name``, or the one registered by the Python file ``name``, whose code is executed.
 
-    Raises UsageError for a name that is not known, TrainingError for a file that registers no method.
+    Raises UsageError for an unknown name, TrainingError for a file that does not register exactly one method.
     """
     if name.endswith(".py"):
         return _from_file(Path(name))
@@ -234,21 +233,21 @@ def find_method(name: str) -> type[Method]:
         known = sorted({*method_names(), *_registry})
         cure = did_you_mean(name, known)
         raise UsageError(
-            f"unknown method {name!r}: one of {', '.join(known)}, or the path of a .py file that registers one", cure
+            f"unknown method {name!r}: choose one of {', '.join(known)}, or give a .py file that registers a method", cure
         )
     return _registry[name]
 
 
 def make_config(method: type[Method], options: Mapping[str, Any]) -> Any:
-    """The method's ``Config`` with ``options`` set; text is converted to the field's type. Raises UsageError."""
+    """The method's ``Config`` with ``options`` set; text is converted to the type of the field. Raises UsageError."""
     fields = {field.name: field for field in dataclasses.fields(method.Config)}
     unknown = sorted(set(options) - set(fields))
     if unknown:
         near = did_you_mean(unknown[0], fields)
         others = [] if near else [name for name in method_names() if unknown[0] in vars(find_method(name).Config())]
         raise UsageError(
-            f"{method.__name__} has no option {', '.join(unknown)}: it has {', '.join(fields) or 'none'}",
-            near or (f"{unknown[0]} belongs to {', '.join(others)}" if others else ""),
+            f"{method.__name__} has no option {', '.join(unknown)}; its options are: {', '.join(fields) or 'none'}",
+            near or (f"{unknown[0]} is an option of {', '.join(others)}" if others else ""),
         )
     config = method.Config(**{name: _convert(name, value, fields[name].default) for name, value in options.items()})
     check_ranges(config)
@@ -262,12 +261,12 @@ def _convert(name: str, value: Any, default: Any) -> Any:
             return {"true": True, "false": False}[value.lower()]
         return kind(value)
     except (KeyError, TypeError, ValueError):
-        raise UsageError(f"option {name} is {value!r}: it takes a {kind.__name__}, such as {default!r}") from None
+        raise UsageError(f"option {name} is {value!r}: must be of type {kind.__name__}, such as {default!r}") from None
 
 
 def _from_file(path: Path) -> type[Method]:
     if not path.is_file():
-        raise UsageError(f"{path} does not exist: a method is a name or a Python file that registers one")
+        raise UsageError(f"{path} does not exist: give the name of a method or a Python file that registers one")
     spec = importlib.util.spec_from_file_location(f"sslfeat method {path.resolve()}", path)
     if spec is None or spec.loader is None:
         raise TrainingError(f"{path} cannot be imported")

@@ -1,9 +1,9 @@
-"""What the methods share that compare views of an image: the views, and what keeps their differences in the features.
+"""Base classes of methods that compare views of an image.
 
-A view is a crop with a color distortion of its own. Whole views are as large as the images, local ones half as wide and of
-smaller parts (multi-crop: Caron et al. 2020, "SwAV", section 3.2). Distortion destroys what it varies; ``aware`` keeps it:
-from the features of two views their difference in crop and color is predicted (Lee et al. 2021, "Improving Transferability
-of Representations via Augmentation-Aware Self-Supervision", section 3).
+A view is a crop with its own color distortion. Whole views have the size of the images; local views are half as wide and show
+smaller parts (multi-crop: Caron et al. 2020, "SwAV", section 3.2). Features become invariant to the distortions; ``aware``
+counteracts this by predicting the difference in crop and color from the features of two views (Lee et al. 2021, "Improving
+Transferability of Representations via Augmentation-Aware Self-Supervision", section 3).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sslfeat.models.ops.previews import tile
 from sslfeat.models.ranges import Area, Count, CountOrZero, NotNegative, Share
 
 SMALLEST_VIEW = 8  # px
-DESCRIBED = 8  # numbers that describe a view: place and size of its crop, and four of its color
+DESCRIBED = 8  # values that describe a view: position and size of its crop, and four of its color
 
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How views are made.
+    """Options of the views.
 
-    ``jitter``: strength of the color distortion, ``gray``: share of views without color, ``min_area``: of the smallest
-    crop. ``views``: whole ones of each image; ``local_views``: small ones. ``aware``: weight of predicting how views
-    differ. ``grow``: views are half as wide in the first third of the run and three quarters in the second.
-    ``view_size``: of whole views, in px, 0 for the images'. Less than the images', crops enlarge less, and the exported encoder
-    sees things as large as in training, which crops show larger (Touvron et al. 2019, "Fixing the train-test resolution
-    discrepancy"). ``margins``: crops come from the whole of oblong images, in their own proportions, and not from the centered
-    square alone; they are as large as ever.
+    ``jitter``: strength of the color distortion. ``gray``: fraction of views in grayscale. ``min_area``: minimum area of a
+    crop. ``views``: whole views per image. ``local_views``: local views per image. ``aware``: weight of predicting the
+    differences between views. ``grow``: views are half as wide in the first third of the run and three quarters as wide in
+    the second. ``view_size``: size of whole views in px; 0: that of the images. With smaller views, objects appear at the same
+    size in training and in the exported encoder, although crops enlarge them (Touvron et al. 2019, "Fixing the train-test
+    resolution discrepancy"). ``margins``: take crops from all of an oblong image, in its aspect ratio, instead of the centered
+    square; the size of the crops does not change.
     """
 
     jitter: NotNegative = 0.5
@@ -56,9 +56,9 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class Views:
-    """V whole views (V N, 3, S, S) of N images and L local ones (L N, 3, s, s), image by image within a view.
+    """V whole views (V N, 3, S, S) of N images and L local views (L N, 3, s, s), ordered by view, then image.
 
-    ``described`` (V N, 8): crop and color of the whole views; ``colored`` bool (V N,): whether that color can be seen.
+    ``described`` (V N, 8): crop and color of the whole views. ``colored`` bool (V N,): whether that color is visible.
     """
 
     whole: Tensor
@@ -68,7 +68,7 @@ class Views:
 
 
 class MultiView(Method):
-    """Subclasses define ``compare``; their ``Config`` extends ViewConfig."""
+    """Base class of methods that define ``compare``; their ``Config`` extends ViewConfig."""
 
     least_views = 2
     shapes: Tensor | None = None
@@ -76,12 +76,12 @@ class MultiView(Method):
     def __init__(self, encoder: Backbone, config: Any) -> None:
         super().__init__(encoder, config)
         if config.views < self.least_views:
-            raise UsageError(f"views={config.views}: {type(self).__name__} needs {self.least_views} or more")
+            raise UsageError(f"views={config.views}: {type(self).__name__} needs at least {self.least_views}")
         if config.view_size and config.view_size < SMALLEST_VIEW:
-            raise UsageError(f"view_size={config.view_size}: it is at least {SMALLEST_VIEW} px, or 0")
+            raise UsageError(f"view_size={config.view_size}: must be at least {SMALLEST_VIEW} px, or 0")
         if config.aware:
             if config.views < 2:
-                raise UsageError(f"aware={config.aware}: two views or more differ, not {config.views}")
+                raise UsageError(f"aware={config.aware} needs at least two views, not {config.views}")
             self.difference = mlp(2 * encoder.dim, encoder.dim, DESCRIBED)
 
     @property
@@ -92,19 +92,19 @@ class MultiView(Method):
         self.shapes = None if images.shapes is None else torch.from_numpy(images.shapes)
 
     def _shapes_of(self, n: int, device: torch.device) -> Tensor | None:
-        """Width over height (N,) of the images at hand; None for centered squares."""
+        """Aspect ratios, width / height (N,), of the images in the batch; None for centered squares."""
         if not self.config.margins:
             return None
         if self.shapes is None or self.numbers is None or len(self.numbers) != n:
-            raise UsageError("margins=true: it is not known which images a batch holds: prepare the method, and set its numbers")
+            raise UsageError("margins=true needs the indices of the images in a batch: call prepare and set the method's numbers")
         return self.shapes[self.numbers.cpu()].to(device)
 
     def distortion(self, n: int, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
-        """Strength of the color distortion and probability of gray: of all, or one for each of n images (n,)."""
+        """Strength of the color distortion and probability of grayscale: for all images, or (n,) per image."""
         return self.config.jitter, self.config.gray
 
     def views(self, batch: Tensor, generator: torch.Generator) -> Views:
-        """Images uint8 (N, 3, S, S) to independent views of each."""
+        """Images uint8 (N, 3, S, S) to independent views."""
         config, images = self.config, to_float(batch)
         side = view_side(config.view_size or batch.shape[-1], self.share, config.grow)
         whole, parts, colors = self._draw(images, config.views, side, (config.min_area, 1.0), generator)
@@ -127,7 +127,7 @@ class MultiView(Method):
         return recolor(crop(images.repeat(count, 1, 1, 1), parts, side), colors), parts, colors
 
     def loss(self, views: Views) -> tuple[Tensor, Figures]:
-        """``compare``, and ``aware`` times the error of predicting the differences."""
+        """``compare``, plus ``aware`` times the error of predicting the differences."""
         features = self.encode(views.whole)
         loss, figures = self.compare(features, views)
         if self.config.aware:
@@ -137,15 +137,15 @@ class MultiView(Method):
         return loss, figures
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
-        """The loss and figures of the features (V N, D) of the whole views."""
-        raise TrainingError(f"{type(self).__name__} defines no compare, which every method that compares views does")
+        """Loss and figures from the features (V N, D) of the whole views."""
+        raise TrainingError(f"{type(self).__name__} must define compare")
 
     def features_of_all(self, features: Tensor, views: Views) -> Tensor:
-        """Features ((V + L) N, D) of whole and local views, given those of the whole ones."""
+        """Features ((V + L) N, D) of whole and local views, given those of the whole views."""
         return features if views.local is None else torch.cat([features, self.encode(views.local)])
 
     def _difference_error(self, features: Tensor, views: Views) -> Tensor:
-        """Mean squared error of the predicted differences between each view and the next, in units of their variance."""
+        """Mean squared error of the predicted differences between adjacent views, in units of their variance."""
         n = len(features) // self.config.views
         difference = views.described - views.described.roll(-n, 0)
         seen = torch.ones_like(difference)
@@ -156,16 +156,16 @@ class MultiView(Method):
         return error
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """A row for each view of the images."""
+        """One row per view."""
         views = self.views(batch, generator).whole.chunk(self.config.views)
         return tile({f"view {number}": view for number, view in enumerate(views, 1)})
 
 
 @dataclass(frozen=True)
 class TaughtConfig(ViewConfig):
-    """``momentum`` of the average at first, 1 at the end (papers: 0.996 to 0.999, over a hundred times as many steps).
+    """``momentum``: initial momentum of the momentum encoder, rising to 1 (papers: 0.996 to 0.999, with 100 times more steps).
 
-    ``keep_average``: export it instead of the encoder that it follows.
+    ``keep_average``: export the momentum encoder instead of the trained encoder.
     """
 
     momentum: Share = 0.99
@@ -173,12 +173,12 @@ class TaughtConfig(ViewConfig):
 
 
 class Taught(MultiView):
-    """Views are compared with what a lagging average of the network makes of them: ``teacher``, which ``teach`` sets up."""
+    """Compare views with the output of a momentum encoder, ``teacher``, which ``teach`` sets up."""
 
     teacher: Teacher
 
     def teach(self, *heads: nn.Module) -> None:
-        """Called at the end of ``__init__``: the teacher follows input transform, encoder and these heads, in that order."""
+        """Call at the end of ``__init__``: the teacher averages input transform, encoder and these heads, in this order."""
         self._students = (self.input_transform, self.encoder, *heads)
         self.teacher = Teacher(*self._students)
 
@@ -192,7 +192,7 @@ class Taught(MultiView):
 
 
 def view_side(image_size: int, share: float, grow: bool) -> int:
-    """Width of whole views in px when ``share`` of the run is done: at last the images', before it multiples of 8."""
+    """Width of whole views in px at progress ``share``: at the end that of the images, before that multiples of 8."""
     third = int(share * 3)
     if not grow or image_size < 32 or third >= 2:
         return image_size
@@ -207,12 +207,12 @@ def describe(parts: Tensor, colors: Colors) -> Tensor:
 
 
 def pairs(views: int, against: int | None = None) -> list[tuple[int, int]]:
-    """(view, other) for each ordered pair of different views, the other one among the first ``against`` of them."""
+    """(view, other) for each ordered pair of different views, where the other is one of the first ``against``."""
     return [(a, b) for a in range(views) for b in range(views if against is None else against) if a != b]
 
 
 def partners(first: Tensor, second: Tensor) -> Figures:
-    """``accuracy``: how often the nearest of the second rows (N, P), by cosine, is that of the same image; ``chance``."""
+    """``accuracy``: how often the nearest of the second rows (N, P), by cosine, is of the same image; and ``chance``."""
     similarity = functional.normalize(first.detach().float(), dim=1) @ functional.normalize(second.detach().float(), dim=1).T
     right = similarity.argmax(1) == torch.arange(len(first), device=first.device)
     return {"accuracy": right.float().mean(), "chance": 1 / len(first)}

@@ -1,4 +1,4 @@
-"""The values that a method's option can have, said in its type: ``min_area: Area = 0.5``."""
+"""Value ranges of a method's options, declared by their type: ``min_area: Area = 0.5``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslfeat.errors import UsageError
 
 @dataclass(frozen=True)
 class Range:
-    """From ``least`` to ``most``; ``above``: more than ``least``, ``below``: less than ``most``."""
+    """From ``least`` to ``most``; ``above`` and ``below`` exclude the end."""
 
     least: float
     most: float = math.inf
@@ -38,13 +38,13 @@ CountOrZero = Annotated[int, Range(0)]
 
 
 def ranges(config: type) -> dict[str, Range]:
-    """The range of each option of a ``Config`` that has one."""
+    """Ranges of the options of a ``Config`` that have one."""
     hints = get_type_hints(config, include_extras=True)
     return {name: part for name, hint in hints.items() for part in get_args(hint)[1:] if isinstance(part, Range)}
 
 
 def check_ranges(config: Any) -> None:
-    """Raise UsageError naming the first option of a method's ``config`` that is out of its range, its value, and the range."""
+    """Raise UsageError for the first option of ``config`` that is out of range, with its value and the range."""
     for name, allowed in ranges(type(config)).items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"option {name} is {getattr(config, name):g}: it must be {allowed}")

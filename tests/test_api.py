@@ -140,7 +140,7 @@ def test_a_shipped_encoder_exported_otherwise_keeps_what_is_true_of_it(
         ({"minuts": 1}, "did you mean 'minutes'"),
         ({"set": {"gray": 1}}, "options="),
         ({"provider": "cpu"}, "accelerator"),
-        ({"teacher": "sslfeat-small"}, "teacher belongs to distill"),
+        ({"teacher": "sslfeat-small"}, "teacher is an option of distill"),
     ],
 )
 def test_keywords_that_are_none_are_usage_errors(

@@ -107,7 +107,7 @@ def test_pixels_are_sampled_without_repeats_and_colors_follow_the_flow() -> None
 def test_frames_that_do_not_move_are_complained_about() -> None:
     method = CommonFate(build_backbone("resnet10_w8", 32), CommonFate.Config(points=64))
     _, figures = method.loss((torch.rand(2, 3, 32, 32), torch.zeros(2, 2, 32, 32), torch.arange(64).expand(2, -1)))
-    assert "do not move" in str(method.complaint({name: float(value) for name, value in figures.items()}))
+    assert "show no motion" in str(method.complaint({name: float(value) for name, value in figures.items()}))
 
 
 def test_frames_follow_in_the_order_of_their_numbers() -> None:
@@ -146,7 +146,7 @@ def test_training_on_frames_knows_which_flow_is_whose(film: Path, tmp_path: Path
     method = CommonFate(build_backbone("resnet10_w8", 64), CommonFate.Config(source="frames", points=64))
     images = load_images(find_inputs([film]), 64, tmp_path)
     method.prepare(images)
-    with pytest.raises(TrainingError, match="which frames"):
+    with pytest.raises(TrainingError, match="indices of the frames"):
         method.flow_of(torch.device("cpu"))
     method.numbers = torch.tensor([9, 2])
     assert torch.equal(method.flow_of(torch.device("cpu")), method.flow[[9, 2]].float())

@@ -173,5 +173,5 @@ def test_lvq_moves_the_right_word_nearer_and_the_wrong_one_away_within_its_windo
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(UsageError, match="takes 2 or more"):
+    with pytest.raises(UsageError, match="needs at least 2"):
         DeSa(build_backbone("resnet10_w8", 32), DeSa.Config(classes=1))

@@ -87,7 +87,7 @@ def test_an_image_without_features_is_named(tiny: Path, embedded: Path, shuffled
 
 def test_features_of_another_encoder_are_refused(embedded: Path, shuffled: Path, tmp_path: Path) -> None:
     other = write_tiny(tmp_path / "tiny.onnx", seed=1)
-    with pytest.raises(TrainingError, match="is of another encoder than"):
+    with pytest.raises(TrainingError, match="features of another encoder than"):
         teacher_features(str(other), str(embedded), loaded(shuffled, tmp_path))
 
 

@@ -52,7 +52,10 @@ def test_what_the_weights_are_is_in_the_config_and_in_its_hash(run: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"init": "no-such-run"}, "no run folder"), ({"init": "timm/resnet18", "backbone": "resnet18"}, "weights of that network")],
+    [
+        ({"init": "no-such-run"}, "not a run folder"),
+        ({"init": "timm/resnet18", "backbone": "resnet18"}, "does not match --backbone"),
+    ],
 )
 def test_weights_that_cannot_be_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -60,7 +63,7 @@ def test_weights_that_cannot_be_are_refused(settings: dict[str, str], message: s
 
 
 def test_another_backbone_or_size_is_refused(run: Path) -> None:
-    with pytest.raises(UsageError, match="leave --backbone out"):
+    with pytest.raises(UsageError, match="omit --backbone"):
         with_source(TrainConfig("simclr", ("x",), "resnet18", init=str(run)))
     config = with_source(TrainConfig("simclr", ("x",), image_size=224, init=str(run)))
     with pytest.raises(TrainingError, match="does not fit"):
@@ -130,7 +133,7 @@ def test_a_run_is_gone_on_with_heads_and_all(run: Path, image_folder: Path, tmp_
     assert more.options == {"jitter": "0.4", "temperature": "0.5"}
     with pytest.raises(UsageError, match="--init"):
         extended(run, TrainConfig("byol", ()))
-    with pytest.raises(UsageError, match="is a folder, no method, which comes before images"):
+    with pytest.raises(UsageError, match="is a folder; the method comes before the images"):
         extended(run, TrainConfig(str(image_folder), ()))
 
 

@@ -76,7 +76,7 @@ def test_views_show_the_margins(banners: Path, tmp_path: Path) -> None:
     views = method.views(batch, torch.Generator().manual_seed(0))
     assert (views.whole[:, 0].amax((1, 2)) > 0.5).float().mean() > 0.5
     method.numbers = None
-    with pytest.raises(UsageError, match="which images a batch holds"):
+    with pytest.raises(UsageError, match="indices of the images in a batch"):
         method.views(batch, torch.Generator().manual_seed(0))
 
 

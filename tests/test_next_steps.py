@@ -41,9 +41,9 @@ def test_the_next_command_can_be_pasted_and_resume_alone_goes_on(image_folder: P
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--out", "nothing", "--resume"), "nothing holds no run to go on with"),
-        (("distill", "IMAGES"), "give one with --teacher ENCODER"),
-        (("rotation", "IMAGES", "--teacher", "sslfeat-small"), "teacher belongs to distill"),
+        (("--out", "nothing", "--resume"), "nothing contains no run to resume"),
+        (("distill", "IMAGES"), "give an encoder with --teacher ENCODER"),
+        (("rotation", "IMAGES", "--teacher", "sslfeat-small"), "teacher is an option of distill"),
         (("rotation", "IMAGES", "--init", "x.onnx"), "give the run folder that it was exported from"),
         (("rotation", "ONE"), "there is 1 image: training needs at least 2"),
     ],
@@ -64,11 +64,11 @@ def test_what_cannot_work_is_refused_with_the_cure(
 def test_a_resume_without_a_run_is_said(image_folder: Path, tmp_path: Path) -> None:
     done = sslfeat("train", "rotation", image_folder, "--out", tmp_path / "run", *RUN, "--steps", "1", "--resume")
     assert done.returncode == 0, done.stderr
-    assert "holds no checkpoint to go on from: a new run begins" in done.stderr
+    assert "contains no checkpoint: starting a new run" in done.stderr
 
 
 def test_which_budget_ended_a_run() -> None:
     assert ended_by({"steps": 1.0}) is None
     assert ended_by({"steps": 0.4, "minutes": 1.0}) == (
-        "--minutes ended the run, the first budget that was spent; of the others it took 40% of --steps"
+        "--minutes ended the run, since this budget was reached first; used of the others: 40% of --steps"
     )

@@ -27,7 +27,7 @@ class Mine(Rotation):
 @pytest.mark.parametrize(
     ("number", "outcome", "said"),
     [
-        (0, "loss.repeat(3), figures", "line 7: Mine.loss must return a loss that is a scalar tensor, not a tensor of shape"),
+        (0, "loss.repeat(3), figures", "line 7: Mine.loss must return a scalar tensor as loss, not a tensor of shape"),
         (1, "loss", "line 7: Mine.loss must return the loss and a dict of figures, not Tensor"),
         (2, "loss, {'angle': 'wide'}", "line 7: Mine.loss: the figure 'angle' must be a number, not str"),
         (3, "loss, {'angle': views[0]}", "line 7: Mine.loss: the figure 'angle' must be a number, not Tensor"),
@@ -35,7 +35,7 @@ class Mine(Rotation):
         (
             5,
             "loss.detach(), figures",
-            "line 7: Mine.loss must return a loss with a gradient: nothing in it depends on a parameter",
+            "line 7: Mine.loss must return a loss with a gradient: it depends on no parameter",
         ),
     ],
 )
@@ -78,9 +78,9 @@ def test_an_error_in_any_function_is_named(name: str, image_folder: Path, tmp_pa
     ("name", "outcome", "rule"),
     [
         ("cycle_steps", "0", "a number of steps, 1 or more"),
-        ("on_cycle", "None", "the parameters that start afresh, () for none"),
-        ("choose", "None", "8 numbers of images, an array of integers"),
-        ("choose", "given[0] + 1000", "8 numbers of images, an array of integers"),
+        ("on_cycle", "None", "the parameters that were reinitialized, () for none"),
+        ("choose", "None", "8 indices of images, an array of integers"),
+        ("choose", "given[0] + 1000", "8 indices of images, an array of integers"),
         ("preview", "given[0][:2]", "an image (3, H, W) or None"),
     ],
 )
@@ -121,7 +121,7 @@ def _one_step(path: Path, images: Path) -> TrainConfig:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("\nimport no_such_module\n", "line 2: the module 'no_such_module' is not installed here"),
+        ("\nimport no_such_module\n", "line 2: the module 'no_such_module' is not installed"),
         ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError"),
         ("x = (\n", "line 1: SyntaxError"),
     ],
@@ -137,7 +137,7 @@ def test_a_file_that_does_not_load(text: str, said: str, tmp_path: Path) -> None
 def test_the_name_of_a_method_that_is_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(HEAD.replace("NAME", "swav").replace("LOSS", "loss, figures"))
-    with pytest.raises(TrainingError, match="Mine is registered as 'swav', which comes with sslfeat"):
+    with pytest.raises(TrainingError, match="Mine is registered as 'swav', the name of a built-in method"):
         find_method(str(path))
 
 
@@ -147,5 +147,5 @@ def test_a_method_without_views_is_told_so(image_folder: Path, tmp_path: Path) -
         "from sslfeat.models.method import Method, register\n\n\n"
         '@register("mine-without-views")\nclass Mine(Method):\n    """No views."""\n'
     )
-    with pytest.raises(TrainingError, match="Mine defines no views, which every method does"):
+    with pytest.raises(TrainingError, match="Mine must define views"):
         train(_one_step(path, image_folder), tmp_path / "run")

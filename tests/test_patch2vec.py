@@ -114,7 +114,7 @@ def test_an_image_is_the_mean_of_its_words() -> None:
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(UsageError, match="leave --backbone away"):
+    with pytest.raises(UsageError, match="omit --backbone"):
         Patch2Vec.build_encoder("resnet10", 32, Patch2Vec.Config())
     with pytest.raises(UsageError, match="too small"):
         Patch2Vec.build_encoder("words", 12, Patch2Vec.Config())

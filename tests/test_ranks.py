@@ -86,4 +86,4 @@ def test_the_others_wait_for_the_first_longer_than_torch_does(tmp_path: Path) ->
     """And learn that it failed."""
     run_module("tests.wait_on_ranks", tmp_path)
     assert (tmp_path / "error-0").read_text() == "InputError: no such encoder"
-    assert (tmp_path / "error-1").read_text() == "TrainingError: the first process ended early: its own message says why"
+    assert (tmp_path / "error-1").read_text() == "TrainingError: the first process failed: see its error message"

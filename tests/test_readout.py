@@ -108,10 +108,10 @@ def test_a_whitening_of_images_that_are_gone_is_refused_unless_it_is_kept(image_
     load_run(tmp_path / "run", SPEC)
     images.unlink()
     load_run(tmp_path / "run", SPEC)
-    with pytest.raises(TrainingError, match="are gone"):
+    with pytest.raises(TrainingError, match="no longer exist"):
         load_run(tmp_path / "run", "layer4,whiten=0.25,dim=20")
     load_run(tmp_path / "run", "layer4,whiten=0.25,dim=20", images=find_inputs([image_folder], "none"))
-    with pytest.raises(TrainingError, match="are gone"):  # of others it is not kept
+    with pytest.raises(TrainingError, match="no longer exist"):  # of others it is not kept
         load_run(tmp_path / "run", "layer4,whiten=0.25,dim=20")
 
 

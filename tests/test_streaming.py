@@ -80,7 +80,7 @@ def test_a_run_ends_with_the_same_weights_whatever_is_kept(
     config = dataclasses.replace(CONFIG, images=(place(kind, image_folder, tmp_path),))
     train(config, tmp_path / "run", cache_size=kept * ROW + ROW // 2, reporter=Reporter(warn=notes.append))
     assert weights(tmp_path / "run") == whole
-    assert any(f"{40 - kept} of 40 images are read whenever they are drawn" in note for note in notes)
+    assert any(f"{40 - kept} of 40 images are read whenever they are sampled" in note for note in notes)
     assert [path.stat().st_size for path in cache.rglob(pixel_cache.PIXELS_NAME)] == [kept * ROW]
 
 
@@ -110,7 +110,7 @@ def test_an_image_that_vanishes_in_training_is_named_and_the_run_goes_on_when_it
         if step == 2:
             folder.rename(tmp_path / "away")
 
-    with pytest.raises(TrainingError, match=r"images/.*\.jpg could be read when the run began: .*--resume"):
+    with pytest.raises(TrainingError, match=r"images/.*\.jpg can no longer be read: .*--resume"):
         train(config, tmp_path / "run", cache_size=0, checkpoint_steps=1, reporter=Reporter(stepped=vanish))
     (tmp_path / "away").rename(folder)
     train(config, tmp_path / "run", cache_size=0, resume=True)
@@ -122,7 +122,7 @@ def test_another_image_in_the_place_of_one_is_refused(image_folder: Path, tmp_pa
     images = load_images(inputs, SIZE, tmp_path, cache_size=4 * ROW)
     shutil.copy(os.fsdecode(inputs[7].path), os.fsdecode(inputs[5].path))
     assert images.pixels[np.array([3, 7])].shape == (2, SIZE, SIZE, 3)
-    with pytest.raises(TrainingError, match="is not the image that it was") as refused:
+    with pytest.raises(TrainingError, match="has changed since the run was started") as refused:
         images.pixels[np.array([5])]
     assert inputs[5].name in str(refused.value)
 
@@ -139,7 +139,7 @@ def test_a_store_that_is_away_ends_the_run_and_no_image_counts_as_broken(
         assert images.pixels[DRAWN].any()
     monkeypatch.setenv(retry.RETRY_VARIABLE, "0.05")
     Flaky(monkeypatch, 10**9)
-    with pytest.raises(TrainingError, match=r"--resume goes on when it can: reading memory://.*the store is away"):
+    with pytest.raises(TrainingError, match=r"continue with --resume: reading memory://.*the store is away"):
         images.pixels[DRAWN]
     with pytest.raises(RemoteError, match="the store is away"):
         load_images(inputs, SIZE + 1, tmp_path, cache_size=0)
@@ -250,7 +250,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_decoded(
 def test_the_option_takes_sizes(image_folder: Path, tmp_path: Path) -> None:
     run = ("train", "rotation", image_folder, "--out", tmp_path / "run", "--steps", "1", "--backbone", "resnet10_w8")
     ended = in_process.run(*run, "--image-size", str(SIZE), "--batch-size", "8", "--provider", "cpu", "--cache-size", "10K")
-    assert ended.returncode == 0 and "27 of 40 images are read whenever they are drawn" in ended.stderr
+    assert ended.returncode == 0 and "27 of 40 images are read whenever they are sampled" in ended.stderr
     refused = in_process.run(*run, "--cache-size", "much")
     assert refused.returncode == 2 and "--cache-size 'much' cannot be read" in refused.stderr
 

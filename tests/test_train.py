@@ -83,7 +83,7 @@ def test_killed_or_interrupted_by_the_command_line(image_folder: Path, tmp_path:
     assert process.returncode == (130 if signum == signal.SIGINT else -signum), stderr
     assert signum == signal.SIGKILL or "--resume" in stderr
     refused = start(image_folder, tmp_path / "cut")  # a run is never overwritten unasked
-    assert "already holds a run" in refused.communicate()[1]
+    assert "already contains a run" in refused.communicate()[1]
     assert refused.returncode == 1
     again = start(image_folder, tmp_path / "cut", "--resume")
     assert again.communicate()[1] is not None
@@ -122,7 +122,7 @@ def test_a_method_file_from_outside_trains_and_exports(image_folder: Path, tmp_p
     for more in ((), ("--trust-code",), ("--target", "ort"), ("--target", "ort", "--trust-code")):
         refused = sslfeat("export", tmp_path / "run", "--out", tmp_path / "other", *more)
         assert refused.returncode == 1
-        assert "toy.py, not the file that the run was trained with" in refused.stderr
+        assert "toy.py, which differs from the file used in training" in refused.stderr
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "other").exists()
 
@@ -175,7 +175,7 @@ def test_resuming_with_other_settings_is_refused(config: TrainConfig, tmp_path: 
     train(config, tmp_path / "run")
     with pytest.raises(TrainingError, match="batch_size = 8, now it is 16"):
         train(dataclasses.replace(config, batch_size=16), tmp_path / "run", resume=True)
-    with pytest.raises(TrainingError, match="already holds a run"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         train(config, tmp_path / "run")
 
 

@@ -125,7 +125,7 @@ def test_a_drop_that_chance_explains_is_no_fault() -> None:
     rng = np.random.default_rng(0)
     alike = rng.binomial(300, 0.36, (1000, 2)) / 300
     assert 0 < sum(find_fault({}, of(one), of(other), 300) is not None for one, other in alike.tolist()) < 50
-    assert "ended below" in str(find_fault({}, of(0.40), of(0.30), 300))
+    assert "accuracy decreased" in str(find_fault({}, of(0.40), of(0.30), 300))
     assert find_fault({}, of(0.357), of(0.333), 300) is None
 
 

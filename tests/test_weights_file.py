@@ -96,8 +96,8 @@ def test_a_run_goes_on_wherever_its_weights_lie_but_with_no_others(resnet: Path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": "x.pth"}, "of which network"),
-        ({"weights": "x.pth", "init": "sslfeat-tiny"}, "of which network"),
+        ({"weights": "x.pth"}, "name the network with --init"),
+        ({"weights": "x.pth", "init": "sslfeat-tiny"}, "name the network with --init"),
         ({"weights": "x.pth", "init": "timm/resnet18"}, "x.pth cannot be read: No such file"),
     ],
 )
@@ -107,11 +107,11 @@ def test_weights_of_nothing_are_refused(settings: dict[str, str], message: str) 
 
 
 def test_weights_of_another_network_are_refused_by_name(vit: Path, resnet: Path) -> None:
-    with pytest.raises(InputError, match=r"other weights than those of torchvision/resnet18: it lacks conv1\.weight, .* more;"):
+    with pytest.raises(InputError, match=r"not contain the weights of torchvision/resnet18: missing: conv1\.weight, .* more;"):
         build_backbone("torchvision/resnet18", 32, True, vit)
-    with pytest.raises(InputError, match=rf"other weights than those of timm/{VIT}: .*the network has no conv1\.weight"):
+    with pytest.raises(InputError, match=rf"not contain the weights of timm/{VIT}: .*unexpected: conv1\.weight"):
         build_backbone(f"timm/{VIT}", 32, True, resnet)
-    with pytest.raises(InputError, match=r"of another shape is layer1\.0\.conv1\.weight"):
+    with pytest.raises(InputError, match=r"of another shape: layer1\.0\.conv1\.weight"):
         build_backbone("torchvision/resnet50", 32, True, resnet)
 
 
@@ -121,7 +121,7 @@ def test_a_missing_or_strange_weight_is_an_error_and_a_classifier_is_none(tmp_pa
     save_file(state, tmp_path / "w.safetensors")
     load_weights(network, tmp_path / "w.safetensors", "timm/x", ("fc",))
     assert network.state_dict()["body.weight"].eq(1).all()
-    for change, message in (({"tail.bias": torch.zeros(1)}, "the network has no tail.bias"), ({}, "it lacks body.bias")):
+    for change, message in (({"tail.bias": torch.zeros(1)}, "unexpected: tail.bias"), ({}, "missing: body.bias")):
         save_file({**{k: v for k, v in state.items() if change or k != "body.bias"}, **change}, tmp_path / "w.safetensors")
         with pytest.raises(InputError, match=message):
             load_weights(network, tmp_path / "w.safetensors", "timm/x", ("fc",))
@@ -130,7 +130,7 @@ def test_a_missing_or_strange_weight_is_an_error_and_a_classifier_is_none(tmp_pa
 def test_only_tensors_are_read(tmp_path: Path) -> None:
     path = tmp_path / "args.pth"
     torch.save({"state_dict": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=1)}, path)
-    with pytest.raises(InputError, match=r"args.pth is damaged, or holds more than weights.*save_file"):
+    with pytest.raises(InputError, match=r"args.pth is damaged, or contains pickled objects.*save_file"):
         read_state(path)
 
 
@@ -139,10 +139,10 @@ def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pth")
     junk = (tmp_path / "whole.pth").read_bytes()[:1000] if name == "cut.pth" else b"hello"
     (tmp_path / name).write_bytes(junk)
-    with pytest.raises(InputError, match=f"{name} is no file of weights, or a damaged one"):
+    with pytest.raises(InputError, match=f"{name} is not a file of weights, or is damaged"):
         read_state(tmp_path / name)
     torch.save([torch.ones(1)], tmp_path / "list.pth")
-    with pytest.raises(InputError, match="holds no weights by their names"):
+    with pytest.raises(InputError, match="contains no named weights"):
         read_state(tmp_path / "list.pth")
 
 

@@ -1,1 +1,1 @@
-"""ONNX models of others become encoder files, in a process of their own."""
+"""Conversion of third-party ONNX models to encoder files, in a separate process."""

@@ -1,4 +1,4 @@
-"""A foreign ONNX encoder becomes an encoder file: images in, an embedding out, its preprocessing inside, a card on it."""
+"""Convert a third-party ONNX encoder to an encoder file: image input, embedding output, preprocessing inside, and a card."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile, c
 from sslfeat.numerics.similarity import cosines, neighbor_overlap
 
 BATCH_SIZES = (1, 3)
-LARGEST = 1e15  # of a feature: the squares of larger ones are not finite
-WITHIN, WITHIN_HALF = 1e-4, 2e-3  # of the largest component; of a model that is fed 16 bits
+LARGEST = 1e15  # maximum value of a feature; squares of larger ones overflow
+WITHIN, WITHIN_HALF = 1e-4, 2e-3  # relative to the largest component; the second for models with 16-bit input
 UNKNOWN = TrainingData("not stated", 0, "not stated")
 
 
 def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> EncoderFile:
-    """The encoder file of a foreign model, checked on ``pixels`` uint8 (N, S, S, 3) against the model itself.
+    """The encoder file of a third-party model, compared with the model itself on ``pixels`` uint8 (N, S, S, 3).
 
-    Raises EncoderFileError for a model that is refused, saying why, ParityError if the file gives other features.
+    Raises EncoderFileError for a model that is not supported, ParityError if the file gives other features.
     """
     model = image_part(read_foreign(data), None if request.output is None else PREFIX + request.output)
     port, _ = image_port(model, request.preprocess.size)
@@ -49,7 +49,7 @@ def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> En
         AdoptRequest.std,
         AdoptRequest.scale,
     ):
-        raise UsageError("its input is uint8, so it scales and normalizes inside: leave --mean, --std and --preprocessor out")
+        raise UsageError("its input is uint8, so it scales and normalizes inside: omit --mean, --std and --preprocessor")
     reference, shape = _reference(model, request, pixels)
     layer, graph = (
         name.removeprefix(PREFIX) for name in (embedding_port(model, request.output, request.pool).name, model.graph.name)
@@ -76,29 +76,29 @@ def adopt(data: bytes, request: AdoptRequest, pixels: Pixels, source: str) -> En
     )  # fmt: skip
     if not parity.max_abs_diff <= (WITHIN_HALF if kind == TensorProto.FLOAT16 else WITHIN) * parity.scale:
         raise ParityError(
-            f"in batches the model gives other features, by {parity.max_abs_diff:.3g} of {parity.scale:.3g}: "
+            f"with larger batches the features of the model change by {parity.max_abs_diff:.3g} (scale {parity.scale:.3g}): "
             f"{_why_it_depends(model, port)}"
         )
     return check_encoder(with_card(wrapped, dataclasses.replace(card, parity=parity)))
 
 
 def _why_it_depends(model: onnx.ModelProto, port: onnx.ValueInfoProto) -> str:
-    """What makes an image's features change with the others of its batch, and what to do about it."""
+    """Why an image's features depend on the other images of its batch, and the cure."""
     if any(node.op_type == OWN_RANGES for node in model.graph.node):
         return (
-            f"it was quantized to take its ranges from each batch ({OWN_RANGES}); adopt the model that it was made from, and "
-            "quantize that with 'sslfeat export --target int8'"
+            f"it was quantized with ranges computed from each batch ({OWN_RANGES}); adopt the original model instead, and "
+            "quantize it with 'sslfeat export --target int8'"
         )
     attributes = [attribute for node in model.graph.node for attribute in node.attribute]
     if any(attribute.name == "training_mode" and attribute.i for attribute in attributes):
-        return "it was exported as it trains, and normalizes by each batch: call eval() on it, then export it again"
+        return "it was exported in training mode and normalizes by each batch: call eval() on it, then export it again"
     return batch_cure(port)
 
 
 def _reference(model: onnx.ModelProto, request: AdoptRequest, pixels: Pixels) -> tuple[npt.NDArray[np.float32], tuple[int, ...]]:
-    """Embeddings (N, D) by the foreign model itself, an image at a time, fed and pooled by NumPy; its output's shape for one.
+    """Embeddings (N, D) by the original model, one image at a time, with input and pooling in NumPy; output shape for one image.
 
-    What the model declares of its output need not be true.
+    The declared output shape of the model is not relied on.
     """
     from sslfeat.inference.backends import onnxruntime
 
@@ -119,7 +119,7 @@ def _reference(model: onnx.ModelProto, request: AdoptRequest, pixels: Pixels) ->
             rows.append(_pooled(np.asarray(out), request.pool))
             if len(rows[-1]) != 1:
                 raise EncoderFileError(f"its output has the shape {np.shape(out)} for one image: it is not an embedding")
-    except Exception as error:  # onnxruntime's exceptions share no public base
+    except Exception as error:  # onnxruntime's exceptions have no public base class
         if isinstance(error, EncoderFileError):
             raise
         fixed = port.type.tensor_type.shape.dim[0].dim_value > 1
@@ -127,7 +127,7 @@ def _reference(model: onnx.ModelProto, request: AdoptRequest, pixels: Pixels) ->
         raise EncoderFileError(why) from error
     found = np.concatenate(rows).astype(np.float32)
     if not (np.abs(found) < LARGEST).all():
-        raise EncoderFileError("its features are not finite, or beyond reason, on these images")
+        raise EncoderFileError("its features on these images are not finite, or too large")
     return found, np.shape(out)
 
 
@@ -142,19 +142,17 @@ def _pooled(out: npt.NDArray[Any], pool: str) -> npt.NDArray[Any]:
         return tokens
     if out.ndim == 2 and pool == "none":
         return out
-    cure = {2: "leave --pool out", 3: "choose --pool cls or mean", 4: "choose --pool mean"}.get(
-        out.ndim, "choose another --output"
-    )
-    raise EncoderFileError(f"its output has the shape {out.shape}, which pool {pool!r} does not make an embedding of: {cure}")
+    cure = {2: "omit --pool", 3: "choose --pool cls or mean", 4: "choose --pool mean"}.get(out.ndim, "choose another --output")
+    raise EncoderFileError(f"its output has the shape {out.shape}, which --pool {pool} cannot convert to an embedding: {cure}")
 
 
 def _is_last(shape: tuple[int, ...]) -> bool:
-    """Whether a feature map is (N, S, S, D), not (N, D, S, S)."""
+    """Whether a feature map is (N, S, S, D) instead of (N, D, S, S)."""
     return shape[1] == shape[2] != shape[3]
 
 
 def _wrapped(model: onnx.ModelProto, request: AdoptRequest, dim: int, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """The model between a way in for images and a way out for embeddings, for batches of any size."""
+    """The model with added image input and embedding output, for batches of any size."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph, size = made.graph, request.preprocess.size
@@ -192,7 +190,7 @@ def _way_in(port: onnx.ValueInfoProto, last: bool, request: AdoptRequest) -> tup
 
 
 def _way_out(name: str, shape: tuple[int, ...], pool: str) -> list[onnx.NodeProto]:
-    """Pooling over the axes between the first and the embedding's, in 32 bits."""
+    """Pooling over the axes between batch and embedding, in 32 bits."""
     nodes = [helper.make_node("Cast", [name], ["whole"], to=TensorProto.FLOAT)]
     if pool == "cls":
         nodes += [

@@ -1,4 +1,4 @@
-"""A foreign model whose weights lie in a file beside it, as torch exports them, read as one."""
+"""Read a third-party model with external weights, as exported by torch, into a single model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from onnx import TensorProto, helper
 from sslfeat.errors import EncoderFileError, InputError
 from sslfeat.inference.onnx_model import MAX_BYTES
 
-ROOM = 1 << 20  # bytes of a model beside its weights, at least
+ROOM = 1 << 20  # minimum number of bytes for the model besides its weights
 
 
 def read_whole(path: Path) -> bytes:
-    """The model with all weights inside, if it is not that already.
+    """The model with all weights inside.
 
-    Weights are read from files in the model's own folder alone: by a plain name, not by a link, and 2 GiB at the most, as they
-    must fit into one file. Raises InputError, EncoderFileError.
+    Weights are read only from files in the model's own folder, given by a plain name, not a link, and up to 2 GiB, the limit of
+    a single file. Raises InputError, EncoderFileError.
     """
     data = _read(path)
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError):
-        return data  # which is named where it is checked
+        return data  # the error is reported where the model is checked
     outside = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
     if not outside:
         return data
@@ -37,7 +37,7 @@ def read_whole(path: Path) -> bytes:
     for tensor in outside:
         left -= _length(tensor)
         if left < 0:
-            raise EncoderFileError(f"with the weights beside it {path} exceeds 2 GiB, more than one ONNX file holds")
+            raise EncoderFileError(f"{path} with its external weights exceeds 2 GiB, the limit of an ONNX file")
         _fill(tensor, path.parent)
     whole: bytes = model.SerializeToString(deterministic=True)
     return whole
@@ -46,7 +46,7 @@ def read_whole(path: Path) -> bytes:
 def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise InputError(f"{path} is no file")
+            raise InputError(f"{path} is not a file")
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path} is too large: {path.stat().st_size} bytes, the limit is {MAX_BYTES}")
         return path.read_bytes()
@@ -55,7 +55,7 @@ def _read(path: Path) -> bytes:
 
 
 def _length(tensor: onnx.TensorProto) -> int:
-    """Bytes of the tensor's values, by its shape."""
+    """Size of the tensor's values in bytes, from its shape."""
     try:
         each = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError as error:
@@ -66,19 +66,19 @@ def _length(tensor: onnx.TensorProto) -> int:
 
 
 def _fill(tensor: onnx.TensorProto, folder: Path) -> None:
-    """Read a tensor's values, and forget where they were."""
+    """Read a tensor's values and remove the reference to the file."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     name, expected = entries.get("location", ""), _length(tensor)
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", expected))
     except ValueError as error:
-        raise EncoderFileError(f"the tensor {tensor.name!r} is at no place in {name!r} that is a number") from error
+        raise EncoderFileError(f"the offset or length of the tensor {tensor.name!r} in {name!r} is not a number") from error
     if offset < 0 or length != expected:
         raise EncoderFileError(f"the tensor {tensor.name!r} has {length} bytes in {name!r}, not {expected}")
     with _opened(folder, name) as file:
         values = os.pread(file, expected, offset) if expected <= ROOM else _pieces(file, expected, offset)
     if len(values) != expected:
-        raise EncoderFileError(f"{folder / name} ends before the tensor {tensor.name!r} does: it is not whole")
+        raise EncoderFileError(f"{folder / name} ends before the end of the tensor {tensor.name!r}: it is truncated")
     tensor.raw_data = values
     del tensor.external_data[:]
     tensor.data_location = TensorProto.DEFAULT
@@ -96,14 +96,14 @@ def _pieces(file: int, length: int, offset: int) -> bytes:
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[int]:
-    """A file descriptor. Raises EncoderFileError for a name that leads elsewhere than to a file in the folder."""
+    """Open a file. Raises EncoderFileError for a name that does not refer to a regular file in the folder."""
     cure = "put the weights into the model's own folder, or export with external_data=False"
     if not name or name in (".", "..") or any(letter in name for letter in "/\\:\0"):
-        raise EncoderFileError(f"external data: its weights are said to be in {name!r}: {cure}")
+        raise EncoderFileError(f"external data: its weights are in {name!r}, outside its folder: {cure}")
     path = folder / name
     try:
         if stat.S_ISLNK(path.lstat().st_mode) or not stat.S_ISREG(path.lstat().st_mode):
-            raise EncoderFileError(f"external data: {path} is a link, or no file: {cure}")
+            raise EncoderFileError(f"external data: {path} is a link, or not a file: {cure}")
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise EncoderFileError(f"external data: {path} cannot be read ({error.strerror}): {cure}") from error

@@ -1,4 +1,4 @@
-"""How images are fed, by the files that come with weights: transformers' ``preprocessor_config.json``, timm's ``config.json``."""
+"""Preprocessing from the files that come with weights: transformers' ``preprocessor_config.json``, timm's ``config.json``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sslfeat.data.transforms import BORDER, CENTER, CROPS, SQUASH, Preprocess
 from sslfeat.errors import InputError
 
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's constants
 TIMM = "pretrained_cfg"
 
 
@@ -27,11 +27,11 @@ def read_config(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-        raise InputError(f"{file} cannot be followed as a preprocessor_config.json or a timm config.json: {why}") from error
+        raise InputError(f"{file} is not a supported preprocessor_config.json or timm config.json: {why}") from error
 
 
 def timm_preprocess(config: Mapping[str, Any], size: int | None = None) -> Preprocess:
-    """The preprocessing that timm's ``pretrained_cfg`` describes, for images of ``size`` px (None: of its own size).
+    """The preprocessing described by timm's ``pretrained_cfg``, for images of ``size`` px (None: its own size).
 
     Source: ``transforms_imagenet_eval`` of timm. Raises KeyError, ValueError.
     """
@@ -39,17 +39,17 @@ def timm_preprocess(config: Mapping[str, Any], size: int | None = None) -> Prepr
     crop = config.get("crop_mode") or CENTER
     if crop not in CROPS:
         raise ValueError(f"crop_mode is {crop!r}, not one of {', '.join(CROPS)}")
-    resize = max(side, int(side / float(config.get("crop_pct") or 0.875)))  # where there is none, timm takes 0.875
+    resize = max(side, int(side / float(config.get("crop_pct") or 0.875)))  # timm's default is 0.875
     return Preprocess(resize, side, str(config["interpolation"]), crop=crop, fill=border_color(crop, config["mean"]))
 
 
 def border_color(crop: str, mean: Sequence[float]) -> str:
-    """What a preprocessing with this ``crop`` fills borders with: the mean, values 0 to 1, as timm does."""
+    """Fill color of borders for this ``crop``: the mean, values 0 to 1, as in timm."""
     return "#" + "".join(f"{min(255, max(0, round(255 * value))):02x}" for value in mean) if crop == BORDER else ""
 
 
 def _of_transformers(config: dict[str, Any]) -> dict[str, Any]:
-    """Sizes with a ``shortest_edge`` keep an image's proportions; ``height`` and ``width`` squash it, as SigLIP and ViT do."""
+    """Sizes with a ``shortest_edge`` preserve the aspect ratio; ``height`` and ``width`` do not, as for SigLIP and ViT."""
     size, crop = config["size"], config.get("crop_size")
     for name, fine in (("do_resize", True), ("do_pad", False)):
         if config.get(name, fine) is not fine:
@@ -58,7 +58,7 @@ def _of_transformers(config: dict[str, Any]) -> dict[str, Any]:
     squashed = "shortest_edge" not in size if isinstance(size, dict) else not cropped
     if not cropped and not squashed:
         raise ValueError(
-            "it crops nothing, so that images have any shape, and this takes squares: give --image-size, --mean and --std"
+            "it does not crop, so images may have any shape, but squares are needed: give --image-size, --mean and --std"
         )
     resize = _side(size)
     side = _side(crop) if cropped else resize

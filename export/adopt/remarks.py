@@ -1,4 +1,4 @@
-"""What a user should know of an adopted encoder: what was assumed, and whether its output looks like class scores."""
+"""Notes on an adopted encoder: assumptions, and whether its output looks like class scores."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sslfeat.inference.onnx_model import EncoderFile
 
 SCORES = ("Softmax", "LogSoftmax", "Sigmoid")
 SCORE_NAMES = ("logit", "prob", "score", "class")
-FEW = 64  # numbers: embeddings are rarely shorter
-CLASSES = (100, 200, 365, 1000, 11821, 21841, 21843)  # of CIFAR-100, Tiny ImageNet, Places365 and ImageNet's editions
+FEW = 64  # embeddings rarely have fewer dimensions
+CLASSES = (100, 200, 365, 1000, 11821, 21841, 21843)  # CIFAR-100, Tiny ImageNet, Places365 and versions of ImageNet
 
 
 def remarks(file: EncoderFile, request: AdoptRequest, assumed: Sequence[str]) -> list[str]:
-    """Sentences about an adopted ``file``; ``assumed`` of the request's ``mean`` and ``std`` are defaults."""
+    """Notes on an adopted ``file``; ``assumed``: which of the request's ``mean`` and ``std`` are defaults."""
     graph = onnx.load_model_from_string(file.data).graph
     found = []
-    if assumed and any(tensor.name == "factor" for tensor in graph.initializer):  # ours: it normalizes
+    if assumed and any(tensor.name == "factor" for tensor in graph.initializer):  # the normalization added by sslfeat
         values = " and ".join(f"{name} {','.join(f'{value:g}' for value in getattr(request, name))}" for name in assumed)
         options = " and ".join(f"--{name}" for name in assumed)
         found.append(
@@ -35,14 +35,14 @@ def remarks(file: EncoderFile, request: AdoptRequest, assumed: Sequence[str]) ->
 
 
 def _like_scores(graph: onnx.GraphProto, layer: str, dim: int) -> str:
-    """Why the embedding may be class scores; nothing where it does not look like it."""
+    """Why the embedding may be class scores; empty if it does not look like it."""
     makers = {name: node for node in graph.node for name in node.output}
     last = makers[graph.output[0].name]
     while last.op_type in ("Identity", "Cast", "Transpose", "GlobalAveragePool", "Flatten") and last.input[0] in makers:
         last = makers[last.input[0]]
     if last.op_type in SCORES:
-        return f"its output is made by {last.op_type}"
+        return f"its output is computed by {last.op_type}"
     if any(part in layer.lower() for part in SCORE_NAMES):
-        return f"its output is called {layer!r}"
+        return f"its output is named {layer!r}"
     linear = last.op_type in ("Gemm", "MatMul", "Add")
-    return f"its output has {dim} numbers" if linear and (dim < FEW or dim in CLASSES) else ""
+    return f"its output has {dim} values" if linear and (dim < FEW or dim in CLASSES) else ""

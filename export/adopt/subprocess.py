@@ -1,6 +1,6 @@
-"""Foreign models are run in a process of their own: a hostile or broken one may crash, hang or ask for terabytes there.
+"""Run third-party models in a separate process, because hostile or broken ones may crash, hang or allocate terabytes.
 
-``python -m sslfeat.export.adopt.subprocess FOLDER`` is that process; ``adopt_in_subprocess`` is the way to call it.
+``python -m sslfeat.export.adopt.subprocess FOLDER`` is that process; call it through ``adopt_in_subprocess``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sslfeat.inference.onnx_model import EncoderFile, check_encoder
 from sslfeat.system.subprocesses import run_child
 
 TIMEOUT = 600  # seconds
-MEMORY = 32 << 30  # of addresses
+MEMORY = 32 << 30  # bytes of address space
 
 
 def adopt_in_subprocess(data: bytes, request: AdoptRequest, pixels: Pixels, source: str, timeout: float = TIMEOUT) -> EncoderFile:
-    """``adopt`` in a process of its own. Raises EncoderFileError, for a model that crashes or hangs too."""
+    """``adopt`` in a separate process. Raises EncoderFileError, also if the model crashes or hangs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "model.onnx").write_bytes(data)
@@ -47,10 +47,10 @@ def _run(folder: Path) -> None:
 
 
 def limit_memory() -> None:
-    """A request for terabytes then fails instead of being granted on paper."""
+    """Limit the address space, so that excessive allocations fail at once."""
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ImportError:  # not available on Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 

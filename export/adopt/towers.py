@@ -1,4 +1,4 @@
-"""The part of a foreign model that sees the image: of CLIP and its kind, the image's tower without the text's."""
+"""Extract the image encoder of a multimodal third-party model, such as CLIP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sslfeat.errors import InputError
 
 
 def image_part(model: onnx.ModelProto, output: str | None) -> onnx.ModelProto:
-    """``model`` with one input, where one of several is an image (of four axes) and some output is made of it alone.
+    """``model`` with one input, if one of several is an image (four axes) and some output depends on it alone.
 
-    Otherwise as it was. ``output`` is the one that is wanted, if one is. Raises InputError if that is made of other inputs too.
+    Otherwise unchanged. ``output``: the requested output, if any. Raises InputError if it also depends on other inputs.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     ports = [port for port in model.graph.input if port.name not in weights]
@@ -23,7 +23,7 @@ def image_part(model: onnx.ModelProto, output: str | None) -> onnx.ModelProto:
     alone = [name for name, (_, fed) in needs.items() if fed & inputs == {image}]
     if output is not None and output in needs and output not in alone:
         others = ", ".join(sorted(needs[output][1] & inputs - {image}))
-        raise InputError(f"output {output!r} is made of other inputs than the image: {others}")
+        raise InputError(f"output {output!r} also depends on other inputs than the image: {others}")
     if not alone:
         return model
     numbers = set[int]().union(*(needs[name][0] for name in alone))
@@ -46,7 +46,7 @@ def image_part(model: onnx.ModelProto, output: str | None) -> onnx.ModelProto:
 
 
 def _needs(model: onnx.ModelProto, makers: dict[str, int], name: str) -> tuple[set[int], set[str]]:
-    """Numbers of the nodes that make ``name``, and all names that they are fed."""
+    """Indices of the nodes that compute ``name``, and all names of their inputs."""
     numbers, names, left = set[int](), {name}, [name]
     while left:
         number = makers.get(left.pop())

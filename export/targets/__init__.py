@@ -1,1 +1,1 @@
-"""What an encoder can be exported to: one module a family, ``registry.py`` lists them all."""
+"""Export targets, one module per family; ``registry.py`` lists them."""

@@ -1,4 +1,4 @@
-"""What a target is: how it is made, in which runtime it runs, and how near to the reference it must be."""
+"""The interface of targets: conversion, runtime, and the tolerance of the comparison with the reference."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sslfeat.inference.onnx_model import EncoderFile
 if TYPE_CHECKING:
     from sslfeat.models.engine.frozen import FrozenEncoder
 
-WITH_WEIGHTS = ("torch", "torchvision", "yaml", "safetensors")  # that load them
+WITH_WEIGHTS = ("torch", "torchvision", "yaml", "safetensors")  # packages for loading weights
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a target is made from: the encoder ``file``, the torch module it came from where its weights are at hand
-    (``weights`` loads it), and images: ``seen``, uint8 (N, S, S, 3), to take ranges from, and files, ``shown``, that a page
-    may show. ``runtime`` is a folder with onnxruntime-web, if one was given. ``further`` are images to fit on."""
+    """Input of a conversion: the encoder ``file``, a loader of its torch module if available (``weights``), and images:
+    ``seen``, uint8 (N, S, S, 3), for calibration, and files, ``shown``, that a page may show. ``runtime``: a folder with
+    onnxruntime-web, if given. ``further``: additional images for fitting."""
 
     file: EncoderFile
     weights: Callable[[], FrozenEncoder] | None
@@ -37,29 +37,29 @@ class Source:
     further: Further | None = None
 
     def torch(self) -> FrozenEncoder:
-        """The torch module. Raises ExportError without weights."""
+        """Load the torch module. Raises ExportError without weights."""
         if self.weights is None:
             raise without_weights(self.file.card)
         return self.weights()
 
 
 def without_weights(card: Card) -> ExportError:
-    """What is said of a target that is made from torch weights, where there are none; with the cure, by where it came from."""
-    trained = "" if not card.training.steps else "give its training run instead of its file; or "
+    """Error for a target that needs torch weights, with a cure that depends on the origin of the encoder."""
+    trained = "" if not card.training.steps else "give its training run instead of the encoder file; or "
     cure = (
-        f"{trained}take a target that is made from an encoder file, such as ort, openvino, int8 or onnx-full; or distill it "
-        "(sslfeat train distill --teacher FILE) and export that run"
+        f"{trained}choose a target that can be made from an encoder file, such as ort, openvino, int8 or onnx-full; or distill "
+        "it (sslfeat train distill --teacher FILE) and export that run"
     )
     if card.method == "random-init":
-        cure = f"give --random-init {card.backbone} --image-size {card.preprocess.size} instead of its file"
-    return ExportError(f"this target is made from torch weights, and the encoder file {card.name!r} has none", cure)
+        cure = f"give --random-init {card.backbone} --image-size {card.preprocess.size} instead of the encoder file"
+    return ExportError(f"this target needs torch weights, which the encoder file {card.name!r} does not contain", cure)
 
 
 @dataclass(frozen=True)
 class TargetCheck:
-    """What an artifact made of image files, embeddings float32 (N, D), and what else there is to tell.
+    """Embeddings float32 (N, D) of image files by an artifact, and further information.
 
-    ``reference`` is what the encoder makes of them, if it was not simply given the same files.
+    ``reference``: embeddings by the encoder, if its input differed from these files.
     """
 
     embeddings: npt.NDArray[np.float32]
@@ -69,11 +69,12 @@ class TargetCheck:
 
 @dataclass(frozen=True)
 class Gate:
-    """Limits on the difference from the reference, each on the bound that the judges give (``sslfeat.numerics.bounds``),
-    not on what they happened to show.
+    """Limits on the difference from the reference, applied to bounds for unseen images (``sslfeat.numerics.bounds``), not to
+    the observed values.
 
-    ``cosine`` and ``overlap`` of the 10 nearest neighbors are least values; ``drop`` is the most that kNN and linear probe may
-    lose, in points, where labeled images are given. ``max_abs_diff``, in units of the largest component, is of every judge.
+    ``cosine`` and ``overlap`` of the 10 nearest neighbors are minimum values; ``drop`` is the maximum loss of kNN and linear
+    probe accuracy in points, if labeled images are given. ``max_abs_diff``: limit for every image, relative to the largest
+    component.
     """
 
     cosine: float
@@ -89,9 +90,9 @@ INT8 = Gate(0.999, overlap=0.95, drop=1.0)
 
 @dataclass(frozen=True)
 class Device:
-    """What the folder of a target tells those who run it: what ``main`` ``takes`` and ``gives``, where ``{{size}}`` and
-    ``{{dim}}`` stand for the encoder's, and ``programs`` that run it, templates in ``snippets/``. ``any_size``: the resize is
-    inside. ``third_party`` is a line on the license of files that others wrote."""
+    """Contents of a target folder's README: what ``main`` ``takes`` and ``gives``, where ``{{size}}`` and ``{{dim}}`` are
+    replaced by those of the encoder, and example ``programs``, templates in ``snippets/``. ``any_size``: resizing is part of the
+    model. ``third_party``: the license of third-party files."""
 
     takes: str = "`image`: uint8 (N, {{size}}, {{size}}, 3), any N"
     gives: str = "`embedding`: float32 (N, {{dim}})"
@@ -102,13 +103,13 @@ class Device:
 
 @dataclass(frozen=True)
 class Target:
-    """``make`` writes the artifact: an encoder file where ``runtime`` is ``onnx``, else files in an existing folder, one of
-    them ``main``. ``runtime`` is ``onnxruntime`` or a key of ``runtimes.OPENERS``; where it is None, ``check`` runs image files
-    through the artifact, or ``unrun`` says why nothing was run. An artifact that ``shows`` so many images to whoever opens it
-    is made with drawn ones unless others were given. ``device`` is what its folder tells of how it is run.
+    """``make`` writes the artifact: an encoder file if ``runtime`` is ``onnx``, else files in an existing folder, one of
+    them ``main``. ``runtime`` is ``onnxruntime`` or a key of ``runtimes.OPENERS``; if it is None, ``check`` runs image files
+    through the artifact, or ``unrun`` is the reason why it is not run. ``shows``: number of images embedded in the artifact;
+    drawn ones are used unless images were given. ``device``: contents of the README.
 
-    What it needs: an extra, and what is imported of it (``needs``); torch ``weights``; what else there must be on this machine
-    (``tools``, given ``--web-runtime``) and in the encoder (``takes``), which raise ExportError."""
+    Requirements: an extra and the packages imported from it (``needs``); torch ``weights``; checks of programs on this machine
+    (``tools``, called with ``--web-runtime``) and of the encoder (``takes``), which raise ExportError."""
 
     name: str
     about: str
@@ -126,7 +127,7 @@ class Target:
     takes: Callable[[EncoderFile], None] | None = None
 
     def check_machine(self, web_runtime: Path | None = None) -> None:
-        """Before any work is done: raises MissingExtraError for a package that is not there, ExportError for a program."""
+        """Check requirements before any work: raises MissingExtraError for a missing package, ExportError for a program."""
         of_export = [("export", package) for package in WITH_WEIGHTS if self.weights]
         for extra, package in [*of_export, *((self.needs[0], package) for package in self.needs[1:])]:
             if find_spec(package) is None:
@@ -135,8 +136,8 @@ class Target:
             self.tools(web_runtime)
 
     def check_encoder(self, file: EncoderFile, weights: bool) -> None:
-        """Before any image is decoded: raises ExportError for an encoder that cannot be made into this, with or without
-        torch ``weights``."""
+        """Check the encoder before any image is decoded: raises ExportError if it cannot be converted to this target, with or
+        without torch ``weights``."""
         if self.weights and not weights:
             raise without_weights(file.card)
         if self.takes is not None:
@@ -144,5 +145,5 @@ class Target:
 
     @property
     def is_file(self) -> bool:
-        """Whether the artifact is one encoder file, not a folder."""
+        """Whether the artifact is an encoder file instead of a folder."""
         return self.runtime == "onnx"

@@ -1,4 +1,4 @@
-"""A page is served and opened in a real browser, and says what it found."""
+"""Serve a page, open it in a browser, and receive its results."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ TIMEOUT = 300  # seconds
 
 
 def find_browser() -> str:
-    """The program. Raises ExportError without one."""
+    """Path of the browser. Raises ExportError if there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        raise ExportError("the page is looked at in a browser before it is given out: install chromium")
+        raise ExportError("the page is tested in a browser, but none was found: install chromium")
     return found
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, and takes what the page found."""
+    """Serve a folder, and receive the page's results."""
 
     def __init__(self, *arguments: Any, heard: queue.Queue[Any], **options: Any) -> None:
         self._heard = heard
@@ -46,12 +46,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self._heard.put(json.loads(body))
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: it is not the user's server."""
+        """Disable logging."""
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, queue.Queue[Any]]]:
-    """A folder on a local address, and the queue of what its pages post to ``found``."""
+    """Serve a folder on a local address; yields it and the queue of results posted to ``found``."""
     heard: queue.Queue[Any] = queue.Queue()
     handler = functools.partial(_Handler, directory=str(folder), heard=heard)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -65,7 +65,7 @@ def served(folder: Path) -> Iterator[tuple[str, queue.Queue[Any]]]:
 
 
 def open_page(address: str, heard: queue.Queue[Any], profile: Path) -> npt.NDArray[np.float32]:
-    """Open a page without a window, and wait for the rows (N, D) that it posts. Raises ExportError."""
+    """Open a page in a headless browser, and wait for the rows (N, D) that it posts. Raises ExportError."""
     browser = find_browser()
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
     running = subprocess.Popen(
@@ -74,7 +74,7 @@ def open_page(address: str, heard: queue.Queue[Any], profile: Path) -> npt.NDArr
     try:
         found = heard.get(timeout=TIMEOUT)
     except queue.Empty:
-        raise ExportError(f"the page gave no features in {TIMEOUT} s") from None
+        raise ExportError(f"the page returned no features within {TIMEOUT} s") from None
     finally:
         running.terminate()
         running.wait()

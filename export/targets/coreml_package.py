@@ -1,4 +1,4 @@
-"""Core ML. It converts anywhere and runs on Apple's systems alone."""
+"""Core ML, converted on any system; it can only be run on Apple's systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEVICE = Device("`image`: float32 planes (1, 3, {{size}}, {{size}})", "`embeddin
 
 
 def coreml(source: Source, out: Path) -> None:
-    """``encoder.mlpackage``, 32 bits: float32 (1, 3, S, S), values 0 to 255, to ``embedding`` (1, D). Then read back."""
+    """``encoder.mlpackage`` in 32 bits: float32 (1, 3, S, S), values 0 to 255, to ``embedding`` (1, D). Read back afterwards."""
     import torch
 
     from sslfeat.export.targets.planes import Planes, example
@@ -37,4 +37,4 @@ def coreml(source: Source, out: Path) -> None:
         spec = coremltools.models.MLModel(str(out / MAIN), skip_model_load=True).get_spec()
     shape = list(spec.description.input[0].type.multiArrayType.shape)
     if shape != [1, 3, size, size] or spec.description.metadata.userDefined[CARD_KEY] != card.to_json():
-        raise ExportError(f"the Core ML package reads back wrong: input {shape}, or without the card")
+        raise ExportError(f"the Core ML package is wrong when read back: its input is {shape}, or its card is missing")

@@ -1,6 +1,6 @@
-"""What a folder carries to the device: a sample with its embedding, programs that run it, and a README that says the rest.
+"""Files in a target folder for its use on a device: a sample with its embedding, example programs, and a README.
 
-All are templates in ``snippets/``; that of a program, one a target and language, becomes ``check`` with its own suffix.
+All are templates in ``snippets/``; the program of a target and language becomes ``check`` with its own suffix.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sslfeat.inference.onnx_model import EncoderFile
 
 README, PIXELS, EMBEDDING = "README.md", "golden.rgb", "golden.f32"
 SNIPPETS, COMPARE = Path(__file__).parent / "snippets", "compare.py.in"
-LEAST_8_BITS = 0.99  # cosine of a drawn image, which suffers more from 8 bits than photographs do
+LEAST_8_BITS = 0.99  # minimum cosine of a drawn image, which loses more in 8 bits than photographs
 
 
 def write_device_files(target: Target, file: EncoderFile, out: Path, gates: list[str]) -> None:
-    """Add them to the folder ``out`` of an artifact; ``gates`` are its verdicts, as text.
+    """Add these files to the folder ``out`` of an artifact; ``gates``: its verdicts as text.
 
-    The sample is drawn, so it shows nobody's image: uint8 (H, W, 3) by rows, and what the encoder file makes of it, little-endian
+    The sample is a drawn image, not a user's: uint8 (H, W, 3) by rows, and its embedding by the encoder file, little-endian
     float32 (D,).
     """
     whole = sample()
@@ -44,22 +44,22 @@ def write_device_files(target: Target, file: EncoderFile, out: Path, gates: list
 
 
 def sample() -> Image.Image:
-    """The drawn image, RGB, as it is before any resize."""
+    """The drawn image, RGB, before resizing."""
     return draw("circles", np.random.default_rng(0))
 
 
 def least_cosine(target: Target) -> float:
-    """The cosine with ``golden.f32`` that is right."""
+    """Minimum cosine with ``golden.f32``."""
     return LEAST_8_BITS if target.gate == INT8 else target.gate.cosine
 
 
 def program(template: str) -> str:
-    """What a template is called in the folder."""
+    """Name of a template in the folder."""
     return f"check.{template.split('.')[1]}"
 
 
 def _facts(target: Target, card: Card, sides: tuple[int, int], gates: list[str]) -> dict[str, str]:
-    """What the templates name; ``sides`` of the sample, px."""
+    """Values for the templates; ``sides`` of the sample in px."""
     of_encoder = {"size": str(card.preprocess.size), "dim": str(card.dim)}
     return {
         **of_encoder,
@@ -89,7 +89,7 @@ def _filled(text: str, facts: Mapping[str, str]) -> str:
 
 
 def _rule(prep: Preprocess) -> str:
-    """How an image comes to the size that is taken."""
+    """Description of the resize and crop."""
     kept = f"keep the center, {prep.size} x {prep.size} px,\n  from `round((side - {prep.size}) / 2)` on, halves to even"
     how = {
         CENTER: f"resize the shorter side to {prep.resize} px, the other to `{prep.resize} * other // shorter`, and {kept}",

@@ -8,7 +8,7 @@ from sslfeat.errors import needs
 from sslfeat.export.targets.base import Device, Source
 
 MAIN = "encoder.pte"
-MOST = 64  # images in a batch
+MOST = 64  # maximum batch size
 DEVICE = Device(
     f"one input of `forward`: uint8 (N, {{{{size}}}}, {{{{size}}}}, 3), N from 1 to {MOST}", "one output: float32 (N, {{dim}})",
     ("executorch.py.in", "executorch.kt.in"),

@@ -1,4 +1,4 @@
-"""Resize and crop inside the graph: images of any size go in, as uint8 (N, H, W, 3)."""
+"""Resize and crop inside the graph, for images of any size, uint8 (N, H, W, 3)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sslfeat.inference.onnx_model import INPUT_NAME, OUTPUT_NAME, EncoderFile
 MAIN = "encoder.onnx"
 PIXELS = "pixels"
 DEVICE = Device("`image`: uint8 (N, H, W, 3), any N, H and W", programs=("onnx_full.py.in",), any_size=True)
-OTHERS = "take a target that is fed resized images, such as ort or openvino"
-OLD = f"export the model again at opset {OPSET} or later (and adopt that), or take a target such as ort or openvino"
-MOST_UNEQUAL = 0.001  # of the pixels may differ from Pillow's
+OTHERS = "choose a target for resized images, such as ort or openvino"
+OLD = f"export the model again with opset {OPSET} or later (and adopt it), or choose a target such as ort or openvino"
+MOST_UNEQUAL = 0.001  # maximum fraction of pixels that differ from Pillow's
 
 
 def onnx_full(source: Source, out: Path) -> None:
@@ -31,7 +31,7 @@ def onnx_full(source: Source, out: Path) -> None:
 
 
 def full_model(file: EncoderFile, with_pixels: bool = False) -> onnx.ModelProto:
-    """The encoder behind its preprocessing; ``with_pixels`` it also gives what it makes of an image, to be checked.
+    """The encoder with its preprocessing in the graph; ``with_pixels``: the preprocessed image is a second output, for checks.
 
     Raises ExportError as ``check_takes`` does.
     """
@@ -54,23 +54,25 @@ def full_model(file: EncoderFile, with_pixels: bool = False) -> onnx.ModelProto:
 
 
 def check_takes(file: EncoderFile) -> None:
-    """Raises ExportError for an encoder that the graph cannot be put before."""
+    """Raises ExportError for an encoder that cannot be combined with the preprocessing graph."""
     _taken(file)
 
 
 def _taken(file: EncoderFile) -> onnx.ModelProto:
     found = file.card.preprocess.filter
     if found not in KERNELS:
-        raise ExportError(f"{file.card.name!r} needs the filter {found!r}, and the graph has only {', '.join(KERNELS)}", OTHERS)
+        raise ExportError(
+            f"{file.card.name!r} needs the filter {found!r}, but the graph supports only {', '.join(KERNELS)}", OTHERS
+        )
     model = onnx.load_model_from_string(file.data)
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset < OPSET:
-        raise ExportError(f"{file.card.name!r} is of opset {opset}, and the graph before it of {OPSET}", OLD)
+        raise ExportError(f"{file.card.name!r} has opset {opset}, but the preprocessing needs {OPSET}", OLD)
     return model
 
 
 def check_full(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
-    """Image files through the graph. Raises ParityError if more than 0.1 % of pixels are not Pillow's."""
+    """Run image files through the graph. Raises ParityError if more than 0.1 % of the pixels differ from Pillow's."""
     from sslfeat.inference.backends import onnxruntime
 
     prep = source.file.card.preprocess
@@ -85,7 +87,7 @@ def check_full(source: Source, out: Path, images: Sequence[bytes]) -> TargetChec
         differ = (pixels[0] != np.asarray(resize_crop(upright, prep))).any(-1)
         unequal, count = unequal + int(differ.sum()), count + differ.size
         rows.append(embedding)
-    remark = f"{100 - 100 * unequal / count:.3f} % of pixels are Pillow's"
+    remark = f"{100 - 100 * unequal / count:.3f} % of pixels equal Pillow's"
     if unequal > MOST_UNEQUAL * count:
-        raise ParityError(f"{remark}: at least 99.9 % must be")
+        raise ParityError(f"{remark}: at least 99.9 % are required")
     return TargetCheck(np.concatenate(rows), remark)

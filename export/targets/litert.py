@@ -1,4 +1,4 @@
-"""LiteRT, once TensorFlow Lite. Its converter pins much: give it an environment of its own (``.ci/litert``)."""
+"""LiteRT, formerly TensorFlow Lite. Its converter pins many packages; use a separate environment (``.ci/litert``)."""
 
 from __future__ import annotations
 

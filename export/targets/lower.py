@@ -1,4 +1,4 @@
-"""Encoder files of lower precision, and onnxruntime's own format for phones."""
+"""Encoder files of lower precision, and onnxruntime's format for mobile devices."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sslfeat.inference.quantization import best_int8
 
 ORT = Device(programs=("ort.py.in", "ort.kt.in"))
 LARGEST_HALF = 65_504.0
-SMALL = 64  # values of a tensor that is not worth halving
+SMALL = 64  # number of values below which a tensor is not converted to 16 bits
 
 
 def int8(source: Source, out: Path) -> None:
-    """8-bit weights, quantized the way that a trial finds best: of those that hold on ``seen``, the fastest."""
+    """8-bit weights, with the fastest quantization among those that pass a trial on ``seen``."""
     out.write_bytes(best_int8(source.file.data, source.seen, None if source.further is None else source.further.pixels))
 
 
 def fp16(source: Source, out: Path) -> None:
-    """Weights in 16 bits, widened as the file is loaded: half the size, computed as before, everywhere.
+    """16-bit weights, converted to 32 bits when the file is loaded: half the size, same computations on every processor.
 
-    onnxruntime's converter would compute in 16 bits, which processors do more slowly, and its fusions of such a ViT crash.
+    onnxruntime's converter would compute in 16 bits, which is slower on processors, and its fusions crash for such a ViT.
     """
     model = onnx.load_model_from_string(source.file.data)
     graph = model.graph
@@ -44,11 +44,11 @@ def fp16(source: Source, out: Path) -> None:
 
 
 def check_halves(file: EncoderFile) -> None:
-    """Raises ExportError for a weight beyond 65,504."""
+    """Raises ExportError for a weight above 65,504."""
     for tensor in filter(_is_halved, onnx.load_model_from_string(file.data).graph.initializer):
         if not np.abs(numpy_helper.to_array(tensor)).max() <= LARGEST_HALF:
             raise ExportError(
-                f"the weight {tensor.name!r} of {file.card.name!r} is beyond what 16 bits hold", "take --target int8"
+                f"the weight {tensor.name!r} of {file.card.name!r} exceeds the range of 16 bits", "use --target int8"
             )
 
 
@@ -57,7 +57,7 @@ def _is_halved(tensor: TensorProto) -> bool:
 
 
 def ort(source: Source, out: Path) -> None:
-    """onnxruntime's format for phones. Optimized as far as EXTENDED: ALL would tie it to this machine's processor."""
+    """onnxruntime's format for mobile devices, optimized up to EXTENDED, because ALL depends on this machine's processor."""
     from sslfeat.inference.backends import onnxruntime
 
     options = onnxruntime.SessionOptions()

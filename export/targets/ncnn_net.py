@@ -1,4 +1,4 @@
-"""ncnn, for phones and boards, converted by pnnx from a trace of the torch module."""
+"""ncnn, for mobile and embedded devices, converted by pnnx from a trace of the torch module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT = 600  # seconds
 
 
 def ncnn(source: Source, out: Path) -> None:
-    """``encoder.param`` and ``encoder.bin``: blob ``in0`` is the image, planes of 0 to 255; ``out0`` the embedding."""
+    """``encoder.param`` and ``encoder.bin``: input ``in0``, planes of 0 to 255; output ``out0``, the embedding."""
     with needs("ncnn", "pnnx"):
         import pnnx
     import torch
@@ -33,7 +33,7 @@ def ncnn(source: Source, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         traced = Path(folder) / "traced.pt"
         with quiet():
-            trace: Any = torch.jit.trace  # which has no types
+            trace: Any = torch.jit.trace  # it has no type annotations
             trace(Planes(source.torch()).eval(), example(size)).save(str(traced))
         command: list[str | Path] = [
             program, traced.name, f"inputshape=[1,3,{size},{size}]", "fp16=0", f"ncnnparam={out.resolve() / MAIN}",
@@ -41,4 +41,4 @@ def ncnn(source: Source, out: Path) -> None:
         ]  # fmt: skip
         run_program(command, TIMEOUT, "pnnx, which converts the encoder,", ExportError, Path(folder))
     if not (out / MAIN).exists():
-        raise ExportError("pnnx could not convert the encoder, and did not say why")
+        raise ExportError("pnnx could not convert the encoder, and gave no reason")

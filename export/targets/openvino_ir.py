@@ -13,17 +13,17 @@ from sslfeat.inference.onnx_model import EncoderFile
 from sslfeat.inference.quantization import best_int8
 
 MAIN = "encoder.xml"
-GIVES = f"{Device.gives}. Compile it with `INFERENCE_PRECISION_HINT: f32`, or some processors compute in 16 bits"
+GIVES = f"{Device.gives}. Compile it with `INFERENCE_PRECISION_HINT: f32`, since some processors otherwise compute in 16 bits"
 DEVICE = Device(gives=GIVES, programs=("openvino.py.in",))
 
 
 def fp32(source: Source, out: Path) -> None:
-    """Weights in 32 bits."""
+    """32-bit weights."""
     _save(source, source.file.data, out, half=False)
 
 
 def fp16(source: Source, out: Path) -> None:
-    """Weights in 16 bits, which OpenVINO widens or not as the device likes."""
+    """16-bit weights, which OpenVINO converts to 32 bits or not, depending on the device."""
     _save(source, source.file.data, out, half=True)
 
 
@@ -51,4 +51,4 @@ def _read(data: bytes) -> Any:
     try:
         return openvino.Core().read_model(data)
     except RuntimeError as error:
-        raise ExportError(f"OpenVINO cannot read the encoder: {brief(error)}", "take --target ort, or fp16") from error
+        raise ExportError(f"OpenVINO cannot read the encoder: {brief(error)}", "use --target ort or fp16") from error

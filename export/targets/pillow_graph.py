@@ -1,4 +1,4 @@
-"""Pillow's resize, written as an ONNX graph: whole numbers, so that its pixels are Pillow's and not nearly Pillow's."""
+"""Pillow's resize as an ONNX graph in integer arithmetic, for pixels equal to Pillow's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KERNELS = {
     "bilinear": """
         far_off = Sub(one, distance)
         weight = Max(zero, far_off)""",
-    # Keys' cubic with a = -0.5, in the order of operations of Pillow's
+    # Keys' cubic with a = -0.5, in Pillow's order of operations
     "bicubic": """
         three_halves = Constant <value = double {1.5}> ()
         five_halves = Constant <value = double {2.5}> ()
@@ -40,7 +40,7 @@ KERNELS = {
         weight = Where(is_near, near, far_or_none)""",
 }
 
-SIZES = {  # ``wanted``, height and width of the whole resized image
+SIZES = {  # ``wanted``: height and width of the whole resized image
     CENTER: """
     shorter = ReduceMin <keepdims = 1> (sides)
     resize = Constant <value_ints = [RESIZE]> ()
@@ -62,7 +62,7 @@ SIZES = {  # ``wanted``, height and width of the whole resized image
     whole_or_one = Max(whole, least_double)
     wanted = Cast <to = 7> (whole_or_one)""",
 }
-# What is made of the ``small`` image: a border repeats its outermost pixels, until here they get the color of the fill.
+# Final pixels from the ``small`` image: a border, which up to here repeats the outermost pixels, gets the fill color.
 PADDED = """
     missing = Sub(size, wanted)
     none = Constant <value = int64 {0}> ()
@@ -90,7 +90,7 @@ PADDED = """
     pixels = Where(inside, small, fill_8)"""
 CROPPED = """
     pixels = Identity(small)"""
-# Whether Pillow filters along columns first, which rounds differently: never where it is told to do one axis at a time.
+# Whether Pillow filters along columns first, which rounds differently; never if it is called for one axis at a time.
 TALL = """
     height_in, width_in = Split <num_outputs = 2> (sides)
     height_out, width_out = Split <num_outputs = 2> (made)
@@ -106,7 +106,7 @@ NEVER = """
 PILLOW_13 = {"COMPARED": "narrower_by", "HEIGHT": "shorter_by", "TIMES": "2"}
 PILLOW_12 = {"COMPARED": "width_in", "HEIGHT": "height_in", "TIMES": "100"}
 
-# What is resized: the whole image; of strips only what the crop keeps, a box that Pillow keeps in single precision.
+# The region to resize: the whole image; for strips only the crop, a box that Pillow stores in single precision.
 WHOLE = """
     made = Identity(wanted)
     begin = Identity(start)
@@ -135,8 +135,8 @@ STRIP_BOX = """
     ratio_of_box = Div(box_double, size_double)
     scale = Where(is_strip, ratio_of_box, ratio_of_all)"""
 
-# The resized image's middle SIZE x SIZE stays; before it, where the resized image is smaller, ``start`` is below 0. Pillow
-# filters along one axis, rounds, then along the other.
+# The middle SIZE x SIZE of the resized image is kept; if the resized image is smaller, ``start`` is negative. Pillow filters
+# along one axis, rounds, then along the other.
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18, "sslfeat": 1]>
 preprocess (uint8[batch, height, width, 3] image) => (uint8[batch, SIZE, SIZE, 3] pixels)
@@ -187,8 +187,8 @@ preprocess (uint8[batch, height, width, 3] image) => (uint8[batch, SIZE, SIZE, 3
 }
 """
 
-# Weights in double precision, rounded to 22 bits after the point as Pillow's, then cut into three digits of base 256, each
-# from -128: products of 8 bits with sums of 32 are what every processor does fast, and nothing is rounded on the way.
+# Weights in double precision, rounded to 22 fractional bits as in Pillow, then split into three digits of base 256, starting at
+# -128: products of 8 bits with sums of 32 bits are fast on every processor, and there is no intermediate rounding.
 FILTERED = """
 <domain: "sslfeat", opset_import: ["": 18]>
 filtered (values, length, wanted, begin, lower, scale) => (filtered_values)
@@ -264,10 +264,10 @@ filtered (values, length, wanted, begin, lower, scale) => (filtered_values)
 
 
 def pillow_graph(prep: Preprocess, pillow: str = PIL.__version__) -> onnx.ModelProto:
-    """``image``, uint8 (N, H, W, 3), to ``pixels``, uint8 (N, S, S, 3). The filter is one of ``KERNELS``.
+    """``image``, uint8 (N, H, W, 3), to ``pixels``, uint8 (N, S, S, 3). The filter must be one of ``KERNELS``.
 
-    Sources: src/libImaging/Resample.c of Pillow 13, its arithmetic for 8 bits a channel, and Image.resize of Pillow 12, which
-    begins with the columns of other images; ``pillow`` is whose order holds.
+    Sources: src/libImaging/Resample.c of Pillow 13, its arithmetic for 8 bits per channel, and Image.resize of Pillow 12, which
+    starts with the columns of other images; ``pillow``: the version whose order is used.
     """
     parts = {"KERNEL": KERNELS[prep.filter], "WANTED": SIZES[prep.crop], "PIXELS": CROPPED, "BOX": WHOLE, "ORDER": TALL}
     if prep.crop == BORDER:

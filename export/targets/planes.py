@@ -1,4 +1,4 @@
-"""The encoder as most runtimes on phones want it: float32 (N, 3, S, S) in, values 0 to 255."""
+"""The input layout of most mobile runtimes: float32 (N, 3, S, S), values 0 to 255."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sslfeat.models.engine.frozen import FrozenEncoder
 
 
 class Planes(nn.Module):
-    """``encoder`` without its own change of layout: scaling and normalization stay inside."""
+    """``encoder`` without its change of layout; scaling and normalization are kept."""
 
     def __init__(self, encoder: FrozenEncoder) -> None:
         super().__init__()
@@ -22,5 +22,5 @@ class Planes(nn.Module):
 
 
 def example(size: int) -> Tensor:
-    """What a tracer needs to see."""
+    """Example input for tracing."""
     return torch.zeros(1, 3, size, size)

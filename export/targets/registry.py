@@ -9,8 +9,8 @@ from sslfeat.errors import UsageError, did_you_mean
 from sslfeat.export.targets import coreml_package, executorch_pte, full, litert, lower, ncnn_net, openvino_ir, servers, web
 from sslfeat.export.targets.base import FP16, FP32, INT8, Gate, Source, Target
 
-APPLE = "Core ML runs on Apple's systems alone: converted and read back, not run"
-ANY_SIZE = "its encoder.onnx takes whole images of any size: run it with onnxruntime in your own program"
+APPLE = "Core ML can only be run on Apple's systems: converted and read back, but not run"
+ANY_SIZE = "its encoder.onnx accepts images of any size: run it with onnxruntime in your own program"
 STATIC = "it runs in a browser: put the folder on any static server"
 
 OPENVINO, LITERT = ("openvino", "openvino"), ("litert", "litert_torch", "ai_edge_litert")
@@ -46,7 +46,7 @@ TARGETS = {
         _openvino("openvino-int8", "OpenVINO IR in 8 bits", INT8, openvino_ir.int8),
         Target(
             "ncnn",
-            "ncnn, for phones and boards",
+            "ncnn, for mobile and embedded devices",
             FP32,
             ncnn_net.ncnn,
             "ncnn",
@@ -105,7 +105,7 @@ TARGETS = {
         ),
         Target(
             "tensorrt",
-            "all that trtexec needs",
+            "ONNX file and build script for trtexec",
             FP16,
             servers.tensorrt,
             None,
@@ -119,8 +119,8 @@ TARGETS = {
 
 
 def find_target(name: str) -> Target:
-    """Raises UsageError for an unknown one."""
+    """The target of this name. Raises UsageError if it is unknown."""
     if name not in TARGETS:
         known = ", ".join(("onnx", *TARGETS))
-        raise UsageError(f"target {name!r} is unknown: one of {known}", did_you_mean(name, TARGETS))
+        raise UsageError(f"unknown target {name!r}: choose one of {known}", did_you_mean(name, TARGETS))
     return TARGETS[name]

@@ -1,4 +1,4 @@
-"""For GPU servers: what TensorRT's builder needs, and a model repository for Triton."""
+"""GPU servers: input for TensorRT's builder, and a model repository for Triton."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FOR_TENSORRT, FOR_TRITON = (
     Device(f"`image`: uint8 (N, {{{{size}}}}, {{{{size}}}}, 3), N from {SMALLEST} to {LARGEST}", programs=(program,))
     for program in ("tensorrt.sh.in", "triton.py.in")
 )
-NO_GPU = "build.sh builds the engine on the GPU that will run it, so that nothing was run here"
+NO_GPU = "build.sh builds the engine on the GPU that will run it, so nothing was run here"
 
 
 def tensorrt(source: Source, out: Path) -> None:
-    """``encoder.onnx`` and ``build.sh``: the exact line that builds an engine, with the shapes it must take."""
+    """``encoder.onnx`` and ``build.sh``, which builds an engine with the required shapes."""
     size = source.file.card.preprocess.size
     shapes = [f"--{kind}Shapes={INPUT_NAME}:{batch}x{size}x{size}x3" for kind, batch in
               (("min", SMALLEST), ("opt", USUAL), ("max", LARGEST))]  # fmt: skip
@@ -35,7 +35,7 @@ def tensorrt(source: Source, out: Path) -> None:
 
 
 def triton(source: Source, out: Path) -> None:
-    """A repository with one model, ``encoder``, that batches requests as they come."""
+    """A repository with one model, ``encoder``, with dynamic batching."""
     card = source.file.card
     size = card.preprocess.size
     (out / MODEL).parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A folder for any static server: the encoder in the browser, by onnxruntime's WebAssembly; and a look at it in one."""
+"""A folder for any static server: the encoder in the browser, with onnxruntime's WebAssembly, tested in a browser."""
 
 from __future__ import annotations
 
@@ -35,16 +35,19 @@ DEVICE = Device(
     "`image`: uint8 (N, H, W, 3), any N, H and W; `encoder.mjs` makes it of an image", programs=("web.mjs.in",), any_size=True,
     third_party=f"ONNX Runtime Web (`ort*.mjs`, `ort*.wasm`): `{LICENSE}`; what is built into it: `{NOTICES}`",
 )  # fmt: skip
-SAMPLES, SIDE = 24, 256  # images that the page knows, to click and to find, and their longer side, px
-TIMEOUT = 300  # seconds, to fetch it
-CHECKED, LONGEST = 64, 1024  # images that a browser embeds, and their longer side, px
-WHOLE, LONGEST_FILE = 16, 4096  # how many of them as the files that they are, and what encoder.mjs does not shrink, px
-WEB_FORMATS, WEB_MODES = ("JPEG", "PNG", "WEBP"), ("RGB", "RGBA", "L", "P")  # not CMYK, not 16 bits: not measured
+SAMPLES, SIDE = 24, 256  # sample images of the page for searching, and their longer side in px
+TIMEOUT = 300  # seconds for downloading the runtime
+CHECKED, LONGEST = 64, 1024  # images embedded by a browser in the test, and their longer side in px
+WHOLE, LONGEST_FILE = (
+    16,
+    4096,
+)  # number of them tested as original files, and the size up to which encoder.mjs does not shrink, px
+WEB_FORMATS, WEB_MODES = ("JPEG", "PNG", "WEBP"), ("RGB", "RGBA", "L", "P")  # CMYK and 16 bits were not measured
 
 
 def web(source: Source, out: Path) -> None:
-    """``index.html``, its modules, the encoder (any size of image), samples and the runtime. Raises ExportError."""
-    _runtime(source.runtime, out)  # first: a network may fail
+    """``index.html``, its modules, the encoder (images of any size), samples and the runtime. Raises ExportError."""
+    _runtime(source.runtime, out)  # first, because the download may fail
     onnx_full(source, out)
     for file in PAGE.iterdir():
         shutil.copy(file, out / file.name)
@@ -66,8 +69,8 @@ def web(source: Source, out: Path) -> None:
 
 
 def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck:
-    """Embeddings by a real browser: of files as they are, which it decodes itself, and of the rest as PNG, so that both sides
-    see the same pixels. Raises ExportError."""
+    """Embeddings by a real browser: of original files, decoded by the browser, and of the other images as PNG, so that both
+    sides see the same pixels. Raises ExportError."""
     browser = find_browser()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "served"
@@ -83,7 +86,7 @@ def check_web(source: Source, out: Path, images: Sequence[bytes]) -> TargetCheck
 
 
 def _put(image: bytes, place: Path, whole: bool) -> bool:
-    """Write an image to ``place`` for the browser, as it is if ``whole`` and pages show such files; returns whether it is."""
+    """Write an image to ``place`` for the browser, unchanged if ``whole`` and if pages support it; returns whether it is."""
     data = read_image(image)
     opened = open_image(data)
     if whole and opened.format in WEB_FORMATS and opened.mode in WEB_MODES and max(opened.size) <= LONGEST_FILE:
@@ -109,27 +112,29 @@ try {
 
 
 def check_tools(given: Path | None) -> None:
-    """Raises ExportError without a browser, without the runtime or npm to fetch it with, or without its license."""
+    """Raises ExportError without a browser, without the runtime or npm to download it, or without its license."""
     find_browser()
     if lacking := [name for name in TEXTS.values() if not (INSTALLED / name).is_file()]:
-        raise ExportError(f"{INSTALLED} lacks {', '.join(lacking)}, which the page must carry", "install onnxruntime with pip")
+        raise ExportError(f"{INSTALLED} lacks {', '.join(lacking)}, which the page must include", "install onnxruntime with pip")
     if given is None:
         _npm()
     elif missing := [name for name in RUNTIME if not (given / name).is_file()]:
-        raise ExportError(f"{given} is not the dist folder of {PACKAGE}: {', '.join(missing)} not there")
+        raise ExportError(f"{given} is not the dist folder of {PACKAGE}: {', '.join(missing)} not found")
 
 
 def _npm() -> str:
     npm = shutil.which("npm")
     if npm is None:
-        raise ExportError(f"there is no npm to fetch {PACKAGE}: give the package's dist folder with --web-runtime")
+        raise ExportError(
+            f"npm is needed to download {PACKAGE}: install it, or give the package's dist folder with --web-runtime"
+        )
     return npm
 
 
 def _runtime(given: Path | None, out: Path) -> None:
-    """onnxruntime-web's three files, from a folder, or from npm's registry, and their licenses.
+    """onnxruntime-web's three files, from a folder or downloaded by npm, and their licenses.
 
-    npm's package names its license and lacks the text, which is that of the same project's Python package.
+    The npm package states its license without the text, which is taken from the same project's Python package.
     """
     for name, theirs in TEXTS.items():
         shutil.copy(INSTALLED / theirs, out / name)
@@ -142,12 +147,12 @@ def _runtime(given: Path | None, out: Path) -> None:
         run_program([npm, "pack", "--silent", PACKAGE], TIMEOUT, f"npm, which fetches {PACKAGE},", ExportError, Path(folder))
         packed = list(Path(folder).glob("*.tgz"))
         if not packed:
-            raise ExportError(f"npm could not fetch {PACKAGE}")
+            raise ExportError(f"npm could not download {PACKAGE}")
         with tarfile.open(packed[0]) as archive:
             for name in RUNTIME:
                 file = archive.extractfile(f"package/dist/{name}")
                 if file is None:
-                    raise ExportError(f"{packed[0].name} lacks {name}: give another version's dist folder: --web-runtime DIR")
+                    raise ExportError(f"{packed[0].name} lacks {name}: give another version's dist folder with --web-runtime DIR")
                 (out / name).write_bytes(file.read())
 
 

@@ -1,4 +1,4 @@
-"""What a backbone is: images to features, at the end or at any layer before it."""
+"""The interface of backbones: images to features, at the end or at an earlier layer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from torch import Tensor, nn
 from sslfeat.errors import UsageError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SMALL, MEDIUM = 40, 112  # px: up to SMALL a stem that keeps the resolution, up to MEDIUM one that halves it once
+SMALL, MEDIUM = 40, 112  # px; stem at full resolution up to SMALL, at half resolution up to MEDIUM
 
 
 class Backbone(nn.Module):
-    """Images (N, 3, S, S), normalized, to features (N, dim).
+    """Map normalized images (N, 3, S, S) to features (N, dim).
 
-    ``layers`` names the places where features can be taken, first to last, and ``dims`` their channels; the last is
-    the default everywhere.
+    ``layers``: names of the layers with features, first to last; ``dims``: their channels. The default is the last layer.
     """
 
     normalization: tuple[Sequence[float], Sequence[float]] = (IMAGENET_MEAN, IMAGENET_STD)
-    """Mean and standard deviation of the channels, of pixels in [0, 1], that it is fed with."""
+    """Mean and standard deviation of the channels for normalizing pixels in [0, 1]."""
 
     def __init__(self, image_size: int, dims: dict[str, int]) -> None:
         super().__init__()
@@ -36,11 +35,11 @@ class Backbone(nn.Module):
         return self.dims[self.layers[-1]]
 
     def depth(self, layer: str | None) -> int:
-        """How many layers lead up to and include ``layer``. Raises UsageError for a name that does not exist."""
+        """Number of layers up to and including ``layer``. Raises UsageError for an unknown name."""
         if layer is None:
             return len(self.layers)
         if layer not in self.dims:
-            raise UsageError(f"there is no layer {layer!r}: it can be {', '.join(self.layers)}")
+            raise UsageError(f"there is no layer {layer!r}: choose one of {', '.join(self.layers)}")
         return self.layers.index(layer) + 1
 
     def maps(self, images: Tensor, layer: str | None = None) -> Tensor:
@@ -49,12 +48,12 @@ class Backbone(nn.Module):
         return self.several_maps(images, (last,))[last]
 
     def stage_of(self, parameter: str) -> int:
-        """How many layers lie in front of the one that a parameter belongs to, by its name; behind all of them, their number."""
+        """Number of layers before that of the parameter with this name; the number of layers if it follows all of them."""
         inside = [n for n, layer in enumerate(self.layers) if f".{layer}." in f".{parameter}"]
         return inside[0] if inside else 0
 
     def several_maps(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-        """Feature maps of each of these layers; a backbone defines this or ``maps``."""
+        """Feature maps of several layers; a backbone defines this or ``maps``."""
         return {layer: self.maps(images, layer) for layer in layers}
 
     def forward(self, images: Tensor, layer: str | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""torchvision's ResNets, with a stem that suits small images, and a ResNet-10 for CPUs."""
+"""torchvision's ResNets with a stem for small images, and a ResNet-10 for CPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_r
 
 
 class ConvBackbone(Backbone):
-    """A ResNet, or anything with its parts. Takes images of any size; features are means over the maps."""
+    """A ResNet, or a network with the same parts. Accepts images of any size; features are means over the maps."""
 
     def __init__(self, body: nn.Module, image_size: int, dims: dict[str, int]) -> None:
         super().__init__(image_size, dims)
@@ -33,10 +33,10 @@ class ConvBackbone(Backbone):
         return found
 
     def stage(self, name: str, maps: Tensor) -> Tensor:
-        """Maps of the layer called ``name`` from those of the layer before.
+        """Maps of the layer ``name`` from those of the previous layer.
 
-        On a CPU torch 2.14 leaves the weight gradient of a 3 x 3 convolution with stride 2 on maps of one pixel partly
-        uninitialized if it computes in bfloat16 (parts of images come down to one pixel): such maps stay in float32.
+        In bfloat16 on a CPU, torch 2.14 leaves part of the weight gradient of a 3 x 3 convolution with stride 2 on maps of one
+        pixel uninitialized (small parts of images reach one pixel); such maps are computed in float32.
         """
         stage: nn.Module = getattr(self.body, name)
         pixel = self.training and maps.device.type == "cpu" and maps.shape[-2:] == (1, 1)
@@ -49,7 +49,7 @@ class ConvBackbone(Backbone):
 
 
 class NarrowResNet(nn.Module):
-    """One basic block a stage, and half the resolution of a standard ResNet's small-image stem: made for CPUs."""
+    """One basic block per stage, and half the resolution of a standard ResNet's small-image stem, for CPUs."""
 
     def __init__(self, width: int, image_size: int) -> None:
         super().__init__()
@@ -62,18 +62,18 @@ class NarrowResNet(nn.Module):
         self.layer2 = _widening_block(width)
         self.layer3 = _widening_block(2 * width)
         self.layer4 = _widening_block(4 * width)
-        for module in self.modules():  # the initialization of torchvision's ResNets
+        for module in self.modules():  # initialized as torchvision's ResNets
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def narrow_resnet(width: int, image_size: int) -> ConvBackbone:
-    """``resnet10_wN``, ``width`` channels wide at first and 8 times as many at the end."""
+    """``resnet10_wN``: ``width`` channels in the first stage and 8 times as many in the last."""
     return ConvBackbone(NarrowResNet(width, image_size), image_size, _stage_dims(8 * width))
 
 
 def resnet(name: str, image_size: int) -> ConvBackbone:
-    """One of RESNETS at random initialization."""
+    """One of RESNETS, randomly initialized."""
     body = models.get_model(name, weights=None)
     if not isinstance(body, ResNet):
         raise TrainingError(f"torchvision's {name} is not a ResNet")
@@ -88,7 +88,7 @@ def resnet(name: str, image_size: int) -> ConvBackbone:
 
 
 def _widening_block(width: int) -> BasicBlock:
-    """Twice the channels at half the resolution."""
+    """Double the channels at half the resolution."""
     shortcut = nn.Sequential(nn.Conv2d(width, 2 * width, 1, 2, bias=False), nn.BatchNorm2d(2 * width))
     return BasicBlock(width, 2 * width, 2, shortcut)
 

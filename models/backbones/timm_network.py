@@ -1,4 +1,4 @@
-"""Any of timm's networks as a backbone: ``timm/vit_small_patch14_dinov2``, ``timm/convnext_atto``, ..."""
+"""timm networks as backbones: ``timm/vit_small_patch14_dinov2``, ``timm/convnext_atto``, ..."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sslfeat.models.backbones.base import Backbone
 from sslfeat.models.backbones.weights_file import load_weights
 
 PREFIX = "timm/"
-AWAY = "without a network, give the file of weights: --weights FILE"
-END = "end"  # the network's own features, behind whatever follows its last stage
+AWAY = "offline, give a file of weights with --weights FILE"
+END = "end"  # the network's own features, after everything that follows its last stage
 
 
 class TimmBackbone(Backbone):
-    """``body`` without its classifier, fed as its weights want it.
+    """``body`` without its classifier, with the input normalization of its weights.
 
     Layers are its stages or blocks, pooled by their means, and ``end``.
     """
@@ -37,7 +37,7 @@ class TimmBackbone(Backbone):
         stages = self.layers[:-1]
         indices = sorted({min(self.depth(layer), len(stages)) - 1 for layer in layers})
         if END in layers and self.dims[END] != self.dims[stages[-1]]:
-            raise UsageError(f"the features of {END} have no map here: take {stages[-1]}")
+            raise UsageError(f"the features of {END} are not a map: choose the layer {stages[-1]}")
         found = self.body.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
         maps = dict(zip(indices, found, strict=True))
         return {layer: maps[min(self.depth(layer), len(stages)) - 1] for layer in layers}
@@ -52,7 +52,7 @@ class TimmBackbone(Backbone):
 def load_timm_weights(body: Any, path: Path, name: str) -> None:
     """Load a file into timm's network ``name`` without its classifier. Raises InputError for weights that do not fit.
 
-    Weights in their authors' names, or for images of another size, are converted as timm does.
+    Weights with the original authors' names, or for another image size, are converted by timm.
     """
     heads = body.pretrained_cfg.get("classifier") or ()
     convert = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
@@ -60,16 +60,16 @@ def load_timm_weights(body: Any, path: Path, name: str) -> None:
 
 
 def timm_network(name: str, image_size: int, pretrained: bool = False, weights: Path | None = None) -> TimmBackbone:
-    """``name`` without its prefix, at random initialization or with the weights that timm knows for it, or of a file.
+    """The timm network ``name`` (without prefix), randomly initialized, with timm's pretrained weights, or with those of a file.
 
-    Raises UsageError for a name or size that cannot be, TrainingError for weights that cannot be fetched, InputError for a
-    file of others.
+    Raises UsageError for an unknown name or an unsupported size, TrainingError for weights that cannot be downloaded,
+    InputError for a file with other weights.
     """
     with needs("timm", "timm"):
         import timm
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
-        raise UsageError(f"timm has no network {name!r}" + (f": perhaps one of {near}" if near else ""))
+        raise UsageError(f"timm has no network {name!r}" + (f": did you mean one of {near}?" if near else ""))
     reasons: list[Exception] = []
     for extra in ({"img_size": image_size, "dynamic_img_size": True}, {"img_size": image_size}, {}):
         try:
@@ -77,7 +77,7 @@ def timm_network(name: str, image_size: int, pretrained: bool = False, weights: 
             if weights is not None:
                 load_timm_weights(body, weights, f"timm/{name}")
             return TimmBackbone(body, image_size)
-        except TypeError as error:  # a network that takes any size has no such argument
+        except TypeError as error:  # networks that accept any size do not have this argument
             reasons.append(error)
         except (OSError, RuntimeError) as error:
             if pretrained:

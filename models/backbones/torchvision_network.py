@@ -1,4 +1,4 @@
-"""torchvision's networks as they were published, so that their weights fit: ``torchvision/resnet50``, ..."""
+"""torchvision networks in their original form, compatible with their pretrained weights: ``torchvision/resnet50``, ..."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sslfeat.models.backbones.timm_network import AWAY
 from sslfeat.models.backbones.weights_file import load_weights
 
 PREFIX = "torchvision/"
-HEADS = ("fc", "classifier", "heads", "head")  # what the networks call their last layers
-AUXILIARY = ("aux1", "aux2", "AuxLogits")  # classifiers that only training looks at
+HEADS = ("fc", "classifier", "heads", "head")  # names of the last layers
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # auxiliary classifiers, used only in training
 SEQUENTIAL = ("mobilenet", "efficientnet", "convnext")
 
 
 class SequentialBackbone(Backbone):
     """A network whose convolutions are one sequence ``features``, such as MobileNet, EfficientNet, ConvNeXt.
 
-    Its layers are the parts of the sequence after which the map is smaller, and the last.
+    Its layers are the last parts of the sequence before each reduction of the resolution, and the last part.
     """
 
     def __init__(self, body: nn.Sequential, image_size: int) -> None:
@@ -47,10 +47,10 @@ class SequentialBackbone(Backbone):
 
 
 def torchvision_network(name: str, image_size: int, pretrained: bool = False, weights: Path | None = None) -> Backbone:
-    """``name`` without its prefix, at random initialization or with torchvision's default weights, or those of a file.
+    """The network ``name`` (without prefix), randomly initialized, with torchvision's default weights, or with those of a file.
 
-    Raises UsageError for a name that torchvision lacks or a network without feature maps, TrainingError for weights that cannot
-    be fetched, InputError for a file of others.
+    Raises UsageError for an unknown name or a network without feature maps, TrainingError for weights that cannot be
+    downloaded, InputError for a file with other weights.
     """
     if name not in models.list_models(models):
         raise UsageError(f"torchvision has no image classifier {name!r}")
@@ -66,12 +66,12 @@ def torchvision_network(name: str, image_size: int, pretrained: bool = False, we
         return ConvBackbone(body, image_size, {f"layer{n}": dim >> (4 - n) for n in range(1, 5)})
     if name.startswith(SEQUENTIAL):
         return SequentialBackbone(body.features, image_size)
-    raise UsageError(f"torchvision/{name} is not taken apart: take a ResNet, {', '.join(SEQUENTIAL)}, or timm/NAME")
+    raise UsageError(f"torchvision/{name} is not supported: choose a ResNet, {', '.join(SEQUENTIAL)}, or timm/NAME")
 
 
 @torch.no_grad()
 def _dims(parts: nn.Sequential, image_size: int) -> dict[str, int]:
-    """Channels of the parts behind which the map is smaller than behind the next, and of the last."""
+    """Channels of the last part before each reduction of the resolution, and of the last part."""
     maps, shapes = torch.zeros(1, 3, image_size, image_size), {}
     parts.eval()
     for name, part in parts.named_children():

@@ -1,4 +1,4 @@
-"""torchvision's vision transformers in several shapes, open between their blocks."""
+"""torchvision's vision transformers in several sizes, with access to the tokens between blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sslfeat.models.backbones.base import Backbone
 
 @dataclass(frozen=True)
 class ViTShape:
-    """Layers, attention heads, width, and the patch size in px for images of 128 px and more."""
+    """Number of layers and attention heads, width, and patch size in px for images of at least 128 px."""
 
     layers: int
     heads: int
@@ -34,9 +34,9 @@ VITS = {
 
 
 class ViTBackbone(Backbone):
-    """torchvision's VisionTransformer, taken apart so that methods can drop, mask and order its tokens.
+    """torchvision's VisionTransformer, opened up so that methods can drop, mask and order its tokens.
 
-    Features are the class token's; a method that gives the class token nothing to do calls ``pool_patches``.
+    Features are the class token; methods that do not train the class token call ``pool_patches``.
     """
 
     def __init__(self, body: VisionTransformer, image_size: int) -> None:
@@ -47,7 +47,7 @@ class ViTBackbone(Backbone):
         self.grid: int = image_size // body.patch_size
 
     def pool_patches(self) -> None:
-        """Take means over the patch tokens for features; the class token, out of use, is not trained."""
+        """Use means over the patch tokens as features; the unused class token is not trained."""
         self.class_token = False
         self.body.class_token.requires_grad_(False)
 
@@ -57,14 +57,14 @@ class ViTBackbone(Backbone):
 
     @property
     def positions(self) -> Tensor:
-        """What is added to each patch token, (1, grid x grid, dim)."""
+        """Position embeddings of the patch tokens, (1, grid x grid, dim)."""
         positions: Tensor = self.body.encoder.pos_embedding[:, 1:]
         return positions
 
     def embed(self, images: Tensor) -> Tensor:
-        """Patch tokens (N, g x g, dim) in raster order, with their positions added; what is over at the edges is left out.
+        """Patch tokens (N, g x g, dim) in raster order with position embeddings; incomplete patches at the edges are dropped.
 
-        For images of another size than the network was made for positions are interpolated (DINO's way).
+        For images of another size the position embeddings are interpolated (as in DINO).
         """
         maps: Tensor = self.body.conv_proj(images)
         positions = self.positions
@@ -75,9 +75,9 @@ class ViTBackbone(Backbone):
         return maps.flatten(2).transpose(1, 2) + positions
 
     def transform(self, tokens: Tensor, mask: Tensor | None = None, layer: str | None = None) -> Tensor:
-        """Tokens (N, T, dim) through the blocks, and at the end through the final normalization.
+        """Tokens (N, T, dim) through the blocks and the final normalization.
 
-        ``mask`` is bool (T, T) or (N x heads, T, T), True where a token must not look.
+        ``mask``: bool (T, T) or (N x heads, T, T), True where a token must not attend.
         """
         depth = self.depth(layer)
         for block in list(self.body.encoder.layers)[:depth]:
@@ -104,11 +104,11 @@ class ViTBackbone(Backbone):
 
 
 def vit(name: str, shape: ViTShape, image_size: int) -> ViTBackbone:
-    """A transformer of this ``shape`` at random initialization. Raises UsageError for a size that patches do not divide."""
+    """A randomly initialized ViT. Raises UsageError for a size that is not a multiple of the patch size."""
     patch = shape.patch if image_size >= 128 else max(2, image_size // 8)
     if image_size % patch:
         raise UsageError(
-            f"{name} cuts patches of {patch} px", f"choose an --image-size (image_size= in Python) that is a multiple of {patch}"
+            f"{name} uses patches of {patch} px", f"choose an --image-size (image_size= in Python) that is a multiple of {patch}"
         )
     body = VisionTransformer(image_size, patch, shape.layers, shape.heads, shape.width, 4 * shape.width, num_classes=1)
     body.heads = nn.Identity()
@@ -116,7 +116,7 @@ def vit(name: str, shape: ViTShape, image_size: int) -> ViTBackbone:
 
 
 def _masked_block(block: EncoderBlock, tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """torchvision's block, which has no way in for an attention mask."""
+    """torchvision's encoder block with an attention mask, which its forward does not accept."""
     normed = block.ln_1(tokens)
     attended, _ = block.self_attention(normed, normed, normed, need_weights=False, attn_mask=mask)
     tokens = tokens + block.dropout(attended)

@@ -1,4 +1,4 @@
-"""Weights in a file, for networks of timm and torchvision: what a machine without a network is given instead of a download."""
+"""Weights from a file for networks of timm and torchvision, for machines without access to a download."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from sslfeat.errors import InputError
 
 State = dict[str, Tensor]
-INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")  # where checkpoints keep weights, in timm's order
-NAMED = 3  # weights in one message
+INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")  # keys of the weights in checkpoints, in timm's order
+NAMED = 3  # maximum number of weights listed in a message
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a ``.safetensors`` file, or of one that ``torch.save`` wrote; nothing but tensors is unpickled.
+    """Tensors of a ``.safetensors`` file or of a file written by ``torch.save``; only tensors are unpickled.
 
     Raises InputError naming the file.
     """
@@ -31,44 +31,43 @@ def read_state(path: Path) -> State:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} is damaged, or holds more than weights, which could run code",
-            "where it is trusted, keep the weights alone: safetensors.torch.save_file(model.state_dict(), FILE)",
+            f"{path} is damaged, or contains pickled objects besides weights, which could run code",
+            "if you trust it, save only the weights: safetensors.torch.save_file(model.state_dict(), FILE)",
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no file of weights, or a damaged one", "fetch it again, whole") from error
+        raise InputError(f"{path} is not a file of weights, or is damaged", "download it again") from error
     if isinstance(found, dict):
         found = next((found[name] for name in INSIDE if isinstance(found.get(name), dict)), found)
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"{path} holds no weights by their names: give the state_dict of the network")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}  # DistributedDataParallel's prefix
+        raise InputError(f"{path} contains no named weights: save the state_dict of the network")
+    return {str(name).removeprefix("module."): value for name, value in found.items()}  # prefix of DistributedDataParallel
 
 
 def load_weights(
     network: nn.Module, path: Path, name: str, heads: Sequence[str], convert: Callable[[State, nn.Module], State] | None = None
 ) -> None:
-    """Load the weights of ``path`` into ``network``, all of them and no others; only the classifier, in ``heads``, may differ.
+    """Load the weights of ``path`` into ``network``; names and shapes must match except those of the classifier, ``heads``.
 
-    ``convert`` brings weights that do not fit to the network's names and shapes, as their authors had others. Raises
-    InputError.
+    ``convert`` converts weights that do not fit, such as those with the original authors' names. Raises InputError.
     """
     found = read_state(path)
     if convert is not None and _misfits(network, found, heads):
-        with contextlib.suppress(Exception):  # whatever timm stumbles over in weights of another network, which is said below
+        with contextlib.suppress(Exception):  # timm's errors for weights of another network; reported below
             found = convert(dict(found), network)
     if misfits := _misfits(network, found, heads):
-        raise InputError(f"{path} holds other weights than those of {name}: {misfits}", "name the network that they are of")
+        raise InputError(f"{path} does not contain the weights of {name}: {misfits}", "name the network of these weights")
     network.load_state_dict({key: value for key, value in found.items() if not _in(key, heads)}, strict=False)
 
 
 def _misfits(network: nn.Module, found: State, heads: Sequence[str]) -> str:
-    """What is missing, strange or of another shape; empty if nothing is."""
+    """Missing, unexpected and misshapen weights; empty if there are none."""
     wanted = {key: value.shape for key, value in network.state_dict().items() if not _in(key, heads)}
     given = {key: value.shape for key, value in found.items() if not _in(key, heads)}
-    counters = {key for key in wanted if key.endswith("num_batches_tracked")}  # older files have none
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}  # absent in older files
     faults = {
-        "it lacks": [key for key in wanted if key not in given and key not in counters],
-        "the network has no": [key for key in given if key not in wanted],
-        "of another shape is": [key for key in given if key in wanted and given[key] != wanted[key]],
+        "missing:": [key for key in wanted if key not in given and key not in counters],
+        "unexpected:": [key for key in given if key not in wanted],
+        "of another shape:": [key for key in given if key in wanted and given[key] != wanted[key]],
     }
     return "; ".join(
         f"{what} {', '.join(keys[:NAMED])}" + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")

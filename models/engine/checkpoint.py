@@ -1,4 +1,4 @@
-"""Checkpoints without pickle: tensors as safetensors, everything else as JSON in the file's header."""
+"""Checkpoints without pickle: tensors as safetensors, everything else as JSON in the header of the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ META_KEY = "sslfeat"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: steps taken, seconds of training, and seconds of ``looking`` at the encoder, all since it began."""
+    """Progress of a run: steps, seconds of training, and seconds of evaluation (``looking``), since its start."""
 
     step: int
     seconds: float
@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class KeptWith:
-    """What is noted with an encoder's weights: images trained on, steps taken, and, of the best so far, its kNN figure."""
+    """Metadata of an encoder's weights: number of images, steps, and the kNN accuracy if they are the best so far."""
 
     images: int
     steps: int = 0
@@ -39,7 +39,7 @@ class KeptWith:
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write weights, optimizer state and ``progress`` to ``path``, whole or not at all."""
+    """Atomically write weights, optimizer state and ``progress`` to ``path``."""
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
     scalars: dict[str, Any] = {}
     for parameter_name, parameter in module.named_parameters():
@@ -52,9 +52,9 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore what ``save_checkpoint`` wrote, strictly, and return its ``progress``. Raises TrainingError.
+    """Strictly restore what ``save_checkpoint`` wrote, and return its ``progress``. Raises TrainingError.
 
-    The module is on its device already: the optimizer's state goes to where its parameters are.
+    The module must be on its device; the optimizer state is moved to the device of its parameters.
     """
     tensors, meta = read_tensors(path)
     weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
@@ -76,41 +76,41 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
 
 
 def all_finite(module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether no weight, buffer or optimizer state is infinite or not a number."""
+    """Whether all weights, buffers and optimizer states are finite."""
     states = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
     return all(bool(value.isfinite().all()) for value in (*module.state_dict().values(), *states))
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Tensors and JSON-able ``meta`` to one safetensors file, written whole or not at all."""
+    """Atomically write tensors and JSON-serializable ``meta`` to one safetensors file."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     atomic.write_atomic(path, save(contiguous, {META_KEY: json.dumps(meta, sort_keys=True)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and ``meta`` that ``write_tensors`` wrote. Raises TrainingError; nothing is ever unpickled."""
+    """Tensors and ``meta`` written by ``write_tensors``; nothing is unpickled. Raises TrainingError."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             meta: dict[str, Any] = json.loads((file.metadata() or {})[META_KEY])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path} is not a checkpoint of sslfeat, or a damaged one: {error}") from error
+        raise TrainingError(f"{path} is not a checkpoint of sslfeat, or is damaged: {error}") from error
     return tensors, meta
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], noted: KeptWith) -> None:
-    """An encoder's weights, with what is noted of them."""
+    """Write an encoder's weights with their metadata."""
     write_tensors(path, weights, {name: value for name, value in asdict(noted).items() if value is not None})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], KeptWith]:
-    """What ``write_weights`` wrote. Raises TrainingError."""
+    """Read what ``write_weights`` wrote. Raises TrainingError."""
     weights, meta = read_tensors(path)
     return weights, build_record(KeptWith, meta, str(path), TrainingError)
 
 
 def _like(value: Any, parameter: Tensor) -> Any:
-    """A state tensor in its parameter's memory layout: another layout adds up in another order, to other last bits."""
+    """A state tensor in the memory format of its parameter; another one changes the order of summation and the last bits."""
     if not isinstance(value, Tensor):
         return value
     if value.shape == parameter.shape:

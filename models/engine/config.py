@@ -1,4 +1,4 @@
-"""Everything that decides a training run, in one place: kept as config.yaml, enough to repeat the run."""
+"""All settings of a training run, saved as config.yaml, which is sufficient to repeat the run."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from sslfeat.system.plurals import counted
 CONFIG_NAME = "config.yaml"
 ZERO_OR_MORE = ("lr", "weight_decay", "seed", "steps", "epochs", "minutes", "clip", "backbone_lr", "layer_decay")
 FRACTIONS = ("lr", "weight_decay", "epochs", "minutes", "clip", "backbone_lr", "layer_decay")
-INIT_BACKBONE_LR, INIT_LAYER_DECAY = 0.2, 0.7  # of weights that exist
+INIT_BACKBONE_LR, INIT_LAYER_DECAY = 0.2, 0.7  # defaults with --init
 LEAST = {"image_size": 8, "batch_size": 2, "accumulate": 1, **dict.fromkeys(ZERO_OR_MORE, 0)}
 ALLOWED = {"accelerator": ("auto", "cpu", "cuda"), "precision": ("32-true", "bf16-mixed"), "keep": ("last", "best")}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run's settings. ``None`` means: chosen from the data and the machine by ``with_defaults``.
+    """Settings of a run. ``None``: set from the data and the machine by ``with_defaults``.
 
-    The run ends at the first of ``steps``, ``epochs`` and ``minutes`` (of training, after loading) that is reached.
-    ``accumulate`` splits each batch into so many pieces, which are batches of their own to contrast and batch statistics.
-    ``clip``: largest norm of the gradient, 0 for any. ``compile`` names a torch.compile backend, ``probe_data`` a
-    labeled folder to judge by while training. ``inputs_sha256`` is of the names and contents of the images (``identity``),
-    ``method_sha256`` of the Python file that ``method`` names, if it names one.
+    The run ends when the first of ``steps``, ``epochs`` and ``minutes`` (of training, after loading) is reached.
+    ``accumulate`` splits each batch into pieces; contrastive losses and batch statistics are computed per piece.
+    ``clip``: maximum gradient norm, 0 for none. ``compile``: a torch.compile backend. ``probe_data``: a labeled folder for
+    evaluation during training. ``inputs_sha256``: hash of the names and contents of the images (``identity``).
+    ``method_sha256``: hash of the Python file ``method``, if it is one.
 
-    ``init`` names the weights that the encoder begins from (a run folder, an encoder in the box, ``timm/NAME``,
-    ``torchvision/NAME``; ``weights``: the file that the latter's are in), ``extend`` a run folder that is gone on with;
-    ``init_sha256`` is of them. ``backbone_lr``: the backbone's learning rate in units of ``lr``, multiplied by ``layer_decay``
-    for each layer behind; ``freeze_norm``: its batch statistics stay. ``keep``: the ``last`` weights, or the ``best`` by the
-    probe's nearest neighbors. ``exclude`` are globs of images to leave out.
+    ``init``: initial weights of the encoder (a run folder, a shipped encoder, ``timm/NAME``, ``torchvision/NAME``);
+    ``weights``: file with the weights of the latter two; ``extend``: a run folder to continue; ``init_sha256``: hash of these
+    weights. ``backbone_lr``: learning rate of the backbone as a multiple of ``lr``, multiplied by ``layer_decay`` for each
+    following layer; ``freeze_norm``: freeze its batch statistics. ``keep``: the ``last`` weights, or the ``best`` by the
+    kNN accuracy of the probe. ``exclude``: globs of images to exclude.
     """
 
     method: str
@@ -75,7 +75,7 @@ class TrainConfig:
     weights: str | None = None
 
     def inputs(self, note: Note = silent) -> list[ImageRecord]:
-        """The images to train on. Raises InputError if there are none."""
+        """The training images. Raises InputError if there are none."""
         return find_inputs(self.images, "none", self.exclude, note)
 
     def to_yaml(self) -> str:
@@ -86,8 +86,8 @@ class TrainConfig:
         return {**dataclasses.asdict(self), "images": list(self.images), "exclude": list(self.exclude)}
 
     def sha256(self) -> str:
-        """Hash of what decides the weights: of files the names and contents, not where they lie."""
-        named = bool(self.init) and self.init_sha256 is None  # published weights have a name, others contents
+        """Hash of the settings that determine the weights: names and contents of files, not their location."""
+        named = bool(self.init) and self.init_sha256 is None  # pretrained weights are identified by name, others by content
         placeless = dataclasses.replace(
             self, images=(), probe_data=None, method=self.method_name, extend=None, init=self.init if named else None
         )
@@ -96,12 +96,12 @@ class TrainConfig:
 
     @property
     def method_name(self) -> str:
-        """The method's name, for a Python file without its folder."""
+        """Name of the method; for a Python file, without its folder."""
         return Path(self.method).name if self.method.endswith(".py") else self.method
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a config.yaml. Raises TrainingError naming the file and what is wrong in it."""
+    """Read a config.yaml. Raises TrainingError naming the file and the error."""
     try:
         values = yaml.safe_load(path.read_text())
         config = TrainConfig(**{**values, **{name: tuple(values.get(name, ())) for name in ("images", "exclude")}})
@@ -116,7 +116,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a file's value has the type of the field ``name``."""
+    """Whether a value from a file has the type of the field ``name``."""
     if value is None:
         return name not in ("method", "seed", "accelerator", "accumulate", "freeze_norm", "keep")
     if name in ("images", "exclude"):
@@ -131,9 +131,9 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def with_defaults(config: TrainConfig, recipe: Recipe, count: int, typical_size: int) -> TrainConfig:
-    """Fill what was left open, knowing the number of images and their typical size in px.
+    """Fill in the open settings, given the number of images and their typical size in px.
 
-    Raises UsageError for values that cannot work.
+    Raises UsageError for invalid values.
     """
     gpu = uses_gpu(config)
     image_size = config.image_size
@@ -162,49 +162,49 @@ def _or(value: float | None, default: float) -> float:
 
 
 def _batch_size(recipe: Recipe, accumulate: int, count: int) -> int:
-    """The recipe's, less for few images; as many for each process, and two for each of its pieces."""
+    """The recipe's batch size, reduced for few images; a multiple of the processes, with at least two images per piece."""
     processes = process_count()
     least = 2 * max(1, accumulate) * processes
     return max(least, min(recipe.batch_size, count // 4) // processes * processes)
 
 
 def uses_gpu(config: TrainConfig) -> bool:
-    """Whether the run takes the GPU: if there is one and ``accelerator`` is not ``cpu``."""
+    """Whether to use the GPU: if there is one and ``accelerator`` is not ``cpu``."""
     return torch.cuda.is_available() and config.accelerator != "cpu"
 
 
 def multiplies_bf16(gpu: bool) -> bool:
-    """Whether the GPU, or the processor, gains by bfloat16.
+    """Whether bfloat16 is faster on the GPU, or on the processor.
 
-    A processor does with matrix tiles (AMX) or AVX-512's bfloat16 (benchmarks/precision.py).
+    It is on processors with matrix tiles (AMX) or AVX-512 BF16 (benchmarks/precision.py).
     """
     if gpu:
         return bool(torch.cuda.is_bf16_supported())
-    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 cannot tell
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not available in torch 2.10
     return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 def _check_values(config: TrainConfig, count: int) -> None:
     for name, least in LEAST.items():
         value = getattr(config, name)
-        if value is not None and not least <= value < math.inf:  # NaN is neither
+        if value is not None and not least <= value < math.inf:  # also rejects NaN
             raise UsageError(f"{name} is {value}: it must be at least {least}")
     for name, allowed in ALLOWED.items():
         if getattr(config, name) not in allowed:
-            raise UsageError(f"{name} is {getattr(config, name)!r}: it can be {', '.join(allowed)}")
+            raise UsageError(f"{name} is {getattr(config, name)!r}: must be one of {', '.join(allowed)}")
     if config.keep == "best" and not config.probe_data:
-        raise UsageError("keep='best' judges by labeled images", "give class folders with --probe-data (probe_data= in Python)")
+        raise UsageError("keep='best' needs labeled images", "give class folders with --probe-data (probe_data= in Python)")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise UsageError("torch sees no GPU here", "use --provider cpu (accelerator='cpu' in Python)")
+        raise UsageError("torch finds no GPU", "use --provider cpu (accelerator='cpu' in Python)")
     if count < 2:
-        raise UsageError(f"there is {counted(count, 'image')}: training needs at least 2, and some thousands to learn much")
+        raise UsageError(f"there is {counted(count, 'image')}: training needs at least 2, and thousands for good features")
     batch_size, processes = int(config.batch_size or 0), process_count()
     if batch_size % processes:
-        raise UsageError(f"batch_size {batch_size}: {processes} processes take equal parts, choose a multiple of them")
+        raise UsageError(f"batch_size {batch_size} must be a multiple of the number of processes, {processes}")
     if batch_size < 2 * config.accumulate * processes:
-        raise UsageError(f"accumulate {config.accumulate}: pieces of batch_size {batch_size} need 2 images each")
+        raise UsageError(f"accumulate {config.accumulate}: each piece of batch_size {batch_size} needs at least 2 images")
     if int(config.batch_size or 0) > count:
-        raise UsageError(f"batch_size {config.batch_size} is more than the {count} images: choose a smaller one")
+        raise UsageError(f"batch_size {config.batch_size} is larger than the number of images, {count}: choose a smaller one")
 
 
 def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
@@ -214,17 +214,17 @@ def _with_budget(config: TrainConfig, gpu: bool) -> TrainConfig:
 
 
 def check_same(requested: TrainConfig, kept: TrainConfig, run: Path) -> None:
-    """Raise TrainingError naming the first setting in which a resumed run would differ from the one begun.
+    """Raise TrainingError naming the first setting in which a resumed run would differ from the original one.
 
-    Where images, probe set, weights and a method's file lie may change; what is in them is compared by ``identity``.
+    Locations of images, probe set, weights and a method's file may change; their contents are compared by ``identity``.
     """
     if requested.method_name != kept.method_name:
-        raise TrainingError(f"{run} was begun with {kept.method}, not {requested.method}", "choose another folder")
+        raise TrainingError(f"{run} was started with {kept.method}, not {requested.method}", "choose another folder")
     may_differ = ("images", "exclude", "probe_data", "inputs_sha256", "method", "method_sha256", "weights")
     for name in (item.name for item in dataclasses.fields(TrainConfig) if item.name not in may_differ):
         if getattr(requested, name) != getattr(kept, name):
             raise TrainingError(
-                f"{run} was begun with {name} = {getattr(kept, name)!r}, now it is {getattr(requested, name)!r}: "
+                f"{run} was started with {name} = {getattr(kept, name)!r}, but now it is {getattr(requested, name)!r}: "
                 "resume with the same settings, or choose another folder"
             )
 

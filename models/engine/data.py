@@ -1,4 +1,4 @@
-"""Training images: decoded once to small uint8 squares, kept as far as there is room, and drawn batch by batch."""
+"""Training images: decoded once to small uint8 squares, cached as far as possible, and read batch by batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sslfeat.models.engine.pixel_cache import cached
 from sslfeat.models.engine.pixels import Numbers, Pixels, Reader, StreamedPixels
 from sslfeat.storage import cache
 
-MEMORY_LIMIT = 4 << 30  # bytes of pixels kept in the memory of a process that trains alone; otherwise they are on disk
+MEMORY_LIMIT = 4 << 30  # bytes of pixels in the memory of a process that trains alone; larger sets are stored on disk
 FAILED = "!"
 CHUNK = 256  # images decoded at once
 SIZES = (32, 64, 96, 128, 160, 224)
@@ -38,10 +38,10 @@ SAMPLE = 200
 class Images:
     """``pixels`` (N, S, S, 3) of the readable ``inputs``; ``failures`` are (path, reason) of the others.
 
-    ``manifest``: all inputs, with the sha256 of what was decoded. ``folder``: the run's, where what takes long may be kept.
-    ``shapes``: width over height of each image, float32 (N,), where pixels are the whole images squashed to squares; None where
-    they are the centered squares.
-    ``tell``: called with what is being done, how many are done, and of how many, to be shown.
+    ``manifest``: all inputs, with the sha256 of the decoded files. ``folder``: the run folder, for storing expensive results.
+    ``shapes``: width / height of each image, float32 (N,), if pixels are whole images squashed to squares; None if they are
+    centered squares.
+    ``tell``: progress callback: description, number done, total.
     """
 
     pixels: Pixels
@@ -56,27 +56,27 @@ class Images:
     def contents(self) -> list[bytes]:
         """sha256 of the files of the readable inputs, 32 bytes each. Raises TrainingError if they were not decoded here."""
         if self.manifest is None or self.manifest.contents is None:
-            raise TrainingError("it is not known which files these images are of")
+            raise TrainingError("the files of these images are not known")
         return [content.ljust(32, b"\0") for content in self.manifest.contents.tolist() if content]
 
     @property
     def known(self) -> Manifest:
-        """All inputs, with contents as far as they are known."""
+        """All inputs, with content hashes as far as they are known."""
         return Manifest.take(self.inputs) if self.manifest is None else self.manifest
 
     @property
     def streamed(self) -> int:
-        """How many images are read whenever they are drawn."""
+        """Number of images that are read whenever they are sampled."""
         return self.pixels.streamed if isinstance(self.pixels, StreamedPixels) else 0
 
     def close(self) -> None:
-        """Leave off reading what is not kept."""
+        """Stop reading images that are not cached."""
         if isinstance(self.pixels, StreamedPixels):
             self.pixels.close()
 
     @property
     def identity(self) -> str:
-        """sha256 of the images wherever they are: their names from their common folder, and what they hold."""
+        """sha256 of the images independent of location: names relative to their common folder, and contents."""
         return self.known.identity
 
 
@@ -88,12 +88,11 @@ def load_images(
     cache_size: int | None = None,
     whole: bool = False,
 ) -> Images:
-    """Decode every input at ``image_size`` px, in order, with the preprocessing that serving uses.
+    """Decode every input at ``image_size`` px, in order, with the preprocessing used for serving.
 
-    ``cache_size``: bytes of pixels that are kept, by default as many as the cache may hold; what does not fit is decoded
-    again whenever it is drawn. ``advance`` is told how many inputs each step dealt with. ``whole``: all of each image is
-    squashed to a square, instead of its center, and its shape is kept. Raises TrainingError if fewer than
-    two are readable, RemoteError.
+    ``cache_size``: bytes of cached pixels, by default the size limit of the cache; other images are decoded whenever they are
+    sampled. ``advance``: called with the number of inputs processed by each step. ``whole``: squash each whole image to a square
+    instead of cropping its center, and store its shape. Raises TrainingError if fewer than two images are readable, RemoteError.
     """
     manifest = Manifest.take(inputs)
     row = 3 * image_size**2
@@ -134,7 +133,7 @@ def _decode(
     advance: Callable[[int], None],
     whole: bool = False,
 ) -> list[str]:
-    """``take`` gets the pixels (n, S, S, 3) of the first ``count`` readable inputs, in order. Returns a line for each input:
+    """Pass the pixels (n, S, S, 3) of the first ``count`` readable inputs to ``take``, in order. Returns a line for each input:
     the sha256 of its file, followed by width and height if ``whole``, or FAILED and the reason."""
     lines: list[str] = []
     with closing(Reader(image_size, whole)) as reader:
@@ -154,7 +153,7 @@ def _line(image: Decoded, whole: bool) -> str:
 
 
 def _fail_still(inputs: Sequence[ImageRecord], image_size: int, lines: list[str]) -> bool:
-    """Whether no image that could not be read, by ``lines``, can be now: a package may have been installed, a file given back."""
+    """Whether all images that were unreadable according to ``lines`` still are (a package or a file may have been added)."""
     failed = [item.path for item, line in zip(inputs, lines, strict=True) if line.startswith(FAILED)]
     with closing(Reader(image_size)) as reader:
         return not any(isinstance(result, Decoded) for chunk in batched(failed, CHUNK) for result in reader.read(chunk))
@@ -172,22 +171,22 @@ def _filler(pixels: npt.NDArray[np.uint8]) -> Callable[[npt.NDArray[np.uint8]], 
 
 
 def typical_size(inputs: Sequence[ImageRecord]) -> int:
-    """The largest of SIZES that most images fill: from the median shorter side of a sample."""
+    """Largest of SIZES that most images fill, from the median shorter side of a sample."""
     shorter: list[int] = []
     broken: list[str] = []
     for item in inputs[:: max(1, len(inputs) // SAMPLE)]:
         try:
             shorter.append(min(read_size(item.path)))
-        except ImageError as error:  # a broken file is counted when it is decoded
+        except ImageError as error:  # damaged files are counted when they are decoded
             broken.append(f"{item.name}: {error}")
     if not shorter:
-        raise TrainingError(f"none of the images can be opened, such as {broken[0]}")
+        raise TrainingError(f"none of the images can be opened, for example {broken[0]}")
     median = statistics.median(shorter)
     return max((size for size in SIZES if size <= median), default=SIZES[0])
 
 
 def load_arrays(paths: list[bytes]) -> npt.NDArray[np.float32]:
-    """The arrays of these files, flattened and standardized, (N, D). Raises TrainingError naming the one that fails."""
+    """The arrays in these files, flattened and standardized, (N, D). Raises TrainingError naming the file that fails."""
     rows: list[npt.NDArray[np.float32]] = []
     shape: tuple[int, ...] | None = None
     for path in paths:
@@ -196,18 +195,20 @@ def load_arrays(paths: list[bytes]) -> npt.NDArray[np.float32]:
             array = np.load(name, allow_pickle=False)
             rows.append(np.asarray(array, np.float32).reshape(-1))
         except (OSError, ValueError, EOFError) as error:
-            raise TrainingError(f"{name} is no NumPy array of numbers: {error}") from error
+            raise TrainingError(f"{name} is not a NumPy array of numbers: {error}") from error
         shape = array.shape if shape is None else shape
         if array.shape != shape or not array.size or not np.isfinite(rows[-1]).all():
-            raise TrainingError(f"{name} has shape {array.shape}, or values that are not finite: the first has {shape}")
+            raise TrainingError(
+                f"{name} has shape {array.shape} or values that are not finite: the first array has shape {shape}"
+            )
     stacked = np.stack(rows)
     return np.asarray((stacked - stacked.mean(0)) / np.maximum(stacked.std(0), 1e-6), np.float32)
 
 
 class Order:
-    """Which images make up step ``step``: a fresh permutation each epoch, a function of the seed alone.
+    """Images of each step: a new permutation per epoch, determined by the seed.
 
-    An incomplete batch at an epoch's end is dropped (batch normalization and contrast need full ones).
+    An incomplete batch at the end of an epoch is dropped (batch normalization and contrastive losses need full batches).
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
@@ -216,19 +217,19 @@ class Order:
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
     def indices(self, step: int) -> Numbers:
-        """Sorted image numbers (batch_size,) of this step."""
+        """Sorted image indices (batch_size,) of this step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
             self._permutation = np.random.default_rng([self._seed, epoch]).permutation(self._count)
         start = position * self._batch_size
-        return np.sort(self._permutation[start : start + self._batch_size])  # sorted: kinder to a file on disk
+        return np.sort(self._permutation[start : start + self._batch_size])  # sorted for sequential access to a file on disk
 
 
 def pieces_of(numbers: Numbers, count: int, rank: int, world: int) -> list[Numbers]:
-    """The share of one process of ``world`` in each of the ``count`` pieces of a batch; all processes have equally many.
+    """The part of one process of ``world`` in each of the ``count`` pieces of a batch; all parts have the same size.
 
-    A piece is of the same images whatever the number of processes, where its images can be shared out evenly.
+    A piece contains the same images for any number of processes, if they can be divided evenly.
     """
     if len(numbers) % (count * world) == 0:
         return [numbers[piece::count][rank::world] for piece in range(count)]
@@ -236,20 +237,20 @@ def pieces_of(numbers: Numbers, count: int, rank: int, world: int) -> list[Numbe
 
 
 def to_batch(pixels: Pixels, numbers: Numbers, device: torch.device) -> Tensor:
-    """Those images as uint8 (B, 3, S, S) on the device, in channels-last memory order."""
+    """The images with these indices, as uint8 (B, 3, S, S) on the device, in channels-last memory format."""
     return on_device(pixels[numbers], device)
 
 
 def on_device(rows: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Images uint8 (B, S, S, 3) as (B, 3, S, S) on the device, in channels-last memory order."""
+    """Images uint8 (B, S, S, 3) as (B, 3, S, S) on the device, in channels-last memory format."""
     batch = torch.from_numpy(rows)
-    if device.type == "cuda":  # from pinned memory the copy waits for nothing and nothing waits for it
+    if device.type == "cuda":  # asynchronous copy from pinned memory
         batch = batch.pin_memory()
     return batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 class Ahead:
-    """Batches one step ahead: the next one is read, and decoded where it is not kept, while the one before is learned from."""
+    """Prefetch batches: the next batch is read, and decoded if not cached, during the current step."""
 
     def __init__(self, pixels: Pixels, device: torch.device) -> None:
         self._pixels, self._device = pixels, device
@@ -257,12 +258,12 @@ class Ahead:
         self._next: tuple[Numbers, Future[npt.NDArray[np.uint8]]] | None = None
 
     def take(self, numbers: Numbers) -> Tensor:
-        """The batch of these image numbers (B,). Raises as the pixels do, but never for images that are not taken."""
+        """The batch of these image indices (B,). Raises like the pixels, but never for prefetched images that are not used."""
         ready, self._next = self._next, None
         if ready is not None and np.array_equal(ready[0], numbers):
             return on_device(ready[1].result(), self._device)
         return to_batch(self._pixels, numbers, self._device)
 
     def expect(self, numbers: Numbers) -> None:
-        """These are likely to be taken next."""
+        """Prefetch these images."""
         self._next = numbers, self._thread.submit(self._pixels.__getitem__, numbers)

@@ -1,7 +1,7 @@
-"""Several processes as one: losses and statistics over the batch of all ranks. With one process nothing happens.
+"""Distributed training: losses and statistics over the batch of all ranks. With one process these functions do nothing.
 
-Ranks are weighed alike: what is trained is the mean of their losses, which is what averaging their gradients gives. Every
-rank has equally many images of a batch.
+The training loss is the mean of the losses of all ranks, as obtained by averaging their gradients. All ranks have the same
+number of images of a batch.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslfeat.errors import TrainingError
 
-ALIVE, DONE, FAILED = range(3)  # what the first process tells those that wait for it
+ALIVE, DONE, FAILED = range(3)  # messages from the first process to those that wait
 SIGN_SECONDS = 10.0
 
 
 def process_count() -> int:
-    """How many processes torchrun started, also before they have found each other."""
+    """Number of processes started by torchrun, also before they are connected."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of the processes this is."""
+    """Rank of this process."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def by_the_first(work: Callable[[Callable[[], None]], object]) -> None:
-    """``work`` is done by the first process alone, and the others wait for it, however long it takes.
+    """Run ``work`` in the first process only, while the others wait for any length of time.
 
-    ``work`` gets a function to call now and then: the sign of life without which a wait ends at torch's timeout. Raises what
-    ``work`` raises, on the others TrainingError.
+    ``work`` receives a heartbeat function and must call it regularly; otherwise waiting ends at torch's timeout. Raises the
+    exception of ``work``; on the other processes TrainingError.
     """
     if world_size() == 1:
         work(lambda: None)
@@ -50,7 +50,7 @@ def by_the_first(work: Callable[[Callable[[], None]], object]) -> None:
         while (state := _told(ALIVE)) == ALIVE:
             pass
         if state == FAILED:
-            raise TrainingError("the first process ended early: its own message says why")
+            raise TrainingError("the first process failed: see its error message")
     else:
         last = time.monotonic()
 
@@ -69,13 +69,13 @@ def by_the_first(work: Callable[[Callable[[], None]], object]) -> None:
 
 
 def _told(state: int) -> int:
-    """The state of the first process, which is the largest: the others give 0."""
+    """State of the first process, the maximum over all; the others contribute 0."""
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     return int(total_of(torch.tensor(state, device=device), "max"))
 
 
 def total_of(values: Tensor, how: str = "sum") -> Tensor:
-    """The sum (or the max) of values over the ranks, without gradients."""
+    """Sum (or max) of values over the ranks, without gradients."""
     if world_size() == 1:
         return values
     total = values.detach().clone(memory_format=torch.contiguous_format)
@@ -84,17 +84,17 @@ def total_of(values: Tensor, how: str = "sum") -> Tensor:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows (N, ...) of all ranks, in the order of ranks, (W N, ...); gradients flow back to where rows come from."""
+    """Rows (N, ...) of all ranks, in the order of ranks, (W N, ...); gradients flow back to their rank."""
     return rows if world_size() == 1 else _gather(rows)
 
 
 def gather_parts(rows: Tensor, parts: int) -> Tensor:
-    """Like ``gather`` for rows (P N, ...) that are ``parts`` blocks of N: the blocks of all ranks follow each other."""
+    """``gather`` for rows (P N, ...) that consist of ``parts`` blocks of N: blocks of all ranks are concatenated."""
     return rows if world_size() == 1 else torch.cat([_gather(part) for part in rows.chunk(parts)])
 
 
 def mean_count(count: int, device: torch.device) -> float | Tensor:
-    """The mean of a count over the ranks: what a sum is divided by where ranks have unequally many terms."""
+    """Mean of a count over the ranks: the divisor of a sum whose number of terms differs between ranks."""
     if world_size() == 1:
         return count
     total = torch.tensor(float(count), device=device)
@@ -103,7 +103,7 @@ def mean_count(count: int, device: torch.device) -> float | Tensor:
 
 
 def mean_figures(figures: dict[str, float], device: torch.device) -> dict[str, float]:
-    """The mean of each figure over the ranks, which all have the same ones; in the same order, that of the columns of a log."""
+    """Mean of each figure over the ranks, which must have the same figures; the order, that of log columns, is kept."""
     if world_size() == 1:
         return figures
     values = torch.tensor([figures[name] for name in sorted(figures)], dtype=torch.float64, device=device)
@@ -113,7 +113,7 @@ def mean_figures(figures: dict[str, float], device: torch.device) -> dict[str, f
 
 
 def equalize(module: nn.Module) -> None:
-    """Give every rank the first one's parameters and buffers: what was computed on each may differ in its last bits."""
+    """Broadcast parameters and buffers of the first rank, since values computed on each rank may differ in the last bits."""
     if world_size() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             whole = tensor.detach().contiguous()
@@ -122,7 +122,7 @@ def equalize(module: nn.Module) -> None:
 
 
 def share_statistics(module: nn.Module, device: torch.device) -> None:
-    """Batch normalization inside ``module`` over the batch of all ranks. On a GPU torch's own; it has none for CPUs."""
+    """Batch normalization in ``module`` over the batch of all ranks: torch's on a GPU; torch has none for CPUs."""
     if world_size() == 1:
         return
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What an encoder in training makes of many images: computed by one process, or by all of them together."""
+"""Features of many images from an encoder in training, computed by one process or distributed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Features = npt.NDArray[np.float32]
 
 @contextlib.contextmanager
 def looking(method: Method) -> Iterator[None]:
-    """Evaluation mode without gradients, and back."""
+    """Context manager: evaluation mode without gradients."""
     training = method.training
     method.eval()
     try:
@@ -31,18 +31,18 @@ def looking(method: Method) -> Iterator[None]:
 
 
 def features_of(method: Method, pixels: Pixels, numbers: Numbers, device: torch.device) -> Features:
-    """Features float32 (n, dim) of the images ``numbers`` (n,), computed here alone."""
+    """Features float32 (n, dim) of the images with these ``numbers`` (n,), computed by this process alone."""
     return _features(method, pixels, numbers, device, 0, 1)
 
 
 def features_together(method: Method, pixels: Pixels, numbers: Numbers, device: torch.device) -> Features:
-    """The same on every process: each computes every W-th batch, and all get all. Every process has to call it."""
+    """Distributed version of the above: each process computes every W-th batch. Must be called by all processes."""
     own = torch.from_numpy(_features(method, pixels, numbers, device, rank(), world_size()))
-    return total_of(own.to(device)).cpu().numpy()  # rows of others are zero: their sum is the row, to the bit
+    return total_of(own.to(device)).cpu().numpy()  # rows of other processes are zero, so the sum is exact
 
 
 def _features(method: Method, pixels: Pixels, numbers: Numbers, device: torch.device, first: int, step: int) -> Features:
-    """Features (n, dim) of every ``step``-th batch from the ``first`` on; other rows are zero."""
+    """Features (n, dim) of every ``step``-th batch, starting with ``first``; other rows are zero."""
     rows = np.zeros((len(numbers), method.exported.dim), np.float32)
     with looking(method):
         for start in range(first * BATCH, len(numbers), step * BATCH):

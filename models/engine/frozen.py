@@ -1,4 +1,4 @@
-"""The part of a run that is kept: input transform and encoder, from a training run or at random initialization."""
+"""The exported part of a run: input transform and encoder, trained or randomly initialized."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ WHITENING_IMAGES = 8192
 
 
 class FrozenEncoder(nn.Module):
-    """Images as they are stored, uint8 (N, S, S, 3), to embeddings, float32 (N, D); this is what gets exported.
+    """Map stored images, uint8 (N, S, S, 3), to embeddings, float32 (N, D); this is what is exported.
 
-    ``layer`` is a Readout as text; a whitening has to be learned or loaded before the encoder is used.
+    ``layer`` is a Readout as text; a whitening has to be fitted or loaded before the encoder is used.
     """
 
     def __init__(self, input_transform: nn.Module, encoder: Backbone, layer: str | None = None) -> None:
@@ -63,7 +63,7 @@ class FrozenEncoder(nn.Module):
 
     @torch.no_grad()
     def pooled(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """What the whitening is learned from, (N, width), of images uint8 (N, S, S, 3)."""
+        """Data for fitting the whitening, (N, width), from images uint8 (N, S, S, 3)."""
         parts = []
         for start in range(0, len(pixels), BATCH):
             batch = to_batch(pixels, np.arange(start, min(start + BATCH, len(pixels))), torch.device("cpu")).float() / 255
@@ -72,7 +72,7 @@ class FrozenEncoder(nn.Module):
 
 
 def build_method(config: TrainConfig, begin: Callable[[Backbone], Backbone] = lambda random: random) -> Method:
-    """The method a config names, around its backbone, initialized from its seed; ``begin`` gives it other weights."""
+    """The method of a config with its backbone, initialized from its seed; ``begin`` may replace the weights."""
     kind = find_method(config.method)
     with named_faults(config.method):
         options = make_config(kind, config.options)
@@ -82,7 +82,7 @@ def build_method(config: TrainConfig, begin: Callable[[Backbone], Backbone] = la
 
 def save_encoder(path: Path, method: Method, noted: KeptWith) -> None:
     """Write the weights that will be exported, without the heads."""
-    kept = FrozenEncoder(method.input_transform, method.exported)  # shares the method's weights, changes no mode
+    kept = FrozenEncoder(method.input_transform, method.exported)  # shares the method's weights, leaves its mode unchanged
     write_weights(path, kept.state_dict(), noted)
 
 
@@ -93,13 +93,12 @@ def load_run(
     image_size: int | None = None,
     images: Sequence[ImageRecord] = (),
 ) -> tuple[FrozenEncoder, TrainConfig, KeptWith]:
-    """The encoder of a run folder, its config, and what was noted with the weights.
+    """Load the encoder of a run folder, its config, and the metadata stored with the weights.
 
-    ``layer`` takes the features elsewhere than at the end (see ``Readout``); for rotation and counting the middle is often
-    better. Whitening is learned from the run's own images, or where these are gone from ``images``, at ``image_size`` px
-    (default: as in training).
-    A run of a method from a ``.py`` file needs ``trust_code``, since loading it runs that file: the one it was trained with.
-    Raises TrainingError.
+    ``layer`` takes features from other layers than the last (see ``Readout``); for rotation and counting, middle layers are
+    often better. Whitening is fitted to the run's own images or, if they no longer exist, to ``images``, at ``image_size`` px
+    (default: as in training). Loading a run of a method from a ``.py`` file executes that file, which must be the one used in
+    training, and requires ``trust_code``. Raises TrainingError.
     """
     config = load_config(run / CONFIG_NAME)
     refuse_code(config, run / CONFIG_NAME, trust_code)
@@ -108,10 +107,10 @@ def load_run(
     tensors, noted = read_weights(run / ENCODER_NAME)
     try:
         missing, strange = encoder.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:  # shapes
+    except RuntimeError as error:  # mismatched shapes
         raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: {error}") from error
     if strange or [name for name in missing if not name.startswith("whitening.")]:
-        raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: it has other weights")
+        raise TrainingError(f"{run / ENCODER_NAME} does not fit {run / CONFIG_NAME}: the names of the weights differ")
     frozen = _freeze(encoder)
     if frozen.whitening is not None:
         _whiten(frozen, run, config, image_size or int(config.image_size or 0), images)
@@ -119,7 +118,7 @@ def load_run(
 
 
 def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: int, images: Sequence[ImageRecord]) -> None:
-    """Load the whitening that is kept in the run folder, or learn it: from the run's images, then it is kept."""
+    """Load the whitening stored in the run folder, or fit it to images; if these are the run's images, store it."""
     path, whitening = run / WHITENING_NAME, encoder.whitening
     made_of = {
         "layer": encoder.layer,
@@ -135,7 +134,9 @@ def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: 
             return
     own = all(exists(os.fsencode(spec)) for spec in config.images)
     if not own and not images:
-        raise TrainingError(f"the images of {run} are gone: name some with --images, {encoder.layer} is learned from them")
+        raise TrainingError(
+            f"the images of {run} no longer exist: give images with --images, since {encoder.layer} is fitted to them"
+        )
     inputs = config.inputs() if own else images
     some = [inputs[row] for row in evenly(len(inputs), WHITENING_IMAGES)]
     with tempfile.TemporaryDirectory() as folder, closing(load_images(some, image_size, Path(folder))) as drawn:
@@ -147,22 +148,22 @@ def _whiten(encoder: FrozenEncoder, run: Path, config: TrainConfig, image_size: 
 def refuse_code(config: TrainConfig, file: Path, trusted: bool = False) -> None:
     """Raise TrainingError if ``config``, read from ``file``, names a Python file that is not ``trusted``.
 
-    Trust is in the file that the run was trained with: another in its place is refused all the same.
+    Only the file used in training can be trusted; a changed file is always rejected.
     """
     if not config.method.endswith(".py"):
         return
     known, found = config.method_sha256, file_sha256(config.method)
     if trusted and known in (None, found):
         return
-    state = "the same file as in training" if known == found else "not the file that the run was trained with"
+    state = "the same file as in training" if known == found else "which differs from the file used in training"
     cure = "read it, then allow that with --trust-code"
     if trusted:
-        cure = f"put that one back (sha256 {known}), or train anew"
-    raise TrainingError(f"{file} names {config.method}, {state}: its code would be run; {cure}")
+        cure = f"restore the original (sha256 {known}), or train again"
+    raise TrainingError(f"{file} names {config.method}, {state}: its code would be executed; {cure}")
 
 
 def random_encoder(backbone: str, image_size: int, seed: int) -> FrozenEncoder:
-    """The untrained encoder that every figure should stand beside."""
+    """The untrained encoder, the baseline for every evaluation."""
     torch.manual_seed(seed)
     return _freeze(FrozenEncoder(Normalize(), build_backbone(backbone, image_size)))
 

@@ -1,4 +1,4 @@
-"""What a method is asked between its steps; an answer that it must not give is said with file, line and rule."""
+"""Calls of a method's hooks between steps; invalid return values raise an error with file and line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sslfeat.models.own_file import check_hook
 
 
 def choose(method: Method, drawn: Indices, generator: torch.Generator, count: int) -> Indices:
-    """The numbers (B,) of a batch's images, of ``count``, given those drawn. Raises TrainingError."""
+    """Image indices (B,) of a batch, out of ``count``, given the sampled ones. Raises TrainingError."""
     chosen = method.choose(drawn, generator)
     numbers = isinstance(chosen, np.ndarray) and chosen.shape == drawn.shape and np.issubdtype(chosen.dtype, np.integer)
     valid = numbers and chosen.min() >= 0 and chosen.max() < count
-    check_hook(type(method), "choose", valid, f"{len(drawn)} numbers of images, an array of integers")
+    check_hook(type(method), "choose", valid, f"{len(drawn)} indices of images, an array of integers")
     return chosen
 
 
@@ -30,7 +30,7 @@ def cycle_begins(method: Method, step: int, steps_per_epoch: int) -> bool:
 
 
 def begin_cycle(method: Method, images: Images, generator: torch.Generator) -> Iterable[nn.Parameter]:
-    """The parameters that start afresh. Raises TrainingError."""
+    """The parameters that were reinitialized. Raises TrainingError."""
     afresh = method.on_cycle(images, generator)
-    check_hook(type(method), "on_cycle", isinstance(afresh, Iterable), "the parameters that start afresh, () for none")
+    check_hook(type(method), "on_cycle", isinstance(afresh, Iterable), "the parameters that were reinitialized, () for none")
     return afresh

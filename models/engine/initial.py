@@ -1,7 +1,7 @@
-"""Beginning from weights that exist: those of a run, of an encoder in the box, of timm or torchvision; or going on with a run.
+"""Initialization from existing weights (a run, a shipped encoder, timm or torchvision), and extension of a run.
 
-What a plain continuation does to good weights is known: the first steps, with heads at random, destroy them. So the heads learn
-alone at first, and the backbone learns slowly, its early layers most slowly (Howard, Ruder 2018, "ULMFiT", section 3.2).
+Naive fine-tuning destroys good weights in the first steps, while the heads are random. Therefore only the heads are trained at
+first, and the backbone has a lower learning rate, lowest in its early layers (Howard, Ruder 2018, "ULMFiT", section 3.2).
 """
 
 from __future__ import annotations
@@ -25,51 +25,51 @@ from sslfeat.models.method import Method, find_method
 from sslfeat.models.own_file import named_faults
 from sslfeat.storage import atomic
 
-HEADS_ALONE = 0.05  # share of the run in which only the heads learn
+HEADS_ALONE = 0.05  # fraction of the run during which only the heads are trained
 PUBLISHED = ("timm/", "torchvision/")
 
 
 def folder_of(init: str) -> Path | None:
-    """The run folder that ``init`` names, of a run or of an encoder in the box; None for published weights.
+    """Folder of the weights that ``init`` names, a run or a shipped encoder; None for pretrained weights of timm or torchvision.
 
-    Raises UsageError if it names nothing.
+    Raises UsageError for an unknown name.
     """
     if init.startswith(PUBLISHED):
         return None
     if init.endswith(".onnx"):
         raise UsageError(
-            f"--init {init} is an exported file, which cannot be trained on: give the run folder that it was exported from; "
+            f"--init {init} is an exported file, which cannot be trained: give the run folder that it was exported from; "
             "the --teacher of distill may be an .onnx file"
         )
     folder = ZOO / init if init in shipped() else Path(init)
     if not (folder / CONFIG_NAME).is_file() or not (folder / ENCODER_NAME).is_file():
         raise UsageError(
-            f"--init {init} is no run folder with an encoder, no shipped encoder ({', '.join(shipped())}), "
-            "and neither timm/NAME nor torchvision/NAME"
+            f"--init {init} is not a run folder with an encoder, a shipped encoder ({', '.join(shipped())}), "
+            "timm/NAME or torchvision/NAME"
         )
     return folder
 
 
 def with_source(config: TrainConfig) -> TrainConfig:
-    """With what decides the run besides its settings: what files of the method's options hold; of ``init`` the weights, and its
-    backbone and image size unless others were given."""
+    """Complete ``config`` with hashes of the files named by the method's options and of the weights of ``init``, and with the
+    backbone and image size of ``init`` unless given."""
     kind = find_method(config.method)
     with named_faults(config.method):
         depends = kind.depends_on(config.options)
     config = dataclasses.replace(config, options={**config.options, **depends})
     if config.weights and not (config.init and config.init.startswith(PUBLISHED)):
-        raise UsageError(f"--weights {config.weights}: of which network? Give --init timm/NAME or torchvision/NAME too")
+        raise UsageError(f"--weights {config.weights}: name the network with --init timm/NAME or torchvision/NAME")
     if config.init is None:
         return config
     folder = folder_of(config.init)
     if folder is None:
         if config.backbone not in (None, config.init):
-            raise UsageError(f"--init {config.init} are the weights of that network, not of --backbone {config.backbone}")
+            raise UsageError(f"--init {config.init} does not match --backbone {config.backbone}: omit --backbone")
         config = dataclasses.replace(config, backbone=config.init)
         return config if config.weights is None else _with_weights(config, Path(config.weights))
     kept = load_config(folder / CONFIG_NAME)
     if config.backbone not in (None, kept.backbone):
-        raise UsageError(f"--init {config.init} is a {kept.backbone}, not a {config.backbone}: leave --backbone out")
+        raise UsageError(f"--init {config.init} is a {kept.backbone}, not a {config.backbone}: omit --backbone")
     return dataclasses.replace(
         config,
         backbone=kept.backbone,
@@ -86,15 +86,15 @@ def _with_weights(config: TrainConfig, file: Path) -> TrainConfig:
 
 
 def extended(source: Path, given: TrainConfig) -> TrainConfig:
-    """The settings of the run ``source``, with those of ``given`` in their place that differ from what they are by default."""
+    """Settings of the run ``source``, updated with those of ``given`` that differ from the defaults."""
     kept, plain = load_config(source / CONFIG_NAME), TrainConfig("", ())
     if not (source / LAST_NAME).is_file():
-        raise TrainingError(f"{source} holds no {LAST_NAME} to go on from")
+        raise TrainingError(f"{source} contains no {LAST_NAME} to continue from")
     if given.method and Path(given.method).is_dir():
         line = f"sslfeat train {kept.method} {given.method} --extend {source}"
-        raise UsageError(f"{given.method} is a folder, no method, which comes before images", line)
+        raise UsageError(f"{given.method} is a folder; the method comes before the images", line)
     if given.method and given.method != kept.method:
-        raise UsageError(f"{source} is a run of {kept.method}, not of {given.method}: --init begins another method from it")
+        raise UsageError(f"{source} is a run of {kept.method}, not {given.method}: to start another method from it, use --init")
     named = {item.name for item in dataclasses.fields(TrainConfig) if getattr(given, item.name) != getattr(plain, item.name)}
     if named & {"steps", "epochs", "minutes"}:
         kept = dataclasses.replace(kept, steps=None, epochs=None, minutes=None)
@@ -105,22 +105,22 @@ def extended(source: Path, given: TrainConfig) -> TrainConfig:
 
 
 def beside(source: Path) -> Path:
-    """Where a run that extends the run ``source`` goes unless another place is named."""
+    """Default folder for a run that extends the run ``source``."""
     folder = source if source.name not in ("", "..") else source.resolve()
     return folder.with_name(f"{folder.name}-extended")
 
 
 def extended_run(source: Path, given: TrainConfig, trust_code: bool = False) -> TrainConfig:
-    """``extended``, of a run whose code may be run. Raises UsageError, TrainingError."""
+    """``extended``, after checking that the code of the run is trusted. Raises UsageError, TrainingError."""
     if given.init:
-        raise UsageError("--extend goes on with a run, --init begins another from its encoder: give one of them")
+        raise UsageError("--extend and --init exclude each other: --extend continues a run, --init uses its encoder in a new run")
     settings = extended(source.absolute(), given)
     refuse_code(settings, source / CONFIG_NAME, trust_code)
     return settings
 
 
 def initial_encoder(config: TrainConfig, random: Backbone) -> Backbone:
-    """The encoder that training begins with: that of ``config.init``, or ``random``."""
+    """The initial encoder: that of ``config.init``, or ``random``."""
     if config.init is None:
         return random
     folder = folder_of(config.init)
@@ -137,7 +137,7 @@ def initial_encoder(config: TrainConfig, random: Backbone) -> Backbone:
 
 
 def restore_method(config: TrainConfig, method: Method) -> None:
-    """Load the weights of the run that is extended, heads included; of what belongs to its images, what fits these."""
+    """Load the weights of the extended run, including heads; buffers that depend on its images only if they fit."""
     if config.extend is None:
         return
     path = Path(config.extend) / LAST_NAME
@@ -152,7 +152,7 @@ def restore_method(config: TrainConfig, method: Method) -> None:
 
 
 class Pace:
-    """How fast each part learns, and whether batch normalization inside the backbone keeps its statistics."""
+    """Learning rates of each part, and whether batch normalization in the backbone is frozen."""
 
     def __init__(self, config: TrainConfig, method: Method) -> None:
         self._alone = HEADS_ALONE if config.init else 0.0
@@ -160,7 +160,7 @@ class Pace:
         self._norms = [part for part in method.encoder.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
     def apply(self, optimizer: torch.optim.Optimizer, rate: float, share: float) -> None:
-        """Set the learning rates of this step, and the mode of the backbone's normalization."""
+        """Set the learning rates of this step, and the mode of the backbone's batch normalization."""
         alone, self.highest = share < self._alone, rate
         for group in optimizer.param_groups:
             group["lr"] = rate * (0.0 if alone and group.get("backbone") else group.get("scale", 1.0))
@@ -170,7 +170,7 @@ class Pace:
 
 
 def scale_of(config: TrainConfig, method: Method, name: str) -> tuple[bool, float]:
-    """Whether a parameter of the method is the backbone's, and its learning rate in units of the run's."""
+    """Whether a parameter belongs to the backbone, and its learning rate as a multiple of the run's."""
     inside = re.fullmatch(r"encoder\.(.+)", name)
     if not inside:
         return False, 1.0

@@ -1,4 +1,4 @@
-"""What a run says of itself: means of the figures since the last reading, and a word when nothing is learned."""
+"""Mean figures since the last report, and warnings if nothing is learned."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from sslfeat.errors import TrainingError
 
-PATIENCE = 0.25  # share of the budget after which a run still at chance is worth a warning
-CHANCE_MARGIN = 1.05  # an accuracy below this times chance is at chance
-TRIVIAL_MARGIN = 0.98  # an error above this times the trivial predictor's has learned nothing
+PATIENCE = 0.25  # fraction of the budget after which a run at chance prints a warning
+CHANCE_MARGIN = 1.05  # an accuracy below this times chance is considered at chance
+TRIVIAL_MARGIN = 0.98  # an error above this times the trivial error is considered trivial
 
 
 class Meter:
-    """Sums figures step by step; they stay on their device until they are read."""
+    """Sum figures over steps; they stay on their device until they are read."""
 
     def __init__(self) -> None:
         self._since, self._images, self._steps = time.monotonic(), 0, 0
@@ -24,22 +24,22 @@ class Meter:
 
     @property
     def unread(self) -> int:
-        """How many steps have been added since the last reading."""
+        """Number of steps since the last reading."""
         return self._steps
 
     def add(self, images: int, figures: dict[str, Tensor | float]) -> None:
-        """The figures of one step over ``images`` images."""
+        """Add the figures of one step over ``images`` images."""
         self._images += images
         self._steps += 1
         for name, value in figures.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def leave_out(self, seconds: float) -> None:
-        """Time spent on other things than training."""
+        """Exclude time not spent on training."""
         self._since += seconds
 
     def read(self) -> tuple[float, dict[str, float]]:
-        """Images a second and mean figures since the last reading."""
+        """Images per second and mean figures since the last reading."""
         now = time.monotonic()
         rate = self._images / max(now - self._since, 1e-9)
         means = {name: float(total) / self._steps for name, total in self._sums.items()}
@@ -48,14 +48,14 @@ class Meter:
 
 
 class Complaints:
-    """Passes each kind of warning on once: nothing learned, or what the method itself finds wrong."""
+    """Print each kind of warning once: nothing learned, or a problem reported by the method."""
 
     def __init__(self, warn: Callable[[str], None], of_method: Callable[[dict[str, float]], str | None]) -> None:
         self._warn, self._of_method = warn, of_method
         self._warned: set[str] = set()
 
     def check(self, step: int, share: float, figures: dict[str, float]) -> None:
-        """Raises TrainingError for a loss that is not finite."""
+        """Raises TrainingError if the loss is not finite."""
         if not math.isfinite(figures["loss"]):
             raise TrainingError(f"the loss is {figures['loss']} at step {step}: try a lower --lr, or --precision fp32")
         if share < PATIENCE:
@@ -64,14 +64,14 @@ class Complaints:
         self.say("method", self._of_method(figures))
 
     def say(self, kind: str, text: str | None) -> None:
-        """Warn, unless there is nothing to say or this kind was said before."""
+        """Warn, unless there is no problem or this kind was reported before."""
         if text is not None and kind not in self._warned:
             self._warned.add(kind)
             self._warn(text)
 
 
 def at_chance(figures: dict[str, float]) -> str | None:
-    """A sentence if the pretext accuracy is at chance, or the error no better than a trivial predictor's."""
+    """A sentence if the pretext accuracy is at chance, or the error at that of a trivial predictor."""
     accuracy, chance = figures.get("accuracy"), figures.get("chance")
     if accuracy is not None and chance is not None and accuracy <= chance * CHANCE_MARGIN:
         return f"the pretext task is still at chance ({accuracy:.3f} against {chance:.3f}): nothing is learned"

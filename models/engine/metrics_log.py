@@ -1,4 +1,4 @@
-"""What a run leaves to look at: metrics.csv and TensorBoard events, without gaps or repeats after a resume."""
+"""metrics.csv and TensorBoard events of a run, without gaps or repetitions after resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENTS = "events.out.tfevents.*"  # TensorBoard's files
 
 
 class RunLog:
-    """Append one row of figures per call; rows past ``step`` of an interrupted run are dropped first."""
+    """Append one row of figures per call; rows after ``step`` of an interrupted run are removed first."""
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / METRICS_NAME
@@ -30,7 +30,7 @@ class RunLog:
         self._board = SummaryWriter(str(run), purge_step=step + 1)
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """One row of metrics.csv and one point of each curve."""
+        """Write one row of metrics.csv and one point of each curve."""
         row = {"step": step, **{name: f"{value:.6g}" for name, value in figures.items()}}
         with self._path.open("ab" if not self._fresh else "wb") as file:
             file.write(_to_csv([row], header=self._fresh))
@@ -38,12 +38,12 @@ class RunLog:
         self.curves(step, figures)
 
     def curves(self, step: int, figures: dict[str, float]) -> None:
-        """One point of each curve in TensorBoard."""
+        """Write one point of each curve to TensorBoard."""
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
     def image(self, step: int, pixels: npt.NDArray[np.uint8]) -> None:
-        """An image (H, W, 3) in TensorBoard."""
+        """Write an image (H, W, 3) to TensorBoard."""
         self._board.add_image("preview", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [row for row in rows if all(row.values())]  # a row cut off by a crash is not a row
+    return [row for row in rows if all(row.values())]  # drops a row truncated by a crash
 
 
 def _to_csv(rows: list[dict[str, Any]], header: bool) -> bytes:

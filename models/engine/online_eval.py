@@ -1,8 +1,8 @@
-"""Is it any good? Judged while it trains: collapse and spread of the features, a probe if there are labels, images.
+"""Evaluation during training: collapse and spread of the features, a probe if there are labels, and preview images.
 
-Looked at before the first step, so that the untrained encoder stands in the first row of ``watch.csv``, after the last one, and
-in between at every tenth of the budget where that is cheap (``LookSchedule``). Looking changes
-nothing: evaluation mode, no gradients, no draw from the training's random state.
+Evaluations take place before the first step, so that the first row of ``watch.csv`` is the untrained encoder, after the last
+step, and once per tenth of the budget if they are cheap (``LookSchedule``). They do not affect training: evaluation mode, no
+gradients, no use of the training's random state.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from sslfeat.numerics.similarity import unit
 from sslfeat.storage import atomic
 
 WATCH_NAME, PREVIEWS_NAME = "watch.csv", "previews"
-SAMPLE = 512  # images whose features are looked at
+SAMPLE = 512  # images for the statistics of the features
 PREVIEWED = 8
-PROBE_LIMIT, ASKED = 4000, 0.3  # labeled images, and the share of them that the probe is asked
+PROBE_LIMIT, ASKED = 4000, 0.3  # maximum number of labeled images, and the fraction for testing
 LEAST_RANK, LEAST_SPREAD = 1.5, 0.02
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Labeled images for the probe while training: ``pixels`` (N, S, S, 3) and N class names."""
+    """Labeled images for the probe during training: ``pixels`` (N, S, S, 3) and N class names."""
 
     pixels: Pixels
     labels: list[str]
 
     @property
     def asked(self) -> int:
-        """About how many of them the probe is asked; the others it is fitted to."""
+        """Approximate number of test images; the probe is fitted to the others."""
         return round(ASKED * len(self.labels))
 
 
 def probe_inputs(spec: str | None) -> list[ImageRecord]:
-    """Up to PROBE_LIMIT images of class folders, evenly over the sorted list; none without ``spec``.
+    """Up to PROBE_LIMIT images of class folders, evenly spaced in the sorted list; none without ``spec``.
 
     Raises InputError, and UsageError without labels.
     """
@@ -62,22 +62,22 @@ def probe_inputs(spec: str | None) -> list[ImageRecord]:
     inputs = [item for item in find_inputs([spec], labels="folder") if item.label]
     spread = [inputs[i * len(inputs) // PROBE_LIMIT] for i in range(PROBE_LIMIT)] if len(inputs) > PROBE_LIMIT else inputs
     if len({item.label for item in spread}) < 2:
-        raise UsageError(f"--probe-data {spec}: labels come from class folders, of which there must be two or more")
+        raise UsageError(f"--probe-data {spec}: labels are the names of class folders; at least two are needed")
     return spread
 
 
 def load_probe_set(inputs: Sequence[ImageRecord], image_size: int, run: Path) -> ProbeSet:
-    """The ``inputs`` as the network sees them. Raises TrainingError if none can be read."""
+    """The ``inputs``, preprocessed for the network. Raises TrainingError if none can be read."""
     images = load_images(inputs, image_size, run)
     return ProbeSet(images.pixels, [str(item.label) for item in images.inputs])
 
 
 def spread_figures(features: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Label-free figures of features (N, D).
+    """Label-free statistics of features (N, D).
 
-    ``effective_rank``: see ``sslfeat.evaluation.redundancy``. ``spread``: mean standard deviation of the components of the unit
-    vectors times sqrt(D), 0 for a collapse, 1 for directions at random. ``uniformity``: log of the mean of
-    exp(-2 |u - v|^2) over pairs (Wang, Isola 2020, section 4.1.2), 0 for a collapse, lower is better spread.
+    ``effective_rank``: see ``sslfeat.evaluation.redundancy``. ``spread``: mean standard deviation of the components of the
+    normalized features times sqrt(D); 0 after a collapse, 1 for random directions. ``uniformity``: logarithm of the mean of
+    exp(-2 |u - v|^2) over pairs (Wang, Isola 2020, section 4.1.2); 0 after a collapse, lower for better spread.
     """
     rows = unit(features)
     similarity = (rows @ rows.T)[np.triu_indices(len(rows), 1)].astype(np.float64)
@@ -89,7 +89,7 @@ def spread_figures(features: npt.NDArray[np.float32]) -> dict[str, float]:
 
 
 def probe_figures(features: npt.NDArray[np.float32], labels: list[str]) -> dict[str, float]:
-    """Top-1 of the linear probe and of 20 nearest neighbors, on a stratified split that is always the same."""
+    """Top-1 accuracy of the linear probe and of 20 nearest neighbors, on a fixed stratified split."""
     from sslfeat.evaluation.probing.labels import Labeled, split
     from sslfeat.evaluation.probing.probe import probe
 
@@ -98,17 +98,17 @@ def probe_figures(features: npt.NDArray[np.float32], labels: list[str]) -> dict[
 
 
 def collapse(figures: dict[str, float]) -> str | None:
-    """A sentence if the features are about to become one and the same for all images."""
+    """A sentence if the features are close to a collapse."""
     if figures["effective_rank"] < LEAST_RANK or figures["spread"] < LEAST_SPREAD:
         return (
             f"the features collapse: effective rank {figures['effective_rank']:.2f}, spread {figures['spread']:.3f} "
-            "(one point for all images is 1 and 0)"
+            "(a complete collapse has rank 1 and spread 0)"
         )
     return None
 
 
 def append_row(run: Path, step: int, figures: dict[str, float]) -> None:
-    """One row of watch.csv; rows from ``step`` on, of a run that was interrupted, make way."""
+    """Append one row to watch.csv; rows of an interrupted run from ``step`` on are removed."""
     path = run / WATCH_NAME
     rows = []
     if path.exists():
@@ -133,7 +133,7 @@ def save_preview(run: Path, step: int, image: Tensor) -> npt.NDArray[np.uint8]:
 
 
 class Watch:
-    """Looks at the method, and writes down and logs what it sees."""
+    """Evaluate the method, and write and log the results."""
 
     def __init__(self, run: Path, method: Method, images: Images, probe_set: ProbeSet | None, log: RunLog) -> None:
         self._run, self._method, self._probe_set, self._log = run, method, probe_set, log
@@ -141,13 +141,13 @@ class Watch:
         numbers = evenly(count, SAMPLE)
         if images.shapes is None:
             self._sample: Pixels = images.pixels[numbers]
-        else:  # features are of centered squares, as when they are served
+        else:  # from centered squares, as in serving
             sample = [images.inputs[number] for number in numbers]
             self._sample = load_images(sample, images.pixels.shape[1], run).pixels
         self._previewed = torch.from_numpy(numbers[:: max(1, len(numbers) // PREVIEWED)][:PREVIEWED])
 
     def look(self, step: int, device: torch.device, seed: int) -> dict[str, float]:
-        """The figures of this moment, also in watch.csv and TensorBoard, and a preview if the method draws one."""
+        """Current figures, also written to watch.csv and TensorBoard, and a preview if the method draws one."""
         features = features_of(self._method, self._sample, np.arange(len(self._sample)), device)
         if not np.isfinite(features).all():
             raise TrainingError(f"the features are not finite at step {step}: try a lower --lr, or --precision fp32")

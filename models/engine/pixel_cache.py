@@ -1,8 +1,8 @@
-"""Decoded images on disk, written once and mapped by every process and every later run that learns from the same images.
+"""Decoded images on disk, written once and memory-mapped by all processes and later runs with the same images.
 
-They are in the cache for what lies elsewhere, under its bound, by a name that follows from which files they are of, at which
-size, and by which version they were decoded. Where a file's state tells nothing of its content, only this run may trust what
-it decoded: that stays in the run folder. Whoever has the lock writes; a lock dies with its holder, and then the next one writes.
+They are stored in the cache for remote data, within its size limit; the key depends on the files, the size and the versions of
+the decoders. If the state of a file does not identify its content, decoded images may only be used by this run and are stored
+in the run folder. The process that holds the lock writes; if it dies, the lock is released and the next process writes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from sslfeat.data.manifest import UNKNOWN, Manifest
 from sslfeat.errors import TrainingError
 from sslfeat.storage import atomic, cache
 
-PREFIX = "pixels-"  # of what is in a run folder
+PREFIX = "pixels-"  # of names in a run folder
 PIXELS_NAME, LINES_NAME = "pixels.u8", "images.json"  # the second is written last
 LONGEST_WAIT = 12 * 3600.0  # seconds
-CURE = f"choose a smaller --cache-size, 0 for none, or set {cache.FOLDER} to another folder"
+CURE = f"choose a smaller --cache-size (0: none), or set {cache.FOLDER} to another folder"
 
 
 def cached(
@@ -42,13 +42,12 @@ def cached(
     waiting: Callable[[], None] = lambda: None,
     decoding: str = "",
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """Pixels uint8 (K, S, S, 3) of the first K <= ``count`` files in ``manifest`` that can be read, and what ``write`` returned.
+    """Pixels uint8 (K, S, S, 3) of the first K <= ``count`` readable files in ``manifest``, and the return value of ``write``.
 
-    ``write`` appends the pixels to a file and returns a line for each input; it is called by one process alone, unless
-    they are there already and what it returned then still ``holds``. Others call ``waiting`` every second, which may raise,
-    and give up after LONGEST_WAIT.
-    ``decoding`` says how, where that is not as ever: pixels of another are others.
-    The array may be written to, the file is not.
+    ``write`` appends the pixels to a file and returns a line per input. It is called by one process only, unless the pixels exist
+    already and the previous lines still ``holds``. Other processes call ``waiting``, which may raise, every second, and give up
+    after LONGEST_WAIT. ``decoding`` describes a non-default preprocessing and is part of the key.
+    The array is writable, the file is not.
     """
     key = f"{manifest.sha256} {image_size} {count} sslfeat {__version__} Pillow {PIL.__version__}{decoding}"
     unsure = bool((manifest.changed == UNKNOWN).any())
@@ -70,11 +69,11 @@ def cached(
         finally:
             lock.release()
     except OSError as error:
-        raise TrainingError(f"decoded images cannot be kept in {place}: {error.strerror or error}; {CURE}") from error
+        raise TrainingError(f"cannot store decoded images in {place}: {error.strerror or error}; {CURE}") from error
 
 
 def remove_caches(run: Path) -> None:
-    """Delete what ``cached`` left in a run folder; what is mapped stays readable where the system allows to delete it."""
+    """Delete what ``cached`` left in a run folder; mapped arrays stay readable if the system permits deleting them."""
     for path in run.glob(f"{PREFIX}{'[0-9a-f]' * 16}*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -83,7 +82,7 @@ def remove_caches(run: Path) -> None:
 
 
 def _known(place: Path) -> list[str] | None:
-    """What was returned when the pixels were written; None if they were not, or not all of them are there."""
+    """Return value of ``write`` when the pixels were written; None if they are missing or incomplete."""
     try:
         written = json.loads((place / LINES_NAME).read_bytes())
         whole = (place / PIXELS_NAME).stat().st_size == written["bytes"]
@@ -93,7 +92,7 @@ def _known(place: Path) -> list[str] | None:
 
 
 def _fill(place: Path, write: Callable[[BinaryIO], list[str]]) -> list[str]:
-    part = place / f"{PIXELS_NAME}.part"  # the file that it takes the place of may be mapped by another run
+    part = place / f"{PIXELS_NAME}.part"  # the file that it replaces may be mapped by another run
     with part.open("wb") as file:
         lines = write(file)
         file.flush()
@@ -108,7 +107,7 @@ def _check_free(place: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise TrainingError(
-            f"decoded, the images take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free for {place.parent}: {CURE}"
+            f"the decoded images need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {place.parent}: {CURE}"
         )
 
 

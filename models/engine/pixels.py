@@ -1,4 +1,4 @@
-"""Decoded images of a training set: an array, or one of which a part is kept and the rest is decoded whenever it is drawn."""
+"""Decoded training images: an array, or partly cached images of which the rest is decoded whenever it is sampled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 class Pixels(Protocol):
-    """uint8 (N, S, S, 3), from which images are taken by their numbers (n,), in any order and repeatedly. An array is one."""
+    """uint8 (N, S, S, 3), indexed by image indices (n,) in any order and with repetition. Arrays satisfy this protocol."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -30,9 +30,9 @@ class Pixels(Protocol):
 
 
 class Reader:
-    """Reads and decodes images by the preprocessing that serving uses, in a thread a core; fetches many remote ones at once.
+    """Read and decode images with the preprocessing used for serving, one thread per core; fetch many remote images at once.
 
-    ``whole``: not the centered square, but all of the image, squashed to one.
+    ``whole``: squash the whole image to a square instead of cropping its center.
     """
 
     def __init__(self, image_size: int, whole: bool = False) -> None:
@@ -40,26 +40,26 @@ class Reader:
         self._fetcher, self._threads = Fetcher(), ThreadPoolExecutor(available_cores(), "sslfeat-decode")
 
     def read(self, paths: Sequence[bytes]) -> list[Decoded | ImageError]:
-        """What became of each. Raises RemoteError if a store cannot be reached for too long."""
+        """Result for each image. Raises RemoteError if a store cannot be reached for too long."""
         return list(self._threads.map(self._attempt, [self._fetcher.begin(path) for path in paths]))
 
     def close(self) -> None:
-        """Leave off, whatever is under way."""
+        """Stop all pending work."""
         self._fetcher.close()
         self._threads.shutdown(cancel_futures=True)
 
     def _attempt(self, source: bytes | Coming) -> Decoded | ImageError:
         try:
-            # a store that is away is no fault of the image, as it would be inside ``decode``
+            # an unreachable store is not an error of the image, as it would be inside ``decode``
             return decode(Content(source.data.result()) if isinstance(source, Coming) else source, self._preprocess)
         except ImageError as error:
             return error
 
 
 class StreamedPixels:
-    """As ``Pixels``: the first K images are ``kept``, uint8 (K, S, S, 3), the others are read when they are asked for.
+    """Like ``Pixels``, where the first K images are cached, ``kept`` uint8 (K, S, S, 3), and the others are read on demand.
 
-    ``hashes`` are the sha256 of all N files, in hex: an image that is gone, or another than it was, ends the run.
+    ``hashes``: sha256 of all N files, in hex; an image that is missing or has changed ends the run.
     """
 
     def __init__(self, kept: npt.NDArray[np.uint8], paths: Sequence[bytes], hashes: Sequence[str], whole: bool = False) -> None:
@@ -72,14 +72,14 @@ class StreamedPixels:
 
     @property
     def streamed(self) -> int:
-        """How many images are not kept."""
+        """Number of images that are not cached."""
         return len(self) - len(self._kept)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, numbers: Numbers, /) -> npt.NDArray[np.uint8]:
-        """Raises TrainingError naming an image that cannot be read any more."""
+        """Raises TrainingError naming an image that can no longer be read."""
         pixels = np.empty((len(numbers), *self.shape[1:]), np.uint8)
         kept = numbers < len(self._kept)
         pixels[kept] = self._kept[numbers[kept]]
@@ -89,18 +89,18 @@ class StreamedPixels:
         return pixels
 
     def close(self) -> None:
-        """Leave off reading."""
+        """Stop reading."""
         self._reader.close()
 
     def _decoded(self, numbers: Numbers) -> npt.NDArray[np.uint8]:
         try:
             results = self._reader.read([self._paths[number] for number in numbers])
         except RemoteError as error:
-            raise TrainingError(f"an image cannot be read any more, and --resume goes on when it can: {error}") from error
+            raise TrainingError(f"an image can no longer be read; once it can, continue with --resume: {error}") from error
         for number, result in zip(numbers, results, strict=True):
             name = self._paths[number].decode("utf-8", "backslashreplace")
             if isinstance(result, ImageError):
-                raise TrainingError(f"{name} could be read when the run began: {result}; bring it back and --resume goes on")
+                raise TrainingError(f"{name} can no longer be read: {result}; restore it and continue with --resume")
             if result.sha256 != self._hashes[number]:
-                raise TrainingError(f"{name} is not the image that it was when the run began: bring it back and --resume goes on")
+                raise TrainingError(f"{name} has changed since the run was started: restore it and continue with --resume")
         return np.stack([result.pixels for result in results if isinstance(result, Decoded)])

@@ -1,4 +1,4 @@
-"""How a run speaks while it lasts, and what it returns."""
+"""Progress reports and the result of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """What a report shows: share of the budget spent, step, images a second, smoothed loss and other figures."""
+    """Contents of a report: completed fraction of the budget, step, images per second, smoothed loss and other figures."""
 
     share: float
     step: int
@@ -19,11 +19,11 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its folder, the steps taken, the number of ``images`` learned from, and those that could not be read.
+    """A finished run: its folder, number of steps, number of training ``images``, and unreadable images.
 
-    ``fault``: a sentence if it ended below where it began, or with nothing learned (see ``verdict``).
-    ``first``, ``last``: what the encoder was like at the start and, as it is kept, at the end.
-    ``seconds`` of training and of ``looking`` at the encoder, of all its sessions if it was resumed.
+    ``fault``: a sentence if the encoder got worse or learned nothing (see ``verdict``), else None.
+    ``first``, ``last``: evaluations of the initial and of the final encoder.
+    ``seconds`` of training and of evaluation (``looking``), over all sessions of a resumed run.
     """
 
     run: Path
@@ -39,11 +39,11 @@ class Result:
 
 @dataclass
 class Reporter:
-    """How a run speaks: override what you want to hear."""
+    """Callbacks of a run; override those of interest."""
 
     loading: Callable[[int, int], None] = lambda done, total: None
     preparing: Callable[[str, int, int], None] = lambda what, done, total: None
     training: Callable[[TrainProgress], None] = lambda progress: None
     warn: Callable[[str], None] = lambda message: None
     look: Callable[[int, dict[str, float]], None] = lambda step, figures: None
-    stepped: Callable[[float, int], None] = lambda share, step: None  # after every step, where figures come now and then
+    stepped: Callable[[float, int], None] = lambda share, step: None  # after every step; other reports are less frequent

@@ -1,4 +1,4 @@
-"""The folder of a run: whether one may begin or go on there, what is written when it does, and what it came to."""
+"""The folder of a run: checks before starting or resuming, and the files written at the start and at the end."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ OURS = (
 
 @dataclass(frozen=True)
 class Begin:
-    """How a run begins: anew in a folder of its own, going on (``resume``), or in place of another (``overwrite``).
+    """How a run starts: new, resumed (``resume``), or replacing another run (``overwrite``).
 
-    ``trust_code``: going on although the method's Python file has changed.
+    ``trust_code``: resume although the method's Python file has changed.
     """
 
     resume: bool = False
@@ -41,30 +41,30 @@ class Begin:
     trust_code: bool = False
 
     def check(self, config: TrainConfig, out: Path) -> None:
-        """Raise TrainingError if ``out`` holds a run that this one would mix with or replace; writes nothing.
+        """Raise TrainingError if ``out`` contains a run that would be replaced or mixed with this one; writes nothing.
 
-        A folder in which no checkpoint was ever written holds no run.
+        A folder without a checkpoint contains no run.
         """
         if self.resume and self.overwrite:
-            raise UsageError("resume goes on with a run, overwrite replaces it: give one of them")
+            raise UsageError("resume and overwrite exclude each other: resume continues a run, overwrite replaces it")
         if not holds_run(out) or self.overwrite:
             return
         if not self.resume:
             raise TrainingError(
-                f"{out} already holds a run", f"go on with {RESUME}, choose another folder, or replace it with {OVERWRITE}"
+                f"{out} already contains a run", f"resume it with {RESUME}, choose another folder, or replace it with {OVERWRITE}"
             )
         if not (out / LAST_NAME).exists():
-            raise TrainingError(f"{out} holds an encoder but no {LAST_NAME} to go on from", "choose another folder")
+            raise TrainingError(f"{out} contains an encoder but no {LAST_NAME} to resume from", "choose another folder")
         kept = configs.load_config(out / CONFIG_NAME)
         configs.check_same(config, kept, out)
         if config.method_sha256 != kept.method_sha256 and not self.trust_code:
             raise TrainingError(
-                f"{config.method} is not the file that {out} was begun with",
-                f"bring that back, choose another folder, or go on with the present one with {TRUST_CODE}",
+                f"{config.method} has changed since {out} was started",
+                f"restore it, choose another folder, or resume with the changed file with {TRUST_CODE}",
             )
 
     def record(self, config: TrainConfig, out: Path, manifest: Manifest) -> None:
-        """Write ``config.yaml`` and the list of images; raises TrainingError if a run that goes on had other ones."""
+        """Write ``config.yaml`` and the list of images; raises TrainingError if a resumed run had other images."""
         if self.resume and holds_run(out):
             _check_images(config, out, manifest)
         elif self.overwrite:
@@ -74,38 +74,38 @@ class Begin:
 
 
 def settings_of(out: Path, trust_code: bool = False) -> TrainConfig:
-    """The settings that the run in ``out`` was begun with, to go on with it. Raises UsageError, TrainingError."""
+    """The settings of the run in ``out``, for resuming it. Raises UsageError, TrainingError."""
     if not (out / CONFIG_NAME).is_file():
-        raise UsageError(f"{out} holds no run to go on with: name the method and the images to begin one, or the folder of a run")
+        raise UsageError(f"{out} contains no run to resume: give the folder of a run, or a method and images to start one")
     settings = configs.load_config(out / CONFIG_NAME)
     refuse_code(settings, out / CONFIG_NAME, trust_code)
     return settings
 
 
 def holds_run(out: Path) -> bool:
-    """Whether there are weights in the folder that it took time to train."""
+    """Whether the folder contains trained weights."""
     return any((out / name).exists() for name in (LAST_NAME, ENCODER_NAME))
 
 
 def clear(out: Path) -> None:
-    """Delete what runs write, and nothing else."""
+    """Delete the files written by runs, and nothing else."""
     for path in (*(out / name for name in OURS), *out.glob(EVENTS), *(out / PREVIEWS_NAME).glob("step-*.png")):
         path.unlink(missing_ok=True)
     remove_caches(out)
 
 
 def write_result(out: Path, result: RunResult) -> None:
-    """``result.json``: what the run came to."""
+    """Write ``result.json``, the result of the run."""
     atomic.write_atomic(out / RESULT_NAME, atomic.json_bytes(dataclasses.asdict(result)))
 
 
 def came_to_an_end(run: Path) -> bool:
-    """Whether a run was neither interrupted nor killed."""
+    """Whether a run was completed."""
     return (run / RESULT_NAME).exists()
 
 
 def read_seconds(run: Path) -> float:
-    """How long a run took to train, by its ``result.json``; 0 if it came to none. Raises TrainingError."""
+    """Training time of a run from its ``result.json``; 0 if it was not completed. Raises TrainingError."""
     path = run / RESULT_NAME
     try:
         return float(parse_json(path.read_bytes(), str(path), TrainingError)["seconds"]) if path.exists() else 0.0
@@ -120,5 +120,5 @@ def _check_images(config: TrainConfig, out: Path, manifest: Manifest) -> None:
     try:
         changes = str(ManifestDiff.between(Manifest.load(out, atomic.sha256_file(out / MANIFEST_NAME)), manifest))
     except (FeaturesError, OSError):
-        changes = "what they were is not known any more"
-    raise TrainingError(f"{out} was begun with other images ({changes})", "bring them back, or choose another folder")
+        changes = "the original list is not available"
+    raise TrainingError(f"{out} was started with other images ({changes})", "restore them, or choose another folder")

@@ -1,4 +1,4 @@
-"""What a run is set up with: images, processes and precision, the optimizer, the state of all randomness."""
+"""Setup of a run: images, processes and precision, optimizer, and random state."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from sslfeat.system import signals
 from sslfeat.system.plurals import counted
 
 FEW = 200  # images
-NAMED = 5  # failures in one message
+NAMED = 5  # maximum number of failures listed in a message
 
 
 def leads() -> bool:
-    """Whether this process speaks and writes: the only one, or the first of those that torchrun started."""
+    """Whether this process prints and writes: the only one, or the first started by torchrun."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """One process, or those that torchrun started."""
+    """One process, or those started by torchrun."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # which tells of each process that it has begun
-    # buffers follow from what all ranks have in common (``ranks``), so they are not sent around at every step
-    if world > 1:  # its successor sends the buffers around once, at the beginning, which is not wanted either
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it reports the start of every process
+    # buffers are computed from data of all ranks (``ranks``), so they are not broadcast at every step
+    if world > 1:  # the successor of the option would broadcast the buffers once at the beginning, which is not needed either
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     strategy: Any = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if world > 1 else "auto"
     fabric = Fabric(
@@ -57,9 +57,9 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 
 def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over parameters that are on their device. Decayed are the weights of linear maps and convolutions alone.
+    """AdamW over parameters on their device. Weight decay applies to the weights of linear layers and convolutions only.
 
-    Biases, normalization and tables (positions, tokens, the vectors of words) are not: nothing in them is to be small.
+    Biases, normalization and tables (position embeddings, tokens, word vectors) are excluded.
     """
     groups: dict[tuple[float, bool, float], list[Tensor]] = {}
     for name, parameter in method.named_parameters():
@@ -78,13 +78,13 @@ def make_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer
 
 
 def seed_step(seed: int, step: int, rank: int, generator: StepGenerator) -> None:
-    """All randomness of a step follows from (seed, step, rank), so that a resumed run draws what it would have drawn."""
+    """Seed all randomness of a step from (seed, step, rank), so that a resumed run draws the same numbers."""
     generator.reseed(_mix(seed, step, rank), _mix(seed, step, 0))
-    torch.manual_seed(_mix(seed, step, rank))  # dropout and whatever else draws from the global state
+    torch.manual_seed(_mix(seed, step, rank))  # for dropout and other users of the global state
 
 
 def choice_of(seed: int, step: int) -> torch.Generator:
-    """What the images of a step are chosen with: the same on every rank."""
+    """Generator for sampling the images of a step, the same on every rank."""
     return torch.Generator().manual_seed(_mix(seed, step, -1))
 
 
@@ -101,7 +101,7 @@ def training_images(
     cache_size: int | None = None,
     whole: bool = False,
 ) -> Images:
-    """The images that a run learns from, ``whole`` or their centers. Raises TrainingError if they are too few, InterruptedRun."""
+    """The training images, ``whole`` or center crops. Raises TrainingError if they are too few, InterruptedRun."""
     done = 0
 
     def advance(count: int) -> None:
@@ -109,7 +109,7 @@ def training_images(
         done += count
         reporter.loading(done, len(inputs))
         if stop.signum:
-            raise InterruptedRun(stop.signum, "interrupted while reading images: go on with the same command and --resume")
+            raise InterruptedRun(stop.signum, "interrupted while reading images: resume with the same command and --resume")
 
     images = load_images(inputs, int(config.image_size or 0), out, advance, cache_size, whole)
     if len(images.pixels) < int(config.batch_size or 0):
@@ -117,20 +117,20 @@ def training_images(
             f"{counted(len(images.pixels), 'image')} can be read", "choose a smaller --batch-size (batch_size= in Python)"
         )
     if len(images.pixels) < FEW:
-        reporter.warn(f"{len(images.pixels)} images are few to learn from: some thousands are a beginning")
+        reporter.warn(f"{len(images.pixels)} images are few for training: use some thousands or more")
     if images.streamed:
         reporter.warn(
-            f"{images.streamed} of {len(images.pixels)} images are read whenever they are drawn: a larger --cache-size keeps more"
+            f"{images.streamed} of {len(images.pixels)} images are read whenever they are sampled: use a larger --cache-size"
         )
     return dataclasses.replace(images, tell=reporter.preparing)
 
 
 def refuse_failures(failures: Sequence[tuple[str, str]]) -> None:
-    """Raise TrainingError naming the first of the images that cannot be read, if there are any."""
+    """Raise TrainingError naming the first unreadable images, if there are any."""
     if failures:
         named = "; ".join(f"{name}: {reason}" for name, reason in failures[:NAMED])
         more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
         raise TrainingError(
-            f"{counted(len(failures), 'image')} cannot be read, which --strict makes an error: {named}{more}",
-            "mend or --exclude them, or train without --strict",
+            f"{counted(len(failures), 'image')} cannot be read, an error with --strict: {named}{more}",
+            "repair them, exclude them with --exclude, or train without --strict",
         )

@@ -1,4 +1,4 @@
-"""What another encoder makes of the training images: embedded once into an ordinary features folder, found by content."""
+"""Features of the training images from a teacher, embedded once into a features folder and looked up by content hash."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sslfeat.inference.encoder import Encoder
 from sslfeat.models.engine.data import Images
 from sslfeat.models.engine.distributed import by_the_first
 
-TEACHER_NAME = "teacher"  # features folders of a run are called so, and by encoder and images
+TEACHER_NAME = "teacher"  # prefix of features folders in a run, followed by hashes of encoder and images
 
 
 def teacher_features(encoder: str, features: str, images: Images) -> npt.NDArray[np.float16]:
-    """One row for each of ``images.pixels``, (N, D): read from the folder ``features``, or embedded into the run's own, of
-    several processes by the first.
+    """One row per image of ``images.pixels``, (N, D), read from the folder ``features``, or embedded into a folder of the run by
+    the first process.
 
     ``encoder`` is a file or a name from ``sslfeat models``. Raises EncoderFileError, FeaturesError, InterruptedRun; TrainingError
-    for features of another encoder, or for images that have none.
+    for features of another encoder, or for images without features.
     """
     loaded = Encoder.load(encoder)
     if features:
         folder = Path(features)
     elif images.folder is None:
-        raise TrainingError("there is no run folder to embed the images into: give features=FOLDER")
+        raise TrainingError("there is no run folder to store the teacher's features in: give features=FOLDER")
     else:
         folder = images.folder / f"{TEACHER_NAME}-{loaded.fingerprint[:8]}-{images.identity[:8]}"
 
@@ -43,12 +43,12 @@ def teacher_features(encoder: str, features: str, images: Images) -> npt.NDArray
         by_the_first(embed)
     opened = FeaturesFolder(folder)
     if opened.fingerprint != loaded.fingerprint:
-        raise TrainingError(f"{folder} is of another encoder than {encoder}: give its own features, or none")
+        raise TrainingError(f"{folder} contains features of another encoder than {encoder}: give matching features, or omit them")
     return _matched(opened, images)
 
 
 def _matched(opened: FeaturesFolder, images: Images) -> npt.NDArray[np.float16]:
-    """The rows of the images, by the sha256 of their files."""
+    """Rows of the images, looked up by the sha256 of their files."""
     places: dict[str, list[int]] = {}
     for row, content in enumerate(images.contents):
         places.setdefault(content.hex(), []).append(row)
@@ -59,7 +59,7 @@ def _matched(opened: FeaturesFolder, images: Images) -> npt.NDArray[np.float16]:
     missing = np.flatnonzero(np.isnan(rows[:, 0]))
     if len(missing):
         raise TrainingError(
-            f"{len(missing)} of the images have no features in {opened.folder}, such as {images.inputs[missing[0]].name}: "
+            f"{len(missing)} of the images have no features in {opened.folder}, for example {images.inputs[missing[0]].name}: "
             "embed them with sslfeat embed --update"
         )
     return rows

@@ -1,8 +1,8 @@
-"""Training, start to finish: read this first, then one file of ``methods/``.
+"""The training loop. To understand training, read this file first, then one of ``methods/``.
 
-Images are decoded once, and again when they are drawn where there is no room to keep them. Every step draws its batch and its
-randomness from (seed, step) alone, and a checkpoint holds weights, optimizer and step: so a run that was killed and resumed
-ends, on a CPU, with the weights of one that was not.
+Images are decoded once, or whenever they are sampled if they do not fit into the cache. The batch and the randomness of each
+step are determined by (seed, step), and a checkpoint contains weights, optimizer state and step; on a CPU a resumed run
+therefore ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ from sslfeat.system import signals
 __all__ = ["Reporter", "Result", "TrainProgress", "train"]
 
 LOG_EVERY = 20  # steps
-STOP_WITHIN = 300.0  # seconds for the step that is being taken, and a checkpoint of it, once a signal asks to stop
-AGREE_EVERY = 10  # steps between two looks at each other's signals, where several processes train
+STOP_WITHIN = 300.0  # seconds after a stop signal for finishing the current step and writing a checkpoint
+AGREE_EVERY = 10  # steps between synchronizing stop signals in distributed training
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -74,13 +74,12 @@ def train(
 ) -> Result:
     """Train ``config.method`` on ``config.images`` into the folder ``out``.
 
-    With ``resume`` a run that was interrupted goes on from its last checkpoint (or starts, if it never reached one); a
-    Python file of a method that has changed since is refused unless ``trust_code``. ``overwrite`` replaces another run.
-    Checkpoints are written every minute, or every ``checkpoint_steps``. ``cache_size``: bytes of decoded pixels that are
-    kept (see ``load_images``); no batch depends on it. ``strict``: an image that cannot
-    be read ends the run before it begins. Several processes, one a GPU, train together when torchrun starts
-    them. Everything that can be refused is refused before the folder is changed. Raises SslfeatError; InterruptedRun after
-    a SIGINT or SIGTERM, once the checkpoint is safe.
+    ``resume``: continue an interrupted run from its last checkpoint, or start it if there is none; if the method's Python file
+    has changed, this requires ``trust_code``. ``overwrite``: replace another run. Checkpoints are written every minute, or
+    every ``checkpoint_steps``. ``cache_size``: bytes of cached pixels (see ``load_images``); it does not affect the batches.
+    ``strict``: raise an error if an image cannot be read. Started by torchrun, several processes train together, one per GPU.
+    Invalid arguments are rejected before the folder is changed. Raises SslfeatError; InterruptedRun after a SIGINT or SIGTERM,
+    once the checkpoint has been written.
     """
     leader, begin = leads(), Begin(resume, overwrite, trust_code)
     reporter = reporter if reporter and leader else Reporter()
@@ -90,7 +89,7 @@ def train(
     config = dataclasses.replace(config, method_sha256=file_sha256(config.method))
     goes_on = resume and (out / LAST_NAME).exists()
     if resume and not goes_on and not holds_run(out):
-        reporter.warn(f"--resume: {out} holds no checkpoint to go on from: a new run begins")
+        reporter.warn(f"--resume: {out} contains no checkpoint: starting a new run")
     module = build_method(config) if goes_on else build_method(config, partial(initial_encoder, config))
     with atomic.exclusive(out, TrainingError) if leader else contextlib.nullcontext(), signals.deferred(STOP_WITHIN) as stop:
         begin.check(config, out)
@@ -121,7 +120,7 @@ def train(
 
 
 class _Run:
-    """One run in flight: everything in front of the loop happens once, everything in it once a step."""
+    """A run in progress: setup before the loop happens once, everything in the loop once per step."""
 
     def __init__(
         self, config: TrainConfig, out: Path, module: Method, images: Images, reporter: Reporter, stop: signals.Stop
@@ -129,13 +128,13 @@ class _Run:
         self.config, self.out, self.images, self.reporter, self.stop = config, out, images, reporter, stop
         self.fabric = make_fabric(config)
         if self.fabric.broadcast(config.inputs_sha256) != config.inputs_sha256:
-            raise TrainingError("the processes see different images: give all of them the same ones")
+            raise TrainingError("the processes see different images: give all of them the same images")
         module = module.to(memory_format=torch.channels_last)
         module.prepare(images)
         distributed.share_statistics(module.to(self.fabric.device), self.fabric.device)
         distributed.equalize(module)
         self.module = module
-        self.optimizer = make_optimizer(module, config)  # of parameters where they stay: its state goes there, too
+        self.optimizer = make_optimizer(module, config)  # after moving the parameters, whose device its state uses
         self.pace, self.best = Pace(config, module), Best(out, config.keep == "best")
         self.order = Order(len(images.pixels), int(config.batch_size or 1), config.seed)
         self.ahead = Ahead(images.pixels, self.fabric.device)
@@ -143,7 +142,7 @@ class _Run:
         self.step, self.clock, self.looking, self.saved = 0, time.monotonic(), 0.0, ""
 
     def restore(self, resume: bool) -> None:
-        """Go on from the last checkpoint if there is one, and get ready for the first step."""
+        """Resume from the last checkpoint if there is one, and prepare the first step."""
         spent = 0.0
         if not resume:
             restore_method(self.config, self.module)
@@ -154,10 +153,10 @@ class _Run:
         if self.config.compile:
             self.module.loss = torch.compile(self.module.loss, backend=self.config.compile)  # type: ignore[method-assign]
         self.method, self.stepper = self.fabric.setup(self.module, self.optimizer)
-        self.clock = time.monotonic() - spent  # its distance to now is the time spent training, looks left out
+        self.clock = time.monotonic() - spent  # the time since then is the training time, without evaluations
 
     def loop(self, checkpoint_steps: int | None, probe_set: ProbeSet | None) -> RunResult:
-        """Train until the budget is spent."""
+        """Train until the budget is reached."""
         config, out, fabric = self.config, self.out, self.fabric
         generator = StepGenerator(fabric.device)
         meter, log, saved_at = Meter(), RunLog(out, self.step) if fabric.is_global_zero else None, time.monotonic()
@@ -184,8 +183,8 @@ class _Run:
                     self._save()
                     saved_at = time.monotonic()
                 if signum:
-                    raise InterruptedRun(signum, f"interrupted at step {self.step}: go on with the same command and --resume")
-            if meter.unread:  # the last step has a row whatever its number; a run is judged by more than a few steps
+                    raise InterruptedRun(signum, f"interrupted at step {self.step}: resume with the same command and --resume")
+            if meter.unread:  # the last step always has a row; verdicts use more than the last few steps
                 few = meter.unread < LOG_EVERY // 2 and self.step > LOG_EVERY
                 last_means = self._report(1.0, meter, complaints, log, judge=False)
                 means = means if few else last_means
@@ -204,7 +203,7 @@ class _Run:
         return RunResult(*counts, means, first, last, find_fault(means, first, last, probe_set.asked if probe_set else 0))
 
     def _step(self, generator: torch.Generator) -> tuple[int, Figures]:
-        """One optimizer step over one batch, in ``accumulate`` pieces; returns its images and mean figures."""
+        """One optimizer step over one batch, in ``accumulate`` pieces; returns the number of images and mean figures."""
         fabric, pieces = self.fabric, self._pieces(self.step)
         count = sum(map(len, pieces))
         sums: Figures = {}
@@ -227,7 +226,7 @@ class _Run:
         return count * fabric.world_size, sums
 
     def _pieces(self, step: int) -> list[npt.NDArray[np.int64]]:
-        """The image numbers of a step that this rank deals with, piece by piece."""
+        """Image indices of this rank in a step, piece by piece."""
         if self.upcoming is None or self.upcoming[0] != step:
             drawn, count = self.order.indices(step), len(self.images.pixels)
             chosen = hooks.choose(self.module, drawn, choice_of(self.config.seed, step), count)
@@ -235,19 +234,19 @@ class _Run:
         return self.upcoming[1]
 
     def _cycle(self, generator: StepGenerator) -> None:
-        """Let the method look at all the data when a cycle begins."""
+        """Call the method's ``on_cycle`` when a cycle begins."""
         if not hooks.cycle_begins(self.module, self.step, self.order.steps_per_epoch):
             return
         seed_step(self.config.seed, -1 - self.step, 0, generator)  # the same on every rank
         for parameter in hooks.begin_cycle(self.module, self.images, generator):
             self.optimizer.state.pop(parameter, None)
         distributed.equalize(self.module)
-        self.upcoming = None  # what the method chooses may be another
+        self.upcoming = None  # the method may now choose other images
 
     def _report(
         self, share: float, meter: Meter, complaints: Complaints, log: RunLog | None, judge: bool = True
     ) -> dict[str, float]:
-        """Write down and show the mean figures since the last report; returns them. ``judge``: warn if nothing is learned."""
+        """Log and report the mean figures since the last report; returns them. ``judge``: warn if nothing is learned."""
         rate, means = meter.read()
         means = distributed.mean_figures(means, self.fabric.device)
         complaints.check(self.step, share if judge else 0.0, means)
@@ -257,7 +256,7 @@ class _Run:
         return means
 
     def _look(self, watch: Watch, complaints: Complaints) -> float:
-        """Measure the encoder and say what is wrong with it; returns the seconds that took, which no budget counts."""
+        """Evaluate the encoder and warn about problems; returns the time in seconds, which does not count toward the budget."""
         began = time.monotonic()
         figures = watch.look(self.step, self.fabric.device, self.config.seed)
         self.best.offer(self.module, self.step, len(self.images.pixels), figures)
@@ -275,7 +274,7 @@ class _Run:
         return self.fabric.broadcast(share) if self.config.minutes and self.fabric.world_size > 1 else share
 
     def _signal(self) -> int:
-        """The signal that came, on whichever process; all learn of it at the same step."""
+        """The stop signal received by any process; all processes see it at the same step."""
         signum = self.stop.signum or 0
         if self.fabric.world_size == 1:
             return signum
@@ -285,13 +284,13 @@ class _Run:
         return int(cast(Tensor, heard))
 
     def _save(self) -> None:
-        """Write a checkpoint and the encoder, in place of the last ones; never weights that are no numbers."""
+        """Replace checkpoint and encoder with the current state, unless weights are not finite."""
         if not self.fabric.is_global_zero:
             return
         if not all_finite(self.module, self.optimizer):
-            kept = f"{self.out} keeps those of {self.saved}" if self.saved else "none were written"
+            kept = f"{self.out} still contains those of {self.saved}" if self.saved else "none were written"
             raise TrainingError(
-                f"the weights are not finite at step {self.step}; {kept}: train anew with a lower --lr than "
+                f"the weights are not finite at step {self.step}; {kept}: train again with a lower --lr than "
                 f"{self.config.lr:g}, a lower --clip than {self.config.clip:g}, or --precision fp32"
             )
         progress = Progress(self.step, time.monotonic() - self.clock, self.looking)

@@ -1,1 +1,1 @@
-"""One pretext method a file; a method's name is its module's. ``sslfeat.models.method`` says what a method is."""
+"""Pretext methods, one per file, named after their module; see ``sslfeat.models.method``."""

@@ -1,11 +1,11 @@
 """Autoregression (Schmidhuber, Heil 1996 and Bengio et al. 2003 on text; El-Nouby et al. 2024, "AIM", on images).
 
-Task: predict the next patch from those before it in raster order. A causal mask (T, T) keeps each token from seeing what
-follows, except that the first few patches, a prefix of random length, see each other (AIM, section 3.2): so the
-encoder also works on whole images, which is how its features, means over the tokens, are taken. The target is the next
-patch, normalized by its own mean and deviation (squared error), or its visual word (cross-entropy: the likelihood of
-the older papers). Known shortcut: continuing the nearest pixels is most of what there is to gain; it cannot be closed, only
-read from how far the error lies below the trivial one. Needs long training, like MAE. ``prefix=false``: purely causal.
+Task: predict the next patch from the preceding ones in raster order. A causal mask (T, T) hides later tokens, except within a
+prefix of random length, whose patches see each other (AIM, section 3.2); the encoder therefore also works on whole images,
+from which its features, means over the tokens, are computed. The target is the next patch, normalized by its own mean and
+standard deviation (squared error), or its visual word (cross-entropy, the likelihood of the older papers). Known shortcut:
+continuing the nearest pixels explains most of the gain. It cannot be prevented; compare the error with the trivial one. Needs
+long training, like MAE. ``prefix=false``: purely causal.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ from sslfeat.models.ranges import Area, Count, Several
 
 @register("autoregressive")
 class Autoregressive(Method):
-    """Views: images (N, 3, S, S) and the length of the prefix; the error of patches after it, from those before."""
+    """Views: images (N, 3, S, S) and the prefix length; error of the patches after it, predicted from the preceding ones."""
 
     encoder: ViTBackbone
     frequencies: Tensor
 
     @dataclass(frozen=True)
     class Config:
-        """``target``: ``pixels`` (AIM) or ``words`` (of a codebook of ``words``). ``prefix``: let a prefix of random
-        length see itself (AIM), or not. ``hidden``: width of the head. ``min_area``: of the smallest crop (AIM: .4).
+        """``target``: ``pixels`` (AIM) or ``words``. ``words``: size of the codebook. ``prefix``: use bidirectional attention
+        in a prefix of random length (AIM: true). ``hidden``: width of the head. ``min_area``: minimum area of a crop
+        (AIM: 0.4).
         """
 
         target: str = "pixels"
@@ -52,7 +53,7 @@ class Autoregressive(Method):
     recipe = Recipe(64, 1e-3, 0.05, VIT_BACKBONES, (0.9, 0.95))
     about = About(
         "Schmidhuber, Heil 1996; Bengio, Ducharme, Vincent, Jauvin 2003; El-Nouby et al. 2024 (AIM)",
-        "predict the next patch from those before it",
+        "predict the next patch from the preceding ones",
         "AIM-0.6B/7B, attentive probe over 15 sets 78.5/82.4 (ImageNet 78.5/84.0 with AIM-7B)",
     )
     config: Config
@@ -60,7 +61,7 @@ class Autoregressive(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_vit(encoder, "autoregressive"), config)
         if config.target not in ("pixels", "words"):
-            raise UsageError(f"target is {config.target!r}: it can be pixels or words")
+            raise UsageError(f"target is {config.target!r}: must be pixels or words")
         self.encoder.pool_patches()
         self.count = self.encoder.grid**2
         out = 3 * self.encoder.patch**2
@@ -73,26 +74,26 @@ class Autoregressive(Method):
         )
 
     def prepare(self, images: Images) -> None:
-        """Fit the codebook, and count its words in crops like those of training."""
+        """Fit the codebook and count its words in crops drawn as in training."""
         if self.config.target == "words":
             self.codebook.fit(images)
             self.frequencies.copy_(count_words(self.codebook, images, self.views))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, int]:
-        """Images uint8 (N, 3, S, S) to random crops, and the prefix of this batch: 1 to T - 1 patches."""
+        """Images uint8 (N, 3, S, S) to random crops and the prefix length of this batch: 1 to T - 1 patches."""
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         longest = self.count - 1 if self.config.prefix else 1
         return crops, int(whole_numbers((1,), 1, longest, generator))
 
     def predict(self, images: Tensor, prefix: int) -> Tensor:
-        """For each patch from the prefix's last on, its successor's prediction: (N, T - prefix, out)."""
+        """Predictions (N, T - prefix, out) of each patch after the prefix from the token before it."""
         mask = prefix_mask(self.count, prefix, images.device)
         tokens = self.encoder.transform(self.encoder.embed(self.input_transform(images)), mask)
         predicted: Tensor = self.head(tokens[:, prefix - 1 : -1])
         return predicted.float()
 
     def loss(self, views: tuple[Tensor, int]) -> tuple[Tensor, Figures]:
-        """Squared error of normalized patches with that of the mean patch beside it, or cross-entropy and unigram's."""
+        """Squared error of normalized patches, or cross-entropy; ``trivial``: error of the mean patch or of unigrams."""
         images, prefix = views
         patches = patchify(images, self.encoder.patch)[:, prefix:]
         predicted = self.predict(images, prefix)
@@ -106,7 +107,7 @@ class Autoregressive(Method):
         return loss, {"error": loss.detach(), "trivial": trivial}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: the first half; each later patch predicted from all before it; whole."""
+        """Rows: the first half, each later patch predicted from all preceding ones, the image."""
         images, prefix = to_float(batch), self.count // 2
         patches, predicted = patchify(images, self.encoder.patch), self.predict(images, prefix)
         if self.config.target == "words":
@@ -117,13 +118,13 @@ class Autoregressive(Method):
         first = patches[:, :prefix]
         rows = {
             "the first half": torch.cat([first, torch.full_like(guess, 0.5)], 1),
-            "each later patch, predicted from those before": torch.cat([first, guess], 1),
+            "each later patch, predicted from the preceding ones": torch.cat([first, guess], 1),
             "the image": patches,
         }
         return tile({text: unpatchify(row, self.encoder.patch) for text, row in rows.items()})
 
 
 def prefix_mask(count: int, prefix: int, device: torch.device) -> Tensor:
-    """Bool (T, T), True where token i must not look at token j: j follows i, unless both lie in the prefix."""
+    """Mask bool (T, T), True where token i must not attend to token j: j follows i, and not both are in the prefix."""
     place = torch.arange(count, device=device)
     return (place[None] > place[:, None]) & (place[None] >= prefix)

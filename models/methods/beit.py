@@ -1,11 +1,11 @@
 """BEiT (Bao, Dong, Piao, Wei 2022, "BERT Pre-Training of Image Transformers"), BERT's masked tokens (Devlin et al. 2019).
 
-Task: which visual words are hidden. 40% of the patches, in blobs, are replaced by one learned [MASK] token, which goes
-through the encoder with the visible ones, (N, T, dim), and says the word of its patch, (N, T, W): the two differences
-from MAE (section 2.3). Words come from k-means on whitened patches, where the paper uses DALL-E's tokenizer. BERT's other
-task, next-sentence prediction, has no counterpart here. Known shortcuts: single hidden patches are interpolated from
-their neighbors, so blobs are hidden (``blobs=false`` opens it); frequent words are guessed, so the error stands beside the
-unigram's. The encoder never sees a whole image in training. Features are means over the patch tokens.
+Task: predict the visual words of hidden patches. 40% of the patches, in blobs, are replaced by a learned [MASK] token, which
+passes through the encoder with the visible ones, (N, T, dim), and predicts the word of its patch, (N, T, W); these are the
+two differences from MAE (section 2.3). Words come from k-means on whitened patches, where the paper uses DALL-E's tokenizer.
+BERT's next-sentence prediction has no counterpart here. Known shortcuts: single hidden patches can be interpolated from
+their neighbors, so blobs are hidden (``blobs=false`` allows it); frequent words can be guessed, so the error is shown next to
+that of the unigram distribution. The encoder never sees a whole image in training. Features are means over the patch tokens.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from sslfeat.models.ranges import Area, Part, Several
 
 @register("beit")
 class BEiT(Method):
-    """Views: images (N, 3, S, S) and what is hidden, bool (N, T); cross-entropy over the words of hidden patches."""
+    """Views: images (N, 3, S, S) and a mask of hidden patches, bool (N, T); cross-entropy over their words."""
 
     encoder: ViTBackbone
     frequencies: Tensor
 
     @dataclass(frozen=True)
     class Config:
-        """``mask``: share of hidden patches (paper: .4). ``blobs``: hide connected parts (the paper's blocks), or single
-        patches. ``words`` of the codebook (paper: 8192). ``min_area``: of the smallest crop.
+        """``mask``: fraction of hidden patches (paper: 0.4). ``blobs``: hide connected regions (blocks in the paper) instead
+        of single patches. ``words``: size of the codebook (paper: 8192). ``min_area``: minimum area of a crop.
         """
 
         mask: Part = 0.4
@@ -51,7 +51,7 @@ class BEiT(Method):
     recipe = Recipe(64, 1e-3, 0.05, VIT_BACKBONES, (0.9, 0.98))
     about = About(
         "Bao, Dong, Piao, Wei 2022; Devlin, Chang, Lee, Toutanova 2019",
-        "say which visual words are hidden",
+        "predict the visual words of hidden patches",
         "ImageNet fine-tuned (ViT-B, 800 epochs) 83.2",
     )
     config: Config
@@ -61,44 +61,44 @@ class BEiT(Method):
         self.encoder.pool_patches()
         self.count = self.encoder.grid**2
         if not 0 < round(config.mask * self.count) < self.count:
-            raise UsageError(f"mask is {config.mask}: some patches are hidden, and some not")
+            raise UsageError(f"mask is {config.mask}: at least one patch must be hidden and one visible")
         self.mask_token = nn.Parameter(torch.randn(encoder.dim) * 0.02)
         self.head = nn.Linear(encoder.dim, config.words)
         self.codebook = Codebook(config.words, self.encoder.patch)
         self.register_buffer("frequencies", torch.full((config.words,), 1 / config.words))
 
     def prepare(self, images: Images) -> None:
-        """Fit the codebook, and count its words in crops like those of training."""
+        """Fit the codebook and count its words in crops drawn as in training."""
         self.codebook.fit(images)
         self.frequencies.copy_(count_words(self.codebook, images, self.views))
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images uint8 (N, 3, S, S) to random crops, and as many hidden patches in each."""
+        """Images uint8 (N, 3, S, S) to random crops with the same number of hidden patches each."""
         crops = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         return crops, self.hide(len(batch), generator)
 
     def hide(self, n: int, generator: torch.Generator) -> Tensor:
-        """Which patches are hidden, bool (N, T)."""
+        """Mask of hidden patches, bool (N, T)."""
         if self.config.blobs:
             return blob_masks(n, self.encoder.grid, self.config.mask, generator).flatten(1)
         return random_order(n, self.count, generator) < round(self.config.mask * self.count)
 
     def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """Logits (N, T, W) for all patches."""
+        """Logits (N, T, W) of all patches."""
         tokens = self.encoder.embed(self.input_transform(images))
         masked = (self.mask_token + self.encoder.positions).to(tokens.dtype)
         logits: Tensor = self.head(self.encoder.transform(torch.where(hidden[:, :, None], masked, tokens)))
         return logits.float()
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy of hidden patches in nats; ``trivial`` is that of the words' frequencies."""
+        """Mean cross-entropy on hidden patches in nats. ``trivial``: that of the word frequencies."""
         images, hidden = views
         words = self.codebook(patchify(images, self.encoder.patch))[hidden]
         loss = functional.cross_entropy(self.predict(images, hidden)[hidden], words)
         return loss, {"error": loss.detach(), "trivial": -self.frequencies[words].log().mean()}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: what is hidden, the likeliest words in its place (drawn as their mean patch), all true words."""
+        """Rows: input with hidden patches, most likely words in their place (drawn as mean patches), true words."""
         images = to_float(batch)
         hidden = self.hide(len(batch), generator)
         patches = patchify(images, self.encoder.patch)
@@ -106,8 +106,8 @@ class BEiT(Method):
         truth = self.codebook.looks[self.codebook(patches)]
         away = hidden[:, :, None]
         rows = {
-            "what the encoder sees": patches.masked_fill(away, 0.5),
-            "the likeliest words where it is hidden": torch.where(away, guess, truth),
-            "the image's own words": truth,
+            "input of the encoder": patches.masked_fill(away, 0.5),
+            "most likely words of the hidden patches": torch.where(away, guess, truth),
+            "true words": truth,
         }
         return tile({text: unpatchify(row, self.encoder.patch) for text, row in rows.items()})

@@ -1,10 +1,10 @@
-"""Colorisation (Zhang, Isola, Efros 2016, "Colorful Image Colorization").
+"""Colorization (Zhang, Isola, Efros 2016, "Colorful Image Colorization").
 
-Task: from the lightness of an image, tell its colors. The encoder sees L of CIE Lab, in training, evaluation and the
-exported graph; a decoder predicts, on (N, Q, G, G) with G = S/2 (S/4 from 64 px), how likely each of Q bins of the ab
-plane is (section 2.1), against the five nearest bins of the true color (section 2.2). Known shortcut: playing safe. A
-squared error is lowest for the mean of all plausible colors, which is gray (``loss=l2`` opens it, docs/l2.md), and
-most pixels of any data are nearly gray, so rare colors weigh more (equation 4; ``uniform=1`` opens that).
+Task: predict the colors of an image from its lightness. The input of the encoder is L of CIE Lab, in training, in evaluation
+and in the exported graph; a decoder predicts, on (N, Q, G, G) with G = S/2 (S/4 from 64 px), the probability of each of Q bins
+of the ab plane (section 2.1); the targets are the five nearest bins of the true color (section 2.2). Known shortcut: safe
+predictions. A squared error is minimized by the mean of all plausible colors, which is gray (``loss=l2``, docs/l2.md), and most
+pixels are nearly gray, so rare colors have larger weights (equation 4; ``uniform=1`` turns this off).
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from sslfeat.models.ops.previews import tile
 from sslfeat.models.ranges import Area, CountOrZero, Positive, Share
 from sslfeat.numerics.sampling import evenly
 
-PRIOR_SAMPLE = 1000  # images that the prior is computed from
+PRIOR_SAMPLE = 1000  # number of images for computing the prior
 AB_SCALE = 50.0  # ab is divided by it for the squared error
-LEAST_CHROMA = 2.0  # mean chroma below which the data is as good as gray (1 is invisible)
+LEAST_CHROMA = 2.0  # images with a lower mean chroma are considered gray (1 is invisible)
 
 
 @register("colorization")
 class Colorization(Method):
-    """Predict ab from L; rebalanced cross-entropy over bins, or squared error to see what is wrong with it."""
+    """Predict ab from L: rebalanced cross-entropy over bins, or squared error for comparison."""
 
     prior: Tensor
     bins: Tensor
 
     @dataclass(frozen=True)
     class Config:
-        """``loss``: ``ce`` or ``l2``. ``grid``: side of an ab bin, 0 for 20 below 64 px and the paper's 10 from there.
-        ``uniform``: share of the uniform distribution in the weights (paper: .5; 1 turns rebalancing off).
-        ``temperature`` of the annealed mean that colors are read off with (paper: .38). ``min_area``: smallest crop.
+        """``loss``: ``ce`` or ``l2``. ``grid``: side of an ab bin; 0: 20 below 64 px, otherwise 10 as in the paper.
+        ``uniform``: weight of the uniform distribution in the rebalancing (paper: 0.5; 1: no rebalancing).
+        ``temperature``: of the annealed mean for reading colors (paper: 0.38). ``min_area``: minimum area of a crop.
         """
 
         loss: str = "ce"
@@ -55,7 +55,7 @@ class Colorization(Method):
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Zhang, Isola, Efros 2016",
-        "tell the colors of an image from its lightness",
+        "predict the colors of an image from its lightness",
         "ImageNet linear (AlexNet conv3/conv5) 30.4/30.3, VOC07 65.6",
     )
     config: Config
@@ -63,9 +63,9 @@ class Colorization(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.loss not in ("ce", "l2"):
-            raise UsageError(f"loss is {config.loss!r}: it can be ce or l2")
+            raise UsageError(f"loss is {config.loss!r}: must be ce or l2")
         if config.grid < 0 or config.temperature <= 0 or not 0 < config.uniform <= 1:
-            raise UsageError("grid is at least 1 (0: chosen by size), temperature above 0, uniform in (0, 1]")
+            raise UsageError("grid must be at least 1 (0: set by the image size), temperature above 0, and uniform in (0, 1]")
         pool_patches(encoder)
         size = encoder.image_size
         self.input_transform = Lightness()
@@ -77,7 +77,7 @@ class Colorization(Method):
         self.decoder = ConvDecoder(encoder, len(bins) if config.loss == "ce" else 2, self.side)
 
     def prepare(self, images: Images) -> None:
-        """The prior (Q,): how often each bin is met, softly encoded, in an even sample of the images."""
+        """Prior (Q,): frequency of each bin, softly encoded, in an evenly spaced sample of the images."""
         counts, count = torch.zeros(len(self.bins), dtype=torch.float64), len(images.pixels)
         for start in np.array_split(evenly(count, PRIOR_SAMPLE), 10):
             if len(start):
@@ -87,15 +87,15 @@ class Colorization(Method):
         self.prior = (counts / counts.sum()).float().to(self.prior.device)
 
     def targets(self, images: Tensor) -> Tensor:
-        """True colors, ab (N, 2, G, G), of images (N, 3, S, S) in [0, 1]: means over the places' pixels."""
+        """True colors, ab (N, 2, G, G), of images (N, 3, S, S) in [0, 1], averaged over the pixels of each cell."""
         return functional.adaptive_avg_pool2d(rgb_to_lab(images)[:, 1:], self.side)
 
     def encode_colors(self, ab: Tensor) -> tuple[Tensor, Tensor]:
-        """Nearest bins (N x G x G, 5) of every place and their shares; sigma 5 at the paper's grid of 10."""
+        """Nearest bins (N x G x G, 5) of every cell and their weights; sigma is 5 at the paper's grid of 10."""
         return soft_encode(ab.permute(0, 2, 3, 1).reshape(-1, 2), self.bins, self.grid / 2)
 
     def weights(self) -> Tensor:
-        """Weight (Q,) of a pixel by its nearest bin: 1 / ((1 - uniform) prior + uniform / Q), 1 on average."""
+        """Weight (Q,) of a pixel by its nearest bin: 1 / ((1 - uniform) prior + uniform / Q), with mean 1."""
         weights = 1 / ((1 - self.config.uniform) * self.prior + self.config.uniform / len(self.bins))
         return weights / (self.prior * weights).sum()
 
@@ -107,8 +107,8 @@ class Colorization(Method):
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
         """Rebalanced cross-entropy in nats, or the squared error.
 
-        ``error`` is the loss itself and ``trivial`` that of one guess for all pixels: the prior, as the weights see it,
-        or its mean color. ``chroma`` is the mean distance of predicted colors from gray, ``true_chroma`` of the true.
+        ``error``: the loss. ``trivial``: the loss of the best constant prediction: the reweighted prior, or its mean color.
+        ``chroma``: mean distance of predicted colors from gray. ``true_chroma``: that of the true colors.
         """
         images, ab = views
         predicted = self.decoder(self.encoder.maps(self.input_transform(images))).float()
@@ -116,7 +116,7 @@ class Colorization(Method):
             return self.compare(predicted, ab)
 
     def compare(self, predicted: Tensor, ab: Tensor) -> tuple[Tensor, Figures]:
-        """The loss of the decoder's output beside the true colors."""
+        """Loss of the decoder's output against the true colors."""
         if self.config.loss == "l2":
             loss = (predicted - ab / AB_SCALE).square().mean()
             mean = (self.prior @ self.bins).view(1, 2, 1, 1)
@@ -124,7 +124,7 @@ class Colorization(Method):
         else:
             nearest, shares = self.encode_colors(ab)
             weights = self.weights()
-            # of all constant guesses, the weighted prior has the least weighted cross-entropy
+            # the weighted prior minimizes the weighted cross-entropy among constant predictions
             guess = (self.prior * weights).clamp_min(1e-6).log()
             logs = predicted.log_softmax(1).permute(0, 2, 3, 1).flatten(0, 2)
             weight = weights[nearest[:, 0]]
@@ -135,23 +135,23 @@ class Colorization(Method):
         return loss, dict(figures)
 
     def decode(self, predicted: Tensor) -> Tensor:
-        """The decoder's output to ab (N, 2, G, G)."""
+        """Convert the decoder's output to ab (N, 2, G, G)."""
         if self.config.loss == "l2":
             return predicted * AB_SCALE
         return annealed_mean(predicted, self.bins, self.config.temperature)
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """Gray images have no colors to tell."""
+        """Detect gray images."""
         if figures["true_chroma"] < LEAST_CHROMA:
-            return f"the images are nearly gray (mean chroma {figures['true_chroma']:.1f}): there is no color to tell"
+            return f"the images are nearly gray (mean chroma {figures['true_chroma']:.1f}): there are no colors to predict"
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: lightness, colored, true."""
+        """Rows: lightness, predicted colors, true colors."""
         images = to_float(batch)
         light = rgb_to_lab(images)[:, :1]
         ab = self.decode(self.decoder(self.encoder.maps(self.input_transform(images))).float())
         ab = functional.interpolate(ab, size=light.shape[2:], mode="bilinear", align_corners=False)
         gray = lab_to_rgb(torch.cat([light, torch.zeros_like(ab)], 1))
         colored = lab_to_rgb(torch.cat([light, ab], 1))
-        return tile({"what the encoder sees": gray, "the colors it gives": colored, "the image": images})
+        return tile({"input of the encoder": gray, "predicted colors": colored, "the image": images})

@@ -1,12 +1,11 @@
 """Common fate (Mahendran, Thewlis, Vedaldi 2018, "Cross Pixel Optical-Flow Similarity for Self-Supervised Learning").
 
-Task: from one still frame, tell which pixels will move together. Pixels get embeddings from a sparse hypercolumn (two
-layers' maps, read at P sampled pixels); the similarities of their embeddings are to be those of their flow: a scaled
-cosine kernel and an RBF kernel, each column of (N, P, P) made a distribution, compared by cross-entropy (section 3).
-Flow comes from sprites cut out of the images, which is synthetic and exact, or from folders of video frames. Known
-shortcuts: a sprite's hard outline gives it away, so outlines are blended (``soft=false`` opens it). Near pixels move
-alike whatever they show, and zero padding tells a network where it is: ``trivial_near``, the error of a kernel of
-distances, says how far that goes.
+Task: from a single frame, predict which pixels move together. Pixel embeddings come from a sparse hypercolumn (the maps of two
+layers, read at P sampled pixels); the similarities of the embeddings should match those of the optical flow: a scaled cosine
+kernel and an RBF kernel, each column of (N, P, P) normalized to a distribution, compared by cross-entropy (section 3). Flow
+comes from sprites cut out of the images (synthetic and exact) or from folders of video frames. Known shortcuts: the hard
+outline of a sprite reveals it, so outlines are blended (``soft=false`` allows it). Nearby pixels move alike regardless of
+content, and zero padding reveals positions; compare with ``trivial_near``, the error of a kernel of pixel distances.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from sslfeat.models.ops.optical_flow import cosines, cross_entropy, flow_colors,
 from sslfeat.models.ops.previews import tile
 from sslfeat.models.ranges import Count, NotNegative, Positive, Several
 
-NEAR = 0.15  # of the side: bandwidth of the kernel of distances
-STILL = 0.05  # px: flow that varies less is noise
+NEAR = 0.15  # bandwidth of the kernel of pixel distances, relative to the side
+STILL = 0.05  # px; less variation of the flow is noise
 PREVIEW_SIDE = 64
 
 
@@ -41,11 +40,11 @@ class CommonFate(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """``source``: ``sprites`` (synthetic, from any images) or ``frames`` (folders of consecutive video frames, as
-        in the paper). ``points``: sampled pixels (paper: 512). ``dim`` of an embedding (paper: 16). ``bandwidth`` of the
-        RBF kernel in standard deviations of an image's flow. ``temperature`` divides the cosine. ``layer``: the finer
-        layer of the hypercolumn, the second if empty; the other is the last. ``sprites``, ``speed`` (of the side),
-        ``soft``: how many, how fast, blended outlines or hard ones.
+        """``source``: ``sprites`` (synthetic, from any images) or ``frames`` (folders of consecutive video frames, as in the
+        paper). ``points``: number of sampled pixels (paper: 512). ``dim``: dimension of the pixel embeddings (paper: 16).
+        ``bandwidth``: of the RBF kernel, in standard deviations of an image's flow. ``temperature``: divisor of the cosine.
+        ``layer``: first layer of the hypercolumn; empty: the second layer of the backbone. The other is the last layer.
+        ``sprites``, ``speed``: number of sprites and their maximum speed relative to the side. ``soft``: blend their outlines.
         """
 
         source: str = "sprites"
@@ -61,18 +60,18 @@ class CommonFate(Method):
     recipe = Recipe(batch_size=32, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Mahendran, Thewlis, Vedaldi 2018",
-        "tell from a still image which pixels move together",
-        "not in the table of the others: AlexNet on YFCC100m video, VOC07 classification and segmentation",
+        "predict from a still image which pixels move together",
+        "not comparable with the others: AlexNet on YFCC100m video, VOC07 classification and segmentation",
     )
     config: Config
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.source not in ("sprites", "frames"):
-            raise UsageError(f"source is {config.source!r}: it can be sprites or frames")
+            raise UsageError(f"source is {config.source!r}: must be sprites or frames")
         pool_patches(encoder)
         self.layer, self.last = config.layer or encoder.layers[1], encoder.layers[-1]
-        encoder.depth(self.layer)  # complains about a layer that does not exist
+        encoder.depth(self.layer)  # raises for an unknown layer
         self.head = mlp(encoder.dims[self.layer] + encoder.dim, 128, config.dim)
         self.flow = torch.empty(0)
 
@@ -97,13 +96,13 @@ class CommonFate(Method):
         return images, flow, chosen.topk(min(self.config.points, size * size), dim=1).indices
 
     def flow_of(self, device: torch.device) -> Tensor:
-        """The flow (N, 2, S, S) of the batch at hand."""
+        """Flow (N, 2, S, S) of the current batch."""
         if self.numbers is None:
-            raise TrainingError("source=frames needs to know which frames a batch holds: train through sslfeat")
+            raise TrainingError("source=frames needs the indices of the frames in a batch: train it with sslfeat")
         return self.flow[self.numbers.cpu()].to(device).float()
 
     def embed(self, images: Tensor, points: Tensor) -> Tensor:
-        """Unit vectors (N, P, dim) of pixels, given by their raster number (N, P)."""
+        """Unit vectors (N, P, dim) of pixels, given by raster index (N, P)."""
         n, size = images.shape[0], images.shape[-1]
         where = torch.stack([points % size, points // size], 2)[:, None] * (2 / size) + (1 / size - 1)
         columns = [
@@ -114,10 +113,10 @@ class CommonFate(Method):
         return functional.normalize(embeddings.view(n, -1, self.config.dim), dim=2)
 
     def loss(self, views: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Cross-entropy in nats; ``error`` is what of it is above the least possible, the entropy of the flow's kernel.
+        """Cross-entropy in nats. ``error``: its excess over the minimum, the entropy of the flow's kernel.
 
-        ``trivial`` is the error of a uniform kernel, ``trivial_near`` that of an RBF kernel of distances in the
-        image, ``motion`` the standard deviation of the flow within an image, in pixels.
+        ``trivial``: error of a uniform kernel. ``trivial_near``: error of an RBF kernel of pixel distances. ``motion``:
+        standard deviation of the flow within an image, in pixels.
         """
         images, flow, points = views
         size = images.shape[-1]
@@ -136,13 +135,13 @@ class CommonFate(Method):
         }
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """Images in which nothing moves, or everything alike, have nothing to tell."""
+        """Detect images without motion, or with uniform motion."""
         if figures["motion"] < STILL:
-            return f"the flow varies by {figures['motion']:.3f} px within an image: these frames do not move"
+            return f"the flow varies by {figures['motion']:.3f} px within an image: these frames show no motion"
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: image, flow as colors (hue: direction), similarity to the white pixel, the one that moves most."""
+        """Rows: image, flow as colors (hue: direction), similarity to the white pixel, which moves the most."""
         images, flow, _ = self.views(batch, generator)
         n, size = len(batch), batch.shape[-1]
         flow = flow - flow.mean((2, 3), keepdim=True)

@@ -1,11 +1,11 @@
 """Counting (Noroozi, Pirsiavash, Favaro 2017, "Representation Learning by Learning to Count").
 
-Task: what there is in an image, shrunk to half its side, is what there is in its four quarters together: phi(Dx) =
-sum_j phi(T_j x), with phi >= 0 the encoder and a ReLU layer, all inputs (N, 3, S/2, S/2) (section 3, equation 4). Known
-shortcuts: phi = 0 satisfies it, so the counts must differ from those of other images by a margin (equation 5, there of
-one other, here of all in the batch; ``contrast=false`` opens it); a downsampler leaves a trace, so the filter is drawn
-from four (``filters=1`` opens it); chromatic aberration tells quarters from wholes, so two thirds of the images are
-gray (``gray=0``). Units die when shrinking is the first thing they learn, so counts begin small.
+Task: the visual primitives of an image, downsampled to half its side, are those of its four quarters together: phi(Dx) =
+sum_j phi(T_j x), where phi >= 0 is the encoder with a ReLU layer and all inputs are (N, 3, S/2, S/2) (section 3, equation 4).
+Known shortcuts: phi = 0 is a solution, so counts must differ from those of other images by a margin (equation 5, there for
+one other image, here for all in the batch; ``contrast=false`` allows it); downsampling leaves artifacts, so the filter is
+drawn from four (``filters=1`` allows it); chromatic aberration distinguishes quarters from whole images, so two thirds of the
+images are in grayscale (``gray=0`` allows it). Counts start small, because units die if they learn to shrink first.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from sslfeat.models.ops.augment import random_resized_crop, to_float
 from sslfeat.models.ops.tiles import FILTERS, halve, to_gray
 from sslfeat.models.ranges import Area, Count, NotNegative, Share
 
-LEAST_ALIVE = 0.05  # share of units that count anything
-SMALL = 0.06  # of counts at the beginning: the distances of 1000 of them are then below the margin
+LEAST_ALIVE = 0.05  # fraction of units that are active
+SMALL = 0.06  # scale of the initial counts: the distances over 1000 units are then below the margin
 
 
 @register("counting")
 class Counting(Method):
-    """Views: wholes (N, 3, S/2, S/2), quarters (N, 4, 3, S/2, S/2), and which images are gray (N,)."""
+    """Views: whole images (N, 3, S/2, S/2), quarters (N, 4, 3, S/2, S/2), and a mask of grayscale images (N,)."""
 
     @dataclass(frozen=True)
     class Config:
-        """``margin`` M by which counts of different images differ, as a squared distance (paper: 10).
+        """``margin``: squared distance by which counts of different images must differ (M; paper: 10).
 
-        ``contrast``: use it at all; ``weight``: of each other image (paper: 1, of one). ``units`` that count (paper:
-        1000). ``gray``: share of images without color (paper: 2/3). ``filters``: how many resampling filters to draw
-        from, of box, triangle, cubic and Lanczos (paper: several). ``min_area``: of the smallest crop.
+        ``contrast``: use the contrastive term. ``weight``: its weight per other image (paper: 1, with one other image).
+        ``units``: number of counting units (paper: 1000). ``gray``: fraction of images in grayscale (paper: 2/3). ``filters``:
+        number of resampling filters to draw from: box, triangle, cubic and Lanczos (paper: several). ``min_area``: minimum
+        area of a crop.
         """
 
         margin: NotNegative = 10.0
@@ -54,7 +55,7 @@ class Counting(Method):
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Noroozi, Pirsiavash, Favaro 2017",
-        "what an image shows is what its quarters show together",
+        "the visual primitives of an image are those of its quarters together",
         "ImageNet linear (AlexNet conv3/conv5) 34.3/25.7, VOC07 67.7",
     )
     config: Config
@@ -62,7 +63,7 @@ class Counting(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_conv(encoder, "counting"), config)
         if not 1 <= config.filters <= FILTERS or config.units < 1 or not 0 <= config.gray <= 1:
-            raise UsageError(f"filters lies between 1 and {FILTERS}, units is at least 1, gray between 0 and 1")
+            raise UsageError(f"filters must be between 1 and {FILTERS}, units at least 1, and gray between 0 and 1")
         if encoder.image_size % 2:
             raise UsageError("counting cuts images into quarters: choose an even --image-size")
         count = nn.Linear(encoder.dim, config.units)
@@ -71,7 +72,7 @@ class Counting(Method):
         self.head = nn.Sequential(count, nn.ReLU())
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Images uint8 (N, 3, S, S), in a random order, to wholes, quarters, and True for the first, which are gray."""
+        """Images uint8 (N, 3, S, S), shuffled, to whole images, quarters, and a mask of the grayscale ones (the first)."""
         n, half = len(batch), batch.shape[-1] // 2
         order = uniform((n,), 0, 1, generator).argsort()
         images = random_resized_crop(to_float(batch[order]), generator, scale=(self.config.min_area, 1.0))
@@ -82,17 +83,16 @@ class Counting(Method):
         return wholes, quarters, torch.arange(n, device=batch.device) < gray
 
     def count(self, images: Tensor) -> Tensor:
-        """phi: images (N, 3, h, w) to counts (N, units), none negative."""
+        """phi: images (N, 3, h, w) to nonnegative counts (N, units)."""
         counts: Tensor = self.head(self.encode(images)).float()
         return counts
 
     def loss(self, views: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean over images of squared distances summed over units, and of what lacks to the margin.
+        """Mean over images of the squared distances, summed over units, plus the margin violations.
 
-        Images are told from those of their kind, gray or colored, so that color tells no pair. ``accuracy``: how often
-        an image's quarters are nearer to its own whole than to any other of its kind (a collapse is never nearer).
-        ``alive``: share of units that count something in this batch, which is that of all processes. ``counted``: mean
-        sum of counts.
+        Images are contrasted with images of the same kind, grayscale or color, so that color is no cue. ``accuracy``: how
+        often an image's quarters are nearer to its own whole than to any other of its kind (never after a collapse).
+        ``alive``: fraction of units active in this batch, taken over all processes. ``counted``: mean sum of counts.
         """
         wholes, quarters, gray = views
         n = len(wholes)
@@ -115,9 +115,9 @@ class Counting(Method):
         }
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """Units that never count, or nothing counted at all."""
+        """Detect dead units and the all-zero solution."""
         if figures["alive"] < LEAST_ALIVE:
-            return f"only {figures['alive']:.1%} of the units count anything: the others died (try a lower --lr)"
+            return f"only {figures['alive']:.1%} of the units are active, the others are dead: try a lower --lr"
         if figures["counted"] < 1e-2:
-            return "the counts collapse to zero: the trivial solution (contrast=true closes it)"
+            return "the counts collapse to zero, the trivial solution: set contrast=true"
         return None

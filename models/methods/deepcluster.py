@@ -1,12 +1,12 @@
 """DeepCluster (Caron, Bojanowski, Joulin, Douze 2018, "Deep Clustering for Unsupervised Learning of Visual Features").
 
-Task: say which cluster of images a crop comes from, the clusters being those of the encoder's own features. Once a
-cycle the features are PCA-whitened, brought to length 1 and clustered by k-means (section 3). Clusters take the names of
-those before them that they share most images with, and the classifier on top goes on; in the paper it starts afresh
-(``forget=true``), for which short schedules have no time. Two trivial solutions are closed as in section 3.4: no cluster is
-left empty (``clustering.fill_empty``), and batches are uniform over clusters. Known shortcut: clusters of color, closed
-by distorting the colors of what is recognized, as the authors' later versions do (``jitter=0`` opens it), or as in section
-3.3 by a Sobel filter in front of the encoder, ``sobel=true``, which is exported with it: it sees no colors at all then.
+Task: predict the cluster of the image that a crop comes from, where the clusters are those of the encoder's own features. Once
+per cycle the features are PCA-whitened, L2-normalized and clustered by k-means (section 3). New clusters are matched to the
+previous ones by overlap, and the classifier is kept; the paper reinitializes it (``forget=true``), for which short runs lack
+the time. Two trivial solutions are prevented as in section 3.4: no cluster is empty (``clustering.fill_empty``), and batches
+are uniform over clusters. Known shortcut: clusters of color. It is prevented by color distortion of the crops, as in the
+authors' later versions (``jitter=0`` allows it), or, as in section 3.3, by a Sobel filter before the encoder (``sobel=true``),
+which is exported with it and removes all color.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sslfeat.numerics.pca import whiten
 from sslfeat.numerics.similarity import unit
 
 CLUSTERS, LONGEST_CYCLE = 100, 200
-LARGEST_SHARE, EMPTY_SHARE = 0.5, 0.2  # beyond which the clustering has degenerated
+LARGEST_SHARE, EMPTY_SHARE = 0.5, 0.2  # above these the clustering is degenerate
 
 
 @register("deepcluster")
@@ -43,12 +43,13 @@ class DeepCluster(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """``clusters``: k (paper: 10,000 for ImageNet's 1,000 classes); 0 for a hundred, or a tenth of the images.
+        """``clusters``: number of clusters k (paper: 10,000 for the 1,000 classes of ImageNet); 0: 100, or a tenth of the images.
 
-        ``cluster_images``: how many are clustered and trained on in a cycle (paper: all); from cycle to cycle half of
-        them are drawn anew. ``cycle``: steps between two clusterings (paper: an epoch); 0 for an epoch, at most 200 steps.
-        ``pca``: dimensions kept (paper: 256). ``forget``: see above (paper: true). ``jitter``: strength of SimCLR's color
-        distortion (paper: 0). ``sobel``: see above (paper: true). ``min_area``: of the smallest crop (paper: 0.08).
+        ``cluster_images``: number of images clustered and used in a cycle (paper: all); half of them are replaced in each
+        cycle. ``cycle``: steps between clusterings (paper: an epoch); 0: an epoch, at most 200 steps. ``pca``: number of
+        dimensions kept (paper: 256). ``forget``: reinitialize the classifier (paper: true). ``jitter``: strength of SimCLR's
+        color distortion (paper: 0). ``sobel``: apply a Sobel filter (paper: true). ``min_area``: minimum area of a crop
+        (paper: 0.08).
         """
 
         clusters: CountOrZero = 0
@@ -63,7 +64,7 @@ class DeepCluster(Method):
     recipe = Recipe(batch_size=128, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Caron, Bojanowski, Joulin, Douze 2018",
-        "say which cluster of the encoder's own features an image is in, and cluster again",
+        "predict the cluster of an image, where the clusters are recomputed from the encoder's features",
         "ImageNet linear (AlexNet conv3/conv5) 41.0/38.2, VOC07 73.7",
     )
     config: Config
@@ -74,27 +75,27 @@ class DeepCluster(Method):
         super().__init__(encoder, config)
         self.clusters = config.clusters or CLUSTERS
         if self.clusters < 2:
-            raise UsageError(f"clusters={config.clusters}: it takes 2 or more, or 0 for a number that suits the data")
+            raise UsageError(f"clusters={config.clusters}: must be at least 2, or 0 to choose it from the number of images")
         if config.sobel:
             self.input_transform = Sobel()
         self.head = nn.Linear(encoder.dim, self.clusters)
         self.register_buffer("assignments", torch.empty(0, dtype=torch.int64))  # cluster of each image
-        self.register_buffer("health", torch.zeros(3))  # NMI with the clustering before, largest share, empty clusters
+        self.register_buffer("health", torch.zeros(3))  # NMI with the previous clustering, largest share, empty clusters
 
     def prepare(self, images: Images) -> None:
         count = len(images.pixels)
         self.clusters = self.config.clusters or max(2, min(CLUSTERS, count // 10))
         members = min(count, self.config.cluster_images)
         if self.clusters > members:
-            raise TrainingError(f"{members} images cannot fill {self.clusters} clusters: choose fewer, clusters=N")
+            raise TrainingError(f"{members} images cannot fill {self.clusters} clusters: set a smaller number with clusters=N")
         self.head = nn.Linear(self.encoder.dim, self.clusters)
-        self.assignments = torch.full((count,), -1)  # -1: not in the present cycle
+        self.assignments = torch.full((count,), -1)  # -1: not in the current cycle
 
     def cycle_steps(self, steps_per_epoch: int) -> int:
         return self.config.cycle or min(steps_per_epoch, LONGEST_CYCLE)
 
     def on_cycle(self, images: Images, generator: torch.Generator) -> Iterable[nn.Parameter]:
-        """Cluster anew; where several processes train, each computes its share of the features."""
+        """Recompute the clusters; in distributed training each process computes its part of the features."""
         device = self.assignments.device
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         before = self.assignments.cpu().numpy()
@@ -118,20 +119,20 @@ class DeepCluster(Method):
         return self.head.parameters()
 
     def choose(self, indices: Indices, generator: torch.Generator) -> Indices:
-        """As many images, uniform over the clusters and then over the images of one."""
+        """Sample the same number of images, uniformly over clusters and then over the images of each cluster."""
         return uniform_over_clusters(self.assignments.cpu().numpy(), len(indices), generator)
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, 3, S, S) to crops float (N, 3, S, S), and their clusters int64 (N,)."""
         if self.numbers is None:
-            raise TrainingError("deepcluster needs the numbers of its images: set the method's numbers")
+            raise TrainingError("deepcluster needs the indices of the images in a batch: set the method's numbers")
         images = random_resized_crop(to_float(batch), generator, scale=(self.config.min_area, 1.0))
         if self.config.jitter:
             images = color_jitter(images, generator, self.config.jitter)
         return images, self.assignments[self.numbers]
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy in nats; ``accuracy`` is the share of clusters recognized."""
+        """Mean cross-entropy in nats. ``accuracy``: fraction of clusters predicted correctly."""
         images, clusters = views
         logits = self.head(self.encode(images)).float()
         nmi_before, largest, empty = self.health
@@ -146,15 +147,15 @@ class DeepCluster(Method):
     def complaint(self, figures: dict[str, float]) -> str | None:
         if figures["largest"] > LARGEST_SHARE or figures["empty"] > EMPTY_SHARE * self.clusters:
             return (
-                f"the clusters degenerate: {figures['largest']:.0%} of the images in one, {figures['empty']:.0f} of "
-                f"{self.clusters} empty before they were filled; try fewer clusters or a lower --lr"
+                f"the clustering is degenerate: {figures['largest']:.0%} of the images are in one cluster, and "
+                f"{figures['empty']:.0f} of {self.clusters} were empty before being filled; try fewer clusters or a lower --lr"
             )
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Top row the images, bottom row what the encoder sees of them, each channel stretched to [0, 1]."""
+        """Top row: the images; bottom row: the input of the encoder, each channel stretched to [0, 1]."""
         images = to_float(batch)
         seen = self.input_transform(images)
         low, high = seen.amin((0, 2, 3), keepdim=True), seen.amax((0, 2, 3), keepdim=True)
         seen = (seen - low) / (high - low).clamp_min(1e-6)
-        return tile({"the image": images, "what the encoder sees, stretched": seen})
+        return tile({"the image": images, "input of the encoder, stretched": seen})

@@ -1,14 +1,14 @@
-"""Each modality labels the other (de Sa 1993, "Learning Classification with Unlabeled Data"), for networks.
+"""Mutual supervision of two modalities (de Sa 1993, "Learning Classification with Unlabeled Data"), with neural networks.
 
-Task: two towers see the two halves of one event and classify it; each is taught the other's winner w, so that they come
-to agree: CE(p1, w2) + CE(p2, w1) - b H(mean p1) - b H(mean p2). The paper's codebooks and LVQ2.1 rule are in ``tests/lvq.py``.
-Modalities by default are lightness, which the encoder sees, and the colors ab of the same image, for a small tower
-that is thrown away. These are less independent than sound and vision: an edge in one is an edge in the other.
-``second=.npy`` takes a second modality from an array beside each image instead.
+Task: two networks classify two modalities of the same event; each is trained on the other's predicted class w, so that they
+come to agree: CE(p1, w2) + CE(p2, w1) - b H(mean p1) - b H(mean p2). The paper's codebooks and LVQ2.1 rule are in
+``tests/lvq.py``. The default modalities are lightness, the input of the encoder, and the ab colors of the same image, the input
+of a small network that is discarded. They are less independent than sound and vision: an edge in one is an edge in the other.
+``second=.npy`` reads the second modality from an array next to each image instead.
 
-Known shortcuts: one class for all images is perfect agreement, and so is being equally undecided about all, which the
-entropies reward. Winners are therefore shared out evenly over the batch, which does what the paper's initial naming of
-codewords did; ``balanced=false`` opens the second way out, and with ``beta=0`` the first.
+Known shortcuts: assigning one class to all images gives perfect agreement, and so does being equally uncertain about all,
+which the entropy terms reward. Predicted classes are therefore balanced over the batch, in place of the paper's initial
+labeling of codewords; ``balanced=false`` allows the second shortcut, and with ``beta=0`` also the first.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from sslfeat.models.ops.color import Lightness, lab_to_rgb, rgb_to_lab
 from sslfeat.models.ops.previews import tile
 from sslfeat.models.ranges import Area, NotNegative, Several
 
-LEAST_ENTROPY = 0.5  # of log K: below it few classes are in use
-COLOR_RANGE = 25.0  # ab in these units has about unit variance
+LEAST_ENTROPY = 0.5  # in units of log K; below it few classes are in use
+COLOR_RANGE = 25.0  # ab divided by it has about unit variance
 HIDDEN = 256
-MIDDLE_LIGHTNESS = 65.0  # at which colors alone are shown
-SHARPNESS, ROUNDS = 0.3, 5  # of the sharing out: deviations, and passes over rows and columns
+MIDDLE_LIGHTNESS = 65.0  # for showing colors alone
+SHARPNESS, ROUNDS = 0.3, 5  # of the balancing: temperature in standard deviations, and Sinkhorn iterations
 
 
 @register("desa")
@@ -45,11 +45,11 @@ class DeSa(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """``classes``: K (paper: as many as there are). ``beta``: b, weight of the entropies.
+        """``classes``: number of classes K (paper: the true number). ``beta``: weight of the entropy terms.
 
-        ``balanced``: winners are shared out evenly over the classes (``balance``). ``same_crop``: both modalities of one
-        crop; ``min_area``: of the smallest crop (1: mirrors only). ``second``: ending of a NumPy file beside each
-        image, such as ``.npy``, float arrays of one shape.
+        ``balanced``: balance the predicted classes over the batch (see ``balance``). ``same_crop``: use the same crop for both
+        modalities. ``min_area``: minimum area of a crop (1: flips only). ``second``: suffix of a NumPy file next to each
+        image, such as ``.npy``, that holds a float array; all arrays have the same shape.
         """
 
         classes: Several = 32
@@ -62,7 +62,7 @@ class DeSa(Method):
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(
         "de Sa 1993",
-        "two modalities of an image each learn to give the class that the other gives",
+        "two modalities of an image learn to predict each other's class",
         "Peterson-Barney vowels, two at a time: 79 +- 3 against 83 supervised",
     )
     config: Config
@@ -71,7 +71,7 @@ class DeSa(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.classes < 2:
-            raise UsageError(f"classes is {config.classes}: desa takes 2 or more")
+            raise UsageError(f"classes is {config.classes}: desa needs at least 2")
         self.head = nn.Linear(encoder.dim, config.classes)
         self.register_buffer("arrays", torch.empty(0), persistent=False)
         if not config.second:
@@ -79,7 +79,7 @@ class DeSa(Method):
         self.tower: nn.Module = nn.Identity() if config.second else small_tower(2, config.classes)
 
     def prepare(self, images: Images) -> None:
-        """Reads the second modality, and gives it a tower of its width."""
+        """Read the second modality and build a network of its width."""
         if self.config.second:
             paths = [os.path.splitext(item.path)[0] + os.fsencode(self.config.second) for item in images.inputs]
             self.arrays = torch.from_numpy(load_arrays(paths))
@@ -91,7 +91,7 @@ class DeSa(Method):
         cropped = random_resized_crop(images, generator, scale)
         if self.config.second:
             if self.numbers is None:
-                raise TrainingError("desa needs the numbers of its images to find their arrays")
+                raise TrainingError("desa needs the indices of the images in a batch to look up their arrays: set numbers")
             return cropped, self.arrays[self.numbers]
         other = cropped if self.config.same_crop else random_resized_crop(images, generator, scale)
         return cropped, rgb_to_lab(other)[:, 1:] / COLOR_RANGE
@@ -106,26 +106,26 @@ class DeSa(Method):
         if figures["entropy"] < LEAST_ENTROPY:
             return (
                 f"few classes are in use (entropy {figures['entropy']:.2f} of log {self.config.classes}): "
-                "try a larger beta, or fewer classes"
+                "try a larger beta or fewer classes"
             )
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Rows: the images, the lightness that the encoder sees, and the colors that the tower sees."""
+        """Rows: the images, the lightness (encoder input), and the colors (input of the second network)."""
         rows = {"the image": to_float(batch)}
         if not self.config.second:
             lab = rgb_to_lab(rows["the image"])
             alone = torch.cat([torch.full_like(lab[:, :1], MIDDLE_LIGHTNESS), lab[:, 1:]], 1)
-            rows["lightness, for the encoder"] = lab[:, :1].expand_as(lab) / 100
-            rows["colors, for the tower"] = lab_to_rgb(alone)
+            rows["lightness, input of the encoder"] = lab[:, :1].expand_as(lab) / 100
+            rows["colors, input of the second network"] = lab_to_rgb(alone)
         return tile(rows)
 
 
 def teach_each_other(first: Tensor, second: Tensor, beta: float, balanced: bool) -> tuple[Tensor, Figures]:
-    """The loss on logits (N, K) of the two modalities, in nats; means and shares are those of all processes' batches.
+    """Loss in nats on logits (N, K) of the two modalities; means and shares are taken over the batches of all processes.
 
-    ``accuracy`` is how often both give the same class, ``chance`` how often they would if they knew nothing of each
-    other; ``entropy`` that of the mean answer, in units of log K, the lower of the two.
+    ``accuracy``: how often both predict the same class. ``chance``: how often independent predictions would agree.
+    ``entropy``: of the mean prediction, in units of log K; the lower of the two.
     """
     first, second = gather(first), gather(second)
     both, k = (first, second), first.shape[1]
@@ -143,9 +143,9 @@ def teach_each_other(first: Tensor, second: Tensor, beta: float, balanced: bool)
 
 
 def balance(logits: Tensor) -> Tensor:
-    """Logits (N, K) to shares (N, K) that sum to 1 over classes and nearly to N / K over the batch (Sinkhorn's rounds).
+    """Balance logits (N, K) to shares (N, K) that sum to 1 over classes and nearly to N / K over the batch (Sinkhorn).
 
-    Each class's logits are first brought to mean 0 and deviation 1: what it says of every image alike tells nothing.
+    Each class's logits are first standardized, which removes what is common to all images.
     """
     even = (logits - logits.mean(0)) / (logits.std(0, correction=0) + 1e-6)
     shares = (even / SHARPNESS).softmax(1)

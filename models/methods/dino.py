@@ -1,10 +1,10 @@
 """DINO (Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers").
 
-Task: from one view of an image give the distribution over prototypes that a lagging average of the network gives for another
-(section 3.1, equation 3). Against collapse the teacher's outputs are centered, which forbids one prototype for all, and
-sharpened, which forbids all prototypes alike (section 3.1, "Avoiding collapse"). Local views predict whole ones. Works for
-ResNets and transformers. The prototypes rest at first (appendix C). Known shortcut: the views share their colors; color
-distortion closes it, ``jitter=0`` with ``gray=0`` opens it again.
+Task: from one view of an image, predict the distribution over prototypes that a momentum encoder outputs for another view
+(section 3.1, equation 3). To prevent collapse, the teacher's outputs are centered, which prevents a single prototype from
+dominating, and sharpened, which prevents the uniform distribution (section 3.1, "Avoiding collapse"). Local views predict
+whole views. Works with ResNets and ViTs. The prototypes are frozen at first (appendix C). Known shortcut: the views share
+their colors. Color distortion prevents it; ``jitter=0`` with ``gray=0`` allows it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from sslfeat.models.modules.heads import Prototypes, expander
 from sslfeat.models.multi_view import Taught, TaughtConfig, Views, pairs, partners
 from sslfeat.models.ranges import Count, CountOrZero, Positive, Several, Share
 
-REST = 0.03  # share of the run in which the prototypes stay where they are
+REST = 0.03  # fraction of the run during which the prototypes are frozen
 
 
 @register("dino")
 class DINO(Taught):
-    """Cross-entropy of the teacher's distributions over whole views under the student's of all other views."""
+    """Cross-entropy between the teacher's distributions for whole views and the student's for all other views."""
 
     @dataclass(frozen=True)
     class Config(TaughtConfig):
-        """``prototypes`` (paper: 65,536). ``temperature`` of the student (paper: 0.1) and ``teacher_temperature``
-        (paper: 0.04 to 0.07). ``center_momentum`` (paper: 0.9). ``hidden``, ``projection_dim``: of the head (paper: 2048, 256).
-        The average is exported: it is the better one (section 5.2).
+        """``prototypes``: number of prototypes (paper: 65,536). ``temperature``: of the student (paper: 0.1).
+        ``teacher_temperature``: of the teacher (paper: 0.04 to 0.07). ``center_momentum``: of the center (paper: 0.9).
+        ``hidden``, ``projection_dim``: widths of the head (paper: 2048, 256). The momentum encoder is exported, as it is the
+        better one (section 5.2).
         """
 
         prototypes: Several = 1024
@@ -48,7 +49,7 @@ class DINO(Taught):
     recipe = Recipe(batch_size=128, lr=1e-3, weight_decay=1e-4, clip=3.0)
     about = About(
         "Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin 2021",
-        "give each view the distribution over prototypes that a lagging average gives for another",
+        "match a momentum encoder's distribution over prototypes across views",
         "ImageNet linear (ResNet-50, 800 epochs) 75.3, ViT-S/16 77.0; Imagenette (ResNet-18, neighbors) 88.8",
     )
     config: Config
@@ -62,7 +63,7 @@ class DINO(Taught):
         self.register_buffer("center", torch.zeros(config.prototypes))
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
-        """See ``distribution_error``; ``entropy`` of the teacher's distributions in nats, log K if it is not sharp."""
+        """See ``distribution_error``. ``entropy``: of the teacher's distributions in nats; log K if uniform."""
         config, count = self.config, self.config.views
         total = count + config.local_views
         rows = self.projector(self.features_of_all(features, views))
@@ -80,15 +81,15 @@ class DINO(Taught):
         return loss, {**figures, **partners(*gather_parts(rows, total).chunk(total)[:2])}
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """Both ways to collapse show in the teacher's distributions."""
+        """Detect both kinds of collapse from the teacher's distributions."""
         if figures["entropy_of_mean"] < 0.5:
-            return "the teacher gives all images one prototype: try a lower center_momentum, or a smaller --lr"
+            return "the teacher assigns one prototype to all images: try a lower center_momentum or a lower --lr"
         most = torch.tensor(float(self.config.prototypes)).log().item()
         if figures["entropy"] > 0.98 * most:
-            return "the teacher's distributions are flat: try a lower teacher_temperature"
+            return "the teacher's distributions are nearly uniform: try a lower teacher_temperature"
         return None
 
 
 def distribution_error(targets: list[Tensor], logs: list[Tensor]) -> Tensor:
-    """Mean over pairs of different views of -sum of a whole view's target (N, K) times the other's log probabilities."""
+    """Mean over pairs of different views of the cross-entropy between a whole view's target (N, K) and the other's output."""
     return torch.stack([-(targets[b] * logs[a]).sum(1).mean() for a, b in pairs(len(logs), len(targets))]).mean()

@@ -1,9 +1,10 @@
 """Distillation into a small network (SEED: Fang et al. 2021; CompRess: Koohpayegani et al. 2020).
 
-Task: from a view of an image predict what a larger encoder, which is any encoder file, makes of the whole image. A linear map
-of the features points where the teacher's feature does, and is as similar to thousands of other images' features as the
-teacher's is (SEED, section 3.2, equation 5). The teacher sees every image once, undistorted, before training begins. Known
-shortcut: none; but a view that has lost what the teacher saw asks for guessing, so crops are large and colors change little.
+Task: from a view of an image, predict the feature that a larger encoder (any encoder file) computes from the whole image. A
+linear layer on the features predicts the direction of the teacher's feature, and its similarities to the features of
+thousands of other images (SEED, section 3.2, equation 5). The teacher processes every image once, without augmentation,
+before training. There is no known shortcut. Crops are large and colors change little, because a view that lacks what the
+teacher saw can only be guessed.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from sslfeat.models.ranges import Area, Count, CountOrZero, NotNegative, Positiv
 
 @register("distill")
 class Distill(MultiView):
-    """Predictions (V N, T) of the teacher's centered features, unit length."""
+    """Predictions (V N, T) of the teacher's centered, normalized features."""
 
     least_views = 1
 
     @dataclass(frozen=True)
     class Config(ViewConfig):
         """``teacher``: an encoder file or a name from ``sslfeat models``. ``features``: a features folder of that encoder
-        that holds the images; without one they are embedded into a folder of the run, ``teacher-...``. ``teacher_fingerprint``
-        is filled in: a run does not go on with another encoder in the teacher's place.
+        that contains the images; by default they are embedded into a subfolder ``teacher-...`` of the run.
+        ``teacher_fingerprint``: set automatically; a run cannot be resumed with another teacher.
 
-        ``relational``: weight of the similarities to ``others`` (SEED's queue: 65,536), other images drawn at each step,
-        at ``temperature`` (SEED: 0.2 and 0.01, CompRess: 0.04).
+        ``relational``: weight of the similarity loss. ``others``: number of other images drawn per step (SEED's queue:
+        65,536). ``temperature``: of the similarities (SEED: 0.2 and 0.01, CompRess: 0.04).
         """
 
         teacher: str = ""
@@ -59,7 +60,7 @@ class Distill(MultiView):
     recipe = Recipe(batch_size=256, lr=3e-3, weight_decay=1e-4)
     about = About(
         "Fang et al. 2021; Koohpayegani, Tejankar, Pirsiavash 2020",
-        "predict what a larger encoder makes of the image",
+        "predict the features of a larger encoder",
         "ImageNet linear (EfficientNet-B0 of a larger network) 67.6, the same tuned without one 65.8",
     )
     config: Config
@@ -73,7 +74,7 @@ class Distill(MultiView):
     def depends_on(cls, options: dict[str, Any]) -> dict[str, Any]:
         teacher = options.get("teacher")
         if not teacher:
-            raise UsageError("distill learns from an encoder: give one with --teacher ENCODER")
+            raise UsageError("distill needs a teacher: give an encoder with --teacher ENCODER")
         return {"teacher_fingerprint": read_encoder_file(resolve(teacher)).fingerprint}
 
     def prepare(self, images: Images) -> None:
@@ -90,7 +91,7 @@ class Distill(MultiView):
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
         """2 - 2 cos to the teacher's feature, plus ``relational`` times the divergence of the similarities, in nats.
 
-        ``accuracy``: how often the nearest feature of the batch is the image's own.
+        ``accuracy``: how often the nearest feature of the batch is that of the image itself.
         """
         predicted = functional.normalize(self.head(self.features_of_all(features, views)).float(), dim=1)
         targets = self._rows(self._of_batch(len(features) // self.config.views), predicted.device)
@@ -109,9 +110,9 @@ class Distill(MultiView):
         return loss, {"cosine": cosine.detach().mean(), "accuracy": accuracy, "chance": 1 / len(everyone)}
 
     def _of_batch(self, n: int) -> Tensor:
-        """The numbers (N,) of the images at hand."""
+        """Indices (N,) of the images in the batch."""
         if self.numbers is None or len(self.numbers) != n:
-            raise UsageError("distill needs to know which images a batch holds: train it with sslfeat")
+            raise UsageError("distill needs the indices of the images in a batch: train it with sslfeat")
         return self.numbers.cpu()
 
     def _rows(self, numbers: Tensor, device: torch.device) -> Tensor:
@@ -119,8 +120,8 @@ class Distill(MultiView):
 
 
 def relational(predicted: Tensor, targets: Tensor, others: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence, in nats, of the similarities of unit rows ``predicted`` (N, T) to ``others`` (Q, T) from
-    those of ``targets`` (N, T), each a softmax over the others."""
+    """Kullback-Leibler divergence in nats from the similarities of unit rows ``targets`` (N, T) to ``others`` (Q, T) to those
+    of ``predicted`` (N, T), each a softmax over the others."""
     student = functional.log_softmax(predicted @ others.T / temperature, 1)
     teacher = functional.log_softmax(targets @ others.T / temperature, 1)
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)

@@ -1,11 +1,11 @@
 """Inpainting (Pathak, Krähenbühl, Donahue, Darrell, Efros 2016, "Context Encoders: Feature Learning by Inpainting").
 
-Task: fill in hidden parts of an image. Images (N, 3, S, S) whose hidden parts show the mean color go through the
-encoder; a decoder predicts (N, 3, S, S), and the squared error counts where it must (section 3.2, equation 1). Known
-shortcuts: a hole that is always in the center is filled by features of its border alone (section 3.3), random blobs
-close that; ``mask=center`` opens it. Copying the pixels at the border is what the first two pixels of any hole reward;
-``mask=center`` follows the paper and lets the prediction overlap a band that can be seen, where errors count tenfold.
-The encoder never sees a whole image in training; its features are taken of whole images.
+Task: fill in hidden parts of an image. Images (N, 3, S, S), with hidden parts set to the mean color, pass through the encoder;
+a decoder predicts (N, 3, S, S), and the loss is the squared error on the hidden parts (section 3.2, equation 1). Known
+shortcuts: a hole that is always in the center leads to features of its border only (section 3.3), which random blobs
+prevent (``mask=center`` allows it). The first two pixels of a hole can be filled by copying the border; as in the paper, with
+``mask=center`` the prediction overlaps a visible band in which errors have ten times the weight.
+The encoder never sees a whole image in training; its features are computed from whole images.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sslfeat.models.ops.optical_flow import blob_masks
 from sslfeat.models.ops.previews import tile
 from sslfeat.models.ranges import Area, Part
 
-BAND_WEIGHT = 10.0  # of errors where the prediction overlaps what can be seen
-ADVERSARIAL = 0.001  # the adversary's part of the loss
+BAND_WEIGHT = 10.0  # of errors where the prediction overlaps visible pixels
+ADVERSARIAL = 0.001  # weight of the adversarial loss
 LEAST_FOOLED = 0.02
 
 
 @dataclass(frozen=True)
 class Holes:
-    """Normalized ``images`` (N, 3, S, S), what is ``hidden``, bool (N, 1, S, S), each error's ``weight``."""
+    """Normalized ``images`` (N, 3, S, S), mask ``hidden``, bool (N, 1, S, S), and the ``weight`` of each pixel's error."""
 
     images: Tensor
     hidden: Tensor
@@ -40,13 +40,13 @@ class Holes:
 
 @register("inpainting")
 class Inpainting(Method):
-    """Predict hidden pixels; squared error of normalized colors, in which the mean color is zero."""
+    """Predict hidden pixels; squared error of normalized colors, whose mean color is zero."""
 
     @dataclass(frozen=True)
     class Config:
-        """``mask``: ``blobs`` (random shapes over ``share`` of the image; the paper up to 1/4) or ``center`` (a square
-        of half the side that overlaps its surroundings by 4 px of 128). ``adversarial`` adds the paper's adversary,
-        .001 against .999 of squared error; the features it published are without. ``min_area``: the smallest crop.
+        """``mask``: ``blobs`` (random shapes over ``share`` of the image; paper: up to 1/4) or ``center`` (a square of half
+        the side that overlaps its surroundings by 4 px of 128). ``adversarial``: add the paper's adversarial loss, with
+        weights 0.001 and 0.999 (the published features are without it). ``min_area``: minimum area of a crop.
         """
 
         mask: str = "blobs"
@@ -65,9 +65,9 @@ class Inpainting(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.mask not in ("blobs", "center"):
-            raise UsageError(f"mask is {config.mask!r}: it can be blobs or center")
+            raise UsageError(f"mask is {config.mask!r}: must be blobs or center")
         if not 0 < config.share < 1:
-            raise UsageError(f"share is {config.share}: the hidden part of an image lies between 0 and 1")
+            raise UsageError(f"share is {config.share}: must be between 0 and 1 (hidden fraction of an image)")
         pool_patches(encoder)
         self.decoder = ConvDecoder(encoder, 3, encoder.image_size)
         self.adversary = discriminator(encoder.image_size) if config.adversarial else None
@@ -78,7 +78,7 @@ class Inpainting(Method):
         return self.dig(crops, generator)
 
     def dig(self, images: Tensor, generator: torch.Generator) -> Holes:
-        """Choose what is hidden of images float (N, 3, S, S) in [0, 1]."""
+        """Choose the hidden parts of images float (N, 3, S, S) in [0, 1]."""
         n, size = len(images), images.shape[-1]
         if self.config.mask == "blobs":
             hidden = blob_masks(n, size, self.config.share, generator)
@@ -89,15 +89,15 @@ class Inpainting(Method):
 
     def fill(self, views: Holes) -> Tensor:
         """Predicted normalized colors (N, 3, S, S)."""
-        seen = views.images.masked_fill(views.hidden, 0)  # normalized, the mean color is zero
+        seen = views.images.masked_fill(views.hidden, 0)  # the normalized mean color is zero
         predicted: Tensor = self.decoder(self.encoder.maps(seen)).float()
         return predicted
 
     def loss(self, views: Holes) -> tuple[Tensor, Figures]:
         """Weighted mean squared error.
 
-        ``error`` is that of the hidden pixels alone, ``trivial`` that of the mean color of all images, and
-        ``trivial_own`` that of the mean color of what can be seen of the image itself.
+        ``error``: on the hidden pixels only. ``trivial``: error of the mean color of all images. ``trivial_own``: error of the
+        mean color of the visible part of each image.
         """
         predicted = self.fill(views)
         squared = (predicted - views.images).square().mean(1, keepdim=True)
@@ -115,23 +115,23 @@ class Inpainting(Method):
         return (1 - ADVERSARIAL) * loss + ADVERSARIAL * game, figures
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """An adversary that is never fooled has no gradient to give."""
+        """An adversary that is never fooled gives no useful gradient."""
         if figures.get("fooled", 1) < LEAST_FOOLED:
-            return f"the adversary takes only {figures['fooled']:.1%} of the fillings for real: it teaches nothing"
+            return f"the adversary takes only {figures['fooled']:.1%} of the predictions for real: it gives no useful gradient"
         return None
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: with holes, filled, whole."""
+        """Rows: with holes, filled, original."""
         images = to_float(batch)
         views = self.dig(images, generator)
         normal = Normalize().to(batch.device)
         filled = torch.where(views.hidden, self.fill(views) * normal.std + normal.mean, images)
         seen = torch.where(views.hidden, normal.mean, images)
-        return tile({"what the encoder sees": seen, "what it fills in": filled, "the image": images})
+        return tile({"input of the encoder": seen, "prediction": filled, "the image": images})
 
 
 def center_masks(size: int) -> tuple[Tensor, Tensor]:
-    """What is hidden, bool (1, 1, S, S), and weights: a square of half the side, its outer band seen and dear."""
+    """Mask bool (1, 1, S, S) and weights: a square of half the side whose visible outer band has a larger weight."""
     low, high, band = size // 4, size - size // 4, max(1, round(4 * size / 128))
     hidden, weight = torch.zeros(1, 1, size, size, dtype=torch.bool), torch.zeros(1, 1, size, size)
     weight[..., low:high, low:high] = BAND_WEIGHT

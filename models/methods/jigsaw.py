@@ -1,11 +1,11 @@
 """Jigsaw (Noroozi, Favaro 2016, "Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles").
 
-Task: an image is cut into 3 x 3 tiles (2 x 2 below 64 px) and shuffled by one of |P| permutations; say which one
+Task: an image is cut into 3 x 3 tiles (2 x 2 below 64 px) and shuffled by one of |P| permutations; predict which one
 (section 3). Tiles are encoded once, (N x T, 3, t, t) to (N, T, dim), and several permutations are applied to the
-embeddings, which gives many puzzles for the price of one. The permutations are far apart (algorithm 1), so that no two
-tiles settle the answer. Known shortcuts (section 4.2): lines that continue across the cut, closed by a random gap
-(``gap=false`` opens it); brightness and contrast that neighbors share, closed by standardizing each tile
-(``standardize=false``); chromatic aberration, weakened by showing some puzzles gray (``gray=0``).
+embeddings, so additional puzzles cost little. The permutations are far apart (algorithm 1), so that two tiles are not enough
+to identify one. Known shortcuts (section 4.2): lines that continue across the cut, prevented by a random gap
+(``gap=false`` allows it); brightness and contrast shared by adjacent tiles, prevented by standardizing each tile
+(``standardize=false``); chromatic aberration, reduced by converting some puzzles to grayscale (``gray=0``).
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from sslfeat.models.ops.previews import captioned
 from sslfeat.models.ops.tiles import Standardize, cut, far_permutations, gray_some
 from sslfeat.models.ranges import Area, Count, Several, Share
 
-LARGE = 64  # px: 3 x 3 tiles from here
-TILE = 64 / 85  # of a cell's side
+LARGE = 64  # px; from this size on, 3 x 3 tiles
+TILE = 64 / 85  # side of a tile relative to its cell
 
 
 @register("jigsaw")
 class Jigsaw(Method):
-    """Views: tiles (N, T, 3, t, t) in their right order, and permutations' numbers (N, K); cross-entropy over |P|."""
+    """Views: tiles (N, T, 3, t, t) in their original order, and permutation indices (N, K); cross-entropy over |P|."""
 
     permutations: Tensor
 
     @dataclass(frozen=True)
     class Config:
-        """``permutations``: size of the set P (paper: 1000, 100 do as well), at most the 24 there are of 2 x 2 tiles.
+        """``permutations``: number of permutations (paper: 1000, with 100 nearly as good); at most 24 for 2 x 2 tiles.
 
-        ``puzzles`` of each image's tiles (paper: 1). ``gap``: tiles of 64 px at random in cells of 85 px, scaled
-        (paper), or whole cells. ``standardize``: each tile by its own mean and deviation (paper). ``gray``: share of
-        puzzles without color (paper: .3). ``min_area``: of the smallest crop. ``hidden``: width of the head.
+        ``puzzles``: permutations per image and step (paper: 1). ``gap``: place tiles of 64 px at random in cells of 85 px,
+        scaled to the image size (paper: true), instead of using whole cells. ``standardize``: standardize each tile by its own
+        mean and standard deviation (paper: true). ``gray``: fraction of puzzles in grayscale (paper: 0.3). ``min_area``: minimum
+        area of a crop. ``hidden``: width of the head.
         """
 
         permutations: Several = 100
@@ -57,7 +58,7 @@ class Jigsaw(Method):
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Noroozi, Favaro 2016",
-        "say in which order the tiles of an image were shuffled",
+        "predict the permutation by which the tiles of an image were shuffled",
         "ImageNet linear (AlexNet conv3/conv5) 34.0/27.1, VOC07 67.6; ResNet-50 linear 48.6",
     )
     config: Config
@@ -65,7 +66,7 @@ class Jigsaw(Method):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(need_conv(encoder, "jigsaw"), config)
         if config.permutations < 2 or config.puzzles < 1:
-            raise UsageError("permutations is at least 2, puzzles at least 1")
+            raise UsageError("permutations must be at least 2, and puzzles at least 1")
         self.side = 3 if encoder.image_size >= LARGE else 2
         self.register_buffer("permutations", torch.from_numpy(far_permutations(self.side**2, config.permutations)))
         if config.standardize:
@@ -86,7 +87,7 @@ class Jigsaw(Method):
         return cut(images, tops + shift[0], lefts + shift[1], tile), which
 
     def solve(self, tiles: Tensor, which: Tensor) -> Tensor:
-        """Logits (N x K, |P|) of puzzles: slot s of a puzzle with permutation p holds tile p[s]."""
+        """Logits (N x K, |P|) of puzzles: position s of a puzzle with permutation p holds tile p[s]."""
         n, count = tiles.shape[:2]
         embedded = self.encode(tiles.flatten(0, 1)).view(n, count, -1)
         order = self.permutations[which]  # (N, K, T)
@@ -95,26 +96,26 @@ class Jigsaw(Method):
         return logits.float()
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy in nats; ``accuracy`` is the share of puzzles solved."""
+        """Mean cross-entropy in nats. ``accuracy``: fraction of puzzles solved."""
         tiles, which = views
         logits, targets = self.solve(tiles, which), which.flatten()
         accuracy = (logits.detach().argmax(1) == targets).float().mean()
         return functional.cross_entropy(logits, targets), {"accuracy": accuracy, "chance": 1 / len(self.permutations)}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows: tiles in order, shuffled, put back as the encoder believes they belong."""
+        """Rows: tiles in order, shuffled, and reordered by the prediction."""
         tiles, which = self.views(batch, generator)
         which = which[:, :1]
         guess = self.solve(tiles, which).argmax(1)
         number = torch.arange(len(batch), device=batch.device)[:, None]
         shuffled = tiles[number, self.permutations[which[:, 0]]]
         solved = shuffled[number, self.permutations[guess].argsort(1)]
-        rows = {"tiles": tiles, "shuffled, as the encoder gets them": shuffled, "put back by the encoder": solved}
+        rows = {"tiles": tiles, "shuffled, input of the encoder": shuffled, "reordered by the prediction": solved}
         return captioned({text: _assemble(row, self.side) for text, row in rows.items()})
 
 
 def _assemble(tiles: Tensor, side: int) -> Tensor:
-    """Tiles (N, T, 3, t, t) to a row of images (3, H, W), a line between tiles and a wider one between images."""
+    """Arrange tiles (N, T, 3, t, t) as a row of images (3, H, W), with lines between tiles and wider ones between images."""
     framed = functional.pad(tiles, (0, 1, 0, 1), value=1.0)
     n, _, channels, high, wide = framed.shape
     grid = framed.view(n, side, side, channels, high, wide).permute(0, 3, 1, 4, 2, 5)

@@ -1,10 +1,10 @@
 """MoCo (He et al. 2020, "Momentum Contrast"; Chen et al. 2020, "Improved Baselines"; Chen, Xie, He 2021, v3).
 
-Task: among many keys find the one that a lagging average of the network made of another view of the same image. With
-``queue`` the others are the keys of the last batches (2020, section 3.2); with ``queue=0`` those of the batch, and a
-predictor in front (v3, section 3). Known shortcut: batch normalization lets a batch's views tell each other apart (2020,
-section 3.3); the queue's keys come from other batches, so the encoder cannot use it there; the views' common colors are the
-other one, closed by color distortion.
+Task: among many keys, identify the key that a momentum encoder computed from another view of the same image. With ``queue``
+the negatives are the keys of previous batches (2020, section 3.2); with ``queue=0`` they are those of the batch, and a
+predictor is added (v3, section 3). Known shortcuts: batch normalization leaks information between the views of a batch (2020,
+section 3.3), which the keys in the queue prevent, as they come from other batches; and the views share their colors, which
+color distortion prevents.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from sslfeat.models.ranges import Count, CountOrZero, Positive
 
 @register("moco")
 class MoCo(Taught):
-    """Queries of all views against keys of the other whole ones."""
+    """Compare queries from all views with keys from the other whole views."""
 
     @dataclass(frozen=True)
     class Config(TaughtConfig):
-        """``queue``: keys kept (paper: 65,536), but of a quarter of the images at most, so that an image seldom meets a key of
-        its own among them; 0 for those of the batch. ``temperature`` (paper: 0.2).
+        """``queue``: number of keys kept (paper: 65,536), at most a quarter of the number of images, so that an image rarely
+        meets its own key; 0: use the keys of the batch. ``temperature``: of the softmax (paper: 0.2).
 
-        ``hidden``, ``projection_dim``: of the projector (v2: 2048, 128).
+        ``hidden``, ``projection_dim``: widths of the projector (v2: 2048, 128).
         """
 
         queue: CountOrZero = 4096
@@ -45,7 +45,7 @@ class MoCo(Taught):
     recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
     about = About(
         "He, Fan, Wu, Xie, Girshick 2020; Chen, Xie, He 2021",
-        "find the lagging average's view of the same image among thousands of keys",
+        "identify the momentum encoder's view of the same image among thousands of keys",
         "ImageNet linear (ResNet-50, v2, 800 epochs) 71.1; CIFAR-10 (ResNet-18, 1000 epochs) 92.9",
     )
     config: Config
@@ -65,7 +65,7 @@ class MoCo(Taught):
             self.queue = Queue(size, self.config.projection_dim)
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
-        """InfoNCE in nats, the mean over pairs of views; ``accuracy``: how often the right key is the nearest."""
+        """InfoNCE in nats, averaged over pairs of views. ``accuracy``: how often the positive key is the nearest."""
         count, total = self.config.views, self.config.views + self.config.local_views
         queries = self.predictor(self.projector(self.features_of_all(features, views))).chunk(total)
         keys = self.teacher(views.whole).chunk(count)
@@ -77,9 +77,9 @@ class MoCo(Taught):
 
 
 def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor | None, temperature: float) -> tuple[Tensor, Figures]:
-    """-log of the share that key i has in query i's softmax over cosines; queries and keys (N, P) are of the same images.
+    """InfoNCE of queries (N, P) and keys (N, P), where row i of both is of the same image: cross-entropy over cosines.
 
-    The other keys are unit ``negatives`` (Q, P) if they are given, otherwise those of the other images, on all processes.
+    The negatives are the unit vectors ``negatives`` (Q, P) or, if None, the keys of the other images on all processes.
     """
     with torch.autocast(queries.device.type, enabled=False):
         query, key = functional.normalize(queries.float(), dim=1), functional.normalize(keys.float(), dim=1)

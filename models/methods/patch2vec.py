@@ -1,11 +1,11 @@
 """patch2vec: skip-gram with negative sampling (Mikolov, Sutskever, Chen, Corrado, Dean 2013) on visual words.
 
-Task: which words lie beside a word. Patches of 6 px are words of a k-means codebook (whitened, as in Coates and Ng 2012);
-a word's vector is to tell its true neighbors from words drawn at random (section 2.2 of the paper, equation 4). Input
-(N, 3, S, S), words (N, h, w), and an image is the mean of its words' vectors, (N, dim): the exported graph is a
-convolution, an argmin, a gather and a mean. Known shortcuts: patches that overlap share pixels, so only patches side by
-side count (``gap`` sets them further apart); sky beside sky says nothing, so frequent words are skipped at random (section
-2.3; ``subsample=0`` opens it).
+Task: predict which words are adjacent to a word. Patches of 6 px are words of a k-means codebook (whitened, as in Coates and
+Ng 2012); a word's vector is trained to distinguish its true neighbors from randomly drawn words (section 2.2, equation 4).
+The input is (N, 3, S, S), words are (N, h, w), and the feature of an image is the mean of its words' vectors, (N, dim); the
+exported graph is a convolution, an argmin, a gather and a mean. Known shortcuts: overlapping patches share pixels, so only
+non-overlapping neighbors are used (``gap`` separates them further); sky next to sky is uninformative, so frequent words are
+skipped at random (section 2.3; ``subsample=0`` allows it).
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from sslfeat.models.ops.augment import to_float
 from sslfeat.models.ops.codebook import WORDS, WordVectors, sample_patches, unigram
 from sslfeat.models.ranges import Count, CountOrZero, NotNegative, Several
 
-POWER = 0.75  # of the unigram distribution that negatives are drawn from (section 2.2)
+POWER = 0.75  # exponent of the unigram distribution from which negatives are drawn (section 2.2)
 LEAST_USED = 0.1
 
 
 @register("patch2vec")
 class Patch2Vec(Method):
-    """Views: pairs of a word and one beside it (P, 2) and words at random (P, K); logistic loss of inner products."""
+    """Views: pairs of adjacent words (P, 2) and random words (P, K); logistic loss of inner products."""
 
     encoder: WordVectors
     frequencies: Tensor
 
     @dataclass(frozen=True)
     class Config:
-        """``words`` in the codebook, ``patch`` px a word, ``dim`` of a vector (paper, on text: 692k words, 300).
+        """``words``: size of the codebook. ``patch``: side of a word in px. ``dim``: dimension of the vectors (paper, on text:
+        692k words, 300).
 
-        ``negatives`` K (paper: 5 to 20 on small data). ``subsample``: words that are more frequent than this many times
-        the mean are skipped at random (paper: threshold 1e-5 of all words); 0 skips none. ``pairs`` an image. ``gap``
-        in px between neighbors. ``stride`` in px at which an image is read when it is encoded.
+        ``negatives``: number of negatives K (paper: 5 to 20 on small data). ``subsample``: words more frequent than this
+        multiple of the mean are skipped at random (paper: threshold 1e-5 of all words); 0: none. ``pairs``: pairs per image.
+        ``gap``: distance between neighbors in px. ``stride``: stride in px for encoding an image.
         """
 
         words: Several = 512
@@ -59,7 +60,7 @@ class Patch2Vec(Method):
     recipe = Recipe(256, 3e-3, 0.0, (WORDS, WORDS))
     about = About(
         "Mikolov, Sutskever, Chen, Corrado, Dean 2013",
-        "visual words are known by the words beside them",
+        "visual words are characterized by adjacent words",
         "none on images; word analogies (300-d, 1 billion words) 61",
     )
     config: Config
@@ -67,15 +68,15 @@ class Patch2Vec(Method):
     @classmethod
     def build_encoder(cls, backbone: str, image_size: int, config: Any) -> Backbone:
         if backbone != WORDS:
-            raise UsageError(f"patch2vec has a codebook for a backbone, not {backbone}: leave --backbone away")
+            raise UsageError(f"patch2vec uses a codebook instead of the backbone {backbone}: omit --backbone")
         if 2 * config.patch + config.gap + config.patch > image_size:
-            raise UsageError(f"images of {image_size} px are too small for words of {config.patch} px side by side")
+            raise UsageError(f"images of {image_size} px are too small for adjacent words of {config.patch} px")
         return WordVectors(image_size, config.words, config.patch, config.dim, config.stride)
 
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         self.input_transform = nn.Identity()
-        self.contexts = nn.Parameter(torch.zeros(config.words, config.dim))  # as word2vec begins
+        self.contexts = nn.Parameter(torch.zeros(config.words, config.dim))  # initialized as in word2vec
         self.register_buffer("frequencies", torch.full((config.words,), 1 / config.words))
 
     def prepare(self, images: Images) -> None:
@@ -99,18 +100,18 @@ class Patch2Vec(Method):
         return pairs[chosen], drawn.view(len(chosen), self.config.negatives)
 
     def kept(self) -> Tensor:
-        """The chance of each word (W,) to be kept: sqrt(t / f), at most 1 (section 2.3)."""
+        """Probability of keeping each word (W,): sqrt(t / f), at most 1 (section 2.3)."""
         if not self.config.subsample:
             return torch.ones_like(self.frequencies)
         return (self.config.subsample / self.config.words / self.frequencies).sqrt().clamp_max(1)
 
     def noise(self) -> Tensor:
-        """The distribution of negatives (W,)."""
+        """Distribution of negatives (W,)."""
         powered = self.frequencies**POWER
         return powered / powered.sum()
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean over pairs of -log s(c v) - sum log s(-n v); ``trivial`` is that of vectors that say nothing."""
+        """Mean over pairs of -log s(c v) - sum log s(-n v). ``trivial``: loss of zero vectors."""
         pairs, negatives = views
         vectors = self.encoder.vectors.float()[pairs[:, 0]]
         with torch.autocast(vectors.device.type, enabled=False):
@@ -122,14 +123,14 @@ class Patch2Vec(Method):
         return loss, {"error": loss.detach(), "trivial": trivial, "used": used}
 
     def complaint(self, figures: dict[str, float]) -> str | None:
-        """A codebook of which hardly anything occurs."""
+        """Detect a codebook that is hardly used."""
         if figures["used"] < LEAST_USED:
             return f"only {figures['used']:.1%} of the words occur in a batch: choose fewer words or a larger batch"
         return None
 
 
 def neighbors(words: Tensor) -> Tensor:
-    """All ordered pairs (P, 2) of words (N, h, w) that lie side by side or corner to corner."""
+    """All ordered pairs (P, 2) of horizontally, vertically or diagonally adjacent words (N, h, w)."""
     h, w = words.shape[1:]
     pairs = []
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):

@@ -1,9 +1,9 @@
 """Rotation (Gidaris, Singh, Komodakis 2018, "Unsupervised Representation Learning by Predicting Image Rotations").
 
-Task: say by which of 0, 90, 180, 270 degrees an image was turned; chance is 1/4. All four turns of every image are in
-one batch (section 3.1 of the paper: better than one turn an image). Quarter turns resample no pixel, so they leave no
-low-level trace. Known shortcuts: marks fixed to the frame (a watermark, a border, a horizon line) give the turn away.
-Crops and mirrors are drawn before the turn to weaken them; ``crop=false`` opens that shortcut again.
+Task: predict by which of 0, 90, 180 or 270 degrees an image was rotated; chance is 1/4. All four rotations of every image are
+in one batch (section 3.1: better than one rotation per image). Rotations by multiples of 90 degrees need no resampling and
+leave no low-level artifacts. Known shortcuts: marks fixed to the frame (a watermark, a border, a horizon) reveal the
+rotation. Random crops and flips before the rotation weaken them; ``crop=false`` allows them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ TURNS = 4
 
 @register("rotation")
 class Rotation(Method):
-    """Views (4N, 3, S, S) with their turns (4N,); cross-entropy over the four turns."""
+    """Views (4N, 3, S, S) with their rotations (4N,); cross-entropy over the four rotations."""
 
     @dataclass(frozen=True)
     class Config:
-        """``crop``: draw random crops of at least ``min_area`` of the image before turning it (paper, CIFAR-10: none)."""
+        """``crop``: take a random crop before rotating (paper, CIFAR-10: none). ``min_area``: minimum area of the crop."""
 
         crop: bool = True
         min_area: Area = 0.5
@@ -37,7 +37,7 @@ class Rotation(Method):
     recipe = Recipe(batch_size=64, lr=1e-3, weight_decay=1e-4)
     about = About(
         "Gidaris, Singh, Komodakis 2018",
-        "say by which quarter turn an image was turned",
+        "predict by which multiple of 90 degrees an image was rotated",
         "ImageNet linear (AlexNet conv3/conv5) 38.7/36.5, VOC07 73.0; CIFAR-10 (NIN block 2, non-linear) 89.1",
     )
     config: Config
@@ -47,7 +47,7 @@ class Rotation(Method):
         self.head = nn.Linear(encoder.dim, TURNS)
 
     def views(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images uint8 (N, 3, S, S) to views float (4N, 3, S, S), turn by turn, and their turns int64 (4N,)."""
+        """Images uint8 (N, 3, S, S) to views float (4N, 3, S, S), ordered by rotation, and their rotations int64 (4N,)."""
         images = to_float(batch)
         if self.config.crop:
             images = random_resized_crop(images, generator, scale=(self.config.min_area, 1.0))
@@ -57,14 +57,14 @@ class Rotation(Method):
         return torch.cat([rotate_quarter(images, turn) for turn in range(TURNS)]), turns
 
     def loss(self, views: tuple[Tensor, Tensor]) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy in nats; ``accuracy`` is the share of turns recognized."""
+        """Mean cross-entropy in nats. ``accuracy``: fraction of rotations predicted correctly."""
         images, turns = views
         logits = self.head(self.encode(images))
         accuracy = (logits.detach().argmax(1) == turns).float().mean()
         return functional.cross_entropy(logits, turns), {"accuracy": accuracy, "chance": 1 / TURNS}
 
     def preview(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Top row the images, turned; bottom row turned back by as much as the encoder believes."""
+        """Top row: rotated images; bottom row: rotated back by the predicted angle."""
         images, n = to_float(batch), len(batch)
         turned = torch.stack([rotate_quarter(images[i : i + 1], i % TURNS)[0] for i in range(n)])
         guesses = self.head(self.encode(turned)).argmax(1).tolist()

@@ -1,13 +1,13 @@
 """SimCLR (Chen, Kornblith, Norouzi, Hinton 2020, "A Simple Framework for Contrastive Learning of Visual Representations").
 
-Task: among the views of a batch, find those that come from the same image. The loss is NT-Xent (section 2.1,
-equation 1) on projections of the features; the features in front of the projector are kept (section 4.2). Known shortcut:
-crops of one image share their color histogram (section 3.2, figure 6); color distortion closes it, ``jitter=0``
-with ``gray=0`` opens it again. For small images the paper uses no blur and half the distortion (appendix B.9).
+Task: among the views in a batch, identify those of the same image. The loss is NT-Xent (section 2.1, equation 1) on
+projected features; the exported features are taken before the projector (section 4.2). Known shortcut: crops of one image
+share their color histogram (section 3.2, figure 6). Color distortion prevents it; ``jitter=0`` with ``gray=0`` allows it.
+For small images the paper uses no blur and half the distortion (appendix B.9).
 
-What must not depend on color cannot tell a red product from a blue one. With ``keep_color`` a share of every batch is
-distorted little and contrasted by a projector of its own, so that the features hold both (Xiao, Wang, Efros, Darrell 2021,
-"What Should Not Be Contrastive in Contrastive Learning", section 3).
+Features that are invariant to color cannot distinguish a red product from a blue one. With ``keep_color``, part of every
+batch is distorted only slightly and contrasted by a separate projector, so that the features retain both kinds of
+information (Xiao, Wang, Efros, Darrell 2021, "What Should Not Be Contrastive in Contrastive Learning", section 3).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sslfeat.models.multi_view import MultiView, ViewConfig, Views
 from sslfeat.models.ranges import Count, Positive, Share
 
 LOSSES = ("nt-xent", "dcl")
-WEAK_JITTER = 0.1  # where color is to be kept
+WEAK_JITTER = 0.1  # for images that keep their color
 
 
 @register("simclr")
@@ -36,13 +36,13 @@ class SimCLR(MultiView):
 
     @dataclass(frozen=True)
     class Config(ViewConfig):
-        """``temperature`` of NT-Xent (paper: 0.5 on CIFAR-10, 0.1 on ImageNet).
+        """``temperature``: temperature of NT-Xent (paper: 0.5 on CIFAR-10, 0.1 on ImageNet).
 
-        ``jitter``: strength of the color distortion (paper: 0.5 on CIFAR-10, 1 on ImageNet). ``gray``: share of views
-        without color (paper: 0.2). ``min_area``: of the smallest crop (paper: 0.08). ``projection_dim`` (paper: 128).
-        ``hidden``: width of the projector's hidden layer, in widths of the features (paper: 1). ``loss``: nt-xent, or dcl,
-        without the positives in the denominator (Yeh et al. 2022), for small batches. ``keep_color``: share of the
-        images whose views keep it.
+        ``jitter``: strength of the color distortion (paper: 0.5 on CIFAR-10, 1 on ImageNet). ``gray``: fraction of views
+        in grayscale (paper: 0.2). ``min_area``: minimum area of a crop (paper: 0.08). ``projection_dim``: output dimension
+        of the projector (paper: 128). ``hidden``: width of its hidden layer, as a multiple of the feature dimension
+        (paper: 1). ``loss``: ``nt-xent``, or ``dcl``, which omits the positives from the denominator (Yeh et al. 2022), for
+        small batches. ``keep_color``: fraction of images whose views keep their color.
         """
 
         temperature: Positive = 0.2
@@ -54,7 +54,7 @@ class SimCLR(MultiView):
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(
         "Chen, Kornblith, Norouzi, Hinton 2020",
-        "find the other view of the same image in the batch",
+        "identify the other views of the same image in the batch",
         "ImageNet linear (ResNet-50, 800 epochs) 69.7; CIFAR-10 (ResNet-18, 1000 epochs) 90.7",
     )
     config: Config
@@ -62,9 +62,9 @@ class SimCLR(MultiView):
     def __init__(self, encoder: Backbone, config: Config) -> None:
         super().__init__(encoder, config)
         if config.loss not in LOSSES:
-            raise UsageError(f"loss={config.loss}: it can be {', '.join(LOSSES)}")
+            raise UsageError(f"loss={config.loss}: must be one of {', '.join(LOSSES)}")
         if not 0 <= config.keep_color < 1:
-            raise UsageError(f"keep_color={config.keep_color}: it is a share of the images, from 0 to below 1")
+            raise UsageError(f"keep_color={config.keep_color}: must be a fraction of the images, at least 0 and less than 1")
         self.projector = mlp(encoder.dim, config.hidden * encoder.dim, config.projection_dim)
         if config.keep_color:
             self.color_projector = mlp(encoder.dim, config.hidden * encoder.dim, config.projection_dim)
@@ -76,7 +76,7 @@ class SimCLR(MultiView):
         return torch.where(kept, WEAK_JITTER, self.config.jitter), torch.where(kept, 0.0, self.config.gray)
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
-        """NT-Xent in nats; ``accuracy`` is how often the nearest of the other views is one of the same image."""
+        """NT-Xent in nats. ``accuracy``: how often the nearest other view is of the same image."""
         config, features = self.config, self.features_of_all(features, views)
         count = config.views + config.local_views
         settings = config.temperature, count, config.loss == "dcl"
@@ -84,7 +84,7 @@ class SimCLR(MultiView):
             return nt_xent(self.projector(features), *settings)
         kept = self._kept(len(features) // count, features.device)
         if not 2 <= int(kept.sum()) <= len(kept) - 2:
-            raise UsageError(f"keep_color={config.keep_color}: of {len(kept)} images two or more are needed on both sides")
+            raise UsageError(f"keep_color={config.keep_color}: each part of the batch of {len(kept)} needs at least two images")
         rows = kept.repeat(count)
         loss, figures = nt_xent(self.projector(features[~rows]), *settings)
         color_loss, color_figures = nt_xent(self.color_projector(features[rows]), *settings)
@@ -92,16 +92,16 @@ class SimCLR(MultiView):
         return torch.lerp(loss, color_loss, weight), {**figures, "color_accuracy": color_figures["accuracy"]}
 
     def _kept(self, n: int, device: torch.device) -> Tensor:
-        """bool (n,): every so many-th image, since the images of a batch are in the order of their folders."""
+        """Mask bool (n,), evenly spaced, because the images of a batch are sorted by folder."""
         steps = (torch.arange(n + 1, device=device) * self.config.keep_color).floor()
         return steps[1:] > steps[:-1]
 
 
 def nt_xent(projections: Tensor, temperature: float, views: int = 2, decoupled: bool = False) -> tuple[Tensor, Figures]:
-    """Normalized temperature-scaled cross-entropy of (V N, P) projections, rows i, N + i, 2 N + i ... of one image.
+    """Normalized temperature-scaled cross-entropy of projections (V N, P); rows i, N + i, 2 N + i, ... are of one image.
 
-    The mean over all ordered pairs of views of an image; ``decoupled`` leaves the views of the same image out of the
-    denominator. Where several processes train, among the views of all of them. In float32 whatever the network uses.
+    The mean over all ordered pairs of views of an image. ``decoupled`` omits views of the same image from the denominator.
+    In distributed training the views of all processes are compared. Computed in float32.
     """
     unit = functional.normalize(gather_parts(projections.float(), views), dim=1)
     with torch.autocast(unit.device.type, enabled=False):

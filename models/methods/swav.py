@@ -1,14 +1,14 @@
 """SwAV (Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments").
 
-Task: predict from one view of an image the cluster that another view is given, where the clusters of a batch are made
-equally full by Sinkhorn's iteration (section 3.1, equations 2 to 5). That is DeepCluster without a pass over the data, and
-equal sizes forbid the trivial answer of one cluster for all. Local views predict, too, but give no targets (section 3.2).
-At small batches a queue helps to fill the clusters (section 5.3), and the prototypes rest at first (appendix A). Known
-shortcut: the views share their colors; color distortion closes it, ``jitter=0`` with ``gray=0`` opens it again.
+Task: from one view of an image, predict the cluster assignment of another view, where the assignments of a batch are balanced
+by the Sinkhorn algorithm (section 3.1, equations 2 to 5). This resembles DeepCluster without a pass over the data; equal
+cluster sizes exclude the trivial solution of a single cluster. Local views predict but give no targets (section 3.2). For
+small batches a queue helps to fill the clusters (section 5.3); the prototypes are frozen at first (appendix A). Known
+shortcut: the views share their colors. Color distortion prevents it; ``jitter=0`` with ``gray=0`` allows it.
 
-For runs of minutes three things differ from the paper. The projection ends in batch normalization: without it all rows come
-to point one way, few of the prototypes are used, and nothing is learned. Codes are sharper and prototypes fewer, as a
-batch is small. There is no queue: rows of a network that changes quickly spoil the codes.
+The defaults differ from the paper in three ways for short runs. The projection ends in batch normalization; without it, all
+rows converge to one direction, few prototypes are used, and nothing is learned. Codes are sharper and prototypes fewer,
+because batches are small. There is no queue, because outdated rows of a quickly changing network degrade the codes.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from sslfeat.models.modules.queue import Queue
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs
 from sslfeat.models.ranges import Count, CountOrZero, Positive, Several
 
-REST = 0.03  # share of the run in which the prototypes stay where they are
+REST = 0.03  # fraction of the run during which the prototypes are frozen
 
 
 @register("swav")
 class SwAV(MultiView):
-    """Scores (V N, K) of prototypes; the codes of each whole view are predicted from all other views."""
+    """Prototype scores (V N, K); the codes of each whole view are predicted from all other views."""
 
     @dataclass(frozen=True)
     class Config(ViewConfig):
-        """``prototypes``: clusters (paper: 3000 for 1000 classes). ``temperature`` (paper: 0.1). ``epsilon``,
-        ``rounds`` of Sinkhorn's iteration (paper: 0.05, 3). ``queue``: earlier rows that fill the clusters, too, once it
-        is full (paper: 3840 at batch 256), 0 for none. ``projection_dim`` (paper: 128).
+        """``prototypes``: number of clusters (paper: 3000 for 1000 classes). ``temperature``: of the softmax (paper: 0.1).
+        ``epsilon``, ``rounds``: regularization and iterations of the Sinkhorn algorithm (paper: 0.05, 3). ``queue``: number
+        of earlier rows included in the balancing once it is full (paper: 3840 at batch size 256); 0: none.
+        ``projection_dim``: output dimension of the projector (paper: 128).
         """
 
         prototypes: Several = 128
@@ -52,7 +53,7 @@ class SwAV(MultiView):
     recipe = Recipe(batch_size=128, lr=2e-3, weight_decay=1e-4)
     about = About(
         "Caron, Misra, Mairal, Goyal, Bojanowski, Joulin 2020",
-        "predict from one view the cluster of another, the clusters kept equally full",
+        "predict the cluster of one view from another, with balanced clusters",
         "ImageNet linear (ResNet-50, 800 epochs, multi-crop) 75.3; ImageNet-100 (ResNet-18, 200 epochs, neighbors) 67.8",
     )
     config: Config
@@ -65,7 +66,7 @@ class SwAV(MultiView):
         self.queue = Queue(config.queue, config.projection_dim) if config.queue else None
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
-        """Cross-entropy in nats; ``used`` is the share of prototypes that are the nearest of some view."""
+        """Cross-entropy in nats. ``used``: fraction of prototypes that are the nearest of some view."""
         config, count = self.config, self.config.views
         total = count + config.local_views
         rows = functional.normalize(self.projector(self.features_of_all(features, views)).float(), dim=1)
@@ -81,7 +82,7 @@ class SwAV(MultiView):
 
     @torch.no_grad()
     def _codes(self, scores: Tensor, view: int) -> Tensor:
-        """The codes (N, K) of a view's ``scores``, balanced together with the queue's."""
+        """Codes (N, K) of a view's ``scores``, balanced together with those of the queue."""
         earlier = scores[:0]
         if self.queue is not None and self.queue.full:
             earlier = self.prototypes(self.queue.rows[rank() :: world_size()])
@@ -90,8 +91,8 @@ class SwAV(MultiView):
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float, rounds: int) -> Tensor:
-    """exp(``scores`` / ``epsilon``) (N, K) with rows of sum 1 and columns of nearly equal sums, over all processes."""
-    logs = scores.double() / epsilon  # in logarithms: a cluster that all point away from would be 0 / 0
+    """exp(``scores`` / ``epsilon``) (N, K), normalized so that rows sum to 1 and columns are nearly equal, over all processes."""
+    logs = scores.double() / epsilon  # in log space: a cluster far from all rows would give 0 / 0
     for _ in range(rounds):
         largest = total_of(logs.max(0).values, "max")
         logs = logs - largest - total_of((logs - largest).exp().sum(0)).log()

@@ -1,8 +1,8 @@
 """VICReg (Bardes, Ponce, LeCun 2022, "Variance-Invariance-Covariance Regularization").
 
-Task: two views of an image get the same embedding, while every component keeps a standard deviation of 1 over the batch
-and different components stay uncorrelated (section 4.1, equations 1 to 6). The variance term forbids collapse outright.
-Known shortcut: the views share their colors; color distortion closes it, ``jitter=0`` with ``gray=0`` opens it again.
+Task: two views of an image get the same embedding, while each component keeps a standard deviation of 1 over the batch
+and different components stay uncorrelated (section 4.1, equations 1 to 6). The variance term prevents collapse.
+Known shortcut: the views share their colors. Color distortion prevents it; ``jitter=0`` with ``gray=0`` allows it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sslfeat.models.modules.heads import expander
 from sslfeat.models.multi_view import MultiView, ViewConfig, Views, pairs, partners
 from sslfeat.models.ranges import Count, NotNegative
 
-EPSILON = 1e-4  # under the variance
+EPSILON = 1e-4  # added to the variance
 
 
 @register("vicreg")
 class VICReg(MultiView):
-    """Embeddings (V N, P): near each other within an image, spread and uncorrelated over the batch."""
+    """Embeddings (V N, P): invariant within an image, with variance and decorrelated over the batch."""
 
     @dataclass(frozen=True)
     class Config(ViewConfig):
-        """Weights of the three terms: ``invariance``, ``variance``, ``covariance`` (paper: 25, 25, 1).
+        """``invariance``, ``variance``, ``covariance``: weights of the three terms (paper: 25, 25, 1).
 
-        ``projection_dim``: width of the expander's three layers (paper: 8192).
+        ``projection_dim``: width of the three layers of the expander (paper: 8192).
         """
 
         invariance: NotNegative = 25.0
@@ -42,7 +42,7 @@ class VICReg(MultiView):
     recipe = Recipe(batch_size=256, lr=2e-3, weight_decay=1e-4)
     about = About(
         "Bardes, Ponce, LeCun 2022",
-        "the views of an image agree, each component varies, no two vary alike",
+        "views of an image agree, each component varies, and components are uncorrelated",
         "ImageNet linear (ResNet-50, 1000 epochs) 73.2; CIFAR-10 (ResNet-18, 300 epochs) 90.1",
     )
     config: Config
@@ -52,7 +52,7 @@ class VICReg(MultiView):
         self.expander = expander(encoder.dim, config.projection_dim)
 
     def compare(self, features: Tensor, views: Views) -> tuple[Tensor, Figures]:
-        """See ``vicreg_terms``; ``std`` is the mean standard deviation of a component, 1 when its term is met."""
+        """See ``vicreg_terms``. ``std``: mean standard deviation of a component; 1 when the variance term is satisfied."""
         config = self.config
         count = config.views + config.local_views
         rows = self.expander(self.features_of_all(features, views))
@@ -63,10 +63,11 @@ class VICReg(MultiView):
 
 
 def vicreg_terms(rows: Tensor, views: int, against: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Invariance, variance and covariance terms of embeddings (V N, P), view by view, and their mean deviation.
+    """Invariance, variance and covariance terms of embeddings (V N, P), ordered by view, and their mean standard deviation.
 
-    Invariance: mean squared difference over the pairs of views whose second is one of the first ``against``. Variance: mean of
-    max(0, 1 - std). Covariance: sum of its squares off the diagonal, by P. In float32, over the batch of all processes.
+    Invariance: mean squared difference over pairs of views whose second is one of the first ``against``. Variance: mean of
+    max(0, 1 - std). Covariance: sum of its squared off-diagonal entries divided by P. In float32, over the batches of all
+    processes.
     """
     with torch.autocast(rows.device.type, enabled=False):
         parts = gather_parts(rows.float(), views).chunk(views)

@@ -1,1 +1,1 @@
-"""Heads and decoders that sit on an encoder while it trains."""
+"""Heads and decoders that are trained on top of an encoder."""

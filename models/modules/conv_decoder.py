@@ -1,4 +1,4 @@
-"""From an encoder's maps back to pixels: for methods that predict something at every place of an image."""
+"""Decoders from an encoder's maps to pixels, for methods with dense predictions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WIDTH, NARROWEST = 128, 32  # channels of the first and of the last block
 
 
 class ConvDecoder(nn.Module):
-    """Maps (N, C, h, w) of the encoder's last layer to (N, channels, size, size).
+    """Map the encoder's last maps (N, C, h, w) to (N, channels, size, size).
 
     Blocks of nearest-neighbor upsampling, 3x3 convolution, batch normalization and ReLU; each block doubles the side
-    (rounded, where ``size`` is no power of two times h) and halves the channels. Upsampling before the convolution
-    leaves no checkerboard, as a strided transposed convolution does.
+    (rounded if ``size`` is not a power of two times h) and halves the channels. Upsampling before the convolution avoids the
+    checkerboard artifacts of a strided transposed convolution.
     """
 
     def __init__(self, encoder: Backbone, channels: int, size: int) -> None:
@@ -34,13 +34,13 @@ class ConvDecoder(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         predicted: Tensor = self.last(self.blocks(maps))
-        if predicted.shape[-1] != self.size:  # an encoder whose maps are finer than the target
+        if predicted.shape[-1] != self.size:  # the encoder's maps are finer than the target
             predicted = functional.interpolate(predicted, size=(self.size, self.size), mode="area")
         return predicted
 
 
 def map_side(encoder: Backbone) -> int:
-    """h of the last layer's maps (N, C, h, h), found by trying; leaves the encoder as it was."""
+    """Side h of the last maps (N, C, h, h), found by a forward pass; the encoder is left unchanged."""
     training = encoder.training
     with torch.no_grad():
         side = encoder.eval().maps(torch.zeros(1, 3, encoder.image_size, encoder.image_size)).shape[-1]
@@ -49,7 +49,7 @@ def map_side(encoder: Backbone) -> int:
 
 
 def pyramid(encoder: Backbone, images: Tensor, first: str, last: str) -> tuple[Tensor, Tensor]:
-    """Maps of two layers; a ResNet goes on from the first instead of beginning again."""
+    """Maps of two layers; a ResNet continues from the first layer instead of starting over."""
     maps = encoder.maps(images, first)
     if not isinstance(encoder, ConvBackbone):
         return maps, encoder.maps(images, last)
@@ -60,16 +60,16 @@ def pyramid(encoder: Backbone, images: Tensor, first: str, last: str) -> tuple[T
 
 
 def pool_patches(encoder: Backbone) -> None:
-    """Make a ViT's features the mean of its patch tokens: the class token learns nothing from a loss on maps."""
+    """Make a ViT's features the mean of its patch tokens, because a loss on maps does not train the class token."""
     if isinstance(encoder, ViTBackbone):
         encoder.pool_patches()
 
 
 def minimax(adversary: nn.Module, real: Tensor, predicted: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """The game of Pathak et al. 2016, equation 2, as one loss for one optimizer, and the share of predictions taken for real.
+    """Adversarial loss of Pathak et al. 2016, equation 2, for a single optimizer, and the fraction of predictions taken for real.
 
-    Both see the predicted places alone (section 3.2 there). On its way back to the predictor the gradient changes its sign,
-    so what lowers the adversary's cross-entropy there raises it here; AdamW makes up for the small common factor.
+    Both networks see the predicted places only (section 3.2). The gradient changes its sign on its way back to the predictor,
+    so what lowers the adversary's cross-entropy raises it for the predictor; AdamW compensates for the small common factor.
     """
     reversed_gradient = 2 * predicted.detach() - predicted
     genuine, fake = adversary(real * where).float(), adversary(reversed_gradient * where).float()
@@ -78,7 +78,7 @@ def minimax(adversary: nn.Module, real: Tensor, predicted: Tensor, where: Tensor
 
 
 def discriminator(size: int) -> nn.Sequential:
-    """Images (N, 3, S, S) to a logit (N, 1): positive for real ones."""
+    """Map images (N, 3, S, S) to a logit (N, 1), positive for real ones."""
     blocks: list[nn.Module] = []
     inside, width = 3, 32
     while size > 4:
@@ -88,7 +88,7 @@ def discriminator(size: int) -> nn.Sequential:
 
 
 def _sides(side: int, size: int) -> list[int]:
-    """The sides after each block, from ``side`` to ``size``: halves of ``size``, rounded up, while larger than ``side``."""
+    """Sides after each block, from ``side`` to ``size``: halves of ``size``, rounded up, while larger than ``side``."""
     sides: list[int] = []
     while size > side:
         sides.insert(0, size)

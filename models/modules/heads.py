@@ -1,4 +1,4 @@
-"""Small parts that sit on an encoder while it learns, and are thrown away afterwards."""
+"""Projection heads, which are discarded after training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    """Two-layer perceptron (N, in_dim) to (N, out_dim) with batch normalization and ReLU between (SimCLR's projector)."""
+    """Two-layer perceptron (N, in_dim) to (N, out_dim) with batch normalization and ReLU (SimCLR's projector)."""
     return nn.Sequential(
         nn.Linear(in_dim, hidden_dim, bias=False),
         nn.BatchNorm1d(hidden_dim),
@@ -18,7 +18,7 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
 
 
 def expander(in_dim: int, hidden_dim: int, out_dim: int | None = None) -> nn.Sequential:
-    """Three-layer perceptron (N, in_dim) to (N, out_dim), by default as wide as it is inside (Barlow Twins' projector)."""
+    """Three-layer perceptron (N, in_dim) to (N, out_dim); the default hidden width is out_dim (Barlow Twins' projector)."""
     hidden = [
         (nn.Linear(width, hidden_dim, bias=False), nn.BatchNorm1d(hidden_dim), nn.ReLU(inplace=True))
         for width in (in_dim, hidden_dim)
@@ -27,20 +27,20 @@ def expander(in_dim: int, hidden_dim: int, out_dim: int | None = None) -> nn.Seq
 
 
 class Prototypes(nn.Module):
-    """Cosines (N, K) of rows (N, D) with K directions that are learned."""
+    """Cosines (N, K) of rows (N, D) with K learned directions."""
 
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(count, dim))
 
     def forward(self, rows: Tensor, frozen: bool = False) -> Tensor:
-        """``frozen``: without a gradient for the directions."""
+        """``frozen``: compute no gradient for the directions."""
         weight = self.weight.detach() if frozen else self.weight
         return functional.normalize(rows, dim=1) @ functional.normalize(weight, dim=1).T
 
 
 def small_tower(channels: int, out: int) -> nn.Sequential:
-    """Images (N, channels, S, S) to (N, out): three convolutions that each halve the side, and the mean."""
+    """Map images (N, channels, S, S) to (N, out): three convolutions that each halve the side, and global average pooling."""
     layers: list[nn.Module] = []
     for width_in, width in ((channels, 32), (32, 64), (64, 128)):
         layers += [nn.Conv2d(width_in, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]

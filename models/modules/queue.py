@@ -1,4 +1,4 @@
-"""The rows of the last batches, to compare with where a batch alone is too small (He et al. 2020, "MoCo", section 3.2)."""
+"""Queue of rows of previous batches, as negatives for small batches (He et al. 2020, "MoCo", section 3.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sslfeat.models.engine.distributed import gather, world_size
 
 
 class Queue(nn.Module):
-    """The last ``size`` rows of ``dim`` numbers, in no order; a buffer, so that a run that goes on still has them."""
+    """The last ``size`` rows of dimension ``dim``, unordered; a buffer, so that it is part of checkpoints."""
 
     kept: Tensor
     seen: Tensor
@@ -25,15 +25,15 @@ class Queue(nn.Module):
 
     @property
     def rows(self) -> Tensor:
-        """(at most size, dim): what has come so far."""
+        """The rows added so far, (at most size, dim)."""
         return self.kept[: int(self.seen)]
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Let rows (N, dim) take the place of the oldest; where several processes train, the rows of all.
+        """Replace the oldest rows with rows (N, dim); in distributed training with the rows of all processes.
 
-        They come in the order of the batch, whose images went to the processes in turns: so the same rows are the oldest,
-        whatever the number of processes.
+        They are added in the order of the batch, whose images are distributed round-robin, so the oldest rows are the same for
+        any number of processes.
         """
         rows = gather(rows.detach().float())
         in_turns = rows.reshape(world_size(), -1, rows.shape[1]).transpose(0, 1)

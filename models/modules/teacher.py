@@ -1,4 +1,4 @@
-"""A teacher that lags: the average of a network's weights over the steps behind it (Tarvainen, Valpola 2017, section 2)."""
+"""Momentum encoder: exponential moving average of a network's weights (Tarvainen, Valpola 2017, section 2)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 class Teacher(nn.Module):
-    """Frozen copies of ``students``, called one after the other, whose weights follow theirs.
+    """Frozen copies of ``students``, applied in sequence, whose weights are moving averages of the students' weights.
 
-    Buffers, such as those of batch normalization, are the copies' own. The students themselves are not submodules.
+    Buffers, such as those of batch normalization, are not averaged. The students themselves are not submodules.
     """
 
     def __init__(self, *students: nn.Module) -> None:
@@ -22,7 +22,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, students: tuple[nn.Module, ...], momentum: float) -> None:
-        """Weights become ``momentum`` times themselves plus the rest of the students'."""
+        """Update the weights to ``momentum`` times themselves plus (1 - ``momentum``) times those of the students."""
         for part, student in zip(self.parts, students, strict=True):
             for own, other in zip(part.parameters(), student.parameters(), strict=True):
                 own.lerp_(other, 1 - momentum)
@@ -35,5 +35,5 @@ class Teacher(nn.Module):
 
 
 def rising(momentum: float, share: float) -> float:
-    """From ``momentum`` to 1 by half a cosine over the run (Grill et al. 2020, section 3.2)."""
+    """Cosine schedule from ``momentum`` to 1 over the run (Grill et al. 2020, section 3.2)."""
     return 1 - (1 - momentum) * (math.cos(math.pi * share) + 1) / 2

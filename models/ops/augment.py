@@ -1,7 +1,7 @@
-"""Augmentations of whole batches on their device, each image with its own draw from one generator.
+"""Batch augmentations on the device, with independent random parameters per image from one generator.
 
-Images are float (N, 3, H, W) in [0, 1]. Everything color does is an affine map of RGB, so brightness, contrast,
-saturation, hue and grayscale together cost one small matrix product an image.
+Images are float (N, 3, H, W) in [0, 1]. All color operations are affine maps of RGB, so brightness, contrast, saturation,
+hue and grayscale together cost one small matrix product per image.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def draw_crops(
     flip: bool = True,
     shapes: Tensor | None = None,
 ) -> Tensor:
-    """Random parts of n images (``scale``: share of their area, ``ratio``: width by height), half of them mirrored if
-    ``flip``, as maps (n, 2, 3) from positions in the part to positions in the image, both from -1 to 1.
+    """Random crops of n images (``scale``: range of their area, ``ratio``: range of width / height), half of them mirrored if
+    ``flip``, as affine maps (n, 2, 3) from positions in the crop to positions in the image, both from -1 to 1.
 
-    ``shapes`` float (n,): width over height of images that were squashed to squares. Their parts are as large as those of the
-    largest square in the image, and lie anywhere in the whole of it.
+    ``shapes`` float (n,): width / height of images that were squashed to squares. Their crops are as large as those of the
+    largest square in the image, and lie anywhere in the image.
     """
     area = uniform((n,), *scale, generator)
     aspect = uniform((n,), math.log(ratio[0]), math.log(ratio[1]), generator).exp()
@@ -54,9 +54,9 @@ def draw_crops(
 
 
 def crop(images: Tensor, parts: Tensor, size: int | None = None) -> Tensor:
-    """The ``parts`` of ``draw_crops``, ``size`` px wide and high, as large as the images by default.
+    """The crops ``parts`` of ``draw_crops``, resized to ``size`` px, by default the size of the images.
 
-    Bilinear: a part that is more than twice ``size`` aliases.
+    Bilinear; crops larger than twice ``size`` show aliasing.
     """
     side = size or images.shape[-1]
     grid = functional.affine_grid(parts, [len(images), images.shape[1], side, side], align_corners=False)
@@ -71,20 +71,20 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
 ) -> Tensor:
-    """A random part of each image at the full size again: ``crop`` of ``draw_crops``."""
+    """A random crop of each image, resized to the full size (see ``draw_crops``)."""
     return crop(images, draw_crops(len(images), generator, scale, ratio, flip))
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability one half."""
+    """Flip each image horizontally with probability 0.5."""
     mirrored = uniform((len(images),), 0, 1, generator) < 0.5
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 @dataclass(frozen=True)
 class Colors:
-    """A color distortion of n images: factors of ``brightness``, ``contrast``, ``saturation`` and the ``turn`` of the hue
-    in radians, each float (n,); ``jitter`` bool (n,): where they apply; ``gray`` bool (n,): where no color is left."""
+    """Color distortions of n images: factors of ``brightness``, ``contrast`` and ``saturation``, and the hue ``turn`` in
+    radians, each float (n,). ``jitter`` bool (n,): where they are applied. ``gray`` bool (n,): grayscale images."""
 
     brightness: Tensor
     contrast: Tensor
@@ -101,10 +101,10 @@ def draw_colors(
     probability: float = 0.8,
     gray_probability: float | Tensor = 0.2,
 ) -> Colors:
-    """SimCLR's color distortion (Chen et al. 2020, appendix A), of one strength or of one for each image (n,).
+    """SimCLR's color distortion (Chen et al. 2020, appendix A), with one strength or one per image (n,).
 
-    Brightness, contrast and saturation factors lie in 1 +- 0.8 ``strength``, hue turns by up to 0.2 ``strength`` of
-    the circle (in YIQ, where a turn is linear), grayscale with ``gray_probability``.
+    Factors of brightness, contrast and saturation lie in 1 +- 0.8 ``strength``; the hue is rotated by up to 0.2 ``strength``
+    of the circle (in YIQ, where it is linear); grayscale with ``gray_probability``.
     """
     spread = 0.8 * torch.as_tensor(strength, device=generator.device)
     brightness, contrast, saturation = uniform((3, n), (1 - spread).clamp(min=0), 1 + spread, generator, axis=1)
@@ -115,7 +115,7 @@ def draw_colors(
 
 
 def recolor(images: Tensor, colors: Colors) -> Tensor:
-    """Images with these distortions, clamped to [0, 1]. Contrast pulls towards the image's own mean gray."""
+    """Apply color distortions and clamp to [0, 1]. Contrast is relative to the image's mean luma."""
     n, device = len(images), images.device
     luma = torch.tensor(LUMA, device=device)
     identity = torch.eye(3, device=device).expand(n, 3, 3)
@@ -133,17 +133,17 @@ def recolor(images: Tensor, colors: Colors) -> Tensor:
 def color_jitter(
     images: Tensor, generator: torch.Generator, strength: float = 0.5, probability: float = 0.8, gray_probability: float = 0.2
 ) -> Tensor:
-    """Every image with a distortion of its own: ``recolor`` with ``draw_colors``."""
+    """Apply a random color distortion to each image (see ``draw_colors``, ``recolor``)."""
     return recolor(images, draw_colors(len(images), generator, strength, probability, gray_probability))
 
 
 def rotate_quarter(images: Tensor, quarters: int) -> Tensor:
-    """Turn square images by ``quarters`` times 90 degrees, counter-clockwise; no pixel is resampled."""
+    """Rotate square images counterclockwise by ``quarters`` times 90 degrees, without resampling."""
     return torch.rot90(images, quarters, (2, 3))
 
 
 def _hue_rotation(turn: Tensor) -> Tensor:
-    """RGB matrices (N, 3, 3) that turn the hue by angles (N,) in radians and keep the luma."""
+    """RGB matrices (N, 3, 3) that rotate the hue by angles (N,) in radians and preserve the luma."""
     forward = torch.tensor(RGB_TO_YIQ, device=turn.device)
     rotation = torch.zeros(len(turn), 3, 3, device=turn.device)
     rotation[:, 0, 0] = 1

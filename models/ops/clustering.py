@@ -1,6 +1,6 @@
-"""Clusters to learn from: k-means that leaves none empty, names that stay, and images drawn from all of them alike.
+"""Clustering for DeepCluster: k-means without empty clusters, matching of clusters, and sampling uniform over clusters.
 
-All of it is numpy and FAISS on the CPU; features are (N, D), assignments int64 (N,) of cluster numbers below k, or -1
+All computations use numpy and FAISS on the CPU; features are (N, D), assignments int64 (N,) of cluster indices below k, or -1
 for images that were not clustered.
 """
 
@@ -20,12 +20,12 @@ ITERATIONS = 20
 
 
 def balanced_kmeans(points: Floats, k: int, seed: int) -> tuple[Assignments, int]:
-    """Assignments of k-means, every cluster with at least one point, and how many were empty before that was made so.
+    """Assignments of k-means without empty clusters, and the number of clusters that were empty before being filled.
 
-    Raises TrainingError for fewer points than clusters, and for points that are no numbers.
+    Raises TrainingError for fewer points than clusters, and for points that are not finite.
     """
     if len(points) < k:
-        raise TrainingError(f"{len(points)} images cannot fill {k} clusters: choose fewer (--set clusters=...)")
+        raise TrainingError(f"{len(points)} images cannot fill {k} clusters: set a smaller number (--set clusters=...)")
     if not np.isfinite(points).all():
         raise TrainingError("the features to be clustered are not finite: try a lower --lr, or --precision fp32")
     if not points.shape[1]:
@@ -35,9 +35,9 @@ def balanced_kmeans(points: Floats, k: int, seed: int) -> tuple[Assignments, int
 
 
 def fill_empty(points: Floats, assignments: Assignments, k: int) -> tuple[Assignments, int]:
-    """Give each empty cluster half of the cluster that is then the largest; also returns how many there were.
+    """Give each empty cluster half of the currently largest cluster; also returns the number of empty clusters.
 
-    The halves are cut at the median along the cluster's first principal direction, so neither is ever empty.
+    The largest cluster is split at the median along its first principal direction, so neither half is empty.
     """
     filled = assignments.copy()
     empty = np.flatnonzero(np.bincount(assignments, minlength=k) == 0)
@@ -51,7 +51,7 @@ def fill_empty(points: Floats, assignments: Assignments, k: int) -> tuple[Assign
 
 
 def renamed(after: Assignments, before: Assignments, k: int) -> Assignments:
-    """``after`` with its clusters named so that as many images as can keep the name they had in ``before``."""
+    """Relabel the clusters of ``after`` so that as many images as possible keep their label in ``before``."""
     overlap = np.zeros((k, k), np.int64)
     common = (before >= 0) & (after >= 0)
     np.add.at(overlap, (after[common], before[common]), 1)
@@ -62,7 +62,7 @@ def renamed(after: Assignments, before: Assignments, k: int) -> Assignments:
 
 
 def uniform_over_clusters(assignments: Assignments, count: int, generator: torch.Generator) -> npt.NDArray[np.int64]:
-    """Sorted image numbers (count,), with repetition: a cluster at random, then an image of it at random."""
+    """Sorted image indices (count,), with repetition: a random cluster, then a random image of it."""
     order = np.argsort(assignments, kind="stable")[np.count_nonzero(assignments < 0) :]
     starts, sizes = np.unique(assignments[order], return_index=True, return_counts=True)[1:]
     u, v = torch.rand((2, count), generator=generator, device=generator.device).double().cpu().numpy()
@@ -71,8 +71,8 @@ def uniform_over_clusters(assignments: Assignments, count: int, generator: torch
 
 
 def half_anew(present: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Sorted image numbers to cluster next, at most ``limit``: half of those ``present`` stay, so that this clustering
-    can be compared with the last, the others are drawn."""
+    """Sorted indices of the images to cluster next, at most ``limit``: half of those ``present`` are kept, so that successive
+    clusterings can be compared; the others are sampled."""
     count = min(len(present), limit)
     kept = rng.permutation(np.flatnonzero(present))[: count if count == len(present) else count // 2]
     others = rng.permutation(np.setdiff1d(np.arange(len(present)), kept))[: count - len(kept)]

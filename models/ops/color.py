@@ -1,7 +1,7 @@
-"""CIE Lab (D65, sRGB) on batches of images, the quantized ab plane that colors are predicted on, and edges alone.
+"""CIE Lab (D65, sRGB) for batches of images, the quantized ab plane for predicting colors, and edge filters.
 
-Images are float (N, 3, H, W) in [0, 1]. L lies in [0, 100]; a and b, for sRGB colors, within about +-110. Nothing here
-is a loss: gradients of the curves are never needed, only targets and inputs pass.
+Images are float (N, 3, H, W) in [0, 1]. L lies in [0, 100]; a and b, for sRGB colors, within about +-110. These functions
+are applied to inputs and targets only and need no gradients.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sslfeat.models.ops.augment import LUMA
 # linear sRGB to XYZ (IEC 61966-2-1), each row divided by the white point D65: white becomes (1, 1, 1)
 RGB_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 WHITE = tuple(sum(row) for row in RGB_TO_XYZ)
-CUBE, SLOPE = (6 / 29) ** 3, (29 / 6) ** 2 / 3  # where the cube root of Lab gives way to a line, and its slope
-NEIGHBORS = 5  # bins that share the weight of one color
+CUBE, SLOPE = (6 / 29) ** 3, (29 / 6) ** 2 / 3  # where Lab changes from a cube root to a linear function, and its slope
+NEIGHBORS = 5  # bins that encode one color
 
 
 def linear_rgb(pixels: Tensor) -> Tensor:
-    """sRGB values to light intensities (the curve of IEC 61966-2-1)."""
+    """sRGB values to linear light (transfer function of IEC 61966-2-1)."""
     return torch.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
 
 
@@ -34,7 +34,7 @@ def rgb_to_lab(pixels: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Lab (N, 3, H, W) to sRGB in [0, 1]; what lies outside the gamut is clamped channel by channel."""
+    """Lab (N, 3, H, W) to sRGB in [0, 1]; colors outside the gamut are clamped per channel."""
     light, a, b = lab.unbind(1)
     y = (light + 16) / 116
     curved = torch.stack([y + a / 500, y, y - b / 200], 1)
@@ -45,7 +45,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 class Lightness(nn.Module):
-    """Pixels (N, 3, H, W) in [0, 1] to (L - 50) / 25, three times over: about zero mean and unit variance, no color."""
+    """Map pixels (N, 3, H, W) in [0, 1] to (L - 50) / 25 in all three channels: about zero mean and unit variance."""
 
     luma: Tensor
 
@@ -60,7 +60,7 @@ class Lightness(nn.Module):
 
 
 class Sobel(nn.Module):
-    """Pixels (N, 3, H, W) in [0, 1] to the luma's gradients along x and y and their length, about unit variance."""
+    """Map pixels (N, 3, H, W) in [0, 1] to the gradients of luma in x and y and their magnitude, about unit variance."""
 
     luma: Tensor
     kernels: Tensor
@@ -80,11 +80,11 @@ class Sobel(nn.Module):
 
 @functools.lru_cache
 def ab_bins(grid: int) -> Tensor:
-    """Centers (Q, 2), multiples of ``grid``, of the squares of the ab plane that hold an 8-bit sRGB color, sorted.
+    """Sorted centers (Q, 2), multiples of ``grid``, of the squares of the ab plane that contain an 8-bit sRGB color.
 
-    The topmost color over any point of the ab plane lies on the surface of the gamut, so the six faces of the RGB
-    cube, 6 x 256 x 256 colors, reach every square that the whole cube reaches. That makes 261 bins at grid 10; the
-    313 of Zhang et al. 2016 include squares beside the gamut that no 8-bit color falls into under D65.
+    The lightest color for any point of the ab plane lies on the surface of the gamut, so the six faces of the RGB cube,
+    6 x 256 x 256 colors, reach the same squares as the whole cube: 261 bins at grid 10. The 313 bins of Zhang et al. 2016
+    include squares near the gamut that contain no 8-bit color under D65.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     u, v = (plane.flatten() for plane in torch.meshgrid(levels, levels, indexing="ij"))
@@ -95,13 +95,13 @@ def ab_bins(grid: int) -> Tensor:
 
 
 def soft_encode(ab: Tensor, bins: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Colors (P, 2) as their NEIGHBORS nearest bins (P, 5), nearest first, and Gaussian weights (P, 5) of sum 1."""
+    """Nearest NEIGHBORS bins (P, 5) of colors (P, 2), nearest first, and Gaussian weights (P, 5) that sum to 1."""
     squared, nearest = torch.cdist(ab, bins).pow(2).topk(min(NEIGHBORS, len(bins)), dim=1, largest=False)
     return nearest, (-squared / (2 * sigma**2)).softmax(1)
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float) -> Tensor:
-    """Logits (N, Q, H, W) to ab (N, 2, H, W): the mean after dividing by ``temperature``, 1 for the mean, 0 for the mode.
+    """Logits (N, Q, H, W) to ab (N, 2, H, W): the annealed mean; ``temperature`` 1 gives the mean, 0 the mode.
 
     Equation 5 of Zhang, Isola, Efros 2016.
     """

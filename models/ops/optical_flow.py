@@ -1,6 +1,6 @@
-"""Motion to learn from: synthetic sprites whose flow is exact, and the flow between frames of real video.
+"""Optical flow as training signal: synthetic sprites with exact flow, and flow between frames of real video.
 
-Flow (N, 2, H, W) is in pixels, x before y: what is at (x, y) in a frame is at (x, y) + flow in the next.
+Flow (N, 2, H, W) is in pixels, x before y: a point at (x, y) in a frame is at (x, y) + flow in the next.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from sslfeat.models.engine.data import Images
 from sslfeat.models.engine.draws import normal, uniform
 from sslfeat.system.cores import available_cores
 
-LEAST_SIDE = 128  # px: smaller frames are enlarged before their flow is computed
+LEAST_SIDE = 128  # px; smaller frames are enlarged before computing the flow
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Two ``frames`` (N, 3, S, S), the exact ``flow`` (N, 2, S, S) of the first, its visible ``layer`` (N, S, S).
+    """Two ``frames`` (N, 3, S, S), the exact ``flow`` (N, 2, S, S) of the first, and its visible ``layer`` (N, S, S).
 
     Layer 0 is the background, k the k-th sprite.
     """
@@ -40,30 +40,30 @@ class Scene:
 
 
 def blob_fields(n: int, size: int, generator: torch.Generator, cells: int = 5) -> Tensor:
-    """Smooth random fields (N, 1, S, S): noise on ``cells`` x ``cells`` points, enlarged bicubically."""
+    """Smooth random fields (N, 1, S, S): noise on ``cells`` x ``cells`` points, upsampled bicubically."""
     noise = normal((n, 1, cells, cells), generator)
     return functional.interpolate(noise, size=(size, size), mode="bicubic", align_corners=False)
 
 
 def highest(fields: Tensor, shares: Tensor) -> Tensor:
-    """The level (N, 1, 1, 1) above which the share (N,) of each field's pixels lies."""
+    """Threshold (N, 1, 1, 1) of each field that is exceeded by the fraction ``share`` (N,) of its pixels."""
     ordered = fields.flatten(1).sort(1, descending=True).values
     place = (shares * ordered.shape[1]).round().long().clamp(1, ordered.shape[1] - 1)
     return (ordered.gather(1, place[:, None] - 1) + ordered.gather(1, place[:, None])).view(-1, 1, 1, 1) / 2
 
 
 def blob_masks(n: int, size: int, share: float, generator: torch.Generator) -> Tensor:
-    """Random blobs, bool (N, 1, S, S), that cover ``share`` of each image (to the pixel)."""
+    """Random blobs, bool (N, 1, S, S), that cover exactly the fraction ``share`` of each image's pixels."""
     fields = blob_fields(n, size, generator)
     return fields > highest(fields, torch.full((n,), share, device=fields.device))
 
 
 def sprite_scene(images: Tensor, generator: torch.Generator, sprites: int = 2, speed: float = 0.1, soft: bool = True) -> Scene:
-    """Blobs cut from other images of the batch (N, 3, S, S) move over each image, which moves as well.
+    """Move blobs cut from other images of the batch (N, 3, S, S) over each image, which moves as well.
 
-    Every layer has a random affine motion: a shift of up to ``speed`` of the side, a turn of up to 8 degrees, a zoom
-    of up to 8%, both about its own center. Nothing is resampled in the first frame, so it shows no trace of the
-    motion; ``soft`` blends the outlines over about two pixels, so that a hard cut does not give the sprites away.
+    Every layer has a random affine motion: a shift of up to ``speed`` of the side, a rotation of up to 8 degrees, and a zoom
+    of up to 8%, both about its own center. The first frame is not resampled, so it contains no trace of the motion; ``soft``
+    blends the outlines over about two pixels, so that hard edges do not reveal the sprites.
     """
     n, size = len(images), images.shape[-1]
     y, x = torch.meshgrid(*2 * [torch.arange(size, device=images.device, dtype=torch.float32)], indexing="ij")
@@ -75,7 +75,7 @@ def sprite_scene(images: Tensor, generator: torch.Generator, sprites: int = 2, s
         center = uniform((n, 2), 0.2, 0.8, generator) * size
         radius = uniform((n,), 0.15, 0.3, generator) * size
         distance = torch.hypot(x - center[:, :1, None], y - center[:, 1:, None]) / radius.view(-1, 1, 1)
-        field = blob_fields(n, size, generator) - 2 * distance[:, None] ** 2  # a blob about the center
+        field = blob_fields(n, size, generator) - 2 * distance[:, None] ** 2  # a blob around the center
         field = field - highest(field, math.pi * (radius / size) ** 2)
         alpha = _outline(field) if soft else (field > 0).float()
         texture = images.roll(k, 0)
@@ -89,11 +89,11 @@ def sprite_scene(images: Tensor, generator: torch.Generator, sprites: int = 2, s
 
 
 def frame_flow(images: Images) -> Tensor:
-    """Flow, float16 (N, 2, S, S), from every frame to the next of its folder; from the last one to the one before.
+    """Flow, float16 (N, 2, S, S), from every frame to the next of its folder; from the last frame to the previous one.
 
-    Frames of a folder follow in the order of their names, numbers by their value. Dense inverse search (Kroeger et
-    al. 2016) by OpenCV, in one thread a pair: its result depends on the number of threads. Raises TrainingError for
-    a folder of one image, MissingExtraError without OpenCV.
+    Frames of a folder are ordered by name, with numbers compared by value. Dense inverse search (Kroeger et al. 2016) of
+    OpenCV, with one thread per pair, because its result depends on the number of threads. Raises TrainingError for a folder
+    with one image, MissingExtraError without OpenCV.
     """
     with needs("flow", "cv2"):
         import cv2
@@ -113,14 +113,14 @@ def frame_flow(images: Images) -> Tensor:
 
 
 def successors(paths: list[bytes]) -> list[tuple[int, int]]:
-    """For each path its number and that of the next in its folder (for the last, the one before)."""
+    """For each path its index and that of the next in its folder (for the last, the previous one)."""
     order = sorted(range(len(paths)), key=lambda i: (os.path.dirname(paths[i]), _natural(os.path.basename(paths[i]))))
     pairs = []
     for folder, group in groupby(order, key=lambda i: os.path.dirname(paths[i])):
         frames = list(group)
         if len(frames) < 2:
             raise TrainingError(
-                f"{folder.decode('utf-8', 'backslashreplace')} holds one readable image, and motion needs two: "
+                f"{folder.decode('utf-8', 'backslashreplace')} contains one readable image, but motion needs two: "
                 "give folders of consecutive video frames, or use source=sprites"
             )
         pairs += [*pairwise(frames), (frames[-1], frames[-2])]
@@ -128,18 +128,18 @@ def successors(paths: list[bytes]) -> list[tuple[int, int]]:
 
 
 def rbf(vectors: Tensor, bandwidth: float) -> Tensor:
-    """Logs of the Gaussian kernel of vectors (N, P, D), (N, P, P)."""
+    """Logarithm of the Gaussian kernel of vectors (N, P, D), (N, P, P)."""
     return -(vectors[:, :, None] - vectors[:, None]).square().sum(3) / (2 * bandwidth**2)
 
 
 def cosines(unit: Tensor) -> Tensor:
-    """Inner products (N, P, P) of unit vectors (N, P, D), in float32 whatever the network uses."""
+    """Inner products (N, P, P) of unit vectors (N, P, D), in float32."""
     with torch.autocast(unit.device.type, enabled=False):
         return unit.float() @ unit.float().transpose(1, 2)
 
 
 def cross_entropy(target: Tensor, given: Tensor) -> Tensor:
-    """Mean over columns of the cross-entropy of two kernels given by their logs (N, P, P), each column of sum 1."""
+    """Mean over columns of the cross-entropy of two kernels, given as logarithms (N, P, P) with columns that sum to 1."""
     return -(target.softmax(1) * given.log_softmax(1)).sum(1).mean()
 
 
@@ -153,7 +153,7 @@ def flow_colors(flow: Tensor) -> Tensor:
 
 
 def _natural(name: bytes) -> list[tuple[int, int, bytes]]:
-    """A sort key by which frame9 comes before frame10."""
+    """Sort key that places frame9 before frame10."""
     return [(0, int(part), b"") if part.isdigit() else (1, 0, part) for part in re.split(rb"(\d+)", name) if part]
 
 
@@ -184,11 +184,11 @@ def _flow(motion: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _warp(layer: Tensor, motion: Tensor, padding: str) -> Tensor:
-    """The layer (N, C, S, S) after its motion: each pixel fetches what moved there."""
+    """The layer (N, C, S, S) after its motion, by backward warping."""
     size = layer.shape[-1]
     back = torch.linalg.inv(motion[:, :, :2])
     shift = -(back @ motion[:, :, 2:])
-    # from pixels p to grid_sample's g = (2p + 1) / S - 1, the ends of the image at -1 and 1
+    # from pixels p to the coordinates of grid_sample, g = (2p + 1) / S - 1; image borders are at -1 and 1
     middle = (size - 1) / 2
     offset = (back.sum(2, keepdim=True) * middle + shift - middle) * 2 / size
     grid = functional.affine_grid(torch.cat([back, offset], 2), list(layer.shape), align_corners=False)
@@ -197,6 +197,6 @@ def _warp(layer: Tensor, motion: Tensor, padding: str) -> Tensor:
 
 
 def _outline(field: Tensor) -> Tensor:
-    """Opacity in [0, 1]: the field's level set at zero, blended over about two pixels whatever the field's slope."""
+    """Opacity in [0, 1]: the field's zero level set, blended over about two pixels for any slope of the field."""
     dy, dx = torch.gradient(field, dim=(2, 3))
     return (0.5 + field / (2 * torch.hypot(dx, dy).clamp_min(1e-4))).clamp(0, 1)

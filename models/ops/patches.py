@@ -1,4 +1,4 @@
-"""Images as sequences of patches, and the small decoder that predicts the hidden ones."""
+"""Images as sequences of patches, and the small decoder that predicts hidden patches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sslfeat.models.engine.draws import uniform
 
-EPSILON = 1e-4  # under a patch's variance (pixels in [0, 1]): a plain patch is not blown up to noise
+EPSILON = 1e-4  # added to a patch's variance (pixels in [0, 1]), so that noise in uniform patches is not amplified
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -18,7 +18,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch: int) -> Tensor:
-    """The inverse of ``patchify`` for square color images."""
+    """Inverse of ``patchify`` for square color images."""
     n, count = patches.shape[:2]
     side = round(count**0.5)
     grid = patches.reshape(n, side, side, 3, patch, patch).permute(0, 3, 1, 4, 2, 5)
@@ -26,31 +26,31 @@ def unpatchify(patches: Tensor, patch: int) -> Tensor:
 
 
 def normalize_patches(patches: Tensor) -> Tensor:
-    """Each patch (..., D) to zero mean and unit variance (He et al. 2022, section 4.1)."""
+    """Standardize each patch (..., D) (He et al. 2022, section 4.1)."""
     mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True, correction=0)
     return (patches - mean) / (variance + EPSILON).sqrt()
 
 
 def random_order(n: int, count: int, generator: torch.Generator) -> Tensor:
-    """A permutation of ``count`` for each of ``n`` images, (N, count)."""
+    """A random permutation of ``count`` for each of ``n`` images, (N, count)."""
     return uniform((n, count), 0, 1, generator).argsort(1)
 
 
 def pick(tokens: Tensor, places: Tensor) -> Tensor:
-    """Tokens (N, T, D) at places (N, K): (N, K, D)."""
+    """Select tokens (N, T, D) at places (N, K): (N, K, D)."""
     return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
 def mean_patch_error(target: Tensor) -> Tensor:
-    """Mean squared error of the best constant guess for patches (..., D): their mean."""
+    """Mean squared error of the best constant prediction for patches (..., D), their mean."""
     flat = target.flatten(0, -2)
     return (flat - flat.mean(0)).square().mean()
 
 
 class TokenDecoder(nn.Module):
-    """Tokens of visible patches (N, K, dim) and their places (N, K) to predictions (N, T, out) for all places.
+    """Map tokens of visible patches (N, K, dim) and their places (N, K) to predictions (N, T, out) for all places.
 
-    The places that are not given hold one learned token; positions are learned; ``layers`` pre-norm blocks.
+    Other places hold a learned mask token; position embeddings are learned; ``layers`` pre-norm blocks.
     """
 
     def __init__(self, dim: int, count: int, out: int, width: int = 128, layers: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""Images of what a method sees, laid out for people to look at, each row under a line that says what it shows."""
+"""Preview images of a method's inputs and predictions, with a caption above each row."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
-MARGIN = 2  # px around a line of the legend
+MARGIN = 2  # px around a caption
 
 
 def tile(rows: Mapping[str, Tensor]) -> Tensor:
-    """Rows of images (N, 3, S, S), by what they show, to one image (3, H, W) in [0, 1]; W is N x S, or what the legend needs."""
+    """Arrange captioned rows of images (N, 3, S, S) as one image (3, H, W) in [0, 1]; W is N x S or the captions' width."""
     return captioned({text: torch.cat(list(row), 2) for text, row in rows.items()})
 
 
 def captioned(bands: Mapping[str, Tensor]) -> Tensor:
-    """Images (3, h, w), by what they show, to one image (3, H, W) in [0, 1]: one below the other, each under its legend."""
+    """Stack images (3, h, w) vertically to one image (3, H, W) in [0, 1], each below its caption."""
     parts = [part.float().cpu() for text, band in bands.items() for part in (_line(text), band)]
     width = max(part.shape[2] for part in parts)
     return torch.cat([functional.pad(part, (0, width - part.shape[2]), value=1) for part in parts], 1).clamp(0, 1)
 
 
 def _line(text: str) -> Tensor:
-    """Black on white, (3, h, w), in the font that Pillow brings."""
+    """Render text black on white, (3, h, w), in Pillow's default font."""
     font = ImageFont.load_default()
     _, _, right, bottom = map(round, font.getbbox(text))
     image = Image.new("RGB", (right + 2 * MARGIN, bottom + 2 * MARGIN), "white")

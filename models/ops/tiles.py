@@ -1,4 +1,4 @@
-"""Parts of images: cut out, standardized, grayed, shrunk; what context, jigsaw and counting have in common."""
+"""Cut out, standardize, desaturate and downsample parts of images, for context, jigsaw and counting."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.nn import functional
 from sslfeat.models.engine.draws import uniform
 from sslfeat.models.ops.augment import LUMA
 
-LEAST_STD = 1e-2  # of a tile, in gray levels of [0, 1]: a plain tile is not blown up to noise
+LEAST_STD = 1e-2  # of a tile, pixels in [0, 1], so that noise in uniform tiles is not amplified
 
 
 class Standardize(nn.Module):
-    """Pixels (N, 3, H, W) to zero mean and unit variance, each image and channel by its own.
+    """Standardize pixels (N, 3, H, W) per image and channel.
 
-    With ``project`` the direction green against magenta, a = (-1, 2, -1), in which lenses disperse colors, is taken
-    out first: B = I - aᵀa / aaᵀ (Doersch et al. 2015, section 3.1).
+    With ``project`` the green-magenta direction, a = (-1, 2, -1), in which lenses disperse colors, is removed first:
+    B = I - aᵀa / aaᵀ (Doersch et al. 2015, section 3.1).
     """
 
     projection: Tensor
@@ -49,7 +49,7 @@ def cut(images: Tensor, tops: Tensor, lefts: Tensor, side: int) -> Tensor:
 
 
 def gray_some(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Take the color from each image with probability ``share``."""
+    """Convert each image to grayscale with probability ``share``."""
     gray = uniform((len(images),), 0, 1, generator) < share
     return torch.where(gray.view(-1, 1, 1, 1), to_gray(images), images)
 
@@ -61,7 +61,7 @@ def to_gray(images: Tensor) -> Tensor:
 
 
 def halve(images: Tensor, kind: Tensor) -> Tensor:
-    """Half the side, each image with the resampling filter ``kind`` (N,): 0 box, 1 triangle, 2 cubic, 3 Lanczos."""
+    """Downsample to half the side, each image with the filter ``kind`` (N,): 0 box, 1 triangle, 2 cubic, 3 Lanczos."""
     reach = max(len(kernel) for kernel in _half_kernels())
     stack = torch.zeros(len(_half_kernels()), reach, device=images.device)
     for row, kernel in zip(stack, _half_kernels(), strict=True):
@@ -80,9 +80,9 @@ FILTERS = 4
 
 @functools.lru_cache
 def _half_kernels() -> tuple[tuple[float, ...], ...]:
-    """Weights at the distances ±1/4, ±3/4, ... (in output pixels) of the four filters, each of sum 1."""
+    """Weights at the distances ±1/4, ±3/4, ... (in output pixels) of the four filters, each normalized to sum 1."""
 
-    def cubic(x: float) -> float:  # Keys 1981 with a = -1/2, which is Pillow's
+    def cubic(x: float) -> float:  # Keys 1981 with a = -1/2, as in Pillow
         return 1.5 * x**3 - 2.5 * x**2 + 1 if x < 1 else -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
 
     def lanczos(x: float) -> float:
@@ -98,10 +98,10 @@ def _half_kernels() -> tuple[tuple[float, ...], ...]:
 
 @functools.lru_cache
 def far_permutations(tiles: int, count: int) -> npt.NDArray[np.int64]:
-    """``count`` permutations (count, tiles), chosen greedily: each is as far from the nearest of those before, and then
-    from all of them on average, as can be (Hamming distance; Noroozi, Favaro 2016, algorithm 1 maximizes the mean).
+    """``count`` permutations (count, tiles), chosen greedily: each maximizes the Hamming distance to the nearest previous one,
+    then the mean distance to all previous ones (Noroozi, Favaro 2016, algorithm 1 maximizes the mean).
 
-    The first is the identity, and of equals the first in lexical order is taken, so the set is always the same.
+    The first is the identity, and ties are broken in lexical order, so the set is deterministic.
     """
     everything = np.array(list(itertools.permutations(range(tiles))), np.int8)
     nearest, total = np.full(len(everything), tiles, np.int64), np.zeros(len(everything), np.int64)
