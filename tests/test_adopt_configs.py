@@ -63,7 +63,7 @@ def test_a_config_of_timm_is_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({**CLIP, "do_center_crop": False}, "crops nothing"),
+        ({**CLIP, "do_center_crop": False}, "does not crop"),
         ({**CLIP, "size": {"height": 16, "width": 20}}, "not one side"),
         ({**CLIP, "size": {"longest_edge": 16}}, "not one side"),
         ({**CLIP, "crop_size": 20}, "crops 20 px out of 18 px"),
@@ -72,8 +72,8 @@ def test_a_config_of_timm_is_followed(tmp_path: Path) -> None:
         ({name: value for name, value in CLIP.items() if name != "image_mean"}, "'image_mean' is missing"),
         ({"pretrained_cfg": {**TIMM["pretrained_cfg"], "crop_mode": "tile"}}, "crop_mode is 'tile'"),
         ({"pretrained_cfg": {**TIMM["pretrained_cfg"], "input_size": [3, 64, 32]}}, "not one side"),
-        ([], "cannot be followed"),
-        ("text", "cannot be followed"),
+        ([], "is not a supported"),
+        ("text", "is not a supported"),
     ],
 )
 def test_a_config_that_cannot_be_followed_says_why(config: Any, said: str, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_torch_exports_is_adopted_and_its_scores_are_noticed(modern: bool, 
         done = sslfeat("adopt", path, "--image-size", "32", "--crop", "squash", "--out", tmp_path / f"our-{name}.onnx")
         assert done.returncode == 0, done.stderr
         assert "ImageNet's mean 0.485,0.456,0.406 and std 0.229,0.224,0.225, an assumption" in done.stderr
-        assert ("10 numbers: this looks like class scores" in done.stderr) == (name == "classifier")
+        assert ("10 values: this looks like class scores" in done.stderr) == (name == "classifier")
         ours = Encoder.load(tmp_path / f"our-{name}.onnx", "cpu")
         assert ours.card.preprocess.crop == "squash"
         pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
@@ -135,11 +135,11 @@ def test_which_of_several_outputs_is_taken_and_why(tmp_path: Path) -> None:
             continue
         said = [text for text in told["remarks"] if "outputs" in text]
         assert len(said) == len(names) - 1
-        assert all("pooled (batch, 80). Taken is 'pooled', the only one of shape (N, D)" in text for text in said)
+        assert all("pooled (batch, 80). Using 'pooled', the only one of shape (N, D)" in text for text in said)
         assert all("--output" in text for text in said)
     chosen = json.loads(sslfeat(*adopt, "--output", "maps", "--pool", "mean").stdout)
-    assert not any("Taken" in text for text in chosen["remarks"])
+    assert not any("Using" in text for text in chosen["remarks"])
     onnx.save(helper.make_model(helper.make_graph(nodes, "g", [image], ports[:2], [weight]), ir_version=10,
                                 opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "m.onnx")  # fmt: skip
     pooled = json.loads(sslfeat(*adopt, "--pool", "mean").stdout)
-    assert "Taken is 'maps', the only one that --pool mean makes an embedding of" in pooled["remarks"][0]
+    assert "Using 'maps', the only one that --pool mean can convert to an embedding" in pooled["remarks"][0]

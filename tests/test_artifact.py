@@ -77,7 +77,7 @@ def test_every_file_is_recorded_and_the_folder_may_be_moved(made: Path, copied: 
         ("main", "../../ort/encoder.ort", "main '../../ort/encoder.ort' is not that of target ort"),
         ("main", "/etc/passwd", "main '/etc/passwd'"),
         ("of", ["x"], "of is a list"),
-        ("files", {}, "files lacks card.json"),
+        ("files", {}, "files does not list card.json"),
         ("files", [], "files is a list"),
         ("likeness", {"images": "many"}, "likeness"),
         ("gates", "all passed", "gates is"),
@@ -100,7 +100,7 @@ def test_a_field_that_lies_is_named(field: str, value: Any, said: str, copied: P
 @pytest.mark.parametrize("name", ["../ort/encoder.ort", "/etc/passwd", "a/../../b", "..", "", "C:/x", "a\\b", "x\0y"])
 def test_files_outside_are_not_looked_at(name: str, copied: Path) -> None:
     sign(copied / "ort", lambda told: told["files"].update({name: "0" * 64}))
-    with pytest.raises(EncoderFileError, match="is no path inside the folder"):
+    with pytest.raises(EncoderFileError, match="is not a path inside the folder"):
         read_artifact(copied / "ort")
 
 
@@ -110,13 +110,13 @@ def test_an_altered_file_is_named(name: str, copied: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(EncoderFileError, match=f"{name} was altered"):
+    with pytest.raises(EncoderFileError, match=f"{name} was modified"):
         open_artifact(copied / "ort")
     path.write_bytes(bytes(data[:100]))
-    with pytest.raises(EncoderFileError, match=rf"{name} was altered .*, or cut short \(100 bytes\): copy the folder again"):
+    with pytest.raises(EncoderFileError, match=rf"{name} was modified .*, or truncated \(100 bytes\): copy the folder again"):
         open_artifact(copied / "ort")
     path.unlink()
-    with pytest.raises(EncoderFileError, match=f"{name} is not there"):
+    with pytest.raises(EncoderFileError, match=f"{name} is missing"):
         open_artifact(copied / "ort")
 
 
@@ -153,7 +153,7 @@ def test_links_are_refused_wherever_they_lead(copied: Path) -> None:
 def test_weights_that_nobody_recorded_are_not_read(copied: Path) -> None:
     """OpenVINO and ncnn read the .bin beside their main file unasked."""
     (copied / "ort" / "encoder.bin").write_bytes(b"weights")
-    with pytest.raises(EncoderFileError, match=r"files lacks encoder\.bin"):
+    with pytest.raises(EncoderFileError, match=r"files does not list encoder\.bin"):
         open_artifact(copied / "ort")
     (copied / "ort" / "notes.txt").write_text("mine")  # what no runtime reads may lie there
     sign(copied / "ort")
@@ -186,7 +186,7 @@ def test_a_model_is_checked_as_an_encoder_file_is(copied: Path, tmp_path: Path) 
         (foreign.SerializeToString(), "com.example"),
         (original[:100], "damaged"),
         (b"", "not an ONNX"),
-        (other, "another encoder than target.json says"),
+        (other, "is not the encoder recorded in target.json"),
     ):
         (folder / MODEL).write_bytes(data)
         sign(folder)
@@ -207,5 +207,5 @@ def test_a_folder_without_hashes_is_no_artifact(copied: Path) -> None:
         with pytest.raises(EncoderFileError, match=rf"{ABOUT}.*: copy the folder again, or export again$"):
             open_artifact(copied / "ort")
     about.unlink()
-    with pytest.raises(EncoderFileError, match=r"is not what 'sslfeat export --target' made: it has no target\.json: give an"):
+    with pytest.raises(EncoderFileError, match=r"was not made by 'sslfeat export --target': it has no target\.json: give an"):
         open_artifact(copied / "ort")

@@ -35,7 +35,7 @@ def test_a_card_says_how_long_and_how_good(image_folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize("license", ["Apache-2.0", "MIT", "CC BY 4.0", "BSD-3-Clause"])
 @pytest.mark.parametrize("data", ["CC BY-NC 4.0", "research, non-commercial", "noncommercial use"])
 def test_a_permissive_license_over_other_images_is_said_in_words(license: str, data: str) -> None:
-    with pytest.raises(UsageError, match="say so in words"):
+    with pytest.raises(UsageError, match="if intended, state it"):
         Labels(data_license=data, license=license)
     Labels(data_license=data, license=f"{license}, trained on non-commercial images")
     Labels(data_license=data)

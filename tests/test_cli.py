@@ -50,7 +50,7 @@ def test_version() -> None:
     ("arguments", "code", "said"),
     [
         (("embed", "no/such/folder"), 1, "no/such/folder does not exist"),
-        (("embed", "."), 1, "no images in ."),
+        (("embed", "."), 1, "no images found in ."),
         (("embed", "--batch-size", "many", "."), 2, "--batch-size"),
         (("frobnicate",), 2, "frobnicate"),
         (("embed", ".", "--no-such-option"), 2, "no-such-option"),

@@ -186,7 +186,7 @@ def test_what_a_zip_may_hide(tmp_path: Path) -> None:
     path.write_bytes(data)
     reasons = {
         "bomb.jpg": "larger than 256 MiB",
-        "../../out.jpg": "leads out",
+        "../../out.jpg": "points outside",
         "secret.jpg": "encrypted",
         "broken.jpg": "damaged in the zip",
     }

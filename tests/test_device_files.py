@@ -138,7 +138,7 @@ def test_verify_names_every_fault_and_runs_the_sample(made: dict[str, Path], tmp
     done = sslfeat("verify", folder, "--json")
     told = json.loads(done.stdout)
     assert (done.returncode, told["whole"]) == (1, False)
-    assert [re.findall(r"\S+ (?=is not there|was altered)", fault) for fault in told["faults"]] == [
+    assert [re.findall(r"\S+ (?=is missing|was modified)", fault) for fault in told["faults"]] == [
         [f"{folder / name} "] for name in ("README.md", "check.py", "encoder.bin")
     ]
     for name in FOLDERS:
@@ -157,7 +157,7 @@ def test_verify_names_a_wrong_embedding_and_a_runtime_that_is_missing(
     told = json.loads((folder / "target.json").read_text())
     (folder / "target.json").write_text(json.dumps({**told, "files": hash_folder(folder)}))
     (fault,), said = verify_artifact(folder)
-    assert re.search(rf"{TARGETS[name].main} gives another embedding of golden.rgb than golden.f32: cosine 0\.", fault)
+    assert re.search(rf"{TARGETS[name].main} returns another embedding of golden.rgb than golden.f32: cosine 0\.", fault)
     assert said == ""
     monkeypatch.setattr(verifying, "find_spec", lambda package: None)
     faults, _ = verify_artifact(made[name])

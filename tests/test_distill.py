@@ -145,7 +145,7 @@ def test_a_batch_of_unknown_images_cannot_be_taught(tiny: Path, embedded: Path, 
     batch = to_batch(images.pixels, np.arange(4), torch.device("cpu"))
     for numbers in (None, torch.arange(5)):
         method.numbers = numbers
-        with pytest.raises(UsageError, match="which images"):
+        with pytest.raises(UsageError, match="needs the indices of the images"):
             method(batch, torch.Generator())
 
 

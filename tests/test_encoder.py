@@ -210,8 +210,8 @@ class Tensor:
     ("images", "said"),
     [
         (None, "a NoneType was passed: images are paths"),
-        (5, "a int was given"),
-        ([None], "a NoneType was given"),
+        (5, "a int was passed"),
+        ([None], "a NoneType was passed"),
         ([3.5], "a float was given"),
         ([("a.jpg", 1)], "a tuple was given"),
         ([Tensor()], "a torch.Tensor was given: .* uint8 arrays"),

@@ -245,9 +245,9 @@ def plan_of(aside: Path, root: Path, source: bytes, target: bytes) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "said"),
     [
-        (b"../elsewhere.jpg", b"a.jpg", "leads out of its folder"),
-        (b"/etc/elsewhere.jpg", b"a.jpg", "leads out of its folder"),
-        (b"new.jpg", b"../secret.jpg", "leads out of its folder"),
+        (b"../elsewhere.jpg", b"a.jpg", "points outside of its folder"),
+        (b"/etc/elsewhere.jpg", b"a.jpg", "points outside of its folder"),
+        (b"new.jpg", b"../secret.jpg", "points outside of its folder"),
         (b".bashrc", b"a.jpg", "is no image"),
         (b"new.jpg", b"link/a.jpg", "is a link"),
         (b"new.jpg", b"link.jpg", "is a link"),

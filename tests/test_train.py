@@ -154,7 +154,7 @@ def test_bad_images_are_listed_and_the_rest_is_trained_on(image_folder: Path, tm
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"batch_size": 41}, "more than the 40 images"),
+        ({"batch_size": 41}, "larger than the number of images, 40"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"backbone": "resnet11"}, "unknown backbone"),
         ({"precision": "16"}, "precision is '16'"),
@@ -173,7 +173,7 @@ def test_settings_that_cannot_work_are_refused(
 
 def test_resuming_with_other_settings_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     train(config, tmp_path / "run")
-    with pytest.raises(TrainingError, match="batch_size = 8, now it is 16"):
+    with pytest.raises(TrainingError, match="batch_size = 8, but now it is 16"):
         train(dataclasses.replace(config, batch_size=16), tmp_path / "run", resume=True)
     with pytest.raises(TrainingError, match="already contains a run"):
         train(config, tmp_path / "run")
@@ -222,7 +222,7 @@ def test_strict_fails_before_the_first_step(image_folder: Path, tmp_path: Path) 
     (images / "broken.jpg").write_bytes(b"broken")
     done = sslfeat("train", "rotation", images, "--out", tmp_path / "run", *TINY_RUN, "--steps", "2", "--strict")
     assert done.returncode == 1
-    assert "1 image cannot be read, which --strict makes an error: " in done.stderr
+    assert "1 image cannot be read, an error with --strict: " in done.stderr
     assert "broken.jpg" in done.stderr
     assert not list(tmp_path.glob("run/*.ckpt"))
 
@@ -232,7 +232,9 @@ def test_seconds_are_of_all_sessions(config: TrainConfig, tmp_path: Path) -> Non
     first = train(config, tmp_path / "run")
     assert first.seconds > 0
     assert first.looking > 0
-    again = train(config, tmp_path / "run", resume=True)
+    said: list[str] = []
+    again = train(config, tmp_path / "run", resume=True, reporter=Reporter(warn=said.append))
+    assert f"already complete at step {first.steps}: --extend {tmp_path / 'run'} trains it further" in said[-1]
     assert again.steps == first.steps
     assert again.seconds >= first.seconds - 1e-3
     assert again.looking > 0

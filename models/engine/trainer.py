@@ -154,6 +154,8 @@ class _Run:
             self.module.loss = torch.compile(self.module.loss, backend=self.config.compile)  # type: ignore[method-assign]
         self.method, self.stepper = self.fabric.setup(self.module, self.optimizer)
         self.clock = time.monotonic() - spent  # the time since then is the training time, without evaluations
+        if resume and self._share() >= 1:
+            self.reporter.warn(f"{self.out} was already complete at step {self.step}: --extend {self.out} trains it further")
 
     def loop(self, checkpoint_steps: int | None, probe_set: ProbeSet | None) -> RunResult:
         """Train until the budget is reached."""
