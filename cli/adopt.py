@@ -1,4 +1,4 @@
-"""``sslfeat adopt``: a foreign ONNX encoder becomes a first-class citizen."""
+"""``sslfeat adopt``: convert a third-party ONNX encoder to an encoder file."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ JUDGES = 64
 
 
 def adopt(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="an encoder by timm, DINO, CLIP, a peer, ...")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="ONNX model from timm, DINO, CLIP, another library, ...")],
     out: Annotated[Path | None, typer.Option(help="output: encoder file; default: NAME-adopted.onnx")] = None,
     preprocessor: Annotated[
-        Path | None, typer.Option(help="its preprocessor_config.json or timm's config.json, instead of the options below")
+        Path | None, typer.Option(help="preprocessor_config.json, or config.json of timm, instead of the options below")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="side of the images, px; default: the model's own, where it is fixed")
-    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: that of the model, if fixed")] = None,
     resize: Annotated[int | None, typer.Option(help="shorter side before the crop, px; default: --image-size")] = None,
-    filter_: Annotated[Filter, typer.Option("--filter", help="of resizing")] = "bicubic",
-    crop: Annotated[Crop, typer.Option(help="squash: stretched to a square; border: padded to one")] = "center",
-    mean: Annotated[str | None, typer.Option(help="of the channels, values 0 to 1; default: ImageNet's")] = None,
-    std: Annotated[str | None, typer.Option(help="as --mean")] = None,
-    pool: Annotated[Pool, typer.Option(help="of tokens; none: the output is an embedding")] = "none",
-    output: Annotated[str | None, typer.Option(help="which output, if it has several; default: the only fitting one")] = None,
-    images: Annotated[list[str] | None, typer.Option(help="images: to verify with; default: drawn ones; repeatable")] = None,
+    filter_: Annotated[Filter, typer.Option("--filter", help="resampling filter")] = "bicubic",
+    crop: Annotated[Crop, typer.Option(help="how to make images square; squash: stretch; border: pad")] = "center",
+    mean: Annotated[str | None, typer.Option(help="mean per channel, 0 to 1; default: that of ImageNet")] = None,
+    std: Annotated[str | None, typer.Option(help="standard deviation per channel; default: that of ImageNet")] = None,
+    pool: Annotated[Pool, typer.Option(help="pooling of tokens; none: the output is an embedding")] = "none",
+    output: Annotated[str | None, typer.Option(help="name of the output to use; default: the only suitable one")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help="images: for verification; default: generated images; repeatable")
+    ] = None,
     name: CardName = None,
     license: License = "not stated",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Give a foreign ONNX encoder a card and sslfeat's contract; what it says of images is checked against the model itself."""
+    """Convert a third-party ONNX encoder to an encoder file with preprocessing and card, and compare the two on images."""
     from sslfeat.data.sampling import decode_all
     from sslfeat.export.adopt.external_data import read_whole
     from sslfeat.export.adopt.foreign_model import AdoptRequest, chosen_output, side_of
@@ -55,7 +55,7 @@ def adopt(
     check_new(overwrite, out)
     check_folders(out)
     if preprocessor is not None and any((image_size, resize, mean, std)):
-        raise UsageError("--preprocessor says how images are fed: leave --image-size, --resize, --mean and --std out")
+        raise UsageError("--preprocessor defines the preprocessing: omit --image-size, --resize, --mean and --std")
     data = read_whole(model)
     if preprocessor is not None:
         fed = read_config(preprocessor)
@@ -67,7 +67,7 @@ def adopt(
     with images_to_check(images or (), ()) as (sources, image_source):
         some = [sources[number] for number in evenly(len(sources), JUDGES)]
         pixels, fine = decode_all(some, request.preprocess)
-        with working(f"comparing {model} with the encoder made of it"):
+        with working(f"comparing {model} with the new encoder file"):
             file = adopt_in_subprocess(data, request, pixels[fine], image_source)
     atomic.write_atomic(out, file.data)
     assumed = [name for name, given in (("mean", mean), ("std", std)) if preprocessor is None and given is None]
@@ -79,7 +79,7 @@ def adopt(
         say_json("adopt", facts, file.identity, parity.images)
         return
     say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
-    say(f"beside {model}: {counted(parity.images, 'image')}, max abs diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, "
+    say(f"compared with {model}, {counted(parity.images, 'image')}: max abs diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, "
         f"cosine {parity.min_cosine:.7f}")  # fmt: skip
     for text in notes:
         note(text)
@@ -88,14 +88,14 @@ def adopt(
 def _fed(
     image_size: int | None, resize: int | None, filter_: str, crop: str, mean: str | None, std: str | None
 ) -> dict[str, Any]:
-    """Fields of an AdoptRequest by the options. Raises UsageError if they do not say the size."""
+    """Fields of an AdoptRequest from the options. Raises UsageError without image size."""
     from sslfeat.data.transforms import Preprocess
     from sslfeat.export.adopt.foreign_model import AdoptRequest
     from sslfeat.export.adopt.preprocessor_config import border_color
 
     if image_size is None:
         raise UsageError(
-            "the model takes images of any size, so it does not say how it is fed",
+            "the model accepts images of any size, so the size must be given",
             "give --image-size (and --mean, --std), or its preprocessor_config.json with --preprocessor",
         )
     center = _three(mean) if mean else AdoptRequest.mean

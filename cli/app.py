@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Nothing heavy is imported until a command runs."""
+"""The command-line program. Commands import heavy packages when they run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from sslfeat.system import signals
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="sslfeat",
-    help="A folder of unlabeled images becomes an image encoder: train, export, embed, probe.",
+    help="Train image encoders without labels, export them to ONNX, embed, search and evaluate.",
     cls=Commands,
     context_settings=HELP,
     no_args_is_help=True,
@@ -99,11 +99,11 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; the exit code says how it went (see ``exits.py``)."""
+    """Run the command line; exit codes are in ``exits.py``."""
     _open_standard_streams()
     try:
         with signals.watched():
-            sys.exit(app(standalone_mode=False))  # what typer.Exit carries, or None
+            sys.exit(app(standalone_mode=False))  # the code of typer.Exit, or None
     except ParserError as error:
         with_suggestion(error).show()
         _end(error.format_message(), USAGE, f"sslfeat {_command() or ''} --help".replace("  ", " "))
@@ -115,13 +115,13 @@ def main() -> None:
             raise
         note(f"error: {error}")
         _end(str(error), USAGE if isinstance(error, UsageError) else ERROR, error.cure)
-    except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
+    except BrokenPipeError:  # the reader of standard output was closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ERROR)
     except OSError as error:  # a full disk, a folder without permission
         if debug:
             raise
-        message = f"{error.strerror or error}: {error.filename or 'no file is named'}"
+        message = f"{error.strerror or error}: {error.filename or 'unknown file'}"
         note(f"error: {message}")
         _end(message, ERROR)
     except typer.Abort:
@@ -133,27 +133,27 @@ def main() -> None:
 
 
 def _end(message: str, code: int, cure: str = "") -> NoReturn:
-    """Leave after an error that was said, once more as JSON where that was asked for."""
+    """Exit after a printed error, and print it as JSON with ``--json``."""
     if "--json" in sys.argv:
         say_error(_command(), message, cure)
     sys.exit(code)
 
 
 def _command() -> str | None:
-    """The command that was given, if it is one."""
+    """Name of the command, if it is known."""
     return next((word for word in sys.argv[1:] if word in NAMES), None)
 
 
 def _open_standard_streams() -> None:
-    """Point standard streams that were closed (``2>&-``, a service) to the null device.
+    """Redirect closed standard streams (``2>&-``, services) to the null device.
 
-    Else the next file that is opened takes the place of one of them, and gets what libraries print there.
+    Otherwise the next file that is opened takes the descriptor of a stream, and libraries print into it.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, mode)  # the lowest number that is free: this one
+            opened = os.open(os.devnull, mode)  # returns the lowest free descriptor, ``number``
             os.set_inheritable(opened, True)
     if sys.stdout is None:
         sys.stdout = os.fdopen(1, "w", closefd=False)

@@ -1,4 +1,4 @@
-"""``sslfeat bench``: how fast is an encoder on this machine?"""
+"""``sslfeat bench``: speed of an encoder on this machine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ BATCH_SIZES = (1, 8, 32)
 
 
 def bench(
-    encoder: Annotated[str, typer.Argument(help="encoder file, name, or what 'export --target' made")],
-    provider: Annotated[Where, typer.Option(help="where to run; auto: on each that runs here")] = "auto",
+    encoder: Annotated[str, typer.Argument(help="encoder file, name, or output of 'export --target'")],
+    provider: Annotated[Where, typer.Option(help="execution device; auto: every available one")] = "auto",
     threads: Annotated[list[int] | None, typer.Option(help="threads per inference; default: 1 and all cores; repeatable")] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(help="images at once; default: 1, 8 and 32; repeatable")] = None,
-    seconds: Annotated[float, typer.Option(help="for each setting")] = 1.0,
+    batch_size: Annotated[list[int] | None, typer.Option(help="images per batch; default: 1, 8 and 32; repeatable")] = None,
+    seconds: Annotated[float, typer.Option(help="duration of each measurement")] = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Measure latency (50th, 90th, 99th percentile) and throughput by provider, threads and batch."""
+    """Measure latency (50th, 90th, 99th percentile) and throughput for each provider, number of threads and batch size."""
     from sslfeat.export.backends import identity_of
     from sslfeat.export.benchmark import bench as run
     from sslfeat.inference.encoder import Encoder
@@ -34,7 +34,7 @@ def bench(
     counts = threads or sorted({1, available_cores()})
     found: list[Speed] = []
     for row in run(encoder, providers, counts, batch_size or BATCH_SIZES, seconds):
-        if not found and not as_json:  # once something was measured: errors have no table
+        if not found and not as_json:  # after the first measurement: no table on errors
             say(f"{'provider':<14}{'threads':>8}{'batch':>7}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'images/s':>12}")
         found.append(row)
         if not as_json:

@@ -1,4 +1,4 @@
-"""``sslfeat cluster``: which images belong together?"""
+"""``sslfeat cluster``: cluster features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sslfeat.evaluation.clustering.clustering import Clustering
     from sslfeat.evaluation.clustering.metrics import LabelAgreement
 
-SHOWN = 20  # clusters listed
+SHOWN = 20  # maximum number of clusters listed
 PAGE = "clusters.html"
 LOW, UNSTABLE = 0.1, 0.7  # silhouette and stability below which clusters are hardly groups
 Method = Literal["kmeans", "hdbscan", "agglomerative"]
@@ -27,21 +27,22 @@ Method = Literal["kmeans", "hdbscan", "agglomerative"]
 def cluster(
     source: FeaturesSource,
     k: Annotated[
-        str, typer.Option("-k", "--k", metavar="<int|auto>", help="clusters; auto: the k of greatest silhouette")
+        str,
+        typer.Option("-k", "--k", metavar="<int|auto>", help="number of clusters; auto: the number with the largest silhouette"),
     ] = "auto",
-    method: Annotated[Method, typer.Option(help="how to cluster")] = "kmeans",
-    spherical: Annotated[bool, typer.Option("--spherical", help="k-means by the cosine")] = False,
-    restarts: Annotated[int, typer.Option(help="of k-means, the best is kept")] = 3,
+    method: Annotated[Method, typer.Option(help="clustering algorithm")] = "kmeans",
+    spherical: Annotated[bool, typer.Option("--spherical", help="spherical k-means (cosine)")] = False,
+    restarts: Annotated[int, typer.Option(help="initializations of k-means; the best is kept")] = 3,
     reduce: Annotated[int, typer.Option(help="principal components for hdbscan and agglomerative")] = 32,
-    min_size: Annotated[int, typer.Option(help="of an hdbscan cluster")] = 10,
-    out: Annotated[Path, typer.Option(help="output: folder for the assignments, centers and figures")] = Path("clusters"),
-    page: Annotated[bool, typer.Option("--page", help=f"write a contact sheet of each cluster, {PAGE} in --out")] = False,
-    links: Annotated[Path | None, typer.Option(help="make this folder, of links to the images of each cluster")] = None,
+    min_size: Annotated[int, typer.Option(help="minimum size of an hdbscan cluster")] = 10,
+    out: Annotated[Path, typer.Option(help="output: folder for assignments, centers and metrics")] = Path("clusters"),
+    page: Annotated[bool, typer.Option("--page", help=f"write contact sheets of the clusters to {PAGE} in --out")] = False,
+    links: Annotated[Path | None, typer.Option(help="new folder with links to the images of each cluster")] = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Cluster features; judge the clusters by themselves, and against labels where there are any."""
+    """Cluster features, and evaluate the clusters without labels and with them, if present."""
     from sslfeat.evaluation.clustering import storage
     from sslfeat.evaluation.clustering.clustering import ClusterOptions
     from sslfeat.evaluation.clustering.clustering import cluster as run
@@ -52,7 +53,7 @@ def cluster(
     storage.check_free(out, overwrite)
     check_new(overwrite, out / PAGE if page else None)
     if links is not None and links.exists():
-        raise InputError(f"--links {links} exists: links go into a new folder")
+        raise InputError(f"--links {links} exists: give a new folder")
     (wanted,) = sought(source)
     options.check(wanted.shape()[0])
     folder, failed = wanted.folder, wanted.make()
@@ -67,7 +68,7 @@ def cluster(
         missing = storage.link(links, found, features.paths)
         note(f"{links}: {counted(len(features.paths) - len(missing), 'link')}")
         if missing:
-            note(f"{counted(len(missing), 'image')} not there any more, such as {missing[0]}")
+            note(f"{counted(len(missing), 'image')} no longer exist, such as {missing[0]}")
     if page:
         _page(out / PAGE, features, found)
     if as_json:
@@ -94,8 +95,8 @@ def _page(path: Path, features: Any, found: Any) -> None:
     number = len(found.centers)
     shown = f"the largest {CLUSTERS} of {number} clusters" if number > CLUSTERS else counted(number, "cluster")
     about = (
-        f"{counted(len(features.paths), 'image')}, {shown}. Of each: the nearest to its center; odd ones, which another center "
-        "is almost as near to; the farthest. Numbers are distances to the center."
+        f"{counted(len(features.paths), 'image')}, {shown}. For each: images nearest to the center; images almost as near to "
+        "another center; images farthest from it. Numbers are distances to the center."
     )
     write_page(path, gallery("Clusters", about, sections))
     note(f"{path}: contact sheets")
@@ -107,16 +108,16 @@ def _say(found: Clustering, judged: LabelAgreement | None, out: Path) -> None:
         say("k         " + "".join(f"{k:>7}" for k in found.tried))
         say("silhouette" + "".join(f"{value:>7.3f}" for value in found.tried.values()))
         if number == min(found.tried):
-            note("no k stands out (the silhouette favors few clusters): give -k for more")
+            note("no clear number of clusters (the silhouette prefers few): set it with -k")
         elif number == max(found.tried):
-            note(f"no k stands out (the silhouette is greatest at {number}, the most that were tried): give -k for what you need")
+            note(f"no clear number of clusters (the silhouette is largest at {number}, the maximum tried): set it with -k")
     if found.silhouette < LOW and found.stability < UNSTABLE:
         note(
-            "these clusters overlap, and another start gives others (low silhouette and stability): take them as a way to look "
-            "through the images, not as groups that exist"
+            "these clusters overlap, and depend on the initialization (low silhouette and stability): use them to browse the "
+            "images, not as true groups"
         )
     if found.sampled:
-        note(f"{found.sampled} images were clustered; each of the others went with the nearest of them")
+        note(f"{found.sampled} images were clustered; the others were assigned to the cluster of the nearest of these")
     say(f"{out}: {counted(number, 'cluster')}, {_quality(found)}")
     if found.sizes:
         say("images: " + " ".join(map(str, found.sizes[:SHOWN])) + (" ..." if number > SHOWN else ""))
@@ -124,23 +125,23 @@ def _say(found: Clustering, judged: LabelAgreement | None, out: Path) -> None:
         return
     matched = ""
     if math.isnan(judged.accuracy):
-        note(f"left out: accuracy, which matches clusters with labels by SciPy: {install_line('probe')}")
+        note(f"accuracy is omitted, since matching clusters to labels needs SciPy: {install_line('probe')}")
     else:
         matched = f"accuracy {100 * judged.accuracy:.2f}% (clusters matched one to one), "
     say(
-        f"against the labels of {judged.images}: NMI {judged.nmi:.3f}, ARI {judged.ari:.3f}, "
+        f"agreement with the labels of {judged.images}: NMI {judged.nmi:.3f}, ARI {judged.ari:.3f}, "
         f"{matched}purity {100 * judged.purity:.2f}%"
     )
 
 
 def _quality(found: Clustering) -> str:
-    """How good the clusters are; where most images are in none, that instead."""
+    """Quality of the clusters, or a note if most images are in no cluster."""
     total = len(found.assignments)
     if math.isnan(found.silhouette) and found.noise > total / 2:
         return (
-            f"{found.noise} of {counted(total, 'image')} in none ({found.noise / total:.0%}): too few are clustered for a "
-            "silhouette to mean much; a smaller --min-size, or --method kmeans, puts more into clusters"
+            f"{found.noise} of {counted(total, 'image')} in no cluster ({found.noise / total:.0%}): too many for a meaningful "
+            "silhouette; use a smaller --min-size, or --method kmeans"
         )
-    noise = f"{counted(found.noise, 'image')} in none, " if found.noise else ""
+    noise = f"{counted(found.noise, 'image')} in no cluster, " if found.noise else ""
     stable = "" if math.isnan(found.stability) else f", stability between restarts {found.stability:.3f}"
     return f"{noise}silhouette {found.silhouette:.3f}{stable}"

@@ -1,4 +1,4 @@
-"""``sslfeat compare``: do two encoders, or two forms of one, say the same of images?"""
+"""``sslfeat compare``: compare two encoders, or two exports of one, on images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="encoder file, name, or what 'export --target' made")],
-    b: Annotated[str, typer.Argument(metavar="B", help="what is compared with it")],
-    images: Annotated[list[str], typer.Option(help="images: to compare on, at most 500 of them; repeatable")],
-    show: Annotated[int, typer.Option(help="how many of the worst images are named")] = 12,
+    a: Annotated[str, typer.Argument(metavar="A", help="encoder file, name, or output of 'export --target'")],
+    b: Annotated[str, typer.Argument(metavar="B", help="encoder to compare with A")],
+    images: Annotated[list[str], typer.Option(help="images: for the comparison, at most 500; repeatable")],
+    show: Annotated[int, typer.Option(help="number of most different images to list")] = 12,
     threads: Threads = 1,
-    out: Annotated[Path | None, typer.Option(help="output: a page, .html, with the worst images")] = None,
+    out: Annotated[Path | None, typer.Option(help="output: HTML page with the most different images")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two encoders on images: cosine, shared neighbors, the worst images, latency in turns."""
+    """Compare two encoders on images: cosine, shared neighbors, most different images, latency."""
     from sslfeat.data.dataset import find_inputs
     from sslfeat.export.backends import identity_of
     from sslfeat.export.compare import IMAGES
@@ -49,21 +49,21 @@ def _plain(found: Comparison) -> dict[str, Any]:
 
 
 def _say(found: Comparison) -> None:
-    say(f"{found.b} beside {found.a}, {counted(found.images, 'image')}")
+    say(f"{found.b} compared with {found.a}, {counted(found.images, 'image')}")
     if found.cosine_least is not None and found.max_abs_diff is not None:
-        say(f"  cosine         least {found.cosine_least:.7f}, mean {found.cosine_mean:.7f}")
+        say(f"  cosine         minimum {found.cosine_least:.7f}, mean {found.cosine_mean:.7f}")
         if found.cosine_bound is not None and found.share is not None:
-            say(f"                 unseen: {found.cosine_bound:.7f} or more for {100 * found.share:.4g} % (95 % confidence)")
+            say(f"                 unseen: at least {found.cosine_bound:.7f} for {100 * found.share:.4g} % (95 % confidence)")
         say(f"  max abs diff   {found.max_abs_diff:.3g}")
     else:
-        note(f"embeddings of {found.dims[0]} and {found.dims[1]} dimensions have no cosine with each other")
-    say(f"  CKA            {found.cka:.4f}, linear: 1 is the same up to rotation and scale")
-    say(f"  rank correl.   {found.rank_correlation:.4f}, of all pairs' similarities (Spearman)")
-    say(f"  overlap@10     {found.overlap:.4f}; unseen: {found.overlap_bound:.4f} or more among as many")
-    say(f"  batch size     changes a feature of the second by {found.batch_diff:.3g} or less")
+        note(f"embeddings of {found.dims[0]} and {found.dims[1]} dimensions cannot be compared by cosine")
+    say(f"  CKA            {found.cka:.4f}(linear; 1: equal up to rotation and scale)")
+    say(f"  rank correl.   {found.rank_correlation:.4f}(Spearman, of all pairwise similarities)")
+    say(f"  overlap@10     {found.overlap:.4f}; unseen images: at least {found.overlap_bound:.4f} among as many")
+    say(f"  batch size     changes features of the second by at most {found.batch_diff:.3g}")
     for batch, (first, second) in found.seconds.items():
-        ratio = f"{first / second:.2f} times as fast"
-        say(f"  batch {batch}        {1000 * second:.2f} ms beside {1000 * first:.2f}, {ratio}")
+        ratio = f"ratio {first / second:.2f}"
+        say(f"  batch {batch}        {1000 * second:.2f} ms, first {1000 * first:.2f} ms, {ratio}")
     for worst in found.worst:
         cosine = "" if worst.cosine is None else f"cosine {worst.cosine:.6f}, "
         say(f"  {cosine}{100 * worst.overlap:.0f}% of neighbors  {worst.path}")
@@ -77,5 +77,5 @@ def _page(path: Path, found: Comparison) -> None:
         Shown(worst.path, f"{'' if worst.cosine is None else f'{worst.cosine:.5f}, '}{100 * worst.overlap:.0f}% shared")
         for worst in found.worst
     ]
-    about = f"{counted(found.images, 'image')}; overlap of the ten nearest {found.overlap:.4f}. Those on which they agree least:"
-    write_page(path, gallery(f"{found.b} beside {found.a}", about, [("worst", shown)]))
+    about = f"{counted(found.images, 'image')}; overlap of the ten nearest {found.overlap:.4f}. Most different images:"
+    write_page(path, gallery(f"{found.b} compared with {found.a}", about, [("most different", shown)]))

@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 SCHEMA = 1  # of what --json prints
-# what would move a terminal's cursor, color it, or turn the direction of reading, as names of files can
+# characters in file names that could move a terminal's cursor, color it, or change the text direction
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {
     code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
-CALLED: dict[str, str] = {}  # what stands for the paths of local copies
-PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
+CALLED: dict[str, str] = {}  # names to print instead of paths of local copies
+PLAIN_SECONDS = 10.0  # between progress lines without a terminal
 
 
 def say(text: str) -> None:
-    """A result, on standard output; characters that the terminal cannot show, or would obey, are escaped."""
+    """Print a result to standard output; control characters and characters that cannot be encoded are escaped."""
     _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
-    """Anything that is not the result, on standard error."""
+    """Print a message to standard error."""
     _write(sys.stderr, text)
 
 
 class Named(Protocol):
-    """An encoder, as JSON names it."""
+    """Name and fingerprint of an encoder, for JSON."""
 
     @property
     def name(self) -> str: ...
@@ -48,9 +48,9 @@ class Named(Protocol):
 
 
 def say_json(command: str, facts: Mapping[str, Any], encoder: Named | None = None, images: int | None = None) -> None:
-    """The result for a program, as docs/json.md has it; NaN and infinity, which JSON does not have, are null.
+    """Print a result as JSON (docs/json.md); NaN and infinity become null.
 
-    ``encoder`` and ``images`` are what the command worked with, null where that makes no sense.
+    ``encoder`` and number of ``images`` used by the command; null if not applicable.
     """
     named = None if encoder is None else {"name": encoder.name, "fingerprint": encoder.fingerprint}
     value = {"schema": SCHEMA, "command": command, "encoder": named, "images": images, **facts}
@@ -58,35 +58,35 @@ def say_json(command: str, facts: Mapping[str, Any], encoder: Named | None = Non
 
 
 def say_error(command: str | None, message: str, cure: str) -> None:
-    """An error for a program; ``cure`` is null where none is known."""
+    """Print an error as JSON; ``cure`` is null if unknown."""
     say(_json({"schema": SCHEMA, "command": command, "error": message, "cure": cure or None}))
 
 
 def _json(value: Any) -> str:
-    """In UTF-8 where the stream is; what ``say`` would escape otherwise than JSON does is escaped here."""
+    """JSON text, in UTF-8 if the stream is; characters that ``say`` escapes differently are escaped here."""
     unicode = sys.stdout is not None and codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
     text = json.dumps(value, indent=1, ensure_ascii=not unicode)
     return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Eta:
-    """Seconds that are left, by the pace since the work, or this step of it, began."""
+    """Estimate of the remaining seconds, from the rate since the start of the current step."""
 
     def __init__(self, total: float) -> None:
         self.total = total
         self.began = self.at = time.monotonic()
-        self.start: float | None = None  # where the work began: a resumed run does not begin at 0
+        self.start: float | None = None  # initial progress: not 0 for a resumed run
         self.done = 0.0
 
     def update(self, done: float) -> None:
-        """``done`` of ``total``; less than before is another step, and as much as at first is getting ready."""
+        """``done`` of ``total``; a smaller value starts another step, and no change from the initial value is preparation."""
         self.at = time.monotonic()
         if self.start is None or done < self.done or done <= self.start:
             self.began, self.start = self.at, done
         self.done = done
 
     def seconds(self) -> float | None:
-        """None before there is a pace to go by."""
+        """Remaining seconds; None before any progress."""
         if self.start is None or self.done <= self.start:
             return None
         left = (self.at - self.began) * (self.total - self.done) / (self.done - self.start)
@@ -94,13 +94,13 @@ class Eta:
 
 
 def call(path: Path, name: str) -> None:
-    """From now on, write ``name`` for ``path`` and what is in it."""
+    """Print ``name`` instead of ``path`` and paths inside it from now on."""
     CALLED[str(path)] = name.rstrip("/")
 
 
 @contextlib.contextmanager
 def progress(total: float, unit: str = "") -> Iterator[Callable[[float, str], None]]:
-    """Yield ``show(done, detail)``: a bar with ETA on a terminal, a plain line every ten seconds elsewhere."""
+    """Yield ``show(done, detail)``: a bar with ETA on a terminal, otherwise a line every ten seconds."""
     eta = Eta(total)
     if _on_terminal():
         with _bar(eta) as show:
@@ -123,7 +123,7 @@ def progress(total: float, unit: str = "") -> Iterator[Callable[[float, str], No
 
 @contextlib.contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
-    """Yield ``stage(what)``, which says what is being done where nothing tells how far it is: on a terminal with its time."""
+    """Yield ``stage(what)``, which prints the current step if progress is unknown; on a terminal with the elapsed time."""
     if not _on_terminal():
         yield lambda what: note(f"{what} ...")
         return
@@ -136,7 +136,7 @@ def stages() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def measured(known: bool) -> Iterator[Callable[[float, str], None]]:
-    """Yield ``step(share, what)``: a bar where it is ``known`` how far the work is, else what is being done."""
+    """Yield ``step(share, what)``: a bar if progress is ``known``, otherwise the current step."""
     if known:
         with progress(1.0) as show:
             yield show
@@ -147,7 +147,7 @@ def measured(known: bool) -> Iterator[Callable[[float, str], None]]:
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """A single such stage."""
+    """A single step, without progress."""
     with stages() as stage:
         stage(what)
         yield
@@ -159,7 +159,7 @@ def _bar(eta: Eta) -> Iterator[Callable[[float, str], None]]:
     from rich.text import Text
 
     class Remaining(ProgressColumn):
-        """Rich's own forgets a pace of less than a report in half a minute."""
+        """Estimated time; Rich's own column drops rates below one update per 30 seconds."""
 
         max_refresh = 0.5
 
@@ -191,7 +191,7 @@ def _on_terminal() -> bool:
 
 
 def check_files(overwrite: bool, files: Sequence[Path], endings: Sequence[str]) -> None:
-    """Raises UsageError for a file to be written that has none of the ``endings``, or is there already, unless ``overwrite``.
+    """Raises UsageError for an output file with none of the ``endings``, or one that exists, unless ``overwrite``.
 
     Raises InputError if its folder does not exist.
     """
@@ -203,21 +203,21 @@ def check_files(overwrite: bool, files: Sequence[Path], endings: Sequence[str]) 
 
 
 def check_folders(*files: Path) -> None:
-    """Raises InputError if the folder of a file to be written does not exist."""
+    """Raises InputError if the folder of an output file does not exist."""
     for path in files:
         if not path.parent.is_dir():
             raise InputError(f"the folder {path.parent} does not exist", near_path(path.parent))
 
 
 def check_new(overwrite: bool, *paths: Path | None) -> None:
-    """Raises UsageError if one of the files to be written is there already, unless ``overwrite``. None is no file."""
+    """Raises UsageError if an output file exists, unless ``overwrite``. None is ignored."""
     there = [path for path in paths if path is not None and path.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]} exists", "give another name, or replace it with --overwrite")
 
 
 def _write(stream: Any, text: str) -> None:
-    if stream is None:  # closed by whoever started this process, as services do
+    if stream is None:  # closed by the parent process, as services do
         return
     for path, name in CALLED.items():
         text = text.replace(path, name)

@@ -1,4 +1,4 @@
-"""``sslfeat dedupe``: which images are there more than once, and moving the others aside."""
+"""``sslfeat dedupe``: find duplicates, and move them to another folder."""
 
 from __future__ import annotations
 
@@ -30,43 +30,41 @@ ENDINGS, GROUPS = (".csv", ".html", ".json"), Path("duplicates.json")
 
 def dedupe(
     source: Annotated[
-        Path | None, typer.Argument(metavar="FEATURES", help="features folder; images, embedded first; or groups (.json)")
+        Path | None, typer.Argument(metavar="FEATURES", help="features folder, images to embed first, or groups (.json)")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="compare the pixels of images whose features have at least this cosine")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="minimum cosine of pairs whose pixels are compared")] = None,
     out: Annotated[
         list[Path] | None,
         typer.Option(
-            help="output: .json, the groups, to be given instead of FEATURES; .csv, a line for every image of a group; or a "
-            "page, .html; default: duplicates.json; repeatable"
+            help="output: .json, groups that can be given instead of FEATURES; .csv, one line per image; or an .html page; "
+            "default: duplicates.json; repeatable"
         ),
     ] = None,
-    apply_to: Annotated[Path | None, typer.Option("--apply", help="move all but the kept images to this folder")] = None,
-    scenes: Annotated[bool, typer.Option("--scenes", help="with --apply: other shots of the same scene, too")] = False,
+    apply_to: Annotated[Path | None, typer.Option("--apply", help="move all images but the kept ones to this folder")] = None,
+    scenes: Annotated[bool, typer.Option("--scenes", help="with --apply: also move other shots of the same scene")] = False,
     decided: Annotated[
-        Path | None, typer.Option(help="instead of features: groups decided on the page of 'sslfeat serve'")
+        Path | None, typer.Option(help="instead of features: groups reviewed on the page of 'sslfeat serve'")
     ] = None,
-    undo_from: Annotated[Path | None, typer.Option("--undo", help="put back what --apply moved to this folder")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="move without asking")] = False,
+    undo_from: Annotated[Path | None, typer.Option("--undo", help="move images back that --apply moved to this folder")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="move without confirmation")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Find images that are there more than once, as groups with the one to keep; nothing is ever deleted."""
+    """Find groups of duplicate images, each with one to keep. Copies can be moved away, and are never deleted."""
     from sslfeat.dedup.aside import check_aside
 
     if undo_from is not None:
         if source is not None or apply_to is not None:
-            raise UsageError("--undo FOLDER takes neither features nor --apply")
+            raise UsageError("--undo cannot be combined with features or --apply")
         _undo(undo_from, yes, as_json)
         return
     if (source is None) == (decided is None):
-        raise UsageError("give a features folder, or groups that were found before, or --decided PLAN, or --undo FOLDER")
+        raise UsageError("give a features folder, groups (.json), --decided GROUPS, or --undo FOLDER")
     groups = decided or (source if source and source.suffix == ".json" else None)
     if groups is not None and not groups.exists():
         raise missing(groups, "'sslfeat dedupe FEATURES --out GROUPS.json' writes groups")
     if apply_to is not None and not yes and (sys.stdin is None or not sys.stdin.isatty()):
-        raise UsageError("--apply asks before it moves: where nobody can answer, say --yes")
+        raise UsageError("--apply asks for confirmation, which needs a terminal: add --yes")
     files = out if out is not None else [] if groups or as_json or apply_to else [GROUPS]
     check_files(overwrite, files, ENDINGS)
     if groups is not None:
@@ -101,7 +99,7 @@ def _undo(folder: Path, yes: bool, as_json: bool) -> None:
 
 
 def _features(source: Path, threshold: float | None, apply_to: Path | None) -> tuple[Path, int]:
-    """The features folder that ``source`` is, or becomes once all else was checked, and how many images failed."""
+    """Features folder of ``source``, embedded if needed after all checks; and the number of failed images."""
     from sslfeat.dedup.aside import check_aside
     from sslfeat.dedup.near_duplicates import check_threshold
 
@@ -125,23 +123,23 @@ def _find(features: Path, threshold: float | None) -> Duplicates:
 
 
 def _read(file: Path, threshold: float | None, by_hand: bool) -> tuple[Duplicates, Path | None]:
-    """Groups that were found before, and the features folder they are of, if it is there."""
+    """Groups from a file, and their features folder, if it exists."""
     from sslfeat.dedup.decisions import read_duplicates
     from sslfeat.features.metadata import read_run
 
     if threshold is not None:
-        raise UsageError("--threshold says what is compared: give it with the features folder, not with groups found before")
+        raise UsageError("--threshold applies to a features folder, not to groups found earlier")
     found = read_duplicates(file)
     if by_hand and not found.by_hand:
-        raise UsageError(f"nobody decided on {file}", shlex.join(["sslfeat", "dedupe", str(file), "--apply", "FOLDER"]))
+        raise UsageError(f"{file} contains no reviewed groups", shlex.join(["sslfeat", "dedupe", str(file), "--apply", "FOLDER"]))
     features = Path(found.features) if found.features and kind_of(found.features) == "features" else None
     if features is not None and read_run(features).inputs.sha256 != found.inputs:
-        note(f"{features} was updated since {file} was written: images that are new are in no group")
+        note(f"{features} was updated after {file} was written: new images are not in any group")
     return found, features
 
 
 def _images(features: Path | None, found: Duplicates | None) -> Iterable[bytes]:
-    """The paths of all images that were compared, or, where their features are not there, of those of the groups."""
+    """Paths of all compared images, or, without features, of the images of the groups."""
     from sslfeat.data.names import possible_paths
     from sslfeat.features.metadata import load_manifest, read_run
 
@@ -152,7 +150,7 @@ def _images(features: Path | None, found: Duplicates | None) -> Iterable[bytes]:
 
 
 def _given(features: Path | None) -> tuple[str, ...]:
-    """What the features were asked to be of, if that is known."""
+    """Folders and lists that the features were computed from, if known."""
     from sslfeat.features.metadata import read_run
 
     given = read_run(features).given if features is not None else None
@@ -160,19 +158,19 @@ def _given(features: Path | None) -> tuple[str, ...]:
 
 
 def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[Path]) -> None:
-    """The line that moves what was shown, without another comparison, if the groups are in one of the ``files``."""
+    """Print the command that moves the copies without another comparison, if the groups are in one of ``files``."""
     from sslfeat.dedup.aside import beside
 
     file = next((file for file in files if file.suffix == ".json"), None)
     if file is None:
-        note(f"next: with --out {GROUPS} as well, the groups are kept, and moving the copies needs no other comparison")
+        note(f"next: add --out {GROUPS} to save the groups; copies can then be moved without another comparison")
         return
     line = ["sslfeat", "dedupe", str(file), "--apply", beside(_images(features, found), _given(features))]
     note(f"next, to move the copies: {shlex.join(line)}")
 
 
 def _not_moved(failures: Sequence[tuple[str, str]], folder: Path | None) -> list[tuple[str, str]]:
-    """Those of images that are not in this folder because an earlier --apply moved them there."""
+    """Failures without those of images that an earlier --apply moved to this folder."""
     from sslfeat.dedup.moves import moved_before
 
     before = moved_before(folder, (path for path, _ in failures)) if folder is not None else set()
@@ -196,29 +194,29 @@ def _moving(found: Duplicates, scenes: bool) -> int:
 
 
 def _say_how_to_follow(features: Path | None) -> None:
-    """The lines that bring features and indexes up to date once images were moved."""
+    """Print the commands that update features and indexes after images were moved."""
     from sslfeat.features.metadata import read_run
 
     where = features or Path("FEATURES")
     given = read_run(features).given if features else None
     if given is None:
         note(
-            f"next: the 'sslfeat embed' that made {where}, of the same folders and lists (a folder alone takes a list's labels "
-            "and metadata away), with --update;"
+            f"next: repeat the 'sslfeat embed' command of {where} with --update, with the same folders and lists (without a list "
+            "its labels and metadata are lost);"
         )
     else:
         note(f"next: {shlex.join(given.update(where))}")
-    note(f"and for each index of them: {shlex.join(['sslfeat', 'index', str(where)])} --out INDEX --sync")
+    note(f"then, for each index: {shlex.join(['sslfeat', 'index', str(where)])} --out INDEX --sync")
 
 
 def _table(found: Duplicates, shown: int) -> None:
-    """The first ``shown`` groups, and how many there are of what."""
+    """Print the first ``shown`` groups, and the counts."""
     for group in found.groups[:shown]:
         say(f"{group.kept.path}  {group.kept.width} x {group.kept.height}")
         for copy in group.copies:
             say(f"    {copy.verdict:<12}  {copy.path}  {copy.width} x {copy.height}")
     if len(found.groups) > shown > 0:
-        say(f"... and {len(found.groups) - shown} groups more: --out FILE.csv, --out FILE.html or --out FILE.json has them all")
+        say(f"... and {len(found.groups) - shown} more groups: --out FILE.csv, .html or .json writes all of them")
     say(f"{found.counts()}, among {counted(found.images, 'image')}")
 
 
@@ -258,7 +256,7 @@ def _write_page(path: Path, found: Duplicates) -> None:
         kept = Shown(group.kept.path, f"kept, {group.kept.width} x {group.kept.height}", marked=True)
         copies = [Shown(copy.path, f"{copy.verdict}, {copy.width} x {copy.height}") for copy in group.copies]
         sections.append((f"Group {number}", [kept, *copies]))
-    about = f"{found.counts()}, among {counted(found.images, 'image')}. Framed: the one to keep."
+    about = f"{found.counts()}, among {counted(found.images, 'image')}. The image to keep is framed."
     write_page(path, gallery("Duplicates", about, sections))
 
 
@@ -266,10 +264,10 @@ def _say_moved(result: Moved, what: str, as_json: bool) -> None:
     if as_json:
         say_json("dedupe", {"moved": result.moved, "failures": list(result.failures)})
     elif result.gone:
-        say(f"none of the {counted(result.gone, 'image')} is where it lay: all were moved before, to another folder, or deleted")
+        say(f"none of the {counted(result.gone, 'image')} exists: all were moved earlier or deleted")
     else:
-        some = f", {result.before} of them before" if result.before else ""
+        some = f", {result.before} of them earlier" if result.before else ""
         images, all_before = counted(result.moved, "image"), 0 < result.before == result.moved
-        say(f"{images} {'were' if result.moved > 1 else 'was'} {what} before" if all_before else f"{images} {what}{some}")
+        say(f"{images} {'were' if result.moved > 1 else 'was'} {what} earlier" if all_before else f"{images} {what}{some}")
     for path, reason in result.failures:
         note(f"{path}: {reason}")

@@ -1,4 +1,4 @@
-"""``sslfeat doctor``: what runs here, and what does not?"""
+"""``sslfeat doctor``: check the installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sslfeat.system.plurals import counted
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine can run, what is missing, and the line that adds it. Exit code 1: something is broken."""
+    """Check what runs on this machine, what is missing, and how to install it. Exit code 1: something is broken."""
     from dataclasses import asdict
 
     from sslfeat import __version__
@@ -24,7 +24,7 @@ def doctor(as_json: Json = False) -> None:
     else:
         say(f"sslfeat {__version__}, Python {about['python']}, {about['system']}, {counted(about['cores'], 'core')}, "
             f"{about['memory_gib']} GiB free, {counted(about['gpus'], 'NVIDIA GPU')}")  # fmt: skip
-        say(f"instructions    {', '.join(about['instructions']) or 'none that speed int8 up'}")
+        say(f"instructions    {', '.join(about['instructions']) or 'none that accelerate int8'}")
         for check in checks:
             say(f"{check.name:<16}{check.state:<11}{check.message}{f'  ->  {check.cure}' if check.cure else ''}")
     if any(check.state == "broken" for check in checks):

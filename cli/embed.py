@@ -1,4 +1,4 @@
-"""``sslfeat embed`` and ``repair``: images become a features folder, and stay one."""
+"""``sslfeat embed`` and ``repair``: write and repair a features folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sslfeat.features.writer import Summary
     from sslfeat.inference.model_card import Identity
 
-    Job = Callable[..., tuple[Summary, object]]  # of encoder, inputs, out, options, report=; with what had changed, if known
+    Job = Callable[..., tuple[Summary, object]]  # (encoder, inputs, out, options, report=); returns changes, if known
 
 Precision = Literal["fp32", "int8", "bf16", "auto"]
 LabelsFrom = Literal["auto", "folder", "none"]
@@ -39,28 +39,28 @@ def embed(
     out: Annotated[Path, typer.Option(help="output: features folder")] = Path("features"),
     encoder: Annotated[str | None, typer.Option(help="encoder file or name; names: 'sslfeat models'")] = None,
     batch_size: BatchSize = None,
-    part_size: Annotated[int, typer.Option(help="images per part file: what a crash can cost")] = 1024,
-    format_: Annotated[Literal["parquet", "npy"], typer.Option("--format", help="npy: as clip-retrieval reads it")] = "parquet",
-    precision: Annotated[Precision, typer.Option(help="arithmetic; but fp32: faster, if these images allow")] = "fp32",
-    decode: Annotated[Literal["exact", "fast"], typer.Option(help="fast: resized by cykooz.resizer")] = "exact",
+    part_size: Annotated[int, typer.Option(help="images per part file; a crash loses unfinished parts")] = 1024,
+    format_: Annotated[Literal["parquet", "npy"], typer.Option("--format", help="npy: layout of clip-retrieval")] = "parquet",
+    precision: Annotated[Precision, typer.Option(help="arithmetic; others than fp32 are verified first")] = "fp32",
+    decode: Annotated[Literal["exact", "fast"], typer.Option(help="image decoding; fast: resize with cykooz.resizer")] = "exact",
     provider: Provider = "auto",
     threads: Threads = 1,
-    num_workers: Annotated[int | None, typer.Option(help="decode and infer at once; default: one a core")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="refuse images of more; default: 179 million")] = None,
-    max_memory: Annotated[int, typer.Option(help="MiB that decoding one image may take")] = 2048,
-    max_seconds: Annotated[float, typer.Option(help="that decoding one image may take")] = 30.0,
+    num_workers: Annotated[int | None, typer.Option(help="worker processes; default: one per core")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="maximum number of pixels of an image; default: 179 million")] = None,
+    max_memory: Annotated[int, typer.Option(help="maximum memory to decode one image, MiB")] = 2048,
+    max_seconds: Annotated[float, typer.Option(help="maximum time to decode one image, seconds")] = 30.0,
     exclude: Exclude = None,
-    labels: Annotated[LabelsFrom, typer.Option(help="where labels come from: folders; auto: if they look like classes")] = "auto",
-    every: Annotated[str | None, typer.Option(help="of videos: an image of every 1s, 500ms, 2min")] = None,
-    update: Annotated[bool, typer.Option("--update", help="embed what changed since, keep the rest")] = False,
+    labels: Annotated[LabelsFrom, typer.Option(help="source of labels: folder names; auto: if they look like classes")] = "auto",
+    every: Annotated[str | None, typer.Option(help="interval between video frames, such as 1s, 500ms or 2min")] = None,
+    update: Annotated[bool, typer.Option("--update", help="embed only new and changed images")] = False,
     overwrite: Overwrite = False,
-    parts: Annotated[str | None, typer.Option(help="K/N: the K-th of N shares, beside processes that embed the others")] = None,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="what runs it; ray: all machines of a Ray cluster")] = "local",
-    address: Annotated[str | None, typer.Option(help="the Ray cluster's; default: one on this machine, for this run")] = None,
+    parts: Annotated[str | None, typer.Option(help="K/N: embed the K-th of N shares; other processes embed the others")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="execution engine; ray: a Ray cluster")] = "local",
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster; default: a temporary local one")] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Embed images with a frozen encoder. Killed or interrupted, the same command goes on where it was."""
+    """Embed images with a frozen encoder. After an interruption, the same command resumes."""
     from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
@@ -89,7 +89,7 @@ def embed(
 
         file = read_encoder_file(resolve(encoder or DEFAULT))
         paths = [record.path for record in inputs]
-        with working("trying precisions on some of the images"):
+        with working("measuring precisions on a sample of the images"):
             loaded = settle(file, loaded, paths, precision, decoding, None if overwrite else out, note)
     failed_before = _failures_of(out)
     with shown(len(inputs)) as report:
@@ -101,19 +101,19 @@ def embed(
 
 
 def _job(parts: str | None, engine: str, address: str | None, update: bool, overwrite: bool, precision: str, out: Path) -> Job:
-    """What is to be done with the images. Raises UsageError for options that do not go together."""
+    """The requested job. Raises UsageError for mutually exclusive options."""
     from sslfeat.engines.shares import Share, embed_share
     from sslfeat.features.update import update_folder
     from sslfeat.features.writer import embed_to_folder
 
     if update and overwrite:
-        raise UsageError("--update keeps what --overwrite discards: give one of them")
+        raise UsageError("--update and --overwrite are mutually exclusive")
     if address and engine != "ray":
-        raise UsageError("--address is that of a Ray cluster: give --engine ray with it")
+        raise UsageError("--address requires --engine ray")
     if parts and (engine == "ray" or overwrite or update):
-        raise UsageError("--parts shares a folder with other processes: leave out --engine ray, --overwrite and --update")
+        raise UsageError("--parts cannot be combined with --engine ray, --overwrite or --update")
     if update and engine == "ray":
-        raise UsageError("--update works on one machine: leave out --engine ray")
+        raise UsageError("--update cannot be combined with --engine ray")
     if update:
         return lambda *given, report: update_folder(*given, report=report, look=partial(_check_update, out))
     mirrored = copies(overwrite)
@@ -133,38 +133,38 @@ def _job(parts: str | None, engine: str, address: str | None, update: bool, over
 
 
 def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff, held: int) -> None:
-    """Say if metadata go with a list that is not given now. Raises UsageError if most images would go, or lose theirs."""
+    """Warn if metadata is lost because a list is missing. Raises UsageError if most images would be removed or lose metadata."""
     left_out = () if kept.given is None or run.given is None else kept.given.beyond(run.given)
     if kept.given is None or run.given is None or not left_out:
         _check_lists(out, kept, run, changes)
         return
     line = shlex.join(kept.given.joined(run.given).update(out))
     count = kept.inputs.count
-    if 2 * min(changes.removed, count - held) > count:  # what was only moved or renamed is held
+    if 2 * min(changes.removed, count - held) > count:  # moved and renamed images are kept
         raise UsageError(
-            f"{changes.removed} of the {counted(count, 'image')} of {out} would be removed: it is of "
-            f"{shlex.join(kept.given.images)}, and {shlex.join(left_out)} {_is(left_out)} not given now (to make it anew of what "
-            "is given now, --overwrite instead of --update)",
+            f"{changes.removed} of the {counted(count, 'image')} of {out} would be removed: it was made from "
+            f"{shlex.join(kept.given.images)}, and {shlex.join(left_out)} {_is(left_out)} not given now (to replace it, "
+            "use --overwrite instead of --update)",
             line,
         )
     if changes.undescribed:
         note(
-            f"warning: the metadata of {counted(changes.undescribed, 'image')} is gone: {shlex.join(left_out)} "
-            f"{'was' if len(left_out) == 1 else 'were'} given before, and {_is(left_out)} not now (with all of them: {line})"
+            f"warning: the metadata of {counted(changes.undescribed, 'image')} was removed: {shlex.join(left_out)} "
+            f"{'was' if len(left_out) == 1 else 'were'} given before, and {_is(left_out)} not given now (to keep it: {line})"
         )
 
 
 def _check_lists(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, changes: ManifestDiff) -> None:
-    """Raises UsageError if the same lists say nothing any more of most of the images: they may have been saved half."""
+    """Raises UsageError if the same lists no longer describe most of the images: they may be truncated."""
     before, now = kept.given, run.given
     same = before is None or now is None or (before.value("--labels") == now.value("--labels") and not now.beyond(before))
-    losses = {"metadata": changes.undescribed, "labels": changes.unlabeled if same else 0}  # a new table takes folders' away
+    losses = {"metadata": changes.undescribed, "labels": changes.unlabeled if same else 0}  # a new table replaces folder labels
     for what, lost in losses.items():
         if 2 * lost > kept.inputs.count:
             raise UsageError(
-                f"{lost} of the {counted(kept.inputs.count, 'image')} of {out} would lose their {what}: look whether "
-                f"{shlex.join(now.images) if now else 'what is given'} says all that it should (to make it anew "
-                "as it is now, --overwrite instead of --update)"
+                f"{lost} of the {counted(kept.inputs.count, 'image')} of {out} would lose their {what}: check that "
+                f"{shlex.join(now.images) if now else 'the input'} is complete (to embed it as it is, "
+                "use --overwrite instead of --update)"
             )
 
 
@@ -174,11 +174,11 @@ def _is(names: Sequence[str]) -> str:
 
 def repair(
     folder: Annotated[Path, typer.Argument(help="features folder")],
-    encoder: Annotated[str | None, typer.Option(help="encoder file or name; needed if it is not one in the box")] = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; required unless it is a shipped encoder")] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Make the damaged or missing parts of a features folder again, and only those."""
+    """Recompute the damaged or missing parts of a features folder."""
     from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
@@ -196,7 +196,7 @@ def _finish(
     command: str, summary: Summary, encoder: Identity, seconds: float, strict: bool, as_json: bool,
     failed_before: Sequence[tuple[str, str]] | None = None,
 ) -> None:  # fmt: skip
-    """Say what came of it, where the time went, and why images failed; they decide the exit code."""
+    """Report counts, time per stage and reasons of failures; failures determine the exit code."""
     from sslfeat.features.failures import read_failures, summed_up
 
     shares = summary.spent.shares()
@@ -209,7 +209,7 @@ def _finish(
         say_json(command, facts, encoder, summary.embedded + summary.failed)
     else:
         done = summary.embedded + summary.failed
-        before = f" ({summary.resumed} of these {done} before)" if summary.resumed else ""
+        before = f" ({summary.resumed} of these {done} by an earlier run)" if summary.resumed else ""
         say(f"{summary.folder}: {summary.embedded} embedded, {summary.failed} failed{before}, {seconds:.1f} s")
         if done > summary.resumed:
             note(
@@ -217,12 +217,12 @@ def _finish(
                 f"{shares['infer']:.0%} inference, {shares['wait']:.0%} waiting; writing {summary.spent.write:.1f} s"
             )
     if summary.missing:
-        note(f"{summary.missing} parts of {summary.folder} are left to other shares; the last of them lists what failed")
+        note(f"{summary.missing} parts of {summary.folder} are left to other shares; the last of these lists the failed images")
     if summary.failed:
         if not summary.missing:
             for line in summed_up(read_failures(summary.failures), failed_before):
                 note(line)
-            note(f"the failed images and why: {summary.failures}")
+            note(f"list of failed images: {summary.failures}")
         raise typer.Exit(ERROR if strict else BAD_INPUTS)
 
 
@@ -234,19 +234,19 @@ def _failures_of(out: Path) -> list[tuple[str, str]]:
 
 
 def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
-    """Say what was taken for classes, and what stood in the way of taking folders for them."""
+    """Report the number of classes, or why folder names are not used as labels."""
     from sslfeat.data.read import exists
 
     classes = {record.label for record in inputs} - {None}
     without = sum(record.label is None for record in inputs)
     if classes and without:
-        there = [record for record in inputs if exists(record.path)]  # a row without a photo is no image
+        there = [record for record in inputs if exists(record.path)]  # a row of a table need not have an image
         classes = {record.label for record in there} - {None}
         without = sum(record.label is None for record in there)
     if classes and without:
-        note(f"labels: {_classes(len(classes))}; without one: {counted(without, 'image')} (--labels none: no labels at all)")
+        note(f"labels: {_classes(len(classes))}; without one: {counted(without, 'image')} (--labels none ignores labels)")
     elif not classes and labels == "auto" and len(_folders(inputs)) > 2:
-        note("labels: none, the folders do not look like classes (images at several depths); --labels folder takes them so")
+        note("labels: none, since the folders do not look like classes (images at several depths); --labels folder uses them")
 
 
 def _classes(number: int) -> str:
@@ -254,7 +254,7 @@ def _classes(number: int) -> str:
 
 
 def _folders(inputs: Sequence[ImageRecord]) -> set[bytes]:
-    """The folders that images are in; a container is none."""
+    """Folders of the images, without containers."""
     from sslfeat.data.containers.registry import is_container
 
     return {folder for record in inputs if not is_container(folder := os.path.dirname(record.path))}

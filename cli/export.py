@@ -1,4 +1,4 @@
-"""``sslfeat export``: a training run or an encoder becomes a verified file, or what another runtime takes."""
+"""``sslfeat export``: convert a run or an encoder to a verified ONNX file, or to another runtime."""
 
 from __future__ import annotations
 
@@ -32,46 +32,49 @@ def export(
     source: Annotated[
         str | None, typer.Argument(help="run folder of 'sslfeat train', encoder file or name, torchvision/NAME or timm/NAME")
     ] = None,
-    target: Annotated[Target, typer.Option(help="what to export to")] = DEFAULT,
+    target: Annotated[Target, typer.Option(help="format or runtime to export to")] = DEFAULT,
     out: Annotated[
         Path | None, typer.Option(help="output: file or folder; default: NAME.onnx, NAME-TARGET.onnx or NAME-TARGET/")
     ] = None,
-    random_init: Annotated[str | None, typer.Option(help="instead of a run: an untrained BACKBONE, the baseline")] = None,
-    layer: Annotated[str | None, typer.Option(help="layer3, layer3:2x2+layer4,whiten=0.25,dim=512; default: the last")] = None,
+    random_init: Annotated[str | None, typer.Option(help="export an untrained BACKBONE instead of a run, as baseline")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="layers of the features, such as layer3 or layer3:2x2+layer4,whiten=0.25,dim=512; default: the last"),
+    ] = None,
     image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: as in training", min=1)] = None,
     weights: Weights = None,
     seed: Seed = 0,
     images: Annotated[
-        list[str] | None, typer.Option(help="images: to calibrate and verify with; default: the run's own; repeatable")
+        list[str] | None, typer.Option(help="images: for calibration and verification; default: those of the run; repeatable")
     ] = None,
     probe_data: Annotated[
-        str | None, typer.Option(help="class folders to evaluate on; kNN and probe must not lose a point by int8 either")
+        str | None, typer.Option(help="class folders to evaluate on; int8 must not lose a point of kNN or probe accuracy")
     ] = None,
-    allow: Annotated[bool, typer.Option("--allow", help="write it although a gate fails, and record that")] = False,
+    allow: Annotated[bool, typer.Option("--allow", help="write it even if a tolerance is exceeded, and record that")] = False,
     web_runtime: Annotated[
-        Path | None, typer.Option(help="dist folder of onnxruntime-web for --target web; default: npm fetches it")
+        Path | None, typer.Option(help="dist folder of onnxruntime-web, for --target web; default: download with npm")
     ] = None,
     name: CardName = None,
-    data_name: Annotated[str | None, typer.Option(help="name of the training data on the card")] = None,
-    data_license: Annotated[str, typer.Option(help="license of the training data on the card")] = "not stated",
-    quality: Annotated[Path | None, typer.Option(help="for the card: a JSON file of names and figures")] = None,
+    data_name: Annotated[str | None, typer.Option(help="name of the training data, for the model card")] = None,
+    data_license: Annotated[str, typer.Option(help="license of the training data, for the model card")] = "not stated",
+    quality: Annotated[Path | None, typer.Option(help="JSON file of metric names and values, for the model card")] = None,
     license: License = "not stated",
     overwrite: Overwrite = False,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Export an encoder. It is written only if its own runtime gives the reference's features on real images."""
+    """Export an encoder. The result is compared with the original, in its own runtime, before it is written."""
     if (source is None) == (random_init is None):
-        raise UsageError("give a run folder or an encoder, or --random-init BACKBONE, not both or neither")
+        raise UsageError("give either a run folder or an encoder, or --random-init BACKBONE")
     if random_init is not None and image_size is None:
         raise UsageError("--random-init needs --image-size")
     if weights is not None and (target != DEFAULT or not (source or "").startswith(PUBLISHED)):
         raise UsageError(
-            "--weights FILE is for timm/NAME or torchvision/NAME, and makes an encoder file", "export that file to --target, then"
+            "--weights requires timm/NAME or torchvision/NAME, and the default target", "export the resulting file to --target"
         )
     if source is not None and Path(source).is_dir() and kind_of(source) is None:
         raise UsageError(
-            f"{source} is neither a run folder nor an encoder: if it holds images, give them as --images",
+            f"{source} is neither a run folder nor an encoder: if it contains images, give it with --images",
             f"sslfeat export ENCODER --target {target} --images {shlex.quote(source)}",
         )
     if target != DEFAULT:
@@ -94,7 +97,7 @@ def _figures(path: Path | None) -> dict[str, float]:
         found = {} if path is None else json.loads(path.read_text())
         return {str(name): float(value) for name, value in found.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"--quality {path} is no JSON object of names and numbers: {error}") from error
+        raise InputError(f"--quality {path} is not a JSON object of names and numbers: {error}") from error
 
 
 def _encoder_file(
@@ -108,14 +111,14 @@ def _encoder_file(
     run = None if source is None or pretrained else run_folder(source)
     if source is not None and not pretrained and run is None:
         raise InputError(
-            f"{source} is no run folder: an encoder file is exported to another --target, as sslfeat export --help lists"
+            f"{source} is not a run folder: for an encoder file, choose another --target (see sslfeat export --help)"
         )
     check_new(overwrite, out)
     check_exporter()
     with needs("export"):
         from sslfeat.export.from_run import Labels, export_random, export_run
         from sslfeat.export.pretrained import export_pretrained
-    with working(f"exporting {source or random_init}, and comparing it with torch"):
+    with working(f"exporting {source or random_init}, and comparing with torch"):
         if random_init is not None and image_size is not None:
             file = export_random(random_init, image_size, seed, out, images, overwrite)
         elif pretrained:
@@ -140,7 +143,7 @@ def _encoder_file(
 
 
 def _say_how_far(run: Path, file: EncoderFile) -> None:
-    """That a run was not trained to its end, or not at all."""
+    """Note a run that is incomplete or untrained."""
     from sslfeat.models.engine.run_folder import came_to_an_end
 
     steps = 0 if file.card.training is None else file.card.training.steps
@@ -148,7 +151,7 @@ def _say_how_far(run: Path, file: EncoderFile) -> None:
         line = shlex.join(["sslfeat", "train", "--out", str(run), "--resume"])
         note(f"{run} was interrupted after {counted(steps, 'step')}: {line}")
     elif steps == 0:
-        note(f"{run} took no step: this is the encoder that it began from")
+        note(f"{run} has no training steps: this is the initial encoder")
 
 
 def _target(
@@ -156,7 +159,7 @@ def _target(
     probe_data: str | None, allow: bool, layer: str | None, name: str | None, overwrite: bool, web_runtime: Path | None,
     trust_code: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """``given``: the source, or the backbone of random weights; the side of images, px, and the seed."""
+    """``given``: source or backbone with random weights, image size in px, and seed."""
     from sslfeat.export.convert import ExportRequest, convert
     from sslfeat.export.sources import origin, random_origin
     from sslfeat.export.targets.registry import find_target
@@ -181,7 +184,7 @@ def _target(
 
 
 def _stem(source: str) -> str:
-    """The name of a run folder, encoder or network, for what is made of it."""
+    """Name of a run folder, encoder or network, for output names."""
     return Path(source).resolve().name.removesuffix(".onnx")
 
 
@@ -197,7 +200,7 @@ def _say(report: Report, unrun: str) -> None:
         return
     rows: list[tuple[str, Any]] = [
         ("images", f"{like.images} {report.images}"),
-        ("cosine, least", f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}"),
+        ("cosine, minimum", f"{like.cosine:.7f}{_unseen(like.cosine_bound, '.7f', f'{100 * like.share:.4g} % of images')}"),
         ("max abs diff", f"{like.max_abs_diff:.3g} of {like.scale:.3g}"),
         ("overlap@10", f"{like.overlap:.4f}{_unseen(like.overlap_bound, '.4f', f'{like.images} images on average')}"),
     ]
@@ -209,16 +212,16 @@ def _say(report: Report, unrun: str) -> None:
             within = "" if ends is None else f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
             rows.append((title, f"{points:+.2f}{within} points on {counted(report.drop.test, 'image')}"))
     if report.remark:
-        rows.append(("besides", report.remark))
+        rows.append(("note", report.remark))
     for batch, (reference, own) in report.seconds.items():
-        times = f"{1000 * own:.2f} ms beside {1000 * reference:.2f}, {reference / own:.2f} times as fast"
+        times = f"{1000 * own:.2f} ms, encoder file {1000 * reference:.2f} ms, ratio {reference / own:.2f}"
         rows.append((f"batch {batch}", times))
     for title, value in rows:
         say(f"  {title:<14} {value}")
     for failed in report.overridden:
-        note(f"beyond its gate, and allowed: {failed}")
+        note(f"exceeds its tolerance, allowed: {failed}")
 
 
 def _unseen(bound: float | None, shape: str, of: str) -> str:
-    """What is known, with 95 % confidence, of images like those judged."""
-    return "" if bound is None else f"; unseen: {bound:{shape}} or more for {of} (95 % confidence)"
+    """Bound at 95 % confidence for other images like these."""
+    return "" if bound is None else f"; unseen images: at least {bound:{shape}} for {of} (95 % confidence)"

@@ -1,4 +1,4 @@
-"""The commands in groups, in the order in which most people need them, each with its whole first sentence."""
+"""Groups of commands for ``--help``, each command with its first sentence."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ GROUPS = {
     "Train": ("train", "methods"),
     "Encode": ("embed", "models", "pull"),
     "Search": ("index", "search", "push", "dedupe", "map"),
-    "Judge": ("probe", "predict", "cluster", "score", "report", "compare"),
-    "Ship": ("export", "adopt", "bench", "serve"),
-    "Look after": ("info", "verify", "repair", "doctor", "samples"),
+    "Evaluate": ("probe", "predict", "cluster", "score", "report", "compare"),
+    "Deploy": ("export", "adopt", "bench", "serve"),
+    "Maintain": ("info", "verify", "repair", "doctor", "samples"),
 }
 NAMES = frozenset(name for names in GROUPS.values() for name in names)
 
 
 class Commands(TyperGroup):
-    """``--help`` by GROUPS."""
+    """Group of commands whose ``--help`` is sorted by GROUPS."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write one section a group."""
+        """Write one section per group."""
         for title, names in GROUPS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, _first_sentence(self.commands[name].help or "")) for name in names])

@@ -1,4 +1,4 @@
-"""``sslfeat index``: features, or images straight away, become an index, and the index follows them."""
+"""``sslfeat index``: build an index from features or images, and update it."""
 
 from __future__ import annotations
 
@@ -26,34 +26,39 @@ Kind = Literal["auto", "flat", "ivf", "hnsw", "hnswsq", "ivfpq"]
 
 def index(
     ctx: typer.Context,
-    source: Annotated[list[str], typer.Argument(help="features folder; or images, embedded first")],
+    source: Annotated[list[str], typer.Argument(help="features folder, or images to embed first")],
     out: Annotated[Path, typer.Option(help="output: index folder")] = Path("index"),
-    metric: Annotated[Literal["cosine", "ip", "l2"], typer.Option(help="of likeness; ip: inner product")] = "cosine",
-    recall: Annotated[float, typer.Option(help="share of the nearest that must be found, of 1 as well as of 10")] = 0.95,
-    memory: Annotated[str | None, typer.Option(help="for searching, as 500M or 2G; default: half of what is free")] = None,
+    metric: Annotated[Literal["cosine", "ip", "l2"], typer.Option(help="similarity metric; ip: inner product")] = "cosine",
+    recall: Annotated[float, typer.Option(help="minimum recall, at 1 and at 10")] = 0.95,
+    memory: Annotated[
+        str | None, typer.Option(help="memory limit for searching, such as 500M or 2G; default: half of the free memory")
+    ] = None,
     build_memory: Annotated[
-        str | None, typer.Option(help="for building, as 1G; default: most of what is free; more rows are built in shards")
+        str | None,
+        typer.Option(
+            help="memory limit for building, such as 1G; default: most of the free memory; larger indexes are built in shards"
+        ),
     ] = None,
     shards: Annotated[
-        int | None, typer.Option(help="files that the vectors are spread over; default: as --build-memory needs", min=1)
+        int | None, typer.Option(help="number of files to split the vectors into; default: as required by --build-memory", min=1)
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="of index; auto: the fastest that fits")] = "auto",
+    kind: Annotated[Kind, typer.Option(help="kind of index; auto: the fastest within memory and recall")] = "auto",
     workload: Annotated[
-        Literal["batch", "single"], typer.Option(help="fastest for a batch of queries, or single ones")
+        Literal["batch", "single"], typer.Option(help="queries to optimize for: in batches, or one by one")
     ] = "batch",
     exclude: Exclude = None,
-    encoder: Annotated[str | None, typer.Option(help="encoder file or name; for images, and kept in mind for searching")] = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; for images, and recorded for searching")] = None,
     batch_size: BatchSize = None,
     provider: Provider = "auto",
-    add: Annotated[bool, typer.Option("--add", help="add to the index, replacing rows of the same path")] = False,
+    add: Annotated[bool, typer.Option("--add", help="add to an index; images with the same path are replaced")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="remove the images of SOURCE from the index")] = False,
-    sync: Annotated[bool, typer.Option("--sync", help="make it hold the source alone; only changes are touched")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="make the contents equal to the source; unchanged rows are kept")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Build an index that chooses its kind and measures its recall, or bring one up to date."""
+    """Build an index of measured recall, or update one."""
     if add + remove + sync + overwrite > 1:
-        raise UsageError("--add, --remove, --sync and --overwrite exclude each other: give one of them")
+        raise UsageError("--add, --remove, --sync and --overwrite are mutually exclusive")
     start = time.monotonic()
     failed = 0
     if remove:
@@ -85,7 +90,7 @@ def index(
 
 
 def _check_same(ctx: typer.Context, out: Path) -> None:
-    """Raises UsageError if something is asked of an index that is there which it was not built for."""
+    """Raises UsageError if options differ from those that an existing index was built with."""
     from sslfeat.retrieval.storage import read_metadata
 
     built = read_metadata(out)
@@ -100,7 +105,7 @@ def _check_same(ctx: typer.Context, out: Path) -> None:
         if source is not None and source.name != "DEFAULT" and ctx.params[name] != value:
             raise UsageError(
                 f"{out} was built with --{name} {value}, which --add and --sync keep",
-                f"leave --{name} out, or build it anew with --overwrite",
+                f"omit --{name}, or rebuild with --overwrite",
             )
 
 
@@ -124,12 +129,12 @@ def _features(
     source: list[str], exclude: list[str], out: Path, embedding: tuple[str | None, str, int | None], overwrite: bool,
     given: Given | None,
 ) -> tuple[Path, int]:  # fmt: skip
-    """The features folder that SOURCE is, or becomes; and how many images failed."""
+    """The features folder given or created from SOURCE, and the number of failed images."""
     from sslfeat.features.metadata import RUN_NAME
 
     if len(source) == 1 and (Path(source[0]) / RUN_NAME).is_file():
         if exclude:
-            raise UsageError("--exclude is for images: a features folder is indexed as it is")
+            raise UsageError("--exclude applies to images, not to a features folder")
         return Path(source[0]), 0
     from sslfeat.data.dataset import find_inputs
     from sslfeat.features.update import update_folder
@@ -152,7 +157,7 @@ def _features(
 
 
 def _named(source: list[str], out: Path) -> set[str]:
-    """Paths as the index has them: of a features folder, of images and folders that are there, or as written."""
+    """Paths in the index: those of a features folder, of existing images and folders, or as given."""
     from sslfeat.data.dataset import find_inputs
     from sslfeat.features.metadata import RUN_NAME
     from sslfeat.features.reader import FeaturesFolder
@@ -168,13 +173,13 @@ def _named(source: list[str], out: Path) -> set[str]:
             names.add(spec)
     unknown = names.difference(Index.load(out).columns["path"].to_pylist())
     if unknown:
-        raise InputError(f"{out} has no image called {min(unknown)} ({len(unknown)} such names): see its ids.parquet")
+        raise InputError(f"{out} has no image {min(unknown)} ({len(unknown)} unknown): its paths are in ids.parquet")
     return names
 
 
 @contextmanager
 def _events() -> Iterator[Events]:
-    """What is chosen, said as it happens; a bar for each stage."""
+    """Notes and a progress bar per stage."""
     from sslfeat.retrieval.create import Events
 
     with progress(1.0, "of this step") as show:

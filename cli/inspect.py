@@ -1,4 +1,4 @@
-"""``sslfeat info``, ``verify`` and ``models``: look at what is there."""
+"""``sslfeat info``, ``verify`` and ``models``: inspect encoders, runs, features and indexes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def info(
     path: Annotated[str, typer.Argument(help="encoder file or name, target folder, training run, features folder or index")],
     as_json: Json = False,
 ) -> None:
-    """Print the card of an encoder, or what is known of a target, a training run, a features folder or an index."""
+    """Print the card of an encoder, or the metadata of a target, training run, features folder or index."""
     kind, described, encoder, images = _describe(path)
     if as_json:
         say_json("info", {"kind": kind, "about": described}, encoder, images)
@@ -37,16 +37,16 @@ def info(
 
 def verify(
     path: Annotated[str, typer.Argument(help="features folder, index, encoder file or name, or target folder")],
-    sources: Annotated[bool, typer.Option("--sources", help="read the images of a features folder again too")] = False,
+    sources: Annotated[bool, typer.Option("--sources", help="also check the source images of a features folder")] = False,
     as_json: Json = False,
 ) -> None:
-    """Rehash a features folder, an index or a target and run its sample, or check an encoder file; every fault is named."""
+    """Check a features folder, index, target or encoder file for damage, by hashes; targets also run their sample."""
     from sslfeat.inference.registry import resolve
 
     kind, faults, besides = kind_of(path), [], ""
     place = Path(path) if kind is not None else resolve(path)
     if sources and kind != "features":
-        raise UsageError(f"{path} is no features folder: --sources is for those")
+        raise UsageError(f"{path} is not a features folder, which --sources requires")
     if kind == "index":
         faults = list(_index_faults(place))
     elif kind == "features":
@@ -62,13 +62,13 @@ def verify(
         except EncoderFileError as error:
             recorded, faults = True, [str(error)]
         if not recorded:
-            note(f"{path}: carries no fingerprint, so a change of its weights would not be seen: 'sslfeat export' writes one")
+            note(f"{path} has no fingerprint, so modified weights would not be detected: 'sslfeat export' writes one")
     for fault in faults:
         note(fault)
     if as_json:
         say_json("verify", {"path": path, "whole": not faults, "faults": faults})
     elif not faults:
-        say(f"{path}: {'whole and unaltered' if place.is_dir() else 'a sound encoder file'}{besides and f'; {besides}'}")
+        say(f"{path}: {'complete and unmodified' if place.is_dir() else 'a valid encoder file'}{besides and f'; {besides}'}")
     if faults:
         raise typer.Exit(ERROR)
 
@@ -98,7 +98,7 @@ def _target_faults(folder: Path) -> tuple[list[str], str]:
 
 
 def models(as_json: Json = False) -> None:
-    """List the encoders that come with sslfeat."""
+    """List the shipped encoders."""
     from sslfeat.inference.onnx_model import read_encoder_file
     from sslfeat.inference.registry import names, resolve
 
@@ -113,7 +113,7 @@ def models(as_json: Json = False) -> None:
 
 
 def _describe(path: str) -> tuple[str, dict[str, Any], Named | None, int | None]:
-    """What it is, all that is known of it, the encoder of or behind it, and its number of images."""
+    """Kind, metadata, encoder and number of images."""
     folder, kind = Path(path), kind_of(path)
     if kind == "index":
         from sslfeat.retrieval.storage import read_metadata
@@ -140,7 +140,7 @@ def _encoder(file: Any) -> dict[str, Any]:
 
 
 def _exported(file: Any) -> dict[str, Any]:
-    """As ``target``, what ``export --target`` wrote into an encoder file: nothing if another command made it."""
+    """The record that ``export --target`` writes into an encoder file, as ``target``; empty without one."""
     from sslfeat.export.artifact import target_of
 
     made = target_of(file.data)
@@ -148,7 +148,7 @@ def _exported(file: Any) -> dict[str, Any]:
 
 
 def _say_gates(made: dict[str, Any]) -> None:
-    """What of its gates an exported encoder passed, and what was overridden, in words."""
+    """Print which tolerances an exported encoder met, and which were overridden."""
     say(f"exported to {made['target']} from the encoder {made['of'][:12]}")
     if not made["gates"]:
         say(f"  not compared with it: {made['unrun']}")
@@ -157,14 +157,14 @@ def _say_gates(made: dict[str, Any]) -> None:
 
 
 def _say_how_to_run(folder: Path, made: dict[str, Any]) -> None:
-    """The programs in the folder that run it, which those of before do not have."""
+    """Print the programs in the folder that run the encoder; older folders have none."""
     programs = [str(folder / name) for name in made["files"] if name.startswith("check.")]
     if programs:
-        say(f"to run it: {', '.join(programs)}; what it takes, and its license: {folder / 'README.md'}")
+        say(f"to run it: {', '.join(programs)}; requirements and license: {folder / 'README.md'}")
 
 
 def _target(folder: Path) -> tuple[dict[str, Any], Named]:
-    """What a folder that ``export --target`` made says of itself, which is checked, and its encoder. Raises InputError."""
+    """Verified record of a folder written by ``export --target``, and its encoder. Raises InputError."""
     from sslfeat.export.artifact import read_artifact
     from sslfeat.inference.model_card import Identity
 
@@ -174,7 +174,7 @@ def _target(folder: Path) -> tuple[dict[str, Any], Named]:
 
 
 def _check_target(folder: Path) -> None:
-    """Raises InputError for a folder without a target's record."""
+    """Raises InputError for a folder without the record of a target."""
     from sslfeat.export.artifact import ABOUT
     from sslfeat.features.metadata import RUN_NAME
     from sslfeat.retrieval.storage import META
@@ -205,7 +205,7 @@ def _features(folder: Path) -> tuple[dict[str, Any], Named, int]:
         }
 
     counts = watched.reading(count)
-    first = ("rows", "failures", "parts")  # what is mostly looked for
+    first = ("rows", "failures", "parts")  # most important first
     return {**{name: counts[name] for name in first}, **run.plain(), **counts}, run.encoder.identity, counts["rows"]
 
 
@@ -217,7 +217,7 @@ def _run(folder: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_bytes())
         lines = metrics.read_text().splitlines() if metrics.is_file() else []
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TrainingError(f"{folder} is no training run: {error}") from error
+        raise TrainingError(f"{folder} is not a training run: {error}") from error
     if not isinstance(config, dict):
         raise TrainingError(f"{path} is not a training config: it holds {str(config)[:60]!r}")
     last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=False)) if len(lines) > 1 else {}
@@ -227,7 +227,7 @@ def _run(folder: Path) -> dict[str, Any]:
 def _print(value: dict[str, Any], indent: str = "") -> None:
     for name, item in value.items():
         if item is None or (not item and isinstance(item, str | dict | list)):
-            continue  # nothing is known
+            continue  # unknown
         if isinstance(item, dict):
             say(f"{indent}{name}:")
             _print(item, indent + "  ")

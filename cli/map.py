@@ -1,4 +1,4 @@
-"""``sslfeat map``: all images in one plane, those that are alike close together."""
+"""``sslfeat map``: 2-d projection of features."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def map_(
     ] = None,
     projection: ProjectionMethod = "pca",
     color: Annotated[
-        str, typer.Option(metavar="<label|cluster|COLUMN>", help="what the colors are: labels, clusters, a column of metadata")
+        str, typer.Option(metavar="<label|cluster|COLUMN>", help="attribute to color by: labels, clusters, or a metadata column")
     ] = "label",
     labels: Labels = "features",
-    clusters: Annotated[Path, typer.Option(help="what 'sslfeat cluster' wrote; for --color cluster")] = Path("clusters"),
+    clusters: Annotated[Path, typer.Option(help="clusters written by 'sslfeat cluster', for --color cluster")] = Path("clusters"),
     limit: Limit = 10_000,
-    side: Annotated[int, typer.Option(help="of the page's thumbnails, px", min=8, max=256)] = 40,
-    atlas: Annotated[bool, typer.Option("--atlas", help="open the .parquet in Embedding Atlas; default: map.parquet")] = False,
+    side: Annotated[int, typer.Option(help="size of thumbnails on the page, px", min=8, max=256)] = 40,
+    atlas: Annotated[bool, typer.Option("--atlas", help="open the map in Embedding Atlas")] = False,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Map features into the plane: a page to look around in, and an image of it."""
+    """Project features to two dimensions: an interactive page, and an image."""
     from sslfeat.evaluation.clustering.storage import clusters_by_path
     from sslfeat.evaluation.embedding_map import check_map, make_map
     from sslfeat.evaluation.probing.labels import LabelSource, check_finite
@@ -76,7 +76,7 @@ def map_(
     else:
         say(f"{', '.join(written)}: {said}")
     if atlas:
-        note("Embedding Atlas: Ctrl-C ends it")
+        note("Embedding Atlas: stop with Ctrl-C")
         raise typer.Exit(open_atlas(program, next(file for file in files if file.suffix == ".parquet")))
     end_with(failed)
 
@@ -84,7 +84,7 @@ def map_(
 def _write(
     files: list[Path], found: Map, features: Features, title: str, said: str, side: int, strict: bool
 ) -> tuple[list[str], list[str]]:
-    """What was written, and what was left out and why: the image, where there is no matplotlib, unless ``strict``."""
+    """Files written, and files omitted with the reason: without matplotlib the image, unless ``strict``."""
     from sslfeat.reports.embedding_atlas import write_table
     from sslfeat.reports.map_view import map_page
     from sslfeat.reports.plots import map_png
@@ -104,22 +104,22 @@ def _write(
                 if strict:
                     raise
                 left_out.append(f"{file}: {error}")
-                note(f"left out: {left_out[-1]}")
+                note(f"omitted: {left_out[-1]}")
                 continue
         written.append(str(file))
     return written, left_out
 
 
 def about(found: Map, features: Features) -> str:
-    """What the map shows, in a line."""
+    """One-line description of the map."""
     chosen = f"{len(found.paths)} of {found.total}" if len(found.paths) < found.total else f"{found.total}"
     by = f", colored by {found.by}" if found.colored else ""
-    ways = {"pca": "the two main components", "tsne": "t-SNE", "umap": "UMAP"}
+    ways = {"pca": "first two principal components", "tsne": "t-SNE", "umap": "UMAP"}
     return f"{chosen} images, {ways[found.method]} of the features of {features.run.encoder.card.name}{by}"
 
 
 def _names(folder: Path, features: Features, color: str, labels: str, clusters: Path) -> tuple[list[str | None], tuple[str, ...]]:
-    """The group of each image, and all groups in order where they have one. Raises UsageError for a column that is not there."""
+    """Group of each image, and all groups if they are ordered. Raises UsageError for an unknown column."""
     from sslfeat.evaluation.clustering.storage import read_clusters
     from sslfeat.evaluation.color_scale import column_of, ranges
     from sslfeat.evaluation.probing.labels import LabelSource

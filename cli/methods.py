@@ -1,4 +1,4 @@
-"""``sslfeat methods``, and the part of ``sslfeat train METHOD --help`` that belongs to the method."""
+"""``sslfeat methods``, and the method's part of ``sslfeat train METHOD --help``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METHOD_KEY = "sslfeat.method"
 
 
 def methods(as_json: Json = False) -> None:
-    """List the pretext methods: the idea, the paper and what it published. Options: sslfeat train METHOD --help."""
+    """List the methods, with idea, paper and published result. 'sslfeat train METHOD --help' lists their options."""
     with needs("train"):
         from sslfeat.models.method import find_method, method_names
     listed = {name: find_method(name) for name in method_names()}
@@ -29,7 +29,7 @@ def methods(as_json: Json = False) -> None:
 
 
 def method_help(name: str) -> str:
-    """What ``sslfeat train NAME --help`` says about the method itself. Raises TrainingError for an unknown name."""
+    """Help of a method. Raises TrainingError for an unknown name."""
     with needs("train"):
         from sslfeat.models.method import find_method
     kind = find_method(name)
@@ -51,7 +51,7 @@ def method_help(name: str) -> str:
 
 
 class TrainCommand(Command):
-    """``sslfeat train``, whose help also speaks of the method named on the command line."""
+    """``sslfeat train``, whose help includes the method named on the command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[METHOD_KEY] = args[0] if args and not args[0].startswith("-") else None
@@ -69,7 +69,7 @@ class TrainCommand(Command):
 
 
 def _table(kind: Any) -> list[str]:
-    """A line for each option: its type, its range where it has one, and its default."""
+    """One line per option: type, range (if any), and default."""
     with needs("train"):
         from sslfeat.models.ranges import ranges
     allowed = ranges(kind.Config)
@@ -84,6 +84,6 @@ def _options(kind: Any) -> dict[str, Any]:
 
 
 def _words(kind: Any) -> str:
-    """What the method's Config and those that it extends say of their options."""
+    """Descriptions of the options of the method's Config and its base classes."""
     classes = [part for part in kind.Config.__mro__ if dataclasses.is_dataclass(part)]
     return "\n\n".join(inspect.cleandoc(part.__doc__ or "") for part in classes)

@@ -1,6 +1,7 @@
-"""Options that several commands have: one name, one type and one meaning, which a test holds.
+"""Options shared by several commands.
 
-Help is ``meaning: more`` or ``meaning; more``: the meaning is the same for every option of that name.
+An option has the same name, type and meaning in every command. Help is ``meaning: details`` or ``meaning; details``; a test
+checks that the meaning is the same for every option of that name.
 """
 
 from __future__ import annotations
@@ -18,45 +19,45 @@ Projection = Literal["pca", "tsne", "umap"]
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace existing output")]
 Strict = Annotated[bool, typer.Option("--strict", help="unreadable images are an error")]
-Provider = Annotated[Where, typer.Option("--provider", help="where to run")]
+Provider = Annotated[Where, typer.Option("--provider", help="execution device")]
 Threads = Annotated[int, typer.Option("--threads", help="threads per inference")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="images at once; default: 4, on a GPU 32")]
-Seed = Annotated[int, typer.Option("--seed", help="of every random choice")]
-Limit = Annotated[int, typer.Option("--limit", help="images at most; of more a random choice")]
-License = Annotated[str, typer.Option("--license", help="license of the weights, on the card")]
-CardName = Annotated[str | None, typer.Option("--name", help="name on the card; default: the file's")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="images per batch; default: 4, on a GPU 32")]
+Seed = Annotated[int, typer.Option("--seed", help="random seed")]
+Limit = Annotated[int, typer.Option("--limit", help="maximum number of images; a random sample of more")]
+License = Annotated[str, typer.Option("--license", help="license of the weights, for the model card")]
+CardName = Annotated[str | None, typer.Option("--name", help="name for the model card; default: the file name")]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", help="file of weights of timm/NAME or torchvision/NAME, .safetensors or .pth; default: a download"),
+    typer.Option("--weights", help="weights file for timm/NAME or torchvision/NAME, .safetensors or .pth; default: download"),
 ]
-TrustCode = Annotated[bool, typer.Option("--trust-code", help="run the .py file of the run's method")]
+TrustCode = Annotated[bool, typer.Option("--trust-code", help="allow running the Python file of the method stored in the run")]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option("--exclude", help="leave out what matches this glob: a path, or a file's or folder's name; repeatable"),
+    typer.Option("--exclude", help="skip paths, file names or folder names that match this glob; repeatable"),
 ]
 Labels = Annotated[
     str,
     typer.Option(
         "--labels",
         metavar="<features|folder|none|TABLE>",
-        help="where labels come from: the features, the images' folders, a .csv, .tsv or .parquet, or nowhere",
+        help="source of labels: the features, the folder names, a .csv, .tsv or .parquet table, or none",
     ),
 ]
-Column = Annotated[str | None, typer.Option("--column", help="of the table of labels: the label")]
-PathColumn = Annotated[str | None, typer.Option("--path-column", help="of the table of labels: the image")]
-Separator = Annotated[str, typer.Option("--separator", help="divides labels, where images carry several")]
-ProjectionMethod = Annotated[Projection, typer.Option("--projection", help="how to map into the plane; umap: extra umap")]
-FeaturesSource = Annotated[Path, typer.Argument(metavar="FEATURES", help="features folder; or images, embedded first")]
+Column = Annotated[str | None, typer.Option("--column", help="label column of the table")]
+PathColumn = Annotated[str | None, typer.Option("--path-column", help="image column of the table")]
+Separator = Annotated[str, typer.Option("--separator", help="separator of multiple labels per image")]
+ProjectionMethod = Annotated[Projection, typer.Option("--projection", help="2-d projection method; umap needs the extra umap")]
+FeaturesSource = Annotated[Path, typer.Argument(metavar="FEATURES", help="features folder, or images to embed first")]
 
 
 def parse_bytes(option: str, text: str | None, least: int = 1) -> int | None:
-    """``500M`` as a number of bytes; None for None. Raises UsageError for what is no such number, or less than ``least``."""
+    """Parse ``500M`` as a number of bytes; None stays None. Raises UsageError if it is invalid or less than ``least``."""
     if text is None:
         return None
     parsed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
     size = int(float(parsed[1]) * UNITS[parsed[2].upper()]) if parsed else -1
     if size < least:
-        raise UsageError(f"{option} {text!r} cannot be read: give bytes, or 500M, or 2G")
+        raise UsageError(f"{option} {text!r} is not a size: give a number of bytes, 500M, or 2G")
     return size

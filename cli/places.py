@@ -1,6 +1,6 @@
-"""Remote places on the command line: what a command reads is fetched first, what it writes is uploaded after.
+"""URLs on the command line: inputs are downloaded before a command runs, and outputs uploaded afterwards.
 
-A command itself sees local paths alone; in what it says, the URL stands for them (``console.py``).
+Commands only see local paths; in messages, the URL is printed instead (``console.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sslfeat.features.copies import Copies
     from sslfeat.storage.staging import Staging
 
-READ = {  # parameters that name folders: features, an index, what a command wrote
+READ = {  # parameters that name folders: features, an index, output of a command
     "cluster": ("source",),
     "dedupe": ("source",),
     "index": ("source",),
@@ -40,17 +40,17 @@ READ = {  # parameters that name folders: features, an index, what a command wro
 }
 WRITTEN = {"embed": "out", "index": "out", "repair": "folder"}
 ENCODERS = {"encoder", "a", "b"}  # parameters that name encoder files
-URLS = "sslfeat.urls"  # where the parsed command line keeps its URLs
+URLS = "sslfeat.urls"  # key of the URLs in the metadata of the parsed command line
 _staging: Staging | None = None
 
 
 class Command(TyperCommand):
-    """A command whose parameters may name remote places."""
+    """A command whose parameters may be URLs."""
 
     work = ""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep the URLs as they were written: paths have no double slash."""
+        """Keep URLs as written, since paths lose the double slash."""
         self.work = shlex.join([str(self.name), *args])
         values = [arg.partition("=")[2] if arg.startswith("-") else arg for arg in args]
         ctx.meta[URLS] = {key: value for value in values if is_remote(value) for key in (value, str(Path(value)))}
@@ -81,7 +81,7 @@ class Command(TyperCommand):
 
 
 def read(url: str, command: str) -> str | Path:
-    """The local copy of a folder or an encoder file. Images for ``index`` and vector stores stay URLs."""
+    """Local copy of a folder or encoder file. Images for ``index`` and vector stores remain URLs."""
     from sslfeat.features.metadata import RUN_NAME
     from sslfeat.storage.mirror import localize
     from sslfeat.storage.remote import RemoteFolder
@@ -94,24 +94,24 @@ def read(url: str, command: str) -> str | Path:
         return url
     if web or url.endswith(".onnx"):
         return Path(encoder(url))
-    with progress(1.0, "fetched") as show:
+    with progress(1.0, "downloaded") as show:
         folder = localize(url, command == "verify", lambda done, total: show(done / max(1, total), _bytes(done, total)))
     call(folder, url)
     return folder
 
 
 def encoder(url: str) -> str:
-    """The local copy of an encoder file."""
+    """Local copy of an encoder file."""
     from sslfeat.inference.pulled import pull
 
-    with progress(1.0, "fetched") as show:
+    with progress(1.0, "downloaded") as show:
         path = pull(url, step=lambda done, total: show(done / max(1, total or done), _bytes(done, total)))
     call(path, url)
     return str(path)
 
 
 def copies(overwrite: bool) -> Copies:
-    """What has the parts of the run of ``sslfeat embed`` on a store as well, if that is where its folder is."""
+    """Remote copies of the parts written by ``sslfeat embed``, if its folder is on an object store."""
     from sslfeat.features.copies import NO_COPIES
 
     if _staging is None:
@@ -123,14 +123,14 @@ def copies(overwrite: bool) -> Copies:
 
 @contextmanager
 def _written(url: str, command: str, params: dict[str, Any], work: str) -> Iterator[Path | None]:
-    """The folder to write in, which is uploaded then; None if the same command had made it before, and only that was left."""
+    """The folder to write, uploaded afterwards; None if an earlier run of the command had only the upload left."""
     global _staging
     from sslfeat.storage.staging import staged
 
-    by_part = command == "embed" and not params.get("update")  # which uploads as it goes
+    by_part = command == "embed" and not params.get("update")  # uploads continuously
     with staged(url, work, _wanted(command, params), _share(params.get("parts"))) as staging:
         if staging.finished:
-            say(f"{url}: uploaded; it was made when this command was given before")
+            say(f"{url}: uploaded; an earlier run of this command had completed it")
             yield None
             return
         call(staging.mirror.folder, url)
@@ -153,7 +153,7 @@ def _written(url: str, command: str, params: dict[str, Any], work: str) -> Itera
 
 
 def _share(parts: str | None) -> str:
-    """Of ``--parts K/N``, as claims have it; empty for all."""
+    """Name of the share of ``--parts K/N`` in claims; empty for all."""
     if not parts:
         return ""
     from sslfeat.engines.shares import Share
@@ -162,7 +162,7 @@ def _share(parts: str | None) -> str:
 
 
 def _wanted(command: str, params: dict[str, Any]) -> Callable[[str], bool]:
-    """Which of the files that are there the command needs."""
+    """Filter of existing remote files that the command needs."""
     from sslfeat.features.remote_begin import is_about
     from sslfeat.retrieval.metadata import META
 

@@ -1,4 +1,4 @@
-"""``sslfeat predict``: a saved probe names images."""
+"""``sslfeat predict``: classify images with a saved probe."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 
 def predict(
-    probe: Annotated[Path, typer.Argument(help="folder that 'sslfeat probe --out' wrote")],
-    inputs: Annotated[list[str], typer.Argument(help="features folders, images, folders of them, quoted globs")],
+    probe: Annotated[Path, typer.Argument(help="folder written by 'sslfeat probe --out'")],
+    inputs: Annotated[list[str], typer.Argument(help="features folders, images, image folders, quoted globs")],
     out: Annotated[
         list[Path] | None,
-        typer.Option(help="output: .csv, .jsonl or .parquet, or a page, .html, instead of printing; repeatable"),
+        typer.Option(help="output: .csv, .jsonl, .parquet or .html file, instead of printing; repeatable"),
     ] = None,
-    top: Annotated[int, typer.Option("--top", "-t", help="how many of the best: names an image", min=1)] = 1,
-    encoder: Annotated[str | None, typer.Option(help="encoder file or name; needed if the probe's is not found")] = None,
+    top: Annotated[int, typer.Option("--top", "-t", help="maximum number of results: classes per image", min=1)] = 1,
+    encoder: Annotated[
+        str | None, typer.Option(help="encoder file or name; required if the encoder of the probe is not found")
+    ] = None,
     provider: Provider = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Name images, or the rows of features folders, by a saved probe."""
+    """Classify images, or rows of features folders, with a saved probe."""
     from sslfeat.evaluation.probing.checkpoint import SavedProbe
     from sslfeat.evaluation.probing.predict import ENDINGS, table
     from sslfeat.evaluation.probing.predict import predict as run
@@ -67,7 +69,7 @@ def _page(path: Path, predictions: list[Prediction], probe: Path) -> None:
     from sslfeat.reports.render import write_page
 
     about = (
-        f"{counted(len(predictions), 'image')}, named by {probe.resolve().name}. Of each name: those that it is surest of, and "
-        "those that it is least sure of, with their probabilities."
+        f"{counted(len(predictions), 'image')}, classified by {probe.resolve().name}. For each class: the most and the least "
+        "confident predictions, with probabilities."
     )
     write_page(path, gallery("Predictions", about, prediction_sheet(predictions)))

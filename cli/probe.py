@@ -1,4 +1,4 @@
-"""``sslfeat probe``: how good are these features, or these encoders?"""
+"""``sslfeat probe``: evaluate features or encoders with labels."""
 
 from __future__ import annotations
 
@@ -22,31 +22,35 @@ if TYPE_CHECKING:
     from sslfeat.evaluation.probing.probe import Probed, ProbeOptions, ProbeResult, Unseen
     from sslfeat.inference.model_card import Identity
 
-WORST = 10  # classes shown
+WORST = 10  # maximum number of classes shown
 FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.svg", "confusion.svg")
 
 
 def probe(
-    train: Annotated[Path, typer.Argument(help="features folder with labels; or images, embedded first")],
-    test: Annotated[Path | None, typer.Argument(help="another to test on; default: a fifth of each class of the first")] = None,
+    train: Annotated[Path, typer.Argument(help="features folder with labels, or images to embed first")],
+    test: Annotated[
+        Path | None, typer.Argument(help="features or images to test on; default: a fifth of each class of TRAIN")
+    ] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option(help="encoder file or name; embeds TRAIN and TEST; repeat to compare")
+        list[str] | None, typer.Option(help="encoder file or name; to embed TRAIN and TEST; repeat to compare")
     ] = None,
     labels: Labels = "features",
     column: Column = None,
     path_column: PathColumn = None,
     separator: Separator = "",
-    folds: Annotated[int, typer.Option(help="choose C by cross-validation; 0: by one validation split")] = 0,
-    class_weight: Annotated[Literal["balanced"] | None, typer.Option(help="balanced: every class counts alike")] = None,
-    min_images: Annotated[int, typer.Option(help="leave smaller classes out")] = 1,
+    folds: Annotated[int, typer.Option(help="folds of cross-validation to choose C; 0: one validation split")] = 0,
+    class_weight: Annotated[
+        Literal["balanced"] | None, typer.Option(help="class weights; balanced: equal weight per class")
+    ] = None,
+    min_images: Annotated[int, typer.Option(help="minimum images of a class; smaller classes are omitted")] = 1,
     out: Annotated[Path | None, typer.Option(help="output: folder for the model, tables and plots")] = None,
-    work: Annotated[Path, typer.Option(help="with --encoder: folder that keeps the features")] = Path("features-probe"),
+    work: Annotated[Path, typer.Option(help="with --encoder: folder for the features")] = Path("features-probe"),
     provider: Provider = "auto",
     overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Judge features by a linear probe, nearest neighbors, class means and few shots (with 95% bootstrap intervals)."""
+    """Evaluate features with labels: linear probe, nearest neighbors, class means and few shots (95% bootstrap intervals)."""
     from sslfeat.evaluation.probing.labels import LabelSource
     from sslfeat.evaluation.probing.probe import ProbeOptions
 
@@ -54,7 +58,7 @@ def probe(
     source = LabelSource(labels, column, path_column, separator)
     if encoder:
         if out is not None:
-            raise UsageError("--out keeps one model: give it with a features folder, not with --encoder")
+            raise UsageError("--out saves one model, and cannot be combined with --encoder: give a features folder")
         _compare(encoder, train, test, work, provider, options, source, min_images, as_json)
     else:
         if out is not None:
@@ -114,7 +118,7 @@ def _compare(
         source = LabelSource("folder")
     encoders = [Encoder.load(name, provider) for name in names]
     if len({encoder.fingerprint for encoder in encoders}) < len(encoders):
-        raise UsageError("an encoder was given twice: each is compared with the first")
+        raise UsageError("an encoder was given twice")
     images = find_inputs([train], "none")
     others = None if test is None else find_inputs([test], "none")
     for number, part in enumerate((images, others)):
@@ -135,7 +139,7 @@ def _plain(row: Transfer, encoder: Identity) -> dict[str, Any]:
 
 
 def _save(out: Path, probed: Probed | SeveralProbed, made_by: Identity) -> None:
-    """The folder of a probe: its model, and, of one label an image, tables and plots."""
+    """Write a probe folder: the model, and for single labels tables and plots."""
     from sslfeat.evaluation.probing.checkpoint import SavedProbe
     from sslfeat.evaluation.probing.multilabel import SeveralProbed
     from sslfeat.storage import atomic
@@ -157,9 +161,9 @@ def _save(out: Path, probed: Probed | SeveralProbed, made_by: Identity) -> None:
         atomic.write_atomic(out / name, data)
     SavedProbe(probed.model, probed.names, made_by, several, dataclasses.asdict(probed.result)).save(out)
     for name in FILES[2:]:
-        if name not in files:  # of an earlier probe
+        if name not in files:  # from an earlier probe
             (out / name).unlink(missing_ok=True)
-    note(f"{out}: the model for 'sslfeat predict'{'' if several else ', tables and plots'}")
+    note(f"{out}: model for 'sslfeat predict'{'' if several else ', tables and plots'}")
 
 
 def _line(name: str, accuracy: Accuracy) -> None:
@@ -176,10 +180,10 @@ def _say(result: ProbeResult) -> None:
     _line(f"kNN k={best.k} T={best.temperature:g} (chosen)", best.accuracy)
     _line("nearest class mean", result.nearest_mean)
     for shot in result.few_shot:
-        name = f"{shot.shots} a class, {shot.draws} draws"
+        name = f"{shot.shots} shots, {shot.draws} draws"
         say(f"{name:<24} {100 * shot.top1:5.2f}%  [{100 * shot.low:.2f}, {100 * shot.high:.2f}]")
     if result.asked < result.test:
-        note(f"all but the linear probe were asked {result.asked} of the test images")
+        note(f"all but the linear probe used {result.asked} of the test images")
     _note_choice(result)
     if result.unseen is not None:
         _note_seen(result.unseen, result.test)
@@ -187,24 +191,24 @@ def _say(result: ProbeResult) -> None:
 
 
 def _note_choice(result: ProbeResult | MultiLabelResult) -> None:
-    """How C and the scaling were chosen, where that needs a word."""
+    """Print how C and the scaling were chosen, if unusual."""
     tried = sorted(result.validation)
     if not tried:
-        note(f"C = {result.c:g}, not chosen: no image could be held out to choose it on")
+        note(f"C = {result.c:g} is the default: too few images to hold out for choosing it")
     elif len(tried) > 1 and result.c == tried[-1]:
-        note(f"C = {result.c:g} is the greatest that was tried")
+        note(f"C = {result.c:g} is the largest value tried")
     elif len(tried) > 1 and result.c == tried[0] and result.validation[tried[1]] < result.validation[result.c]:
-        note(f"C = {result.c:g} is the least that was tried")
+        note(f"C = {result.c:g} is the smallest value tried")
     if result.scaling == "common":
-        note("features were scaled by one deviation, which held-out rows prefer to each unit's own")
+        note("features were scaled by one common standard deviation, which was better on held-out rows than one per dimension")
 
 
 def _note_seen(unseen: Unseen, total: int) -> None:
-    note(f"{unseen.seen} of the {total} test images are training images, file by file")
+    note(f"{unseen.seen} of the {total} test images are identical to training images")
     if unseen.linear is None:
-        note("none is left without them: these figures say how well the training images are remembered")
+        note("no test image is left without them: these results measure memorization of the training images")
         return
-    _line(f"  {unseen.test} not seen: linear", unseen.linear)
+    _line(f"  {unseen.test} unseen: linear", unseen.linear)
     if unseen.knn_best is not None:
         _line("    kNN (chosen)", unseen.knn_best)
 
@@ -212,7 +216,7 @@ def _note_seen(unseen: Unseen, total: int) -> None:
 def _say_classes(result: ProbeResult) -> None:
     worst = sorted((row for row in result.per_class if row.test), key=lambda row: row.recall)[:WORST]
     title = "class" if len(worst) == result.classes else f"worst {len(worst)} classes"
-    say(f"{title:<24} {'test':>6} recall  95% interval  precision  taken for")
+    say(f"{title:<24} {'test':>6} recall  95% interval  precision  confused with")
     for row in worst:
         interval = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
         figures = f"{100 * row.recall:5.1f}%  {interval:<12} {100 * row.precision:9.1f}%"
@@ -225,8 +229,8 @@ def _say_several(result: MultiLabelResult) -> None:
     say(f"{f'linear C={result.c:g}, mean AP':<24} {100 * result.mean:5.2f}%  {interval}")
     _note_choice(result)
     if result.unseen is not None:
-        note(f"{result.unseen.seen} of the {result.test} test images are training images, file by file")
-        say(f"{f'  {result.unseen.test} not seen: mean AP':<24} {100 * result.unseen.mean:5.2f}%")
+        note(f"{result.unseen.seen} of the {result.test} test images are identical to training images")
+        say(f"{f'  {result.unseen.test} unseen: mean AP':<24} {100 * result.unseen.mean:5.2f}%")
     for row in sorted((row for row in result.per_label if row.test), key=lambda row: row.average_precision)[:WORST]:
         say(f"  {row.name[:24]:<24} {row.test:>6} test {100 * row.average_precision:6.2f}%")
 
@@ -248,13 +252,13 @@ def _say_transfer(found: Sequence[Transfer]) -> None:
 
 
 def _against(name: str, first: str, found: Paired) -> str:
-    """Which of two encoders is better, ``first`` being the one that others are compared with."""
+    """Comparison of an encoder with ``first``, in words."""
     points, low, high = (100 * value for value in (found.difference, found.low, found.high))
-    test = f"McNemar p = {found.p:.2g}; {found.only_second} right alone, {found.only_first} the other"
+    test = f"McNemar p = {found.p:.2g}; only one correct: {found.only_second} against {found.only_first}"
     if points < 0:
         name, first, points, low, high = first, name, -points, -high, -low
-        test = f"McNemar p = {found.p:.2g}; {found.only_first} right alone, {found.only_second} the other"
+        test = f"McNemar p = {found.p:.2g}; only one correct: {found.only_first} against {found.only_second}"
     if points == 0:
         return f"{name} and {first} are equally good [{low:+.2f}, {high:+.2f}] ({test})"
-    doubt = "" if found.p < 0.05 else ": may be chance"
+    doubt = "" if found.p < 0.05 else ": not significant"
     return f"{name} is {points:.2f} points better than {first} [{low:+.2f}, {high:+.2f}] ({test}){doubt}"

@@ -1,4 +1,4 @@
-"""``sslfeat pull``: an encoder from elsewhere, checked and kept."""
+"""``sslfeat pull``: download and verify an encoder file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from sslfeat.cli.options import Json
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME|URL", help="of 'sslfeat models', hf://OWNER/REPO/FILE.onnx, or any URL")],
-    sha256: Annotated[str, typer.Option(help="refuse a file that has another")] = "",
-    offline: Annotated[bool, typer.Option("--offline", help="use what was pulled before, fetch nothing")] = False,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|URL", help="name from 'sslfeat models', hf://OWNER/REPO/FILE.onnx, or any URL")
+    ],
+    sha256: Annotated[str, typer.Option(help="required SHA-256 of the file")] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="use the cache only, without downloads")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch an encoder file, check it, and keep it in the cache; --encoder takes the same name or URL then."""
+    """Download an encoder file, verify it, and cache it. --encoder accepts the same name or URL."""
     import os
 
     from sslfeat.inference import pulled
@@ -25,7 +27,7 @@ def pull(
 
     if offline:
         os.environ[OFFLINE] = "1"
-    with progress(1.0, "fetched") as show:
+    with progress(1.0, "downloaded") as show:
 
         def step(done: int, total: int | None) -> None:
             show(done / max(1, total or done), f"{done / 1e6:.1f}{f'/{total / 1e6:.1f}' if total else ''} MB")

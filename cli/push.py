@@ -1,4 +1,4 @@
-"""``sslfeat push``: features go into a vector store that people already run."""
+"""``sslfeat push``: copy features to a vector store."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def push(
         str, typer.Option(help="URL of the collection: SCHEME://HOST:PORT/NAME; schemes: milvus, pgvector, lancedb, qdrant")
     ],
     metric: Annotated[
-        Literal["cosine", "ip", "l2"] | None, typer.Option(help="of likeness; default: cosine, or the store's; ip: inner product")
+        Literal["cosine", "ip", "l2"] | None,
+        typer.Option(help="similarity metric; default: cosine, or that of the collection; ip: inner product"),
     ] = None,
-    sync: Annotated[bool, typer.Option("--sync", help="make it hold the source alone; other rows are removed")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="make the contents equal to the source; other rows are removed")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring features into a vector store. Only what is new or changed is written; killed, the same command goes on.
+    """Copy features to a vector store. Only new and changed rows are written; an interrupted command resumes.
 
-    'sslfeat search URL QUERY' then answers from there. SSLFEAT_STORE_PASSWORD holds a password that the URL does not.
+    Search with 'sslfeat search URL QUERY'. A password can be given in SSLFEAT_STORE_PASSWORD instead of the URL.
     """
     from sslfeat.features.metadata import read_run
     from sslfeat.stores.push import push as push_features
@@ -50,4 +51,4 @@ def push(
         say_json("push", {**facts, "seconds": round(seconds, 3)}, read_run(features).encoder.identity, images)
         return
     counts = f"{pushed.added} added, {pushed.replaced} replaced, {pushed.removed} removed, {pushed.unchanged} unchanged"
-    say(f"{counts}; {pushed.rows} rows are there, {seconds:.1f} s")
+    say(f"{counts}; {pushed.rows} rows in total, {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""``sslfeat report``: all that can be said of features, on one page."""
+"""``sslfeat report``: evaluate a features folder on one page."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from sslfeat.cli.sources import end_with, sought
 
 def report(
     source: FeaturesSource,
-    out: Annotated[Path, typer.Option(help="output: the page")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="output: HTML page")] = Path("report.html"),
     labels: Labels = "features",
     column: Column = None,
     path_column: PathColumn = None,
     separator: Separator = "",
     projection: ProjectionMethod = "pca",
-    title: Annotated[str | None, typer.Option(help="of the page")] = None,
+    title: Annotated[str | None, typer.Option(help="title of the page")] = None,
     limit: Limit = 50_000,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Write one page, to be mailed: card, data, probe, figures without labels, map, clusters, neighbors, duplicates."""
+    """Write a self-contained page: card, data, probe, label-free metrics, map, clusters, neighbors, duplicates."""
     from sslfeat.evaluation.probing.labels import LabelSource
     from sslfeat.features.reader import FeaturesFolder
     from sslfeat.reports.render import write_page

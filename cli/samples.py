@@ -1,4 +1,4 @@
-"""``sslfeat samples``: images to try things on."""
+"""``sslfeat samples``: write sample images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sslfeat.system.plurals import counted
 
 
 def samples(
-    out: Annotated[Path, typer.Option(help="output: folder to draw into")] = Path("samples"),
+    out: Annotated[Path, typer.Option(help="output: folder for the images")] = Path("samples"),
     count: Annotated[int, typer.Option(help="number of images", min=1)] = 40,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw sample images, a folder a kind."""
+    """Generate sample images in one folder per class."""
     from sslfeat.data.synthetic import KINDS, draw_samples
 
     there = [out / kind for kind in KINDS if (out / kind).exists()]
     if there and not overwrite:
-        raise UsageError(f"{there[0]} exists", "give another --out, or draw over it with --overwrite")
+        raise UsageError(f"{there[0]} exists", "give another --out, or replace it with --overwrite")
     draw_samples(out, count)
     if as_json:
         say_json("samples", {"out": str(out)}, images=count)

@@ -1,4 +1,4 @@
-"""``sslfeat score``: what can be said of features without labels?"""
+"""``sslfeat score``: evaluate features without labels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sslfeat.cli.options import Json
 from sslfeat.cli.sources import end_with, sought
 from sslfeat.errors import FeaturesError
 
-RANKED = "1 is first: by rank_me (most), alpha (nearest to 1), uniformity (least), hubness (least)"
-MEASURED = 20_000  # images, a random choice of more
+RANKED = "mean rank by rank_me (highest first), alpha (nearest to 1), uniformity and hubness (lowest first)"
+MEASURED = 20_000  # maximum number of images, sampled at random
 
 
 def score(
-    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES...", help="features folders; or images, embedded first")],
+    sources: Annotated[list[Path], typer.Argument(metavar="FEATURES...", help="features folders, or images to embed first")],
     as_json: Json = False,
 ) -> None:
-    """Measure features without labels, several folders side by side: rank, decay, uniformity, redundancy, hubness."""
+    """Evaluate features without labels: rank, spectral decay, uniformity, redundancy, hubness; several folders side by side."""
     import dataclasses
 
     from sslfeat.evaluation.unsupervised import check_enough, mean_ranks
@@ -55,7 +55,7 @@ def score(
 
 @contextlib.contextmanager
 def _named(folder: Path) -> Iterator[None]:
-    """Says of which folder an error is."""
+    """Prefix errors with the folder."""
     try:
         yield
     except FeaturesError as error:
@@ -70,18 +70,18 @@ def _say(found: list[dict[str, Any]]) -> None:
     wide = max(20, *(len(name) + 2 for name in names))
     say(f"{'':<18}" + "".join(f"{name:>{wide}}" for name in names))
     say(f"{'encoder':<18}" + "".join(f"{row['encoder']['name'][: wide - 2]:>{wide}}" for row in found))
-    say(f"{'images, units':<18}" + "".join(f"{_sizes(row):>{wide}}" for row in found))
+    say(f"{'images, dim':<18}" + "".join(f"{_sizes(row):>{wide}}" for row in found))
     for figure, meaning in MEANING.items():
         say(f"{figure:<18}" + "".join(f"{row[figure]:>{wide}.3f}" for row in found) + f"   {meaning}")
     if any(row["images"] < row["of"] for row in found):
-        note(f"of larger folders a random {MEASURED} images were measured")
+        note(f"larger folders were measured on a random sample of {MEASURED} images")
     if len(found) > 1:
         say(f"{'mean_rank':<18}" + "".join(f"{rank:>{wide}.2f}" for rank in ranks) + "   " + RANKED)
         first = [name for name, rank in zip(names, ranks, strict=True) if rank == min(ranks)]
-        say(f"lowest mean_rank: {' and '.join(first)}" + (", which tie" if len(first) > 1 else ""))
+        say(f"lowest mean_rank: {' and '.join(first)}" + (" (tie)" if len(first) > 1 else ""))
         if len({row["of"] for row in found}) > 1:
-            note("the folders hold different numbers of images: compare encoders on the same ones")
-        note("a rank, not a verdict: it did not agree with a probe beyond chance (docs/score.md)")
+            note("the folders contain different numbers of images: compare encoders on the same images")
+        note("this ranking did not correlate with probe accuracy beyond chance (docs/score.md)")
 
 
 def _sizes(row: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""``sslfeat search``: which indexed images are most like these?"""
+"""``sslfeat search``: find the nearest indexed images."""
 
 from __future__ import annotations
 
@@ -23,30 +23,35 @@ if TYPE_CHECKING:
     from sslfeat.retrieval.hits import Hit
     from sslfeat.retrieval.query import Searched
 
-LONGEST = 60  # characters of a metadata value on the page
+LONGEST = 60  # maximum characters of a metadata value on the page
 
 
 def search(
     place: Annotated[str, typer.Argument(metavar="INDEX", help="index folder, or the URL of a vector store (see push)")],
     queries: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY...", help="images, folders, quoted globs, or features folders")
+        list[str] | None, typer.Argument(metavar="QUERY...", help="query images, folders, quoted globs, or features folders")
     ] = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="search with this indexed image, by its path")] = None,
-    top: Annotated[int, typer.Option("--top", "-t", help="how many of the best: hits a query", min=1)] = 10,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="use this indexed image as query, by its path; repeatable")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", "-t", help="maximum number of results: hits per query", min=1)] = 10,
     where: Annotated[
-        list[str] | None, typer.Option(help="only label=TEXT, path~GLOB, price<50, taken>=2024-01-31; != and !~: not; repeatable")
+        list[str] | None,
+        typer.Option(help="condition on hits: label=TEXT, path~GLOB, price<50, taken>=2024-01-31, != and !~ negate; repeatable"),
     ] = None,
-    min_score: Annotated[float | None, typer.Option(help="only hits of at least this score")] = None,
-    encoder: Annotated[str | None, typer.Option(help="encoder file or name; needed if the index's is not found")] = None,
+    min_score: Annotated[float | None, typer.Option(help="minimum score of hits")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="encoder file or name; required if the encoder of the index is not found")
+    ] = None,
     provider: Provider = "auto",
-    files: Annotated[bool, typer.Option("--files", "-f", help="print paths only, one a line")] = False,
-    out: Annotated[Path | None, typer.Option(help="output: a page, .html, with the images found inside")] = None,
+    files: Annotated[bool, typer.Option("--files", "-f", help="print paths only, one per line")] = False,
+    out: Annotated[Path | None, typer.Option(help="output: HTML page with images")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Find the indexed images nearest to each query."""
+    """Find the nearest indexed images of each query image."""
     if not queries and not ids:
-        raise UsageError("give images to search with, or --id PATH of an indexed one")
+        raise UsageError("give query images, or --id PATH of an indexed image")
     check_files(overwrite, [out] if out else [], (".html",))
     check_quoted("search", [place, *(queries or ())])
     check_order("search", "index", place, queries or [])
@@ -63,7 +68,7 @@ def search(
         answers = [Answer(name, nearest) for name, nearest in zip(found.names, hits, strict=True)]
         about, made_by, images = searched.about, searched.encoder, len(searched)
     if out is not None:
-        _page(out, f"{about}{'; only ' if where else ''}{' and '.join(where or ())}", answers)
+        _page(out, f"{about}{'; where ' if where else ''}{' and '.join(where or ())}", answers)
         note(f"{out}: {counted(len(answers), 'query')}")
     if as_json:
         say_json("search", {"queries": [answer.plain() for answer in answers]}, made_by, images)
@@ -78,7 +83,7 @@ def search(
 
 @contextmanager
 def _opened(place: str) -> Iterator[Searched]:
-    """What is to be searched: an index folder, or a vector store."""
+    """Open an index folder or a vector store."""
     from sslfeat.retrieval.query import SearchedIndex
     from sslfeat.stores.registry import is_store, open_store
     from sslfeat.stores.search import SearchedStore
@@ -92,13 +97,13 @@ def _opened(place: str) -> Iterator[Searched]:
 
 @dataclass(frozen=True)
 class Answer:
-    """One query's hits."""
+    """Hits of one query."""
 
     query: str
     hits: list[Hit]
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The value for JSON."""
         hits = [
             {"path": hit.path, "label": hit.label, "score": round(hit.score, 6), "metadata": dict(hit.metadata)}
             for hit in self.hits
@@ -128,7 +133,7 @@ def _page(path: Path, about: str, answers: Sequence[Answer]) -> None:
 
 
 def _shown(hit: Hit) -> Shown:
-    """Score and label, and what else is known of it, but for what only says the label again."""
+    """Score, label and metadata, without fields equal to the label."""
     from sslfeat.reports.gallery import Shown
 
     known = {name: text for name, text in hit.metadata.items() if text != hit.label}

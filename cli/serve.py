@@ -1,4 +1,4 @@
-"""``sslfeat serve``: the encoder and the index as a service."""
+"""``sslfeat serve``: an HTTP service for an encoder and an index."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 
 def serve(
-    encoder: Annotated[str | None, typer.Option(help="encoder file or name; default: the index's or classifier's")] = None,
-    index: Annotated[Path | None, typer.Option(help="index folder, to be searched")] = None,
-    classifier: Annotated[Path | None, typer.Option(help="folder that 'sslfeat probe --out' wrote")] = None,
-    map_file: Annotated[Path | None, typer.Option("--map", help="what 'sslfeat map --out map.parquet' wrote")] = None,
-    clusters: Annotated[Path | None, typer.Option(help="what 'sslfeat cluster' wrote; to color the map by")] = None,
-    duplicates: Annotated[Path | None, typer.Option(help="groups of 'sslfeat dedupe', .json, to be decided")] = None,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)] = 8000,
-    allow_host: Annotated[list[str] | None, typer.Option(help="name by which it may be called; repeatable")] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help=f"a file that holds the API key; or {KEY_VARIABLE}")] = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; default: that of the index or classifier")] = None,
+    index: Annotated[Path | None, typer.Option(help="index folder to search")] = None,
+    classifier: Annotated[Path | None, typer.Option(help="folder written by 'sslfeat probe --out'")] = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="map written by 'sslfeat map --out map.parquet'")] = None,
+    clusters: Annotated[Path | None, typer.Option(help="clusters written by 'sslfeat cluster', to color the map")] = None,
+    duplicates: Annotated[Path | None, typer.Option(help="groups written by 'sslfeat dedupe' (.json), to review")] = None,
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all interfaces")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port; 0: any free port", min=0, max=65535)] = 8000,
+    allow_host: Annotated[list[str] | None, typer.Option(help="host name accepted in requests; repeatable")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help=f"file with the API key; or {KEY_VARIABLE}")] = None,
     provider: Provider = "auto",
     threads: Threads = 1,
     batch_size: BatchSize = None,
-    batch_delay: Annotated[float, typer.Option(help="ms that a batch may wait to be full")] = 0.0,
-    queue: Annotated[int, typer.Option(help="images that may wait; more are answered 429")] = 256,
-    deadline: Annotated[float, typer.Option(help="s that an answer may take")] = 10.0,
-    max_bytes: Annotated[int, typer.Option(help="of a body")] = 20 << 20,
-    max_images: Annotated[int, typer.Option(help="of a request")] = 32,
-    connections: Annotated[int, typer.Option(help="open at once")] = 1000,
-    first_byte: Annotated[float, typer.Option(help="s that a client may take to begin")] = 10.0,
-    headers: Annotated[float, typer.Option(help="s for a request's headers")] = 10.0,
-    body: Annotated[float, typer.Option(help="s for its body")] = 60.0,
-    notice: Annotated[float, typer.Option(help="s after SIGTERM in which /ready says no and all is served")] = 1.0,
-    drain: Annotated[float, typer.Option(help="s after that for what was accepted")] = 30.0,
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="least level that is logged")] = "info",
-    print_openapi: Annotated[bool, typer.Option("--print-openapi", help="print the routes' schema and end")] = False,
+    batch_delay: Annotated[float, typer.Option(help="maximum wait to fill a batch, ms")] = 0.0,
+    queue: Annotated[int, typer.Option(help="maximum number of waiting images; beyond: 429")] = 256,
+    deadline: Annotated[float, typer.Option(help="time limit of an answer, s")] = 10.0,
+    max_bytes: Annotated[int, typer.Option(help="maximum size of a body, bytes")] = 20 << 20,
+    max_images: Annotated[int, typer.Option(help="maximum number of images per request")] = 32,
+    connections: Annotated[int, typer.Option(help="maximum number of open connections")] = 1000,
+    first_byte: Annotated[float, typer.Option(help="time limit for the first byte of a request, s")] = 10.0,
+    headers: Annotated[float, typer.Option(help="time limit for the headers, s")] = 10.0,
+    body: Annotated[float, typer.Option(help="time limit for the body, s")] = 60.0,
+    notice: Annotated[float, typer.Option(help="time after SIGTERM with /ready failing and requests accepted, s")] = 1.0,
+    drain: Annotated[float, typer.Option(help="time after that to complete accepted requests, s")] = 30.0,
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="minimum log level")] = "info",
+    print_openapi: Annotated[bool, typer.Option("--print-openapi", help="print the OpenAPI schema and exit")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON; a line when the service is ready")] = False,
 ) -> None:  # fmt: skip
-    """Serve an encoder, and what is built on it, over HTTP: embed, search, predict, and a page."""
+    """Serve embedding, search and prediction over HTTP, with a search page."""
     from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
@@ -91,13 +91,13 @@ def _ready(service: Service, url: str, as_json: bool) -> None:
 
 
 def _key(file: Path | None) -> str:
-    """The API key of the file, or of the environment; empty: none. Raises InputError for a file that has none."""
+    """API key of the file or of the environment; empty: none. Raises InputError if the file has none."""
     if file is None:
         return os.environ.get(KEY_VARIABLE, "").strip()
     try:
         key = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the API key's file {file} cannot be read: {error}") from error
+        raise InputError(f"the API key file {file} cannot be read: {error}") from error
     if not key:
-        raise InputError(f"the API key's file {file} is empty: write a key of 16 characters or more")
+        raise InputError(f"the API key file {file} is empty: write a key of at least 16 characters")
     return key

@@ -1,4 +1,4 @@
-"""What an argument is: a features folder, an index, images; and features of images, where features are wanted."""
+"""Kinds of arguments (features folder, index, images), and embedding of images where features are required."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from sslfeat.inference.encoder import Encoder
 
 CONFIG = "config.yaml"  # of a training run
-MARKS = {  # by kind a file that has it; a test holds them to their packages, which take long to import
+MARKS = {  # identifying file by kind; tests compare with their packages, which are slow to import
     "index": "index.json", "features": "__sslfeat__/features.json", "probe": "probe.json", "clusters": "clusters.parquet",
     "target": "target.json", "run": CONFIG,
 }  # fmt: skip
 
 
 def kind_of(path: str | Path) -> str | None:
-    """What sslfeat made here, by its mark: ``features``, ``index``, ``probe``, ``clusters``, ``target`` or ``run``.
+    """Kind of a folder written by sslfeat: ``features``, ``index``, ``probe``, ``clusters``, ``target`` or ``run``.
 
     ``encoder`` for an ONNX file, None for anything else, such as images.
     """
@@ -41,34 +41,34 @@ def kind_of(path: str | Path) -> str | None:
     folder = Path(path)
     if folder.suffix == ".onnx" and folder.is_file():
         return "encoder"
-    if staged.is_marked(folder) and (folder / staged.UPDATE / MARKS["features"]).exists():  # being exchanged for an updated one
+    if staged.is_marked(folder) and (folder / staged.UPDATE / MARKS["features"]).exists():  # being replaced by an update
         return "features"
     return next((kind for kind, mark in MARKS.items() if (folder / mark).is_file()), None)
 
 
 def check_order(command: str, wanted: str, first: str | Path, others: Sequence[str]) -> None:
-    """Raises UsageError, with the line that was meant, if ``wanted`` is not the first argument but one of the others."""
+    """Raises UsageError, with the intended command, if ``wanted`` is not the first argument but one of the others."""
     if kind_of(first) == wanted:
         return
     place = next((place for place, other in enumerate(others) if kind_of(other) == wanted), None)
     if place is not None:
         rest = [*others[:place], str(first), *others[place + 1 :]]
         line = shlex.join(["sslfeat", command, others[place], *rest])
-        raise UsageError(f"{others[place]} is the {wanted}, which comes first", line)
+        raise UsageError(f"{others[place]} is the {wanted}, which must come first", line)
 
 
 def check_quoted(command: str, words: Sequence[str]) -> None:
-    """Raises UsageError, with the line that was meant, if some of the words are one name that was not quoted."""
+    """Raises UsageError, with the intended command, if consecutive words are one unquoted path."""
     for start in range(len(words)):
         for end in range(start + 2, len(words) + 1):
             name = " ".join(words[start:end])
             if Path(name).exists() and not all(Path(word).exists() for word in words[start:end]):
                 line = shlex.join(["sslfeat", command, *words[:start], name, *words[end:]])
-                raise UsageError(f"{name!r} exists: a name with spaces is quoted", line)
+                raise UsageError(f"{name!r} exists: quote paths with spaces", line)
 
 
 def check_images(command: str, images: Sequence[str]) -> None:
-    """Raises UsageError if an encoder or what a command made stands where images are wanted, or a name was not quoted."""
+    """Raises UsageError for an encoder or an output folder in place of images, or an unquoted path."""
     check_quoted(command, images)
     for spec in images:
         kind = kind_of(spec)
@@ -80,16 +80,16 @@ def check_images(command: str, images: Sequence[str]) -> None:
 
 
 def _meant(command: str, kind: str, spec: str) -> str:
-    """The line that somebody wanted who gave such a folder to ``embed`` or ``index``."""
+    """The command probably intended by giving such a folder to ``embed`` or ``index``."""
     quoted = shlex.quote(spec)
-    if kind == "features":  # it is embedded already
+    if kind == "features":  # already embedded
         return f"sslfeat index {quoted} --out INDEX"
     return f"sslfeat index IMAGES --out {quoted} --add" if command == "index" else "sslfeat embed IMAGES --out FEATURES"
 
 
 @dataclass(frozen=True)
 class Sought:
-    """Features that are in ``folder``, or will be, of ``inputs``, by ``encoder``: so that all else is checked before that."""
+    """Existing features in ``folder``, or those to compute there from ``inputs``, so other arguments are checked first."""
 
     source: Path
     folder: Path
@@ -98,11 +98,11 @@ class Sought:
 
     @property
     def paths(self) -> list[str]:
-        """Of the images to be embedded; none if they are already."""
+        """Paths of the images to embed; empty for existing features."""
         return [item.name for item in self.inputs or ()]
 
     def shape(self) -> tuple[int, int]:
-        """How many rows of how many units there are, or will be at most. Raises FeaturesError."""
+        """Number of rows (at most, before embedding) and dimension. Raises FeaturesError."""
         if self.inputs is not None and self.encoder is not None:
             return len(self.inputs), self.encoder.dim
         from sslfeat.features.reader import FeaturesFolder
@@ -111,13 +111,13 @@ class Sought:
         return opened.rows(), opened.dim
 
     def check_labels(self, labels: LabelSource) -> Labeling | None:
-        """The labels of the images to be embedded, None if they are already. Raises InputError if they cannot be had."""
+        """Labels of the images to embed; None for existing features. Raises InputError if there are none."""
         if self.inputs is None:
             return None
         return labels.find(self.paths, [item.label for item in self.inputs])
 
     def check_color(self, name: str) -> None:
-        """Raise UsageError if the images to be embedded would have no column ``name``."""
+        """Raise UsageError if the images to embed have no column ``name``."""
         from sslfeat.evaluation.color_scale import check_column
 
         if self.inputs is not None:
@@ -125,7 +125,7 @@ class Sought:
             check_column(name, ["path", "sha256", "width", "height", *said], self.source)
 
     def make(self) -> int:
-        """Embed the images, if they are not yet, or bring the folder up to date; how many failed."""
+        """Embed the images, or update their features; returns the number of failures."""
         if self.inputs is None or self.encoder is None:
             return 0
         from sslfeat.features.given import Given
@@ -133,7 +133,7 @@ class Sought:
         from sslfeat.features.writer import Options
 
         line = shlex.join(["sslfeat", "embed", str(self.source), "--out", str(self.folder), "--encoder"])
-        note(f"{self.source} holds images: they are embedded first, into {self.folder} (by another encoder: {line} NAME)")
+        note(f"{self.source} contains images: embedding them into {self.folder} first (with another encoder: {line} NAME)")
         encoder, given = self.encoder, Given.of([str(self.source)])
         note(f"{counted(len(self.inputs), 'image')}, encoder {encoder.card.name} ({encoder.dim}-d), provider {encoder.provider}")
         with shown(len(self.inputs)) as report:
@@ -144,10 +144,10 @@ class Sought:
 
 
 def sought(*sources: Path) -> list[Sought]:
-    """What each of ``sources`` is: a features folder, or images to be embedded. Nothing is written.
+    """Find features folders, or images to embed, for ``sources``. Nothing is written.
 
-    The features of ``photos/`` are kept in ``photos-features``, and brought up to date the next time. Raises InputError,
-    for two folders of images of one name, too: their features would go into one folder.
+    Features of ``photos/`` are kept in ``photos-features``, and updated the next time. Raises InputError, also for two
+    image folders of the same name, whose features would share a folder.
     """
     found = [_sought(source) for source in sources]
     made = [item for item in found if item.inputs is not None]
@@ -168,7 +168,7 @@ def _sought(source: Path) -> Sought:
     if kind == "features":
         return Sought(source, source)
     if kind is not None:
-        raise InputError(f"{source} is of another kind ({kind}), not a features folder or images", _embedded(kind, source))
+        raise InputError(f"{source} is not a features folder or images, but of kind {kind!r}", _embedded(kind, source))
     from sslfeat.data.dataset import find_inputs
 
     try:
@@ -180,7 +180,7 @@ def _sought(source: Path) -> Sought:
 
 
 def _encoder_of(out: Path) -> Encoder:
-    """The encoder that made the features folder ``out``; where there is none, the one to make it. Raises InputError."""
+    """Encoder of the features folder ``out``, or the default for a new one. Raises InputError."""
     from sslfeat.features.metadata import RUN_NAME
     from sslfeat.features.update import load_encoder
     from sslfeat.inference.encoder import Encoder
@@ -189,13 +189,11 @@ def _encoder_of(out: Path) -> Encoder:
     try:
         return load_encoder(out, None) if (out / RUN_NAME).is_file() else Encoder.load(DEFAULT)
     except FeaturesError as error:
-        raise InputError(
-            f"{out} is there, made by an encoder that is not in the box", f"give {out} instead of the images"
-        ) from error
+        raise InputError(f"{out} exists, but its encoder is not a shipped one", f"give {out} instead of the images") from error
 
 
 def features_folder(source: Path) -> tuple[Path, int]:
-    """The features folder that ``source`` is, and 0; or that of images, embedded now, and how many of them failed.
+    """Features folder of ``source``, embedded now if it contains images; and the number of failed images.
 
     Raises InputError.
     """
@@ -204,7 +202,7 @@ def features_folder(source: Path) -> tuple[Path, int]:
 
 
 def _embedded(kind: str, source: Path) -> str:
-    """The line that makes features by what was given in their place; empty where it is neither a run nor an encoder."""
+    """Command to compute features with a run or encoder given in their place; empty for anything else."""
     encoder = {"run": f"{source.resolve().name}.onnx", "encoder": str(source)}.get(kind)
     if encoder is None:
         return ""
@@ -213,7 +211,7 @@ def _embedded(kind: str, source: Path) -> str:
 
 
 def given_of(ctx: typer.Context, images: Sequence[str]) -> Given | None:
-    """What the command was given that decides features, as it was given; None for what cannot be given again."""
+    """Arguments of the command that determine features; None if they cannot be repeated."""
     from sslfeat.features.given import OPTIONS, Given
 
     options = []
@@ -232,7 +230,7 @@ def given_of(ctx: typer.Context, images: Sequence[str]) -> Given | None:
 
 @contextmanager
 def shown(total: int) -> Iterator[Callable[[EmbedProgress], None]]:
-    """A bar of images embedded, with their rate."""
+    """Progress of embedding, with images per second."""
     start = time.monotonic()
     with progress(total, "embedded") as show:
 
@@ -244,6 +242,6 @@ def shown(total: int) -> Iterator[Callable[[EmbedProgress], None]]:
 
 
 def end_with(failed: int) -> None:
-    """Leave with the exit code that says that some inputs could not be used."""
+    """Exit with the code for unusable inputs, if any."""
     if failed:
         raise typer.Exit(BAD_INPUTS)

@@ -1,4 +1,4 @@
-"""``sslfeat train``: a folder of images becomes a training run."""
+"""``sslfeat train``: train an encoder on unlabeled images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sslfeat.errors import UsageError, needs
 from sslfeat.system.plurals import counted
 from sslfeat.system.ranks import quiet_false_alarm
 
-PAIRS = (("accuracy", "chance"), ("error", "trivial"))  # figures that mean little without the other
+PAIRS = (("accuracy", "chance"), ("error", "trivial"))  # metrics that are shown with their baseline
 PRECISIONS = {"auto": None, "fp32": "32-true", "bf16": "bf16-mixed"}
 
 if TYPE_CHECKING:
@@ -27,50 +27,46 @@ if TYPE_CHECKING:
 
 
 def train(
-    method: Annotated[str | None, typer.Argument(help="one of 'sslfeat methods', or a .py file")] = None,
+    method: Annotated[str | None, typer.Argument(help="a method from 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
     out: Annotated[Path | None, typer.Option(help="output: run folder; default: run, with --extend RUN-extended")] = None,
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
-    init: Annotated[str | None, typer.Option(help="begin from a run, a shipped encoder, timm/NAME, torchvision/NAME")] = None,
+    init: Annotated[str | None, typer.Option(help="initial weights: run, shipped encoder, timm/NAME or torchvision/NAME")] = None,
     weights: Weights = None,
-    extend: Annotated[Path | None, typer.Option(help="go on with a finished run, into --out")] = None,
-    teacher: Annotated[str | None, typer.Option(help="of distill: encoder file or name")] = None,
+    extend: Annotated[Path | None, typer.Option(help="finished run to continue, written to --out")] = None,
+    teacher: Annotated[str | None, typer.Option(help="encoder file or name, for distill")] = None,
     image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: from the images")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images at once; default: the method's, less for few images")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images per batch; default: set by the method")] = None,
     steps: Annotated[int | None, typer.Option(help="budget in optimizer steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="budget in passes over the images")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="minutes of training alone; with no budget 30, or 100 epochs on a GPU")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="budget in minutes; default: 30, on a GPU 100 epochs")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
-    backbone_lr: Annotated[float | None, typer.Option(help="in units of --lr; default: 1, with --init 0.2")] = None,
-    layer_decay: Annotated[float | None, typer.Option(help="of the rate, a layer; default: 1, with --init 0.7")] = None,
-    freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="keep the backbone's batch statistics")] = False,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's")] = None,
-    clip: Annotated[float | None, typer.Option(help="largest gradient norm, 0: any")] = None,
+    backbone_lr: Annotated[float | None, typer.Option(help="relative to --lr; default: 1, with --init 0.2")] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="of the rate, per layer; default: 1, with --init 0.7")] = None,
+    freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="do not update batch statistics of the backbone")] = False,
+    weight_decay: Annotated[float | None, typer.Option(help="weight decay of AdamW")] = None,
+    clip: Annotated[float | None, typer.Option(help="maximum gradient norm; 0: no clipping")] = None,
     seed: Seed = 0,
     provider: Provider = "auto",
-    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="arithmetic; auto: the faster")] = "auto",
-    accumulate: Annotated[int, typer.Option(help="split each batch into so many pieces, to save memory")] = 1,
-    compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile: inductor")] = None,
+    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="arithmetic precision; auto: the faster")] = "auto",
+    accumulate: Annotated[int, typer.Option(help="split each batch into this many pieces, to save memory")] = 1,
+    compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile, such as inductor")] = None,
     exclude: Exclude = None,
-    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; for a tenth of the time")] = None,
-    keep: Annotated[
-        Literal["last", "best"], typer.Option(help="which weights; best: by --probe-data, at every tenth of the budget")
-    ] = "last",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")] = None,
-    config: Annotated[Path | None, typer.Option(help="repeat the run of this config.yaml")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint; alone with --out: as begun")] = False,
+    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; costs a tenth of the time")] = None,
+    keep: Annotated[Literal["last", "best"], typer.Option(help="weights to keep; best: by accuracy on --probe-data")] = "last",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="option of the method, as name=value; repeatable")] = None,
+    config: Annotated[Path | None, typer.Option(help="repeat a run from its config.yaml")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run; needs only --out")] = False,
     overwrite: Overwrite = False,
     trust_code: TrustCode = False,
     cache_size: Annotated[
-        str | None, typer.Option(help="decoded images kept, as 20G; 0: none; default: SSLFEAT_CACHE_GIB")
+        str | None, typer.Option(help="for decoded images, as 20G; 0: none; default: SSLFEAT_CACHE_GIB")
     ] = None,
-    checkpoint_steps: Annotated[int | None, typer.Option(help="between checkpoints; default: one a minute", min=1)] = None,
+    checkpoint_steps: Annotated[int | None, typer.Option(help="steps between checkpoints; default: a minute", min=1)] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Train an encoder without labels. METHOD --help explains the method. Several GPUs: torchrun --no-python sslfeat."""
+    """Train an encoder without labels. 'train METHOD --help' lists its options. Several GPUs: torchrun --no-python sslfeat."""
     quiet_false_alarm()
     out = out or _place(extend)
     given = {**locals(), "accelerator": provider, "precision": PRECISIONS[precision]}
@@ -94,28 +90,28 @@ def train(
 
 
 def _place(extend: Path | None) -> Path:
-    """Where a run goes without ``--out``; beside the run that is extended, which is said."""
+    """Default run folder without ``--out``: next to the run that is extended, with a note."""
     if extend is None:
         return Path("run")
     with needs("train"):
         from sslfeat.models.engine.initial import beside
     out = beside(extend)
-    note(f"the run goes into {out} (--out names another folder)")
+    note(f"writing to {out} (change with --out)")
     return out
 
 
 def _check_order(method: str, images: list[str]) -> None:
-    """Raises UsageError, with the line that was meant, for images before the method."""
+    """Raises UsageError, with the intended command, if images precede the method."""
     if os.path.exists(method) and not method.endswith(".py"):
         with needs("train"):
             from sslfeat.models.method import method_names
         if images[0] in method_names():
             line = shlex.join(["sslfeat", "train", images[0], method, *images[1:]])
-            raise UsageError(f"{images[0]} is the method, which comes first", line)
+            raise UsageError(f"{images[0]} is the method, which must come first", line)
 
 
 def _settings(given: dict[str, Any]) -> TrainConfig:
-    """What was asked for on the command line; paths are made absolute, so that the run can be repeated from anywhere."""
+    """Settings from the command line; paths are made absolute, so the run can be repeated from any folder."""
     from sslfeat.data.read import absolute
 
     with needs("train"):
@@ -131,18 +127,18 @@ def _settings(given: dict[str, Any]) -> TrainConfig:
         "exclude": tuple(given["exclude"] or ()),
         "options": _options(given["set_"] or [], given["teacher"]),
         "compile": given["compile_"],
-        "extend": None,  # which is made out with the settings of that run
+        "extend": None,  # resolved together with the settings of that run
     }
     return TrainConfig(**{name: given[name] for name in names} | placed)
 
 
 def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:
-    """The settings of an earlier run."""
+    """Settings of an earlier run from its config.yaml."""
     from sslfeat.models.engine.config import load_config
     from sslfeat.models.engine.frozen import refuse_code
 
     if named:
-        raise UsageError("--config already names the method and the images: leave them out")
+        raise UsageError("--config already names the method and the images: omit them")
     settings = load_config(config)
     if not trust_code:
         refuse_code(settings, config)
@@ -150,14 +146,14 @@ def _repeat(config: Path, named: bool, trust_code: bool) -> TrainConfig:
 
 
 def _going_on(given: dict[str, Any], out: Path, trust_code: bool) -> TrainConfig:
-    """The settings of the run in ``out``. Raises UsageError for any other that is given beside ``--resume``."""
+    """Settings of the run in ``out``. Raises UsageError if any are given together with ``--resume``."""
     with needs("train"):
         from sslfeat.models.engine.config import TrainConfig
         from sslfeat.models.engine.run_folder import settings_of
     asked, plain = _settings(given), TrainConfig("", ())
     changed = [item.name for item in dataclasses.fields(TrainConfig) if getattr(asked, item.name) != getattr(plain, item.name)]
     if changed:
-        raise UsageError(f"--resume alone goes on with the settings of {out}: leave out {', '.join(changed)}, or name everything")
+        raise UsageError(f"--resume uses the settings of {out}: omit {', '.join(changed)}, or repeat the whole command")
     return settings_of(out, trust_code)
 
 
@@ -187,7 +183,7 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: boo
             show(share, describe(last, step) if last else f"step {step}")
 
         def look(step: int, figures: dict[str, float]) -> None:
-            note(f"look at step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()))
+            note(f"evaluation at step {step}: " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()))
 
         reporter = Reporter(loading, preparing, training, note, look, stepped)
         result = run(settings, out, reporter=reporter, **begin)
@@ -207,23 +203,23 @@ def _train(settings: TrainConfig, out: Path, begin: dict[str, Any], as_json: boo
 
 
 def _say(result: Result, seconds: float, resumed: bool, own_code: bool) -> None:
-    spent = f"training {result.seconds:.0f} s, looking {result.looking:.0f} s"
-    since = f"{seconds:.0f} s since the resume; in all {spent}" if resumed else f"{seconds:.0f} s ({spent})"
+    spent = f"training {result.seconds:.0f} s, evaluation {result.looking:.0f} s"
+    since = f"{seconds:.0f} s since resuming; in total {spent}" if resumed else f"{seconds:.0f} s ({spent})"
     say(f"{result.run}: {counted(result.steps, 'step')} in {since}")
     say(f"next: {shlex.join(['sslfeat', 'export', str(result.run), *(['--trust-code'] if own_code else [])])}")
-    if result.fault:  # last, where it is read
+    if result.fault:  # printed last, to be noticed
         say(f"warning: {result.fault}")
     elif "knn" in result.first:
         say(
-            f"right on the probe images, at the start and now: nearest neighbors {result.first['knn']:.1%}, "
+            f"accuracy on the probe images, at the start and at the end: nearest neighbors {result.first['knn']:.1%}, "
             f"{result.last['knn']:.1%}; linear {result.first['linear']:.1%}, {result.last['linear']:.1%}"
         )
 
 
 def describe(read: TrainProgress, step: int | None = None) -> str:
-    """One line: images a second, loss, accuracy beside its chance level, error beside the trivial predictor's.
+    """One line: images per second, loss, accuracy with its chance level, error with that of the trivial predictor.
 
-    At a later ``step`` than that at which they were read, it says of which they are.
+    If ``step`` is later than the step of the metrics, the line states both.
     """
     figures = dict(read.figures)
     pairs = [(name, figures.pop(name, None), beside, figures.pop(beside, None)) for name, beside in PAIRS]

@@ -1,4 +1,4 @@
-"""Errors of the command line's parser, which Typer raises: what they are, and the name that may have been meant."""
+"""Errors of the command-line parser (raised by Typer), with suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from sslfeat.cli.sources import kind_of
 from sslfeat.errors import did_you_mean
 
-# Typer exports but this leaf of the exceptions of its parser
+# Typer only exports this subclass of the parser's exceptions
 ParserError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 EXTRA = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.*)\)")
 OPTIONS = {"index": "--index", "probe": "--classifier", "clusters": "--clusters", "encoder": "--encoder"}  # by kind of folder
@@ -19,7 +19,7 @@ CHOICE = re.compile(r"'([^']*)' is not one of (.*)")
 
 
 def with_suggestion(error: typer.BadParameter) -> typer.BadParameter:
-    """The error; for a misspelt choice its message names the nearest, for an argument too many the option that takes it."""
+    """Add suggestions: the nearest choice for a misspelled one, the option for an unexpected argument."""
     error.message = error.message.replace("Value error, ", "")
     extra = EXTRA.search(error.message)
     if extra and error.ctx and (option := OPTIONS.get(kind_of(extra[1]) or "")) in _options(error.ctx):

@@ -190,7 +190,7 @@ def test_the_command_and_what_it_makes_is_embedded(image_folder: Path, tmp_path:
     assert "external data" in refused.stderr
     assert "external_data=False" in refused.stderr
     given = sslfeat("adopt", tmp_path / "theirs.onnx", "--preprocessor", "c", "--out", tmp_path / "y.onnx", *options)
-    assert "leave --image-size" in given.stderr
+    assert "omit --image-size" in given.stderr
     for wrong in (
         ("--crop", "none"),
         ("--mean", "1,2"),

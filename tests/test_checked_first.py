@@ -13,7 +13,7 @@ from tests.in_process import run
 
 WRONG = {  # what is said, by the line that has a mistake
     "score photos nothing-here": "nothing-here",
-    "score photos an-index": "of another kind (index)",
+    "score photos an-index": "but of kind 'index'",
     "score damaged photos": "features.json is damaged",
     "score photos": "it takes more images than units",
     "report photos --labels nothing.csv": "nothing.csv",

@@ -242,5 +242,5 @@ def test_clusters_that_are_none_say_so(tmp_path: Path, capsys: pytest.CaptureFix
     found = cluster(np.random.default_rng(0).normal(size=(300, 30)).astype(np.float32), ClusterOptions(k=5))
     _say(replace(found, tried={2: 0.1, 5: 0.2}, silhouette=0.02, stability=0.3), None, tmp_path)
     told = capsys.readouterr().err
-    assert "greatest at 5, the most that were tried" in told
+    assert "largest at 5, the maximum tried" in told
     assert "not as groups that exist" in told

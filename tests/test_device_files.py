@@ -124,7 +124,7 @@ json.dump([{{"name": "embedding", "dimensions": "1x256", "values": values}}], op
 
 def test_info_says_how_to_run_it(made: dict[str, Path]) -> None:
     done = sslfeat("info", made["ncnn"])
-    assert f"to run it: {made['ncnn'] / 'check.cpp'}, {made['ncnn'] / 'check.py'}; what it takes" in done.stdout
+    assert f"to run it: {made['ncnn'] / 'check.cpp'}, {made['ncnn'] / 'check.py'}; requirements" in done.stdout
     done = sslfeat("verify", made["ncnn"])
     assert done.returncode == 0
 

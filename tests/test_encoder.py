@@ -212,9 +212,9 @@ class Tensor:
         (None, "a NoneType was passed: images are paths"),
         (5, "a int was passed"),
         ([None], "a NoneType was passed"),
-        ([3.5], "a float was given"),
-        ([("a.jpg", 1)], "a tuple was given"),
-        ([Tensor()], "a torch.Tensor was given: .* uint8 arrays"),
+        ([3.5], "a float was passed"),
+        ([("a.jpg", 1)], "a tuple was passed"),
+        ([Tensor()], "a torch.Tensor was passed: .* uint8 arrays"),
         (io.StringIO("x"), "opened in text mode was passed: .* 'rb'"),
     ],
 )
@@ -226,11 +226,11 @@ def test_what_is_no_image_is_refused(images: Any, said: str, tiny: Path) -> None
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((5, 5, 3)), "an array of float64 was given"),
-        (np.zeros((2, 5, 5, 3), np.float32), "an array of float32 was given"),
-        (np.zeros((5, 5, 5), np.uint8), r"an array of shape \(5, 5, 5\)"),
-        (np.zeros((0, 5, 3), np.uint8), r"an array of shape \(0, 5, 3\)"),
-        (np.zeros(5, np.uint8), r"an array of shape \(5,\)"),
+        (np.zeros((5, 5, 3)), "array of dtype float64"),
+        (np.zeros((2, 5, 5, 3), np.float32), "array of dtype float32"),
+        (np.zeros((5, 5, 5), np.uint8), r"array of shape \(5, 5, 5\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"array of shape \(0, 5, 3\)"),
+        (np.zeros(5, np.uint8), r"array of shape \(5,\)"),
     ],
 )
 def test_arrays_that_are_no_images(array: Any, said: str, tiny: Path) -> None:

@@ -41,7 +41,7 @@ def test_gates_are_what_they_say() -> None:
         "cosine": True, "overlap@10": False, "kNN drop": True, "linear probe drop": False,
     }  # fmt: skip
     few = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    with pytest.raises(ExportError, match="6 images are too few to judge by: 8 are needed that can be read and all differ"):
+    with pytest.raises(ExportError, match="6 images are too few for a comparison: 8 different readable images are needed"):
         likeness(few, [few])
     with pytest.raises(ExportError, match="give 63 or more"):
         judge(INT8, dataclasses.replace(like, images=49), None)
@@ -134,7 +134,7 @@ def test_no_image_that_ranges_are_taken_from_judges(
 
     monkeypatch.setattr(module, "find_target", lambda name: Target("copy", "for a test", INT8, make, "onnx"))
     monkeypatch.setattr(module, "measure", watched)
-    with pytest.raises(ParityError, match="128 labeled images are too few to show that no point is lost"):
+    with pytest.raises(ParityError, match="128 labeled images are too few to show a loss below one point"):
         convert(origins("resnet"), ExportRequest("copy", tmp_path / "out.onnx", [str(doubled)], labeled=str(doubled)))
     known = {image.tobytes() for image in seen[0]}
     assert len(seen[0]) == len(known) == 16
@@ -164,7 +164,7 @@ def test_what_others_will_see_is_drawn_unless_it_is_given(tiny: Path, many: Path
     assert not [name for name in shown[0] if str(many).encode() in name]
     assert all(str(many).encode() in name for name in shown[1])
     assert (drawn.images, drawn.remark) == ("drawn by sslfeat", "looked at")
-    assert given.remark == "looked at; thumbnails of 24 of your images are in it"
+    assert given.remark == "looked at; it contains thumbnails of 24 of your images"
 
 
 def test_images_to_compare_on_are_drawn_from_all(tiny: Path, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:

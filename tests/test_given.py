@@ -102,7 +102,10 @@ def test_an_update_without_what_most_images_are_of_is_refused(home: Path, tiny: 
     before = contents(home / "f")
     refused = run("embed", "others", *line, "--update")
     assert (refused.returncode, contents(home / "f")) == (2, before)
-    assert "4 of the 4 images of f would be removed: it is of 'my images', and 'my images' is not given now" in refused.stderr
+    assert (
+        "4 of the 4 images of f would be removed: it was made from 'my images', and 'my images' is not given now"
+        in refused.stderr
+    )
     words = ["embed", "my images", "others", "--out", "f", "--labels", "none", "--encoder", str(tiny), "--update"]
     assert shlex.join(["sslfeat", *words]) in refused.stderr
     assert "--overwrite instead of --update" in refused.stderr
@@ -133,7 +136,7 @@ def test_metadata_that_go_with_their_list_are_missed(home: Path, tiny: Path) -> 
     assert run("embed", "others", "colors.csv", *line).returncode == 0
     done = run("embed", "others", *line)
     assert done.returncode == 0
-    assert "the metadata of 4 images is gone: colors.csv was given before, and is not now" in done.stderr
+    assert "the metadata of 4 images was removed: colors.csv was given before, and is not given now" in done.stderr
     assert f"sslfeat embed others colors.csv --out f --encoder {tiny} --labels none --update" in done.stderr
     assert "is gone" not in run("embed", "others", "colors.csv", *line).stderr
     Path("colors.csv").write_text("path,color\n" + rows.replace("red", "blue"))

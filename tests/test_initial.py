@@ -181,7 +181,7 @@ def test_networks_of_others_are_backbones(name: str) -> None:
 
 
 def test_unknown_networks_are_refused_by_name() -> None:
-    refused = {"timm/resnet1": "timm has no", "torchvision/nothing": "torchvision has no", "torchvision/vgg11": "apart"}
+    refused = {"timm/resnet1": "timm has no", "torchvision/nothing": "torchvision has no", "torchvision/vgg11": "not supported"}
     for name, message in refused.items():
         with pytest.raises(UsageError, match=message):
             build_backbone(name, 64)

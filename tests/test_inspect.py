@@ -23,8 +23,8 @@ def test_info_and_verify_of_an_encoder_file(tiny: Path, tmp_path: Path) -> None:
     told = json.loads(sslfeat("info", tiny, "--json").stdout)["about"]
     assert (told["name"], told["dim"]) == ("tiny", tiny_card().dim)
     assert len(told["fingerprint"]) == 64
-    assert sslfeat("verify", tiny).stdout == f"{tiny}: a sound encoder file\n"
-    assert sslfeat("verify", "sslfeat-tiny").stdout == "sslfeat-tiny: a sound encoder file\n"
+    assert sslfeat("verify", tiny).stdout == f"{tiny}: a valid encoder file\n"
+    assert sslfeat("verify", "sslfeat-tiny").stdout == "sslfeat-tiny: a valid encoder file\n"
     (tmp_path / "cut.onnx").write_bytes(tiny.read_bytes()[:-100])
     for command in ("info", "verify"):
         refused = sslfeat(command, tmp_path / "cut.onnx")

@@ -102,7 +102,7 @@ def test_composed_and_decomposed_names_are_one(tmp_path: Path) -> None:
         ("path,label\na.jpg,café\n".encode("latin-1"), r"is not UTF-8 \(line 2\): save it as 'CSV UTF-8'"),
         ("path,label\na.jpg,b\n".encode("utf-16-le"), "NUL characters: save it as 'CSV UTF-8'"),
         (b"PK\x03\x04 a workbook", "a spreadsheet, archive or parquet: save it as CSV"),
-        (b"", "is empty: it needs a line 'path,label'"),
+        (b"", "is empty: a line 'path,label'"),
         (b"pics/a.jpg,cat\npics/b.jpg,dog\n", r"no header.*pics/a\.jpg: write the line 'path,label' above it"),
         (b"path,label,label\na.jpg,b,c\n", "2 columns named 'label': rename all but one"),
         (b"path,label\na.jpg,cat,dog\n", "line 2: 3 cells under 2 columns: put cells with a delimiter in quotes"),

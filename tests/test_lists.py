@@ -149,7 +149,7 @@ def test_tables_as_programs_write_them(kind: str, image_folder: Path, tmp_path: 
         ("path,label\nx.jpg,1,2\n", "more fields"),
         ('path,label\n"x.jpg,1\n', "cannot be read as a table"),
         ("path\n" + "x" * (2 << 20), "cannot be read as a table"),
-        ("", r"list\.csv is empty: it needs a line 'path,label'"),
+        ("", r"list\.csv is empty: a line 'path,label'"),
         ("path,town\nx.jpg,Bern\ny.jpg,Zürich\n", r"list\.csv is not UTF-8 \(row 2\): save it as 'CSV UTF-8'"),
         ("path,label\nx.jpg,Zürich\n", r"list\.csv is not UTF-8 \(row 1\)"),
         ("path,Größe\nx.jpg,1\n", r"list\.csv is not UTF-8"),
@@ -337,7 +337,9 @@ def test_a_column_of_labels_stays_a_field(column: str, field: str, tmp_path: Pat
         kept = labels != "auto" or column != "label"  # else it is found by that name
         assert dict(first.metadata or {}) == {"city": "Bern", **({field: "shoe"} if kept else {})}
         assert dict(second.metadata or {}) == {"city": "Rome"}
-        assert [f"its column {column!r}" in note and f"field {field!r}" in note for note in notes] == ([True] if kept else [])
+        assert [f"the column {column!r}" in note and f"metadata field {field!r}" in note for note in notes] == (
+            [True] if kept else []
+        )
 
 
 def test_folders_are_no_classes_beside_those_of_a_column(tmp_path: Path) -> None:

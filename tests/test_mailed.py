@@ -129,7 +129,7 @@ def test_without_the_extra_each_does_what_it_can(embedded: Path, tmp_path: Path)
     assert figures["labels"]["accuracy"] is None
     assert -1 <= figures["silhouette"] <= 1
     assert 0 < figures["labels"]["nmi"] <= 1
-    assert "left out: accuracy" in found.stderr
+    assert "accuracy is omitted" in found.stderr
     assert "pip install" in found.stderr
     mapped = bare("map", embedded, "--json", cwd=tmp_path)
     assert mapped.returncode == 0, mapped.stderr

@@ -209,7 +209,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path, tiny: Path) -> None:
     done = sslfeat("index", tmp_path / "a", "--exclude", "1.*", "--encoder", tiny, "--out", tmp_path / "index")
     assert done.returncode == 0 and "1 image, encoder tiny" in done.stderr, done.stderr
     done = sslfeat("index", tmp_path / "f", "--exclude", "1.*", "--out", tmp_path / "other")
-    assert done.returncode == 2 and "--exclude is for images" in done.stderr
+    assert done.returncode == 2 and "--exclude applies to images" in done.stderr
 
 
 def test_a_loose_image_beside_class_folders_takes_no_labels_away(tmp_path: Path, tiny: Path) -> None:

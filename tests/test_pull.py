@@ -169,7 +169,7 @@ def test_without_ranges_it_begins_anew(server: Server) -> None:
 
 
 def test_other_bytes_are_refused_and_not_kept(server: Server) -> None:
-    with pytest.raises(RemoteError, match=f"has sha256 {sha256(server.data)}, not {'0' * 64}"):
+    with pytest.raises(RemoteError, match=f"has sha256 {sha256(server.data)}, expected {'0' * 64}"):
         pull(server.url, "0" * 64)
     assert not list((cache.root() / cache.ENCODERS).rglob("*.onnx"))
     with pytest.raises(UsageError, match="not 64 hexadecimal digits"):

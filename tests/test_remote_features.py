@@ -124,7 +124,7 @@ def test_another_run_is_refused_and_replaced_on_request(world: World, memory: Me
     world.embed()
     expected = memory.contents(URL)
     world.options = Options(batch_size=2, part_size=4, workers=1)
-    with pytest.raises(FeaturesError, match="part_size = 3, now it is 4"):
+    with pytest.raises(FeaturesError, match="part_size = 3, not 4"):
         world.embed()
     assert memory.contents(URL) == expected
     world.embed(overwrite=True)
@@ -208,7 +208,7 @@ def test_an_index_whose_upload_was_cut_off_is_uploaded_by_the_same_command(
     monkeypatch.setattr(Mirror, "push_all", real)
     memory.live()
     assert "index.json" not in memory.contents("memory://place/index")
-    assert command(*arguments)[:2] == (0, "memory://place/index: uploaded; it was made when this command was given before\n")
+    assert command(*arguments)[:2] == (0, "memory://place/index: uploaded; an earlier run of this command had completed it\n")
     assert set(memory.contents("memory://place/index")) == {"index.faiss", "ids.parquet", "index.json"}
     assert len(Index.load(localize("memory://place/index"))) == 11
 

@@ -197,7 +197,7 @@ def last_row(path: Path) -> dict[str, str]:
 
 def test_ranks_take_equal_parts(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UsageError, match="3 processes take equal parts"):
+    with pytest.raises(UsageError, match="must be a multiple of the number of processes, 3"):
         train(config, tmp_path / "run")
     filled = with_defaults(dataclasses.replace(config, batch_size=None), Recipe(batch_size=8), 1000, 32)
     assert filled.batch_size == 6

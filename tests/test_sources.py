@@ -67,7 +67,7 @@ def test_what_is_neither(tmp_path: Path, index: Path) -> None:
 
 
 def test_wrong_order(index: Path, tiny: Path, embedded: Path) -> None:
-    with pytest.raises(UsageError, match=r"which comes first: sslfeat search '.*an index' a\.jpg b\.jpg"):
+    with pytest.raises(UsageError, match=r"which must come first: sslfeat search '.*an index' a\.jpg b\.jpg"):
         check_order("search", "index", "a.jpg", [str(index), "b.jpg"])
     check_order("search", "index", index, ["a.jpg"])
     check_order("search", "index", "a.jpg", ["b.jpg"])
@@ -121,7 +121,7 @@ def test_no_cure_aims_at_the_features(command: str, tmp_path: Path) -> None:
 def test_a_name_that_was_not_quoted_or_nearly_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my photos").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="'my photos' exists: a name with spaces is quoted: sslfeat embed a 'my photos' b"):
+    with pytest.raises(UsageError, match="'my photos' exists: quote paths with spaces: sslfeat embed a 'my photos' b"):
         check_images("embed", ["a", "my", "photos", "b"])
     check_images("embed", ["my photos"])
     with pytest.raises(InputError, match=r"my fotos does not exist \(did you mean 'my photos'\?\)"):

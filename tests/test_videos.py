@@ -69,7 +69,7 @@ def test_videos_are_taken_when_asked_for(image_folder: Path, tmp_path: Path) -> 
     (tmp_path / "in").symlink_to(image_folder)
     said: list[str] = []
     assert len(find_inputs([tmp_path], note=said.append)) == 40
-    assert any("passed over 1 videos" in text for text in said)
+    assert any("skipped 1 videos" in text for text in said)
     assert len(find_inputs([tmp_path], every=1.0)) == 42
 
 

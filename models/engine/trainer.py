@@ -265,8 +265,7 @@ class _Run:
         if self.step:
             complaints.say("collapse", collapse(figures))
         self.reporter.look(self.step, figures)
-        seconds = time.monotonic() - began
-        self.looks.took(self.step, seconds)
+        self.looks.took(self.step, seconds := time.monotonic() - began)
         self.clock += seconds
         self.looking += seconds
         return seconds

@@ -2,11 +2,10 @@
 
 Task: predict the cluster of the image that a crop comes from, where the clusters are those of the encoder's own features. Once
 per cycle the features are PCA-whitened, L2-normalized and clustered by k-means (section 3). New clusters are matched to the
-previous ones by overlap, and the classifier is kept; the paper reinitializes it (``forget=true``), for which short runs lack
-the time. Two trivial solutions are prevented as in section 3.4: no cluster is empty (``clustering.fill_empty``), and batches
-are uniform over clusters. Known shortcut: clusters of color. It is prevented by color distortion of the crops, as in the
-authors' later versions (``jitter=0`` allows it), or, as in section 3.3, by a Sobel filter before the encoder (``sobel=true``),
-which is exported with it and removes all color.
+previous ones by overlap, and the classifier is kept; the paper reinitializes it (``forget=true``), too slow for short runs.
+Trivial solutions are prevented as in section 3.4: no cluster is empty (``clustering.fill_empty``), and batches are uniform
+over clusters. Known shortcut: clusters of color, prevented by color distortion of the crops, as in the authors' later
+versions (``jitter=0`` allows it), or, as in section 3.3, by an exported Sobel filter before the encoder (``sobel=true``).
 """
 
 from __future__ import annotations

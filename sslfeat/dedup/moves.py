@@ -110,7 +110,7 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
         else:
             others = [path.name for path in folder.iterdir() if path.name != atomic.LOCK_NAME]
             if others:
-                raise RetrievalError(f"{folder} holds other files ({others[0]}, ...): choose one that is new or empty")
+                raise RetrievalError(f"{folder} contains other files ({others[0]}, ...): choose one that is new or empty")
         if failures and not plan.moves and not done and all(reason == GONE for _, reason in failures):
             _drop(folder)
             return Moved(0, (), gone=len(failures))

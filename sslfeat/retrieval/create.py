@@ -216,4 +216,4 @@ def check_free(folder: Path, overwrite: bool) -> None:
     names = [path.name for path in present if not files.is_own(path.name) and not path.name.endswith(files.VERIFIED)]
     strangers = sorted({*names} - own)
     if strangers:
-        raise RetrievalError(f"{folder} holds other files ({strangers[0]}, ...)", "choose a folder that is new or empty")
+        raise RetrievalError(f"{folder} contains other files ({strangers[0]}, ...)", "choose a folder that is new or empty")
