@@ -79,7 +79,7 @@ def adopt(
         say_json("adopt", facts, file.identity, parity.images)
         return
     say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
-    say(f"compared with {model}, {counted(parity.images, 'image')}: max abs diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, "
+    say(f"compared with {model}, {counted(parity.images, 'image')}: max diff {parity.max_abs_diff:.3g} of {parity.scale:.3g}, "
         f"cosine {parity.min_cosine:.7f}")  # fmt: skip
     for text in notes:
         note(text)
