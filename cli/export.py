@@ -39,7 +39,7 @@ def export(
     random_init: Annotated[str | None, typer.Option(help="export an untrained BACKBONE instead of a run, as baseline")] = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="layers of the features, such as layer3 or layer3:2x2+layer4,whiten=0.25,dim=512; default: the last"),
+        typer.Option(help="layers of the features, such as layer3:2x2+layer4,whiten=0.25,dim=512; default: the last"),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: as in training", min=1)] = None,
     weights: Weights = None,
@@ -48,7 +48,7 @@ def export(
         list[str] | None, typer.Option(help="images: for calibration and verification; default: those of the run; repeatable")
     ] = None,
     probe_data: Annotated[
-        str | None, typer.Option(help="class folders to evaluate on; int8 must not lose a point of kNN or probe accuracy")
+        str | None, typer.Option(help="class folders to evaluate on; int8 must not lose a point of kNN and probe accuracy")
     ] = None,
     allow: Annotated[bool, typer.Option("--allow", help="write it even if a tolerance is exceeded, and record that")] = False,
     web_runtime: Annotated[

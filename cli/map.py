@@ -30,10 +30,10 @@ def map_(
     ] = None,
     projection: ProjectionMethod = "pca",
     color: Annotated[
-        str, typer.Option(metavar="<label|cluster|COLUMN>", help="attribute to color by: labels, clusters, or a metadata column")
+        str, typer.Option(metavar="<label|cluster|COLUMN>", help="attribute to color by: labels, clusters, a metadata column")
     ] = "label",
     labels: Labels = "features",
-    clusters: Annotated[Path, typer.Option(help="clusters written by 'sslfeat cluster', for --color cluster")] = Path("clusters"),
+    clusters: Annotated[Path, typer.Option(help="clusters written by 'sslfeat cluster': for --color cluster")] = Path("clusters"),
     limit: Limit = 10_000,
     side: Annotated[int, typer.Option(help="size of thumbnails on the page, px", min=8, max=256)] = 40,
     atlas: Annotated[bool, typer.Option("--atlas", help="open the map in Embedding Atlas")] = False,

@@ -25,7 +25,7 @@ def serve(
     index: Annotated[Path | None, typer.Option(help="index folder to search")] = None,
     classifier: Annotated[Path | None, typer.Option(help="folder written by 'sslfeat probe --out'")] = None,
     map_file: Annotated[Path | None, typer.Option("--map", help="map written by 'sslfeat map --out map.parquet'")] = None,
-    clusters: Annotated[Path | None, typer.Option(help="clusters written by 'sslfeat cluster', to color the map")] = None,
+    clusters: Annotated[Path | None, typer.Option(help="clusters written by 'sslfeat cluster': to color the map")] = None,
     duplicates: Annotated[Path | None, typer.Option(help="groups written by 'sslfeat dedupe' (.json), to review")] = None,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all interfaces")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port; 0: any free port", min=0, max=65535)] = 8000,

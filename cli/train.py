@@ -31,7 +31,7 @@ def train(
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
     out: Annotated[Path | None, typer.Option(help="output: run folder; default: run, with --extend RUN-extended")] = None,
     backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
-    init: Annotated[str | None, typer.Option(help="initial weights: run, shipped encoder, timm/NAME or torchvision/NAME")] = None,
+    init: Annotated[str | None, typer.Option(help="initial weights: run, shipped encoder, timm/NAME, torchvision/NAME")] = None,
     weights: Weights = None,
     extend: Annotated[Path | None, typer.Option(help="finished run to continue, written to --out")] = None,
     teacher: Annotated[str | None, typer.Option(help="encoder file or name, for distill")] = None,

@@ -273,7 +273,7 @@ def test_the_index_is_exchanged_without_a_request_lost(
             ("GET", "/v1/map", None), ("GET", "/v1/duplicates", None),
         ):  # fmt: skip
             answer = client.request(method, place, params=old, json=body)
-            assert (answer.status_code, "brought up to date" in answer.json()["error"]) == (409, True), place
+            assert (answer.status_code, "has been updated" in answer.json()["error"]) == (409, True), place
             assert "reload" in answer.json()["cure"]
             assert client.request(method, place, params=now, json=body).status_code == (404 if "dup" in place else 200)
 
@@ -292,7 +292,7 @@ def test_changed_files_are_not_shown_and_a_map_can_be_given(
     linked.unlink()
     linked.symlink_to("/etc/passwd")
     with running("--index", index, "--map", tmp_path / "map.parquet") as service, service.client() as client:
-        for path, said in ((changed, "not the one any more"), (gone, "cannot be shown"), (linked, "cannot be shown")):
+        for path, said in ((changed, "has changed since it was indexed"), (gone, "cannot be shown"), (linked, "cannot be shown")):
             hits = client.post("/v1/search", json={"path": str(path), "top": 1}).json()["hits"]
             row = Index.load(index).row_of(str(path))
             answer = client.get(f"/v1/images/{row}")

@@ -120,7 +120,7 @@ def test_what_nobody_waits_for_costs_nothing_and_too_much_is_refused() -> None:
             await batcher.embed([BLANK], 60)
         assert (full.value.status, full.value.headers) == (429, {"retry-after": "1"})
         left.cancel()
-        with pytest.raises(Refusal, match="not answered within") as error:
+        with pytest.raises(Refusal, match=r"deadline of .* exceeded") as error:
             await late
         assert error.value.status == 503
         assert len(await first) == 4
@@ -154,7 +154,7 @@ def test_sizes_are_limited(client: httpx.Client, jpeg: bytes) -> None:
     big = b"x" * 100_001
     for content in (big, iter([big[:60_000], big[:60_000]])):  # with a length, and in chunks
         answer = client.post("/v1/embed", content=content, headers=JPEG)
-        assert (answer.status_code, answer.json()["cure"]) == (413, "send smaller images, or fewer")
+        assert (answer.status_code, answer.json()["cure"]) == (413, "send fewer or smaller images")
     files = [("images", (str(number), jpeg)) for number in range(4)]
     assert client.post("/v1/embed", files=files).status_code == 413
     assert client.post("/v1/embed", json={"images": ["aaaa"] * 4}).status_code == 413

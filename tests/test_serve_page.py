@@ -26,7 +26,7 @@ pytestmark = needs_chromium
 
 @pytest.mark.parametrize("page", LOOKS, indirect=True, ids=str)
 def test_a_click_searches_and_back_returns(page: Page) -> None:
-    assert page.inner_text("#heading") == "Begin with one of these"
+    assert page.inner_text("#heading") == "Choose an image to start"
     assert page.inner_text("#about") == "43 images · tiny"
     name = page.locator("#hits figure").nth(3).get_attribute("data-name") or ""
     page.click("#hits .image >> nth=3")
@@ -40,12 +40,12 @@ def test_a_click_searches_and_back_returns(page: Page) -> None:
         dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
         assert (sum(image.convert("RGB").getpixel((3, 3))) < 300) == dark  # type: ignore[arg-type]
     page.go_back()
-    until(page, "document.querySelector('#heading').textContent.startsWith('Begin')")
+    until(page, "document.querySelector('#heading').textContent.startsWith('Choose')")
     assert not page.is_visible("#filters")
     page.go_forward()
     found(page)
     page.click("#clear")
-    until(page, "document.querySelector('#heading').textContent.startsWith('Begin')")
+    until(page, "document.querySelector('#heading').textContent.startsWith('Choose')")
 
 
 @pytest.mark.parametrize("how", ["choose", "drop", "paste"])
@@ -140,7 +140,7 @@ def test_the_larger_view(page: Page, setting: Setting) -> None:
     assert link.removeprefix("#image=") == page.url.rpartition("like=")[2]
     open_at(page, setting, "#like=nothing")
     assert page.inner_text("#heading") == "Not found"
-    assert "no image of this path" in page.inner_text("#message")
+    assert "no image with this path" in page.inner_text("#message")
 
 
 def test_everything_is_reached_by_the_tab_key(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Answers: embeddings as JSON or ``.npy``, and refusals, which say what happened and what to do."""
+"""Responses: embeddings as JSON or ``.npy``, and errors with their cure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Outcome = FloatArray | Failed
 
 
 class Refusal(ServeError):
-    """A request that is answered by an error: HTTP ``status``, what happened, and its ``cure``."""
+    """A request rejected with HTTP ``status``, a message, and its ``cure``."""
 
     def __init__(self, status: int, message: str, cure: str = "", retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -30,35 +30,35 @@ class Refusal(ServeError):
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer; NaN and infinity, which JSON does not have, raise ValueError."""
+    """A JSON response; raises ValueError for NaN and infinity."""
     body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     return Response(body, status, headers, "application/json")
 
 
 def error_answer(status: int, message: str, cure: str = "", headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """``{"error": message, "cure": cure}`` and whatever ``more``."""
+    """``{"error": message, "cure": cure}``, with additional fields ``more``."""
     return json_answer({"error": message, **({"cure": cure} if cure else {}), **more}, status, headers)
 
 
 def answer_to(error: Exception) -> Response | None:
-    """The answer to an error that is the client's, or that says when to come again; None for any other."""
+    """Response to an error of the client, or one that can be retried; None for other errors."""
     if isinstance(error, Refusal):
         return refusal_answer(error)
     return error_answer(422, str(error)) if isinstance(error, InputError) else None
 
 
 def refusal_answer(refusal: Refusal) -> Response:
-    """The answer that a refusal is."""
+    """Response to a refusal."""
     return error_answer(refusal.status, str(refusal), refusal.cure, refusal.headers)
 
 
 def json_numbers(row: FloatArray) -> str:
-    """float32 (D,) as a JSON array of the fewest digits from which it is read back exactly."""
+    """float32 (D,) as a JSON array with enough digits to be read back exactly."""
     return "[" + ",".join(["%.9g"] * len(row)) % tuple(row.tolist()) + "]"
 
 
 def embeddings_answer(outcomes: Sequence[Outcome], encoder: Mapping[str, Any], accept: str) -> Response:
-    """Embeddings in the order of their images; where one could not be read its error is in its place.
+    """Embeddings in the order of the images, with errors of unreadable images in their place.
 
     JSON: ``{"encoder", "embeddings": [[D numbers] or null], "errors": [null or reason]}``. ``.npy``, where ``accept`` asks
     for it: float32 (N, D), a broken image's row NaN, and the reasons by position as JSON in the header x-sslfeat-errors. If
@@ -77,7 +77,7 @@ def embeddings_answer(outcomes: Sequence[Outcome], encoder: Mapping[str, Any], a
 
 
 def broken_answer(reasons: Sequence[str]) -> Response:
-    """The answer where no image could be read, and why not."""
+    """Response if no image could be read."""
     cure = "send JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF files"
     return error_answer(422, reasons[0], cure, errors=list(reasons))
 
@@ -93,7 +93,7 @@ def _npy(outcomes: Sequence[Outcome], failed: Mapping[int, str], dim: int) -> Re
 
 @functools.lru_cache(256)
 def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """What comes before the numbers of a float32 array in a .npy file; making it takes longer than all else of one."""
+    """Header of a float32 .npy file, cached because writing it takes most of the time."""
     buffer = io.BytesIO()
     facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, facts)

@@ -1,4 +1,4 @@
-"""The application: the routes of ``/v1``, the page, and what orchestrators ask."""
+"""The application: routes of ``/v1``, the page, health checks and metrics."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from sslfeat.serving.service import Service
 from sslfeat.serving.thumbnails import LARGEST, SMALLEST
 
 PAGE = Path(__file__).parent / "page"
-SHARED = ("style.css", "view.js", "plane.js", "pixels.js")  # with the pages that are files of their own
-DIRECT = ("/v1/embed", "/v1/search")  # asked most often; they take nothing but the request
+SHARED = ("style.css", "view.js", "plane.js", "pixels.js")  # shared with self-contained pages
+DIRECT = ("/v1/embed", "/v1/search")  # most frequent routes, handled without FastAPI
 MEDIA = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8", ".svg": "image/svg+xml", ".png": "image/png", ".ico": "image/x-icon",
 }  # fmt: skip
 Size = Annotated[int, Query(ge=SMALLEST, le=LARGEST, description="px")]
-Top = Annotated[int, Query(ge=1, le=1000, description="names an image, of a classifier of one name an image")]
+Top = Annotated[int, Query(ge=1, le=1000, description="maximum number of classes per image, for single-label classifiers")]
 
 
 def make_app(service: Service) -> ASGIApp:
@@ -63,7 +63,7 @@ def make_app(service: Service) -> ASGIApp:
 
 
 def make_routes(service: Service) -> FastAPI:
-    """Its routes alone."""
+    """The routes of the service, as FastAPI application."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -110,29 +110,29 @@ def _add_errors(app: FastAPI) -> None:
 def _add_states(app: FastAPI, service: Service) -> None:
     @app.get("/live", **openapi.STATE)
     async def live() -> Response:
-        """Whether the process answers."""
+        """Liveness: the process responds."""
         return json_answer({"live": True})
 
     @app.get("/ready", **openapi.STATE)
     async def ready() -> Response:
-        """Whether requests should be sent here: 503 while it ends."""
+        """Readiness: 503 during shutdown."""
         return json_answer({"ready": service.ready}, 200 if service.ready else 503)
 
     @app.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Prometheus metrics."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/info", **openapi.INFO)
     async def info() -> Response:
-        """What is served, and its limits."""
+        """Encoder, index, classifier and limits."""
         return json_answer(await service.in_pool(service.info))
 
 
 def _add_images(app: FastAPI, service: Service) -> None:
     @app.post("/v1/embed", **openapi.EMBED)
     async def embed(request: Request) -> Response:
-        """Embeddings of one image or of many."""
+        """Embed one or more images."""
         service.batcher.check_room()
         images = await read_images(request, service.limits)
         outcomes = await service.embed(images)
@@ -140,7 +140,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/predict", **openapi.PREDICT)
     async def predict(request: Request, top: Top = 5) -> Response:
-        """Names for images, by the classifier."""
+        """Classify images."""
         probe = service.probe()
         service.batcher.check_room()
         outcomes = await service.embed(await read_images(request, service.limits))
@@ -162,7 +162,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
 def _add_index(app: FastAPI, service: Service) -> None:
     @app.post("/v1/search", **openapi.SEARCH)
     async def search(request: Request) -> Response:
-        """The indexed images nearest to an image, to one of them, or to a vector."""
+        """Find the nearest indexed images of an image, an indexed image, or a vector."""
         generation = service.generation(request)
         wanted = Wanted(request, service.limits)
         vector, own = None, -1
@@ -177,7 +177,7 @@ def _add_index(app: FastAPI, service: Service) -> None:
             images = await read_images(request, service.limits)
         if vector is None:
             if len(images) != 1:
-                raise Refusal(422, f"there are {len(images)} images", "search with one")
+                raise Refusal(422, f"{len(images)} images given", "search with one image")
             (outcome,) = await service.embed(images)
             if isinstance(outcome, Failed):
                 return broken_answer([outcome.reason])
@@ -190,7 +190,7 @@ def _add_index(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/images/{row}", **openapi.IMAGE)
     async def image(request: Request, row: int, size: Size = 256) -> Response:
-        """A JPEG of an indexed image, within ``size`` x ``size`` px."""
+        """Thumbnail of an indexed image as JPEG, at most ``size`` x ``size`` px."""
         generation = service.generation(request)
         sha256 = generation.sha256[generation.row(row)]
         tag = f'"{sha256}-{size}"'
@@ -204,15 +204,15 @@ def _add_index(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/map", **openapi.MAP)
     async def points(request: Request) -> Response:
-        """A point for each indexed image, up to 100,000 of them."""
+        """2-d coordinates of the indexed images, at most 100,000."""
         return Response(await service.in_pool(service.generation(request).map), media_type="application/json")
 
 
 def _asked(body: SearchBody, service: Service, generation: Generation) -> tuple[FloatArray | None, int, list[Content]]:
-    """What a JSON body searches with: a vector and its own row or -1, or an image. Raises Refusal."""
+    """Query of a JSON body: a vector and its row (or -1), or an image. Raises Refusal."""
     given = [name for name in ("id", "path", "image", "vector") if getattr(body, name) is not None]
     if len(given) != 1:
-        raise Refusal(422, f"there are {len(given)} of id, path, image and vector", "give one of them")
+        raise Refusal(422, f"{len(given)} of id, path, image and vector given", "give exactly one of them")
     if body.image is not None:
         return None, -1, [Content(decoded(body.image))]
     if body.vector is not None:

@@ -1,4 +1,4 @@
-"""What searches ask for: as the query of an address, or as JSON."""
+"""Search parameters, from the query string or a JSON body."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Conditions = Annotated[
 
 
 class SearchBody(StrictModel):
-    """One of ``id`` (of an indexed image), ``path`` (its name), ``image`` (base64) and ``vector``."""
+    """A query: exactly one of ``id`` and ``path`` (of an indexed image), ``image`` (base64) and ``vector``."""
 
     id: int | None = None
     path: str | None = None
@@ -43,14 +43,14 @@ class SearchBody(StrictModel):
 
 
 class Wanted:
-    """How many hits, and which."""
+    """Number of hits and conditions."""
 
     def __init__(self, request: Request, limits: ServiceLimits) -> None:
-        """Of the query. Raises Refusal, 422."""
+        """Parse the query string. Raises Refusal, 422."""
         self._limits = limits
         known = {"top", "where", "min_score", "revision"}
         if other := set(request.query_params) - known:
-            raise Refusal(422, f"there is no parameter {min(other)[:60]!r}", f"the parameters are {', '.join(sorted(known))}")
+            raise Refusal(422, f"unknown parameter {min(other)[:60]!r}", f"the parameters are {', '.join(sorted(known))}")
         top, score = request.query_params.get("top", str(TOP)), request.query_params.get("min_score", "")
         self.where = request.query_params.getlist("where")
         if len(self.where) > MOST_CONDITIONS or any(len(text) > 500 for text in self.where):

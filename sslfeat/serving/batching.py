@@ -136,7 +136,7 @@ class Batcher:
         """Raise Refusal, 429, if ``count`` images more are too many."""
         if self.held + count > self.capacity:
             seconds = math.ceil(self.held / self._rate) if self._rate else 1
-            raise Refusal(429, "the queue is full", "send it again later", retry_after=min(max(1, seconds), LONGEST_WAIT))
+            raise Refusal(429, "the queue is full", "retry later", retry_after=min(max(1, seconds), LONGEST_WAIT))
 
     async def embed(self, images: Sequence[Source], deadline: float) -> list[Outcome]:
         """What becomes of each image, within ``deadline`` seconds; cancel it if nobody waits any more.
@@ -154,7 +154,9 @@ class Batcher:
             async with asyncio.timeout(deadline):
                 return await ticket.future
         except TimeoutError as error:
-            raise Refusal(503, f"not answered within {deadline:g} s", "send fewer at once, or later", retry_after=1) from error
+            raise Refusal(
+                503, f"deadline of {deadline:g} s exceeded", "send fewer images, or retry later", retry_after=1
+            ) from error
         finally:
             if ticket.left:
                 self._drop(ticket)
@@ -224,7 +226,7 @@ def _finite(embedding: FloatArray) -> Outcome:
     """The embedding, or a failure: JSON has no other numbers, and nothing can be done with them."""
     if np.isfinite(embedding).all():
         return embedding
-    return Failed("the encoder gave numbers that are not finite")
+    return Failed("the encoder returned non-finite values")
 
 
 def _deliver(jobs: list[Job], outcomes: list[Outcome], error: Exception | None) -> None:

@@ -83,9 +83,9 @@ async def read_images(request: Request, limits: ServiceLimits) -> list[Content]:
     elif kind in OF_JSON:
         images = images_of(await read_model(ImagesBody, request, limits), limits)
     else:
-        raise Refusal(415, f"bodies of type {kind[:60]!r} are not read", KINDS)
+        raise Refusal(415, f"unsupported content type {kind[:60]!r}", KINDS)
     if not images or not all(images):
-        raise Refusal(422, "an image is empty" if images else "there is no image", KINDS)
+        raise Refusal(422, "an image is empty" if images else "no image given", KINDS)
     return [Content(image) for image in images]
 
 
@@ -102,7 +102,7 @@ def decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
-        raise Refusal(422, "an image is not base64", "encode its file's bytes in standard base64") from error
+        raise Refusal(422, "an image is not valid base64", "encode the bytes of the file in standard base64") from error
 
 
 async def read_model(kind: type[M], request: Request, limits: ServiceLimits) -> M:
@@ -117,7 +117,7 @@ def parse_model(kind: type[M], body: bytes) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:100] or "the body"
-        raise Refusal(422, f"{where}: {first['msg'][:200]}", "see /docs for what it may be") from error
+        raise Refusal(422, f"{where}: {first['msg'][:200]}", "see /docs") from error
 
 
 async def _of_multipart(request: Request, limits: ServiceLimits, boundary: str) -> list[bytes]:
@@ -132,7 +132,7 @@ async def _of_multipart(request: Request, limits: ServiceLimits, boundary: str) 
                 elif isinstance(event, bytes | bytearray):
                     parts.append(bytes(event))
                 elif event.name != FIELD:
-                    raise Refusal(422, f"there is a field {event.name[:60]!r}", f"send images as fields {FIELD!r}")
+                    raise Refusal(422, f"unknown field {event.name[:60]!r}", f"send images as fields {FIELD!r}")
                 else:
                     parts = []
         parser.close()
@@ -144,8 +144,8 @@ async def _of_multipart(request: Request, limits: ServiceLimits, boundary: str) 
 
 
 def _too_large(limits: ServiceLimits) -> Refusal:
-    return Refusal(413, f"the body is larger than {limits.max_bytes} bytes", "send smaller images, or fewer")
+    return Refusal(413, f"the body is larger than {limits.max_bytes} bytes", "send fewer or smaller images")
 
 
 def _too_many(limits: ServiceLimits) -> Refusal:
-    return Refusal(413, f"there are more than {limits.max_images} images", "send them in several requests")
+    return Refusal(413, f"more than {limits.max_images} images given", "send them in several requests")

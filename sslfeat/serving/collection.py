@@ -64,14 +64,14 @@ class Generation:
     def row(self, row: int) -> int:
         """The row, if it can be found. Raises Refusal, 404."""
         if not 0 <= row < len(self.paths) or self.index.removed[row]:
-            raise Refusal(404, f"there is no image {row} in the index", "ids are those of the latest answers")
+            raise Refusal(404, f"the index has no image {row}", "use ids from the latest responses")
         return row
 
     def row_of(self, path: str) -> int:
         """The row called ``path``. Raises Refusal, 404."""
         row = self.index.ids.row_of(path)
         if row < 0:
-            raise Refusal(404, "there is no image of this path in the index", "paths are those of the answers")
+            raise Refusal(404, "the index has no image with this path", "use paths from responses")
         return row
 
     def told(self, rows: Sequence[int]) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ class Generation:
         try:
             found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
         except InputError as error:
-            raise InputError(str(error).removeprefix("--")) from error  # there is no command line here
+            raise InputError(str(error).removeprefix("--")) from error  # not a command line
         pairs = [(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True) if row >= 0]
         told = self.told([row for row, _ in pairs])
         hits = [{**facts, "score": score} for facts, (_, score) in zip(told, pairs, strict=True)]
@@ -136,10 +136,10 @@ class Collection:
             self.now = Generation(self._folder, self._encoder, self._drawn)
         except SslfeatError as error:
             self._refused = None if isinstance(error, _Unreadable) else seen
-            logger.warning("the index was exchanged for one that is not served: %s", error)
+            logger.warning("the index was replaced by one that cannot be served: %s", error)
             self._reloaded("refused")
         else:
-            logger.info("the index was exchanged: %d images", len(self.now.index))
+            logger.info("the index was replaced: %d images", len(self.now.index))
             self._reloaded("ok")
 
     def close(self) -> None:

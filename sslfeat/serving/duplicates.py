@@ -97,5 +97,5 @@ def add_duplicates(app: FastAPI, service: Service, plan: DuplicatesPlan | None) 
 
 def _given(plan: DuplicatesPlan | None) -> DuplicatesPlan:
     if plan is None:
-        raise Refusal(404, "no duplicates are served", "start the service with --duplicates, of 'sslfeat dedupe --json'")
+        raise Refusal(404, "no duplicates are served", "start the service with --duplicates, the .json of 'sslfeat dedupe'")
     return plan

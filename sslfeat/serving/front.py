@@ -84,7 +84,7 @@ class Front:
             if connection is None or connection.lost or visit.status:
                 visit.status = visit.status or CLIENT_GONE
             else:  # the time for draining is over
-                await error_answer(503, "the service ends", "send it to another")(scope, receive, framed)
+                await error_answer(503, "the service is shutting down", "use another instance")(scope, receive, framed)
         finally:
             hold.release()
             self._service.metrics.connections.dec()
@@ -124,9 +124,9 @@ class Front:
             return error_answer(403, "pages of other sites may not ask here", "ask from a program, or the page at /")
         if scope["path"] not in OPEN and self._service.locked and not self._service.knows(_key(headers)):
             challenge = {"www-authenticate": 'Basic realm="sslfeat", charset="UTF-8"'}
-            return error_answer(401, "the API key is missing or wrong", "send Authorization: Bearer KEY", challenge)
+            return error_answer(401, "missing or wrong API key", "send Authorization: Bearer KEY", challenge)
         if self._service.closing and scope["path"] not in OPEN:
-            return refusal_answer(Refusal(503, "the service ends", "send it to another", retry_after=1))
+            return refusal_answer(Refusal(503, "the service is shutting down", "use another instance", retry_after=1))
         return None
 
     def _record(self, scope: Scope, visit: Visit) -> None:

@@ -48,7 +48,7 @@ def add_inference_protocol(app: FastAPI, service: Service) -> None:
             files = _files(service, name, version)
             service.batcher.check_room()
             if media_type(request, OF_INFERENCE[0])[0] not in OF_INFERENCE:
-                raise Refusal(415, "the body is no inference request", "send application/json or octet-stream")
+                raise Refusal(415, "the body is not an inference request", "send application/json or octet-stream")
             body = await read_body(request, service.limits)
             asked, tensor = unpack(body, request.headers.get(LENGTH_HEADER))
             rows = await _embed(service, tensor, files)
@@ -114,7 +114,7 @@ def _files(service: Service, name: str, version: str) -> bool:
     """Whether the model takes files. Raises Refusal, 404, for one that there is not."""
     ours = service.identity.name
     if name not in (ours, ours + FILES) or version != VERSION:
-        raise Refusal(404, f"the model {name[:60]!r}, version {version[:20]!r}, is not served", f"ask for {ours!r}")
+        raise Refusal(404, f"the model {name[:60]!r}, version {version[:20]!r}, is not served", f"use {ours!r}")
     return name == ours + FILES
 
 
@@ -130,15 +130,15 @@ async def _embed(service: Service, tensor: Tensor, files: bool) -> FloatArray:
     import numpy as np
 
     if tensor.name != INPUT_NAME:
-        raise Refusal(422, f"there is no input {tensor.name[:60]!r}", f"the input is {INPUT_NAME!r}")
+        raise Refusal(422, f"unknown input {tensor.name[:60]!r}", f"the input is {INPUT_NAME!r}")
     if not tensor.shape or not 1 <= tensor.shape[0] <= service.limits.max_images:
-        raise Refusal(413, f"the shape is {tensor.shape[:8]}", f"1 to {service.limits.max_images} images at once")
+        raise Refusal(413, f"the shape is {tensor.shape[:8]}", f"send 1 to {service.limits.max_images} images")
     side = service.encoder.card.preprocess.size
     images: list[Source] = list(contents_of(tensor)) if files else list(pixels_of(tensor, side))
     outcomes = await service.embed(images)
     rows = []
     for place, item in enumerate(outcomes):
         if isinstance(item, Failed):  # tensors have no place for one error among many
-            raise Refusal(422, f"image {place}: {item.reason}", "leave it out, or ask /v1/embed")
+            raise Refusal(422, f"image {place}: {item.reason}", "omit it, or use /v1/embed")
         rows.append(item)
     return np.stack(rows)

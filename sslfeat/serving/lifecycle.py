@@ -80,7 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
     except OSError as error:
         raise ServeError(
-            f"{host}, port {port}, cannot be listened on: {error.strerror or error}; choose others with --host and --port"
+            f"{host}, port {port}, is not available: {error.strerror or error}; choose another --host or --port"
         ) from error
 
 
@@ -96,7 +96,7 @@ def serve(service: Service, listener: socket.socket, announce: Callable[[], None
     try:
         DrainingServer(config, service, announce).run(sockets=[listener])
     except SystemExit as error:
-        raise ServeError("the service could not start: its log says why") from error
+        raise ServeError("the service could not start: see its log") from error
 
 
 def _allow_files(wanted: int) -> None:
@@ -110,4 +110,4 @@ def _allow_files(wanted: int) -> None:
         raised = wanted if hard < 0 else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
         if raised < wanted:
-            logger.warning("only %d files can be open: fewer connections than %d", raised, wanted - FILES_BESIDE)
+            logger.warning("the limit of %d open files allows fewer connections than %d", raised, wanted - FILES_BESIDE)

@@ -54,9 +54,9 @@ class ServiceLimits:
         if min(self.batch_delay, self.notice, self.drain) < 0:
             raise UsageError("batch-delay, notice and drain must be 0 seconds or more")
         if self.queue < self.max_images:
-            raise UsageError(f"queue is {self.queue}: it must hold one request of {self.max_images} images (max-images)")
+            raise UsageError(f"queue is {self.queue}: it must be at least max-images, {self.max_images}")
         if self.buffered < self.max_bytes:
-            raise UsageError(f"buffered is {self.buffered}: it must hold one body of {self.max_bytes} bytes (max-bytes)")
+            raise UsageError(f"buffered is {self.buffered}: it must be at least max-bytes, {self.max_bytes}")
 
 
 class Buffers:
@@ -75,7 +75,7 @@ class Hold:
     def take(self, count: int) -> None:
         """``count`` bytes more. Raises Refusal, 503, where all requests together hold too many."""
         if self._buffers.held + count > self._buffers.limit:
-            raise Refusal(503, "too many large requests at once", "send it again in a moment", retry_after=1)
+            raise Refusal(503, "too many large concurrent requests", "retry later", retry_after=1)
         self._buffers.held += count
         self._held += count
 

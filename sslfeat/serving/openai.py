@@ -64,11 +64,11 @@ def _images(body: EmbeddingsBody, service: Service) -> list[Content]:
     texts = [body.input] if isinstance(body.input, str) else body.input
     name, dim = service.identity.name, service.encoder.dim
     if body.model != name:
-        raise Refusal(404, f"the model {body.model[:60]!r} is not served", f"ask for {name!r}")
+        raise Refusal(404, f"the model {body.model[:60]!r} is not served", f"use {name!r}")
     if body.dimensions not in (None, dim):
-        raise Refusal(422, f"embeddings cannot be of {body.dimensions} dimensions", f"they are of {dim}")
+        raise Refusal(422, f"embeddings cannot have {body.dimensions} dimensions", f"omit dimensions, or give {dim}")
     if len(texts) > service.limits.max_images:
-        raise Refusal(413, f"there are more than {service.limits.max_images} images", "send them in several requests")
+        raise Refusal(413, f"more than {service.limits.max_images} images given", "send them in several requests")
     return [Content(_content(text, place)) for place, text in enumerate(texts)]
 
 
@@ -76,7 +76,7 @@ def _content(text: str, place: int) -> bytes:
     head, comma, data = text.partition(",")
     if not (comma and head.startswith(DATA_URL) and head.endswith(BASE64) and data):
         cure = "send 'data:image/jpeg;base64,...': texts are not embedded, and addresses are not fetched"
-        raise Refusal(422, f"input {place} is no image as a data URL", cure)
+        raise Refusal(422, f"input {place} is not an image as data URL", cure)
     return decoded(data)
 
 
@@ -85,7 +85,7 @@ def _answer(outcomes: list[Outcome], body: EmbeddingsBody, service: Service) -> 
     parts = []
     for place, item in enumerate(outcomes):
         if isinstance(item, Failed):
-            raise Refusal(422, f"input {place}: {item.reason}", "leave it out, or ask /v1/embed")
+            raise Refusal(422, f"input {place}: {item.reason}", "omit it, or use /v1/embed")
         number = json_numbers(item)
         if body.encoding_format == "base64":
             number = '"' + base64.b64encode(item.astype("<f4").tobytes()).decode() + '"'

@@ -1,4 +1,4 @@
-"""What the routes take and give, for ``/openapi.json`` and the page ``/docs``, which needs nothing from anywhere else."""
+"""OpenAPI descriptions of the routes, and the self-contained page ``/docs``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from starlette.responses import Response
 from sslfeat.serving.asking import SearchBody
 from sslfeat.serving.bodies import ImagesBody
 
-ABOUT = "A verified image encoder, and an index of images, as a service."
+ABOUT = "HTTP service of an image encoder and an image index."
 ERROR_SCHEMA = {
     "type": "object",
     "required": ["error"],
     "properties": {"error": {"type": "string"}, "cure": {"type": "string"}},
 }
 ERRORS = {
-    "400": "not a request that can be answered",
-    "401": "the API key is missing or wrong",
-    "403": "asked for by another name, or from another site",
-    "404": "not there, or not served",
-    "408": "the client was too slow",
-    "409": "ids of an index that was brought up to date since",
+    "400": "malformed request",
+    "401": "missing or wrong API key",
+    "403": "request for another host name, or from another site",
+    "404": "not found, or not served",
+    "408": "request timeout",
+    "409": "ids of an earlier revision of the index",
     "413": "too large, or too many images",
-    "415": "a kind of body that is not read",
-    "422": "what was sent is wrong, or no image in it could be read",
-    "429": "the queue is full: Retry-After says when to come again",
-    "503": "too late, or the service ends",
+    "415": "unsupported content type",
+    "422": "invalid parameters, or no readable image",
+    "429": "the queue is full: retry after Retry-After",
+    "503": "deadline exceeded, or shutting down",
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 NUMBERS = {"type": "array", "items": {"type": "number"}}
@@ -41,7 +41,7 @@ MULTIPART = {
 
 
 def responses(good: Any, *codes: str) -> dict[str, Any]:
-    """The answers of a route: one that is good, and its errors."""
+    """Responses of a route: success and errors."""
     found: dict[str, Any] = {"200": {"description": "done", "content": good}}
     for code in codes:
         found[code] = {"description": ERRORS[code], "content": {"application/json": {"schema": ERROR_SCHEMA}}}
@@ -49,7 +49,7 @@ def responses(good: Any, *codes: str) -> dict[str, Any]:
 
 
 def route(good: Any, codes: str, body: Any = None, parameters: Any = None, tag: str = "v1") -> dict[str, Any]:
-    """Options of a route that FastAPI describes by these words instead of its own."""
+    """Options of a FastAPI route, with these descriptions."""
     extra: dict[str, Any] = {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": body}
@@ -60,7 +60,7 @@ def route(good: Any, codes: str, body: Any = None, parameters: Any = None, tag: 
 
 
 def of_json(schema: dict[str, Any]) -> dict[str, Any]:
-    """JSON of a schema; what it defines is put where it is meant."""
+    """JSON content of a schema, with references resolved."""
     return {"application/json": {"schema": _resolved(schema, schema.get("$defs", {}))}}
 
 
@@ -75,7 +75,7 @@ def _resolved(value: Any, definitions: dict[str, Any]) -> Any:
 
 
 def name_models(schema: dict[str, Any], names: list[str], version: str) -> None:
-    """Say in the schema which models there are."""
+    """Add the names of the served models to the schema."""
     for methods in schema["paths"].values():
         for about in methods.values():
             for item in about.get("parameters", ()):
@@ -84,12 +84,12 @@ def name_models(schema: dict[str, Any], names: list[str], version: str) -> None:
 
 
 def listed(*fields: str) -> dict[str, Any]:
-    """A schema of an object that has these fields."""
+    """Schema of an object with these fields."""
     return {"type": "object", "required": list(fields)}
 
 
 def parameter(name: str, schema: dict[str, Any], about: str) -> dict[str, Any]:
-    """A parameter of the query."""
+    """A query parameter."""
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": about}
 
 
@@ -109,13 +109,17 @@ HITS = {
     "required": ["hits", "notes", "revision"],
     "properties": {"hits": {"type": "array", "items": listed("id", "path", "score", "label", "metadata")}},
 }
-REVISION = parameter("revision", {"type": "string"}, "of the index that ids are of, as /v1/info says; 409 if it is another")
+REVISION = parameter(
+    "revision", {"type": "string"}, "revision of the index that ids belong to (see /v1/info); 409 if it has changed"
+)
 ASKED = [
-    parameter("top", {"type": "integer", "minimum": 1, "default": 24}, "hits"),
+    parameter("top", {"type": "integer", "minimum": 1, "default": 24}, "maximum number of hits"),
     parameter(
-        "where", {"type": "array", "items": {"type": "string"}}, "label=TEXT, path~GLOB, FIELD>=NUMBER or DATE; != and !~: not"
+        "where",
+        {"type": "array", "items": {"type": "string"}},
+        "condition: label=TEXT, path~GLOB, FIELD>=NUMBER or DATE; != and !~ negate",
     ),
-    parameter("min_score", {"type": "number"}, "only hits of at least this score"),
+    parameter("min_score", {"type": "number"}, "minimum score of hits"),
     REVISION,
 ]
 
@@ -133,7 +137,7 @@ MAP = route(POINTS, "400 401 403 404 409 503", None, [REVISION])
 
 
 def docs_page(schema: dict[str, Any]) -> bytes:
-    """The routes as a page."""
+    """HTML page of the routes."""
     parts = []
     for path, methods in schema["paths"].items():
         for method, about in methods.items():
@@ -151,5 +155,5 @@ def docs_page(schema: dict[str, Any]) -> bytes:
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
         '<link rel="stylesheet" href="/style.css"></head><body>'
         f'<h1>sslfeat {html.escape(schema["info"]["version"])}</h1><p>{html.escape(ABOUT)} <a href="/openapi.json">'
-        f"The same for programs.</a></p>{''.join(parts)}<h2>Errors</h2><ul>{errors}</ul></body></html>"
+        f"OpenAPI schema</a></p>{''.join(parts)}<h2>Errors</h2><ul>{errors}</ul></body></html>"
     ).encode()

@@ -93,7 +93,9 @@ def read_map(file: Path) -> dict[str, tuple[float, float]]:
         columns = [table[name].to_pylist() for name in ("path", "x", "y")]
         finite = np.isfinite(np.array(columns[1:], np.float64)).all()
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no map: {str(error)[:200]}; give the .parquet of 'sslfeat map --out map.parquet'") from error
+        raise InputError(f"{file} is not a map: {str(error)[:200]}; create one with 'sslfeat map --out map.parquet'") from error
     if not finite:
-        raise InputError(f"{file} is no map: coordinates are not finite; make it anew with 'sslfeat map --out map.parquet'")
+        raise InputError(
+            f"{file} is not a valid map: coordinates are not finite; create one with 'sslfeat map --out map.parquet'"
+        )
     return {path: (x, y) for path, x, y in zip(*columns, strict=True)}

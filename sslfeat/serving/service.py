@@ -73,9 +73,9 @@ class Service:
         ProviderError, UsageError.
         """
         if key and len(key) < SHORTEST_KEY:
-            raise UsageError(f"the API key has {len(key)} characters: it must have {SHORTEST_KEY} or more")
+            raise UsageError(f"the API key has {len(key)} characters, at least {SHORTEST_KEY} are required")
         if sources.index is None and not sources.map is sources.clusters is sources.duplicates is None:
-            raise UsageError("--map, --clusters and --duplicates are of an index: give --index, too")
+            raise UsageError("--map, --clusters and --duplicates require --index")
         self.duplicates = sources.duplicates
         self.limits = limits or ServiceLimits()
         self.hosts = hosts
@@ -148,12 +148,12 @@ class Service:
         return self._key is not None
 
     def generation(self, request: Request | None = None) -> Generation:
-        """The index as it is now. Raises Refusal: 404 if none is served, 409 if the request's ``revision`` is of another."""
+        """The current index. Raises Refusal: 404 if none is served, 409 if the request has another ``revision``."""
         if self.collection is None:
             raise Refusal(404, "no index is served", "start the service with --index INDEX")
         now = self.collection.now
         if request is not None and request.query_params.get("revision", now.revision) != now.revision:
-            message = "the index was brought up to date since: ids of before are of other images"
+            message = "the index has been updated, and ids of its earlier revision are no longer valid"
             raise Refusal(409, message, "reload the page, or search again")
         return now
 
@@ -221,7 +221,7 @@ def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
         indexed = read_metadata(sources.index).encoder
         maker, hints = indexed, [indexed.path] if indexed is not None and indexed.path else []
         if maker is None:
-            raise RetrievalError("the index was built of plain vectors: a service takes one of an encoder's features")
+            raise RetrievalError("the index was built from plain vectors: a service needs an index of an encoder's features")
     if sources.encoder is not None or maker is None:
         return Encoder.load(sources.encoder or DEFAULT, sources.provider, sources.threads)
     file = find_encoder(maker.name, maker.fingerprint, hints, only_hints=False, error=ServeError)

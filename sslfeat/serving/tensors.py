@@ -72,17 +72,17 @@ def unpack(body: bytes, header_length: str | None) -> tuple[InferBody, Tensor]:
     length = len(body)
     if header_length is not None:
         if not header_length.isdecimal() or len(header_length) > 12 or int(header_length) > len(body):
-            raise Refusal(422, f"{LENGTH_HEADER} is {header_length[:20]!r}", "it is the length of the JSON")
+            raise Refusal(422, f"{LENGTH_HEADER} is {header_length[:20]!r}", "it must be the length of the JSON")
         length = int(header_length)
     asked = parse_model(InferBody, body[:length])
     if len(asked.inputs) != 1:
-        raise Refusal(422, f"there are {len(asked.inputs)} inputs", "there is one")
+        raise Refusal(422, f"{len(asked.inputs)} inputs given", "send one input")
     given = asked.inputs[0]
     size = given.parameters.get("binary_data_size")
     if (size is None) == (given.data is None):
-        raise Refusal(422, "an input has no data, or has them twice", "in JSON, or by binary_data_size after it")
+        raise Refusal(422, "an input has no data, or has it twice", "send data in the JSON, or after it with binary_data_size")
     if given.datatype not in KINDS:
-        raise Refusal(422, f"the datatype is {given.datatype[:20]!r}", "it is UINT8, or BYTES")
+        raise Refusal(422, f"the datatype is {given.datatype[:20]!r}", "it must be UINT8 or BYTES")
     if size is not None and (type(size) is not int or size != len(body) - length):
         raise Refusal(422, f"binary_data_size is {str(size)[:20]}", f"{len(body) - length} bytes follow the JSON")
     raw = None if size is None else body[length:]
@@ -93,18 +93,20 @@ def pixels_of(tensor: Tensor, side: int) -> Pixels:
     """uint8 (N, S, S, 3). Raises Refusal, 422."""
     if tensor.datatype != "UINT8" or tensor.shape[1:] != [side, side, 3]:
         what = f"{tensor.datatype} {tensor.shape[:8]}"
-        raise Refusal(422, f"the input is {what}", f"this model takes UINT8 [N, {side}, {side}, 3]; files go to the other")
+        raise Refusal(
+            422, f"the input is {what}", f"this model takes UINT8 [N, {side}, {side}, 3]; use the other model for files"
+        )
     count = math.prod(tensor.shape)
     if tensor.raw is not None:
         if len(tensor.raw) != count:
-            raise Refusal(422, f"there are {len(tensor.raw)} bytes of pixels", f"the shape has {count}")
+            raise Refusal(422, f"{len(tensor.raw)} bytes of pixels given", f"the shape requires {count}")
         return np.frombuffer(tensor.raw, np.uint8).reshape(tensor.shape)
     try:
         values = np.array(tensor.data, np.float64).reshape(-1)  # flat, or nested as the shape is
     except (ValueError, TypeError) as error:
-        raise Refusal(422, "the data are no numbers", "pixels are 0 to 255") from error
+        raise Refusal(422, "the data are not numbers", "pixels are integers from 0 to 255") from error
     if values.size != count or not ((values >= 0) & (values <= 255) & (values == np.floor(values))).all():
-        raise Refusal(422, "the data are not as many pixels as the shape has, of 0 to 255", "send bytes: less to read")
+        raise Refusal(422, "the data do not match the shape, or are outside 0 to 255", "binary data is smaller and faster")
     return values.astype(np.uint8).reshape(tensor.shape)
 
 
@@ -117,12 +119,12 @@ def contents_of(tensor: Tensor) -> list[Content]:
     if tensor.raw is None:
         texts = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in tensor.data or []]
         if not all(isinstance(text, str) for text in texts):
-            raise Refusal(422, "the data are no texts", "files in JSON are base64")
+            raise Refusal(422, "the data are not strings", "files in JSON must be base64")
         found = [decoded(text) for text in texts]
     else:
         found = _elements(tensor.raw)
     if len(found) != tensor.shape[0] or not all(found):
-        raise Refusal(422, f"there are {len(found)} files, or some are empty", f"the shape has {tensor.shape[0]}")
+        raise Refusal(422, f"{len(found)} files given, or some are empty", f"the shape requires {tensor.shape[0]}")
     return [Content(file) for file in found]
 
 
@@ -131,11 +133,11 @@ def _elements(raw: bytes) -> list[bytes]:
     found, place = [], 0
     while place < len(raw):
         if place + LENGTH.size > len(raw):
-            raise Refusal(422, "the last element is cut off", "elements are a length of 4 bytes, and so many bytes")
+            raise Refusal(422, "the last element is truncated", "an element is a 4-byte length followed by that many bytes")
         (length,) = LENGTH.unpack_from(raw, place)
         place += LENGTH.size
         if place + length > len(raw):
-            raise Refusal(422, "an element is longer than the data", "elements are a length of 4 bytes, and so many")
+            raise Refusal(422, "an element is longer than the data", "an element is a 4-byte length followed by that many bytes")
         found.append(raw[place : place + length])
         place += length
     return found
@@ -144,7 +146,7 @@ def _elements(raw: bytes) -> list[bytes]:
 def pack(asked: InferBody, made_by: Mapping[str, str], name: str, rows: FloatArray) -> Response:
     """The answer with the output ``name``, float32 (N, D), as bytes where they are asked for. Raises Refusal, 422."""
     if any(output.name != name for output in asked.outputs):
-        raise Refusal(422, "an output is asked for that there is not", f"the output is {name!r}")
+        raise Refusal(422, "unknown output", f"the output is {name!r}")
     binary = asked.parameters.get("binary_data_output") is True
     for output in asked.outputs:
         binary = output.parameters.get("binary_data", binary) is True

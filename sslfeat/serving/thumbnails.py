@@ -79,7 +79,7 @@ class ThumbnailMaker:
         if (kept := self._cache.get(key)) is not None:
             return kept
         if self._waiting >= MOST_WAITING:
-            raise Refusal(429, "too many thumbnails are asked for at once", "ask again later", retry_after=1)
+            raise Refusal(429, "too many concurrent requests for thumbnails", "retry later", retry_after=1)
         self._waiting += 1
         try:
             make: Callable[[], bytes] = functools.partial(self._make, name, sha256, size)
@@ -107,13 +107,13 @@ class ThumbnailMaker:
         finally:
             self._decoders[side].put(decoder)
         if isinstance(outcome, Failed):
-            raise Refusal(404, f"the image cannot be shown: {outcome.reason}", "bring the index up to date")
+            raise Refusal(404, f"the image cannot be shown: {outcome.reason}", "update the index")
         return _jpeg(outcome, canvas[0], sha256, size)
 
 
 def _jpeg(decoded: Decoded, canvas: np.ndarray, sha256: str | None, size: int) -> bytes:
     if sha256 is not None and decoded.sha256 != sha256:
-        raise Refusal(404, "the file is not the one any more that was indexed", "bring the index up to date")
+        raise Refusal(404, "the file has changed since it was indexed", "update the index")
     width, height = fitted(decoded.width, decoded.height, canvas.shape[0])
     image = Image.fromarray(canvas[:height, :width])
     wanted = fitted(decoded.width, decoded.height, size)

@@ -90,7 +90,7 @@ function fill() {
 async function present(upload) {
   const preview = part("preview");
   preview.hidden = !asked;
-  part("title").textContent = asked ? upload?.name ?? "" : about.index ? "Find images like yours" : "Name an image";
+  part("title").textContent = asked ? upload?.name ?? "" : about.index ? "Find similar images" : "Classify an image";
   if (!asked) return;
   if (upload) {
     preview.replaceChildren(referenceOf(upload.url, upload.name));
@@ -132,7 +132,7 @@ async function find(signal) {
   found.setAttribute("aria-busy", "true");
   try {
     const { hits, notes } = await api.search(asked, wanted, signal);
-    const none = hits.length ? [] : ["Nothing was found: ask for a lower score, or fewer conditions."];
+    const none = hits.length ? [] : ["Nothing found: lower the minimum score, or remove conditions."];
     say([...none, ...notes].join(" "));
     part("heading").textContent = hits.length ? `${hits.length} nearest` : "None";
     part("hits").replaceChildren(...hits.map((hit) => figureOf(hit, likePath)));
@@ -157,7 +157,7 @@ async function begin() {
     const step = Math.max(1, Math.floor(points.ids.length / BEGIN));
     const start = Math.floor(LUCK * step);
     const ids = points.ids.filter((_, n) => n % step === start).slice(0, BEGIN);
-    part("heading").textContent = "Begin with one of these";
+    part("heading").textContent = "Choose an image to start";
     const items = await api.named(ids).catch((error) => { say(error.message); return []; });
     if (!asked) part("hits").replaceChildren(...items.map((item) => figureOf(item, likePath)));
   }

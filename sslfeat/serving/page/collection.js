@@ -26,7 +26,7 @@ export function showCollection(points, total, like, say) {
   taken.letGo = () => plane.choose(null);
   part("mapped").textContent = points.ids.length < total
     ? `${points.ids.length.toLocaleString("en")} of ${total.toLocaleString("en")} images`
-    : `${total.toLocaleString("en")} images; what is alike lies together`;
+    : `${total.toLocaleString("en")} images; similar images are close together`;
   canvas.setAttribute("aria-label", `map of ${points.ids.length} images`);
   tools(root, canvas, plane);
   legend(plane, groups.list);
@@ -143,7 +143,7 @@ function takenImages(like, say) {
     catches.ids = ids ?? [];
     catches.mixed = Array.from(shuffled(catches.ids.length), (place) => catches.ids[place]); // the first stand for all
     part("taken").hidden = !ids;
-    part("count").textContent = `${catches.ids.length.toLocaleString("en")} images taken`;
+    part("count").textContent = `${catches.ids.length.toLocaleString("en")} images selected`;
     unlist();
     if (ids) draw(0);
     else sample.replaceChildren();

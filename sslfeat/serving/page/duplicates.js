@@ -59,7 +59,7 @@ class Pairs {
     const decisions = made.map((pair) => ({ left: this.left(pair).path, right: pair.copy.path, keep: pair.keep }));
     try {
       const { moves, command } = await decide(decisions);
-      part("plan").textContent = `${made.length} decided; ${moves === 1 ? "1 image makes" : `${moves} images make`} way by:`;
+      part("plan").textContent = `${made.length} decided. To move ${moves === 1 ? "1 image" : `${moves} images`}:`;
       part("command").textContent = command;
       part("command").hidden = false;
     } catch (error) {

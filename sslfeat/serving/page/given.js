@@ -24,7 +24,7 @@ export function takeImages(take, say) {
     event.preventDefault();
     const [dropped] = event.dataTransfer.files;
     if (dropped) take(dropped);
-    else say("That was a link, and links are not followed: save the image, and drop the file.");
+    else say("Links are not followed: save the image, and drop the file.");
   });
   addEventListener("paste", (event) => {
     const item = [...(event.clipboardData?.items ?? [])].find((one) => one.type.startsWith("image/"));
