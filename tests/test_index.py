@@ -149,7 +149,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="as many different names"):
         Index.build(clustered(5), ["a"] * 5)
     index = Index.build(clustered(50))
-    with pytest.raises(InputError, match=r"queries of shape \(2, 5\).*vectors of 32"):
+    with pytest.raises(InputError, match=r"queries have shape \(2, 5\).*dimension 32"):
         index.search(np.zeros((2, 5), np.float32))
     with pytest.raises(InputError, match="not finite"):
         index.search(np.full(32, np.inf))

@@ -210,7 +210,7 @@ def test_a_graph_whose_numbers_are_not_those_of_rows_is_refused_behind_a_valid_h
         metadata = files.read_metadata(index)
         stored = {**metadata.files, files.VECTORS: files.hashes(tmp_path / "copy" / files.VECTORS)}
         sign(tmp_path / "copy", replace(metadata, files=stored).plain())
-        with pytest.raises(RetrievalError, match=r"numbers are not those of rows|refused by FAISS"):
+        with pytest.raises(RetrievalError, match=r"numbers are not those of rows|cannot be read by FAISS"):
             Index.load(tmp_path / "copy")
         shutil.rmtree(tmp_path / "copy")
 

@@ -152,7 +152,7 @@ def test_a_kind_that_was_asked_for_stays_or_the_index_is_left_as_it_was(tmp_path
     images.new(400)
     with (
         monkeypatch.context() as patch,
-        pytest.raises(RetrievalError, match=r"must be built anew.*left as it was: no index finds"),
+        pytest.raises(RetrievalError, match=r"needs to be rebuilt.*unchanged: no index finds"),
     ):
         patch.setattr(maintenance, "build", fails)
         change(index, images.vectors(sorted(images.rows)))
@@ -167,7 +167,7 @@ def test_a_kind_that_becomes_another_is_said(tmp_path: Path) -> None:
     images.new(100)
     requirements = requirements_of(0.9, None, "auto")
     assert change(index, images.vectors(sorted(images.rows)), requirements=requirements, events=Events(said.append)).rebuilt
-    assert said[-1] == "the kind was hnsw, and is flat now: exact, and soon done with 160 vectors"
+    assert said[-1] == "the kind changed from hnsw to flat: exact search is fast for 160 vectors"
 
 
 def test_what_an_index_was_not_built_for_is_not_passed_over(embedded: Path, tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_a_large_file_is_verified_once_and_again_when_it_changed(tmp_path: Path,
     data = bytearray((index / files.VECTORS).read_bytes())
     data[100] ^= 1
     (index / files.VECTORS).write_bytes(data)
-    with pytest.raises(RetrievalError, match="altered or damaged"):
+    with pytest.raises(RetrievalError, match="modified or is damaged"):
         Index.load(index)
     meta = files.read_metadata(index)
     data[100] ^= 1

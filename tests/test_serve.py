@@ -311,6 +311,6 @@ def test_another_encoders_index_is_refused(embedded: Path, tmp_path: Path) -> No
     other = write_tiny(tmp_path / "other.onnx", seed=3)
     done = sslfeat("serve", "--index", index, "--encoder", other, "--port", "0")
     assert done.returncode == 1
-    assert "their features cannot be compared" in done.stderr
+    assert "features cannot be compared" in done.stderr
     printed = sslfeat("serve", "--encoder", other, "--print-openapi")
     assert json.loads(printed.stdout)["openapi"].startswith("3.")

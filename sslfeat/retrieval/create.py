@@ -1,4 +1,4 @@
-"""An index is built: vectors stream by twice, a few are held out to tune and measure on, and join at the end.
+"""Building an index: two passes over the vectors; some are held out for tuning and measuring, and added at the end.
 
 The held-out rows are unknown to the index while it is tuned and measured, as a user's queries will be. Half of them tune
 its settings, the other half say what recall these give: those figures are the ones stated. Of few rows too few could be held
@@ -37,7 +37,7 @@ SHARE = 1 / 16
 
 @dataclass(frozen=True)
 class Events:
-    """``say`` hears what was chosen and why; ``step`` that a stage has done so many of its rows."""
+    """Callbacks: ``say`` receives choices and reasons; ``step`` receives the progress of a stage, in rows."""
 
     say: Callable[[str], None] = field(default=lambda text: None)
     step: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
@@ -80,7 +80,7 @@ def build(vectors: Vectors, work: Path, metric: str, requirements: IndexRequirem
     if metric not in METRICS:
         raise UsageError(f"metric {metric!r} is unknown: {', '.join(METRICS)}")
     if not vectors.count:
-        raise InputError(f"{vectors.origin} holds no vectors: there is nothing to index")
+        raise InputError(f"{vectors.origin} contains no vectors")
     sample = _sample(vectors, metric, requirements.sample_rows(vectors.dim), events)
     trials = choose(sample.rows, sample.halves()[0], vectors.count, metric, requirements, work, events.say)
     for place, trial in enumerate(trials):
@@ -93,7 +93,7 @@ def build(vectors: Vectors, work: Path, metric: str, requirements: IndexRequirem
         if built is not None:
             return built
         trials[place] = Candidate(trial.spec, trial.memory, reached, None, f"reached recall {reached:.3f} on all rows")
-        events.say(f"{trial.spec.factory} reached recall {reached:.3f} only")
+        events.say(f"{trial.spec.factory} only reached recall {reached:.3f}")
     raise refuse(trials, vectors.count, vectors.dim, requirements)
 
 
@@ -115,7 +115,7 @@ def _sample(vectors: Vectors, metric: str, size: int, events: Events) -> Sample:
         start += len(block)
         events.step("read", start, count)
     if start != count:
-        raise RetrievalError(f"{vectors.origin} has {start} rows, {count} were recorded: it is being written, or damaged")
+        raise RetrievalError(f"{vectors.origin} has {start} rows instead of {count}: it is being written, or damaged")
     return Sample(rng.permutation(np.concatenate(rows)), lots, np.concatenate(kept)[np.argsort(lots[held])])
 
 
@@ -167,7 +167,7 @@ def requirements_of(
     Raises UsageError for less memory than building takes by itself.
     """
     if max_memory is not None and max_memory < LEAST_MEMORY:
-        raise UsageError(f"{max_memory >> 20} MiB are too little to build an index in: --build-memory takes 768M or more")
+        raise UsageError(f"{max_memory >> 20} MiB are not enough to build an index: --build-memory must be at least 768M")
     free = max_memory or available_memory()
     limit = max_memory or int(BUILD_SHARE * free)
     return IndexRequirements(recall, memory or int(SEARCH_SHARE * free), kind, workload, limit, shards)
@@ -209,11 +209,11 @@ def check_free(folder: Path, overwrite: bool) -> None:
     """As ``claim``, before there is a lock: so that nothing is embedded in vain, or among other files."""
     if (folder / files.META).exists():
         if not overwrite:
-            raise RetrievalError(f"{folder} holds an index", f"bring it up to date with --sync, or replace it with {OVERWRITE}")
+            raise RetrievalError(f"{folder} already contains an index", f"update it with --sync, or replace it with {OVERWRITE}")
         return
     own = {staged.UPDATE, files.FEATURES, atomic.LOCK_NAME}
     present = folder.iterdir() if folder.is_dir() else ()
     names = [path.name for path in present if not files.is_own(path.name) and not path.name.endswith(files.VERIFIED)]
     strangers = sorted({*names} - own)
     if strangers:
-        raise RetrievalError(f"{folder} contains other files ({strangers[0]}, ...)", "choose a folder that is new or empty")
+        raise RetrievalError(f"{folder} contains other files ({strangers[0]}, ...)", "choose a new or empty folder")

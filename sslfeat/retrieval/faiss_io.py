@@ -62,7 +62,7 @@ class FlatFile:
         filled = faiss.IndexFlat(dim, kind)
         filled.add(np.ones((1, dim), np.float32))
         if faiss.serialize_index(filled).tobytes() != self._header(empty, 1) + np.ones(dim, "<f4").tobytes():
-            raise RetrievalError(f"FAISS {faiss.__version__} writes flat indexes in another layout than sslfeat knows")
+            raise RetrievalError(f"FAISS {faiss.__version__} writes flat indexes in an unknown layout")
         path.write_bytes(empty)
 
     def add(self, rows: FloatArray) -> None:

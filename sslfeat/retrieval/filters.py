@@ -1,4 +1,4 @@
-"""Which rows are searched: conditions on the columns of an index."""
+"""Conditions on the columns of an index."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Condition:
         if parsed is None or parsed[1] not in fields:
             near = "" if parsed is None else _near(parsed[1], fields)
             raise InputError(
-                f"--where {condition!r} cannot be read{near}: FIELD=TEXT or FIELD~GLOB, != or !~ for not, "
+                f"--where {condition!r} is invalid{near}: use FIELD=TEXT or FIELD~GLOB, != or !~ to negate, "
                 f"FIELD<NUMBER or DATE, <=, > or >=, FIELD one of {', '.join(fields)}"
             )
         field, spaces, sign, text = parsed.groups()
         text = text.strip() if spaces else text
         if sign in ORDER and _number(text) is None and Moment.parse(text) is None:
             cure = _apart(text) or _with_point(text) or " nor a date such as 2024-01-31"
-            raise InputError(f"--where {condition!r}: {text!r} is no number{cure}")
+            raise InputError(f"--where {condition!r}: {text!r} is not a number{cure}")
         return cls(field, sign.startswith("!"), sign.endswith("~"), text, sign if sign in ORDER else "")
 
     def read(self, values: Iterable[Any]) -> list[bool | None]:
@@ -125,13 +125,13 @@ class NumbersRead:
         if self.others and not self.numbers:
             cure, plain = _with_point(self.example), {"date": "dates such as 2024-01-31", "number": "plain numbers"}[kind]
             raise InputError(
-                f"{self.condition}: no value of {field} is a {kind}, such as {self.example!r}{cure}: write {plain} "
+                f"{self.condition}: no value of {field} is a {kind}, for example {self.example!r}{cure}: write {plain} "
                 "into the list, then bring features and index up to date ('embed --update', 'index --sync')"
             )
         if not self.others:
             return ""
         values = counted(self.others, "value")
-        return f"{self.condition}: {values} of {field} left out for being no {kind}, such as {self.example!r}"
+        return f"{self.condition}: {values} of {field} ignored, not a {kind}, for example {self.example!r}"
 
 
 @dataclass
@@ -154,19 +154,19 @@ class ValuesSeen:
         """Raise InputError if no row has a value of the field, so that none could ever be found."""
         if self.rows and not self.values and not self.condition.negated:
             cure = "; labels come from class folders or from a list" if self.condition.field == "label" else ""
-            raise InputError(f"{self.condition}: no image has a {self.condition.field}{cure}")
+            raise InputError(f"{self.condition}: no image has the field {self.condition.field}{cure}")
 
     def why(self) -> str:
         """Why it is met by none."""
         name, text = self.condition.field, self.condition.text
         if self.condition.negated:
-            return f"{self.condition}: every image is that"
+            return f"{self.condition}: all images have this value"
         if self.condition.order:
             return f"{self.condition}: no {name} is {self.condition.order}{text}"
         if not text:
-            return f"{self.condition}: no {name} is empty text; images without one are found by {name}!~?*"
+            return f"{self.condition}: no {name} is an empty string; images without {name} match {name}!~?*"
         if self.condition.glob:
-            whole = "" if re.search(r"[*?[]", text) else f": a glob is of the whole value, so write *{text}*"
+            whole = "" if re.search(r"[*?[]", text) else f": a glob must match the whole value, such as *{text}*"
             return f"{self.condition}: no {name} matches{whole}"
         if len(self.values) <= FEW:
             return f"{self.condition}: {name} is one of {', '.join(sorted(self.values))}"
@@ -230,7 +230,7 @@ def _near(field: str, fields: Sequence[str]) -> str:
     """The question whether a field of nearly this name is meant."""
     near = _nearest(re.sub(r"\W", "_", field), fields)
     question = f": did you mean {near!r}?" if near else ""
-    return f", there is no field {field!r}{question}"
+    return f", unknown field {field!r}{question}"
 
 
 def _nearest(name: str, names: Sequence[str]) -> str | None:

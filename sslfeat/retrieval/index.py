@@ -121,11 +121,11 @@ class Index:
         RetrievalError.
         """
         if top < 1:
-            raise UsageError(f"top is {top}: it must be at least 1")
+            raise UsageError(f"top is {top}, but must be at least 1")
         vectors = prepare(self._vectors(queries, encoder), self.metric)
         own = None if exclude is None else np.asarray(exclude, np.int64)
         if own is not None and own.shape != (len(vectors),):
-            raise InputError(f"exclude has shape {own.shape}: one row for each of {len(vectors)} queries, or -1")
+            raise InputError(f"exclude has shape {own.shape}, expected one row number or -1 for each of {len(vectors)} queries")
         mask = self._kept_rows
         conditions = Filter(where)
         if where:
@@ -160,7 +160,9 @@ class Index:
         if row < 0:
             near = self.ids.ending_with(path)
             cure = f"did you mean {near[0]!r}?" if len(near) == 1 else did_you_mean(path, self.ids.like(path), 0.0)
-            raise InputError(f"{path} is not in the index {self.folder}: it has {len(self)} images, named as when embedded", cure)
+            raise InputError(
+                f"{path} is not in the index {self.folder}, which has {len(self)} images with paths as they were embedded", cure
+            )
         return row
 
     def vectors(self, rows: Sequence[int] | IntArray) -> FloatArray:
@@ -195,12 +197,12 @@ class Index:
         try:
             vectors = np.asarray(queries, np.float32)
         except (ValueError, TypeError) as error:
-            raise InputError(f"queries are vectors of {self.dim} numbers, or images: {error}") from error
+            raise InputError(f"queries must be vectors of dimension {self.dim}, or images: {error}") from error
         vectors = vectors.reshape(0, self.dim) if not vectors.size else np.atleast_2d(vectors)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            raise InputError(f"queries of shape {vectors.shape} were given: the index has vectors of {self.dim}")
+            raise InputError(f"queries have shape {vectors.shape}, but the index has dimension {self.dim}")
         if not np.isfinite(vectors).all():
-            raise InputError("a query is not finite")
+            raise InputError("a query has non-finite values")
         return vectors
 
     def __reduce__(self) -> tuple[Any, ...]:

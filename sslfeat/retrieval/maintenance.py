@@ -88,11 +88,11 @@ def remove(
 def _check(index: files.OpenedIndex, vectors: Vectors) -> None:
     check_encoder(index.metadata.encoder, vectors.encoder, f"the encoder of {vectors.origin}")
     if vectors.dim != index.metadata.dim:
-        raise RetrievalError(f"{vectors.origin} has vectors of {vectors.dim}, the index of {index.metadata.dim}")
+        raise RetrievalError(f"{vectors.origin} has dimension {vectors.dim}, but the index has {index.metadata.dim}")
     ours, theirs = (made_by and made_by.precision for made_by in (index.metadata.encoder, vectors.encoder))
     if ours != theirs:
         raise RetrievalError(
-            f"{vectors.origin} was embedded in {theirs}, the index in {ours}: embed it with --precision {ours}, or build "
+            f"{vectors.origin} was embedded in {theirs}, but the index in {ours}: embed it with --precision {ours}, or build "
             "another index"
         )
 
@@ -118,7 +118,7 @@ class _Growth:
         new = []
         for number, (path, sha256) in enumerate(zip(facts["path"], facts["sha256"], strict=True)):
             if path in self.seen:
-                raise RetrievalError(f"{path} comes twice: an image is in an index once")
+                raise RetrievalError(f"{path} occurs twice: paths in an index must be unique")
             self.seen.add(path)
             row = rows.get(path)
             if row is not None and sha256 is not None and self._known["sha256"][row] == sha256:
@@ -184,12 +184,12 @@ def _measured(metadata: IndexMetadata, growth: _Growth, events: Events) -> tuple
         held_out = kept_out(growth.count)
         growth.builder.let_in(but=held_out)
         if not held_out:
-            events.say("it has grown, by too few rows at once to measure its recall with: it is built anew")
+            events.say("rebuilding, since too few rows were added at a time to measure recall")
             return metadata, True
     events.say("measuring recall again")
     found = measured(growth.builder, metadata)
     if found is None:
-        events.say("they are not found as well as was asked for: it is built anew")
+        events.say("rebuilding, since recall is below the target")
         return metadata, True
     return replace(metadata, figures=found), False
 
@@ -236,9 +236,9 @@ def _anew(
     try:
         built = build(remaining, work, metric, requirements, events)
     except RetrievalError as error:
-        raise RetrievalError(f"{folder} must be built anew, which fails, so it is left as it was: {error}") from error
+        raise RetrievalError(f"{folder} needs to be rebuilt, which failed; it is unchanged: {error}") from error
     if built.spec.kind != metadata.spec.kind:
-        events.say(f"the kind was {metadata.spec.kind}, and is {built.spec.kind} now: {built.figures.why}")
+        events.say(f"the kind changed from {metadata.spec.kind} to {built.spec.kind}: {built.figures.why}")
     for path in old:
         if path.parent == work:
             path.unlink()

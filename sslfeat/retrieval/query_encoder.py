@@ -31,7 +31,7 @@ def load_encoder(made_by: Maker | None, given: str | None = None, provider: str 
     from sslfeat.system.cores import available_cores
 
     if made_by is None:
-        raise RetrievalError("the index was built of plain vectors: search it with vectors")
+        raise RetrievalError("the index was built from plain vectors: search with vectors")
     hints = [given] if given else [made_by.path] if made_by.path else []
     file = find_encoder(made_by.name, made_by.fingerprint, hints, only_hints=bool(given), error=RetrievalError)
     return Encoder(file.without_data(), provider, available_cores())
@@ -41,10 +41,10 @@ def check_encoder(ours: Identity | None, other: Identity | None, what: str, wher
     """Raise RetrievalError, naming both, if ``other`` is not ``ours``, the encoder of what is stored ``where``."""
     if ours is None or other is None:
         if ours is not other:
-            raise RetrievalError(f"{what} and {where} cannot be compared: one of them is of plain vectors without an encoder")
+            raise RetrievalError(f"{what} and {where} cannot be compared: one of them contains plain vectors without an encoder")
         return
     if ours.fingerprint != other.fingerprint:
         raise RetrievalError(
-            f"{what} is {other.name!r} ({other.fingerprint[:12]}), {where} was made by {ours.name!r} "
-            f"({ours.fingerprint[:12]}): their features cannot be compared; use that one, or begin a new one"
+            f"{what} is {other.name!r} ({other.fingerprint[:12]}), but {where} was created with {ours.name!r} "
+            f"({ours.fingerprint[:12]}), so features cannot be compared: use that encoder, or create a new one"
         )

@@ -33,14 +33,14 @@ class Ids:
             if missing := {*COLUMNS, REMOVED} - names:
                 raise RetrievalError(f"{path} has no column {min(missing)!r}")
             if rows != recorded:
-                raise RetrievalError(f"{path} has {rows} rows, {recorded} were recorded")
+                raise RetrievalError(f"{path} has {rows} rows instead of {recorded}")
             self.removed: npt.NDArray[np.bool_] = np.zeros(rows, bool)
             if removed:
                 self.removed = self._file.read([REMOVED])[REMOVED].to_numpy().astype(bool)
         except (OSError, pa.ArrowException) as error:
             raise RetrievalError(f"{path} cannot be read: {error}") from error
         if (found := int(self.removed.sum())) != removed:
-            raise RetrievalError(f"{path} has {found} removed rows, {removed} were recorded")
+            raise RetrievalError(f"{path} has {found} removed rows instead of {removed}")
 
     @functools.cached_property
     def table(self) -> pa.Table:

@@ -51,13 +51,13 @@ class IndexRequirements:
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
-            raise UsageError(f"recall is {self.recall}: it lies above 0 and up to 1")
+            raise UsageError(f"recall is {self.recall}, but must be above 0 and at most 1")
         if self.kind not in ("auto", *KINDS):
             raise UsageError(f"kind {self.kind!r} is unknown: auto, {', '.join(KINDS)}")
         if self.workload not in WORKLOADS:
             raise UsageError(f"workload {self.workload!r} is unknown: {' or '.join(WORKLOADS)}")
         if self.shards is not None and self.shards < 1:
-            raise UsageError(f"shards is {self.shards}: give 1 or more")
+            raise UsageError(f"shards is {self.shards}, but must be at least 1")
 
     def shards_of(self, spec: IndexSpec, count: int, dim: int) -> int:
         """How many files an index of ``count`` vectors is built in."""
@@ -94,7 +94,7 @@ def choose(
     fitting = [spec for spec in requested if requirements.memory_of(spec, count, dim) <= requirements.memory]
     trials = [_too_large(spec, count, dim, requirements) for spec in requested if spec not in fitting]
     if (flat := IndexSpec("flat")) in fitting and (count <= SMALL or requirements.recall == 1):
-        why = "exact" if requirements.recall == 1 else f"exact, and soon done with {count} vectors"
+        why = "exact" if requirements.recall == 1 else f"exact search is fast for {count} vectors"
         return [Candidate(flat, flat.memory(count, dim), 1.0, None, why), *trials]
     if fitting and (len(requested) == 1 or not len(queries)):
         return [Candidate(fitting[0], requirements.memory_of(fitting[0], count, dim), None, None, "asked for")]
@@ -126,17 +126,17 @@ def refuse(trials: Sequence[Candidate], count: int, dim: int, requirements: Inde
     needed = IndexSpec("flat").memory(count, dim)
     cures = [f"--memory {-(-needed // (1 << 20))}M, for exact search"] if requirements.kind == "auto" else ["--kind auto"]
     if best > 0:
-        cures.insert(0, f"--recall {math.floor(100 * best) / 100:.2f}, the best that was reached in it")
+        cures.insert(0, f"--recall {math.floor(100 * best) / 100:.2f}, the best reached")
     reasons = "; ".join(f"{trial.spec.kind}: {trial.why}" for trial in trials)
     return RetrievalError(
-        f"no index finds {requirements.recall:.0%} of the neighbors within {requirements.memory >> 20} MiB. "
+        f"no index reaches recall {requirements.recall:.2f} within {requirements.memory >> 20} MiB. "
         f"Give {' or '.join(cures)}. Tried: {reasons}"
     )
 
 
 def _too_large(spec: IndexSpec, count: int, dim: int, requirements: IndexRequirements) -> Candidate:
     memory = spec.memory(count, dim)
-    return Candidate(spec, memory, None, None, f"takes {memory >> 20} MiB, {requirements.memory >> 20} MiB were granted")
+    return Candidate(spec, memory, None, None, f"takes {memory >> 20} MiB of {requirements.memory >> 20} MiB allowed")
 
 
 def _fails(spec: IndexSpec, count: int, dim: int, highest: float, size: int) -> Candidate:
@@ -171,5 +171,5 @@ def _expected(
         first_size, first = found[0]
         power = math.log(tuned.per_second / first.per_second) / math.log(size / first_size)
         rate *= (count / size) ** min(max(power, -1.1), 0)
-        why += f", {first.per_second:.0f} on {first_size}: {rate:.0f} are expected of {count}"
+        why += f", {first.per_second:.0f} on {first_size}; {rate:.0f} expected on {count}"
     return Candidate(spec, requirements.memory_of(spec, count, dim), tuned.recall, rate, why)

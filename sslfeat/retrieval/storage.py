@@ -146,9 +146,9 @@ def verify_file(folder: Path, name: str, metadata: IndexMetadata, fresh: bool = 
         settled = time.time_ns() - max(stamp[3:]) > SETTLED  # a change within the clock's tick would not show
         same = status.st_size == recorded.bytes and _pieces(path) == recorded.pieces
     except OSError as error:
-        raise RetrievalError(f"{path} cannot be read: {error.strerror}; build the index again") from error
+        raise RetrievalError(f"{path} cannot be read: {error.strerror}; rebuild the index") from error
     if not same:
-        raise RetrievalError(f"{path} was altered or damaged: its sha256 is not the recorded one; build the index again")
+        raise RetrievalError(f"{path} was modified or is damaged (sha256 mismatch): rebuild the index")
     if large and settled:
         with contextlib.suppress(OSError):  # a folder that may only be read is verified anew each time
             atomic.write_atomic(note, known)
@@ -162,12 +162,12 @@ def open_vectors(folder: Path, metadata: IndexMetadata) -> Any:
         try:
             parts.append(read_faiss(path))
         except RuntimeError as error:
-            raise RetrievalError(f"{path} is refused by FAISS: {str(error).splitlines()[0][:200]}") from error
+            raise RetrievalError(f"{path} cannot be read by FAISS: {str(error).splitlines()[0][:200]}") from error
         if fault := _misfit(parts[-1], metadata):
-            raise RetrievalError(f"{path} is not what {META} says: {fault}; build the index again")
+            raise RetrievalError(f"{path} does not match {META}: {fault}; rebuild the index")
     index = parts[0] if len(parts) == 1 else Shards(parts)
     if (index.ntotal, index.d) != (metadata.rows, metadata.dim):
-        raise RetrievalError(f"{folder} holds {index.ntotal} x {index.d}, recorded were {metadata.rows} x {metadata.dim}")
+        raise RetrievalError(f"{folder} contains {index.ntotal} x {index.d} vectors instead of {metadata.rows} x {metadata.dim}")
     return index
 
 

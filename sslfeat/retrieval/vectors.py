@@ -78,10 +78,10 @@ class ArrayVectors:
         """Rows named by ``paths``. Raises InputError for another shape than (N, D), or names that do not fit."""
         rows = np.ascontiguousarray(embeddings, np.float32)
         if rows.ndim != 2:
-            raise InputError(f"vectors of shape {rows.shape} were given: they are (N, D)")
+            raise InputError(f"vectors have shape {rows.shape}, but must be (N, D)")
         names = [str(number) for number in range(len(rows))] if paths is None else list(paths)
         if len(names) != len(rows) or len(set(names)) != len(names):
-            raise InputError(f"{len(rows)} vectors need as many different names, not {len(set(names))}")
+            raise InputError(f"{len(rows)} vectors need as many unique names, not {len(set(names))}")
         return cls(rows, table(names))
 
     @property
@@ -145,8 +145,8 @@ def _joined(tables: list[pa.Table], rows: list[FloatArray], metric: str) -> tupl
     bad = np.flatnonzero(~np.isfinite(joined).all(1))
     if bad.size:
         raise RetrievalError(
-            f"the features of {columns['path'][int(bad[0])].as_py()} are not finite ({bad.size} such rows): the encoder "
-            "is broken, or overflows in a low precision"
+            f"the features of {columns['path'][int(bad[0])].as_py()} are not finite ({bad.size} rows): the encoder "
+            "is damaged, or overflows at low precision"
         )
     return columns, prepare(joined, metric)
 
@@ -162,7 +162,7 @@ def prepare(rows: npt.ArrayLike, metric: str) -> FloatArray:
     with np.errstate(over="ignore"):
         longest = np.linalg.norm(array, axis=1).max(initial=0)
     if longest > LONGEST:
-        raise InputError(f"a vector of length {longest:.3g} was given: {metric} takes up to {LONGEST:.3g}, scale them")
+        raise InputError(f"a vector has norm {longest:.3g}, but {metric} allows at most {LONGEST:.3g}: rescale the vectors")
     return array
 
 
