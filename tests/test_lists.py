@@ -66,7 +66,7 @@ def test_a_list_s_columns_are_conditions(encoder: Encoder, image_folder: Path, t
     assert len({*named.of(0), *named.of(1)}) == 2  # hits can be kept in sets
     with pytest.raises(InputError, match=r"FIELD one of path, sha256, width, height, label, Year_taken, class, town, width_"):
         found(index, "country=Italy")
-    with pytest.raises(InputError, match="'new' is no number nor a date"):
+    with pytest.raises(InputError, match="'new' is not a number nor a date"):
         found(index, "Year_taken>new")
 
 
@@ -196,9 +196,9 @@ def test_conditions_that_nothing_could_meet_say_so(encoder: Encoder, image_folde
     embed_to_folder(encoder, find_inputs([tmp_path / "list.csv"]), tmp_path / "f", OPTIONS)
     build_into(tmp_path / "i", FolderVectors(tmp_path / "f"), "cosine", requirements_of(0.95, None, "flat"), Events())
     index = Index.load(tmp_path / "i")
-    with pytest.raises(InputError, match=r"no value of Price is a number, such as '0,50' \(write 0.50\)"):
+    with pytest.raises(InputError, match=r"no value of Price is a number, for example '0,50' \(write 0.50\)"):
         found(index, "Price<50")
-    with pytest.raises(InputError, match=r"'50,5' is no number \(write 50.5\)"):
+    with pytest.raises(InputError, match=r"'50,5' is not a number \(write 50.5\)"):
         found(index, "Price<50,5")
     assert index.search(index.vectors([0]), 5, where=["Weight<9"]).notes == (
         "--where 'Weight<9': 20 values of Weight ignored, not a number, for example 'EUR 3'",
@@ -259,12 +259,12 @@ def test_dates_are_compared_as_dates(condition: str, met: str) -> None:
         ("Jan 5 2024", " nor a date such as 2024-01-31"),
         ("1 234,50", " (write 1234.50)"),
         ("06/2026", " nor a date such as 2024-01-31"),
-        ("10 and price<20", ": these are two conditions, so give --where twice, one condition each"),
-        ("10 & <20,5", ": these are two conditions, so give --where twice, one condition each"),
+        ("10 and price<20", ": these are two conditions: give --where twice"),
+        ("10 & <20,5", ": these are two conditions: give --where twice"),
     ],
 )
 def test_a_date_of_another_form_is_no_number_to_write(text: str, cure: str) -> None:
-    with pytest.raises(InputError, match=re.escape(f"{text!r} is no number{cure}")):
+    with pytest.raises(InputError, match=re.escape(f"{text!r} is not a number{cure}")):
         Condition.parse(f"taken>={text}", ["taken"])
 
 
@@ -307,9 +307,9 @@ def test_why_nothing_is_found_is_said() -> None:
     assert notes("path!~*.jpg") == ("--where 'path!~*.jpg': all images have this value",)
     with pytest.raises(InputError, match="unknown field 'gone'"):
         notes("gone=x")
-    with pytest.raises(InputError, match="no value of city is a date, such as 'Bern': write dates such as 2024-01-31"):
+    with pytest.raises(InputError, match="no value of city is a date, for example 'Bern': write dates such as 2024-01-31"):
         notes("city>2024-01-01")
-    with pytest.raises(InputError, match="'yesterday' is no number nor a date such as 2024-01-31"):
+    with pytest.raises(InputError, match="'yesterday' is not a number nor a date such as 2024-01-31"):
         notes("city>yesterday")
 
 

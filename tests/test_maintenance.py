@@ -347,7 +347,7 @@ def test_ids_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(index / files.IDS).slice(1), index / files.IDS)
     meta["files"][files.IDS] = vars(files.hashes(index / files.IDS))
     (index / files.META).write_bytes(signed_bytes(meta))
-    with pytest.raises(RetrievalError, match="29 rows, 30 were recorded"):
+    with pytest.raises(RetrievalError, match="29 rows instead of 30"):
         Index.load(index)
 
 

@@ -126,7 +126,7 @@ class NumbersRead:
             cure, plain = _with_point(self.example), {"date": "dates such as 2024-01-31", "number": "plain numbers"}[kind]
             raise InputError(
                 f"{self.condition}: no value of {field} is a {kind}, for example {self.example!r}{cure}: write {plain} "
-                "into the list, then bring features and index up to date ('embed --update', 'index --sync')"
+                "in the list, then update features and index ('embed --update', 'index --sync')"
             )
         if not self.others:
             return ""
@@ -243,7 +243,7 @@ def _nearest(name: str, names: Sequence[str]) -> str | None:
 def _apart(text: str) -> str:
     """What to do about two conditions in one; empty where there is one."""
     two = re.search(r"\band\b|[&<>]", text, re.IGNORECASE)
-    return ": these are two conditions, so give --where twice, one condition each" if two else ""
+    return ": these are two conditions: give --where twice" if two else ""
 
 
 def _with_point(text: str) -> str:
