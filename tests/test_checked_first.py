@@ -35,7 +35,7 @@ WRONG = {  # what is said, by the line that has a mistake
     "map one": "3 or more",
     "dedupe photos --threshold 2": "a cosine above 0",
     "dedupe photos --out groups.txt": ".csv or .html",
-    "dedupe photos --apply photos/aside --yes": "would all come back",
+    "dedupe photos --apply photos/aside --yes": "would be embedded again",
     "probe photos --labels nothing.csv": "nothing.csv",
     "probe photos/circles": "a probe needs two or more",
     "probe photos --min-images 500": "a probe needs two or more",

@@ -38,9 +38,9 @@ def test_what_is_kept_and_what_makes_way() -> None:
     chain = [Decision("a", "b", "right"), Decision("b", "c", "right"), Decision("x", "y", "left")]
     assert shape(decide(found, chain)) == {("c", "ab"), ("x", "y")}
     for wrong in (("a", "x"), ("a", "a"), ("a", "none")):
-        with pytest.raises(InputError, match="not two images of one group"):
+        with pytest.raises(InputError, match="not a pair of images of one group"):
             decide(found, [Decision(*wrong, "left")])
-    with pytest.raises(InputError, match="would make way for"):
+    with pytest.raises(InputError, match="would be replaced by"):
         decide(found, [Decision("a", "b", "right"), Decision("b", "c", "right"), Decision("a", "c", "left")])
 
 

@@ -216,7 +216,7 @@ def within(part: str, **fields: Any) -> str:
         ("[" * 60 + "]" * 60, "nested more than 50 deep"),
         ("1" * 5000, "not JSON"),
         ("[]", "card is a list of 0, not an object"),
-        (tiny_card().to_json()[:-1] + ',"dim":8}', "a field is there twice"),
+        (tiny_card().to_json()[:-1] + ',"dim":8}', "duplicate field"),
         (altered(format=3), "upgrade sslfeat"),
         (altered(format=True), "has format True"),
         (altered(dim="8"), "card: dim is '8', not int"),

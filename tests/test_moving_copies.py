@@ -54,7 +54,7 @@ def test_copies_are_not_moved_to_where_they_would_be_embedded_again(doubled: tup
     before = contents(images)
     for inside in (images / "aside", images / "one" / "aside", images):
         done = sslfeat("dedupe", features, "--apply", inside, "--yes")
-        assert (done.returncode, "would all come back: choose a folder beside it" in done.stderr) == (2, True)
+        assert (done.returncode, "would be embedded again: choose a folder outside" in done.stderr) == (2, True)
     assert contents(images) == before
     done = sslfeat("dedupe", features, "--apply", tmp_path / "aside", "--yes")
     words = ["sslfeat", "embed", str(images), "--out", str(features), "--update"]
@@ -71,7 +71,7 @@ def test_groups_that_were_seen_are_applied_without_another_comparison(doubled: t
     words = shlex.split(line.removeprefix("next, to move the copies: sslfeat "))
     assert words == ["dedupe", str(groups), "--apply", f"{images}-duplicates"]
     refused = sslfeat(*words[:-1], images / "aside", "--yes")
-    assert "would all come back" in refused.stderr
+    assert "would be embedded again" in refused.stderr
     assert "contains no reviewed groups" in sslfeat("dedupe", "--decided", groups).stderr
     assert "--threshold applies to a features folder" in sslfeat("dedupe", groups, "--threshold", "0.9").stderr
     shutil.copy(next(images.rglob("*.jpg")), images / "later.jpg")
@@ -112,7 +112,7 @@ def test_folders_that_were_given_by_themselves_have_room_beside_them(
         Path(spec).parent.mkdir()
         Path(spec).touch()
     if specs[0].startswith("."):
-        with pytest.raises(UsageError, match="choose a folder beside it"):
+        with pytest.raises(UsageError, match="choose a folder outside"):
             check_aside(Path("aside"), images)
     else:
         check_aside(Path("aside"), images)
@@ -132,7 +132,7 @@ def test_a_row_without_a_photo_opens_no_embedded_folder(
         refused = sslfeat("dedupe", source, "--apply", images / "aside", "--yes")
         assert (refused.returncode, f"lies in {images}, whose" in refused.stderr) == (2, True)
     there = [os.fsencode(path) for path in images.rglob("*.jpg")]
-    with pytest.raises(UsageError, match="choose a folder beside it"):
+    with pytest.raises(UsageError, match="choose a folder outside"):
         check_aside(images / "aside", [b"none.jpg", *there])  # where nobody knows what was given
     below = images / "one"
     only = [path for path in there if path.startswith(os.fsencode(below))]

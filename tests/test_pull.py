@@ -164,7 +164,7 @@ def test_without_ranges_it_begins_anew(server: Server) -> None:
     server.ranges, server.cut = False, [1000]
     assert pull(server.url).read_bytes() == server.data
     server.version, server.cut = '"v2"', [1000] * 100
-    with pytest.raises(RemoteError, match=rf"the answer ended after 1000 of {len(server.data)} bytes|1000 bytes read"):
+    with pytest.raises(RemoteError, match=rf"the response ended after 1000 of {len(server.data)} bytes|1000 bytes read"):
         pull(server.url)
 
 

@@ -161,7 +161,7 @@ def test_a_store_that_stays_away_ends_the_run_and_no_image_counts_as_broken(
     with monkeypatch.context() as patch:
         patch.setenv(retry.RETRY_VARIABLE, "0.05")
         Flaky(patch, 10**9)
-        with pytest.raises(RemoteError, match=r"reading memory://bucket/images.*the store is away.*give the command again"):
+        with pytest.raises(RemoteError, match=r"reading memory://bucket/images.*the store is away.*repeat the command"):
             embed_to_folder(encoder, inputs, tmp_path / "f", OPTIONS)
     summary = embed_to_folder(encoder, inputs, tmp_path / "f", OPTIONS)
     assert summary.failed == 0 and same(rows(tmp_path / "f"), plain)

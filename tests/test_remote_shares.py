@@ -113,7 +113,7 @@ def test_shares_and_other_writers_keep_each_other_out(world: World, memory: Memo
             return stack  # type: ignore[return-value]
 
     with writer("1-of-2", "A"), writer("2-of-2", "B"):
-        with pytest.raises(RemoteError, match="is being used by another process here"):
+        with pytest.raises(RemoteError, match="is in use by another process"):
             writer("1-of-2", "A")
         for share in ("", "1-of-2", "1-of-1", "3-of-4"):
             with pytest.raises(RemoteError, match=f"{URL} is being written by process {os.getpid()} on "):

@@ -45,7 +45,7 @@ def test_what_does_not_pass_is_raised_at_once(failure: Exception) -> None:
 def test_patience_ends_with_the_cause_and_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     action = Failing(*[ConnectionRefusedError(111, "refused")] * 1000)
     monkeypatch.setenv(retry.RETRY_VARIABLE, "0.05")
-    with pytest.raises(RemoteError, match=r"reading s3://b/x: no success within 0.05 s .*refused.*give the command again"):
+    with pytest.raises(RemoteError, match=r"reading s3://b/x: no success within 0.05 s .*refused.*repeat the command"):
         retrying("reading s3://b/x", action)
     assert action.calls > 2
 

@@ -18,8 +18,8 @@ def check_aside(folder: Path, images: Iterable[bytes], given: Iterable[str] = ()
     if around is not None:
         name = os.fsdecode(around)
         raise UsageError(
-            f"--apply {folder} lies in {name}, whose images were embedded: embedded again, they would all come back",
-            f"choose a folder beside it, such as {name}-duplicates",
+            f"--apply {folder} is inside {name}, whose images are embedded: moved images would be embedded again",
+            f"choose a folder outside, such as {name}-duplicates",
         )
 
 

@@ -54,7 +54,7 @@ def decide(found: Duplicates, decisions: Sequence[Decision]) -> Duplicates:
     for decision in decisions:
         left, right = decision.left, decision.right
         if left == right or group_of.get(left) is None or group_of[left] is not group_of.get(right):
-            raise InputError(f"{left} and {right} are not two images of one group: decide pairs of the list")
+            raise InputError(f"{left} and {right} are not a pair of images of one group")
         if decision.keep != "both":
             kept, moved = (left, right) if decision.keep == "left" else (right, left)
             keepers[moved] = kept
@@ -78,6 +78,6 @@ def _last(path: str, keepers: dict[str, str]) -> str:
     while path in keepers:
         path = keepers[path]
         if path in seen:
-            raise InputError(f"{path} would make way for an image that makes way for it: keep one of them")
+            raise InputError(f"{path} would be replaced by an image that it replaces: keep one of them")
         seen.add(path)
     return path

@@ -106,11 +106,11 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
         plan, failures = _plan(duplicates, done, scenes)
         if recorded is not None:
             if set(plan.sources()) - set(recorded.sources()):
-                raise RetrievalError(f"{folder} holds copies that were moved before: choose another folder, or undo that first")
+                raise RetrievalError(f"{folder} contains copies moved earlier: choose another folder, or undo that first")
         else:
             others = [path.name for path in folder.iterdir() if path.name != atomic.LOCK_NAME]
             if others:
-                raise RetrievalError(f"{folder} contains other files ({others[0]}, ...): choose one that is new or empty")
+                raise RetrievalError(f"{folder} contains other files ({others[0]}, ...): choose a new or empty folder")
         if failures and not plan.moves and not done and all(reason == GONE for _, reason in failures):
             _drop(folder)
             return Moved(0, (), gone=len(failures))
@@ -135,13 +135,13 @@ def undo(folder: Path, trusted: bool = False) -> Moved:
     if not os.path.lexists(folder):
         raise missing(folder, "there is nothing to put back, or all of it was put back before")
     if not (folder / PLAN_NAME).is_file():
-        raise InputError(f"{folder} holds no {PLAN_NAME}: there is nothing to put back, or all of it was put back before")
+        raise InputError(f"{folder} contains no {PLAN_NAME}: nothing was moved there, or everything was moved back")
     with _locked(folder):
         plan = _read(folder)
         if plan.moves and not trusted and not plan.receipt().is_file():
             raise RetrievalError(
-                f"{folder / PLAN_NAME} would put {len(plan.moves)} files below {shown(Path(_path(plan.root)))}, where nothing "
-                "shows that they were moved from there: look at it, and say --yes if that is right"
+                f"{folder / PLAN_NAME} would move {len(plan.moves)} files to {shown(Path(_path(plan.root)))}, but there is no "
+                "evidence that they came from there: check it, and add --yes if it is correct"
             )
         failures: list[tuple[str, str]] = []
         back = 0

@@ -139,7 +139,7 @@ def find_duplicates(
 def check_threshold(threshold: float | None) -> None:
     """Raise InputError for a threshold outside 0 to 1."""
     if threshold is not None and not 0 < threshold <= 1:
-        raise InputError(f"threshold is {threshold}: a cosine above 0 and up to 1")
+        raise InputError(f"threshold is {threshold}, but must be a cosine above 0 and at most 1")
 
 
 def choose_threshold(unit: FloatArray) -> tuple[float, str]:

@@ -45,8 +45,8 @@ class Thumbnails:
         bytes_needed, folder = len(new) * 3 * self._side**2, gettempdir()
         if bytes_needed > shutil.disk_usage(folder).free:
             raise InputError(
-                f"thumbnails of {len(new)} images need {bytes_needed / 1e9:.1f} GB in {folder}: make room there, "
-                "or let TMPDIR name a folder with more"
+                f"thumbnails of {len(new)} images need {bytes_needed / 1e9:.1f} GB in {folder}: free some space, "
+                "or set TMPDIR to a folder with more"
             )
         count = 0
         with ThreadPoolExecutor(available_cores()) as pool:

@@ -39,7 +39,7 @@ def limit() -> int:
     try:
         return int(float(text) * (1 << 30))
     except ValueError:
-        raise UsageError(f"{LIMIT} is {text!r}: give GiB, such as 20") from None
+        raise UsageError(f"{LIMIT} is {text!r}, but must be a number of GiB, such as 20") from None
 
 
 def is_offline() -> bool:
@@ -62,7 +62,7 @@ def locked(place: Path, url: str, seconds: float = 0.0) -> Iterator[None]:
             (place / USED).touch()
             yield
     except Timeout:
-        raise RemoteError(f"{url} is being used by another process here: wait for it, or choose another place") from None
+        raise RemoteError(f"{url} is in use by another process on this machine: wait for it, or choose another location") from None
 
 
 def free_place(kind: str, url: str) -> tuple[Path, contextlib.ExitStack]:

@@ -81,7 +81,7 @@ class HeldClaim:
         """Raise RemoteError if another writer has taken over: this one was silent, as when its machine slept."""
         record = None if remote.get(self.following) is not None else _read(remote, self.name)
         if record is None or record.token != self.token:
-            raise RemoteError(f"{remote.url}: another writer took over while this one was out of reach")
+            raise RemoteError(f"{remote.url}: another writer took over while the connection was lost")
 
 
 class Claim:
@@ -158,7 +158,7 @@ class Claim:
                 elif now != before:
                     raise RemoteError(
                         f"{self._remote.url} is being written by process {now.process} on {now.host}, since {now.since}: "
-                        "wait for it, or choose another place"
+                        "wait for it, or choose another location"
                     )
         return list(held)
 

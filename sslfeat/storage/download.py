@@ -30,7 +30,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         allowed = ("https://",) if req.full_url.lower().startswith("https://") else ("http://", "https://")
         if not newurl.lower().startswith(allowed):
-            raise RemoteError(f"{req.full_url} leads to {newurl[:200]}: that is not followed")
+            raise RemoteError(f"{req.full_url} redirects to {newurl[:200]}, which is not allowed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -124,7 +124,7 @@ class Download:
         place = RANGE.fullmatch(answer.headers.get("Content-Range", "")) if answer.status == 206 else None
         if answer.status == 206 and (place is None or int(place[1]) != begun):
             self.discard()
-            raise OSError("the server gave another range than it was asked for")
+            raise OSError("the server returned another range than requested")
         length = answer.headers.get("Content-Length")
         total = int(place[2]) if place else int(length) if length and length.isdigit() else None
         etag = answer.headers.get("ETag", "")
@@ -133,7 +133,7 @@ class Download:
         with self._partial.open("ab" if place else "wb") as file:
             self._copy(answer, file, total)
         if total is not None and (size := self._partial.stat().st_size) != total:
-            raise OSError(f"the answer ended after {size} of {total} bytes")
+            raise OSError(f"the response ended after {size} of {total} bytes")
 
     def _copy(self, answer: Any, file: IO[bytes], total: int | None) -> None:
         try:

@@ -86,13 +86,13 @@ class Mirror:
         for _ in range(ATTEMPTS):
             there = self.there()
             if not there:
-                raise RemoteError(f"{self.remote.url}: there is no such folder, or it is empty: is the URL right?")
+                raise RemoteError(f"{self.remote.url}: the folder does not exist or is empty: check the URL")
             self.fetch(there, step)
             now = self.there()
             if all(now.get(name) == known for name, known in there.items() if rank(name) == 2):
                 break
         else:
-            raise RemoteError(f"{self.remote.url} is written all the while: give the command again when that is finished")
+            raise RemoteError(f"{self.remote.url} keeps being modified: repeat the command when that is finished")
         self.remove(name for name in self.names() if name not in there)
         self.save()
 
@@ -184,7 +184,7 @@ def localize(url: str, fresh: bool = False, step: Step = no_step) -> Path:
         mirror = Mirror(RemoteFolder(url), place)
         if is_offline():
             if not mirror.is_complete():
-                raise RemoteError(f"{url} is not in the cache, and {OFFLINE} is set: fetch it once without")
+                raise RemoteError(f"{url} is not in the cache, and {OFFLINE} is set: unset it to download")
             return mirror.folder
         if fresh:
             mirror.known.clear()

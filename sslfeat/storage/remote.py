@@ -57,7 +57,7 @@ class RemoteFolder:
         except ImportError as error:
             raise RemoteError(f"{self.url} needs a package that is not installed: {error}") from error
         except ValueError as error:
-            raise InputError(f"{self.url} is no place that can be reached: {error}") from error
+            raise InputError(f"{self.url} cannot be accessed: {error}") from error
         self._root = str(root).rstrip("/")
 
     def list(self, below: str = "") -> dict[str, RemoteObject]:
@@ -79,7 +79,7 @@ class RemoteFolder:
             if name == str(key) or name.endswith("/"):  # beside the folder, or a marker that stands for one
                 continue
             if set(name.split("/")) & {"", ".", ".."} or "\\" in name or "\0" in name:
-                raise RemoteError(f"{self.url} holds an object called {name!r}: no file can have that name")
+                raise RemoteError(f"{self.url} contains an object {name!r}, which is not a valid file name")
             found[name] = _object(info)
         return dict(sorted(found.items()))
 
@@ -127,7 +127,7 @@ class RemoteFolder:
             found = self.object(name)
             same = found and found.is_copy_of(len(data), lambda: _md5(data))
             if found is None or same is False or (same is None and self.get(name) != data):
-                raise OSError(f"{name} is not there as it was written")
+                raise OSError(f"{name} is missing or differs after writing")
             return found
 
         return self._try("writing", name, write)
@@ -139,7 +139,7 @@ class RemoteFolder:
             self._fs.put_file(os.fspath(path), self._key(name))
             found = self.object(name)
             if found is None or not self.is_same(name, found, path):
-                raise OSError(f"{name} is not there as it was written")
+                raise OSError(f"{name} is missing or differs after writing")
             return found
 
         return self._try("writing", name, write)
@@ -187,7 +187,7 @@ class RemoteFolder:
         now = self.object(name)
         if now != known:
             unfinished.unlink()
-            raise RemoteError(f"{self.url}/{name} was written while it was read: give the command again")
+            raise RemoteError(f"{self.url}/{name} was modified while it was read: repeat the command")
         unfinished.replace(path)
 
     def delete(self, names: Iterable[str]) -> None:
@@ -205,7 +205,7 @@ class RemoteFolder:
     def _block(self, name: str, start: int, stop: int) -> bytes:
         data = bytes(self._fs.cat_file(self._key(name), start=start, end=stop))
         if len(data) != stop - start:
-            raise OSError(f"{len(data)} bytes came, {stop - start} were asked for")
+            raise OSError(f"received {len(data)} of {stop - start} bytes")
         return data
 
     def _key(self, name: str) -> str:

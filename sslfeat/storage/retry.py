@@ -66,7 +66,7 @@ def retrying(
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             if now + pause > began + limit:
                 raise RemoteError(
-                    f"{what}: no success within {limit:g} s ({reason}): give the command again when the place can be reached; "
+                    f"{what}: no success within {limit:g} s ({reason}): repeat the command when the location is reachable; "
                     f"{RETRY_VARIABLE} sets how long to try"
                 ) from error
             if not warned and now - began > QUIET:
@@ -84,4 +84,4 @@ def retry_seconds(met: bool = True) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{RETRY_VARIABLE} is {text!r}: give seconds, such as 60") from None
+        raise UsageError(f"{RETRY_VARIABLE} is {text!r}, but must be a number of seconds, such as 60") from None

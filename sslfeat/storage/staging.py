@@ -89,4 +89,4 @@ def _local(mirror: Mirror, name: str) -> bytes | None:
 def _refuse_strangers(remote: RemoteFolder) -> None:
     if remote.is_empty() or any(map(is_claim, remote.list(FOLDER))) or any(remote.object(name) for name in RECORDS):
         return
-    raise RemoteError(f"{remote.url} holds other things: choose a place that is new or empty")
+    raise RemoteError(f"{remote.url} contains other files: choose a new or empty location")
