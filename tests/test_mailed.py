@@ -213,5 +213,5 @@ def test_tables_of_clusters_that_lie(tmp_path: Path) -> None:
 
     for cluster in (pa.array(["0"]), pa.array([None], pa.int32()), pa.array([-7]), pa.array([0.5])):
         parquet.write_table(pa.table({"path": ["a"], "cluster": cluster}), tmp_path / "clusters.parquet")
-        with pytest.raises(InputError, match="is no table of clusters: "):
+        with pytest.raises(InputError, match="is not a cluster table: "):
             read_clusters(tmp_path, ["a"])
