@@ -110,5 +110,5 @@ def test_a_probe_of_several_labels() -> None:
     none = MultiLabeled(x[:50], np.zeros((50, 2), bool), found.names, [])
     with pytest.raises(FeaturesError, match="no label of the training rows"):
         probe_several(found, none)
-    with pytest.raises(FeaturesError, match="no label is carried by 2"):
+    with pytest.raises(FeaturesError, match="no label occurs in at least 2"):
         multilabel.multi_labeled(Features(x[:2], ["a", "b"], [], run_of()), [("x",), ("y",)])

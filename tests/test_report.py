@@ -101,7 +101,7 @@ def test_what_makes_no_report(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "one.jpg").write_text("no image")
     assert sslfeat("embed", tmp_path / "bad", "--encoder", tiny, "--out", tmp_path / "f").returncode == 3
-    with pytest.raises(FeaturesError, match="holds no features"):
+    with pytest.raises(FeaturesError, match="is empty"):
         report(tmp_path / "f")
 
 
