@@ -101,7 +101,7 @@ def test_composed_and_decomposed_names_are_one(tmp_path: Path) -> None:
     [
         ("path,label\na.jpg,café\n".encode("latin-1"), r"is not UTF-8 \(line 2\): save it as 'CSV UTF-8'"),
         ("path,label\na.jpg,b\n".encode("utf-16-le"), "NUL characters: save it as 'CSV UTF-8'"),
-        (b"PK\x03\x04 a workbook", "a spreadsheet, archive or parquet: save it as CSV"),
+        (b"PK\x03\x04 a workbook", "a spreadsheet, archive or parquet, not text: save it as CSV"),
         (b"", "is empty: it needs a header 'path,label'"),
         (b"pics/a.jpg,cat\npics/b.jpg,dog\n", r"no header.*pics/a\.jpg: add the header 'path,label'"),
         (b"path,label,label\na.jpg,b,c\n", "2 columns named 'label': rename all but one"),
