@@ -1,14 +1,14 @@
-"""Every measured figure of README and docs/ comes from ``benchmarks/results/``: this fills them in.
+"""Fill in the measured figures of README and docs/ from ``benchmarks/results/``.
 
-    python benchmarks/figures.py            # rewrites the pages whose figures have drifted
-    python benchmarks/figures.py --check    # exit code 1 if any has
+    python benchmarks/figures.py            # update outdated pages
+    python benchmarks/figures.py --check    # exit code 1 if any page is outdated
 
-A figure is a marked span, the file and the keys on the way to the value, then a format, with a factor where the unit differs:
+A figure is a marked span with the file, the keys of the value, and a format, with an optional factor for unit conversion:
 
     <!-- figure transfer; CIFAR-10, 32 px; sslfeat-small; mAP; .1f -->19.3<!-- end -->
     <!-- figure index_million; chosen; figures; memory; .0f * 1e-6 -->1550<!-- end -->
 
-and a table is what ``benchmarks/tables.py`` makes under that name:
+A table is made by the function of this name in ``benchmarks/tables.py``:
 
     <!-- table transfer -->
 
@@ -16,7 +16,7 @@ and a table is what ``benchmarks/tables.py`` makes under that name:
 
     <!-- end -->
 
-No line begins with the mark of a figure: Markdown would end the paragraph there.
+No line may begin with the mark of a figure, because this would end the paragraph in Markdown.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ SPAN = re.compile(r"<!-- (?P<kind>figure|table) (?P<what>.*?) -->(?P<text>.*?)<!
 
 @functools.cache
 def results(name: str) -> Any:
-    """A file of ``benchmarks/results``. Raises FileNotFoundError."""
+    """Contents of a file of ``benchmarks/results``. Raises FileNotFoundError."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def figure(what: str) -> str:
-    """``FILE; KEY; ...; FORMAT`` as the text of that value. Raises KeyError with the path that leads nowhere."""
+    """Format the value of ``FILE; KEY; ...; FORMAT``. Raises KeyError, with the path, for an unknown key."""
     name, *keys, style = (part.strip() for part in what.split(";"))
     value = results(name)
     for key in keys:
@@ -55,7 +55,7 @@ def figure(what: str) -> str:
 
 
 def fill(text: str) -> str:
-    """The page with all its figures and tables made anew."""
+    """Update all figures and tables of a page."""
     from benchmarks.tables import TABLES
 
     def made(match: re.Match[str]) -> str:

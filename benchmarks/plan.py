@@ -1,11 +1,11 @@
-"""What a collection of any size takes: the tables of docs/scale.md, from what was measured for single images.
+"""Estimate time and cost for collections of any size: the tables of docs/scale.md, extrapolated from other benchmarks.
 
     python benchmarks/plan.py [--price 0.04] [--hours 12] [--write docs/scale.md]
 
-Seconds of a core an image are those of benchmarks/results/embed.json (0.2 megapixels), Ray's fixed seconds and the bytes of
-a row those of scale_out.json, seconds and bytes of an index those of index_million.json, listing those of million.json. All
-but the fixed seconds grow with the images. Taken is the smallest of SIZES that embeds within ``--hours``; ``--price`` is that
-of a core for an hour. With ``--write`` the tables in that page are replaced.
+Inputs, from benchmarks/results: core seconds per image from embed.json (0.2 megapixels), fixed seconds of Ray and bytes per row
+from scale_out.json, seconds and bytes of an index from index_million.json, time of listing from million.json. All but the fixed
+seconds are proportional to the number of images. The smallest of SIZES that embeds within ``--hours`` is used; ``--price`` is
+per core hour. With ``--write``, the tables in this page are replaced.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 BEGIN, END = "<!-- made by benchmarks/plan.py -->", "<!-- end of plan -->"
-SIZES = ((1, 2), (1, 16), (1, 64), (4, 64), (16, 64), (64, 64))  # machines, cores of each
+SIZES = ((1, 2), (1, 16), (1, 64), (4, 64), (16, 64), (64, 64))  # machines, cores per machine
 POWERS = range(4, 10)
 PART_SIZE, MOST_PARTS = 1024, 1 << 17
-FOLDER = 10**8  # images of one folder: every process lists all of them, which takes 300 bytes each
-TITLES = {"shipped": "The encoder in the box", "resnet18": "ResNet-18 at 224 px"}
-HEAD = ("Images", "Engine", "Cores", "Embedding", "Index", "Features", "Index on disk", "in memory", "Cost")
+FOLDER = 10**8  # images per folder: every process lists all of them, using 300 bytes each
+TITLES = {"shipped": "Shipped encoder", "resnet18": "ResNet-18 at 224 px"}
+HEAD = ("Images", "Engine", "Cores", "Embedding", "Index", "Features", "Index on disk", "Index in memory", "Cost")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Measured: seconds of one core an image, bytes a row and a vector, and seconds that do not grow."""
+    """Measurements: core seconds per image, bytes per row and per vector, and fixed seconds."""
 
     embed: float
     index: float
@@ -41,12 +41,12 @@ class Figures:
 
     @classmethod
     def read(cls, encoder: str, results: Path = RESULTS) -> Figures:
-        """Of ``encoder``, a name in embed.json."""
+        """Read the measurements for ``encoder``, a name in embed.json."""
         embed, index, million, ray = (read(results, name) for name in ("embed", "index_million", "million", "scale_out"))
         lap = embed[encoder]["laps"]["limit"][0]
         cores = round(lap["images_per_second"] * (lap["decode_ms"] + lap["inference_ms"]) / 1e3)
         built, vectors = index["within a quarter of the memory"], index["vectors"]
-        wide = ray["dim"] / index["dim"]  # bytes of a vector grow with its dimensions
+        wide = ray["dim"] / index["dim"]  # bytes per vector are proportional to the dimension
         return cls(
             embed=cores / embed[encoder]["images_per_second"]["sslfeat"],
             index=cores * built["seconds"] / vectors,
@@ -59,14 +59,14 @@ class Figures:
 
 
 def read(results: Path, name: str) -> dict[str, Any]:
-    """A file of measurements."""
+    """Read a file of measurements."""
     found: dict[str, Any] = json.loads((results / f"{name}.json").read_text())
     return found
 
 
 def row(images: int, of: Figures, price: float, most_hours: float) -> list[str]:
-    """One line of a table."""
-    listing = of.listing * min(images, FOLDER)  # folders are listed side by side, each by its own processes
+    """A row of a table."""
+    listing = of.listing * min(images, FOLDER)  # folders are listed in parallel by separate processes
     for machines, cores in SIZES:
         seconds = of.embed * images / (machines * cores) + listing + of.fixed * (machines > 1)
         if seconds <= 3600 * most_hours:
@@ -87,7 +87,7 @@ def row(images: int, of: Figures, price: float, most_hours: float) -> list[str]:
 
 
 def engine(images: int, machines: int) -> str:
-    """How ``sslfeat embed`` is to be called."""
+    """Options of ``sslfeat embed``."""
     part_size = PART_SIZE
     while images / part_size > MOST_PARTS:
         part_size *= 2
@@ -98,7 +98,7 @@ def engine(images: int, machines: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """To two figures."""
+    """Format a duration with two significant digits."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.2g} {unit}" if seconds < 99 * length else f"{seconds / length:.0f} {unit}"
@@ -106,7 +106,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes, to two figures."""
+    """Format bytes with two significant digits."""
     for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= length:
             return f"{count / length:.2g} {unit}" if count < 99 * length else f"{count / length:.0f} {unit}"
@@ -114,11 +114,11 @@ def size(count: float) -> str:
 
 
 def tables(price: float, most_hours: float) -> str:
-    """All of them, in Markdown."""
-    lines = [f"A core costs ${price:.2f} an hour, and embedding is to end within {most_hours:g} hours."]
+    """All tables, in Markdown."""
+    lines = [f"Assumptions: ${price:.2f} per core hour; embedding must finish within {most_hours:g} hours."]
     for encoder, title in TITLES.items():
         figures = Figures.read(encoder)
-        lines += ["", f"**{title}**, {1e3 * figures.embed:.1f} ms of a core an image:", ""]
+        lines += ["", f"**{title}**, {1e3 * figures.embed:.1f} core ms per image:", ""]
         rows = [row(10**power, figures, price, most_hours) for power in POWERS]
         lines += [f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *rows)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Tables of the documentation, each made from a file of ``benchmarks/results``."""
+"""Tables of the documentation, made from files of ``benchmarks/results``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Rows = Sequence[Sequence[str]]
 
 
 def measured(name: str) -> dict[str, Any]:
-    """A file of ``benchmarks/results`` without the machine that it was measured on."""
+    """Contents of a file of ``benchmarks/results``, without the machine."""
     return {key: value for key, value in results(name).items() if key != "machine"}
 
 
 def markdown(head: Sequence[str], rows: Rows) -> str:
-    """A table; no line break at its end."""
+    """A Markdown table, without a trailing newline."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def transfer() -> str:
-    """How good the features are, data set by data set."""
+    """Quality of features on each data set."""
     columns = ("linear", "kNN 20", "mAP", "precision@10")
     rows = []
     for data, found in measured("transfer").items():
@@ -33,12 +33,12 @@ def transfer() -> str:
 
 
 def embed() -> str:
-    """Images per second of encoders and peers."""
+    """Images per second of sslfeat and other libraries."""
     found, encoders = results("embed"), ("resnet18", "vit_s_16", "shipped")
     names = {
-        "limit": "twice one core alone: decoding, then inferring, one after the other", "sslfeat": "`sslfeat embed`",
+        "limit": "limit: two single cores, decoding and then inference", "sslfeat": "`sslfeat embed`",
         "sslfeat auto": "`sslfeat embed --precision auto`", "fastembed": "fastembed", "lightly_train": "lightly_train.embed",
-        "thingsvision": "thingsvision", "dataloader": "torchvision and a DataLoader",
+        "thingsvision": "thingsvision", "dataloader": "torchvision with a DataLoader",
     }  # fmt: skip
 
     def cell(encoder: str, name: str) -> str:
@@ -50,7 +50,7 @@ def embed() -> str:
 
 
 def decode() -> str:
-    """Time of decoding and resizing, exact and fast, and what the features keep."""
+    """Time of decoding and resizing, exact and fast, and agreement of the features."""
     titles = {
         "fullsize250, shipped at 80 px": "250 photographs of 0.2 megapixels, `sslfeat-small`",
         "imagenette96, shipped at 80 px": "250 images of 96 px, `sslfeat-small`",
@@ -65,17 +65,17 @@ def decode() -> str:
 
 
 def index() -> str:
-    """Indexes beside peers: recall, speed, size."""
+    """Recall, speed and size of indexes of sslfeat and other libraries."""
     rows = [
         [title, name, f"{row['recall']:.3f}", f"{row['batch']:,.0f}", f"{row['single']:,.0f}", f"{row['bytes'] / 1e6:.0f}",
          f"{row['build_seconds']:.0f}", row["told"].split(", recall")[0]]
         for title, found in measured("index").items() for name, row in found.items()
     ]  # fmt: skip
-    return markdown(["vectors", "index", "recall@10", "queries/s, all at once", "one by one", "MB", "build, s", ""], rows)
+    return markdown(["vectors", "index", "recall@10", "queries/s, one batch", "single queries", "MB", "build, s", ""], rows)
 
 
 def index_recall() -> str:
-    """Recall that indexes state beside what was found, of 1, 10 and 100 neighbors, as they grow and shrink."""
+    """Stated and measured recall at 1, 10 and 100, after changes of the index."""
     stages = ("built", "a twelfth added", "other images added", "a class removed")
     rows = []
     for kind, title in (("ivf", "IVF"), ("hnsw", "HNSW"), ("ivfpq", "IVF-PQ")):
@@ -86,11 +86,11 @@ def index_recall() -> str:
                 values = [found[stage][what][k] for k in ("1", "10", "100")]
                 cells.append(" / ".join(f"{v if what == 'stated' else v['recall']:.3f}" for v in values))
             rows.append([f"{title}, {what}", *cells])
-    return markdown(["recall of 1 / 10 / 100", *stages], rows)
+    return markdown(["recall at 1 / 10 / 100", *stages], rows)
 
 
 def cluster() -> str:
-    """k-means beside scikit-learn's and FAISS's."""
+    """k-means, compared with scikit-learn and FAISS."""
     found = results("cluster")
     sizes = ("k=10", "k=100")
 
@@ -100,22 +100,22 @@ def cluster() -> str:
     return markdown(
         ["", "k = 10", "k = 100"],
         [
-            row("times faster than scikit-learn's `KMeans`", "times faster than", "scikit-learn", ".1f"),
-            row("times faster than `faiss.Kmeans`, all points", "times faster than", "faiss", ".1f"),
-            row("inertia above scikit-learn's", "inertia over scikit-learn's", "ours", ".2%"),
-            row("`faiss.Kmeans`: inertia above scikit-learn's", "inertia over scikit-learn's", "faiss", ".2%"),
+            row("speedup over `KMeans` of scikit-learn", "times faster than", "scikit-learn", ".1f"),
+            row("speedup over `faiss.Kmeans` with all points", "times faster than", "faiss", ".1f"),
+            row("excess inertia over scikit-learn", "inertia over scikit-learn's", "ours", ".2%"),
+            row("`faiss.Kmeans`: excess inertia over scikit-learn", "inertia over scikit-learn's", "faiss", ".2%"),
         ],
     )
 
 
 def duplicates_recall() -> str:
-    """Share of copies that are found, by what was done to them."""
+    """Recall of duplicates, by transformation."""
     found = results("duplicates")["recall"]["imagenette96/val"]
     return markdown(["Change", "Found as the same image"], [[name, f"{value:.3f}"] for name, value in found.items()])
 
 
 def duplicates_precision() -> str:
-    """Pairs called copies in sets of distinct files, and how many are."""
+    """Precision of duplicates in sets of distinct files."""
     found = results("duplicates")
     titles = {
         "imagenette96/train": "Imagenette, training set", "imagenette96/val": "Imagenette, validation set",
@@ -128,11 +128,11 @@ def duplicates_precision() -> str:
     drawn = found["drawn products and pages"]
     title = "drawn: products of one shape in 40 colors, pages of one layout"
     rows.append([title, str(drawn["images"]), str(drawn["same image"]), "", str(drawn["same scene"])])
-    return markdown(["Set", "Images", "Called the same image", "Correct, by eye", "Called the same scene"], rows)
+    return markdown(["Set", "Images", "Same image", "Correct (by eye)", "Same scene"], rows)
 
 
 def probe() -> str:
-    """The path of logistic regressions beside scikit-learn's."""
+    """Regularization path of logistic regression, compared with scikit-learn."""
     found, sizes = results("probe"), ("10 classes", "100 classes")
 
     def span(size: str, peer: str) -> str:
@@ -143,24 +143,24 @@ def probe() -> str:
         return f"{100 * found[size]['largest differences from']['scikit-learn, tol 1e-6']['accuracy']:.2f}"
 
     return markdown(
-        ["50,000 x 512 drawn features, ten values of C", *sizes],
+        ["50,000 x 512 random features, ten values of C", *sizes],
         [
-            ["times faster than scikit-learn's `LogisticRegression`", *(f"{found[size]['times faster']:.1f}" for size in sizes)],
-            ["loss above scikit-learn's, default tolerance", *(span(size, "scikit-learn") for size in sizes)],
-            ["loss above scikit-learn's, tolerance 1e-6", *(span(size, "scikit-learn, tol 1e-6") for size in sizes)],
-            ["accuracy differs by up to, points (tolerance 1e-6)", *(points(size) for size in sizes)],
+            ["speedup over `LogisticRegression` of scikit-learn", *(f"{found[size]['times faster']:.1f}" for size in sizes)],
+            ["loss minus that of scikit-learn, default tolerance", *(span(size, "scikit-learn") for size in sizes)],
+            ["loss minus that of scikit-learn, tolerance 1e-6", *(span(size, "scikit-learn, tol 1e-6") for size in sizes)],
+            ["largest difference in accuracy, points (tolerance 1e-6)", *(points(size) for size in sizes)],
         ],
     )
 
 
 def serve() -> str:
-    """The service beside ``sslfeat embed``."""
+    """Throughput of the service, compared with ``sslfeat embed``."""
     found = results("serve")
     titles = {
-        "embed photographs": "`sslfeat embed`, photographs", "photographs, .npy": "one photograph a request, `.npy`",
-        "photographs, JSON": "one photograph a request, JSON", "embed thumbnails": "`sslfeat embed`, thumbnails",
-        "32 thumbnails a request, .npy": "32 thumbnails a request, multipart, `.npy`",
-        "one thumbnail a request, .npy": "one thumbnail a request, `.npy`",
+        "embed photographs": "`sslfeat embed`, photographs", "photographs, .npy": "one photograph per request, `.npy`",
+        "photographs, JSON": "one photograph per request, JSON", "embed thumbnails": "`sslfeat embed`, thumbnails",
+        "32 thumbnails a request, .npy": "32 thumbnails per request, multipart, `.npy`",
+        "one thumbnail a request, .npy": "one thumbnail per request, `.npy`",
     }  # fmt: skip
     shares = found["share_of_embed"]
     rows = [
@@ -168,11 +168,11 @@ def serve() -> str:
          f"{found['core_ms_an_image'][name]:.2f}"]
         for name, title in titles.items()
     ]  # fmt: skip
-    return markdown(["", "images/s", "of `embed`", "ms of a core an image"], rows)
+    return markdown(["", "images/s", "relative to `embed`", "core ms per image"], rows)
 
 
 def gates() -> str:
-    """Share of unseen images at or above the bound that was stated, by where the judges came from."""
+    """Share of unseen images at or above the stated bound, by source of the comparison images."""
     sets = {
         "imagenette": "Imagenette, 96 px",
         "cifar10": "CIFAR-10, 32 px",
@@ -184,11 +184,13 @@ def gates() -> str:
         unseen = row["unseen"]
         cells = [f"{unseen[other]['share at or above']:.1%}" if other in unseen else "" for other in sets]
         rows.append([sets[name], f"{row['stated']['cosine']:.5f}", f"{row['stated']['share']:.1%}", *cells])
-    return markdown(["Ranges and judges from", "stated cosine", "for", *(f"found: {title}" for title in sets.values())], rows)
+    return markdown(
+        ["Calibrated and compared on", "stated cosine", "share", *(f"measured: {title}" for title in sets.values())], rows
+    )
 
 
 def targets(encoder: str) -> str:
-    """What each export target keeps, its size, and its speed."""
+    """Agreement, size and speed of the export targets."""
     rows = []
     for name, row in results("targets")[encoder].items():
         if "refused" in row:
@@ -204,14 +206,14 @@ def targets(encoder: str) -> str:
 
 
 def agreement() -> str:
-    """Rank correlation of label-free figures with the probe."""
+    """Rank correlation of label-free metrics with the probe."""
     found = sorted(results("agreement")["agreement"].items(), key=lambda item: -abs(item[1]["spearman"]))
     rows = [[f"`{name}`", f"{row['spearman']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}"] for name, row in found]
-    return markdown(["Figure", "Spearman", "95 % interval"], rows)
+    return markdown(["Metric", "Spearman", "95 % confidence interval"], rows)
 
 
 def cifar10() -> str:
-    """SimCLR, rotation and an untrained network after 15 minutes."""
+    """SimCLR and rotation after 15 minutes, and an untrained network."""
     rows = []
     for name, row in results("cifar10")["results"].items():
         cells = (row["linear"], row["knn"]["20"], row["knn"]["200"])
@@ -220,7 +222,7 @@ def cifar10() -> str:
 
 
 def methods(rows: Sequence[dict[str, Any]], where: str = "") -> list[list[str]]:
-    """Rows of a table of methods, the largest gain first."""
+    """Rows of a table of methods, by decreasing gain."""
     lines = []
     for row in sorted(rows, key=lambda row: -row["gain"]):
         pairs = (("error", "trivial"), ("accuracy", "chance"))
@@ -235,13 +237,13 @@ METHODS = ("method", "linear", "untrained", "gain", "kNN 20", "pretext task", "i
 
 
 def methods_more() -> str:
-    """Longer runs, and other data."""
+    """Longer runs, and other data sets."""
     rows = [line for found in results("methods_more") for line in methods(found["rows"], f" ({found['budget']})")]
     return markdown(METHODS, rows)
 
 
 def stores() -> str:
-    """Pushing to vector stores and searching them, all rows and those that meet conditions."""
+    """Push to vector stores, and search with and without conditions."""
     titles = {"milvus": "Milvus Lite", "pgvector": "Postgres", "lancedb": "LanceDB"}
     asked = ("label", "metadata", "metadata_order")
     rows = []
@@ -251,13 +253,13 @@ def stores() -> str:
         cells = [f"{row['recall']:.3f}, {row['ms_a_query']:.1f}" for row in searches]
         rows.append([title, *(f"{found[key]['rows_per_second']:,}" for key in ("first_push", "second_push")), *cells])
     said = [" and ".join(f"`{text}`" for text in results("stores")["lancedb"]["search_where"][key]["where"]) for key in asked]
-    return markdown(["", "push, rows/s", "again, rows/s", "recall@10, ms a query", *said], rows)
+    return markdown(["", "first push, rows/s", "second push, rows/s", "recall@10, ms per query", *said], rows)
 
 
 def ranks() -> str:
-    """Losses of several processes beside those of one."""
+    """Relative difference between the losses of several processes and of one."""
     relative = results("ranks")["relative"]
-    names = {"2": "2 processes", "4": "4 processes", "norm": "1, normalized as in several", "noise": "1, other last bits"}
+    names = {"2": "2 processes", "4": "4 processes", "norm": "1, normalized as with several", "noise": "1, rounding noise"}
     rows = [[f"`{method}`", *(f"{found[name]['largest']:.0e}" for name in names)] for method, found in relative.items()]
     return markdown(["method", *names.values()], rows)
 

@@ -127,7 +127,7 @@ def test_hostile_models_end_as_errors_elsewhere(monkeypatch: pytest.MonkeyPatch,
     huge.graph.node.append(helper.make_node("Add", ["before", "most"], ["image"]))
     with pytest.raises(EncoderFileError):
         adopt_in_subprocess(huge.SerializeToString(), WISH, PIXELS, "given")
-    with pytest.raises(EncoderFileError, match="did not come to an end"):
+    with pytest.raises(EncoderFileError, match="did not finish within"):
         adopt_in_subprocess(foreign(), WISH, PIXELS, "given", timeout=0.01)
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nkill -SEGV $$\n")

@@ -152,10 +152,10 @@ def test_odd_ones_are_nearly_as_near_to_another_center(spherical: bool) -> None:
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
-        (np.ones((50, 4), np.float32), {}, "all features are the same"),
+        (np.ones((50, 4), np.float32), {}, "all features are identical"),
         (np.full((50, 4), np.nan, np.float32), {}, "not finite"),
-        (blobs(5, 2, 1)[0], {"k": 8}, "8 clusters take more images"),
-        (blobs(0, 2, 1)[0], {}, "2 clusters take more images"),
+        (blobs(5, 2, 1)[0], {"k": 8}, "too few for 8 clusters"),
+        (blobs(0, 2, 1)[0], {}, "too few for 2 clusters"),
     ],
 )
 def test_features_that_have_no_clusters(x: FloatArray, options: dict[str, int], message: str) -> None:
@@ -207,10 +207,10 @@ def test_the_command(embedded: Path, tmp_path: Path) -> None:
     assert "--overwrite" in again.stderr
     assert "silhouette" in sslfeat(*command, "--overwrite").stdout
     assert "is neither a number nor auto" in sslfeat("cluster", embedded, "--k", "few").stderr
-    assert "not empty: give another" in sslfeat("cluster", embedded, "--out", embedded).stderr
+    assert "not empty: choose another" in sslfeat("cluster", embedded, "--out", embedded).stderr
     with pytest.raises(InputError, match="no cluster for 1 of 1"):
         read_clusters(out, ["another"])
-    with pytest.raises(InputError, match="no table of clusters"):
+    with pytest.raises(InputError, match="not a cluster table"):
         read_clusters(page, ["another"])
 
 

@@ -108,7 +108,7 @@ def test_a_probe_of_several_labels() -> None:
     assert result.low < result.mean < result.high
     assert result.mean > 2 * result.chance
     none = MultiLabeled(x[:50], np.zeros((50, 2), bool), found.names, [])
-    with pytest.raises(FeaturesError, match="no label of the training rows"):
+    with pytest.raises(FeaturesError, match="none of the labels of the training rows"):
         probe_several(found, none)
-    with pytest.raises(FeaturesError, match="no label is carried by 2"):
+    with pytest.raises(FeaturesError, match="no label occurs in at least 2"):
         multilabel.multi_labeled(Features(x[:2], ["a", "b"], [], run_of()), [("x",), ("y",)])

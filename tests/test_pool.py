@@ -135,7 +135,7 @@ def test_a_machine_that_joins_is_used_and_one_that_leaves_is_not_waited_for() ->
 def test_an_error_is_tried_again_on_the_part_and_only_so_often() -> None:
     assert sorted(run(MadeUp(fault=once((3, OSError("the disk is away")))), 6)) == list(range(6))
     cluster = MadeUp(fault=lambda cluster, worker, part: OSError("the disk is full") if part == 3 else None)
-    with pytest.raises(FeaturesError, match=f"part 3 was tried {ATTEMPTS} times in vain, at last: .*the disk is full"):
+    with pytest.raises(FeaturesError, match=f"part 3 failed {ATTEMPTS} times; last error: .*the disk is full"):
         run(cluster, 6)
     assert [part for _, part in cluster.given].count(3) == ATTEMPTS
     assert set(cluster.started) == set(cluster.stopped)
@@ -171,7 +171,7 @@ def test_a_worker_that_stands_still_is_replaced() -> None:
 
 def test_a_cluster_that_starts_nothing_is_named_instead_of_waited_for() -> None:
     cluster = MadeUp(slots=2, free=0)
-    with pytest.raises(FeaturesError, match=r"no worker came up in 50 s: 0 of 2 CPU are free"):
+    with pytest.raises(FeaturesError, match=r"no worker started within 50 s: 0 of 2 CPU are free"):
         run(cluster, 4)
     assert 50 <= cluster.now <= 53
     gone = MadeUp(slots=0)
@@ -182,7 +182,7 @@ def test_a_cluster_that_starts_nothing_is_named_instead_of_waited_for() -> None:
 
 def test_workers_that_cannot_start_end_the_run_unless_others_work() -> None:
     cluster = MadeUp(at_start=lambda worker: RuntimeError("no module named sslfeat"))
-    with pytest.raises(FeaturesError, match=f"{ATTEMPTS} workers in a row could not start, at last: no module named sslfeat"):
+    with pytest.raises(FeaturesError, match=f"{ATTEMPTS} workers in a row could not start; last error: no module named sslfeat"):
         run(cluster, 4)
     mixed = MadeUp(slots=3, free=3, at_start=lambda worker: RuntimeError("no such library") if worker != "w1" else None)
     assert sorted(run(mixed, 40)) == list(range(40))

@@ -54,7 +54,7 @@ def test_another_encoders_features_and_damaged_probes_are_refused(embedded: Path
     assert sslfeat("embed", image_folder, "--encoder", other, "--out", tmp_path / "c").returncode == 0
     refused = sslfeat("predict", tmp_path / "probe", tmp_path / "c")
     assert refused.returncode == 1
-    assert "the probe is of features of tiny" in refused.stderr
+    assert "the probe needs features of tiny" in refused.stderr
     weights = tmp_path / "probe" / "weights.npz"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(FeaturesError, match=r"weights\.npz is damaged"):
@@ -71,7 +71,7 @@ def test_probabilities_of_one_label_and_of_several() -> None:
     one, several = (SavedProbe(model, ["a", "b", "c"], Identity("a", "f"), flag, {}).probabilities(x) for flag in (False, True))
     assert one == pytest.approx(np.exp(z) / np.exp(z).sum(1, keepdims=True), abs=1e-5)
     assert several == pytest.approx(1 / (1 + np.exp(-z)), abs=1e-5)
-    with pytest.raises(FeaturesError, match=r"\(5, 3\) were given; the probe takes \(N, 4\)"):
+    with pytest.raises(FeaturesError, match=r"\(5, 3\): the probe needs \(N, 4\)"):
         SavedProbe(model, ["a", "b", "c"], Identity("a", "f"), False, {}).probabilities(x[:, :3])
 
 

@@ -76,11 +76,11 @@ def test_a_worker_writes_what_a_local_run_does(
 
 def test_a_machine_that_is_not_alike_is_refused(begun: Callable[..., PartWorker], tmp_path: Path) -> None:
     run = read_run(tmp_path / "f")
-    with pytest.raises(FeaturesError, match=r"nowhere is not on .*: all machines must see the same files"):
+    with pytest.raises(FeaturesError, match=r"nowhere does not exist on .*: all machines need the same files"):
         begun(folder=tmp_path / "nowhere").start()
     with pytest.raises(FeaturesError, match="is not a features folder"):
         begun(out=tmp_path / "elsewhere").start()
-    with pytest.raises(FeaturesError, match="all machines must see the same files"):
+    with pytest.raises(FeaturesError, match="all machines need the same files"):
         begun(run=replace(run, part_size=8)).start()
     other = replace(run, versions={**run.versions, "pillow": "1.0"})
     (tmp_path / "f/__sslfeat__/features.json").write_bytes(other.to_json())
@@ -104,7 +104,7 @@ def test_a_worker_leaves_a_folder_that_was_made_anew(
     encoder, inputs = Encoder.load(write_tiny(tmp_path / "o.onnx", seed=1), "cpu"), find_inputs([image_folder.name])
     embed_to_folder(encoder, inputs, tmp_path / "f", OPTIONS, overwrite=True)
     before = contents(tmp_path / "f")
-    with pytest.raises(FeaturesError, match="is another than the run's"):
+    with pytest.raises(FeaturesError, match="differs from that of the run"):
         worker.embed(0, 0, inputs[:7])
     assert contents(tmp_path / "f") == before
 

@@ -266,7 +266,7 @@ def test_a_worker_ends_when_the_folder_or_the_right_to_it_is_anothers(world: Wor
     assert memory.contents(URL) == before
     world.options = Options(batch_size=2, part_size=4, workers=1)
     world.embed(overwrite=True)
-    with world.on("W"), pytest.raises(FeaturesError, match=f"{URL} on .* is another than the run's"):
+    with world.on("W"), pytest.raises(FeaturesError, match=f"{URL} on .* differs from that of the run"):
         worker.embed(0, 0, manifest.inputs[:3])
 
 

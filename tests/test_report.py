@@ -36,7 +36,7 @@ def test_all_of_it_is_there(page: Path) -> None:
     assert html.count("data:image/webp") > 40
     assert html.count("<svg") == 2
     assert "data:image/png" not in html
-    assert "What to do next" in html
+    assert "Next steps" in html
     for text in ("tiny", "4 classes", "nearest class mean", "rank me", "silhouette", "cluster 3:", "copies in"):
         assert text in html
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', html) == []
@@ -87,7 +87,7 @@ def test_labels_of_a_table(embedded: Path, tmp_path: Path) -> None:
     table.write_text("path,label\n" + "".join(f"{path},{'a;b' if n % 2 else 'b;c'}\n" for n, path in enumerate(paths)))
     html = report(embedded, ReportOptions(source=LabelSource(str(table), separator=";"), limit=30))
     assert "mean average precision" in html
-    assert "of which 30 were looked at" in html
+    assert "of which 30 were sampled" in html
     assert "Not measured: the images have no labels" in report(embedded, ReportOptions(source=LabelSource("none"), limit=30))
 
 
@@ -101,7 +101,7 @@ def test_what_makes_no_report(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "one.jpg").write_text("no image")
     assert sslfeat("embed", tmp_path / "bad", "--encoder", tiny, "--out", tmp_path / "f").returncode == 3
-    with pytest.raises(FeaturesError, match="holds no features"):
+    with pytest.raises(FeaturesError, match="is empty"):
         report(tmp_path / "f")
 
 

@@ -250,7 +250,7 @@ def test_options_that_do_not_go_together_are_refused(
 
 
 def test_the_first_share_settles_the_precision(tmp_path: Path) -> None:
-    with pytest.raises(FeaturesError, match="share 1/2 settles what --precision int8"):
+    with pytest.raises(FeaturesError, match="share 1/2 decides the result of --precision int8"):
         _job("2/2", "local", None, False, False, "int8", tmp_path)
     _job("1/2", "local", None, False, False, "int8", tmp_path)
     (tmp_path / "__sslfeat__").mkdir()

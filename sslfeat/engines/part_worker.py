@@ -1,4 +1,4 @@
-"""What embeds parts on a machine that is not the driver's: it holds the encoder and its decoders, and is handed inputs."""
+"""Remote worker: holds the encoder and its decoders, receives inputs, and embeds parts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from sslfeat.system.signals import Stop
 
 
 class PartWorker:
-    """Embeds the parts that it is given, and commits them. ``start`` is its first call.
+    """Embeds assigned parts and commits them. Call ``start`` first.
 
-    ``make`` and ``facts`` give the encoder, as ``Encoder.__reduce__`` has them; ``folder`` is where relative paths begin.
-    With a ``place``, parts go there, by way of a folder of this worker's own, instead of to ``out``.
+    ``make`` and ``facts``: the encoder, as returned by ``Encoder.__reduce__``. ``folder``: base of relative paths. With a
+    ``place``, parts are uploaded there from a local folder of this worker, instead of being written to ``out``.
     """
 
     def __init__(
@@ -47,11 +47,13 @@ class PartWorker:
         self._job: FeatureRun | None = None
 
     def start(self) -> int:
-        """Load the encoder; returns 0, the images embedded. Raises FeaturesError where this machine is not as the driver's."""
+        """Load the encoder; returns 0 embedded images. Raises FeaturesError if this machine differs from the driver."""
         try:
             os.chdir(self._folder)
         except OSError as error:
-            raise FeaturesError(f"{self._folder} is not on {platform.node()}: all machines must see the same files") from error
+            raise FeaturesError(
+                f"{self._folder} does not exist on {platform.node()}: all machines need the same files"
+            ) from error
         encoder, nothing = self._make(*self._facts), Manifest.take([])
         if self._place:
             self._out, self._copies = self._place.open()
@@ -62,16 +64,16 @@ class PartWorker:
         return 0
 
     def progress(self) -> int:
-        """Images embedded since the start."""
+        """Number of images embedded since the start."""
         return self._job.done if self._job else 0
 
     def embed(self, number: int, first: int, records: Sequence[ImageRecord]) -> tuple[float, float, float]:
-        """Embed part ``number``, whose ``records`` begin at input ``first``: seconds of decoding, of inference, of writing.
+        """Embed part ``number``, whose ``records`` begin at input ``first``; returns seconds of decoding, inference and writing.
 
-        Raises FeaturesError if somebody made the folder anew meanwhile.
+        Raises FeaturesError if the folder was replaced in the meantime.
         """
         if self._job is None:
-            raise FeaturesError("the worker was given a part before it was started")
+            raise FeaturesError("the worker received a part before it was started")
         self._check_folder()
         job, before = self._job, replace(self._job.spent)
         job.manifest = replace(job.manifest, inputs=PartInputs(first, records))
@@ -82,12 +84,12 @@ class PartWorker:
         self._copies.refresh(RUN_NAME)
         if read_run(self._out) != self._run:
             raise FeaturesError(
-                f"{name_of(self._out)} on {platform.node()} is another than the run's: all machines must see the same files"
+                f"{name_of(self._out)} on {platform.node()} differs from that of the run: all machines need the same files"
             )
 
 
 class PartInputs(Sequence[ImageRecord]):
-    """Some of the inputs, under the numbers that they have among all."""
+    """A range of the inputs, indexed by their global numbers."""
 
     def __init__(self, first: int, records: Sequence[ImageRecord]) -> None:
         self._first, self._records = first, records
@@ -101,12 +103,12 @@ class PartInputs(Sequence[ImageRecord]):
     def __getitem__(self, index: slice) -> Sequence[ImageRecord]: ...
     def __getitem__(self, index: int | slice) -> ImageRecord | Sequence[ImageRecord]:
         if isinstance(index, slice) or index < self._first:
-            raise IndexError(f"{index} is not among the inputs from {self._first} on")
+            raise IndexError(f"{index} is not among the inputs, which start at {self._first}")
         return self._records[index - self._first]
 
 
 class _ResidentRun(FeatureRun):
-    """Its decoders stay from one part to the next."""
+    """A run that keeps its decoders between parts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,7 +120,7 @@ class _ResidentRun(FeatureRun):
 
 
 class _Resident:
-    """A decoder that is not ended with the batches it was for."""
+    """A decoder that is not closed after a part."""
 
     def __init__(self, decoder: ImageDecoder) -> None:
         self._inner = decoder
@@ -127,7 +129,7 @@ class _Resident:
         return self._inner.decode(sources, pixels)
 
     def abort(self) -> None:
-        """It will be needed again."""
+        """Do nothing: the decoder is reused."""
 
     def close(self) -> None:
-        """It will be needed again."""
+        """Do nothing: the decoder is reused."""

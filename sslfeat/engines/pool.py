@@ -1,8 +1,8 @@
-"""Parts on workers that come and go: who gets which, what is done again, and when to give up. Knows no cluster by name.
+"""Scheduler for parts on unreliable workers: assignment, retries, and failure. Independent of the kind of cluster.
 
-A worker has one part in hand and one waiting, so that it is never idle. What a lost worker had is given to others; a part
-that was tried ATTEMPTS times in vain ends the run, as does any error that another attempt would meet again. A worker that
-stands still is replaced, and a cluster that starts none is an error instead of a wait without end.
+A worker has one current part and one queued part, so that it is never idle. Parts of a lost worker are reassigned. The run
+fails if a part fails ATTEMPTS times, or on an error that cannot be retried. A worker without progress is replaced; it is an
+error if the cluster starts no workers within a timeout.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sslfeat.errors import FeaturesError, SslfeatError
 
 W = TypeVar("W")
 ATTEMPTS = 5
-IN_HAND = 2  # parts a worker has
-PULSE = 0.25  # seconds between two looks at everything
-RECOVERY = 30.0  # seconds without new workers after some could not start
+IN_HAND = 2  # parts per worker
+PULSE = 0.25  # seconds between checks
+RECOVERY = 30.0  # seconds without starting workers after failed starts
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[W]):
-    """A part's end on its worker: ``error`` is None if it is committed; ``lost`` says that the worker is gone, too."""
+    """Result of a part: ``error`` is None if it is committed; ``lost``: the worker is lost, too."""
 
     worker: W
     number: int
@@ -33,40 +33,40 @@ class Outcome(Generic[W]):
 
 
 class Cluster(Protocol[W]):
-    """What the pool needs of a cluster; only ``wait`` takes time."""
+    """Interface of a cluster; only ``wait`` blocks."""
 
     def room(self) -> int:
-        """How many workers fit on it, those of the pool included."""
+        """Maximum number of workers, including those of the pool."""
         ...
 
     def start(self) -> W:
-        """Have a worker started; it may come up much later, or never."""
+        """Request a worker; it may start much later, or never."""
         ...
 
     def give(self, worker: W, number: int) -> None:
-        """Have a worker embed part ``number`` after those it has."""
+        """Assign part ``number`` to a worker, after its other parts."""
         ...
 
     def wait(self, seconds: float) -> list[Outcome[W]]:
-        """What came to its end; waits that long for the first."""
+        """Finished parts; waits up to ``seconds`` for the first."""
         ...
 
     def news(self) -> dict[W, int | Exception]:
-        """Images that workers have embedded in all, as far as some said so since the last call; or what they died of."""
+        """Total number of images embedded by each worker that reported since the last call, or the error that ended it."""
         ...
 
     def stop(self, worker: W) -> None:
-        """End a worker, whatever it is doing; nothing is heard of it any more."""
+        """Stop a worker immediately; it does not report any more."""
         ...
 
     def state(self) -> str:
-        """What the cluster has, and what of it is free, in words."""
+        """Total and free resources of the cluster, as text."""
         ...
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds without any worker that is up, and without another image from a worker that has parts."""
+    """Timeouts in seconds: ``start`` for any worker to start, ``image`` for progress of a worker with parts."""
 
     start: float = 120.0
     image: float = 300.0
@@ -74,7 +74,7 @@ class Patience:
 
 @dataclass
 class _Worker:
-    """Its parts in order; what it has embedded (None: it is not up yet), and when that last changed."""
+    """Parts in order; number of embedded images (None: not started), and time of its last change."""
 
     since: float
     parts: list[int] = field(default_factory=list)
@@ -82,7 +82,7 @@ class _Worker:
 
 
 class Pool(Generic[W]):
-    """Has every one of ``parts`` embedded by workers of a ``cluster``."""
+    """Embeds all ``parts`` with the workers of a ``cluster``."""
 
     def __init__(
         self,
@@ -95,13 +95,13 @@ class Pool(Generic[W]):
         self._open = deque(parts)
         self._workers: dict[W, _Worker] = {}
         self._tried: Counter[int] = Counter()
-        self._failed_starts = 0  # in a row
+        self._failed_starts = 0  # consecutive
         self._hire_from = self._last_up = clock()
 
     def run(self, check: Callable[[], None] = lambda: None) -> Generator[int]:
-        """Yield the number of each part as it is committed. ``check`` is called often, and may raise to stop.
+        """Yield the number of each part when it is committed. ``check`` is called often, and may raise to stop.
 
-        Raises FeaturesError when it gives up, and any SslfeatError that a worker raised.
+        Raises FeaturesError on failure, and any SslfeatError raised by a worker.
         """
         try:
             while self._open or self._busy():
@@ -130,7 +130,7 @@ class Pool(Generic[W]):
             self._workers[self._cluster.start()] = _Worker(self._clock())
 
     def _assign(self) -> None:
-        """Only to workers that are up: others may never be. One part each before two each, so that the last are spread."""
+        """Assign parts to started workers: one each before two each, so that the last parts are distributed evenly."""
         for count in range(IN_HAND):
             for key, worker in self._workers.items():
                 if self._open and len(worker.parts) == count and worker.images is not None:
@@ -140,9 +140,9 @@ class Pool(Generic[W]):
                     self._cluster.give(key, worker.parts[-1])
 
     def _committed(self, outcome: Outcome[W]) -> bool:
-        """Whether a part is done; if not, it is to be done again."""
+        """Whether a part is done; otherwise it is queued again."""
         worker = self._workers.get(outcome.worker)
-        if worker is None or outcome.number not in worker.parts:  # another part said already that it is gone
+        if worker is None or outcome.number not in worker.parts:  # already known to be lost
             return False
         if outcome.error is None:
             worker.parts.remove(outcome.number)
@@ -158,7 +158,7 @@ class Pool(Generic[W]):
         return False
 
     def _watch(self) -> None:
-        """Hear of the workers, replace those that stand still, and give up if none comes up."""
+        """Read progress, replace workers without progress, and fail if none starts."""
         now = self._clock()
         for key, said in self._cluster.news().items():
             worker = self._workers.get(key)
@@ -169,7 +169,7 @@ class Pool(Generic[W]):
             if isinstance(said, Exception):
                 self._lose(key, str(said))
             elif said != worker.images:
-                self._failed_starts *= worker.images is not None  # one that comes up ends the row
+                self._failed_starts *= worker.images is not None  # reset when a worker starts
                 worker.images, worker.since = said, now
         for key, worker in list(self._workers.items()):
             if worker.images is not None and worker.parts and now - worker.since > self._patience.image:
@@ -179,12 +179,12 @@ class Pool(Generic[W]):
             self._last_up = now
         elif now - self._last_up > self._patience.start:
             raise FeaturesError(
-                f"no worker came up in {self._patience.start:g} s: {self._cluster.state()}. What is committed stays: "
-                "wait until there is room, and run it again"
+                f"no worker started within {self._patience.start:g} s: {self._cluster.state()}. Committed parts are kept: "
+                "repeat the command when resources are free"
             )
 
     def _lose(self, key: W, cause: str) -> None:
-        """Do without a worker. The part that it had in hand counts as tried, what waited behind it does not."""
+        """Remove a worker. Its current part counts as an attempt, the queued part does not."""
         worker = self._workers.pop(key)
         self._open.extendleft(reversed(worker.parts[1:]))
         if worker.parts:
@@ -194,13 +194,13 @@ class Pool(Generic[W]):
             if self._failed_starts >= ATTEMPTS:
                 self._hire_from = self._clock() + RECOVERY
                 if not self._up():
-                    raise FeaturesError(f"{ATTEMPTS} workers in a row could not start, at last: {cause}")
+                    raise FeaturesError(f"{ATTEMPTS} workers in a row could not start; last error: {cause}")
 
     def _again(self, number: int, cause: str) -> None:
         self._tried[number] += 1
         if self._tried[number] >= ATTEMPTS:
             raise FeaturesError(
-                f"part {number} was tried {ATTEMPTS} times in vain, at last: {cause}. What is committed stays: "
-                "mend that, and run it again"
+                f"part {number} failed {ATTEMPTS} times; last error: {cause}. Committed parts are kept: "
+                "fix the cause and repeat the command"
             )
         self._open.appendleft(number)

@@ -1,7 +1,7 @@
-"""A Ray cluster embeds the parts: an actor for each core (or GPU) holds the encoder and a decoder and writes parts itself.
+"""Embed on a Ray cluster: one actor per core (or GPU) holds the encoder and a decoder, and writes parts.
 
-Images, encoder file and features folder must be in the same place on every machine; a folder on an object store is reached
-from all. Ray Core is all that is used: parts are few and large, and need no data frames between machines.
+Images, encoder file and features folder must have the same paths on all machines, or be in an object store. Only Ray Core is
+used: parts are few and large, and no data is exchanged between machines.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from sslfeat.features.writer import FeatureRun
 from sslfeat.system.cores import available_cores
 from sslfeat.system.signals import WATCHED
 
-# Read when Ray is imported, and by what it starts.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing phones home
-LOCAL = {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "token"}  # priority as of a local run; nobody else runs code in it
-OBJECT_STORE = 100 << 20  # bytes: what passes through it are lists of paths
-NEWS_EVERY = 2.0  # seconds between two questions how far a worker is
-LAG, PAUSE = 30.0, 0.5  # seconds until a network file system shows what another machine wrote, and between two looks
-WATCH = "watch"  # the group of calls that are answered while a part is embedded
+# Read when Ray is imported, and by its processes.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}  # no usage statistics
+LOCAL = {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "token"}  # priority as in a local run; private to this run
+OBJECT_STORE = 100 << 20  # bytes: only lists of paths are transferred
+NEWS_EVERY = 2.0  # seconds between progress requests
+LAG, PAUSE = 30.0, 0.5  # seconds: maximum delay of a network file system, and polling interval
+WATCH = "watch"  # concurrency group for calls during embedding
 
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Has parts embedded on the Ray cluster at ``address`` (``HOST:PORT`` or ``auto``; None: one on this machine, for this run).
+    """Embeds parts on the Ray cluster at ``address`` (``HOST:PORT`` or ``auto``; None: a local cluster for this run).
 
-    A program that is connected to a cluster already uses that one. Raises InputError if there is none at ``address``.
+    An existing connection to a cluster is used. Raises InputError if there is no cluster at ``address``.
     """
 
     address: str | None = None
     patience: Patience | None = None
 
     def __call__(self, job: FeatureRun, missing: list[int]) -> None:
-        """Embed ``missing``, see ``features.writer.Engine``."""
+        """Embed the ``missing`` parts, see ``features.writer.Engine``."""
         if not missing:
             return
-        slow = job.options.limits.seconds * job.run.batch_size  # the progress of a worker is seen batch by batch
+        slow = job.options.limits.seconds * job.run.batch_size  # progress is reported per batch
         patience = self.patience or Patience(image=max(Patience.image, 2 * slow))
         with _connected(self.address), contextlib.closing(Pool(RayCluster(job), missing, patience).run(job.check)) as done:
             for number in done:
@@ -60,7 +60,7 @@ class RayEngine:
 
 
 class RayCluster:
-    """See ``pool.Cluster``. A worker is known by a number."""
+    """Implements ``pool.Cluster``; workers are numbered."""
 
     def __init__(self, job: FeatureRun) -> None:
         import ray
@@ -74,16 +74,16 @@ class RayCluster:
         self._actors: dict[int, Any] = {}
         self._parts: dict[Any, tuple[int, int]] = {}  # reference -> worker and part
         self._asked: dict[Any, int] = {}  # reference -> worker
-        self._due: dict[int, float] = {}  # when a worker is to be asked again
+        self._due: dict[int, float] = {}  # time of the next progress request
         job.spent.workers = 0
 
     def room(self) -> int:
-        """By what the machines have in all: others may hold some of it."""
+        """Computed from the total resources, some of which may be in use by others."""
         has = self._ray.cluster_resources()
         return int(min(has.get(name, 0) // need for name, need in self._wanted().items()))
 
     def start(self) -> int:
-        """An actor; Ray has it wait until there is room."""
+        """Create an actor, which starts when resources are free."""
         key = next(self._keys)
         options = replace(self._job.options, workers=self._workers)
         make, facts = self._job.encoder.__reduce__()
@@ -94,13 +94,13 @@ class RayCluster:
         return key
 
     def give(self, worker: int, number: int) -> None:
-        """The part's inputs go along, so that no worker need hold all of them."""
+        """Send the inputs of the part, so that workers need not hold all inputs."""
         numbers = slice_of(self._job.run, number)
         records = [self._job.manifest.inputs[index] for index in numbers]
         self._parts[self._actors[worker].embed.remote(number, numbers.start, records)] = worker, number
 
     def wait(self, seconds: float) -> list[Outcome[int]]:
-        """Seconds that parts took are added to the job's."""
+        """Also adds the time of the parts to that of the job."""
         if not self._parts:
             time.sleep(seconds)
             return []
@@ -108,7 +108,7 @@ class RayCluster:
         return [self._outcome(reference) for reference in done]
 
     def news(self) -> dict[int, int | Exception]:
-        """Workers are asked every NEWS_EVERY seconds, and once only until they answer."""
+        """Ask workers every NEWS_EVERY seconds, with at most one pending request each."""
         now = time.monotonic()
         for key in [key for key, due in self._due.items() if due <= now]:
             self._ask(key, "progress")
@@ -125,7 +125,7 @@ class RayCluster:
         return found
 
     def stop(self, worker: int) -> None:
-        """At once; what it was writing is not committed."""
+        """Kill the actor; its unfinished part is not committed."""
         actor = self._actors.pop(worker, None)
         self._due.pop(worker, None)
         self._asked = {reference: key for reference, key in self._asked.items() if key != worker}
@@ -134,7 +134,7 @@ class RayCluster:
             self._ray.kill(actor)
 
     def state(self) -> str:
-        """What a worker needs, and what there is."""
+        """Resources that a worker needs, and free resources."""
         has, free = self._ray.cluster_resources(), self._ray.available_resources()
         return ", ".join(
             f"a worker needs {need:g} {name}, {free.get(name, 0):g} of {has.get(name, 0):g} are free"
@@ -163,18 +163,18 @@ class RayCluster:
         return Outcome(worker, number)
 
     def _said(self, reference: Any) -> tuple[Any, bool]:
-        """What a call returned or raised, and whether its worker is lost."""
+        """Result or exception of a call, and whether its worker is lost."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(reference), False
         except errors.RayTaskError as error:
             return error.cause if isinstance(error.cause, Exception) else error, False
-        except errors.RayError as error:  # the worker, its machine, or what it was to be sent
+        except errors.RayError as error:  # failure of the worker, its machine, or the transfer
             return error, True
 
 
 def _seen(job: FeatureRun, number: int) -> CommitRecord:
-    """The record of a part that a worker committed. Raises FeaturesError if it does not come into sight."""
+    """Record of a part committed by a worker. Raises FeaturesError if it does not become visible."""
     deadline = time.monotonic() + LAG
     while True:
         try:
@@ -183,14 +183,14 @@ def _seen(job: FeatureRun, number: int) -> CommitRecord:
         except FeaturesError as error:
             if time.monotonic() > deadline:
                 raise FeaturesError(
-                    f"part {number} was committed by a worker, but here {error}: --out must be where all see the same"
+                    f"part {number} was committed by a worker, but here {error}: --out must be on storage shared by all machines"
                 ) from error
         time.sleep(PAUSE)
 
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """Be connected to the cluster, started here without an ``address``; signals go on to where they went."""
+    """Connect to the cluster, or start a local one without an ``address``; signal handlers are kept."""
     own = {**LOCAL, "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address is None and "ray" not in sys.modules else {}
     with _environment({**QUIET, **own}), needs("ray", "ray"):
         import ray
@@ -205,9 +205,9 @@ def _connected(address: str | None) -> Iterator[None]:
     with _environment({**QUIET, **own}):
         try:
             ray.init(**options)
-        except Exception as error:  # which is what Ray raises, too
-            what = f"no Ray cluster answers at {address}" if address else "Ray cannot start on this machine"
-            raise InputError(f"{what}: {error} What is committed stays: run it again") from error
+        except Exception as error:  # Ray raises any kind of exception
+            what = f"cannot connect to a Ray cluster at {address}" if address else "Ray cannot start on this machine"
+            raise InputError(f"{what}: {error} Committed parts are kept: repeat the command") from error
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -219,7 +219,7 @@ def _connected(address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Those of the variables that are not set are, meanwhile."""
+    """Temporarily set those of the variables that are not set."""
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
     try:

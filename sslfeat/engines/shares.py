@@ -1,9 +1,9 @@
-"""Shares: many processes, each started by whatever starts processes, embed parts of one features folder.
+"""Shares: independent processes that embed parts of the same features folder.
 
-Nothing passes between them but the folder. Part ``n`` of it belongs to share ``n mod N + 1``, so that every share gets parts
-from all along the inputs. Shares hold the folder's lock together, whoever comes last writes ``failures.csv``, and where a
-lock does not reach (some network file systems) the same share twice, or two that both come last, write the same bytes.
-On an object store each share has a claim of its own instead, and fills a local folder from which ``copies`` go there.
+They communicate only through the folder. Part ``n`` belongs to share ``n mod N + 1``, so that each share gets parts from the
+whole range of inputs. Shares hold a shared lock on the folder, and the last one writes ``failures.csv``. Where locks do not
+work (some network file systems), duplicate shares, or two last shares, write identical bytes. On an object store each share
+has its own claim instead, and fills a local folder, which is uploaded by ``copies``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WRITTEN = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
 @dataclass(frozen=True)
 class Share:
-    """The ``number``-th of ``count`` shares of the parts, counted from 1."""
+    """Share ``number`` of ``count`` of the parts, counted from 1."""
 
     number: int
     count: int
@@ -44,23 +44,23 @@ class Share:
         """``K/N``. Raises UsageError."""
         found = WRITTEN.fullmatch(text.strip())
         if not found:
-            raise UsageError(f"parts {text!r}: give K/N, the K-th of N shares, such as 3/16")
+            raise UsageError(f"parts {text!r}: expected K/N, share K of N, for example 3/16")
         return cls(int(found[1]), int(found[2]))
 
     @property
     def name(self) -> str:
-        """As claims have it."""
+        """Name in claims."""
         return f"{self.number}-of-{self.count}"
 
     def of(self, parts: int) -> range:
-        """The numbers, of ``parts`` that there are, that are this share's."""
+        """Part numbers of this share, of ``parts`` in total."""
         return range(self.number - 1, parts, self.count)
 
     def check_precision(self, asked: str, out: Path) -> None:
-        """Raise FeaturesError if each share would find out for itself what precision its images allow: the first does."""
+        """Raise FeaturesError if the precision is not decided yet, which is done by the first share for all."""
         if asked != "fp32" and self.number > 1 and not (out / RUN_NAME).exists():
             raise FeaturesError(
-                f"{out} is not begun, and share 1/{self.count} settles what --precision {asked} comes to: start that one first"
+                f"{out} does not exist yet, and share 1/{self.count} decides the result of --precision {asked}: start it first"
             )
 
 
@@ -74,11 +74,10 @@ def embed_share(
     report: Report = lambda progress: None,
     copies: Copies = NO_COPIES,
 ) -> Summary:
-    """Embed one share of ``inputs`` (sorted, from ``find_inputs``: all of them, the same in every share) into ``out``.
+    """Embed one share of ``inputs`` (all inputs, sorted, from ``find_inputs``; the same for all shares) into ``out``.
 
-    Killed or interrupted, the same call goes on. Raises FeaturesError if other shares were given other images or settings,
-    if a process that is no share is writing, or if the system has no locks that can be shared; InterruptedRun as
-    ``embed_to_folder`` does.
+    Repeat the call to resume after an interruption. Raises FeaturesError if other shares have different images or settings, if
+    a process that is not a share is writing, or if the system has no shared locks; InterruptedRun as ``embed_to_folder``.
     """
     options = options or Options()
     manifest = Manifest.take(inputs)

@@ -1,1 +1,1 @@
-"""How good an encoder is: probes, clusters, figures without labels, maps."""
+"""Evaluation of features: probes, clustering, label-free metrics, maps."""

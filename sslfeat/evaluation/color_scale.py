@@ -1,4 +1,4 @@
-"""Columns of metadata as the groups of a map: texts as they are, numbers and dates in ranges of about as many images each."""
+"""Color groups of a map from a metadata column: text values unchanged, numbers and dates binned into quantiles."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ T = TypeVar("T", float, datetime)
 Ranges = tuple[list[str | None], tuple[str, ...]]
 
 RAMP = ("#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#fde725")  # viridis, low to high
-FEW, MANY, LARGE = 3, 9, 1e15  # decimals, and numbers, of ranges
-DAY, MINUTE, SECOND = 10, 16, 19  # letters of an ISO date
+FEW, MANY, LARGE = 3, 9, 1e15  # number of decimals, and size of numbers
+DAY, MINUTE, SECOND = 10, 16, 19  # length of an ISO date
 
 
 def column_of(folder: FeaturesFolder, name: str) -> list[str | None]:
-    """A column's value for each row of a features folder. Raises UsageError if there is no such column."""
+    """Value of a column for each row of a features folder. Raises UsageError if there is no such column."""
     values: list[str | None] = []
     for part in folder.parts():
         check_column(name, part.columns.column_names, folder.folder)
@@ -33,17 +33,17 @@ def column_of(folder: FeaturesFolder, name: str) -> list[str | None]:
 
 
 def check_column(name: str, columns: Iterable[str], of: Path) -> None:
-    """Raise UsageError if ``name`` is none of the ``columns`` of what is colored."""
+    """Raise UsageError if ``name`` is not among the ``columns``."""
     if name not in columns:
         known = ["label", "cluster", *(other for other in columns if other not in ("label", "embedding"))]
-        raise UsageError(f"--color {name}: {of} has no such column: give one of {', '.join(known)}", did_you_mean(name, known))
+        raise UsageError(f"--color {name}: {of} has no such column: choose one of {', '.join(known)}", did_you_mean(name, known))
 
 
 def ranges(values: Sequence[str | None]) -> Ranges:
-    """The range of each value that is a number or a date, and all ranges from low to high, as many as RAMP has colors or fewer.
+    """Bin numbers or dates: the range of each value, and all ranges in ascending order (at most one per color of RAMP).
 
-    Values of which one is neither, or of few different ones, are given back as they are, without ranges. Dates count as they
-    are written, whatever their offsets from UTC.
+    Values are returned unchanged, without ranges, if any is neither a number nor a date, or if there are few different ones.
+    Offsets of dates from UTC are ignored.
     """
     try:
         numbers = [math.nan if value is None else float(value) for value in values]
@@ -56,7 +56,7 @@ def ranges(values: Sequence[str | None]) -> Ranges:
 
 
 def _ranged(values: Sequence[str | None], read: Sequence[T | None], write: Callable[[list[T]], list[str]]) -> Ranges:
-    """As ``ranges``, of what was ``read`` of the values; ``write`` gives the edges as texts."""
+    """Implement ``ranges`` for parsed values ``read``; ``write`` formats the edges."""
     known = sorted(one for one in read if one is not None)
     if len(set(known)) <= len(RAMP):
         return list(values), ()
@@ -66,7 +66,7 @@ def _ranged(values: Sequence[str | None], read: Sequence[T | None], write: Calla
 
 
 def _numbers(edges: list[float]) -> list[str]:
-    """With as many decimals each: all of them if they are few, else those that tell the edges apart."""
+    """Format with a common number of decimals: all if they are few, else as many as needed to distinguish the edges."""
     exact = [f"{edge:.15g}" for edge in edges]
     decimals = max(0, *(-int(Decimal(text).as_tuple().exponent) for text in exact))
     if decimals > FEW:
@@ -76,7 +76,7 @@ def _numbers(edges: list[float]) -> list[str]:
 
 
 def _dates(edges: list[datetime]) -> list[str]:
-    """As days, or more precisely where that does not tell them apart."""
+    """Format as days, or more precisely if needed to distinguish the edges."""
     written = [edge.isoformat(" ", "microseconds") for edge in edges]
     texts = ([text[:length] for text in written] for length in (DAY, MINUTE, SECOND))
     return next((cut for cut in texts if len(set(cut)) == len(cut)), written)

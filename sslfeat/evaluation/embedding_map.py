@@ -1,4 +1,4 @@
-"""A map of images: each a point in the plane, colored by its group."""
+"""Two-dimensional map of images, colored by group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLORS = (
 
 @dataclass(frozen=True)
 class MapGroup:
-    """Images of one color."""
+    """A group of images with the same color."""
 
     name: str
     color: str
@@ -34,8 +34,8 @@ class MapGroup:
 
 @dataclass(frozen=True)
 class Map:
-    """``points`` float32 (n, 2) of images ``paths``, each of the group ``members`` (n,) says; ``rows`` (n,) are theirs
-    among ``total``; ``labels`` as they were given; ``by``: what they are (label, cluster, a column).
+    """``points`` float32 (n, 2) of images ``paths``, with group numbers ``members`` (n,); ``rows`` (n,): their rows among
+    ``total``. ``labels``: as given. ``by``: kind of labels (label, cluster, or a column).
     """
 
     method: str
@@ -55,12 +55,12 @@ class Map:
 
 
 def check_map(images: int, method: str = "pca", limit: int = 10_000) -> None:
-    """Raise UsageError for a limit below 3, FeaturesError for fewer images, and as ``check_method``."""
+    """Raise UsageError for a limit below 3, FeaturesError for fewer than 3 images, and errors of ``check_method``."""
     check_method(method)
     if limit < LEAST:
-        raise UsageError(f"limit is {limit}: a map takes {LEAST} images or more")
+        raise UsageError(f"limit {limit} is too small: a map needs at least {LEAST} images")
     if images < LEAST:
-        raise FeaturesError(f"{counted(images, 'image')}: a map takes {LEAST} or more")
+        raise FeaturesError(f"{counted(images, 'image')}: a map needs at least {LEAST}")
 
 
 def make_map(
@@ -68,10 +68,10 @@ def make_map(
     step: Step = lambda share, what: None, scale: Sequence[str] = (),
     by: str = "label",
 ) -> Map:  # fmt: skip
-    """Map up to ``limit`` random rows of features (N, D); ``scale`` are labels that have an order (``color_scale``), ``by`` is
-    what labels are.
+    """Map up to ``limit`` random rows of features (N, D). ``scale``: ordered labels (see ``color_scale``). ``by``: kind of
+    labels.
 
-    Raises as ``project``, and UsageError for a limit below 3.
+    Raises errors of ``project``, and UsageError for a limit below 3.
     """
     check_map(len(x), method, limit)
     rows = sample(len(x), limit, seed)
@@ -84,8 +84,9 @@ def make_map(
 def grouped(
     labels: Sequence[str | None], scale: Sequence[str] = (), by: str = "label"
 ) -> tuple[list[MapGroup], npt.NDArray[np.int64]]:
-    """The groups, largest first or in the order of ``scale``, and each row's; what has no color left is ``others``, no label
-    is ``no label``, or ``no`` whatever they are colored ``by``.
+    """Groups, largest first or in the order of ``scale``, and the group number of each row.
+
+    Labels beyond the number of colors are grouped as ``others``, rows without a label as ``no label`` (``no`` and ``by``).
     """
     counts = Counter(label for label in labels if label is not None)
     names = list(scale) or [name for name, _ in counts.most_common(len(COLORS))]

@@ -1,4 +1,4 @@
-"""Features in few dimensions: principal components, and on top of them t-SNE or UMAP."""
+"""Dimensionality reduction: PCA, t-SNE and UMAP."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sslfeat.numerics.pca import principal_axes
 from sslfeat.numerics.similarity import BLOCK
 
 METHODS = ("pca", "tsne", "umap")
-BEFORE = 50  # principal components that t-SNE and UMAP start from
-LEAST = 3  # rows
+BEFORE = 50  # number of principal components before t-SNE and UMAP
+LEAST = 3  # minimum number of rows
 PACKAGES = {"tsne": ("sklearn", "probe", "scikit-learn"), "umap": ("umap", "umap", "umap-learn")}  # module, extra, package
-ITERATIONS = 1000  # of t-SNE, at most
+ITERATIONS = 1000  # maximum for t-SNE
 Step = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
 class Pca:
-    """``mean`` (D,), unit ``axes`` (D, d) by falling variance, and each one's ``share`` (d,) of the variance."""
+    """``mean`` (D,), unit ``axes`` (D, d) by decreasing variance, and the ``share`` (d,) of explained variance."""
 
     mean: FloatArray
     axes: FloatArray
@@ -42,25 +42,25 @@ class Pca:
 
 
 def pca(x: FloatArray, dim: int) -> Pca:
-    """Up to ``dim`` components of features (N, D); an axis's greatest weight is positive, so that runs agree.
+    """Up to ``dim`` components of features (N, D). The largest weight of each axis is positive, for reproducible signs.
 
-    Raises FeaturesError for fewer than 3 rows, rows that are not finite, or all alike.
+    Raises FeaturesError for fewer than 3 rows, rows that are not finite, or identical rows.
     """
     if x.ndim != 2 or len(x) < LEAST:
-        raise FeaturesError(f"features of shape {x.shape}: it takes {LEAST} images or more")
+        raise FeaturesError(f"features of shape {x.shape}: at least {LEAST} images are needed")
     if not np.isfinite(x).all():
-        raise FeaturesError("some features are not finite: the encoder is broken, or overflows in a low precision")
+        raise FeaturesError("some features are not finite: the encoder is broken, or overflows in low precision")
     found = principal_axes(x)
     if found.variances[0] <= 1e-12 * max(float(np.square(found.mean).sum()), 1e-30):
-        raise FeaturesError("all features are the same: there is nothing to tell apart")
+        raise FeaturesError("all features are identical")
     share = found.variances[:dim] / found.variances.sum()
     return Pca(found.mean.astype(np.float32), found.axes[:, :dim].astype(np.float32), share)
 
 
 def check_method(method: str) -> None:
-    """Raise InputError for an unknown method, MissingExtraError where its package is not installed."""
+    """Raise InputError for an unknown method, MissingExtraError if its package is not installed."""
     if method not in METHODS:
-        raise InputError(f"method {method!r} is not known: {', '.join(METHODS)}")
+        raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     module, extra, package = PACKAGES.get(method, ("numpy", "", ""))
     if find_spec(module) is None:
         raise MissingExtraError(extra, package)
@@ -69,9 +69,9 @@ def check_method(method: str) -> None:
 def project(x: FloatArray, method: str = "pca", seed: int = 0, step: Step = lambda share, what: None) -> FloatArray:
     """A map (N, 2) float32 of features (N, D). t-SNE: van der Maaten, Hinton 2008; UMAP: McInnes et al. 2018.
 
-    ``step`` is told the share of the work that is done, which only t-SNE knows, and what it is.
+    ``step`` is called with the share that is done (known for t-SNE only), and the current stage.
 
-    Raises InputError for an unknown method, MissingExtraError where its package is not installed, FeaturesError as ``pca``.
+    Raises InputError for an unknown method, MissingExtraError if its package is not installed, FeaturesError as ``pca``.
     """
     check_method(method)
     if method == "pca":
@@ -93,20 +93,20 @@ def _tsne(rows: FloatArray, seed: int, step: Step) -> FloatArray:
 
 
 class _Iterations(io.TextIOBase):
-    """Takes what t-SNE prints, which is the only way in which it says how far it is: "Iteration 50: ..."."""
+    """Parses the output of t-SNE, its only progress report: "Iteration 50: ..."."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
 
     def write(self, text: str) -> int:
         if found := re.search(r"Iteration (\d+)", text):
-            self.step(int(found[1]) / ITERATIONS, f"t-SNE: iteration {found[1]} of {ITERATIONS} at most")
+            self.step(int(found[1]) / ITERATIONS, f"t-SNE: iteration {found[1]} of at most {ITERATIONS}")
         return len(text)
 
 
 def _umap(rows: FloatArray, seed: int, step: Step) -> FloatArray:
     with needs("umap", "umap-learn"):
         from umap import UMAP
-    step(0, f"UMAP of {len(rows)} images, which does not say how far it is")
+    step(0, f"UMAP of {len(rows)} images (no progress information)")
     points = UMAP(n_neighbors=min(15, len(rows) - 1), random_state=seed, n_jobs=1).fit_transform(rows)
     return np.asarray(points, np.float32)

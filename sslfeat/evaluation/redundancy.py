@@ -1,7 +1,7 @@
-"""How redundant the units of a code are: Barlow's question, asked of any encoder's features (N, D). Numpy only.
+"""Redundancy between the units of features (N, D), by linear correlation. Numpy only.
 
-Barlow 1989 ("Unsupervised learning"): a code whose units are independent makes what co-occurs by accident cheap to
-notice. Everything here sees correlations alone, the dependence that a Gaussian with the same correlation matrix R has.
+Barlow 1989 ("Unsupervised learning") proposes codes with independent units. These metrics depend on correlations only, that
+is, on the dependence in a Gaussian with the same correlation matrix R.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-DEAD = 1e-6  # a unit whose standard deviation is below this times the largest one's says nothing
+DEAD = 1e-6  # units are dead below this multiple of the largest standard deviation
 
 
 @dataclass(frozen=True)
 class Redundancy:
-    """``live`` units were measured, ``dead`` ones (the same value for all inputs) left out.
+    """``live``: number of measured units. ``dead``: number of excluded units, constant over all inputs.
 
     ``correlation``: mean |off-diagonal| of R, 0 to 1. ``total_correlation``: -1/2 log det R in nats, 0 for uncorrelated
-    units. ``predictability``: mean over units of R^2 when one is predicted linearly from all others, 1 - 1 / (R^-1)_ii.
+    units. ``predictability``: mean over units of R^2 for linear prediction from all others, 1 - 1 / (R^-1)_ii.
     ``effective_rank``: see the function; at most ``live``.
     """
 
@@ -32,15 +32,15 @@ class Redundancy:
 
 
 def redundancy(features: npt.NDArray[np.floating], shrinkage: float = 1e-3) -> Redundancy:
-    """Measure features (N, D); N must be more than D, and a good deal more for figures that mean something.
+    """Measure features (N, D); N must be greater than D, and should be much greater.
 
-    ``shrinkage`` s replaces R by (1 - s) R + s I in ``total_correlation`` and ``predictability``: units that are copies
-    of each other then give large figures, not infinite ones. Even independent units show about D (D - 1) / 4N nats and
-    an R^2 of (D - 1) / (N - 1), by accident: compare encoders at the same N and D. Raises ValueError.
+    ``shrinkage`` s replaces R by (1 - s) R + s I in ``total_correlation`` and ``predictability``, so that identical units
+    give large instead of infinite values. The expected values for independent units are about D (D - 1) / 4N nats and
+    an R^2 of (D - 1) / (N - 1): compare encoders at the same N and D. Raises ValueError.
     """
     rows = np.asarray(features, np.float64)
     if rows.ndim != 2 or len(rows) <= rows.shape[1]:
-        raise ValueError(f"features of shape {rows.shape}: give (N, D) with more inputs N than units D")
+        raise ValueError(f"features of shape {rows.shape}: expected (N, D) with more inputs N than units D")
     if not np.isfinite(rows).all():
         raise ValueError("features are not finite")
     deviations = rows.std(0)
@@ -54,7 +54,7 @@ def redundancy(features: npt.NDArray[np.floating], shrinkage: float = 1e-3) -> R
     off_diagonal = np.abs(correlations[~np.eye(live, dtype=bool)])
     shrunk = (1 - shrinkage) * correlations + shrinkage * np.eye(live)
     sign, log_det = np.linalg.slogdet(shrunk)
-    if sign <= 0:  # copies, and no shrinkage
+    if sign <= 0:  # identical units, no shrinkage
         return Redundancy(live, rows.shape[1] - live, float(off_diagonal.mean()), float("inf"), 1.0, rank)
     explained = 1 - 1 / np.diag(np.linalg.inv(shrunk))
     return Redundancy(live, rows.shape[1] - live, float(off_diagonal.mean()), float(-log_det / 2), float(explained.mean()), rank)

@@ -1,1 +1,1 @@
-"""What people look at: contact sheets, plots, maps, galleries and reports in one HTML file."""
+"""Visualization: contact sheets, plots, maps, galleries, and reports as single HTML files."""

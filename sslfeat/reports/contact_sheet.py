@@ -1,4 +1,4 @@
-"""Contact sheets of clusters: who is nearest to the center, who fits least, who is farthest."""
+"""Contact sheets of clusters: images nearest to the center, ambiguous images, and images farthest from it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sslfeat.numerics.arrays import IntArray
 from sslfeat.reports.gallery import Shown
 from sslfeat.system.plurals import counted
 
-EACH = 8  # images of each kind
-CLUSTERS = 60  # on a page, the largest
+EACH = 8  # images per kind
+CLUSTERS = 60  # number of clusters on a page, the largest ones
 
 Section = tuple[str, list[Shown]]
 
@@ -22,8 +22,8 @@ def contact_sheet(
     found: Clustering, paths: Sequence[str], labels: Sequence[str | None] | None = None,
     each: int = EACH, clusters: int = CLUSTERS,
 ) -> list[Section]:  # fmt: skip
-    """A gallery's sections, one for each of the largest ``clusters``: its images nearest to the center, its odd ones,
-    which another center is almost as near to, and the farthest of the others."""
+    """Sections for ``gallery``, one for each of the largest ``clusters``: images nearest to the center ("near"), images with
+    another center almost as near ("odd"), and the farthest of the remaining images ("far")."""
     sections = []
     for number, size in enumerate(found.sizes[:clusters]):
         rows = np.flatnonzero(found.assignments == number)
@@ -45,7 +45,7 @@ def _picked(found: Clustering, rows: IntArray, each: int) -> tuple[IntArray, Int
 
 
 def _common(rows: IntArray, labels: Sequence[str | None] | None) -> str:
-    """The cluster's commonest label and its share of those with one."""
+    """The most frequent label of the cluster and its share of the labeled images."""
     names = (
         Counter(label for label in (labels[row] for row in rows.tolist()) if label is not None) if labels is not None else None
     )

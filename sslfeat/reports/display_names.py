@@ -1,4 +1,4 @@
-"""Names of images for pages that leave this machine: without the folders that all of them share."""
+"""Image names for pages that are shared: paths without their common parent folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Each path from the deepest folder that all have in common; absolute ones and others each have their own."""
+    """Paths relative to their deepest common folder, determined separately for absolute and relative paths."""
     prefixes: dict[bool, str] = {}
     for absolute in (False, True):
         folders = {path.rpartition("/")[0] or "/" * absolute for path in paths if path.startswith("/") == absolute}

@@ -1,4 +1,4 @@
-"""Handing a map to Embedding Atlas, a viewer for millions of points: a table it reads, and starting it."""
+"""Export a map for Embedding Atlas, a viewer for millions of points, and start the viewer."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ COLUMNS = ("--x", "x", "--y", "y", "--image", "image", "--neighbors", "neighbors
 
 
 def write_table(file: Path, found: Map, x: FloatArray) -> None:
-    """Path, label, x and y of each image of the map, a thumbnail, and its nearest in features ``x`` (N, D).
+    """Write path, label, x, y, thumbnail and nearest neighbors (in features ``x`` (N, D)) of each image of the map.
 
-    ``neighbors`` holds row numbers of the table and cosine distances, itself first; ``image`` a JPEG and its path.
+    ``neighbors``: row numbers in the table and cosine distances, starting with the image itself. ``image``: JPEG and path.
     """
     rows = x[found.rows]
     cosines, near = nearest(rows, rows, min(NEIGHBORS + 1, len(rows)))
@@ -57,7 +57,7 @@ def write_table(file: Path, found: Map, x: FloatArray) -> None:
 
 
 def find_atlas() -> str:
-    """The program. Raises InputError if it is not there."""
+    """Path of the program. Raises InputError if it is not installed."""
     program = shutil.which("embedding-atlas")
     if program is None:
         raise InputError("embedding-atlas is not installed", "pip install embedding-atlas")
@@ -65,7 +65,7 @@ def find_atlas() -> str:
 
 
 def open_atlas(program: str, file: Path) -> int:
-    """Serve the table with Embedding Atlas until it is stopped; its exit status."""
+    """Run Embedding Atlas with the table until it is stopped; returns its exit status."""
     return subprocess.run([program, str(file), *COLUMNS], check=False).returncode
 
 

@@ -1,4 +1,4 @@
-"""A gallery: sections of captioned images on one page."""
+"""HTML gallery: sections of images with captions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sslfeat.reports.thumbnails import side_for, thumbnails
 
 @dataclass(frozen=True)
 class Shown:
-    """An image by its path ``name``, with a ``caption`` and, a line each, ``facts``.
+    """An image with path ``name``, a ``caption``, and ``facts``, one per line.
 
-    ``marked``: the one that those beside it are compared with.
+    ``marked``: the reference image of its row.
     """
 
     name: str
@@ -28,12 +28,12 @@ Sections = Sequence[tuple[str, Sequence[Shown]]]
 
 
 def gallery(title: str, about: str, sections: Sections) -> str:
-    """The page's HTML, every image inside, each decoded once."""
+    """The HTML page, with all images embedded; each image is decoded once."""
     return render("gallery.html", title=title, about=about, sections=filled([sections])[0])
 
 
 def filled(galleries: Sequence[Sections]) -> list[list[dict[str, Any]]]:
-    """Sections for the macro ``gallery``, with thumbnails and short names: an image that is shown twice is decoded once."""
+    """Sections for the macro ``gallery``, with thumbnails and short names; each image is decoded once."""
     names = sorted({shown.name for sections in galleries for _, images in sections for shown in images})
     uris = dict(zip(names, thumbnails(names, side_for(len(names))), strict=True))
     short = dict(zip(names, short_names(names), strict=True))

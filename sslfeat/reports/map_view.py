@@ -1,4 +1,4 @@
-"""A map to look around in: zoom, images under the pointer, groups to show and hide, all in one page."""
+"""Interactive map on one page: zoom, image preview under the pointer, groups to show and hide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE = 40
 
 
 def map_view(found: Map, side: int = SIDE) -> dict[str, Any]:
-    """What the template ``map_view.html`` draws: points as 16-bit numbers, group numbers, names and thumbnails."""
+    """Data for the template ``map_view.html``: points as 16-bit integers, group numbers, names and thumbnails."""
     low, high = found.points.min(0), found.points.max(0)
     span = max(float((high - low).max()), 1e-30)
     places = np.round((found.points - (low + high) / 2) / span * 65_000 + 32_768).astype("<u2")
@@ -38,5 +38,5 @@ def map_view(found: Map, side: int = SIDE) -> dict[str, Any]:
 
 
 def map_page(title: str, about: str, found: Map, side: int = SIDE) -> str:
-    """The page's HTML."""
+    """The HTML page."""
     return render("map.html", title=title, about=about, view=map_view(found, side))

@@ -1,4 +1,4 @@
-"""Plots: a probe's confusion matrix and the recall of every class as SVG, in light and dark; maps as PNG (matplotlib)."""
+"""Plots: confusion matrix and recall per class as SVG, for light and dark mode; maps as PNG (matplotlib)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sslfeat.evaluation.probing.confusion import ClassFigures
 from sslfeat.numerics.arrays import IntArray
 from sslfeat.system.plurals import counted
 
-NAMED, NUMBERED = 40, 20  # classes up to which axes carry names, and cells their share
-BARS = 60  # classes in the plot of recalls: of more, the worst
+NAMED, NUMBERED = 40, 20  # largest number of classes for which axes have names, and cells show their share
+BARS = 60  # largest number of classes in the recall plot; the worst are shown
 DPI = 120
-BLUE = "#4a86d8"  # told apart from white paper and from black alike
-FONT, LETTER = 11, 6.2  # px, and the width of a letter
-LINE, BAR = 21, 240  # px, of the plot of recalls
+BLUE = "#4a86d8"  # visible on white and on black
+FONT, LETTER = 11, 6.2  # px: font size and width of a letter
+LINE, BAR = 21, 240  # px, in the recall plot
 
 
 def confusion_svg(counts: IntArray, names: Sequence[str]) -> str:
-    """Rows are what images are, columns what they are taken for; the deeper the blue, the larger the share of the row."""
+    """Confusion matrix: rows are true classes, columns predicted classes; the color is the share of the row."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     named = len(names) <= NAMED
     left = _gutter(names) if named else 24
@@ -36,7 +36,7 @@ def confusion_svg(counts: IntArray, names: Sequence[str]) -> str:
     marks = [_heat(shares, left)] if not named else []
     for row, column in np.argwhere(counts) if named else ():
         x, y, share = left + column * cell, row * cell, shares[row, column]
-        told = f"{names[row]} taken for {names[column]}: {counts[row, column]} of {counts[row].sum()}"
+        told = f"{names[row]} predicted as {names[column]}: {counts[row, column]} of {counts[row].sum()}"
         box = f'x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" width="{cell - 1:.1f}" height="{cell - 1:.1f}" rx="2"'
         marks.append(f'<rect {box} fill="{BLUE}" fill-opacity="{0.06 + 0.94 * share:.3f}"><title>{_text(told)}</title></rect>')
         if len(names) <= NUMBERED and round(100 * share):
@@ -49,13 +49,13 @@ def confusion_svg(counts: IntArray, names: Sequence[str]) -> str:
         marks.append(_label(left + at, side + 6, _short(name), "end", title=name, more=turned))
     height = side + (left if named else 24)
     if not named:
-        marks.append(_label(left + side / 2, side + 14, "taken for", "middle"))
-        marks.append(_label(14, side / 2, "is", "middle"))
-    return _svg(left + side + 2, height, "confusion matrix: rows are what images are, columns what they are taken for", marks)
+        marks.append(_label(left + side / 2, side + 14, "predicted", "middle"))
+        marks.append(_label(14, side / 2, "true", "middle"))
+    return _svg(left + side + 2, height, "confusion matrix: rows are true classes, columns predicted classes", marks)
 
 
 def recall_svg(classes: Sequence[ClassFigures]) -> str:
-    """Recall of each class with its 95% interval, worst first."""
+    """Recall of each class with its 95% confidence interval, worst first."""
     shown = sorted((row for row in classes if row.test), key=lambda row: row.recall)[:BARS]
     left, height = _gutter([row.name for row in shown]), LINE * len(shown)
     marks = []
@@ -66,7 +66,7 @@ def recall_svg(classes: Sequence[ClassFigures]) -> str:
     for number, row in enumerate(shown):
         y = LINE * (number + 0.5)
         low, high = (left + BAR * end for end in (row.low, row.high))
-        told = f"{row.name}: {100 * row.recall:.1f}% of {row.test}, 95% interval {100 * row.low:.1f} to {100 * row.high:.1f}%"
+        told = f"{row.name}: {100 * row.recall:.1f}% of {row.test}, 95% CI {100 * row.low:.1f} to {100 * row.high:.1f}%"
         marks.append(
             f'<rect x="{left}" y="{y - 6:.1f}" width="{BAR * row.recall:.1f}" height="12" rx="2" fill="{BLUE}">'
             f"<title>{_text(told)}</title></rect>"
@@ -76,14 +76,14 @@ def recall_svg(classes: Sequence[ClassFigures]) -> str:
         marks.append(_label(left - 6, y, _short(row.name), "end", title=told))
         marks.append(_label(left + BAR + 10, y, f"{100 * row.recall:.0f}%"))
     cut = f", the worst {BARS} of {len(classes)} classes" if len(classes) > BARS else ""
-    return _svg(left + BAR + 44, height + 20, f"recall of each class in %, with its 95% interval{cut}", marks)
+    return _svg(left + BAR + 44, height + 20, f"recall of each class in %, with 95% confidence interval{cut}", marks)
 
 
 def map_png(found: Map) -> bytes:
-    """The points of a map in the colors of their groups."""
+    """Scatter plot of a map, colored by group."""
     figure, axes = _axes(9.5, 7)
     colors = np.array([group.color for group in found.groups])
-    order = np.random.default_rng(0).permutation(len(found.points))  # so that no group lies on top
+    order = np.random.default_rng(0).permutation(len(found.points))  # random drawing order of groups
     size = float(np.clip(20_000 / len(order), 2, 40))
     axes.scatter(*found.points[order].T, s=size, c=colors[found.members[order]], alpha=0.7, linewidths=0)
     axes.set_aspect("equal", adjustable="datalim")
@@ -110,7 +110,7 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _heat(shares: npt.NDArray[np.float64], left: float) -> str:
-    """Cells too many to be drawn each: the shares as a mask, enlarged here because viewers would blur them."""
+    """Draw many cells as one mask image, enlarged here because viewers interpolate small images."""
     each = -(-840 // len(shares))
     gray = Image.fromarray(np.kron(np.sqrt(shares) * 255, np.ones((each, each))).astype(np.uint8))
     buffer = io.BytesIO()
@@ -124,7 +124,7 @@ def _heat(shares: npt.NDArray[np.float64], left: float) -> str:
 
 
 def _svg(width: float, height: float, told: str, marks: Sequence[str]) -> str:
-    """Colors are currentColor and a blue between, so that it is read on white and on black."""
+    """An SVG in currentColor and blue, readable on white and on black."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{told}" '
         f'fill="currentColor" font-family="system-ui, sans-serif">{"".join(marks)}</svg>'
@@ -148,5 +148,5 @@ def _short(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    """What XML may hold: control characters and lone surrogates are none of it."""
+    """Escape text for XML; replaces control characters and lone surrogates."""
     return escape("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))

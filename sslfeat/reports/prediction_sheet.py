@@ -1,4 +1,4 @@
-"""What a classifier says of images: for each name those it is surest of, and those it is least sure of."""
+"""Contact sheets of predictions: the images of each class with the highest and the lowest probability."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sslfeat.reports.contact_sheet import CLUSTERS, EACH, Section
 from sslfeat.reports.gallery import Shown
 from sslfeat.system.plurals import counted
 
-NAMELESS = "no name"  # where images may carry several, and none is probable
+NAMELESS = "no name"  # multi-label images without a probable label
 
 
 def prediction_sheet(predictions: Iterable[Prediction], each: int = EACH, names: int = CLUSTERS) -> list[Section]:
-    """A gallery's sections, one for each of the ``names`` given most often, ``each`` images of either kind."""
+    """Sections for ``gallery``, one for each of the ``names`` most frequent predictions, ``each`` images per kind."""
     by_name: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for row in predictions:
         for label, probability in zip(row.labels, row.probabilities, strict=True):

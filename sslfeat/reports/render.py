@@ -1,4 +1,4 @@
-"""Templates become one file of HTML that needs nothing else, not even a network."""
+"""Render templates to self-contained HTML files that need no network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from ``templates/TEMPLATE``; what is put in is escaped, what is missing raises jinja2.UndefinedError."""
+    """Render ``templates/TEMPLATE``; values are escaped, a missing value raises jinja2.UndefinedError."""
     environment = Environment(
         loader=PackageLoader("sslfeat.reports"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -28,11 +28,11 @@ def render(template: str, **values: Any) -> str:
 
 
 def _module(name: str) -> Markup:
-    """A script of ``templates/``, to stand in a page behind those it imports from."""
+    """A script of ``templates/`` without its imports; it must follow the scripts that it imports from."""
     lines = (TEMPLATES / name).read_text().splitlines()
-    return Markup("\n".join(line for line in lines if not line.startswith("import ")))  # our own
+    return Markup("\n".join(line for line in lines if not line.startswith("import ")))  # trusted: part of the package
 
 
 def write_page(path: Path, html: str) -> None:
-    """Write a page whole or not at all; lone surrogates of odd file names are escaped."""
+    """Write a page atomically; lone surrogates in file names are escaped."""
     atomic.write_atomic(path, html.encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""A report on an encoder's features: one page with all that can be said of them, that needs no network and can be mailed."""
+"""Report on a features folder: one self-contained HTML page with all evaluations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sslfeat.reports.sections import Part, Step
 from sslfeat.reports.verdict import verdict
 from sslfeat.system.plurals import counted
 
-WEIGHTS = {  # of the time that each part takes, roughly, with 10,000 images
+WEIGHTS = {  # approximate share of the time of each part, for 10,000 images
     "encoder": 1, "data": 1, "probe": 12, "scores": 5, "clusters": 8, "map": 2, "neighbors": 4, "duplicates": 67,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """``limit`` images at most are looked at; ``method`` of the map; ``source`` of the labels."""
+    """``limit``: maximum number of images. ``method``: of the map. ``source``: of the labels."""
 
     title: str | None = None
     source: LabelSource = field(default_factory=LabelSource)
@@ -37,15 +37,16 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError(f"map {self.method!r} is not known: {', '.join(METHODS)}")
+            raise InputError(f"unknown map {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.limit < 10:
-            raise InputError(f"limit is {self.limit}: a report takes 10 images or more")
+            raise InputError(f"limit {self.limit} is too small: a report needs at least 10 images")
 
 
 def report(folder: Path, options: ReportOptions | None = None, step: Step = lambda share, part: None) -> str:
-    """The page's HTML. ``step`` is told the share that is done, and of what part; one that cannot be made says why, on the page.
+    """The HTML page. ``step`` is called with the share that is done, and the current part. If a part cannot be made, the page
+    gives the reason.
 
-    Raises FeaturesError for a folder that is no features folder, damaged, empty, or not finite, InputError for labels.
+    Raises FeaturesError if the folder is not a features folder, or is damaged, empty, or not finite; InputError for labels.
     """
     options = options or ReportOptions()
     material = read_material(folder, options.source, options.limit, options.seed)
@@ -57,7 +58,7 @@ def report(folder: Path, options: ReportOptions | None = None, step: Step = lamb
     return render(
         "report.html",
         title=options.title or f"{card.name} on {folder.resolve().name}",
-        about=f"{counted(material.total, 'image')}, {card.dim} units. What an encoder makes of them, by 'sslfeat report'.",
+        about=f"{counted(material.total, 'image')}, {card.dim} units. Made with 'sslfeat report'.",
         parts=parts,
         verdict=verdict([finding for part in parts for finding in part["findings"]]),
     )
@@ -90,7 +91,7 @@ def _parts(material: Material, options: ReportOptions, step: Step) -> list[Part]
 
 
 def _within(name: str, title: str, step: Step) -> Step:
-    """Says of the share of one part that is done, what share of all that is."""
+    """Convert progress within one part to progress of the whole report."""
     names, total = list(WEIGHTS), sum(WEIGHTS.values())
     before = sum(WEIGHTS[other] for other in names[: names.index(name)])
 

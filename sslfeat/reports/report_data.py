@@ -1,4 +1,4 @@
-"""What a report is made of: the rows of a features folder, or a random choice of them, with all that is known of each."""
+"""Data of a report: the rows of a features folder, or a random sample, with their columns and labels."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from sslfeat.numerics.sampling import sample
 
 @dataclass(frozen=True)
 class Material:
-    """``features`` of the chosen rows, their ``columns`` (path, sha256, width, height, label) and ``labels`` as asked for;
-    ``total`` rows the folder has; ``failures`` are (path, reason)."""
+    """``features`` of the sampled rows, their ``columns`` (path, sha256, width, height, label) and requested ``labels``.
+    ``total``: number of rows in the folder. ``failures``: (path, reason)."""
 
     features: Features
     columns: pa.Table
@@ -37,22 +37,22 @@ class Material:
 
     @property
     def paths(self) -> list[str]:
-        """Of the chosen rows."""
+        """Paths of the sampled rows."""
         return self.features.paths
 
     @property
     def names(self) -> list[str | None]:
-        """The labels as text, several of an image joined."""
+        """Labels as text; multiple labels of an image are joined."""
         return [", ".join(label) if isinstance(label, tuple) else label for label in self.labels]
 
     @property
     def classes(self) -> int:
-        """Different labels."""
+        """Number of different labels."""
         return len({name for name in self.names if name is not None})
 
 
 def read_material(folder: Path, source: LabelSource, limit: int, seed: int) -> Material:
-    """Read a features folder a part at a time, keeping ``limit`` rows. Raises FeaturesError: damaged, empty, not finite."""
+    """Read a features folder part by part, keeping ``limit`` rows. Raises FeaturesError if damaged, empty, or not finite."""
     opened = FeaturesFolder(folder)
     total = opened.rows()
     chosen = sample(total, limit, seed)

@@ -1,5 +1,5 @@
-"""The parts of a report, each made from the same material: a dict with some of ``about``, ``facts``, ``images``, ``view``,
-``plots``, ``findings`` (for the verdict). What cannot be measured raises an SslfeatError that says why."""
+"""Sections of a report. Each is a dict with some of ``about``, ``facts``, ``images``, ``view``, ``plots``, ``findings`` (for the
+verdict). Raises SslfeatError with the reason if a section cannot be made."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from sslfeat.system.plurals import counted
 
 Part = dict[str, Any]
 Step = Callable[[float, str], None]
-SCORED, MAPPED = 20_000, 10_000  # images at most
-CLUSTERS, EACH = 12, 3  # shown, and images of each kind in a cluster
+SCORED, MAPPED = 20_000, 10_000  # maximum number of images
+CLUSTERS, EACH = 12, 3  # clusters shown, and images per kind in each
 QUERIES, FOUND = 8, 7
-GROUPS, COPIES, CLOSE = 10, 6, 0.7  # the least cosine of pairs that are compared
-COMPARING = {"compared": (0.0, 0.2), "decoded": (0.2, 0.25), "judged": (0.25, 1.0)}  # of the time, when each begins and ends
+GROUPS, COPIES, CLOSE = 10, 6, 0.7  # CLOSE: minimum cosine of compared pairs
+COMPARING = {"compared": (0.0, 0.2), "decoded": (0.2, 0.25), "judged": (0.25, 1.0)}  # start and end, as shares of the time
 REASONS = 8
 MOST_CLUSTERS = 50
 
 
 def encoder(material: Material) -> Part:
-    """The card."""
+    """Card of the encoder."""
     run, card = material.features.run, material.features.run.encoder.card
     prep, data, parity = card.preprocess, card.training_data, card.parity
     return {
@@ -44,20 +44,20 @@ def encoder(material: Material) -> Part:
             ("method", f"{card.method}, {card.backbone}, features of {card.layer}, {card.dim} units"),
             ("trained on", f"{data.name} ({counted(data.images, 'image')}; license: {data.license})"),
             ("license", card.license),
-            ("images are", f"resized to {prep.resize}, cut to {prep.size} px, {prep.filter}, {prep.color}"),
-            ("ran", f"{run.precision['ran']} by {run.provider}, decoding {run.decode.mode}"),
-            ("agreement with torch", f"largest difference {parity.max_abs_diff:.3g}, least cosine "
+            ("preprocessing", f"resize to {prep.resize}, crop to {prep.size} px, {prep.filter}, {prep.color}"),
+            ("computed in", f"{run.precision['ran']} with {run.provider}, decoding {run.decode.mode}"),
+            ("agreement with PyTorch", f"maximum difference {parity.max_abs_diff:.3g}, minimum cosine "
              f"{parity.min_cosine:.6f}, over {parity.images} images ({parity.source})"),
         ]
     }  # fmt: skip
 
 
 def data(material: Material) -> Part:
-    """How many, how large, which could not be read."""
+    """Number and size of the images, and failures."""
     wide, high = (np.asarray(material.columns[name]) for name in ("width", "height"))
     labeled = sum(name is not None for name in material.names)
     facts = [
-        ("images", f"{material.total}" + (f", of which {len(wide)} were looked at" if len(wide) < material.total else "")),
+        ("images", f"{material.total}" + (f", of which {len(wide)} were sampled" if len(wide) < material.total else "")),
         ("failed", f"{len(material.failures)}"),
         ("labels", f"{counted(labeled, 'image')}, {material.classes} classes" if labeled else "none"),
         *((name, _spread(values, unit)) for name, values, unit in (
@@ -67,7 +67,7 @@ def data(material: Material) -> Part:
     failed = short_names([path for path, _ in material.failures])
     for reason, count in Counter(reason for _, reason in material.failures).most_common(REASONS):
         example = next(path for path, (_, why) in zip(failed, material.failures, strict=True) if why == reason)
-        facts.append((f"failed: {count}", f"{reason}, such as {example}"))
+        facts.append((f"failed: {count}", f"{reason}, for example {example}"))
     ends: list[tuple[str, int] | None] = [None, None]
     if labeled:
         sizes = Counter(name for name in material.names if name is not None).most_common()
@@ -78,22 +78,22 @@ def data(material: Material) -> Part:
 
 
 def scores(material: Material) -> Part:
-    """Figures that need no labels."""
+    """Label-free metrics."""
     found = score(material.x[sample(len(material.x), SCORED)])
     facts = [(name.replace("_", " "), f"{getattr(found, name):.3f}", meaning) for name, meaning in MEANING.items()]
-    about = f"Of {found.images} images, {found.dim} units, without labels."
+    about = f"{found.images} images, {found.dim} units."
     return {"about": about, "facts": facts, "findings": of_score(found)}
 
 
 def clusters(material: Material, seed: int, step: Step) -> tuple[Part, Clustering]:
-    """k-means into as many clusters as there are classes, or the number of the best silhouette."""
+    """k-means with as many clusters as classes, or else the number with the best silhouette."""
     k = material.classes if 2 <= material.classes <= MOST_CLUSTERS else None
     found = cluster(material.x, ClusterOptions(k=k, seed=seed), step)
-    why = "as many as there are classes" if k else "the number of the greatest silhouette among those tried"
+    why = "the number of classes" if k else "the number with the best silhouette"
     facts: list[Sequence[str]] = [
-        ("clusters", f"{len(found.centers)}", f"{why}; images: {', '.join(map(str, found.sizes[:CLUSTERS]))}"),
-        ("silhouette", f"{found.silhouette:.3f}", "-1 to 1; 0: clusters that touch (Rousseeuw 1987)"),
-        ("stability", f"{found.stability:.3f}", "adjusted Rand index between restarts; 1: always the same clusters"),
+        ("clusters", f"{len(found.centers)}", f"{why}; sizes: {', '.join(map(str, found.sizes[:CLUSTERS]))}"),
+        ("silhouette", f"{found.silhouette:.3f}", "-1 to 1; 0: overlapping clusters (Rousseeuw 1987)"),
+        ("stability", f"{found.stability:.3f}", "adjusted Rand index between restarts; 1: identical clusters"),
     ]
     if material.classes:
         judged = found.figures(material.names)["labels"]
@@ -101,13 +101,13 @@ def clusters(material: Material, seed: int, step: Step) -> tuple[Part, Clusterin
             (
                 "NMI, ARI",
                 f"{judged['nmi']:.3f}, {judged['ari']:.3f}",
-                "agreement with the labels; 0: chance, 1: the same",
+                "agreement with the labels; 0: chance, 1: identical",
             ),
             ("accuracy", f"{100 * judged['accuracy']:.2f}%", "clusters and labels matched one to one"),
-            ("purity", f"{100 * judged['purity']:.2f}%", "images with the commonest label of their cluster"),
+            ("purity", f"{100 * judged['purity']:.2f}%", "images with the most frequent label of their cluster"),
         ]
     images = contact_sheet(found, material.paths, material.names, EACH, CLUSTERS)
-    about = "Of each: the nearest to its center; odd ones, almost as near to another center; the farthest."
+    about = "Images of each cluster: near its center, odd (another center is almost as near), and far from its center."
     return {"about": about, "facts": facts, "images": images, "findings": of_clusters(found)}, found
 
 
@@ -124,7 +124,7 @@ def map_(material: Material, found: Clustering | None, method: str, seed: int) -
 
 
 def neighbors(material: Material, seed: int) -> Part:
-    """Random images, and the nearest to each by the cosine."""
+    """Random queries and their nearest neighbors by cosine similarity."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(material.x))[:QUERIES])
     cosines, found = nearest(material.x, material.x[rows], min(FOUND + 1, len(material.x)))
     images = []
@@ -132,18 +132,18 @@ def neighbors(material: Material, seed: int) -> Part:
         others = [(value, row) for value, row in zip(values, near, strict=True) if row != query][:FOUND]
         asked = Shown(material.paths[query], "query", marked=True)
         images.append((material.names[query] or "", [asked, *(Shown(material.paths[row], f"{v:.3f}") for v, row in others)]))
-    return {"about": "Random images (framed), and the nearest to each by the cosine.", "images": images}
+    return {"about": "Random queries (framed) and their nearest neighbors by cosine similarity.", "images": images}
 
 
 def duplicates(material: Material, step: Step) -> Part:
-    """The largest groups of copies."""
+    """The largest groups of duplicates."""
     from sslfeat.dedup.near_duplicates import find_duplicates
     from sslfeat.retrieval.vectors import ArrayVectors
 
     furthest = 0.0
 
     def forward(stage: str, done: int, total: int) -> None:
-        nonlocal furthest  # pixels are compared in several rounds
+        nonlocal furthest  # pixels are compared in several passes
         begin, end = COMPARING[stage]
         furthest = max(furthest, begin + (end - begin) * done / max(1, total))
         step(furthest, f"{stage} {done}/{total}")
@@ -157,9 +157,9 @@ def duplicates(material: Material, step: Step) -> Part:
     ]  # fmt: skip
     more = f"; the first {GROUPS} groups are shown" if len(found.groups) > GROUPS else ""
     about = (
-        f"{found.counts()}{more}. Only images "
-        f"whose whitened features have a cosine of at least {found.threshold:.3g} were compared: 'sslfeat dedupe' looks "
-        "further, and can set copies aside. Framed: the one to keep."
+        f"{found.counts()}{more}. Only images whose whitened features have a cosine similarity of at least "
+        f"{found.threshold:.3g} were compared; 'sslfeat dedupe' compares more pairs, and can move duplicates. "
+        "Framed: the image to keep."
     )
     return {"about": about, "images": images, "findings": of_duplicates(found)}
 

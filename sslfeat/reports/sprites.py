@@ -1,4 +1,4 @@
-"""Many small images in few sheets: a page with thousands of thumbnails stays small and quick."""
+"""Sprite sheets, so that pages with thousands of thumbnails stay small and fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUALITY = 55
 
 @dataclass(frozen=True)
 class Sprites:
-    """``sheets`` (data URIs) of PER_SHEET cells of ``side`` px, row by row; ``missing`` are those that cannot be read."""
+    """``sheets``: data URIs with PER_SHEET cells of ``side`` px, row by row. ``missing``: numbers of unreadable images."""
 
     side: int
     sheets: list[str]
@@ -25,7 +25,7 @@ class Sprites:
 
 
 def sprites(names: Sequence[str], side: int, quality: int = QUALITY) -> Sprites:
-    """Sheets of the images ``names``, in order."""
+    """Make sheets of the images ``names``, in order."""
     sheets, missing = [], []
     for start in range(0, len(names), PER_SHEET):
         some = names[start : start + PER_SHEET]

@@ -1,4 +1,4 @@
-"""Small images as data URIs, for pages that carry their images with them."""
+"""Thumbnails as data URIs, for self-contained pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sslfeat.data.sampling import decode_all
 from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import FIT, REDUCED, Decoding, Preprocess, fitted
 
-SIDES = ((300, 512), (600, 384), (1200, 256))  # a page of up to so many images carries each so large, px
+SIDES = ((300, 512), (600, 384), (1200, 256))  # maximum number of images on a page, and their size in px
 SMALLEST = 160
 QUALITY = 65
 BLOCK = 64  # images in memory at once
@@ -26,14 +26,14 @@ SMALL = Decoding(REDUCED)
 
 
 def side_for(images: int) -> int:
-    """How large, in px, each of a page's images may be, so that the page can still be mailed."""
+    """Size in px of the thumbnails of a page, so that the page can be sent by mail."""
     return next((side for most, side in SIDES if images <= most), SMALLEST)
 
 
 def thumbnails(names: Sequence[str], side: int, quality: int = QUALITY) -> list[str | None]:
-    """Each image whole, as a WebP data URI, the longer side ``side`` px or what it has; None where it cannot be read.
+    """Uncropped images as WebP data URIs, with the longer side at most ``side`` px; None if an image cannot be read.
 
-    One URI serves as thumbnail and as larger view: two would cost a sixth more.
+    The same URI is used for the thumbnail and the enlarged view; two would be a sixth larger.
     """
     found: list[str | None] = []
     preprocess = Preprocess(side, side, "bilinear", crop=FIT)
@@ -47,9 +47,9 @@ def thumbnails(names: Sequence[str], side: int, quality: int = QUALITY) -> list[
 
 
 def pixels(names: Sequence[str], side: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """The centers of images, (N, side, side, 3), and which of them could be read, (N,).
+    """Center crops of images, (N, side, side, 3), and whether they could be read, (N,).
 
-    ``names`` are paths as features folders hold them. Decoding is in a process of its own, as in ``sslfeat embed``.
+    ``names`` are paths as in features folders. Images are decoded in a separate process, as in ``sslfeat embed``.
     """
     return decode_all(_sources(names), Preprocess(side, side, "bilinear"), SMALL)
 

@@ -62,7 +62,7 @@ def locked(place: Path, url: str, seconds: float = 0.0) -> Iterator[None]:
             (place / USED).touch()
             yield
     except Timeout:
-        raise RemoteError(f"{url} is in use by another process on this machine: wait for it, or choose another location") from None
+        raise RemoteError(f"{url} is in use by another process here: wait for it, or choose another location") from None
 
 
 def free_place(kind: str, url: str) -> tuple[Path, contextlib.ExitStack]:

@@ -1,1 +1,1 @@
-"""The machine: cores, signals, processes of their own."""
+"""Operating system: cores, memory, signals, subprocesses."""

@@ -1,4 +1,4 @@
-"""How much of the machine this process may use."""
+"""Cores and memory available to this process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def available_cores() -> int:
-    """Cores this process may use: those it may run on, or fewer where a container's quota allows fewer."""
+    """Number of cores available to this process: its CPU affinity, limited by the quota of a container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, min(allowed, math.ceil(quota))) if quota else allowed
 
 
 def cgroup_quota(root: Path = CGROUP) -> float | None:
-    """Cores' worth of time that the control group grants; None if it sets no limit, or there is none."""
+    """CPU quota of the control group, in cores; None if there is no limit or no control group."""
     try:
         limit, period = (root / "cpu.max").read_text().split()  # version 2
     except (OSError, ValueError):
@@ -34,7 +34,7 @@ def cgroup_quota(root: Path = CGROUP) -> float | None:
 
 
 def available_memory() -> int:
-    """Bytes that are free for this process: the machine's, or fewer where a container grants fewer."""
+    """Bytes of memory available to this process: that of the machine, limited by a container."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -47,7 +47,7 @@ def available_memory() -> int:
 
 @functools.cache
 def processor() -> str:
-    """The model of this machine's processor, as the system names it; at least its architecture."""
+    """Model name of the processor, or at least its architecture."""
     try:
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
@@ -58,9 +58,9 @@ def processor() -> str:
 
 
 def one_thread_each() -> None:
-    """Keep numerical libraries from starting threads of their own beside the workers. Call it before they load.
+    """Limit numerical libraries to one thread each; call it before they are loaded.
 
-    And Arrow from keeping memory that it no longer needs, which its own allocator does.
+    Also makes Arrow use the system allocator, because its own does not return unused memory.
     """
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")

@@ -1,4 +1,4 @@
-"""Dates and times as lists and cameras write them: ISO 8601, with a space for the T, and with the colons of EXIF's dates."""
+"""Parse dates and times: ISO 8601, also with a space instead of T, and EXIF dates with colons."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ WRITTEN = re.compile(
     r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d\d(?::?\d\d)?)?)?)?)?",
     re.ASCII,
 )
-FIRST = (1, 1, 1, 0, 0, 0, 0)  # of year, month, day, hour, minute, second, microsecond: what stands for one not written
+FIRST = (1, 1, 1, 0, 0, 0, 0)  # defaults of year, month, day, hour, minute, second, microsecond
 
 
 @dataclass(frozen=True)
 class Moment:
-    """``parts``, from the year on, as many as are written; ``moment`` is the beginning of it, with its offset from UTC if any."""
+    """``parts``: number of given parts, from the year. ``moment``: start of the period, with offset from UTC if given."""
 
     parts: int
     moment: datetime
 
     @classmethod
     def parse(cls, text: str) -> Moment | None:
-        """None for what is no date."""
+        """Parse a date; None if it is not a date."""
         found = WRITTEN.fullmatch(text.strip())
         if found is None:
             return None
@@ -38,9 +38,9 @@ class Moment:
         return cls(len(parts), moment)
 
     def beside(self, other: Moment) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """This and ``other``, to be compared as precisely as ``other`` is written: any time of a day is that day.
+        """This and ``other`` for comparison, with the precision of ``other``: any time of a day equals that day.
 
-        Offsets from UTC count where both have one.
+        Offsets from UTC are used if both have one.
         """
         own = self.moment
         if own.tzinfo is not None and other.moment.tzinfo is not None:

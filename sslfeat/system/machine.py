@@ -1,4 +1,4 @@
-"""On what a figure was measured: kept in the file of every benchmark, beside the figures."""
+"""Description of the machine, stored with the results of each benchmark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("sslfeat", "numpy", "pillow", "onnxruntime", "torch", "faiss-cpu", "
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads where their number is set, date (UTC) and versions of what is installed of PACKAGES."""
+    """Processor, cores, thread settings, date (UTC), and versions of installed PACKAGES."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

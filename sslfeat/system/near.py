@@ -1,4 +1,4 @@
-"""Paths that do not exist: what may have been meant."""
+"""Suggestions for paths that do not exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sslfeat.errors import InputError, did_you_mean
 
 
 def near_path(path: str | os.PathLike[str]) -> str:
-    """The question whether another file or folder beside it, of nearly this name, is meant; empty if there is none."""
+    """Suggest a file or folder with a similar name in the same folder; empty if there is none."""
     folder, name = os.path.split(os.fspath(path).rstrip("/"))
     try:
         return did_you_mean(name, (other.name for other in Path(folder or ".").iterdir()), 0.75)
@@ -18,5 +18,5 @@ def near_path(path: str | os.PathLike[str]) -> str:
 
 
 def missing(path: str | os.PathLike[str], cure: str = "") -> InputError:
-    """The error for a path that does not exist, with the name that was meant or else the ``cure``."""
+    """Error for a path that does not exist, with a suggested name or else the ``cure``."""
     return InputError(f"{os.fspath(path)} does not exist", near_path(path) or cure)

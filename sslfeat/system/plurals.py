@@ -1,4 +1,4 @@
-"""Numbers of things, as a sentence has them."""
+"""Plural forms."""
 
 from __future__ import annotations
 

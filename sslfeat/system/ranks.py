@@ -1,4 +1,4 @@
-"""Processes that torchrun started."""
+"""Processes started by torchrun."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 
 
 def quiet_false_alarm() -> None:
-    """Called before torch is loaded, which reads its level of messages then: the one of each process that no parameter was
-    unused at a step is none here. That is looked for since a method may leave any of its parameters out of a step, as SwAV
-    and DINO do with their prototypes at first.
+    """Silence the warning of DistributedDataParallel that no unused parameters were found; call it before torch is loaded.
+
+    Unused parameters must be searched for, because methods may not use all parameters in each step, such as the prototypes of
+    SwAV and DINO in the first steps.
     """
     if "WORLD_SIZE" in os.environ and "torch" not in sys.modules:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

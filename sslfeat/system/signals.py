@@ -1,7 +1,7 @@
-"""Stopping on request: the first SIGINT or SIGTERM is noted and obeyed at a safe point, the second ends at once.
+"""Graceful stop: after the first SIGINT or SIGTERM the process stops at a safe point, after the second immediately.
 
-So does the first, where no safe point is reached within a deadline. Python's own handlers run between two of its
-instructions, which a main thread that is inside a library may never come back to; the watching here is a thread's.
+It also stops if no safe point is reached within a deadline. This is checked by a thread, because signal handlers of Python do
+not run while the main thread is inside a library.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-DEADLINE = 10.0  # seconds: as long as container runtimes wait before they kill
-ONE = 0.2  # seconds within which signals are one: 'timeout' sends its own twice
+DEADLINE = 10.0  # seconds: the same as container runtimes before SIGKILL
+ONE = 0.2  # seconds within which signals count as one: 'timeout' sends its signal twice
 WATCHED = (signal.SIGINT, signal.SIGTERM)
-END = b"\0"  # no signal's number
+END = b"\0"  # not a signal number
 
 
 @dataclass
 class Stop:
-    """``signum`` is the signal that asked to stop, 0 while none has."""
+    """``signum``: the signal received, 0 if none."""
 
     signum: int = 0
 
 
 @contextlib.contextmanager
 def deferred(deadline: float | None = None) -> Iterator[Stop]:
-    """Collect the first signal in the yielded ``Stop``; the caller looks at it where stopping is safe.
+    """Record the first signal in the yielded ``Stop``; the caller checks it at safe points.
 
-    If the block has not been left ``deadline`` seconds later (None: DEADLINE), or at a second signal, the process ends,
-    with exit code 128 + signal: what was committed is safe, as from any crash.
+    If the block is not left within ``deadline`` seconds (None: DEADLINE), or at a second signal, the process exits with
+    code 128 + signal. Committed data is safe, as after a crash.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may install handlers
@@ -54,9 +54,9 @@ def deferred(deadline: float | None = None) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def watched(deadline: float | None = None) -> Iterator[None]:
-    """End the process at the second signal that Python handles, or ``deadline`` seconds after the first.
+    """Exit at the second signal handled by Python, or ``deadline`` seconds after the first.
 
-    Only in the main thread, and only signals that have a handler in Python: the system itself sees to the others.
+    Works in the main thread, for signals with a Python handler; others are handled by the system.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

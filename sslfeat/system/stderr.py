@@ -1,4 +1,4 @@
-"""What a library's native code writes to standard error by itself, before anything can be asked of it."""
+"""Filter messages that native code of libraries writes to standard error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without_lines(pattern: bytes) -> Iterator[None]:
-    """Drop the lines that match; all others are written once the block is left, however it is left.
+    """Drop lines that match; all others are written when the block is left, also by an exception.
 
-    Where standard error is closed, or no temporary file can be written, nothing is dropped.
+    If standard error is closed, or no temporary file can be written, nothing is dropped.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -34,12 +34,12 @@ def without_lines(pattern: bytes) -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             caught.seek(0)
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            with contextlib.suppress(OSError):  # closed pipe
                 for line in caught:
                     if not re.search(pattern, line):
                         os.write(2, line)
 
 
 def _flush() -> None:
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # there is none, it is closed, or its disk is full
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # missing, closed, or disk full
         sys.stderr.flush()

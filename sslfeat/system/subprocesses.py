@@ -1,4 +1,4 @@
-"""Programs, run in processes of their own: what crashes, hangs or chatters there does so there."""
+"""Run programs in subprocesses, isolated from crashes, hangs and output."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sslfeat.errors import SslfeatError
 
 
 def run_child(module: str, argument: Path, timeout: float, name: str, error: type[SslfeatError]) -> None:
-    """``python -P -m MODULE ARGUMENT``: because of -P nothing is imported from the working folder.
+    """Run ``python -P -m MODULE ARGUMENT`` (-P: do not import from the working folder).
 
-    Raises ``error``, about ``name``, if it fails, crashes, or takes over ``timeout`` s. What a child that fails prints last
-    is the message.
+    Raises ``error``, about ``name``, if it fails, crashes, or takes longer than ``timeout`` s. On failure, the message is its
+    last line of output.
     """
     done = _ended([sys.executable, "-P", "-m", module, str(argument)], timeout, name, error)
     if done.returncode:
-        raise error(_last(done) or f"{name} failed without a word")
+        raise error(_last(done) or f"{name} failed without a message")
 
 
 def run_program(command: Sequence[str | Path], timeout: float, name: str, error: type[SslfeatError], folder: Path) -> None:
-    """Somebody else's program, in ``folder``. Raises ``error`` as ``run_child`` does, with ``name`` before the message."""
+    """Run an external program in ``folder``. Raises ``error`` as ``run_child``, with ``name`` before the message."""
     done = _ended(command, timeout, name, error, folder)
     if done.returncode:
         raise error(f"{name} failed: {_last(done) or f'exit code {done.returncode}'}")
@@ -34,7 +34,7 @@ def _ended(
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=folder)
     except subprocess.TimeoutExpired as late:
-        raise error(f"{name} did not come to an end in {timeout:g} s") from late
+        raise error(f"{name} did not finish within {timeout:g} s") from late
     if done.returncode < 0:
         raise error(f"{name} crashed (signal {-done.returncode})")
     return done

@@ -1,4 +1,4 @@
-"""How long things take: side by side, in turns, by the median."""
+"""Timing of alternatives in alternation, by the median."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 
 def median_in_turns(calls: Sequence[Callable[[], Any]], laps: int) -> list[float]:
-    """Median seconds of each call; they take turns, so that what slows the machine slows all."""
+    """Median seconds of each call. Calls alternate, so that disturbances affect all of them."""
     return [statistics.median(seconds) for seconds in zip(*_laps(calls, laps, 0.0), strict=True)]
 
 
 def times_as_fast(calls: Sequence[Callable[[], Any]], laps: int, seconds: float) -> list[float]:
-    """How many times as fast as the first of the ``calls`` each of the others is: the median of ``laps`` or, until so many
-    ``seconds`` are spent, of more. Of each lap the quotient counts, whose two sides were timed one after the other."""
+    """Speed of each of the other ``calls`` relative to the first: median ratio over ``laps``, or over more laps until ``seconds``
+    have passed. Ratios are computed within laps."""
     timed = _laps(calls, laps, seconds)
     return [statistics.median(lap[0] / lap[place] for lap in timed) for place in range(1, len(calls))]
 
 
 def _laps(calls: Sequence[Callable[[], Any]], laps: int, seconds: float) -> list[list[float]]:
-    """Seconds of each call, lap by lap; the first lap does not count."""
+    """Seconds of each call in each lap; the first lap is discarded."""
     timed: list[list[float]] = []
     start = time.perf_counter()
     while len(timed) <= laps or time.perf_counter() - start < seconds:

@@ -1,4 +1,4 @@
-"""Images that are alike, put together: k-means, or HDBSCAN and agglomerative clustering on principal components."""
+"""Clustering: k-means, or HDBSCAN and agglomerative clustering on principal components."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sslfeat.system.plurals import counted
 
 METHODS = ("kmeans", "hdbscan", "agglomerative")
 NOISE = -1
-MOST_NOISE = 0.5  # share of images in no cluster beyond which the others' silhouette says little of the whole
-LARGEST = 15_000  # rows that HDBSCAN and agglomerative clustering look at: memory and time are quadratic
+MOST_NOISE = 0.5  # maximum share of noise for which the silhouette of the other images is reported
+LARGEST = 15_000  # sample size for HDBSCAN and agglomerative clustering, whose memory and time are quadratic
 BLOCK = 16_384
 Step = Callable[[float, str], None]
-A_SILHOUETTE = 20  # clusters more that one silhouette costs, in time
+A_SILHOUETTE = 20  # time of one silhouette, in clusters of k-means
 TRIED = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """``k`` clusters (None: the k of TRIED whose silhouette is greatest); ``restarts`` of k-means, ``spherical`` or not.
+    """``k`` clusters (None: the k of TRIED with the best silhouette); ``restarts`` of k-means, ``spherical`` or not.
 
-    ``reduce`` principal components for the other methods; ``min_size`` is HDBSCAN's least cluster.
+    ``reduce``: number of principal components for the other methods. ``min_size``: minimum cluster size of HDBSCAN.
     """
 
     method: str = "kmeans"
@@ -44,34 +44,34 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"method {self.method!r} is not known: {', '.join(METHODS)}")
+            raise UsageError(f"unknown method {self.method!r}: choose one of {', '.join(METHODS)}")
         if self.k is not None and self.k < 2:
-            raise UsageError(f"k is {self.k}: it takes two clusters or more")
+            raise UsageError(f"k is {self.k}, but must be at least 2")
         if min(self.restarts, self.reduce) < 1 or self.min_size < 2:
             raise UsageError(
                 f"restarts {self.restarts} and reduce {self.reduce} must be at least 1, min size {self.min_size} at least 2"
             )
         if self.spherical and self.method != "kmeans":
-            raise UsageError("spherical is for kmeans")
+            raise UsageError("spherical requires method kmeans")
 
     def check(self, images: int) -> None:
-        """Raise FeaturesError if so many images are too few, MissingExtraError for packages that are not installed."""
+        """Raise FeaturesError if there are too few images, MissingExtraError for packages that are not installed."""
         needed = self.k or 2
         if images <= needed:
-            raise FeaturesError(f"{counted(images, 'image')}: {needed} clusters take more images than that")
+            raise FeaturesError(f"{counted(images, 'image')}: too few for {needed} clusters")
         if self.method != "kmeans":
             with needs("probe", "scikit-learn"):
-                import sklearn.cluster  # noqa: F401 - so that it is missed before any work is done
+                import sklearn.cluster  # noqa: F401 - fail before any work is done
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Each row's cluster (N,), -1 for none, and the centers (k, D); ``distances`` (N,) to the own center (NaN: none) and
-    to the nearest ``other`` (N,).
+    """``assignments`` (N,) of rows to clusters (-1: noise), and ``centers`` (k, D); ``distances`` (N,) to the assigned center
+    (NaN: none), and to the nearest ``other`` center (N,).
 
-    Clusters are numbered by falling size. ``silhouette`` is NaN where more than half of the rows are in no cluster. ``tried``
-    has the silhouette of each k where k was sought; ``sampled`` says how many rows were looked at, if not all: the others
-    went with the nearest of those.
+    Clusters are numbered by decreasing size. ``silhouette`` is NaN if more than half of the rows are noise. ``tried``: the
+    silhouette of each k that was tried. ``sampled``: number of rows that were clustered, if not all; the other rows are in
+    the cluster of the nearest sampled row.
     """
 
     assignments: IntArray
@@ -86,21 +86,21 @@ class Clustering:
 
     @property
     def sizes(self) -> list[int]:
-        """Images of each cluster."""
+        """Number of images of each cluster."""
         counts = np.bincount(self.assignments[self.assignments >= 0], minlength=len(self.centers))
         return [int(count) for count in counts]
 
     @property
     def noise(self) -> int:
-        """Images in no cluster."""
+        """Number of images in no cluster."""
         return int((self.assignments == NOISE).sum())
 
     def agreement(self, labels: Sequence[str | None]) -> LabelAgreement | None:
-        """With ``labels``; None if no image has one."""
+        """Agreement with ``labels``; None if no image has one."""
         return agreement(self.assignments, labels)
 
     def figures(self, labels: Sequence[str | None] | None = None) -> dict[str, Any]:
-        """All that is known of it, for JSON; with ``labels`` the agreement with them."""
+        """All metrics, for JSON; with ``labels`` including the agreement."""
         judged = None if labels is None else self.agreement(labels)
         return {
             "clusters": len(self.centers),
@@ -116,16 +116,16 @@ class Clustering:
 
 
 def cluster(x: FloatArray, options: ClusterOptions | None = None, step: Step = lambda share, detail: None) -> Clustering:
-    """Cluster features (N, D). ``step`` is told the share of the work that is done, where k is sought, and what it is.
+    """Cluster features (N, D). ``step`` is called with the share that is done (while k is selected), and the current stage.
 
-    Raises FeaturesError for rows that are too few, not finite, or all alike,
+    Raises FeaturesError for too few rows, rows that are not finite, or identical rows,
     MissingExtraError for hdbscan and agglomerative without scikit-learn.
     """
     options = options or ClusterOptions()
     if x.ndim != 2:
-        raise FeaturesError(f"features of shape {x.shape}: clusters are of features (N, D)")
+        raise FeaturesError(f"features of shape {x.shape}: expected (N, D)")
     options.check(len(x))
-    pca(x, 1)  # raises for rows that cannot be told apart
+    pca(x, 1)  # raises if all rows are identical
     rows = unit(x) if options.spherical else np.ascontiguousarray(x, np.float32)
     if options.method == "kmeans":
         return _by_kmeans(rows, options, step)
@@ -153,7 +153,7 @@ def _by_kmeans(x: FloatArray, options: ClusterOptions, step: Step) -> Clustering
 
 
 def _effort(numbers: Sequence[int]) -> int:
-    """Of trying so many clusters: k-means costs as many distances a row as there are centers, the silhouette the same always."""
+    """Relative time of trying these numbers of clusters: k-means is linear in the number, the silhouette constant."""
     return sum(A_SILHOUETTE + number for number in numbers)
 
 
@@ -175,7 +175,7 @@ def _by_density(x: FloatArray, options: ClusterOptions, step: Step) -> Clusterin
 
 
 def _clusters(rows: FloatArray, options: ClusterOptions, step: Step) -> int:
-    """How many clusters to cut the tree into: k, or the best number for k-means of the same rows."""
+    """Number of clusters to cut the tree into: k, or the best number for k-means on the same rows."""
     if options.k is not None:
         return options.k
     return len(_by_kmeans(rows, ClusterOptions(restarts=options.restarts, seed=options.seed), step).centers)
@@ -185,11 +185,11 @@ def _numbered(
     x: FloatArray, assignments: IntArray, *, stability: float = float("nan"), inertia: float | None = None,
     tried: dict[int, float] | None = None, sampled: int | None = None, centers: FloatArray | None = None,
 ) -> Clustering:  # fmt: skip
-    """Clusters by falling size, with their centers (default: means) and each row's distance to its own."""
+    """Renumber clusters by decreasing size; computes centers (default: means) and distances."""
     sizes = np.bincount(assignments[assignments >= 0], minlength=0 if centers is None else len(centers))
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] > 0]
-    rank = np.full(len(sizes) + 1, NOISE)  # the last place is where -1 looks
+    rank = np.full(len(sizes) + 1, NOISE)  # the last entry is for -1
     rank[order] = np.arange(len(order))
     numbers = rank[assignments]
     centers = _means(x, numbers, len(order)) if centers is None else centers[order]
@@ -201,7 +201,7 @@ def _numbered(
 
 
 def _distances(x: FloatArray, numbers: IntArray, centers: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of each row to its own center, and to the nearest other one; NaN where there is none."""
+    """Distance of each row to its center, and to the nearest other center; NaN if there is none."""
     own = np.full(len(x), np.nan, np.float32)
     other = own.copy()
     inside = np.flatnonzero(numbers >= 0)
@@ -212,7 +212,7 @@ def _distances(x: FloatArray, numbers: IntArray, centers: FloatArray) -> tuple[F
         squares = lengths - 2 * x[rows] @ centers.T
         squares[np.arange(len(rows)), numbers[rows]] = np.inf
         other[rows] = np.sqrt(np.maximum(squares.min(1) + np.square(x[rows]).sum(1), 0))
-    other[~np.isfinite(other)] = np.nan  # a single cluster has no other
+    other[~np.isfinite(other)] = np.nan  # only one cluster
     return own, other
 
 

@@ -1,4 +1,4 @@
-"""How good is a clustering? Against labels where there are any, and by itself; SciPy, if it is there, matches them."""
+"""Clustering metrics, with and without labels. The accuracy requires SciPy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.numerics.sampling import sample
 
-SAMPLE = 5_000  # rows that silhouette and stability are measured on: their cost is quadratic
+SAMPLE = 5_000  # sample size for silhouette and stability, whose time is quadratic
 BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """Of clusters with labels, over ``images``: NMI (arithmetic mean), ARI, ``accuracy`` of the best one-to-one match
-    of clusters and labels (Kuhn 1955), and ``purity``, the share that has its cluster's commonest label."""
+    """Agreement of clusters and labels over ``images``: NMI (arithmetic mean), ARI, ``accuracy`` of the best one-to-one
+    matching (Kuhn 1955), and ``purity``, the share of images with the most frequent label of their cluster."""
 
     images: int
     nmi: float
@@ -28,7 +28,7 @@ class LabelAgreement:
 
 
 def agreement(assignments: IntArray, labels: Sequence[str | None]) -> LabelAgreement | None:
-    """Over the rows with a label and a cluster (not -1); None if there are none. ``accuracy`` is NaN without SciPy."""
+    """Computed for rows with a label and a cluster (not -1); None if there are none. ``accuracy`` is NaN without SciPy."""
     rows = [row for row, label in enumerate(labels) if label is not None and assignments[row] >= 0]
     if not rows:
         return None
@@ -46,7 +46,7 @@ def agreement(assignments: IntArray, labels: Sequence[str | None]) -> LabelAgree
 def silhouette(x: FloatArray, assignments: IntArray) -> float:
     """Mean silhouette (Rousseeuw 1987) over up to SAMPLE random clustered rows; NaN for fewer than 2 clusters.
 
-    A row alone in its cluster counts 0.
+    Clusters of a single row count as 0.
     """
     rows = np.flatnonzero(assignments >= 0)
     rows = rows[sample(len(rows), SAMPLE)]
@@ -54,7 +54,7 @@ def silhouette(x: FloatArray, assignments: IntArray) -> float:
     if not 2 <= len(sizes) < len(rows):
         return float("nan")
     members = np.eye(len(sizes), dtype=np.float32)[numbers]
-    points = x[rows] - x[rows].mean(0)  # short vectors lose fewer digits
+    points = x[rows] - x[rows].mean(0)  # for numerical precision
     lengths = np.square(points).sum(1)
     total = 0.0
     for start in range(0, len(rows), BLOCK):
@@ -73,15 +73,15 @@ def silhouette(x: FloatArray, assignments: IntArray) -> float:
 
 
 def stability(runs: Sequence[IntArray]) -> float:
-    """Mean ARI of every two assignments of the same rows; NaN for a single one."""
+    """Mean ARI of all pairs of assignments of the same rows; NaN for a single assignment."""
     pairs = [(a, b) for i, a in enumerate(runs) for b in runs[:i]]
     return float(np.mean([ari(contingency(a, b)) for a, b in pairs])) if pairs else float("nan")
 
 
 def nmi(counts: IntArray, average: str = "arithmetic") -> float:
-    """Mutual information of a table (K, L) over the ``arithmetic`` or ``geometric`` mean of both entropies.
+    """Mutual information of a table (K, L), normalized by the ``arithmetic`` or ``geometric`` mean of both entropies.
 
-    1 where neither side is divided, 0 where one is not. For unrelated clusterings it is not 0 but about
+    1 if both sides have one cluster, 0 if one of them has. For unrelated clusterings it is not 0 but about
     (k - 1)^2 / (2 N log k).
     """
     shares = counts / counts.sum()
@@ -96,7 +96,7 @@ def nmi(counts: IntArray, average: str = "arithmetic") -> float:
 
 
 def ari(counts: IntArray) -> float:
-    """Adjusted Rand index of a table (K, L) (Hubert, Arabie 1985); 1 where both sides are the same."""
+    """Adjusted Rand index of a table (K, L) (Hubert, Arabie 1985); 1 if both sides are identical."""
     both, rows, columns, every = (
         float((n * (n - 1.0) / 2).sum()) for n in (counts, counts.sum(1), counts.sum(0), counts.sum(keepdims=True))
     )
@@ -105,7 +105,7 @@ def ari(counts: IntArray) -> float:
 
 
 def contingency(first: IntArray, second: IntArray) -> IntArray:
-    """How many rows have the k-th value of ``first`` and the l-th of ``second``, (K, L)."""
+    """Contingency table (K, L): number of rows with the k-th value of ``first`` and the l-th of ``second``."""
     rows, r = np.unique(first, return_inverse=True)
     columns, c = np.unique(second, return_inverse=True)
     counts: IntArray = np.bincount(r * len(columns) + c, minlength=len(rows) * len(columns)).reshape(len(rows), -1)
@@ -113,7 +113,7 @@ def contingency(first: IntArray, second: IntArray) -> IntArray:
 
 
 def _matched(counts: IntArray) -> float:
-    """Rows that agree when clusters and labels are matched one to one, at best."""
+    """Number of rows that agree under the best one-to-one matching of clusters and labels."""
     try:
         return float(counts[match(counts)].sum())
     except ModuleNotFoundError:
@@ -121,7 +121,7 @@ def _matched(counts: IntArray) -> float:
 
 
 def match(counts: IntArray) -> tuple[IntArray, IntArray]:
-    """Rows and columns of a table matched one to one so that their cells hold most (Kuhn 1955). Needs SciPy."""
+    """One-to-one matching of rows and columns with the greatest sum (Kuhn 1955). Requires SciPy."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(counts, maximize=True)

@@ -1,1 +1,1 @@
-"""Probes: labels, splits, linear and nearest-neighbor classifiers, and their intervals."""
+"""Probes: labels, splits, linear and nearest-neighbor classifiers, confidence intervals."""

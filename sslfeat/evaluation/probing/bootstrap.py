@@ -1,7 +1,7 @@
-"""Intervals by the bootstrap over test images (Efron 1979), and a paired test of two classifiers.
+"""Bootstrap confidence intervals over test images (Efron 1979), and a paired test of two classifiers.
 
-Resampling images with replacement draws multinomial counts of what can happen to one (class, right or wrong), so the
-counts are drawn, not the images.
+Resampling images with replacement gives multinomial counts of outcomes (class, correct or not), so counts are drawn instead
+of images.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sslfeat.numerics.arrays import IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 RESAMPLES = 10_000
-CELLS = 4_000_000  # counts drawn at most: fewer resamples for many classes
+CELLS = 4_000_000  # maximum number of counts drawn; fewer resamples for many classes
 LEVELS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy in [0, 1] with the bounds of its 95% bootstrap interval over the test images."""
+    """Top-1 accuracy in [0, 1] with its 95% bootstrap confidence interval over the test images."""
 
     top1: float
     low: float
@@ -31,9 +31,10 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Paired:
-    """Accuracy of the second less that of the first on the same images, its 95% interval, and McNemar's exact p.
+    """Difference in accuracy (second minus first) on the same images, its 95% confidence interval, and the p-value of McNemar's
+    exact test.
 
-    ``only_first`` and ``only_second`` count the images that one alone gets right.
+    ``only_first``, ``only_second``: number of images for which only one of them is correct.
     """
 
     difference: float
@@ -45,14 +46,14 @@ class Paired:
 
 
 def accuracy(correct: BoolArray, rng: np.random.Generator) -> Accuracy:
-    """Of right or wrong answers (N,)."""
+    """Accuracy of answers ``correct`` (N,)."""
     n, top1 = len(correct), float(correct.mean())
     low, high = np.quantile(rng.binomial(n, top1, RESAMPLES) / n, LEVELS)
     return Accuracy(top1, float(low), float(high))
 
 
 def balanced(correct: BoolArray, y: IntArray, classes: int, rng: np.random.Generator) -> Accuracy:
-    """Mean over the classes that are there of the share of each that is right (Brodersen et al. 2010)."""
+    """Balanced accuracy: mean recall over the classes that occur (Brodersen et al. 2010)."""
     right = np.bincount(y, correct, classes)
     wrong = np.bincount(y, ~correct, classes)
     used = right + wrong > 0
@@ -67,7 +68,7 @@ def balanced(correct: BoolArray, y: IntArray, classes: int, rng: np.random.Gener
 
 
 def paired(first: BoolArray, second: BoolArray, rng: np.random.Generator) -> Paired:
-    """Compare two classifiers' right answers (N,) on the same images (McNemar 1947; exact, two-sided)."""
+    """Compare correct answers (N,) of two classifiers on the same images (McNemar 1947; exact, two-sided)."""
     n = len(first)
     one, other = int((first & ~second).sum()), int((second & ~first).sum())
     counts = rng.multinomial(n, [one / n, other / n, (n - one - other) / n], RESAMPLES)
@@ -76,14 +77,14 @@ def paired(first: BoolArray, second: BoolArray, rng: np.random.Generator) -> Pai
 
 
 def mcnemar(one: int, other: int) -> float:
-    """Two-sided probability of a split of ``one + other`` fair coins at least as uneven as this."""
+    """Two-sided p-value of McNemar's test for ``one`` and ``other`` discordant pairs (exact up to 1,000)."""
     n, few = one + other, min(one, other)
     tail = sum(comb(n, k) for k in range(few + 1))
     return min(1.0, float(2 * tail / 2**n)) if n <= 1000 else _normal(n, few)
 
 
 def _normal(n: int, few: int) -> float:
-    """The same by the normal approximation with continuity correction: beyond 1,000 coins they agree."""
+    """Normal approximation with continuity correction, for more than 1,000 pairs."""
     from math import erfc, sqrt
 
     return min(1.0, erfc(max(0.0, n / 2 - few - 0.5) / sqrt(n / 4) / sqrt(2)))

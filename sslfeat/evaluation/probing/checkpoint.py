@@ -1,4 +1,4 @@
-"""A probe kept in a folder: applied to other features of the same encoder, without what it was trained on."""
+"""Saved probes: applied to other features of the same encoder, without the training data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ARRAYS = ("mean", "weights", "bias")
 
 @dataclass(frozen=True)
 class ProbeRecord:
-    """``probe.json``; ``sha256`` is of the weights."""
+    """Contents of ``probe.json``; ``sha256`` is that of the weights file."""
 
     names: list[str]
     encoder: Identity
@@ -36,14 +36,14 @@ class ProbeRecord:
 
     def __post_init__(self) -> None:
         if len(set(self.names)) < max(1, len(self.names)):
-            raise ValueError("names are none, or one is there twice")
+            raise ValueError("names are empty, or contain duplicates")
 
 
 @dataclass(frozen=True)
 class SavedProbe:
-    """A linear classifier of the features of ``encoder`` into ``names``.
+    """Linear classifier of features of ``encoder`` into the classes ``names``.
 
-    ``several``: each name by itself, as labels of images that may carry more than one.
+    ``several``: multi-label, with an independent probability for each name.
     """
 
     model: Linear
@@ -53,7 +53,7 @@ class SavedProbe:
     figures: dict[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Write the folder's two files, the weights first: without ``probe.json`` they are no probe."""
+        """Write the two files of the folder, weights first, so that an incomplete folder has no ``probe.json``."""
         buffer = io.BytesIO()
         np.savez(buffer, **{name: getattr(self.model, name) for name in ARRAYS})
         atomic.write_atomic(folder / WEIGHTS, buffer.getvalue())
@@ -63,30 +63,30 @@ class SavedProbe:
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedProbe:
-        """Read a folder that ``save`` wrote. Raises FeaturesError, naming what lies, if it is no probe, damaged, or of another
+        """Read a folder written by ``save``. Raises FeaturesError, with the reason, if it is not a probe, damaged, or of another
         format."""
         folder = Path(folder)
         try:
             record = parse_record(ProbeRecord, (folder / META).read_bytes(), str(folder / META), FeaturesError)
             if atomic.sha256_file(folder / WEIGHTS) != record.sha256:
-                raise FeaturesError(f"{folder / WEIGHTS} is damaged: probe again with --out {folder}")
+                raise FeaturesError(f"{folder / WEIGHTS} is damaged: run sslfeat probe again with --out {folder}")
             model = Linear(*_arrays(folder / WEIGHTS))
         except OSError as error:
-            raise FeaturesError(f"{folder} is not a probe ('sslfeat probe --out' writes one): {error.strerror}") from error
+            raise FeaturesError(f"{folder} is not a probe made by 'sslfeat probe --out': {error.strerror}") from error
         if model.weights.shape != (len(model.mean), len(record.names)) or model.bias.shape != (len(record.names),):
-            raise FeaturesError(f"{folder / WEIGHTS} does not fit {META}: probe again with --out {folder}")
+            raise FeaturesError(f"{folder / WEIGHTS} does not match {META}: run sslfeat probe again with --out {folder}")
         return cls(model, record.names, record.encoder, record.several, record.figures)
 
     def check(self, encoder: Identity, what: str) -> None:
-        """Raise FeaturesError, naming both, if ``encoder`` is another than the probe's."""
+        """Raise FeaturesError, naming both, if ``encoder`` differs from that of the probe."""
         if encoder.fingerprint != self.encoder.fingerprint:
             ours, theirs = (f"{e.name} ({e.fingerprint[:12]})" for e in (self.encoder, encoder))
-            raise FeaturesError(f"the probe is of features of {ours}; {what} is of {theirs}: embed with the probe's encoder")
+            raise FeaturesError(f"the probe needs features of {ours}, but {what} is of {theirs}: embed with the probe's encoder")
 
     def probabilities(self, x: FloatArray) -> FloatArray:
-        """Of each name (N, K) float32 for features (N, D); rows sum to 1 unless ``several``. Raises FeaturesError."""
+        """Probabilities (N, K) float32 for features (N, D); rows sum to 1 unless ``several``. Raises FeaturesError."""
         if x.ndim != 2 or x.shape[1] != len(self.model.mean):
-            raise FeaturesError(f"features of shape {x.shape} were given; the probe takes (N, {len(self.model.mean)})")
+            raise FeaturesError(f"features of shape {x.shape}: the probe needs (N, {len(self.model.mean)})")
         scores = self.model.scores(x)
         if self.several:
             return sigmoid(scores)
@@ -97,21 +97,21 @@ class SavedProbe:
 
 
 def _arrays(file: Path) -> list[FloatArray]:
-    """The arrays of the weights' file, as they are in it: stored, float32, finite. Raises FeaturesError."""
+    """Read the arrays of the weights file: uncompressed, float32, finite. Raises FeaturesError."""
     found = []
     try:
         with zipfile.ZipFile(file) as packed:
             for name in ARRAYS:
                 entry = packed.getinfo(f"{name}.npy")
-                if entry.compress_type != zipfile.ZIP_STORED:  # what is small here could be large unpacked
+                if entry.compress_type != zipfile.ZIP_STORED:  # protection against decompression bombs
                     raise ValueError(f"{name} is compressed")
                 with packed.open(entry) as stored:
                     array = np.lib.format.read_array(stored, allow_pickle=False)
                 if array.dtype != np.float32 or array.ndim != (2 if name == "weights" else 1) or not np.isfinite(array).all():
-                    raise ValueError(f"{name} is no array of finite float32 of {'(D, K)' if name == 'weights' else '(N,)'}")
+                    raise ValueError(f"{name} is not a finite float32 array {'(D, K)' if name == 'weights' else '(N,)'}")
                 found.append(array)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise FeaturesError(f"{file} is not what 'sslfeat probe --out' writes: {error}") from error
+        raise FeaturesError(f"{file} was not made by 'sslfeat probe --out': {error}") from error
     return found
 
 

@@ -1,4 +1,4 @@
-"""Encoders side by side on the same labeled images: each embeds them, each is probed, and the answers are paired."""
+"""Compare encoders on the same labeled images: probe the features of each, with paired tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Shown = Callable[[int], AbstractContextManager[Report]]
 
 @dataclass(frozen=True)
 class Transfer:
-    """An encoder's ``name``, its probe, and how it differs from the first encoder (None for that one)."""
+    """Name of an encoder, its probe, and the difference from the first encoder (None for the first)."""
 
     name: str
     probed: Probed
@@ -37,9 +37,9 @@ def transfer(
     encoders: Sequence[Encoder], train: Sequence[ImageRecord], test: Sequence[ImageRecord] | None, work: Path, shown: Shown,
     options: ProbeOptions | None = None, source: LabelSource | None = None, min_images: int = 1,
 ) -> list[Transfer]:  # fmt: skip
-    """Probe every encoder on the same images; features are kept in ``work``, where another run finds them.
+    """Probe all encoders on the same images; features are stored in ``work`` and reused by later runs.
 
-    Raises FeaturesError if the encoders were not tested on the same images, InputError for several labels an image.
+    Raises FeaturesError if the encoders were not tested on the same images, InputError for multiple labels per image.
     """
     options = options or ProbeOptions()
     make_folder(work)
@@ -65,5 +65,5 @@ def _embedded(encoder: Encoder, inputs: Sequence[ImageRecord], folder: Path, sho
 
 def _answers(first: Probed, second: Probed) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     if first.test.paths != second.test.paths or first.test.y != second.test.y:
-        raise FeaturesError("the encoders were tested on different images: did files change meanwhile? embed anew")
+        raise FeaturesError("the encoders were tested on different images (did files change in between?): embed them again")
     return first.correct, second.correct

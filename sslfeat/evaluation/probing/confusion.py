@@ -1,4 +1,4 @@
-"""Which classes are right, and which are taken for which."""
+"""Confusion matrix and metrics per class."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from sslfeat.numerics.arrays import IntArray
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: ``test`` images, ``recall`` with its 95% interval, ``precision``, ``f1``, and what it is taken for most.
+    """Metrics of one class: number of ``test`` images, ``recall`` with its 95% confidence interval, ``precision``, ``f1``, and
+    the class it is most often confused with, ``taken_for``.
 
-    Recall and its bounds are NaN for a class without test images, precision for one that is never named.
+    Recall and its bounds are NaN for a class without test images, precision for a class that is never predicted.
     """
 
     name: str
@@ -31,13 +32,13 @@ class ClassFigures:
 
 
 def confusion(y: IntArray, named: IntArray, classes: int) -> IntArray:
-    """Counts (K, K): rows are what images are, columns what they are taken for."""
+    """Counts (K, K): rows are true classes, columns predicted classes."""
     counts: IntArray = np.bincount(y * classes + named, minlength=classes * classes).reshape(classes, classes)
     return counts
 
 
 def class_figures(counts: IntArray, names: Sequence[str], rng: np.random.Generator) -> list[ClassFigures]:
-    """The figures of each class of a confusion matrix."""
+    """Metrics of each class of a confusion matrix."""
     found = []
     for number, name in enumerate(names):
         total, right, named = int(counts[number].sum()), int(counts[number, number]), int(counts[:, number].sum())
@@ -61,12 +62,12 @@ def class_figures(counts: IntArray, names: Sequence[str], rng: np.random.Generat
 
 
 def table(classes: Sequence[ClassFigures]) -> bytes:
-    """The figures as CSV."""
+    """Metrics per class as CSV."""
     return _csv(list(map(asdict, classes)))
 
 
 def matrix(counts: IntArray, names: Sequence[str]) -> bytes:
-    """A confusion matrix as CSV, its rows what images are."""
+    """Confusion matrix as CSV; rows are true classes."""
     return _csv(
         [{"class": name, **dict(zip(names, map(int, row), strict=True))} for name, row in zip(names, counts, strict=True)]
     )

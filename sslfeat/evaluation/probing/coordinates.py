@@ -1,7 +1,7 @@
-"""Features in coordinates in which their Gram matrix is diagonal: correlated units then cost a solver no iterations.
+"""Coordinates in which the Gram matrix of features is diagonal, so that correlated units do not slow down a solver.
 
-Of many rows the features stay where they are and weights are turned, a block of rows at a time; of few and wide ones
-a turned copy is kept, in the row space where rows are fewer than units.
+For many rows the weights are rotated, and features are read in blocks of rows. For few rows a rotated copy of the features is
+kept, in the row space if there are fewer rows than units.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from sslfeat.numerics.arrays import FloatArray
 
 DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Losses = Callable[[FloatArray, npt.NDArray[np.intp]], float]  # of logits and their rows; the logits become the gradient
-SCALINGS = ("unit", "common")  # each unit by its own deviation, or all by one: units that are mostly 0 stay small
-BLOCK = 4096  # rows at once: logits and the centered rows stay in the cache
-CONSTANT = 1e-6  # of the largest deviation: a unit that varies less says nothing
-FEW = 8  # rows a unit up to which a turned copy pays
-WIDE = 1024  # units from which single precision finds the axes: they need not be exact
-NOTHING = 1e-10  # of the greatest value: a direction without extent
+Losses = Callable[[FloatArray, npt.NDArray[np.intp]], float]  # of logits and their rows; replaces the logits by the gradient
+SCALINGS = ("unit", "common")  # divide each unit by its own deviation, or all by a common one: units that are mostly 0 stay small
+BLOCK = 4096  # rows per block: logits and centered rows stay in the cache
+CONSTANT = 1e-6  # relative to the largest deviation: units below are constant
+FEW = 8  # rows per unit up to which a rotated copy is faster
+WIDE = 1024  # number of units from which axes are computed in single precision: they need not be exact
+NOTHING = 1e-10  # relative to the largest eigenvalue: directions below have no extent
 
 
 class Coordinates:
-    """The rows of ``x`` float32 (N, D) that are ``used`` (N,), centered and scaled, along axes of extent ``values`` (r,).
+    """The ``used`` (N,) rows of ``x`` float32 (N, D), centered and scaled, along axes with eigenvalues ``values`` (r,).
 
     ``mean`` and ``deviation`` are (D,); weights in these coordinates are (r, K).
     """
 
     def __init__(self, x: FloatArray, used: BoolArray, scaling: str = "unit", like: Coordinates | None = None) -> None:
-        """``like`` has the axes of most of these rows: along them the Gram matrix is nearly diagonal here, too."""
+        """``like``: coordinates of most of these rows, whose axes are reused: the Gram matrix is nearly diagonal."""
         self.x, self.numbers = x, np.flatnonzero(used)
         self.values: DoubleArray
         self.axes: FloatArray
@@ -73,22 +73,22 @@ class Coordinates:
         return (self.numbers[start : start + BLOCK] for start in range(0, len(self.numbers), BLOCK))
 
     def _centered(self, rows: npt.NDArray[np.intp]) -> FloatArray:
-        some = self.x[rows[0] : rows[-1] + 1] if self.whole else self.x[rows]  # a view, where nothing is left out
+        some = self.x[rows[0] : rows[-1] + 1] if self.whole else self.x[rows]  # a view if all rows are used
         return np.subtract(some, self.mean.astype(np.float32), dtype=np.float32)
 
     def _scaled(self, rows: npt.NDArray[np.intp]) -> FloatArray:
         return np.divide(self._centered(rows), self.deviation.astype(np.float32), dtype=np.float32)
 
     def to_weights(self, w: DoubleArray) -> DoubleArray:
-        """Weights (D, K) of centered features, float64."""
+        """Convert to weights (D, K) of centered features, float64."""
         return (self.axes @ w.astype(np.float32)) / self.deviation[:, None]
 
     def from_weights(self, weights: npt.NDArray[np.floating]) -> DoubleArray:
-        """The inverse, where the rows have an extent."""
+        """Inverse of ``to_weights``, within the span of the rows."""
         return self.axes.T @ (weights * self.deviation[:, None])
 
     def sweep(self, w: DoubleArray, bias: DoubleArray, losses: Losses) -> tuple[float, DoubleArray, DoubleArray]:
-        """The loss over all rows, and its gradients to ``w`` (r, K) and ``bias`` (K,)."""
+        """Loss over all rows, and its gradients with respect to ``w`` (r, K) and ``bias`` (K,)."""
         single = (w if self.turned is not None else self.to_weights(w)).astype(np.float32)
         total, slope_bias = 0.0, np.zeros_like(bias)
         slope: DoubleArray = np.zeros(single.shape, np.float64)

@@ -1,4 +1,4 @@
-"""Classifiers that are not trained: weighted nearest neighbors, the nearest class mean, and a few shots a class.
+"""Classifiers without training: weighted nearest neighbors, nearest class mean, and few-shot.
 
 kNN: cosine similarity, votes weighted by exp(similarity / T) (Wu et al. 2018, "Unsupervised Feature Learning via
 Non-Parametric Instance Discrimination", section 3.4). Class means and few shots: centered on the training mean, unit
@@ -18,15 +18,15 @@ from sslfeat.numerics.similarity import BLOCK, nearest, unit
 TEMPERATURE = 0.07
 TEMPERATURES = (0.02, 0.04, 0.07, 0.1, 0.2, 0.5)
 KS = (1, 5, 10, 20, 50, 100, 200)
-TUNING = 5_000  # training rows that k and T are chosen on, each among all the others
-QUERIES = 10_000  # test rows that are asked, at most: exact search of more would take hours over a million rows
+TUNING = 5_000  # number of training rows for choosing k and T, each searched among all others
+QUERIES = 10_000  # maximum number of test rows: exact search of more would take hours with a million rows
 SHOTS = (1, 5, 10)
 DRAWS = 20
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """Mean top-1 over ``draws`` of ``shots`` training images a class; 95 of 100 such draws fall in [low, high]."""
+    """Mean top-1 over ``draws`` of ``shots`` training images per class, with 95% interval [low, high] for single draws."""
 
     shots: int
     draws: int
@@ -36,8 +36,8 @@ class FewShot:
 
 
 def vote(cosines: FloatArray, labels: IntArray, k: int, temperature: float, classes: int) -> IntArray:
-    """The class (Q,) that the first ``k`` of the neighbors, their ``labels`` (Q, K), vote for."""
-    weight = np.exp((cosines[:, :k] - 1) / temperature).astype(np.float64)  # -1: the same vote, no overflow
+    """Predicted class (Q,) by weighted vote of the first ``k`` neighbors, with ``labels`` (Q, K)."""
+    weight = np.exp((cosines[:, :k] - 1) / temperature).astype(np.float64)  # -1 avoids overflow
     cells = np.arange(len(cosines))[:, None] * classes + labels[:, :k]
     votes = np.bincount(cells.ravel(), weight.ravel(), len(cosines) * classes).reshape(-1, classes)
     winner: IntArray = votes.argmax(1)
@@ -47,7 +47,7 @@ def vote(cosines: FloatArray, labels: IntArray, k: int, temperature: float, clas
 def choose(
     x: FloatArray, y: IntArray, classes: int, rng: np.random.Generator, contents: IntArray | None = None
 ) -> tuple[int, float]:
-    """k and temperature that are best for training rows, each judged by all the others but copies of itself."""
+    """Best k and temperature for training rows, leave-one-out, without copies of the query."""
     rows = np.sort(rng.permutation(len(x))[:TUNING])
     k = min(max(KS), len(x) - 1)
     cosines, found = nearest(x, x[rows], k + 1)
@@ -61,7 +61,7 @@ def choose(
 
 
 def class_means(x: FloatArray, y: IntArray, classes: int, mean: FloatArray) -> FloatArray:
-    """Unit means (K, D) of each class's rows of ``x`` (N, D), less ``mean`` and made unit; zeros for one without rows."""
+    """Normalized class means (K, D) of the centered (by ``mean``), normalized rows ``x`` (N, D); zeros for empty classes."""
     sums = np.zeros((classes, x.shape[1]))
     for start in range(0, len(x), BLOCK):
         labels = y[start : start + BLOCK]
@@ -72,7 +72,7 @@ def class_means(x: FloatArray, y: IntArray, classes: int, mean: FloatArray) -> F
 
 
 def nearest_mean(x: FloatArray, y: IntArray, x_test: FloatArray, classes: int) -> IntArray:
-    """The class (Q,) whose mean is nearest to each test row."""
+    """Class (Q,) with the nearest mean for each test row."""
     mean = x.mean(0, dtype=np.float64).astype(np.float32)
     winner: IntArray = (unit(x_test - mean) @ class_means(x, y, classes, mean).T).argmax(1)
     return winner
@@ -81,9 +81,9 @@ def nearest_mean(x: FloatArray, y: IntArray, x_test: FloatArray, classes: int) -
 def few_shot(
     x: FloatArray, y: IntArray, x_test: FloatArray, y_test: IntArray, classes: int, rng: np.random.Generator
 ) -> list[FewShot]:
-    """For each of SHOTS that every class has: the nearest mean of so many random training rows a class, DRAWS times.
+    """Few-shot accuracy for each of SHOTS for which all classes have enough images: nearest mean, over DRAWS random draws.
 
-    The mean that features are centered on is that of all training rows, since it takes no labels.
+    Features are centered by the mean of all training rows, which needs no labels.
     """
     mean = x.mean(0, dtype=np.float64).astype(np.float32)
     queries = unit(x_test - mean)
@@ -97,7 +97,7 @@ def few_shot(
             rows = order[(starts[:, None] + np.arange(shots)).ravel()]
             means = class_means(x[rows], y[rows], classes, mean)
             tops.append(float(((queries @ means.T).argmax(1) == y_test).mean()))
-        drawn = rng.binomial(len(y_test), np.repeat(tops, 500)) / len(y_test)  # other draws and other test images
+        drawn = rng.binomial(len(y_test), np.repeat(tops, 500)) / len(y_test)  # variation over draws and test images
         low, high = np.quantile(drawn, LEVELS)
         found.append(FewShot(shots, DRAWS, float(np.mean(tops)), float(low), float(high)))
     return found

@@ -1,4 +1,4 @@
-"""A table's labels find their images: by the path as written, made absolute, or by its end where that leaves no doubt."""
+"""Join labels of a table to images: by path as written, absolute path, or an unambiguous path suffix."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from sslfeat.evaluation.probing.label_tables import Label, LabelTable, one_name
 
 
 def join(table: LabelTable, paths: Sequence[str]) -> tuple[list[Label], list[str]]:
-    """The label of each of ``paths`` (None: it has none), and the table's names that are no image's.
+    """Label of each of ``paths`` (None: no label), and the names in the table that match no image.
 
-    A name may be absolute, relative to the working folder or to the table's, or be the end of a path (a bare file name),
-    or a path its end; ``\\`` may divide its folders. Raises InputError for an image with two labels, or if none is known.
+    A name may be absolute, relative to the working folder or to the folder of the table, or a suffix of a path (such as the
+    file name), or have a path as suffix; ``\\`` is accepted as separator. Raises InputError for an image with two labels, or if
+    no image has one.
     """
     rows: list[int | None] = []
     for names in (table.names, [name.replace("\\", "/") for name in table.names]):
@@ -25,8 +26,8 @@ def join(table: LabelTable, paths: Sequence[str]) -> tuple[list[Label], list[str
                 strangers = [name for row, name in enumerate(table.names) if row not in used]
                 return [None if row is None else table.labels[row] for row in rows], strangers
     raise InputError(
-        f"{table.file} has no label for any of the {len(paths)} images, such as {paths[0] if paths else '-'}; it names "
-        f"{table.names[0] if table.names else 'nothing'}: write the paths that were embedded, or file names"
+        f"{table.file} has no label for any of the {len(paths)} images, such as {paths[0] if paths else '-'}; it contains "
+        f"{table.names[0] if table.names else 'nothing'}: use the paths that were embedded, or file names"
     )
 
 
@@ -59,22 +60,22 @@ def _by_end(table: LabelTable, names: Sequence[str], paths: Sequence[str]) -> li
     for place, row in sorted(pairs):
         if found[place] is not None or row in taken:
             raise InputError(
-                f"{table.file}: {table.names[row]} may be {paths[taken.get(row, place)]} or another image of that name: "
-                "write more of its path"
+                f"{table.file}: {table.names[row]} matches {paths[taken.get(row, place)]} and another image: "
+                "give more of its path"
             )
         found[place], taken[row] = row, place
     return found
 
 
 def _ends(path: str) -> Iterator[str]:
-    """The path without its first folders: all but itself, down to the file name."""
+    """Proper suffixes of the path, down to the file name."""
     while "/" in path:
         path = path.partition("/")[2]
         yield path
 
 
 def _rows(table: LabelTable, names: Sequence[str]) -> dict[str, int]:
-    """Where each name is; one that is there twice must have one label."""
+    """Row of each name; duplicates must have the same label."""
     known: dict[str, int] = {}
     for row, name in enumerate(names):
         _agree(table, known.setdefault(name, row), row)
@@ -85,5 +86,5 @@ def _agree(table: LabelTable, first: int, second: int) -> None:
     if table.labels[first] != table.labels[second]:
         raise InputError(
             f"{table.file}: {table.names[first]} has two labels, {table.labels[first]!r} and {table.labels[second]!r}: "
-            "give one row an image"
+            "give one row per image"
         )

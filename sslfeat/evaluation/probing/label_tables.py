@@ -1,4 +1,4 @@
-"""Tables of labels as people write them: text stays text, and what cannot be read says so and names the cure."""
+"""Read label tables (CSV, parquet)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Label = str | tuple[str, ...] | None
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Each row's image, as written, and its label: text, a tuple where it may carry several, None where it is empty."""
+    """Image names, as written, and labels: text, a tuple for multi-label tables, None for empty cells."""
 
     file: Path
     names: list[str]
@@ -36,9 +36,9 @@ class LabelTable:
 
 
 def read_table(file: Path, column: str | None = None, path_column: str | None = None, separator: str = "") -> LabelTable:
-    """Read a CSV (comma, semicolon or tab; UTF-8, or UTF-16 with its mark) or a parquet table.
+    """Read a CSV (comma, semicolon or tab; UTF-8, or UTF-16 with BOM) or parquet table.
 
-    Columns are found whatever their case. ``separator`` divides the labels of a cell. Raises InputError.
+    Column names are case-insensitive. ``separator`` separates multiple labels in a cell. Raises InputError.
     """
     try:
         if file.suffix.lower() in PARQUET_ENDINGS:
@@ -46,12 +46,12 @@ def read_table(file: Path, column: str | None = None, path_column: str | None = 
         else:
             names, cells = _text(file, column, path_column)
     except OSError as error:
-        raise InputError(f"{file} cannot be read as a table of labels: {error.strerror or error}") from error
+        raise InputError(f"{file} cannot be read as a label table: {error.strerror or error}") from error
     return LabelTable(file, names, [_label(file, cell, separator) for cell in cells])
 
 
 def one_name(text: str) -> str:
-    """Text as Unicode composes it (NFC): file systems and keyboards differ in how they write one name."""
+    """Text in Unicode normalization form NFC, because file systems and keyboards differ."""
     return text if text.isascii() else normalize("NFC", text)
 
 
@@ -59,20 +59,20 @@ def _text(file: Path, column: str | None, path_column: str | None) -> tuple[list
     text = _decoded(file, file.read_bytes())
     first, _, rest = text.partition("\n")
     if first.strip().lower().removeprefix("sep=") in DELIMITERS and first.lower().startswith("sep="):
-        text = rest  # a line that spreadsheets write for themselves
+        text = rest  # written by spreadsheet programs
     rows = _rows(file, text, _delimiter(file, text, column, path_column))
     if not rows:
-        raise InputError(f"{file} is empty: it needs a line 'path,label', and one an image")
+        raise InputError(f"{file} is empty: it needs a header 'path,label' and one line per image")
     (_, header), body = rows[0], rows[1:]
     image = next((cell for cell in header if Path(cell).suffix.lower() in ENDINGS), None)
     if image is not None:
-        raise InputError(f"{file} has no header, its first line is of {image}: write the line 'path,label' above it")
+        raise InputError(f"{file} has no header, its first line is {image}: add the header 'path,label'")
     ours = _place(file, header, path_column, PATH_COLUMNS, "--path-column")
     theirs = _place(file, header, column, LABEL_COLUMNS, "--column")
     for line, row in body:
         if any(cell.strip() for cell in row[len(header) :]):
             raise InputError(
-                f"{file}, line {line}: {len(row)} cells under {len(header)} columns: put cells with a delimiter in quotes"
+                f"{file}, line {line}: {len(row)} cells, but {len(header)} columns: quote cells that contain the delimiter"
             )
     kept = [row for _, row in body if len(row) > ours and row[ours].strip()]
     return [row[ours] for row in kept], [row[theirs] if len(row) > theirs else None for row in kept]
@@ -80,7 +80,7 @@ def _text(file: Path, column: str | None, path_column: str | None) -> tuple[list
 
 def _decoded(file: Path, data: bytes) -> str:
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1")):
-        raise InputError(f"{file} is no text but a spreadsheet, archive or parquet: save it as CSV (UTF-8), or as .parquet")
+        raise InputError(f"{file} is a spreadsheet, archive or parquet, not text: save it as CSV (UTF-8) or as .parquet")
     sort = "utf-16" if data.startswith(UTF_16) and not data.startswith(UTF_32) else "utf-8-sig"
     try:
         text = data.decode(sort)
@@ -88,12 +88,12 @@ def _decoded(file: Path, data: bytes) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(not_utf8(str(file), f"line {line}")) from error
     if "\0" in text:
-        raise InputError(f"{file} holds NUL characters: save it as 'CSV UTF-8' (UTF-16 is read if it has its mark, a BOM)")
+        raise InputError(f"{file} contains NUL characters: save it as 'CSV UTF-8' (UTF-16 is supported with a BOM)")
     return text
 
 
 def _delimiter(file: Path, text: str, column: str | None, path_column: str | None) -> str:
-    """The one by which the first line has both columns, else the one that divides it most."""
+    """The delimiter with which the header has both columns, else the one with the most columns."""
 
     def fit(delimiter: str) -> tuple[int, int]:
         header = next(iter(_rows(file, text.lstrip().partition("\n")[0], delimiter, strict=False)), (1, [""]))[1]
@@ -104,16 +104,16 @@ def _delimiter(file: Path, text: str, column: str | None, path_column: str | Non
 
 
 def _rows(file: Path, text: str, delimiter: str, strict: bool = True) -> list[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the number of its last line."""
+    """Rows that are not empty, with the number of their last line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
     try:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise InputError(f"{file}, line {reader.line_num}: {error}: is a quote missing, or one too many?") from error
+        raise InputError(f"{file}, line {reader.line_num}: {error}: check for unbalanced quotes") from error
 
 
 def _matching(header: Sequence[str], names: Sequence[str]) -> list[int]:
-    """The places of the first of ``names`` that the header has, as written or else in another case."""
+    """Positions of the first of ``names`` that occurs in the header, case-sensitive or else case-insensitive."""
     written = [one_name(cell).strip() for cell in header]
     folded = [cell.casefold() for cell in written]
     for name in map(one_name, names):
@@ -131,7 +131,7 @@ def _place(file: Path, header: Sequence[str], requested: str | None, usual: Sequ
     expected = repr(requested) if requested else " or ".join(map(repr, usual))
     if places:
         raise InputError(f"{file} has {len(places)} columns named {header[places[0]]!r}: rename all but one")
-    raise InputError(f"{file} has no column {expected}, but {', '.join(header)}: name one with {option}")
+    raise InputError(f"{file} has no column {expected} (columns: {', '.join(header)}): choose one with {option}")
 
 
 def _parquet(file: Path, column: str | None, path_column: str | None) -> tuple[list[str], list[Any]]:
@@ -160,12 +160,12 @@ def _label(file: Path, cell: Any, separator: str) -> Label:
 
 
 def _plain(file: Path, cell: Any) -> str:
-    """A cell as text; what is missing, NaN among it, is empty."""
+    """A cell as text; empty for missing values and NaN."""
     if cell is None or cell != cell:
         return ""
     if isinstance(cell, bytes):
         try:
             cell = cell.decode()
         except UnicodeDecodeError as error:
-            raise InputError(f"{file} holds bytes that are not UTF-8, {cell[:20]!r}: write its columns as text") from error
+            raise InputError(f"{file} contains bytes that are not UTF-8, {cell[:20]!r}: store its columns as text") from error
     return one_name(str(cell))

@@ -1,4 +1,4 @@
-"""Labeled rows: the labels of a features folder, of its images' folders, or of a table that is joined to it by path."""
+"""Labeled rows, with labels from a features folder, from class folders, or from a table joined by path."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SYSTEM_FOLDERS = frozenset({"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume
 
 @dataclass(frozen=True)
 class Labeled:
-    """Rows with labels: ``x`` float32 (N, D), ``y`` the class names; ``paths`` say which images, if it is known.
+    """Rows with labels: ``x`` float32 (N, D), class names ``y``, and ``paths`` of the images, if known.
 
-    ``contents`` int64 (N,) are equal for images whose files are; None where that is not known.
+    ``contents`` int64 (N,) are equal for images with equal files; None if unknown.
     """
 
     x: FloatArray
@@ -35,25 +35,25 @@ class Labeled:
 
     @property
     def classes(self) -> list[str]:
-        """The different names, sorted."""
+        """Sorted class names."""
         return sorted(set(self.y))
 
     def numbers(self, classes: Sequence[str]) -> IntArray:
-        """Each row's place in ``classes``, int64 (N,)."""
+        """Class index of each row in ``classes``, int64 (N,)."""
         number = {name: index for index, name in enumerate(classes)}
         return np.array([number[name] for name in self.y], np.int64)
 
     def take(self, rows: npt.NDArray[np.intp]) -> Labeled:
-        """These rows only."""
+        """Select ``rows``."""
         paths = None if self.paths is None else [self.paths[i] for i in rows]
         contents = None if self.contents is None else self.contents[rows]
         return Labeled(self.x[rows], [self.y[i] for i in rows], paths, contents)
 
 
 def labeled(features: Features, labels: Labels | None = None, min_images: int = 1) -> Labeled:
-    """The rows that carry a label, of classes with at least ``min_images`` of them.
+    """Rows with a label, of classes with at least ``min_images``.
 
-    ``labels`` replace those of the folder. Raises FeaturesError for fewer than two classes, or rows not finite.
+    ``labels`` replace those of the folder. Raises FeaturesError for fewer than two classes, or rows that are not finite.
     """
     check_any(features.embeddings)
     every = features.labels if labels is None else labels
@@ -72,7 +72,7 @@ def check_classes(number: int, rows: int) -> None:
     """Raise FeaturesError for fewer than two classes among the ``rows``."""
     if number < 2:
         raise FeaturesError(
-            f"{number} classes among {rows} rows: a probe needs two or more; labels come from "
+            f"{number} classes among {rows} rows: a probe needs at least two; take labels from "
             "folder names (sslfeat embed --labels folder) or from a table (--labels FILE.csv)"
         )
 
@@ -80,55 +80,56 @@ def check_classes(number: int, rows: int) -> None:
 def check_any(x: FloatArray) -> None:
     """Raise FeaturesError if there are no rows."""
     if not len(x):
-        raise FeaturesError("the features folder holds no features: there were no images, or all failed (see its failures.csv)")
+        raise FeaturesError("the features folder is empty: there were no images, or all failed (see its failures.csv)")
 
 
 def check_finite(x: FloatArray, paths: Sequence[str]) -> None:
-    """Raise FeaturesError if there are no rows, or, naming the first image, if some are not finite."""
+    """Raise FeaturesError if there are no rows, or if some are not finite, naming the first image."""
     check_any(x)
     for start in range(0, len(x), 65_536):
         bad = np.flatnonzero(~np.isfinite(x[start : start + 65_536]).all(1))
         if bad.size:
             raise FeaturesError(
-                f"the features of {paths[start + int(bad[0])]} are not finite: the encoder is broken, or overflows in a low "
+                f"the features of {paths[start + int(bad[0])]} are not finite: the encoder is broken, or overflows in low "
                 "precision"
             )
 
 
 def check_same_encoder(train: Features, test: Features) -> None:
-    """Raise FeaturesError, naming both, if two features folders come from different encoders."""
+    """Raise FeaturesError, naming both, if two features folders are from different encoders."""
     ours, theirs = (part.run.encoder.identity for part in (train, test))
     if ours.fingerprint != theirs.fingerprint:
         first, second = (f"{e.name} ({e.fingerprint[:12]})" for e in (ours, theirs))
-        raise FeaturesError(f"train and test come from different encoders, {first} and {second}: embed both with one")
+        raise FeaturesError(f"train and test are from different encoders, {first} and {second}: embed both with the same one")
 
 
 def split(rows: Labeled, share: float, seed: int) -> tuple[Labeled, Labeled]:
-    """``share`` of each class (at least one image, with its copies) goes to the second part. Raises FeaturesError."""
+    """Stratified split: ``share`` of each class (at least one image) goes to the second part, copies stay together.
+
+    Raises FeaturesError if a class cannot be split.
+    """
     classes = rows.classes
     if len(classes) == len(rows.y):
-        raise FeaturesError(
-            f"each of the {len(rows.y)} images has a label of its own, such as {rows.y[0]!r}: these are no classes"
-        )
+        raise FeaturesError(f"all {len(rows.y)} images have different labels, such as {rows.y[0]!r}: these are not classes")
     second = held_out(rows.numbers(classes), classes, share, seed, rows.contents)
     return rows.take(np.flatnonzero(~second)), rows.take(np.flatnonzero(second))
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Why ``images`` are left out, with an ``example``."""
+    """Reason for leaving out a number of ``images``, with an ``example``."""
 
     reason: str
     images: int
     example: str
 
     def __str__(self) -> str:
-        return f"{self.images} left out: {self.reason}, such as {self.example}"
+        return f"{self.images} left out: {self.reason}, for example {self.example}"
 
 
 @dataclass(frozen=True)
 class Labeling:
-    """Labels, the ``source`` they were taken from, and what stood in the way of more."""
+    """Labels, their ``source``, and images that were left out."""
 
     labels: Labels = field(repr=False)
     source: str
@@ -136,7 +137,7 @@ class Labeling:
 
     @property
     def summary(self) -> dict[str, object]:
-        """For JSON: what was taken as labels, counted, and what was left out."""
+        """Source, counts, and images that were left out, for JSON."""
         carried = [label for label in self.labels if label is not None]
         names = {name for label in carried for name in (label if isinstance(label, tuple) else (label,))}
         return {
@@ -149,7 +150,7 @@ class Labeling:
 
     @property
     def lines(self) -> list[str]:
-        """For people."""
+        """Summary for the console."""
         summary = self.summary
         first = f"labels: {self.source}; {summary['classes']} classes, {summary['labeled']} of {summary['images']} images"
         return [first, *map(str, self.left_out)]
@@ -157,9 +158,9 @@ class Labeling:
 
 @dataclass(frozen=True)
 class LabelSource:
-    """Where labels come from: ``where`` is ``features`` (as embedded), ``folder`` (each image's), a table's path, or ``none``.
+    """Source of labels: ``where`` is ``features`` (as embedded), ``folder`` (folder names), the path of a table, or ``none``.
 
-    ``column`` and ``path_column`` are the table's; ``separator`` divides the labels of an image that carries several.
+    ``column`` and ``path_column``: columns of the table. ``separator``: separates multiple labels of an image.
     """
 
     where: str = "features"
@@ -168,28 +169,28 @@ class LabelSource:
     separator: str = ""
 
     def of(self, features: Features) -> Labels:
-        """A label, a tuple of labels or None for each row. Raises InputError."""
+        """A label, a tuple of labels, or None for each row. Raises InputError."""
         return self.read(features).labels
 
     def read(self, features: Features) -> Labeling:
-        """The labels, with what is to be told of them. Raises InputError for a table that cannot be used."""
+        """Labels with their source and images that were left out. Raises InputError for a table that cannot be used."""
         return self.find(features.paths, features.labels)
 
     def find(self, paths: Sequence[str], embedded: Sequence[str | None]) -> Labeling:
-        """As ``read``, of images called ``paths`` which are, or will be, ``embedded`` with these labels."""
+        """As ``read``, for images ``paths`` with labels ``embedded`` in their features."""
         if self.where == "features":
             return _as_embedded(paths, embedded)
         if self.where == "none":
             return Labeling([None] * len(paths), "none")
         if self.where == "folder":
             labels, left_out = class_folders(paths)
-            return Labeling(labels, "names of the images' folders", left_out)
+            return Labeling(labels, "folder names", left_out)
         file = Path(self.where)
         table = read_table(file, self.column, self.path_column, self.separator)
         found, strangers = join(table, paths)
         left_out = _unlabeled(found, paths, f"no label in {file.name}")
         if strangers:
-            left_out.append(LeftOut(f"rows of {file.name} that name no image here", len(strangers), strangers[0]))
+            left_out.append(LeftOut(f"rows of {file.name} without an image", len(strangers), strangers[0]))
         return Labeling(found, f"table {file.name}", left_out)
 
 
@@ -197,7 +198,7 @@ def _as_embedded(paths: Sequence[str], embedded: Sequence[str | None]) -> Labeli
     labels = [one_name(label) if label else None for label in embedded]
     left_out = _unlabeled(labels, paths, "no label as embedded")
     if len(left_out) and left_out[0].images == len(labels):
-        left_out += class_folders(paths)[1]  # what kept 'embed --labels auto' from taking folders for classes
+        left_out += class_folders(paths)[1]  # why 'embed --labels auto' did not use folder names
     return Labeling(labels, "as embedded", left_out)
 
 
@@ -207,16 +208,16 @@ def _unlabeled(labels: Labels, paths: Sequence[str], reason: str) -> list[LeftOu
 
 
 def class_folders(paths: Sequence[str]) -> tuple[list[str | None], list[LeftOut]]:
-    """The name of each image's folder, and which have none: images that lie beside the folders of all others, and
-    those in folders that systems make for themselves, as thumbnails (``@eaDir``) or what was deleted (``#recycle``)."""
+    """Folder name of each image, and images without a class: those next to the class folders, and those in system folders, such
+    as thumbnails (``@eaDir``) or deleted files (``#recycle``)."""
     parents = [PurePath(path).parent for path in paths]
     system = [not SYSTEM_FOLDERS.isdisjoint(parent.parts) for parent in parents]
     folders = {parent for parent, odd in zip(parents, system, strict=True) if not odd}
     top = next((folder for folder in folders if all(folder in (one, *one.parents) for one in folders)), None)
     if len(folders) < 2:
-        top = None  # all in one folder: it is their class
+        top = None  # a single folder is a class
     loose = [not odd and parent == top for parent, odd in zip(parents, system, strict=True)]
     out = [LeftOut(reason, sum(rows), paths[rows.index(True)]) for reason, rows in (
-        ("beside the class folders", loose), ("in a folder that the system made", system)) if any(rows)]  # fmt: skip
+        ("beside the class folders", loose), ("in a system folder", system)) if any(rows)]  # fmt: skip
     none = [one or other for one, other in zip(loose, system, strict=True)]
     return [None if odd or not parent.name else one_name(parent.name) for parent, odd in zip(parents, none, strict=True)], out

@@ -1,11 +1,11 @@
-"""Logistic regression on scaled features, multinomial or one against the rest, at the optimum scikit-learn finds.
+"""Logistic regression on scaled features, multinomial or one-vs-rest, with the same optimum as scikit-learn.
 
-Minimizes, over weights W (D, K) of the scaled features and intercepts b (K,), the sum of the rows' log losses plus
-``|W|^2 / (2 c)``; the intercepts are not penalized. Scaling is folded into W, so ``Linear`` takes features as they are.
+Minimizes, over weights W (D, K) of the scaled features and intercepts b (K,), the sum of the log losses plus
+``|W|^2 / (2 c)``; the intercepts are not penalized. Scaling is folded into W, so ``Linear`` needs unscaled features.
 
-The solver is L-BFGS (Liu, Nocedal 1989) along the axes of the Gram matrix (``coordinates.py``), each stretched so that the
-Hessian is about the identity where the search begins: the Gram matrix times the mean of p (1 - p) for every class, which
-Böhning (1992, "Multinomial logistic regression algorithm") bounds by a half, and the penalty.
+The solver is L-BFGS (Liu, Nocedal 1989) along the axes of the Gram matrix (``coordinates.py``), preconditioned so that the
+initial Hessian is approximately the identity. The Hessian is approximated by the Gram matrix times the mean of p (1 - p) of
+each class (bounded by a half in Böhning 1992, "Multinomial logistic regression algorithm"), plus the penalty.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["SCALINGS", "FloatArray", "Linear", "Regression", "Targets", "minimiz
 IntArray = npt.NDArray[np.intp]
 Function = Callable[[DoubleArray], tuple[float, DoubleArray]]
 Pairs = deque[tuple[DoubleArray, DoubleArray, float]]
-MEMORY = 10  # pairs that L-BFGS keeps
-TOLERANCE = 3e-7  # nats a row: what another iteration must be expected to gain
-QUIET = 2  # iterations in a row that gained less
+MEMORY = 10  # number of pairs of L-BFGS
+TOLERANCE = 3e-7  # nats per row: minimum expected improvement of an iteration
+QUIET = 2  # number of consecutive iterations below the tolerance
 MAX_ITERATIONS = 1000
 SMALLEST_STEP = 1e-8
-LOOKED_AT = 4096  # random rows that the curvature is estimated on
-FLATTEST = 1e-6  # mean of p (1 - p), at least
+LOOKED_AT = 4096  # number of random rows for estimating the curvature
+FLATTEST = 1e-6  # minimum of the mean of p (1 - p)
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Linear:
 
 
 class Targets:
-    """What the rows are: ``y`` is int64 (N,) of class numbers, or bool (N, K) where a row may have several labels."""
+    """Targets ``y``: int64 (N,) class numbers, or bool (N, K) for multi-label rows."""
 
     def __init__(self, y: npt.NDArray[np.int64] | npt.NDArray[np.bool_], classes: int) -> None:
         self.y, self.classes, self.several = y, classes, y.ndim == 2
 
     def loss(self, z: FloatArray, rows: IntArray, weight: FloatArray) -> float:
-        """The weighted losses of logits ``z`` of these rows, summed; ``z`` becomes their gradient."""
+        """Weighted sum of losses for logits ``z`` of ``rows``; ``z`` is replaced by the gradient."""
         return self._several(z, rows, weight) if self.several else self._one(z, rows, weight)
 
     def _one(self, z: FloatArray, rows: IntArray, weight: FloatArray) -> float:
@@ -82,7 +82,7 @@ class Targets:
         return float(np.dot(losses.sum(1, dtype=np.float64), weight))
 
     def curvature(self, z: FloatArray, weight: FloatArray) -> DoubleArray:
-        """About how much a loss bends along each logit (K,): the mean of p (1 - p) over rows of logits ``z``."""
+        """Approximate curvature of the loss along each logit (K,): mean of p (1 - p) over rows with logits ``z``."""
         if self.several:
             p = 1 / (1 + np.exp(-np.clip(z, -80, 80)))
         else:
@@ -90,14 +90,14 @@ class Targets:
             p /= p.sum(1, keepdims=True)
         bend = np.average(p * (1 - p), axis=0, weights=weight)
         if not self.several:
-            bend *= self.classes / max(1, self.classes - 1)  # all logits together do not count
+            bend *= self.classes / max(1, self.classes - 1)  # adding a constant to all logits has no effect
         return np.maximum(bend, FLATTEST).astype(np.float64)
 
 
 class Regression:
-    """Features ``x`` float32 (N, D) with ``targets``; rows of weight 0 are left out. ``scaling``: see SCALINGS.
+    """Features ``x`` float32 (N, D) with ``targets``; rows with weight 0 are excluded. ``scaling``: see SCALINGS.
 
-    ``like`` is a regression on most of the same rows: its axes save the search for others. The optimum is the same.
+    ``like``: a regression on most of the same rows, whose axes are reused for speed. The optimum is the same.
     """
 
     def __init__(
@@ -115,18 +115,18 @@ class Regression:
 
     @property
     def deviation(self) -> DoubleArray:
-        """What features are divided by, (D,)."""
+        """Scale of the features, (D,)."""
         return self.rows.deviation
 
     def path(self, strengths: Sequence[float]) -> Iterator[Linear]:
-        """A fit for each c of ``strengths`` (best in rising order), each starting from the last."""
+        """Fit for each c of ``strengths`` (preferably in ascending order), with warm start."""
         start: Linear | None = None
         for c in strengths:
             start = self.fit(c, start)
             yield start
 
     def fit(self, c: float, start: Linear | None = None) -> Linear:
-        """The optimum for strength ``c``, sought from ``start``."""
+        """Fit with inverse regularization strength ``c``, starting from ``start``."""
         w, bias = np.zeros((len(self.values), self.targets.classes)), np.zeros(self.targets.classes)
         if start is not None:
             w = self.rows.from_weights(start.weights)
@@ -149,7 +149,7 @@ class Regression:
 
 
 def minimize(function: Function, point: DoubleArray, tolerance: float) -> DoubleArray:
-    """Where ``function``, which gives its value and gradient, is least: L-BFGS with backtracking (Armijo)."""
+    """Minimize ``function``, which returns its value and gradient, by L-BFGS with backtracking (Armijo)."""
     pairs: Pairs = deque(maxlen=MEMORY)
     value, slope = function(point)
     quiet = 0
@@ -161,7 +161,7 @@ def minimize(function: Function, point: DoubleArray, tolerance: float) -> Double
             if reached <= value - 1e-4 * step * expected or step < SMALLEST_STEP:
                 break
             step /= 2
-        if step < SMALLEST_STEP:  # rounding hides what is left to gain
+        if step < SMALLEST_STEP:  # converged to rounding error
             break
         moved, turned = -step * way, new_slope - slope
         curvature = float(np.vdot(moved, turned))
@@ -175,7 +175,7 @@ def minimize(function: Function, point: DoubleArray, tolerance: float) -> Double
 
 
 def _direction(slope: DoubleArray, pairs: Pairs) -> DoubleArray:
-    """The inverse Hessian, as far as ``pairs`` tell it, times ``slope`` (Nocedal 1980, the two-loop recursion)."""
+    """Approximate inverse Hessian times ``slope`` (Nocedal 1980, two-loop recursion)."""
     way = slope.copy()
     shares = []
     for moved, turned, rho in reversed(pairs):

@@ -1,4 +1,4 @@
-"""Images with several labels: one logistic regression a label, judged by average precision."""
+"""Multi-label probe: one logistic regression per label, evaluated by average precision."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sslfeat.numerics.arrays import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 RESAMPLES = 1000
-LEAST = 2  # images that a label needs
+LEAST = 2  # minimum number of images per label
 
 
 @dataclass(frozen=True)
 class LabelPrecision:
-    """A label's average precision over ``test`` rows that carry it (NaN if none does)."""
+    """Average precision of a label, with ``test`` positive test rows (NaN if 0)."""
 
     name: str
     test: int
@@ -35,9 +35,10 @@ class LabelPrecision:
 
 @dataclass(frozen=True)
 class UnseenSeveral:
-    """``mean`` average precision over the ``test`` rows whose files are not among the training rows, where some are: ``seen``.
+    """``mean`` average precision over the ``test`` rows whose files are not among the training rows; ``seen``: number of other
+    test rows.
 
-    NaN where none of them has a label."""
+    NaN if none of them has a label."""
 
     seen: int
     test: int
@@ -46,9 +47,10 @@ class UnseenSeveral:
 
 @dataclass(frozen=True)
 class MultiLabelResult:
-    """``mean`` average precision over labels with its 95% interval over test images; ``chance`` is a random order's.
+    """``mean`` average precision over labels with its 95% confidence interval over test images; ``chance``: that of a random
+    order.
 
-    ``unseen`` is there if test images are training images."""
+    ``unseen`` is set if test images are also training images."""
 
     mean: float
     low: float
@@ -67,8 +69,8 @@ class MultiLabelResult:
 
 @dataclass(frozen=True)
 class MultiLabeled:
-    """Rows ``x`` float32 (N, D), which of ``names`` each carries (``y`` bool (N, K)), their paths, and, if it is known, a number
-    (N,) that is equal for equal files."""
+    """Rows ``x`` float32 (N, D), their labels (``y`` bool (N, K) for ``names``), their paths, and ``contents`` (N,), equal for
+    equal files (None: unknown)."""
 
     x: FloatArray
     y: BoolArray
@@ -79,7 +81,7 @@ class MultiLabeled:
 
 @dataclass(frozen=True)
 class SeveralProbed:
-    """A probe of images with several labels: its figures, the fitted ``model``, and its label ``names``."""
+    """A multi-label probe: metrics, fitted ``model``, and label ``names``."""
 
     result: MultiLabelResult
     model: Linear
@@ -90,16 +92,16 @@ class SeveralProbed:
 def multi_labeled(
     features: Features, labels: Sequence[str | tuple[str, ...] | None], names: Sequence[str] | None = None
 ) -> MultiLabeled:
-    """The rows whose labels are known, an empty tuple among them. Raises FeaturesError for no label twice or more.
+    """Rows with known labels, including empty tuples. Raises FeaturesError if no label occurs at least twice.
 
-    ``names`` fixes the labels (a test set's are those of its training set); others are ignored.
+    ``names``: labels of the training set, for a test set; other labels are ignored.
     """
     rows = [row for row, value in enumerate(labels) if value is not None]
     sets = [value if isinstance(value, tuple) else (str(value),) for value in labels if value is not None]
     counts = Counter(name for value in sets for name in value)
     used = sorted(name for name, count in counts.items() if count >= LEAST) if names is None else list(names)
     if not used:
-        raise FeaturesError(f"no label is carried by {LEAST} or more of {len(rows)} images")
+        raise FeaturesError(f"no label occurs in at least {LEAST} of {len(rows)} images")
     number = {name: index for index, name in enumerate(used)}
     y = np.zeros((len(rows), len(used)), bool)
     for row, value in enumerate(sets):
@@ -110,19 +112,19 @@ def multi_labeled(
 
 
 def split_rows(rows: MultiLabeled, share: float, seed: int) -> tuple[MultiLabeled, MultiLabeled]:
-    """Split at random: ``share`` of the images, with their copies, goes to the second part."""
+    """Random split: ``share`` of the images goes to the second part, copies stay together."""
     second = share_of(len(rows.x), share, np.random.default_rng(seed), rows.contents)
     return _take(rows, np.flatnonzero(~second)), _take(rows, np.flatnonzero(second))
 
 
 def probe_several(train: MultiLabeled, test: MultiLabeled | None = None, options: ProbeOptions | None = None) -> SeveralProbed:
-    """Judge ``train`` on ``test`` (default: a fifth of its rows), C chosen on a tenth of the training rows.
+    """Train on ``train`` and test on ``test`` (default: a fifth of the rows); C is chosen on a tenth of the training rows.
 
-    Raises InputError for options that are for one label an image.
+    Raises UsageError for options that require one label per image.
     """
     options = options or ProbeOptions()
     if options.folds or options.class_weight:
-        raise UsageError("folds and class weights are for images of one label each")
+        raise UsageError("folds and class weights require one label per image")
     if test is None:
         train, test = split_rows(train, TEST_SHARE, options.seed)
     rng = np.random.default_rng(options.seed)
@@ -138,7 +140,7 @@ def probe_several(train: MultiLabeled, test: MultiLabeled | None = None, options
     scores = chosen.model.scores(test.x)
     values = average_precisions(scores, test.y)
     if not np.isfinite(values).any():
-        raise FeaturesError("no label of the training rows occurs in the test rows")
+        raise FeaturesError("the test rows have none of the labels of the training rows")
     low, high = interval(scores, test.y, rng)
     carried = test.y.sum(0)
     result = MultiLabelResult(
@@ -171,15 +173,15 @@ def _unseen(train: MultiLabeled, test: MultiLabeled, scores: FloatArray) -> Unse
 
 
 def average_precisions(scores: FloatArray, y: BoolArray) -> npt.NDArray[np.float64]:
-    """Of each label (K,): the mean of precision over the steps of recall, rows of equal score together; NaN: none is right.
+    """Average precision of each label (K,), with ties; NaN for labels without positive rows.
 
-    As scikit-learn's ``average_precision_score``.
+    Same as ``average_precision_score`` of scikit-learn.
     """
     return np.array([_weighted(*_ranked(scores[:, k], y[:, k]), None) for k in range(y.shape[1])])
 
 
 def interval(scores: FloatArray, y: BoolArray, rng: np.random.Generator) -> tuple[float, float]:
-    """95% bootstrap interval of the mean average precision over the images."""
+    """95% bootstrap confidence interval of the mean average precision over the images."""
     counts = rng.multinomial(len(y), np.full(len(y), 1 / len(y)), max(100, min(RESAMPLES, 200_000_000 // max(1, y.size))))
     means = np.zeros(len(counts))
     used = np.zeros(len(counts))
@@ -193,7 +195,7 @@ def interval(scores: FloatArray, y: BoolArray, rng: np.random.Generator) -> tupl
 
 
 def _ranked(scores: FloatArray, right: BoolArray) -> tuple[npt.NDArray[np.intp], BoolArray, npt.NDArray[np.intp]]:
-    """The order of falling scores, which of it is right, and where runs of equal scores end."""
+    """Order by decreasing score, targets in this order, and the ends of runs of equal scores."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     return order, right[order], ends
@@ -202,7 +204,7 @@ def _ranked(scores: FloatArray, right: BoolArray) -> tuple[npt.NDArray[np.intp],
 def _weighted(
     order: npt.NDArray[np.intp], right: BoolArray, ends: npt.NDArray[np.intp], count: npt.NDArray[np.int64] | None
 ) -> float:
-    """Average precision where image i counts ``count[i]`` times (None: once)."""
+    """Average precision with image i repeated ``count[i]`` times (None: once)."""
     times = np.ones(len(order)) if count is None else count[order].astype(np.float64)
     found, seen = np.cumsum(times * right)[ends], np.cumsum(times)[ends]
     if not found[-1]:

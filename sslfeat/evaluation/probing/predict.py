@@ -1,4 +1,4 @@
-"""A saved probe names what it is given: features folders, or images that its encoder embeds first."""
+"""Prediction with a saved probe, for features folders or images."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from sslfeat.system.cores import available_cores
 if TYPE_CHECKING:
     pass
 
-THRESHOLD = 0.5  # of a label's probability, where images may carry several
+THRESHOLD = 0.5  # on probabilities, for multi-label probes
 BATCH = 4
-IMAGES = 256  # handed on at once
+IMAGES = 256  # per batch of results
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image's names, the most probable first; an unreadable one has none, and the ``reason``."""
+    """Predicted labels of an image, by decreasing probability; none for unreadable images, with the ``reason``."""
 
     path: str
     labels: tuple[str, ...]
@@ -43,13 +43,13 @@ class Prediction:
 def predict(
     probe: SavedProbe, specs: Sequence[str], top: int = 1, encoder: str | None = None, provider: str = "auto"
 ) -> Iterator[Prediction]:
-    """Name the rows of features folders, and images, among ``specs``, in that order; ``top`` names each.
+    """Predict the ``top`` labels for features folders and images among ``specs``, features folders first.
 
-    A probe of several labels gives those of probability THRESHOLD or more. Raises FeaturesError for features of another
-    encoder or not finite, InputError for specs that name nothing.
+    Multi-label probes return labels with a probability of at least THRESHOLD. Raises FeaturesError for features that are of
+    another encoder or not finite, InputError for specs that do not exist.
     """
     if top < 1:
-        raise UsageError(f"--top {top} must be 1 or more")
+        raise UsageError(f"--top {top} must be at least 1")
     features = [spec for spec in specs if (Path(spec) / RUN_NAME).is_file()]
     images = [spec for spec in specs if spec not in features]
     for spec in features:
@@ -86,7 +86,7 @@ def _of_images(probe: SavedProbe, specs: Sequence[str], top: int, given: str | N
 
 
 def name_rows(probe: SavedProbe, paths: Sequence[str], x: FloatArray, top: int) -> Iterator[Prediction]:
-    """Predictions for features (N, D) of images called ``paths``, as ``predict``. Raises FeaturesError if not finite."""
+    """Predictions for features (N, D) of images ``paths``, as ``predict``. Raises FeaturesError if not finite."""
     check_finite(x, paths)
     probabilities = probe.probabilities(x)
     order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -96,7 +96,7 @@ def name_rows(probe: SavedProbe, paths: Sequence[str], x: FloatArray, top: int) 
 
 
 def table(predictions: Sequence[Prediction], kind: str) -> bytes:
-    """A .csv, .jsonl or .parquet file of predictions; names and probabilities in CSV cells are divided by ``;``."""
+    """Contents of a .csv, .jsonl or .parquet file; multiple labels and probabilities in CSV cells are separated by ``;``."""
     if kind == ".jsonl":
         rows = ({"path": p.path, "labels": p.labels, "probabilities": p.probabilities} for p in predictions)
         return "".join(json.dumps(row) + "\n" for row in rows).encode("utf-8", "backslashreplace")

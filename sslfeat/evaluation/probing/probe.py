@@ -1,7 +1,7 @@
-"""How good are features? A linear probe, nearest neighbors, class means and few shots, judged on labeled images.
+"""Probe: accuracy of a linear classifier, nearest neighbors, nearest class mean and few-shot on labeled images.
 
-Linear: multinomial logistic regression, its strength C and the scaling of the features chosen on a validation split of
-the training rows (or by cross-validation), then fitted to all of them. The others: see ``knn.py``.
+Linear: multinomial logistic regression; C and the scaling of the features are chosen on a validation split of the training
+rows (or by cross-validation), then the model is fitted to all training rows. For the others, see ``knn.py``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """``strengths`` to choose C from, by ``folds`` of cross-validation or (0) one validation split; see ``best_fit``.
+    """``strengths``: candidates for C, chosen by cross-validation with ``folds``, or (0) a validation split; see ``best_fit``.
 
-    ``class_weight`` None, or ``balanced``: every class counts alike, however many images it has.
+    ``class_weight``: None, or ``balanced`` for equal weight of all classes.
     """
 
     strengths: Sequence[float] = STRENGTHS
@@ -43,14 +43,14 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         if self.class_weight not in (None, "balanced"):
-            raise UsageError(f"class weight {self.class_weight!r} is not known: balanced, or none")
+            raise UsageError(f"unknown class weight {self.class_weight!r}: choose balanced or none")
         if self.folds < 0 or self.folds == 1:
-            raise UsageError(f"{self.folds} folds: cross-validation takes two or more, and 0 is none")
+            raise UsageError(f"{self.folds} folds: cross-validation needs at least two (0: no cross-validation)")
 
 
 @dataclass(frozen=True)
 class KnnBest:
-    """The k and temperature that training rows chose, and how they do on the test rows."""
+    """k and temperature chosen on training rows, and their accuracy on the test rows."""
 
     k: int
     temperature: float
@@ -59,7 +59,7 @@ class KnnBest:
 
 @dataclass(frozen=True)
 class Unseen:
-    """Figures of the ``test`` rows whose files are not among the training rows, where some are: ``seen``."""
+    """Accuracy on the ``test`` rows whose files are not among the training rows; ``seen``: number of other test rows."""
 
     seen: int
     test: int
@@ -69,12 +69,12 @@ class Unseen:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Figures of a probe.
+    """Results of a probe.
 
-    ``linear`` with its chosen ``c`` and ``scaling``, what each C reached on rows held out (``validation``), and the best C of
-    each scaling (``scalings``); ``balanced`` is its mean recall over classes. ``knn`` by k at T = 0.07, ``knn_best`` with k
-    and T chosen, ``nearest_mean`` of class, and ``few_shot`` were asked ``asked`` of the test rows. ``majority`` is the
-    accuracy of always naming the commonest class. ``unseen`` is there if test images are training images.
+    ``linear``: with the chosen ``c`` and ``scaling``, accuracy of each C on held-out rows (``validation``), and the best of each
+    scaling (``scalings``); ``balanced``: its mean recall over classes. ``knn`` (by k, T = 0.07), ``knn_best`` (chosen k and T),
+    ``nearest_mean`` and ``few_shot`` use ``asked`` of the test rows. ``majority``: accuracy of predicting the most frequent
+    class. ``unseen`` is set if test images are also training images.
     """
 
     linear: Accuracy
@@ -98,8 +98,8 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class Probed:
-    """A probe with what it judged: the fitted ``model``, class ``names``, ``correct`` (N,) of ``test``, ``counts``, and
-    where its labels are from, of train and test."""
+    """A probe with its fitted ``model``, class ``names``, ``correct`` (N,) answers for ``test``, confusion matrix ``counts``, and
+    label sources of train and test."""
 
     result: ProbeResult
     model: Linear
@@ -111,18 +111,18 @@ class Probed:
 
 
 def probe(train: Labeled, test: Labeled, options: ProbeOptions | None = None) -> ProbeResult:
-    """Judge ``train`` features on ``test``. Raises FeaturesError if the test rows have a class that training lacks."""
+    """Probe ``train`` features on ``test``. Raises FeaturesError if the test rows have a class that is not in ``train``."""
     return run_probe(train, test, options).result
 
 
 def run_probe(train: Labeled, test: Labeled, options: ProbeOptions | None = None) -> Probed:
-    """As ``probe``, with the model and the answers to single images."""
+    """As ``probe``, with the model and the answers for single images."""
     options = options or ProbeOptions()
     names = train.classes
     strangers = sorted(set(test.y).difference(names))
     if strangers:
         raise FeaturesError(
-            f"test has classes that train lacks: {', '.join(strangers[:5])}: label both alike, or leave the images of such "
+            f"test has classes that are not in train: {', '.join(strangers[:5])}: use the same labels, or leave these "
             "classes out with --min-images 2"
         )
     y, y_test = train.numbers(names), test.numbers(names)
@@ -174,7 +174,7 @@ def _linear(train: Labeled, y: IntArray, names: Sequence[str], options: ProbeOpt
 def _neighbors(
     train: Labeled, y: IntArray, queries: FloatArray, expected: IntArray, classes: int, rng: np.random.Generator
 ) -> tuple[dict[int, Accuracy], KnnBest, npt.NDArray[np.bool_]]:
-    """Also which queries the best k and temperature get right."""
+    """kNN accuracies, and the correct answers of the best k and temperature."""
     k, temperature = neighbors.choose(train.x, y, classes, rng, train.contents)
     ks = [k for k in NEIGHBORS if k <= len(y)] or [len(y)]
     cosines, found = nearest(train.x, queries, max([*ks, k]))
@@ -192,7 +192,7 @@ def _unseen(
     train: Labeled, test: Labeled, correct: npt.NDArray[np.bool_], sampled: IntArray, right: npt.NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Unseen | None:  # fmt: skip
-    """``correct`` (N,) are the linear probe's answers, ``right`` those of the neighbors to the rows ``sampled``."""
+    """``correct`` (N,): answers of the linear probe; ``right``: answers of kNN for the rows ``sampled``."""
     if train.contents is None or test.contents is None:
         return None
     new = ~np.isin(test.contents, train.contents)

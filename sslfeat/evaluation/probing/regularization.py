@@ -1,4 +1,4 @@
-"""How strongly to hold a logistic regression back, and on which scale: chosen on rows that it was not fitted to."""
+"""Choice of regularization strength and feature scaling of a logistic regression on held-out rows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sslfeat.evaluation.probing.logistic import SCALINGS, IntArray, Linear, Regr
 from sslfeat.numerics.arrays import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
-Judge = Callable[[FloatArray, BoolArray], float]  # logits (n, K) and the rows they are of, a mask (N,): how good, 1 is best
+Judge = Callable[[FloatArray, BoolArray], float]  # logits (n, K) and mask (N,) of their rows -> score, at most 1
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-LEAST, GREATEST = 1e-8, 1e5  # how far the grid extends by itself
-PATIENCE = 3  # values of c in a row that are worse than the best: larger ones, which cost most, are not tried
-UNJUDGED = 1.0  # c where no row can be held out
-MANY = 1000  # classes: of more, c and scaling are chosen on so many, since the time of a fit grows with rows times classes
+LEAST, GREATEST = 1e-8, 1e5  # limits of the extension of the grid
+PATIENCE = 3  # after this many consecutive values of c worse than the best, larger ones (the slowest) are not tried
+UNJUDGED = 1.0  # c if no row can be held out
+MANY = 1000  # maximum number of classes for choosing c and scaling: time is proportional to rows times classes
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The ``model`` of all rows, its ``c`` and ``scaling``, how good each c was on rows held out (``validation``, of that
-    scaling), and what the best c of each scaling reached (``scalings``). Both are empty where no row was held out."""
+    """``model`` fitted to all rows, its ``c`` and ``scaling``, the score of each c on held-out rows (``validation``, for that
+    scaling), and the best score of each scaling (``scalings``). Both are empty if no row was held out."""
 
     model: Linear
     c: float
@@ -37,11 +37,11 @@ def best_fit(
     x: FloatArray, targets: Targets, weight: FloatArray, held: Sequence[BoolArray], judge: Judge,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Choice:  # fmt: skip
-    """Fit all rows with the c and the scaling that are best, on average, for the rows ``held`` out (one mask, or one a fold).
+    """Fit all rows with the c and scaling with the best mean score on the ``held`` out rows (one mask, or one per fold).
 
-    Where the best c is the least or the greatest of three or more, others beyond it are tried; none once three in a row
-    were worse. Of equals the strongest restraint is taken, and ``unit`` scaling. Of more than MANY classes, which a row has
-    one of, so many are chosen at random, and c and scaling for them. Raises UsageError for strengths that are not positive.
+    If the best c is at an end of a grid of three or more, the grid is extended; larger values are skipped after three
+    consecutive worse ones. Ties are resolved in favor of the smallest c and ``unit`` scaling. For more than MANY classes (not
+    multi-label), c and scaling are chosen on a random sample of classes. Raises UsageError for strengths that are not positive.
     """
     if not strengths or min(strengths) <= 0 or not np.isfinite(strengths).all():
         raise UsageError(f"strengths C {list(strengths)} must be positive numbers")
@@ -65,7 +65,7 @@ def best_fit(
 
 
 def _some_classes(targets: Targets, held: Sequence[BoolArray]) -> IntArray | None:
-    """Numbers of MANY classes of which rows are held out; None: all."""
+    """Sample of MANY classes with held-out rows; None: all."""
     if targets.several or targets.classes <= MANY:
         return None
     judged = np.unique(targets.y[np.logical_and.reduce([np.isin(targets.y, targets.y[out]) for out in held])])
@@ -73,13 +73,13 @@ def _some_classes(targets: Targets, held: Sequence[BoolArray]) -> IntArray | Non
 
 
 class _Trial:
-    """Fits that have not seen the rows ``out``, each c starting from the nearest before, and how good they are for those."""
+    """Fits without the rows ``out``, warm-started from the nearest c, and their scores on these rows."""
 
     def __init__(
         self, x: FloatArray, targets: Targets, weight: FloatArray, out: BoolArray, judge: Judge, scaling: str,
         some: IntArray | None,
     ) -> None:  # fmt: skip
-        """``some`` are the numbers of the classes that it is about; None: all."""
+        """``some``: class numbers to use; None: all."""
         self.x, self.judge, self.classes, self.some = x, judge, targets.classes, some
         if some is None:
             self.out, fitted = out, np.where(out, 0, weight)
@@ -101,7 +101,7 @@ class _Trial:
 
 
 def _tried(trials: Sequence[_Trial], strengths: Sequence[float]) -> dict[float, float]:
-    """How good each c is, in rising order, the grid extended as long as an end of it is better than all others."""
+    """Score of each c in ascending order; the grid is extended while one of its ends is the best."""
 
     def mean(c: float) -> float:
         return float(np.mean([trial.reached(c) for trial in trials]))

@@ -1,4 +1,4 @@
-"""Probing features folders: labels are found, rows split, and the probe that fits the labels is run."""
+"""Probe features folders: find labels, split rows, and run the single-label or multi-label probe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sslfeat.evaluation.probing.multilabel import SeveralProbed, multi_labeled, 
 from sslfeat.evaluation.probing.probe import TEST_SHARE, Probed, ProbeOptions, run_probe
 from sslfeat.features.reader import Features
 
-ONE_LABEL = "encoders are compared on images that carry one label each"
+ONE_LABEL = "comparing encoders requires one label per image"
 
 
 def run_folders(
@@ -32,10 +32,10 @@ def run_folders(
     source: LabelSource | None = None,
     min_images: int = 1,
 ) -> Probed | SeveralProbed:
-    """Probe one features folder on a fifth of its rows (of each class), or train on one and test on another.
+    """Probe one features folder on a stratified fifth of its rows, or train on one and test on another.
 
-    Rows without a label, and of classes with fewer than ``min_images``, are left out; ``label_source`` says so, of train
-    and test. Raises FeaturesError for rows or labels that make no probe, InputError for tables that cannot be used.
+    Rows without a label, and classes with fewer than ``min_images``, are left out, as reported in ``label_source`` for train
+    and test. Raises FeaturesError for unsuitable rows or labels, InputError for tables that cannot be used.
     """
     options, source = options or ProbeOptions(), source or LabelSource()
     if test is not None:
@@ -51,8 +51,8 @@ def run_folders(
             probed = run_probe(*split(rows, TEST_SHARE, options.seed), options)
         else:
             if _several(others.labels):
-                raise InputError("test images carry several labels, training images one: label both alike")
-            if min_images > 1:  # what was left out of training is left out of the test
+                raise InputError("test images have multiple labels, but training images have one: use the same kind of labels")
+            if min_images > 1:  # also leave out of the test what was left out of training
                 others = _known(others, test.paths, set(rows.y))
             probed = run_probe(rows, labeled(test, others.labels), options)
     return replace(probed, label_source=[part for part in (ours, others) if part is not None])
@@ -67,15 +67,15 @@ def _run_several(
 
 
 def _of_size(found: Labeling, paths: list[str], least: int) -> Labeling:
-    """Without the classes of fewer than ``least`` images."""
+    """Leave out classes with fewer than ``least`` images."""
     sizes = Counter(label for label in found.labels if label is not None)
     return _without(found, paths, {name for name, size in sizes.items() if size < least}, f"of classes with fewer than {least}")
 
 
 def _known(found: Labeling, paths: list[str], names: set[str]) -> Labeling:
-    """Without the classes that training lacks."""
+    """Leave out classes that are not in the training set."""
     strangers = {label for label in found.labels if label is not None} - names
-    return _without(found, paths, strangers, "of classes that train lacks")
+    return _without(found, paths, strangers, "of classes that are not in train")
 
 
 def _without(found: Labeling, paths: list[str], names: Collection[Label], reason: str) -> Labeling:
@@ -87,9 +87,9 @@ def _without(found: Labeling, paths: list[str], names: Collection[Label], reason
 
 
 def check_labels(found: Labeling, paths: list[str], min_images: int = 1, single: bool = False) -> None:
-    """Raise FeaturesError if images with these labels, once embedded, would make no probe.
+    """Raise FeaturesError if images with these labels cannot be probed once embedded.
 
-    Raises InputError for several labels an image where it takes a ``single`` one.
+    Raises InputError for multiple labels per image if ``single``.
     """
     if _several(found.labels):
         if single:

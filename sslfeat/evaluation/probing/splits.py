@@ -1,4 +1,4 @@
-"""Rows are held out by class, and copies of one image together: what a classifier has seen does not judge it."""
+"""Stratified splits that keep copies of an image together, to prevent leakage."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sslfeat.errors import FeaturesError, UsageError
 from sslfeat.numerics.arrays import IntArray
 
 BoolArray = npt.NDArray[np.bool_]
-Contents = IntArray | None  # (N,): equal for images whose files are equal; None: all differ
+Contents = IntArray | None  # (N,): equal for images with equal files; None: all differ
 
 
 def held_out(
     y: IntArray, classes: Sequence[str], share: float, seed: int, contents: Contents = None, whole: bool = True
 ) -> BoolArray:
-    """Mask (N,) of a random ``share`` of each class, at least one image, with all copies of those chosen.
+    """Mask (N,) of a random ``share`` of each class, at least one image, including all copies.
 
-    Images that are there under several classes are never held out. Raises FeaturesError for a class that has a single
-    image; unless ``whole``: then it stays, and the mask may be empty.
+    Images that occur in several classes are never held out. Raises FeaturesError for a class with a single image if ``whole``;
+    otherwise it is not held out, and the mask may be empty.
     """
     groups, first, single = _groups(y, contents)
     sizes = np.bincount(groups)
@@ -44,7 +44,7 @@ def held_out(
 
 
 def share_of(count: int, share: float, rng: np.random.Generator, contents: Contents = None) -> BoolArray:
-    """Mask (count,) of a random ``share`` of the images, at least one, each with all its copies."""
+    """Mask (count,) of a random ``share`` of the images, at least one, including all copies."""
     groups = np.arange(count) if contents is None else np.unique(contents, return_inverse=True)[1]
     order = rng.permutation(int(groups.max()) + 1)
     chosen = np.zeros(len(order), bool)
@@ -54,19 +54,19 @@ def share_of(count: int, share: float, rng: np.random.Generator, contents: Conte
 
 
 def folds(y: IntArray, classes: Sequence[str], count: int, seed: int, contents: Contents = None) -> list[BoolArray]:
-    """``count`` masks (N,) that share the images of each class among them evenly, copies together.
+    """``count`` stratified masks (N,) for cross-validation; copies stay together.
 
-    Raises FeaturesError for a class of fewer images than folds, UsageError for fewer than two folds.
+    Raises FeaturesError for a class with fewer images than folds, UsageError for fewer than two folds.
     """
     if count < 2:
-        raise UsageError(f"{count} folds: cross-validation takes two or more")
+        raise UsageError(f"{count} folds: cross-validation needs at least two")
     groups, first, _ = _groups(y, contents)
     owner = y[first]
     sizes = np.bincount(owner, minlength=len(classes))
     few = int(sizes.argmin())
     if sizes[few] < count:
         raise FeaturesError(
-            f"{count} folds need as many different images of each class: {classes[few]!r} has {sizes[few]}; leave small "
+            f"{count} folds need as many different images of each class, but {classes[few]!r} has {sizes[few]}: leave small "
             f"classes out with --min-images {count}"
         )
     order = np.lexsort((np.random.default_rng(seed).random(len(owner)), owner))
@@ -76,7 +76,7 @@ def folds(y: IntArray, classes: Sequence[str], count: int, seed: int, contents: 
 
 
 def _groups(y: IntArray, contents: Contents) -> tuple[IntArray, IntArray, BoolArray]:
-    """Each row's group of copies, in order of appearance; each group's first row; and whether it has a single class."""
+    """Group of copies of each row, in order of appearance; first row of each group; and whether it has a single class."""
     if contents is None:
         return np.arange(len(y)), np.arange(len(y)), np.ones(len(y), bool)
     _, first, inverse = np.unique(contents, return_index=True, return_inverse=True)
@@ -88,7 +88,7 @@ def _groups(y: IntArray, contents: Contents) -> tuple[IntArray, IntArray, BoolAr
 
 
 def _fitting(members: IntArray, sizes: IntArray, target: int) -> IntArray:
-    """Of groups in random order those whose rows are ``target`` together, or as near as comes; never all of them."""
+    """Choose groups, in random order, with about ``target`` rows in total; never all of them."""
     reached = np.cumsum(sizes[members])
     if reached[-1] == len(members):  # no copies
         return members[:target]
@@ -103,4 +103,4 @@ def _fitting(members: IntArray, sizes: IntArray, target: int) -> IntArray:
 
 def _alone(name: str, rows: int) -> str:
     what = "a single row" if rows == 1 else f"a single image, {rows} times"
-    return f"class {name!r} has {what}: it cannot be split into train and test; leave it out with --min-images {rows + 1}"
+    return f"class {name!r} has {what} and cannot be split into train and test: leave it out with --min-images {rows + 1}"

@@ -15,7 +15,7 @@ for (const root of document.querySelectorAll(".map")) {
     const row = Math.floor(place / data.columns);
     return [sheets[Math.floor(n / data.perSheet)], (place % data.columns) * data.side, row * data.side];
   };
-  // images instead of points, where none is yet
+  // images instead of points, at most one per spot
   function paint(pen) {
     const taken = new Set();
     for (let n = 0; n < members.length; n++) {

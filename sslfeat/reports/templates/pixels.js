@@ -1,7 +1,7 @@
-// What a plane is drawn with: colors, stamps for its points, a grid to find them by, and the order they come in.
+// Drawing helpers for a plane: colors, stamps for points, a grid for finding points, and the drawing order.
 export const CELLS = 128;
 
-// A group's color as [r, g, b]: brighter in dark mode, where dark ones would be lost.
+// Color of a group as [r, g, b]; dark colors are brightened in dark mode.
 export function shade(hex, dark) {
   const parts = [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
   const light = 0.3 * parts[0] + 0.59 * parts[1] + 0.11 * parts[2];
@@ -28,7 +28,7 @@ export function cellOf(place) {
   return Math.min(CELLS - 1, Math.max(0, Math.floor(place * CELLS)));
 }
 
-// Points by cell of the plane, cell after cell, so that the pointer finds the nearest at once.
+// Points sorted by grid cell, for fast nearest-point search.
 export function gridOf(x, y) {
   const cells = Int32Array.from(x, (value, n) => cellOf(y[n]) * CELLS + cellOf(value));
   const starts = new Int32Array(CELLS * CELLS + 1);
@@ -50,8 +50,8 @@ export function shuffled(count) {
   return order;
 }
 
-// A disc as offsets into an image of ``width``: whole pixels, and those at its rim with the share they are covered.
-// With many points the rim is not blended: it would cost more than all else.
+// A disc as offsets into an image of ``width``: fully covered pixels, and rim pixels with their coverage.
+// With many points the rim is not blended, because blending would take most of the time.
 export function stampOf(radius, width, many) {
   const core = [], rim = [], share = [], reach = Math.ceil(radius + 0.5);
   for (let row = -reach; row <= reach; row++)

@@ -1,11 +1,11 @@
-// A plane of points: drawn pixel by pixel, so that 100,000 take a few ms, moved, zoomed, picked from, and cut out by a lasso.
+// A scatter plot with pan, zoom, picking and lasso selection; drawn pixel by pixel, so that 100,000 points take a few ms.
 import { CELLS, cellOf, gridOf, over, range, shade, shuffled, stampOf, trace } from "./pixels.js";
 
 const REACH = 14, MARGIN = 24, CLOSEST = 400, MANY = 30_000;
 
 export const DARK = matchMedia("(prefers-color-scheme: dark)");
 
-// Puts a tip beside the place (x, y) of the canvas, inside the element both are in.
+// Places a tooltip beside (x, y) of the canvas, within their common parent element.
 export function placeTip(tip, canvas, x, y) {
   const wide = tip.offsetWidth, high = tip.offsetHeight, left = canvas.offsetLeft + x, top = canvas.offsetTop + y;
   const room = canvas.offsetLeft + canvas.clientWidth;
@@ -14,8 +14,8 @@ export function placeTip(tip, canvas, x, y) {
 }
 
 export class Plane {
-  // Points x, y (any units), the group of each, colors (hex) of groups, of which ``quiet`` stays behind the others.
-  // ``on``: hover(n or -1, x, y), pick(n), selected(mask), paint(pen), each if wanted.
+  // Points x, y (any units), their groups, and colors (hex) of the groups; the color ``quiet`` is drawn behind the others.
+  // ``on``: optional callbacks hover(n or -1, x, y), pick(n), selected(mask), paint(pen).
   constructor(canvas, { x, y, group, colors, quiet }, on = {}) {
     Object.assign(this, { canvas, group, colors, quiet, on, count: x.length });
     Object.assign(this, { mode: "pan", mask: null, marks: [], under: -1, moved: false });
@@ -29,7 +29,7 @@ export class Plane {
     this.listen();
     this.ink();
     DARK.addEventListener("change", () => { this.ink(); this.redraw(); });
-    // until it is moved the whole is shown, whatever the size
+    // fit to the canvas until the user moves the view
     new ResizeObserver(() => { if (!this.moved) this.fit(); this.redraw(); }).observe(canvas);
     this.fit();
     this.draw();
@@ -43,7 +43,7 @@ export class Plane {
     this.high = (highY - lowY) / span || 1;
   }
 
-  // Other groups in other colors.
+  // Change groups and colors.
   regroup(group, colors) {
     Object.assign(this, { group, colors, shown: new Uint8Array(colors.length).fill(1) });
     this.stack();
@@ -51,7 +51,7 @@ export class Plane {
     this.redraw();
   }
 
-  stack() { // at random, so that no group lies on top, the quiet ones behind
+  stack() { // random drawing order, quiet groups first
     const order = shuffled(this.count), behind = (n) => this.colors[this.group[n]] === this.quiet;
     this.order = Int32Array.from([...order.filter(behind), ...order.filter((n) => !behind(n))]);
   }
@@ -116,7 +116,7 @@ export class Plane {
     this.outline(radius);
   }
 
-  // ``pass``: 0 those outside the mask, 1 those inside, 2 all
+  // ``pass``: 0 points outside the mask, 1 points inside, 2 all
   dots({ core, rim, share, reach }, width, height, ratio, pass) {
     const { pixels, order, x, y, group, shown, inks, mask } = this;
     const scale = this.scale * ratio, left = this.left * ratio, top = this.top * ratio;
@@ -174,7 +174,7 @@ export class Plane {
     this.on.hover?.(found, found < 0 ? x : this.placeX(found), found < 0 ? y : this.placeY(found));
   }
 
-  // Those inside a line, as a mask: the line is filled, and each point looks at the pixel it lies on.
+  // Select the points inside a path: the path is filled, and the pixel under each point is tested.
   lasso(path) {
     const width = this.canvas.clientWidth, height = this.canvas.clientHeight;
     const pen = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
@@ -211,7 +211,7 @@ export class Plane {
     canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.point(-1e6, -1e6));
     canvas.addEventListener("blur", () => this.point(-1e6, -1e6));
     canvas.addEventListener("wheel", (event) => {
-      if (document.activeElement !== canvas && !event.ctrlKey) return; // the page scrolls, until the map was clicked
+      if (document.activeElement !== canvas && !event.ctrlKey) return; // scroll the page unless the map has focus
       event.preventDefault();
       this.zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
     }, { passive: false });
@@ -226,7 +226,7 @@ export class Plane {
     if (this.mode === "lasso") { this.path = [[x, y]]; return; }
     const before = this.under;
     this.point(x, y);
-    this.twice = pointerType === "mouse" || before === this.under; // a finger sees the image first, and then takes it
+    this.twice = pointerType === "mouse" || before === this.under; // on touch screens, the first tap shows the image and the second picks it
   }
 
   drag(event) {

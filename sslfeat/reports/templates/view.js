@@ -1,7 +1,7 @@
-// The larger view: a dialog over the page, for the images of whichever figures the page holds when one is opened.
+// Larger view: a dialog for the images of all figures on the page at the time it is opened.
 export class View {
-  // ``more(figure)`` gives elements that stand below the name; ``shown(figure or null)`` is told what is looked at, and
-  // ``missing()`` that it could not be shown
+  // ``more(figure)`` returns elements to show below the name; ``shown(figure or null)`` is called when the image changes, and
+  // ``missing()`` when it cannot be shown
   constructor(more = () => [], shown = () => {}, missing = () => {}) {
     Object.assign(this, { more, shown, missing });
     this.figures = [];
@@ -20,8 +20,8 @@ export class View {
     this.told = make("div", "told");
     const stage = (this.stage = make("div", "stage"));
     const close = button("close", "✕", "close (Escape)", () => dialog.close());
-    const back = button("turn", "←", "the one before (left arrow)", () => this.step(-1));
-    const on = button("turn on", "→", "the next (right arrow)", () => this.step(1));
+    const back = button("turn", "←", "previous (left arrow)", () => this.step(-1));
+    const on = button("turn on", "→", "next (right arrow)", () => this.step(1));
     this.turns = [back, on];
     dialog.append(close, stage, this.told, back, on);
     stage.addEventListener("click", (event) => event.target === stage && dialog.close());
@@ -66,7 +66,7 @@ export class View {
     Object.assign(image, { src: figure.dataset.large || small.src, alt: figure.dataset.name || small.alt });
     image.addEventListener("load", () => {
       const most = Math.max(512, 2 * Math.max(image.naturalWidth, image.naturalHeight));
-      Object.assign(image.style, { maxWidth: `${most}px`, maxHeight: `${most}px` }); // small ones are not blown up
+      Object.assign(image.style, { maxWidth: `${most}px`, maxHeight: `${most}px` }); // small images are enlarged at most twofold, or to 512 px
     });
     image.addEventListener("error", () => {
       const word = make("p", "soft");
@@ -74,7 +74,7 @@ export class View {
       image.replaceWith(word);
       this.missing();
     });
-    this.stage.replaceChildren(image); // a new one: the old would stay until the next has come
+    this.stage.replaceChildren(image); // a new element: the old image would stay until the next is loaded
     const name = make("p");
     name.textContent = image.alt;
     const fact = make("p", "soft");
