@@ -126,12 +126,8 @@ class Index:
         own = None if exclude is None else np.asarray(exclude, np.int64)
         if own is not None and own.shape != (len(vectors),):
             raise InputError(f"exclude has shape {own.shape}, expected one row number or -1 for each of {len(vectors)} queries")
-        mask = self._kept_rows
         conditions = Filter(where)
-        if where:
-            met = self._meeting(conditions)
-            mask = met if mask is None else met & mask
-        count = len(self.removed)
+        mask, count = self._mask(conditions) if where else self._kept_rows, len(self.removed)
         scores, rows = self._lookup.nearest(vectors, min(top + (own is not None), count), mask)
         if own is not None:
             scores, rows = without(scores, rows, own, top)
@@ -145,14 +141,24 @@ class Index:
             scores = np.where(rows >= 0, scores, np.float32(-np.inf))
         return Hits(scores, rows, self.ids, conditions.notes())
 
-    def _meeting(self, conditions: Filter) -> npt.NDArray[np.bool_]:
-        """Which rows (N,) meet the conditions; those that are removed count for nothing else."""
+    def rows(self, where: str | Sequence[str] = ()) -> tuple[IntArray, tuple[str, ...]]:
+        """Rows (n,) that meet the conditions ``where`` (``filters.py``), ascending, and notes on the conditions.
+
+        Raises InputError for an invalid condition.
+        """
+        conditions = Filter(where)
+        mask = self._mask(conditions) if where else ~self.removed
+        return np.flatnonzero(mask), conditions.notes()
+
+    def _mask(self, conditions: Filter) -> npt.NDArray[np.bool_]:
+        """Which rows (N,) meet the conditions and are not removed; removed rows do not count for notes."""
         met, start = [], 0
         for rows in self.ids.parts():
             there = None if self._kept_rows is None else self._kept_rows[start : start + len(rows)]
             met.append(conditions.met(rows, there))
             start += len(rows)
-        return np.concatenate(met)
+        mask = np.concatenate(met)
+        return mask if self._kept_rows is None else mask & self._kept_rows
 
     def row_of(self, path: str) -> int:
         """The number of the row called ``path``. Raises InputError."""

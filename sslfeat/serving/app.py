@@ -30,6 +30,7 @@ from sslfeat.serving import openapi
 from sslfeat.serving.answers import Refusal, answer_to, broken_answer, embeddings_answer, error_answer, json_answer
 from sslfeat.serving.asking import SearchBody, Wanted, vector_of
 from sslfeat.serving.bodies import OF_JSON, decoded, media_type, read_images, read_model
+from sslfeat.serving.browse import add_browse
 from sslfeat.serving.collection import Generation
 from sslfeat.serving.duplicates import DuplicatesPlan, add_duplicates
 from sslfeat.serving.front import Front
@@ -82,6 +83,7 @@ def make_routes(service: Service) -> FastAPI:
     _add_images(app, service)
     _add_index(app, service)
     add_naming(app, service)
+    add_browse(app, service)
     add_duplicates(app, service, None if service.duplicates is None else DuplicatesPlan(service.duplicates))
     add_openai(app, service)
     add_inference_protocol(app, service)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -48,25 +49,20 @@ class Wanted:
     def __init__(self, request: Request, limits: ServiceLimits) -> None:
         """Parse the query string. Raises Refusal, 422."""
         self._limits = limits
-        known = {"top", "where", "min_score", "revision"}
-        if other := set(request.query_params) - known:
-            raise Refusal(422, f"unknown parameter {min(other)[:60]!r}", f"the parameters are {', '.join(sorted(known))}")
+        self.where = conditions_of(request, {"top", "where", "min_score", "revision"})
         top, score = request.query_params.get("top", str(TOP)), request.query_params.get("min_score", "")
-        self.where = request.query_params.getlist("where")
-        if len(self.where) > MOST_CONDITIONS or any(len(text) > 500 for text in self.where):
-            raise Refusal(422, "there are too many conditions, or too long ones", f"{MOST_CONDITIONS} of 500 characters")
         self.top = self._checked(int(top) if top.isdecimal() and len(top) < 10 else -1)
         self.min_score: float | None = None
         if score:
             try:
                 self.min_score = float(score)
             except ValueError as error:
-                raise Refusal(422, f"min_score {score[:60]!r} is no number", "give one, or leave it out") from error
+                raise Refusal(422, f"min_score {score[:60]!r} is not a number", "give a number, or omit it") from error
             if not math.isfinite(self.min_score):
-                raise Refusal(422, "min_score is not finite", "give a number, or leave it out")
+                raise Refusal(422, "min_score is not finite", "give a number, or omit it")
 
     def override(self, body: SearchBody) -> None:
-        """What a JSON body says goes before the query. Raises Refusal, 422."""
+        """Override the query string with a JSON body. Raises Refusal, 422."""
         if body.top is not None:
             self.top = self._checked(body.top)
         if body.where is not None:
@@ -75,16 +71,31 @@ class Wanted:
             self.min_score = body.min_score
 
     def check(self, generation: Generation) -> None:
-        """Raise Refusal, 422, for conditions that cannot be read, before anything is embedded."""
-        try:
-            Filter(self.where).met(generation.index.columns.slice(0, 0))
-        except SslfeatError as error:
-            raise Refusal(422, str(error).replace("--where", "where"), "see /docs") from error
+        """Raise Refusal, 422, for invalid conditions, before anything is embedded."""
+        check_conditions(self.where, generation)
 
     def _checked(self, top: int) -> int:
         if not 1 <= top <= self._limits.max_top:
             raise Refusal(422, "top is not allowed", f"give 1 to {self._limits.max_top}")
         return top
+
+
+def conditions_of(request: Request, known: set[str]) -> list[str]:
+    """The conditions ``where`` of a query string with parameters ``known``. Raises Refusal, 422."""
+    if other := set(request.query_params) - known:
+        raise Refusal(422, f"unknown parameter {min(other)[:60]!r}", f"the parameters are {', '.join(sorted(known))}")
+    where = request.query_params.getlist("where")
+    if len(where) > MOST_CONDITIONS or any(len(text) > 500 for text in where):
+        raise Refusal(422, "too many or too long conditions", f"at most {MOST_CONDITIONS} of 500 characters")
+    return where
+
+
+def check_conditions(where: Sequence[str], generation: Generation) -> None:
+    """Raise Refusal, 422, for invalid conditions."""
+    try:
+        Filter(where).met(generation.index.columns.slice(0, 0))
+    except SslfeatError as error:
+        raise Refusal(422, str(error).replace("--where", "where"), "see /docs") from error
 
 
 def vector_of(numbers: list[float], dim: int) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from sslfeat.errors import InputError, RetrievalError, SslfeatError
@@ -47,6 +49,7 @@ class Generation:
         self._drawn = drawn
         self._lock = threading.Lock()
         self._map: bytes | None = None
+        self._rows = functools.lru_cache(4)(self.index.rows)  # of the latest conditions, for further pages
         self.index.vectors([0])  # what FAISS makes when it is first needed is made before threads could make it twice
 
     def info(self) -> dict[str, Any]:
@@ -98,6 +101,19 @@ class Generation:
         told = self.told([row for row, _ in pairs])
         hits = [{**facts, "score": score} for facts, (_, score) in zip(told, pairs, strict=True)]
         return hits, [note.removeprefix("--") for note in found.notes]
+
+    def browse(self, where: tuple[str, ...], after: int, limit: int) -> dict[str, Any]:
+        """The next ``limit`` images that meet the conditions after row ``after``. Raises InputError for an invalid condition."""
+        try:
+            rows, notes = self._rows(where)
+        except InputError as error:
+            raise InputError(str(error).removeprefix("--")) from error  # not a command line
+        start = int(np.searchsorted(rows, after, "right"))
+        page = rows[start : start + limit].tolist()
+        return {
+            "images": self.told(page), "total": len(rows), "next": page[-1] if start + limit < len(rows) else None,
+            "notes": [note.removeprefix("--") for note in notes], "revision": self.revision,
+        }  # fmt: skip
 
     def map(self) -> bytes:
         """The map as JSON, made when first asked for."""

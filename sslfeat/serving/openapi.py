@@ -112,13 +112,14 @@ HITS = {
 REVISION = parameter(
     "revision", {"type": "string"}, "revision of the index that ids belong to (see /v1/info); 409 if it has changed"
 )
+WHERE = parameter(
+    "where",
+    {"type": "array", "items": {"type": "string"}},
+    "condition: label=TEXT, path~GLOB, FIELD>=NUMBER or DATE; != and !~ negate",
+)
 ASKED = [
     parameter("top", {"type": "integer", "minimum": 1, "default": 24}, "maximum number of hits"),
-    parameter(
-        "where",
-        {"type": "array", "items": {"type": "string"}},
-        "condition: label=TEXT, path~GLOB, FIELD>=NUMBER or DATE; != and !~ negate",
-    ),
+    WHERE,
     parameter("min_score", {"type": "number"}, "minimum score of hits"),
     REVISION,
 ]

@@ -1,6 +1,6 @@
 // What is looked at, in the address after #, so that it can be linked to and gone back to. Images go by their paths there, which
 // stay what they are when the index is brought up to date.
-const KEPT = { like: "", label: "", path: "", where: "", min: "", top: "24", image: "" };
+const KEPT = { like: "", label: "", path: "", where: "", min: "", top: "24", all: "", image: "" };
 
 export function read() {
   const found = new URLSearchParams(location.hash.slice(1));

@@ -71,6 +71,14 @@ export async function search(asked, wanted, signal) {
   return { hits: hits.map((hit) => ({ ...hit, revision: own })), notes };
 }
 
+// Images that meet the filters, in the order of the index; ``last``: the page before, if any. Gives {images, total, next, notes}.
+export async function browse(wanted, last, signal) {
+  const query = new URLSearchParams({ limit: wanted.top, ...(last && { after: last.next, revision: last.revision }) });
+  for (const condition of conditions(wanted)) query.append("where", condition);
+  const page = await ask(`/v1/images?${query}`, { signal });
+  return { ...page, images: page.images.map((item) => ({ ...item, revision: page.revision })) };
+}
+
 function searching(asked, wanted, signal) {
   const where = conditions(wanted), score = wanted.min === "" ? {} : { min_score: Number(wanted.min) };
   if (asked.blob) {

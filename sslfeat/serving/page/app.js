@@ -1,6 +1,7 @@
 // The page: what is asked is in the address, and every change of it asks again.
 import { addressOf, read, write } from "/address.js";
 import * as api from "/api.js";
+import { browse, browses } from "/browse.js";
 import { showCollection } from "/collection.js";
 import { showDuplicates } from "/duplicates.js";
 import { factsOf, figureOf, make, referenceOf, short } from "/figures.js";
@@ -70,11 +71,13 @@ async function apply(fresh) {
   asked = wanted.like ? { path: wanted.like } : upload ? { blob: upload.blob } : null;
   fill();
   if (fresh) present(upload);
-  filters.hidden = !asked || !about.index;
-  part("clear").hidden = !asked;
+  filters.hidden = !about.index;
+  part("least").hidden = !asked;
+  part("clear").hidden = !asked && !browses(wanted);
+  part("all").hidden = part("further").hidden = true;
   running.abort();
   running = new AbortController();
-  if (!asked) return begin();
+  if (!asked) return begin(running.signal);
   if (fresh) part("title").scrollIntoView({ block: "center" });
   const signal = running.signal;
   await Promise.all([fresh && judge(upload, signal), about.index && find(signal)]);
@@ -147,19 +150,21 @@ async function find(signal) {
   }
 }
 
-// Some images to begin with, and the one that is linked to.
-async function begin() {
+// Without a query: the images that meet the filters, or some to begin with; and the one that is linked to.
+async function begin(signal) {
   part("names").hidden = true;
   say("");
   mark(marked = []);
-  part("found").hidden = !points?.ids.length;
-  if (points?.ids.length) {
+  part("found").hidden = !about.index;
+  if (browses(wanted) && about.index) await browse(wanted, likePath, say, signal);
+  else if (points?.ids.length) {
+    part("all").hidden = false;
     const step = Math.max(1, Math.floor(points.ids.length / BEGIN));
     const start = Math.floor(LUCK * step);
     const ids = points.ids.filter((_, n) => n % step === start).slice(0, BEGIN);
     part("heading").textContent = "Choose an image to start";
     const items = await api.named(ids).catch((error) => { say(error.message); return []; });
-    if (!asked) part("hits").replaceChildren(...items.map((item) => figureOf(item, likePath)));
+    if (!signal.aborted) part("hits").replaceChildren(...items.map((item) => figureOf(item, likePath)));
   }
   if (wanted.image) openLinked();
 }
@@ -183,10 +188,15 @@ function listen() {
     waiting = setTimeout(() => apply(false), PAUSE);
   });
   part("clear").addEventListener("click", () => {
-    wanted = { ...read(), like: "", image: "" };
+    wanted = asked ? { ...read(), like: "", image: "" } : { ...wanted, all: "", label: "", path: "", where: "" };
     write(wanted, true);
     apply(true);
     part("pick").focus();
+  });
+  part("all").addEventListener("click", () => {
+    wanted = { ...wanted, all: "1" };
+    write(wanted, true);
+    apply(true);
   });
   addEventListener("popstate", () => {
     wanted = read();
