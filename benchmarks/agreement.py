@@ -28,13 +28,13 @@ RESAMPLES = 2000
 
 
 def cli(*arguments: object) -> str:
-    """Run one command line and return what it printed."""
+    """Run a command and return its output."""
     command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def judge(encoder: Path, parts: tuple[Path, Path], work: Path) -> dict[str, Any]:
-    """Label-free figures and the probe of one encoder."""
+    """Label-free metrics and probe accuracy of an encoder."""
     done = work / f"{encoder.stem}.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
@@ -50,7 +50,7 @@ def judge(encoder: Path, parts: tuple[Path, Path], work: Path) -> dict[str, Any]
 
 
 def agreement(rows: list[dict[str, Any]], figure: str) -> dict[str, float]:
-    """Spearman's correlation of a figure with the accuracy, and the 95 % interval of the bootstrap over encoders."""
+    """Spearman correlation of a metric with the accuracy, with 95 % bootstrap confidence interval over encoders."""
     x, y = (np.array([row[name] for row in rows]) for name in (figure, "accuracy"))
     rng = np.random.default_rng(0)
     drawn = []
@@ -63,7 +63,7 @@ def agreement(rows: list[dict[str, Any]], figure: str) -> dict[str, float]:
 
 
 def plot(rows: list[dict[str, Any]], found: dict[str, dict[str, float]], path: Path) -> None:
-    """A panel for each figure, a point for each encoder."""
+    """Scatter plots of each metric against the accuracy."""
     import matplotlib
 
     matplotlib.use("Agg")

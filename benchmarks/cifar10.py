@@ -24,7 +24,7 @@ GOALS = {"simclr": 15.0, "rotation": 10.0}  # points of linear accuracy over the
 
 
 def cli(*arguments: object) -> str:
-    """Run one command line and return what it printed; any failure ends the benchmark."""
+    """Run a command and return its output; raises CalledProcessError on failure."""
     words = [str(argument) for argument in arguments]
     print("$ sslfeat", shlex.join(words), flush=True)
     command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *words]

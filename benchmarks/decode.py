@@ -36,7 +36,7 @@ SIZE, BATCH = 224, 8
 
 
 def encoder(name: str, work: Path) -> Encoder:
-    """The shipped one, or a network with random weights at 224 px."""
+    """The shipped encoder, or a network with random weights at 224 px."""
     if name == "shipped":
         return Encoder.load(DEFAULT, "cpu")
     path = work / f"{name}.onnx"
@@ -47,14 +47,14 @@ def encoder(name: str, work: Path) -> Encoder:
 
 
 def decoded(sources: list[bytes], preprocess: Preprocess, way: str) -> tuple[Pixels, float]:
-    """Pixels (N, S, S, 3), and milliseconds of CPU time an image."""
+    """Pixels (N, S, S, 3), and CPU milliseconds per image."""
     began = time.process_time()
     rows = [decode(source, preprocess, Decoding(way)).pixels for source in sources]
     return np.stack(rows), 1e3 * (time.process_time() - began) / len(rows)
 
 
 def compare(loaded: Encoder, sources: list[bytes], laps: int) -> dict[str, Any]:
-    """Every way's figures."""
+    """Measure all modes."""
     took: dict[str, list[float]] = {way: [] for way in WAYS}
     pixels: dict[str, Pixels] = {}
     for _ in range(laps):

@@ -70,7 +70,7 @@ CHANGES: dict[str, tuple[Callable[[Image.Image], Image.Image], int]] = {
 
 
 def embed(specs: list[str], out: Path) -> Path:
-    """Features by the command line, with the shipped encoder."""
+    """Embed with the shipped encoder, by the command line."""
     listing = out.with_suffix(".txt")
     listing.write_text("\n".join(specs))
     code = "from sslfeat.cli.app import main; main()"
@@ -80,7 +80,7 @@ def embed(specs: list[str], out: Path) -> Path:
 
 
 def distinct_files(folder: Path) -> list[str]:
-    """The images of a folder, of equal files the first."""
+    """Images of a folder, without identical files."""
     first: dict[str, str] = {}
     for item in find_inputs([folder], "none"):
         first.setdefault(hashlib.sha256(Path(item.name).read_bytes()).hexdigest(), item.name)
@@ -88,7 +88,7 @@ def distinct_files(folder: Path) -> list[str]:
 
 
 def recall(folder: Path, work: Path) -> dict[str, float]:
-    """Share of the copies with each change that are found, one kind of change at a time."""
+    """Recall of duplicates for each change."""
     names = distinct_files(folder)
     random.Random(0).shuffle(names)
     originals, others = names[:COPIED], names[COPIED : COPIED + OTHERS]
@@ -109,7 +109,7 @@ def recall(folder: Path, work: Path) -> dict[str, float]:
 
 
 def groups_of(found: Duplicates) -> dict[str, int]:
-    """The number of the group that each copy, or kept image, is in."""
+    """Group number of each duplicate and kept image."""
     return {
         copy.path: number
         for number, group in enumerate(found.groups)
@@ -118,7 +118,7 @@ def groups_of(found: Duplicates) -> dict[str, int]:
 
 
 def precision(folder: Path, work: Path) -> dict[str, Any]:
-    """What is called the same image in a set of distinct files, drawn on sheets."""
+    """Pairs reported as the same image in a set of distinct files, drawn on sheets."""
     began = time.perf_counter()
     found = find_duplicates(embed(distinct_files(folder), work / f"{folder.parent.name}-{folder.name}"))
     pairs = [(group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_IMAGE]
@@ -135,7 +135,7 @@ def precision(folder: Path, work: Path) -> dict[str, Any]:
 
 
 def drawn(work: Path) -> dict[str, int]:
-    """Products of one shape in 40 colors on white, and 20 pages of one layout with other words: no two are copies."""
+    """40 products of the same shape in different colors, and 20 pages of the same layout: there are no duplicates."""
     folder = work / "drawn"
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -156,20 +156,20 @@ def drawn(work: Path) -> dict[str, int]:
 
 
 def speed(count: int = 100_000, dim: int = 384) -> dict[str, Any]:
-    """Seconds and peak memory for clustered vectors, in a process of its own."""
+    """Time and peak memory for clustered vectors, in a subprocess."""
     code = f"from benchmarks.duplicates import timed; timed({count}, {dim})"
     found: dict[str, Any] = json.loads(in_a_process(code))
     return found
 
 
 def in_a_process(code: str) -> str:
-    """What it prints."""
+    """Run code in a subprocess and return its output."""
     root = Path(__file__).parent.parent
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root).stdout
 
 
 def many(features: Path, work: Path) -> dict[str, Any]:
-    """Of so many images that they are searched in lists: seconds and memory, and how many copies the lists keep."""
+    """Time and memory for a number of images that is searched with an inverted file, and the recall of its lists."""
     code = f"from benchmarks.duplicates import report; report({str(features)!r}, pixels=True)"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent
@@ -178,7 +178,7 @@ def many(features: Path, work: Path) -> dict[str, Any]:
 
 
 def in_lists(features: Path, work: Path) -> dict[str, Any]:
-    """Copies of COPIED of the images with each change that can be found: how many are near enough, and of these in the lists."""
+    """Duplicates of COPIED images with each detectable change: number within the threshold, and share found in the lists."""
     vectors = as_vectors(features)
     names = [path for columns, _ in blocks(vectors, "ip") for path in columns["path"].to_pylist()]
     chosen = random.Random(1).sample(range(len(names)), COPIED)
@@ -207,7 +207,7 @@ def in_lists(features: Path, work: Path) -> dict[str, Any]:
 
 
 def timed(count: int, dim: int) -> None:
-    """Print what finding the duplicates of ``count`` vectors, a hundredth of them copies, takes."""
+    """Print time and memory for ``count`` vectors with 1 % duplicates."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(count // 1000, dim)).astype(np.float32)
     rows = centers[rng.integers(0, len(centers), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
@@ -216,7 +216,7 @@ def timed(count: int, dim: int) -> None:
 
 
 def report(features: str | ArrayVectors, pixels: bool) -> None:
-    """Print what finding their duplicates takes."""
+    """Print time and memory of finding duplicates."""
     began = time.perf_counter()
     found = find_duplicates(features, pixels=pixels)
     seconds = time.perf_counter() - began

@@ -40,7 +40,7 @@ BATCH = 4  # sslfeat's own
 
 
 def encoder_file(name: str, work: Path) -> str:
-    """Path of an encoder with random weights, or the name of the shipped one."""
+    """Path of an encoder with random weights, or name of the shipped encoder."""
     if name == "shipped":
         return DEFAULT
     path = work / f"{name}.onnx"
@@ -51,7 +51,7 @@ def encoder_file(name: str, work: Path) -> str:
 
 
 def copies(photos: Path, work: Path, count: int) -> Path:
-    """A folder with every photograph ``count`` times, as links."""
+    """A folder of links with each photograph ``count`` times."""
     folder = work / f"photos-{count}"
     if not folder.exists():
         originals = [Path(os.fsdecode(item.path)) for item in find_inputs([photos], labels="none")]
@@ -63,7 +63,7 @@ def copies(photos: Path, work: Path, count: int) -> Path:
 
 
 def limit(encoder: str, photos: Path) -> dict[str, float]:
-    """Milliseconds a photograph on one core, decoding and inferring, and photographs a second of all cores."""
+    """Milliseconds per photograph on one core for decoding and inference, and photographs per second on all cores."""
     loaded = Encoder.load(encoder, "cpu")
     sources = [item.path for item in find_inputs([photos], labels="none")]
     began = time.perf_counter()
@@ -80,7 +80,7 @@ def limit(encoder: str, photos: Path) -> dict[str, float]:
 
 
 def ours(encoder: str, photos: Path, work: Path, *options: str) -> dict[str, float]:
-    """Photographs a second of the job, and the seconds of the whole command."""
+    """Photographs per second of the job, and seconds of the whole command."""
     shutil.rmtree(work / "features", ignore_errors=True)
     command = _sslfeat("embed", str(photos), "--encoder", encoder, "--out", str(work / "features"), "--json", *options)
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -89,7 +89,7 @@ def ours(encoder: str, photos: Path, work: Path, *options: str) -> dict[str, flo
 
 
 def peer(name: str, python: str, model: str, photos: Path, count: int, work: Path) -> dict[str, Any] | None:
-    """What the peer's script says; None if it cannot do this."""
+    """Result of another library; None if it fails."""
     command = [python, PEERS, name, model, photos, "--count", str(count), "--work", work]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
@@ -101,7 +101,7 @@ def peer(name: str, python: str, model: str, photos: Path, count: int, work: Pat
 
 
 def peak_memory(encoder: str, photos: Path, work: Path) -> float:
-    """Largest sum of the PSS of the command and its decoders, in MB."""
+    """Peak PSS of the command and its decoders, in MB."""
     shutil.rmtree(work / "features", ignore_errors=True)
     command = _sslfeat("embed", str(photos), "--encoder", encoder, "--out", str(work / "features"))
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -113,7 +113,7 @@ def peak_memory(encoder: str, photos: Path, work: Path) -> float:
 
 
 def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """All contenders, lap by lap."""
+    """Run all libraries in alternation."""
     encoder = encoder_file(name, options.work)
     many = copies(options.photos, options.work, options.copies if name != "shipped" else 4 * options.copies)
     count = len(find_inputs([many], labels="none"))
@@ -134,7 +134,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(options: argparse.Namespace) -> dict[str, float]:
-    """Peaks in MB."""
+    """Peak memory in MB."""
     peaks = {}
     originals = len(find_inputs([options.photos], labels="none"))
     for name, count in [*((name, 1000) for name in options.encoders), ("shipped", 20_000)]:
@@ -149,7 +149,7 @@ def _sslfeat(*arguments: str) -> list[str]:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and its descendants."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]

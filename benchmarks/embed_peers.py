@@ -48,7 +48,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 @dataclass(frozen=True)
 class Task:
-    """``warm_up`` and ``photos`` are folders of JPEGs; ``made`` is where ``prepare`` put what the peer needs."""
+    """``warm_up``, ``photos``: folders of JPEGs. ``made``: path of the files made by ``prepare``."""
 
     model: str
     warm_up: Path
@@ -59,7 +59,7 @@ class Task:
 
 
 class Stopwatch:
-    """Started by a peer when it is warm; started again, it forgets what was before."""
+    """Started after warm-up; starting again resets it."""
 
     began = 0.0
 
@@ -71,7 +71,7 @@ class Stopwatch:
 
 
 def build(model: str) -> nn.Module:
-    """The network, giving embeddings (N, DIM)."""
+    """Network with embeddings (N, DIM)."""
     import torch
     from torch import nn
     from torchvision.models import resnet18
@@ -106,7 +106,7 @@ def transform(model: str) -> Callable[[Any], Any]:
 
 
 def fastembed(task: Task, watch: Stopwatch) -> Rows:
-    """The model directory takes the place of a model it knows; ``parallel`` processes, or none."""
+    """Replaces the files of a known model; ``parallel`` processes, or none."""
     import numpy as np
     from fastembed import ImageEmbedding
 
@@ -162,7 +162,7 @@ def thingsvision(task: Task, watch: Stopwatch) -> Rows:
 
 
 def lightly_train(task: Task, watch: Stopwatch) -> Rows:
-    """It loads its checkpoint in every call, so the watch is started again when its prediction begins."""
+    """Loads its checkpoint in each call, so the stopwatch is restarted when prediction begins."""
     import torch
     from lightly_train import embed
     from pytorch_lightning import Trainer
@@ -227,7 +227,7 @@ def dataloader(task: Task, watch: Stopwatch) -> Rows:
 
 @dataclass(frozen=True)
 class Peer:
-    """How to embed, what to make beforehand, and its default batch size and workers or what is faster on two cores."""
+    """Functions to embed and to prepare, with batch size and workers: defaults, or the fastest on two cores."""
 
     embed: Callable[[Task, Stopwatch], Rows]
     models: tuple[str, ...]
@@ -245,7 +245,7 @@ PEERS = {
 
 
 def link(photos: list[Path], count: int, folder: Path) -> Path:
-    """A folder of ``count`` links to the photographs, beginning again after the last."""
+    """A folder of ``count`` links to the photographs, repeated as needed."""
     folder.mkdir()
     for number, photo in enumerate(itertools.islice(itertools.cycle(photos), count)):
         (folder / f"{number:06}.jpg").symlink_to(photo.resolve())

@@ -40,7 +40,7 @@ def run(data: bytes, pixels: Pixels) -> Rows:
 
 
 def held(cosine: npt.NDArray[np.float64], draws: int) -> float:
-    """How often the share that JUDGES of these values state is found among the others."""
+    """How often the share stated from JUDGES of these values holds for the other images."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(draws):
@@ -51,7 +51,7 @@ def held(cosine: npt.NDArray[np.float64], draws: int) -> float:
 
 
 def measure(data: bytes, name: str, sets: dict[str, Pixels], draws: int) -> dict[str, Any]:
-    """Figures of the encoder with ranges from the first SEEN of the images called ``name``."""
+    """Results of the encoder calibrated on the first SEEN images of set ``name``."""
     low = quantize(data, sets[name][:SEEN])
     cosine: dict[str, npt.NDArray[np.float64]] = {}
     pairs: dict[str, tuple[Rows, Rows]] = {}

@@ -35,19 +35,19 @@ K, TIES = 10, 1e-5
 
 
 def clustered(count: int, dim: int, seed: int) -> FloatArray:
-    """One center for a thousand vectors, and half as much spread around it as between centers."""
+    """One center per thousand vectors, with a spread of half the distance between centers."""
     rng = np.random.default_rng(seed)
     centers = np.random.default_rng(7).normal(size=(max(10, count // 1000), dim)).astype(np.float32)
     return centers[rng.integers(0, len(centers), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
 
 
 def unit(rows: FloatArray) -> FloatArray:
-    """Of length one."""
+    """Normalize to unit length."""
     return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def data_sets(options: argparse.Namespace) -> dict[str, FloatArray]:
-    """Vectors by name; the queries are taken from them."""
+    """Vectors by name; queries are sampled from them."""
     from sslfeat.features.reader import Features
 
     count, dim = options.count + 2 * QUERIES, options.dim
@@ -62,7 +62,7 @@ def data_sets(options: argparse.Namespace) -> dict[str, FloatArray]:
 
 
 def recall(rows: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64]) -> float:
-    """Share of the 10 found that are as near as the tenth nearest."""
+    """Share of the 10 results that are as near as the tenth nearest."""
     right = 0
     for start in range(0, len(queries), 100):
         part = queries[start : start + 100]
@@ -74,7 +74,7 @@ def recall(rows: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64]) 
 
 
 class Contender:
-    """A process that has built its index and waits."""
+    """A process that has built its index and waits for commands."""
 
     def __init__(self, name: str, python: str, work: Path) -> None:
         command = [python, str(CHILD), name, *(str(work / f"{part}.npy") for part in ("rows", "tune", "queries")), str(work)]
@@ -91,19 +91,19 @@ class Contender:
         return json.loads(line)
 
     def ask(self, what: str) -> Any:
-        """One lap, or what was found."""
+        """Time of one lap, or the results."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write(what + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def end(self) -> None:
-        """Let it go."""
+        """Stop the process."""
         self._process.communicate()
 
 
 def compare(title: str, vectors: FloatArray, options: argparse.Namespace) -> dict[str, Any]:
-    """All contenders on one set of vectors."""
+    """Compare all libraries on one set of vectors."""
     rng = np.random.default_rng(1)
     order = rng.permutation(len(vectors))
     parts = {"queries": order[:QUERIES], "tune": order[QUERIES : 2 * QUERIES], "rows": order[2 * QUERIES :]}
@@ -130,7 +130,7 @@ def compare(title: str, vectors: FloatArray, options: argparse.Namespace) -> dic
 
 
 def best_peer(result: dict[str, Any], kind: str) -> tuple[str, float]:
-    """The fastest peer that reaches the recall, and how many times its speed the index chosen for that workload has."""
+    """Fastest other library that reaches the recall, and the relative speed of sslfeat for this workload."""
     peers = {name: row[kind] for name, row in result.items() if name not in OURS and row["recall"] >= 0.945}
     if not peers:
         return "none reached the recall", float("nan")
@@ -140,7 +140,7 @@ def best_peer(result: dict[str, Any], kind: str) -> tuple[str, float]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown."""
+    """Results as Markdown."""
     lines = ["| vectors | index | recall@10 | queries/s, all at once | one by one | MB | build s | what |", "|---|" + "---|" * 7]
     for title, result in results.items():
         for name, row in result.items():

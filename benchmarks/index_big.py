@@ -43,7 +43,7 @@ Array = Any
 
 
 def drawn(dim: int, seed: int) -> Iterator[Array]:
-    """Pieces of PART unit vectors, without end; the mixture is the same for every ``seed``."""
+    """Endless blocks of PART unit vectors; the mixture is the same for every ``seed``."""
     shape = np.random.default_rng(1)
     centers = shape.normal(size=(CLUSTERS, dim)).astype(np.float32)
     centers += 1.5 * centers[shape.integers(CLUSTERS // 50, size=CLUSTERS)]  # clusters of clusters
@@ -61,7 +61,7 @@ def drawn(dim: int, seed: int) -> Iterator[Array]:
 
 
 def make_features(folder: Path, count: int, dim: int, encoder: Encoder) -> None:
-    """With sslfeat's own writers, a part at a time."""
+    """Write a features folder part by part, with the writers of sslfeat."""
     inputs = [ImageRecord(f"images/{number:08d}.jpg".encode()) for number in range(count)]
     sizes = np.zeros(count, np.int64)
     manifest = Manifest(inputs, sizes, sizes, sizes)
@@ -83,13 +83,13 @@ def make_features(folder: Path, count: int, dim: int, encoder: Encoder) -> None:
 
 
 def anonymous(process: int | str = "self") -> int:
-    """MiB of RssAnon."""
+    """RssAnon in MiB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next((int(line.split()[1]) >> 10 for line in lines if line.startswith("RssAnon")), 0)
 
 
 class Peak:
-    """The most anonymous memory that a process had, in MiB, seen every 10 ms."""
+    """Peak anonymous memory of a process in MiB, sampled every 10 ms."""
 
     def __init__(self, process: int | str = "self") -> None:
         self.most, self._over = 0, threading.Event()
@@ -104,14 +104,14 @@ class Peak:
                 return
 
     def end(self) -> int:
-        """It, and no longer watched."""
+        """Peak memory; stops sampling."""
         self._over.set()
         self._watcher.join()
         return self.most
 
 
 def build(features: Path, out: Path, *options: str) -> dict[str, Any]:
-    """By the command line."""
+    """Build by the command line."""
     began = time.monotonic()
     command = [sys.executable, "-c", WATCHED, "index", str(features), "--out", str(out), "--json", "--overwrite", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -126,7 +126,7 @@ def build(features: Path, out: Path, *options: str) -> dict[str, Any]:
 
 
 def search(out: Path, truth: Path, queries: Path) -> dict[str, Any]:
-    """In this process, which has done nothing else."""
+    """Search in this process."""
     peak = Peak()
     asked, nearest = np.load(queries), np.load(truth)
     began = time.monotonic()

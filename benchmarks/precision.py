@@ -28,7 +28,7 @@ WARM_UP = 5  # steps that are not counted
 
 
 def rate(run: tuple[str, str, int, int], precision: str, options: argparse.Namespace) -> float:
-    """Images a second in training, looks and reading left out."""
+    """Images per second in training, without evaluations and reading."""
     method, backbone, size, batch = run
     folder = options.work / "run"
     shutil.rmtree(folder, ignore_errors=True)

@@ -37,7 +37,7 @@ SHAPES = ("50000x512x10", "50000x512x100", "2640x1280x81", "3000x1280x10", "3000
 
 
 def draw(count: int, dim: int, classes: int, seed: int) -> tuple[Rows, Numbers]:
-    """Overlapping classes, through a ReLU."""
+    """Overlapping classes, passed through a ReLU."""
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     scale = np.arange(1, dim + 1) ** -0.5
     apart = 0.08 if classes <= 10 else 0.16  # so that a probe names half of the rows or more
@@ -54,7 +54,7 @@ def standardized(train: Rows, *others: Rows) -> list[Rows]:
 
 
 def objective(x: Rows, y: Numbers, weights: Any, bias: Any, c: float) -> float:
-    """Per row: cross-entropy, and the penalty of the weights."""
+    """Per row: cross-entropy plus penalty of the weights."""
     z = x @ weights.T + bias
     z -= z.max(1, keepdims=True)
     loss = np.log(np.exp(z).sum(1, dtype=np.float64)) - z[np.arange(len(y)), y]
@@ -66,7 +66,7 @@ def clocks() -> Numbers:
 
 
 def choose(x: Rows, y: Numbers, classes: int) -> None:
-    """All that the probe does to choose C and the scaling, and to fit."""
+    """Selection of C and scaling, and final fit, as in the probe."""
     held = held_out(y, [str(k) for k in range(classes)], 0.1, 0, whole=False)
     judge = lambda scores, rows: float((scores.argmax(1) == y[rows]).mean())  # noqa: E731
     best_fit(x, Targets(y, classes), np.ones(len(y), np.float32), [held], judge)
@@ -113,7 +113,7 @@ def compare(rows_: int, dim: int, classes: int, laps: int) -> dict[str, Any]:
 
 
 def _differences(each: dict[float, dict[str, tuple[float, float]]], name: str) -> dict[str, float]:
-    """Of the objective (ours less the other's: the largest and the least) and of the accuracy."""
+    """Differences in the objective (ours minus the other: largest and smallest) and in the accuracy."""
     both = [(found["ours"], found[name]) for found in each.values() if name in found]
     losses = [ours[0] - theirs[0] for ours, theirs in both]
     accuracies = [abs(ours[1] - theirs[1]) for ours, theirs in both]
@@ -121,7 +121,7 @@ def _differences(each: dict[float, dict[str, tuple[float, float]]], name: str) -
 
 
 def million(work: Path) -> dict[str, Any]:
-    """Peak MiB of ``sslfeat probe`` with a million rows of 384: all, and what is not a mapped file."""
+    """Peak MiB of ``sslfeat probe`` with a million rows of 384: total, and without mapped files."""
     from index_million import PEAK, make_features
     from million import make_encoder
 

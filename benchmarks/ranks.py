@@ -31,7 +31,7 @@ OPTIONS = {"deepcluster": {"cycle": "7", "clusters": "20"}}
 
 
 def rank_main(out: str, images: str, methods: list[str], steps: int) -> None:
-    """One of the processes: every method in turn, a row of metrics.csv for each step."""
+    """One process: all methods in turn, with one row of metrics.csv per step."""
     import torch
     from torch import nn
 
@@ -39,7 +39,7 @@ def rank_main(out: str, images: str, methods: list[str], steps: int) -> None:
     from sslfeat.models.engine.config import TrainConfig
 
     class Alone:
-        """The sum over one process."""
+        """All-reduce of a single process."""
 
         apply = staticmethod(lambda value: value)
 
@@ -83,13 +83,13 @@ def start(name: str, work: Path, images: Path, methods: list[str], steps: int) -
 
 
 def losses(run: Path) -> list[float]:
-    """The loss of each step."""
+    """Loss of each step."""
     with (run / "metrics.csv").open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 def differences(work: Path, methods: list[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """For each method and variant: the first step's and the largest difference, relative unless the loss is 0."""
+    """Differences of the first step and the maximum for each method and variant; relative unless the loss is 0."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for method in methods:
         one = losses(work / "1" / method)
@@ -100,7 +100,7 @@ def differences(work: Path, methods: list[str]) -> dict[str, dict[str, dict[str,
 
 
 def main() -> None:
-    """See above."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("work", type=Path)

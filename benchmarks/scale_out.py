@@ -35,7 +35,7 @@ ENGINES = ("local", "ray")
 
 
 def lap(engine: str, listed: Path, out: Path, encoder: str, part_size: int) -> None:
-    """One run in this process, which is new; prints its figures as JSON."""
+    """One run in this new process; prints its results as JSON."""
     began = time.monotonic()
     marks: list[tuple[float, int]] = []
 
@@ -55,7 +55,7 @@ def lap(engine: str, listed: Path, out: Path, encoder: str, part_size: int) -> N
 
 
 def digest(folder: Path) -> tuple[str, int]:
-    """sha256 of all files of a features folder but the lock, and their bytes in all."""
+    """sha256 of all files of a features folder except the lock, and their total size."""
     sha, size = hashlib.sha256(), 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != atomic.LOCK_NAME):
         sha.update(f"{path.relative_to(folder)} {atomic.sha256_file(path)}\n".encode())

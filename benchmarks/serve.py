@@ -46,13 +46,13 @@ Spent = tuple[float, float]  # seconds on the clock, and of the cores
 
 
 def raw(image: bytes, accept: str) -> bytes:
-    """A request for one image."""
+    """A request with one image."""
     head = f"POST /v1/embed HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: image/jpeg\r\n"
     return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
 
 def multipart(images: list[bytes], accept: str) -> bytes:
-    """A request for several."""
+    """A request with several images."""
     part = b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="images"; filename="x.jpg"\r\n\r\n'
     body = b"".join(part + image + b"\r\n" for image in images) + b"--" + BOUNDARY + b"--\r\n"
     kind = f"multipart/form-data; boundary={BOUNDARY.decode()}"
@@ -79,7 +79,7 @@ async def ask_all(service: Service, requests: list[bytes], connections: int) -> 
 
 
 def served(service: Service, requests: list[bytes], connections: int) -> Spent:
-    """The same, in an event loop of its own; and what the service took of the cores."""
+    """The same, in a separate event loop, with the CPU time of the service."""
     before = service.cpu()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         seconds = runner.run(ask_all(service, requests, connections))
@@ -87,7 +87,7 @@ def served(service: Service, requests: list[bytes], connections: int) -> Spent:
 
 
 def embedded(folder: Path, encoder: str) -> Spent:
-    """What `sslfeat embed` takes: seconds without the start of the program, and of the cores with it."""
+    """Time of `sslfeat embed`: seconds without the start of the program, and CPU time with it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as out:
         command = [*COMMAND[:3], "embed", str(folder), "--encoder", encoder, "--out", f"{out}/features", "--json"]
@@ -98,7 +98,7 @@ def embedded(folder: Path, encoder: str) -> Spent:
 
 
 def linked(source: Path, folder: Path, count: int) -> list[bytes]:
-    """``count`` links to the images of a folder in another, again and again; the images' contents."""
+    """``count`` links to the images of a folder, repeated as needed; returns the contents of the images."""
     files = sorted(path for path in source.rglob("*") if path.suffix.lower() in ENDINGS)
     folder.mkdir()
     for number in range(count):
@@ -107,7 +107,7 @@ def linked(source: Path, folder: Path, count: int) -> list[bytes]:
 
 
 def in_turns(calls: dict[str, Callable[[], Spent]], laps: int) -> dict[str, Spent]:
-    """Median seconds of each, on the clock and of the cores, after one lap that does not count."""
+    """Median wall and CPU seconds of each, after one warm-up lap."""
     spent: dict[str, list[Spent]] = {name: [] for name in calls}
     for lap in range(laps + 1):
         for name, call in calls.items():
@@ -139,7 +139,7 @@ async def latency(service: Service, encoder: Encoder, images: list[bytes]) -> di
 
 
 def measure(options: argparse.Namespace, work: Path, service: Service) -> dict[str, Any]:
-    """All figures."""
+    """All measurements."""
     photos = linked(options.photos, work / "photos", options.count)
     thumbs = linked(options.thumbnails, work / "thumbnails", options.count)
     groups = [thumbs[start : start + MANY] for start in range(0, len(thumbs), MANY)]

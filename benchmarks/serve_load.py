@@ -60,7 +60,7 @@ BOUNDARY = b"----load"
 
 @dataclass
 class Tally:
-    """What came of the requests."""
+    """Counts of outcomes of the requests."""
 
     statuses: dict[str, Counter[str]] = field(default_factory=lambda: {kind: Counter() for kind in SHARES})
     seconds: list[float] = field(default_factory=list)
@@ -83,16 +83,16 @@ class Service:
         threading.Thread(target=self.log.extend, args=(self.process.stderr,), daemon=True).start()
 
     def memory(self) -> float:
-        """MiB of it and its decoders, without the files of libraries, which other processes share or do not."""
+        """MiB of the service and its decoders, without files of libraries."""
         return sum(_own(pid) for pid in self.pids()) / 1024
 
     def cpu(self) -> float:
-        """Seconds of a core that it and its decoders have taken."""
+        """CPU seconds of the service and its decoders."""
         tasks = [task for pid in self.pids() for task in Path(f"/proc/{pid}/task").iterdir()]
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def pids(self) -> set[int]:
-        """Its processes."""
+        """Process ids of the service."""
         found = {self.process.pid}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             found |= set(map(int, (task / "children").read_text().split()))
@@ -107,7 +107,7 @@ def _own(pid: int) -> int:
 
 
 def request(kind: str, images: list[bytes], rng: random.Random) -> bytes:
-    """A request as bytes; of slow and aborted ones only a part will be sent."""
+    """A request as bytes; slow and aborted requests are sent partially."""
     image = rng.choice(images)
     head = "POST /v1/embed HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-npy\r\nContent-Type: "
     if kind == "many":
@@ -130,7 +130,7 @@ async def answered(reader: asyncio.StreamReader) -> tuple[int, bool]:
 
 
 class Client:
-    """One connection, opened again when it was closed."""
+    """A connection, reopened when closed."""
 
     def __init__(self, service: Service, images: list[bytes], tally: Tally, seed: int) -> None:
         self.service, self.images, self.tally, self.rng = service, images, tally, random.Random(seed)
@@ -171,7 +171,7 @@ class Client:
         return await answered(self.reader)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         if self.writer is not None:
             self.writer.close()
         self.reader = self.writer = None

@@ -36,7 +36,7 @@ def export(source: str, target: str, images: str, labeled: str | None, out: Path
 
 
 def line(found: dict[str, Any]) -> str:
-    """One target's result: what refused it, or how near it is and how much faster."""
+    """Result of a target: reason for failure, or agreement and speedup."""
     if "refused" in found:
         return f"refused: {found['refused']}"
     near = found["likeness"]

@@ -36,7 +36,7 @@ WARM_UP = 20  # steps that are not counted
 
 
 def ours(method: str, options: argparse.Namespace) -> tuple[float, float]:
-    """Images a second in training, and seconds until the first step, by the same function as ``sslfeat train``."""
+    """Images per second in training, and seconds until the first step, with the function used by ``sslfeat train``."""
     rates: list[float] = []
     began, first = time.monotonic(), [0.0]
 
@@ -82,7 +82,7 @@ def lightly_loader(method: str, workers: int, options: argparse.Namespace) -> An
 
 
 def lightly_step(method: str, options: argparse.Namespace) -> tuple[list[nn.Parameter], Callable[[Any], Tensor]]:
-    """Parameters, and a function from what the loader gives to a loss."""
+    """Parameters, and a function from a batch of the loader to a loss."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules.heads import SimCLRProjectionHead
 
@@ -108,7 +108,7 @@ def lightly_step(method: str, options: argparse.Namespace) -> tuple[list[nn.Para
 
 
 def lightly_rate(method: str, workers: int, steps: int, options: argparse.Namespace) -> float:
-    """Images a second of a plain training loop around lightly's parts."""
+    """Images per second of a plain training loop with the components of lightly."""
     parameters, loss_of = lightly_step(method, options)
     optimizer = torch.optim.AdamW(parameters, 1e-3)
     warm_up, done, since = min(WARM_UP, steps), 0, 0.0

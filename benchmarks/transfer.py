@@ -38,7 +38,7 @@ HELD_OUT = 5
 
 
 def split(folder: Path, per_class: int) -> Split:
-    """The images of a set, at most ``per_class`` of a class to search and a fifth as many to ask."""
+    """Images of a set, at most ``per_class`` per class to search and a fifth as many queries."""
     whole = not (folder / "train").is_dir()
     asked = folder if whole else next(folder / name for name in ("val", "test") if (folder / name).is_dir())
     searched = folder if whole else folder / "train"
@@ -53,7 +53,7 @@ def split(folder: Path, per_class: int) -> Split:
 
 
 def embed(encoder: str, paths: list[str], out: Path) -> Floats:
-    """As ``sslfeat embed`` does; embeddings (N, D) in the order of ``paths``."""
+    """Embed as ``sslfeat embed``; embeddings (N, D) in the order of ``paths``."""
     listing = out.with_suffix(".txt")
     listing.write_text("\n".join(paths))
     command = [sys.executable, "-m", "sslfeat", "embed", str(listing), "--encoder", encoder, "--labels", "none"]
@@ -69,7 +69,7 @@ def small_pixels(paths: list[str]) -> Floats:
 
 
 def hog_and_color(paths: list[str]) -> Floats:
-    """HOG of 64 px (8 px cells, 2 x 2 cells a block, 9 directions) beside 128 bins of HSV color, each of unit length."""
+    """HOG of 64 px (8 px cells, 2 x 2 cells per block, 9 directions) and 128 bins of HSV color, each of unit length."""
     from skimage.color import rgb2hsv
     from skimage.feature import hog
 
@@ -83,7 +83,7 @@ def hog_and_color(paths: list[str]) -> Floats:
 
 
 def figures(rows: Floats, queries: Floats, labels: tuple[list[str], list[str]]) -> dict[str, float]:
-    """All four, in percent."""
+    """All four metrics, in percent."""
     center = rows.mean(0) if (rows >= 0).all() else 0  # what only grows, as pixels do, is compared around its mean
     probed = probe(Labeled(rows, labels[0]), Labeled(queries, labels[1]))
     x, q = unit(rows - center), unit(queries - center)
@@ -101,7 +101,7 @@ def figures(rows: Floats, queries: Floats, labels: tuple[list[str], list[str]]) 
 
 
 def untrained(work: Path, images: Path) -> str:
-    """The shipped encoder's network at random initialization."""
+    """The network of the shipped encoder with random weights."""
     card, out = Encoder.load(DEFAULT).card, work / "untrained.onnx"
     if not out.exists():
         command = [sys.executable, "-m", "sslfeat", "export", "--random-init", card.backbone, "--out", str(out)]
