@@ -1,10 +1,10 @@
-"""Do figures without labels tell which encoder is better? Their rank correlation with linear-probe accuracy.
+"""Rank correlation between label-free metrics and linear-probe accuracy over several encoders.
 
     python benchmarks/agreement.py WORK TRAIN TEST ENCODER.onnx [ENCODER.onnx ...]
 
-TRAIN and TEST are folders of class folders, or lists of images in them. Each encoder embeds both, is scored on TRAIN without
-labels and probed on TEST. Spearman's rank correlation over the encoders, with a bootstrap interval over them. What is in
-WORK is not done again. Writes WORK/agreement.json and WORK/agreement.png.
+TRAIN and TEST are folders of class folders, or lists of images in them. For each encoder, label-free metrics are computed on
+TRAIN, and a probe is tested on TEST. Reported is Spearman's rank correlation over the encoders with a bootstrap confidence
+interval. Existing results in WORK are reused. Writes WORK/agreement.json and WORK/agreement.png.
 """
 
 from __future__ import annotations

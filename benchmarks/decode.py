@@ -1,10 +1,10 @@
-"""`--decode fast` beside exact decoding, and beside JPEGs decoded at reduced size, which it replaced.
+"""`--decode fast` compared with exact decoding, and with decoding JPEGs at reduced size (the previous implementation).
 
     python benchmarks/decode.py --images NAME=FOLDER ... --work WORK [--encoders shipped resnet18] [--most 1000] [--laps 5]
 
-Each way embeds the same images with the same encoder. Counted are milliseconds of CPU time an image, to decode and resize it and
-for the network, and how near the features are to those of exact decoding: the share of each image's ten nearest neighbors that
-is kept, the cosine of its features, and the gray levels that pixels are off. Ways alternate, medians of all laps are compared.
+Each mode embeds the same images with the same encoder. Reported are CPU milliseconds per image for decoding and resizing and for
+the network, and the agreement of the features with those of exact decoding: the share of the ten nearest neighbors that is kept,
+the cosine similarity, and the difference of pixels in gray levels. Modes alternate; medians over all laps are compared.
 Networks other than the shipped encoder have random weights. Writes WORK/decode.json.
 """
 

@@ -1,13 +1,13 @@
-"""Finding duplicates: which changes are seen through, and how often different images are called one.
+"""Recall, precision, speed and memory of duplicate detection.
 
     python benchmarks/duplicates.py WORK --copies SET [SET...] --distinct SET [SET...] --many FEATURES
 
-Of each --copies set (a folder of images) COPIED images are saved once more with each change, among OTHERS others of the set;
-recall is the share of copies that 'sslfeat dedupe' calls the same image as their original. On each --distinct set as it is,
-every pair that is called the same image is drawn side by side on WORK/SET-N.png: look at them, and give the number that
-are right as --right SET=N. Byte copies are left out of both. Drawn products (one shape in other colors, pages of one layout)
-are judged, too. Speed: 100,000 x 384 clustered vectors, by cosine; and the images of --many, a features folder of more than
-100,000, by their pixels, with the share of copies among them that the lists of the search keep. Writes WORK/duplicates.json.
+Recall: COPIED images of each --copies set (a folder of images) are saved with each change, and searched among OTHERS other
+images of the set; reported is the share of copies that 'sslfeat dedupe' reports as the same image as their original. Precision:
+for each --distinct set, all pairs reported as the same image are drawn side by side in WORK/SET-N.png; count the correct
+pairs by eye and pass them as --right SET=N. Identical files are excluded from both. Drawn products (one shape in several colors,
+pages of one layout) are also evaluated. Speed: 100,000 x 384 clustered vectors, by cosine similarity; and the images of --many,
+a features folder with more than 100,000, by pixels, with the recall of the inverted file. Writes WORK/duplicates.json.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def in_lists(features: Path, work: Path) -> dict[str, Any]:
     out = work / "many"
     out.mkdir(exist_ok=True)
     for number, row in enumerate(chosen):
-        for kind, (function, quality) in enumerate(list(CHANGES.values())[:-2]):  # turned ones are not found
+        for kind, (function, quality) in enumerate(list(CHANGES.values())[:-2]):  # rotations are not detected
             function(Image.open(names[row]).convert("RGB")).save(out / f"{number:04d}-{kind}.jpg", quality=quality)
     copies = as_vectors(embed([str(path) for path in sorted(out.glob("*.jpg"))], work / "many-features"))
     rows = np.concatenate([part for each in (vectors, copies) for _, part in blocks(each, "ip")])
@@ -221,7 +221,7 @@ def report(features: str | ArrayVectors, pixels: bool) -> None:
     found = find_duplicates(features, pixels=pixels)
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text().splitlines()
-    peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10  # ru_maxrss: the parent's, too
+    peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10  # ru_maxrss would include the parent
     print(json.dumps({"vectors": found.images, "seconds": round(seconds, 1), "peak_mib": peak, "copies": found.copies}))
 
 
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--copies", type=Path, nargs="*", default=[])
     parser.add_argument("--distinct", type=Path, nargs="*", default=[])
-    parser.add_argument("--right", nargs="*", default=[], help="SET=N: right pairs on the sheets of SET, counted by eye")
+    parser.add_argument("--right", nargs="*", default=[], help="SET=N: number of correct pairs on the sheets of SET, by eye")
     parser.add_argument("--many", type=Path, help="features of more than 100,000 images")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
-"""`sslfeat embed` beside the limit of the machine and beside other libraries: same photographs, same networks, one run.
+"""Speed of `sslfeat embed` compared with other libraries and with an upper limit, for the same photographs and networks.
 
     python benchmarks/embed.py PHOTOS WORK [--encoders resnet18 vit_s_16 shipped] [--laps 3] [--copies 4]
                                [--peer fastembed=VENV/bin/python ...] [--auto] [--memory]
 
-The limit is cores / (decode + inference), both measured alone on one core with the decoder and the encoder that sslfeat
-uses. sslfeat and its peers embed as many photographs. sslfeat is run by its command line; what counts is the job, not
-the start of the program (stated beside it); the peers, run by benchmarks/embed_peers.py each in its own environment, are
-timed alike. Laps alternate, medians are compared. ``--auto`` adds sslfeat with ``--precision auto``; ``--memory`` the peak
-memory (PSS of all processes) for 1,000 and for 20,000 photographs with the shipped encoder, and for 1,000 with the
-others. Networks have random weights.
+The limit is cores / (decode + inference), both measured separately on one core with the decoder and encoder of sslfeat. All
+libraries embed the same number of photographs. sslfeat is run by its command line; the time of the job is measured without the
+start of the program (reported separately). Other libraries are run by benchmarks/embed_peers.py in separate environments, and
+timed in the same way. Laps alternate; medians are compared. ``--auto`` adds sslfeat with ``--precision auto``; ``--memory`` adds
+the peak memory (PSS of all processes) for 1,000 and 20,000 photographs with the shipped encoder, and for 1,000 with the others.
+Networks have random weights.
 Writes WORK/embed.json.
 """
 
@@ -36,7 +36,7 @@ from sslfeat.system.machine import save_measured
 
 PEERS = Path(__file__).with_name("embed_peers.py")
 SIZE = 224
-BATCH = 4  # sslfeat's own
+BATCH = 4  # default of sslfeat
 
 
 def encoder_file(name: str, work: Path) -> str:
@@ -94,7 +94,7 @@ def peer(name: str, python: str, model: str, photos: Path, count: int, work: Pat
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if run.returncode or not lines:
-        print(f"{name} {model}: {(run.stderr.strip().splitlines() or ['nothing was said'])[-1]}", flush=True)
+        print(f"{name} {model}: {(run.stderr.strip().splitlines() or ['no message'])[-1]}", flush=True)
         return None
     result: dict[str, Any] = json.loads(lines[-1])
     return result
@@ -108,7 +108,7 @@ def peak_memory(encoder: str, photos: Path, work: Path) -> float:
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(map(_pss, _family(process.pid))))
-        time.sleep(0.02)  # the last write of a short run takes no longer
+        time.sleep(0.02)  # shorter than the last write of a short run
     return peak
 
 
@@ -129,7 +129,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
                 laps.setdefault(contender.split("=")[0], []).append(result)
     rates = {who: statistics.median(lap["images_per_second"] for lap in found) for who, found in laps.items()}
     for who, rate in rates.items():
-        print(f"{name}: {who} {rate:.1f} images/s, sslfeat has {rates['sslfeat'] / rate:.2f} of it", flush=True)
+        print(f"{name}: {who} {rate:.1f} images/s, sslfeat: {rates['sslfeat'] / rate:.2f} times as many", flush=True)
     return {"images_per_second": rates, "laps": laps}
 
 
@@ -153,7 +153,7 @@ def _family(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:  # it ended
+    except OSError:  # the process ended
         return []
     return [pid, *(grandchild for child in children for grandchild in _family(child))]
 

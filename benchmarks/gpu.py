@@ -1,6 +1,6 @@
-"""What only a GPU can show: resume, providers against the CPU, throughput, training, two processes. See ``gpu.sh``.
+"""Benchmarks that require a GPU: resume, providers compared with the CPU, throughput, training, two processes. See ``gpu.sh``.
 
-Every part is run on its own: one that fails is in the JSON with its error, and the exit code is 1.
+Parts are run independently: the error of a failed part is recorded in the JSON, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def tensorrt(paths: list[Path]) -> npt.NDArray[np.float32]:
     file = read_encoder_file(resolve(DEFAULT))
     session = onnxruntime.InferenceSession(file.data, providers=["TensorrtExecutionProvider"])
     if session.get_providers()[0] != "TensorrtExecutionProvider":
-        raise ProviderError("onnxruntime runs no TensorRT here")
+        raise ProviderError("TensorRT is not available in onnxruntime")
     pixels = np.stack([decode(path, file.card.preprocess).pixels for path in paths])
     return np.asarray(session.run(["embedding"], {"image": pixels})[0])
 
@@ -139,10 +139,10 @@ def two_processes(work: Path, device: str) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--cpu", action="store_true", help="run what a CPU can")
+    parser.add_argument("--cpu", action="store_true", help="run the parts that do not need a GPU")
     options = parser.parse_args()
     if not options.cpu and not torch.cuda.is_available():
-        raise SystemExit("torch sees no GPU here: --cpu runs what a CPU can")
+        raise SystemExit("no GPU found by torch: use --cpu for the parts that do not need one")
     device = "cpu" if options.cpu else "cuda"
     options.work.mkdir(parents=True)
     draw_samples(options.work / "drawn", IMAGES if device == "cuda" else IMAGES // 4)

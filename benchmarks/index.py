@@ -1,13 +1,13 @@
-"""`sslfeat index` beside FAISS's HNSW, hnswlib, usearch and autofaiss, on the same vectors, in one run.
+"""`sslfeat index` compared with HNSW of FAISS, hnswlib, usearch and autofaiss on the same vectors.
 
     python benchmarks/index.py WORK [--features FOLDER ...] [--peers PYTHON] [--sets real easy hard] [--count 100000]
                                [--dim 384] [--laps 5]
 
-Vectors: the features of the folders (real), clustered ones (easy), and independent Gaussians (hard), of unit length. 1,000
-queries tune each peer, 1,000 others count: recall of the 10 nearest against exact search, as ann-benchmarks counts it (a
-neighbor as near as the tenth is right), and queries a second, all at once on all cores and one by one on one. Contenders are
-processes of their own (index_peers.py), all alive, and take turns; medians count. ``sslfeat-single`` is
-sslfeat with ``--workload single``. Bytes are those of the index's file.
+Vectors: features of the given folders (real), clustered vectors (easy), and independent Gaussians (hard), with unit length. Each
+library is tuned on 1,000 queries and tested on 1,000 others. Reported are the recall of the 10 nearest neighbors, as in
+ann-benchmarks (a neighbor as near as the tenth is correct), and queries per second, in one batch on all cores and single queries
+on one core. Libraries run in separate processes (index_peers.py), which alternate; medians are compared. ``sslfeat-single`` is
+sslfeat with ``--workload single``. Sizes are those of the index file.
 Writes WORK/index.json.
 """
 
@@ -29,7 +29,7 @@ from sslfeat.system.machine import save_measured
 
 CHILD = Path(__file__).with_name("index_peers.py")
 NAMES = ("sslfeat", "sslfeat-single", "faiss-hnsw", "hnswlib", "usearch", "autofaiss")
-OURS = {"sslfeat": "batch", "sslfeat-single": "single"}  # and the workload it is chosen for
+OURS = {"sslfeat": "batch", "sslfeat-single": "single"}  # with the workload option
 QUERIES = 1000
 K, TIES = 10, 1e-5
 
@@ -87,7 +87,7 @@ class Contender:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} has died: see {self.work / self.name}.log")
+            raise SystemExit(f"{self.name} exited: see {self.work / self.name}.log")
         return json.loads(line)
 
     def ask(self, what: str) -> Any:
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--features", nargs="*", default=[], type=Path)
-    parser.add_argument("--peers", default=sys.executable, help="python of the environment that has the peers")
+    parser.add_argument("--peers", default=sys.executable, help="Python of the environment with the other libraries")
     parser.add_argument("--names", nargs="+", default=list(NAMES))
     parser.add_argument("--sets", nargs="+", default=["real", "easy", "hard"])
     parser.add_argument("--count", type=int, default=100_000)
@@ -167,7 +167,7 @@ def main() -> None:
     for title, vectors in data_sets(options).items():
         results[title] = compare(title, vectors, options)
         for kind in ("batch", "single"):
-            print(title, kind, "sslfeat / best peer:", *best_peer(results[title], kind), flush=True)
+            print(title, kind, "speed relative to the best other library:", *best_peer(results[title], kind), flush=True)
         save_measured(options.work / "index.json", results)
     print(table(results))
 

@@ -1,10 +1,10 @@
-"""One contender of benchmarks/index.py, in a process and an environment of its own.
+"""One library of benchmarks/index.py, in a separate process and environment.
 
     python benchmarks/index_peers.py NAME ROWS.npy TUNE.npy QUERIES.npy WORK
 
-Builds an index of ROWS (unit vectors, inner product), tunes it on TUNE to the fastest settings that find 95 % of the 10
-nearest, then obeys lines on standard input: ``batch`` (all queries at once), ``single`` (one after the other, on one thread
-where the library can), ``found`` (write the rows found to WORK/NAME.npy). Every answer is a line of JSON.
+Builds an index of ROWS (unit vectors, inner product) and tunes it on TUNE to the fastest settings with a recall of 95 % for 10
+neighbors. Then reads commands from standard input: ``batch`` (all queries in one batch), ``single`` (single queries, one thread
+if supported), ``found`` (write the results to WORK/NAME.npy). Each answer is a line of JSON.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main() -> None:
     rows, tune_queries, queries = (np.load(path) for path in sys.argv[2:5])
     truth = exact(rows, tune_queries)
     answer = sys.stdout
-    sys.stdout = sys.stderr  # libraries talk
+    sys.stdout = sys.stderr  # libraries print messages
     began = time.perf_counter()
     search, size, told = CONTENDERS[name](rows, tune_queries, truth, work)
     ready = {"build_seconds": round(time.perf_counter() - began, 1), "bytes": size, "told": told}

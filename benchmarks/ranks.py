@@ -1,11 +1,11 @@
-"""Losses of the same training on 2 and on 4 processes beside those of one, batch for batch.
+"""Losses of the same training with 2 and 4 processes compared with one process, batch by batch.
 
     python benchmarks/ranks.py IMAGES WORK [--methods rotation simclr] [--steps 20] [--count 512]
 
-COUNT images, evenly out of all, are trained on with `resnet10_w8` at 32 px, 64 a step over all processes, by gloo on the CPU.
-Writes benchmarks/results/ranks.json: for each method the relative difference of the loss from that of one process, at the first
-step and the largest of all steps, of 2 and 4 processes, and, to judge these by, of two more runs of one process: `norm` has
-batches normalized in the arithmetic of several processes, `noise` begins with weights that differ by a ten millionth.
+Trains `resnet10_w8` at 32 px on COUNT evenly spaced images, with 64 images per step over all processes, with gloo on the CPU.
+Writes benchmarks/results/ranks.json: for each method the relative difference of the loss to that of one process, for the first
+step and the maximum over all steps, with 2 and 4 processes. For reference, two more runs with one process: `norm` normalizes
+batches with the arithmetic of several processes, `noise` starts from weights with a relative difference of 1e-7.
 """
 
 from __future__ import annotations

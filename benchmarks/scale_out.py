@@ -1,11 +1,11 @@
-"""`sslfeat embed --engine ray` beside one process on the same machine: seconds it adds, and how fast it is once it runs.
+"""`sslfeat embed --engine ray` compared with one process on the same machine: fixed overhead, and steady speed.
 
     python benchmarks/scale_out.py IMAGES OUT.json WORK [--count 50000] [--laps 3] [--part-size 1024]
                                    [--encoder sslfeat-small] [--note TEXT]
 
-Both use all cores. Laps alternate, medians are compared. Of a lap, the steady rate is that of the images after the first
-tenth; the fixed seconds are what is left of the whole time when every image is counted at that rate. Both folders must hold
-the same bytes. Ray's cluster is started for each lap, as by the command without ``--address``.
+Both use all cores. Laps alternate; medians are compared. The steady rate is that of the images after the first tenth; the fixed
+seconds are the total time minus that of all images at this rate. Both folders must have identical bytes. The Ray cluster is
+started in each lap, as by the command without ``--address``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--laps", type=int, default=3)
     parser.add_argument("--part-size", type=int, default=PART_SIZE)
     parser.add_argument("--encoder", default="sslfeat-small")
-    parser.add_argument("--note", default="", help="what else the machine was doing")
+    parser.add_argument("--note", default="", help="other load on the machine")
     parser.add_argument("--lap", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.lap:
@@ -114,8 +114,8 @@ def main() -> None:
     }
     save_measured(options.out, results)
     ratio = results["steady_seconds_of_ray_over_local"]
-    print(f"fixed: local {fixed['local']:.1f} s, ray {fixed['ray']:.1f} s; steady: ray takes {ratio:.2f} of local's time")
-    print("same bytes" if same else "THE BYTES DIFFER")
+    print(f"fixed: local {fixed['local']:.1f} s, ray {fixed['ray']:.1f} s; steady: time of ray relative to local {ratio:.2f}")
+    print("identical bytes" if same else "BYTES DIFFER")
 
 
 if __name__ == "__main__":

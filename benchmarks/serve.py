@@ -1,14 +1,13 @@
-"""`sslfeat serve` beside `sslfeat embed`: the same images, the same encoder, one machine, one run.
+"""`sslfeat serve` compared with `sslfeat embed`: same images, same encoder, same machine.
 
     python benchmarks/serve.py PHOTOS THUMBNAILS [--count 2000] [--laps 3] [--connections 16] [--encoder NAME] [--out JSON]
 
-Throughput: photographs one a request as raw bodies, thumbnails 32 a request as multipart, both with .npy answers, as a share of
-what `sslfeat embed` does with the same files (its job, without the start of the program). The two take turns, A B A B, and
-medians count. The client runs on the same cores, which costs the service what it takes. Beside it: JSON answers, and one
-thumbnail a request. Where other programs run as well, shares on the clock are luck, and what counts is ``core_ms_an_image``: the
-time of the cores that the service (without the client) and the command (without its start) take for an image. Latency: one
-photograph on one connection, beside its decoding and one inference in a process that has nothing else to do; they take
-turns, too. Writes benchmarks/results/serve.json.
+Throughput: one photograph per request as raw body, and 32 thumbnails per request as multipart, both with .npy answers, relative
+to `sslfeat embed` with the same files (without the start of the program). Both alternate; medians are compared. The client runs
+on the same cores and reduces the throughput of the service. Also measured: JSON answers, and one thumbnail per request. If other
+programs are running, wall times are unreliable; use ``core_ms_an_image``, the CPU time per image of the service (without the
+client) and of the command (without its start). Latency: one photograph on one connection, compared with decoding and inference in
+an idle process, in alternation. Writes benchmarks/results/serve.json.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ RESULTS = Path(__file__).with_name("results") / "serve.json"
 ENDINGS = (".jpg", ".jpeg")
 NPY, AS_JSON = "application/x-npy", "application/json"
 MANY = 32
-Spent = tuple[float, float]  # seconds on the clock, and of the cores
+Spent = tuple[float, float]  # wall and CPU seconds
 
 
 def raw(image: bytes, accept: str) -> bytes:
@@ -114,7 +113,7 @@ def in_turns(calls: dict[str, Callable[[], Spent]], laps: int) -> dict[str, Spen
             taken = call()
             if lap:
                 spent[name].append(taken)
-            print(f"{name}: {taken[0]:.2f} s, of the cores {taken[1]:.2f} s", file=sys.stderr)
+            print(f"{name}: {taken[0]:.2f} s wall, {taken[1]:.2f} s CPU", file=sys.stderr)
     return {
         name: (statistics.median(each[0] for each in values), statistics.median(each[1] for each in values))
         for name, values in spent.items()
@@ -155,7 +154,7 @@ def measure(options: argparse.Namespace, work: Path, service: Service) -> dict[s
         "embed thumbnails": lambda: embedded(work / "thumbnails", options.encoder),
     }
     for name, requests in asked.items():
-        several = max(2, connections // 4) if name.startswith("32") else connections  # within the service's queue
+        several = max(2, connections // 4) if name.startswith("32") else connections  # within the queue of the service
         calls[name] = lambda requests=requests, several=several: served(service, requests, several)  # type: ignore[misc]
     (work / "one").mkdir()
     (work / "one" / "only.jpg").write_bytes(photos[0])

