@@ -60,7 +60,7 @@ def multipart(images: list[bytes], accept: str) -> bytes:
 
 
 async def ask_all(service: Service, requests: list[bytes], connections: int) -> float:
-    """Seconds that all requests take over so many connections."""
+    """Seconds for all requests over ``connections``."""
     left = iter(requests)
 
     async def one() -> None:
@@ -121,7 +121,7 @@ def in_turns(calls: dict[str, Callable[[], Spent]], laps: int) -> dict[str, Spen
 
 
 async def latency(service: Service, encoder: Encoder, images: list[bytes]) -> dict[str, float]:
-    """Median ms of one image by the service, and of decoding and one inference here; the median of their ratios."""
+    """Median ms of one image by the service, and of decoding and inference in this process; median of their ratios."""
     reader, writer = await asyncio.open_connection(service.host, service.port)
     pairs = []
     for image in images:

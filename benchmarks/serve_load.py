@@ -122,7 +122,7 @@ def request(kind: str, images: list[bytes], rng: random.Random) -> bytes:
 
 
 async def answered(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """An answer's status, and whether the connection goes on."""
+    """Status code of a response, and whether the connection is kept alive."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: (\d+)", head)
     await reader.readexactly(int(length[1]) if length else 0)
@@ -138,7 +138,7 @@ class Client:
         self.writer: asyncio.StreamWriter | None = None
 
     async def send(self, kind: str) -> None:
-        """One request of this kind, and what came of it."""
+        """Send one request of this kind and record the outcome."""
         data = request(kind, self.images, self.rng)
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection(self.service.host, self.service.port)
@@ -178,7 +178,7 @@ class Client:
 
 
 async def load(service: Service, images: list[bytes], count: int, connections: int, shares: dict[str, int]) -> Tally:
-    """``count`` requests over ``connections``."""
+    """Send ``count`` requests over ``connections``."""
     kinds = random.Random(count).choices(list(shares), list(shares.values()), k=count)
     tally, left = Tally(), iter(kinds)
 
@@ -193,7 +193,7 @@ async def load(service: Service, images: list[bytes], count: int, connections: i
 
 
 async def ended(service: Service, images: list[bytes], connections: int) -> dict[str, Any]:
-    """SIGTERM while every connection waits for an answer: how many of them came."""
+    """Send SIGTERM while all connections wait for a response; number of responses."""
     tally = Tally()
     clients = [Client(service, images, tally, seed) for seed in range(connections)]
     for client in clients:
@@ -209,7 +209,7 @@ async def ended(service: Service, images: list[bytes], connections: int) -> dict
 
 
 async def run(service: Service, images: list[bytes], options: argparse.Namespace) -> dict[str, Any]:
-    """All of it."""
+    """Run the load test."""
     await load(service, images, options.warm_up, options.connections, SHARES)
     await asyncio.sleep(REST)
     before = service.memory()
