@@ -1,10 +1,10 @@
-"""Do figures without labels tell which encoder is better? Their rank correlation with linear-probe accuracy.
+"""Rank correlation between label-free metrics and linear-probe accuracy over several encoders.
 
     python benchmarks/agreement.py WORK TRAIN TEST ENCODER.onnx [ENCODER.onnx ...]
 
-TRAIN and TEST are folders of class folders, or lists of images in them. Each encoder embeds both, is scored on TRAIN without
-labels and probed on TEST. Spearman's rank correlation over the encoders, with a bootstrap interval over them. What is in
-WORK is not done again. Writes WORK/agreement.json and WORK/agreement.png.
+TRAIN and TEST are folders of class folders, or lists of images in them. For each encoder, label-free metrics are computed on
+TRAIN, and a probe is tested on TEST. Reported is Spearman's rank correlation over the encoders with a bootstrap confidence
+interval. Existing results in WORK are reused. Writes WORK/agreement.json and WORK/agreement.png.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ RESAMPLES = 2000
 
 
 def cli(*arguments: object) -> str:
-    """Run one command line and return what it printed."""
+    """Run a command and return its output."""
     command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def judge(encoder: Path, parts: tuple[Path, Path], work: Path) -> dict[str, Any]:
-    """Label-free figures and the probe of one encoder."""
+    """Label-free metrics and probe accuracy of an encoder."""
     done = work / f"{encoder.stem}.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
@@ -50,7 +50,7 @@ def judge(encoder: Path, parts: tuple[Path, Path], work: Path) -> dict[str, Any]
 
 
 def agreement(rows: list[dict[str, Any]], figure: str) -> dict[str, float]:
-    """Spearman's correlation of a figure with the accuracy, and the 95 % interval of the bootstrap over encoders."""
+    """Spearman correlation of a metric with the accuracy, with 95 % bootstrap confidence interval over encoders."""
     x, y = (np.array([row[name] for row in rows]) for name in (figure, "accuracy"))
     rng = np.random.default_rng(0)
     drawn = []
@@ -63,7 +63,7 @@ def agreement(rows: list[dict[str, Any]], figure: str) -> dict[str, float]:
 
 
 def plot(rows: list[dict[str, Any]], found: dict[str, dict[str, float]], path: Path) -> None:
-    """A panel for each figure, a point for each encoder."""
+    """Scatter plots of each metric against the accuracy."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,11 +1,11 @@
-"""k-means against scikit-learn's and plain FAISS's: as tight? how much sooner?
+"""k-means compared with scikit-learn and FAISS: inertia and speed.
 
     python benchmarks/cluster.py WORK FEATURES [--k 10 100] [--laps 3]
 
-The rows of a features folder are clustered by ``sslfeat.numerics.kmeans`` (three restarts, as the
-command line does), by scikit-learn's ``KMeans`` and by ``faiss.Kmeans`` (25 iterations over all points), all by their
-defaults, alternating in one process, with another seed each lap. Printed: medians of the seconds, and of the inertia above
-scikit-learn's. Writes WORK/cluster.json.
+The rows of a features folder are clustered with ``sslfeat.numerics.kmeans`` (three restarts, as in the command line), ``KMeans``
+of scikit-learn and ``faiss.Kmeans`` (25 iterations over all points), all with default settings, alternating in one process with
+a different seed in each lap. Reported are the median time, and the median inertia relative to scikit-learn.
+Writes WORK/cluster.json.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""`--decode fast` beside exact decoding, and beside JPEGs decoded at reduced size, which it replaced.
+"""`--decode fast` compared with exact decoding, and with decoding JPEGs at reduced size (the previous implementation).
 
     python benchmarks/decode.py --images NAME=FOLDER ... --work WORK [--encoders shipped resnet18] [--most 1000] [--laps 5]
 
-Each way embeds the same images with the same encoder. Counted are milliseconds of CPU time an image, to decode and resize it and
-for the network, and how near the features are to those of exact decoding: the share of each image's ten nearest neighbors that
-is kept, the cosine of its features, and the gray levels that pixels are off. Ways alternate, medians of all laps are compared.
+Each mode embeds the same images with the same encoder. Reported are CPU milliseconds per image for decoding and resizing and for
+the network, and the agreement of the features with those of exact decoding: the share of the ten nearest neighbors that is kept,
+the cosine similarity, and the difference of pixels in gray levels. Modes alternate; medians over all laps are compared.
 Networks other than the shipped encoder have random weights. Writes WORK/decode.json.
 """
 
@@ -36,7 +36,7 @@ SIZE, BATCH = 224, 8
 
 
 def encoder(name: str, work: Path) -> Encoder:
-    """The shipped one, or a network with random weights at 224 px."""
+    """The shipped encoder, or a network with random weights at 224 px."""
     if name == "shipped":
         return Encoder.load(DEFAULT, "cpu")
     path = work / f"{name}.onnx"
@@ -47,14 +47,14 @@ def encoder(name: str, work: Path) -> Encoder:
 
 
 def decoded(sources: list[bytes], preprocess: Preprocess, way: str) -> tuple[Pixels, float]:
-    """Pixels (N, S, S, 3), and milliseconds of CPU time an image."""
+    """Pixels (N, S, S, 3), and CPU milliseconds per image."""
     began = time.process_time()
     rows = [decode(source, preprocess, Decoding(way)).pixels for source in sources]
     return np.stack(rows), 1e3 * (time.process_time() - began) / len(rows)
 
 
 def compare(loaded: Encoder, sources: list[bytes], laps: int) -> dict[str, Any]:
-    """Every way's figures."""
+    """Measure all modes."""
     took: dict[str, list[float]] = {way: [] for way in WAYS}
     pixels: dict[str, Pixels] = {}
     for _ in range(laps):

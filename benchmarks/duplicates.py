@@ -1,13 +1,13 @@
-"""Finding duplicates: which changes are seen through, and how often different images are called one.
+"""Recall, precision, speed and memory of duplicate detection.
 
     python benchmarks/duplicates.py WORK --copies SET [SET...] --distinct SET [SET...] --many FEATURES
 
-Of each --copies set (a folder of images) COPIED images are saved once more with each change, among OTHERS others of the set;
-recall is the share of copies that 'sslfeat dedupe' calls the same image as their original. On each --distinct set as it is,
-every pair that is called the same image is drawn side by side on WORK/SET-N.png: look at them, and give the number that
-are right as --right SET=N. Byte copies are left out of both. Drawn products (one shape in other colors, pages of one layout)
-are judged, too. Speed: 100,000 x 384 clustered vectors, by cosine; and the images of --many, a features folder of more than
-100,000, by their pixels, with the share of copies among them that the lists of the search keep. Writes WORK/duplicates.json.
+Recall: COPIED images of each --copies set (a folder of images) are saved with each change, and searched among OTHERS other
+images of the set; reported is the share of copies that 'sslfeat dedupe' reports as the same image as their original. Precision:
+for each --distinct set, all pairs reported as the same image are drawn side by side in WORK/SET-N.png; count the correct
+pairs by eye and pass them as --right SET=N. Identical files are excluded from both. Drawn products (one shape in several colors,
+pages of one layout) are also evaluated. Speed: 100,000 x 384 clustered vectors, by cosine similarity; and the images of --many,
+a features folder with more than 100,000, by pixels, with the recall of the inverted file. Writes WORK/duplicates.json.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ CHANGES: dict[str, tuple[Callable[[Image.Image], Image.Image], int]] = {
 
 
 def embed(specs: list[str], out: Path) -> Path:
-    """Features by the command line, with the shipped encoder."""
+    """Embed with the shipped encoder, by the command line."""
     listing = out.with_suffix(".txt")
     listing.write_text("\n".join(specs))
     code = "from sslfeat.cli.app import main; main()"
@@ -80,7 +80,7 @@ def embed(specs: list[str], out: Path) -> Path:
 
 
 def distinct_files(folder: Path) -> list[str]:
-    """The images of a folder, of equal files the first."""
+    """Images of a folder, without identical files."""
     first: dict[str, str] = {}
     for item in find_inputs([folder], "none"):
         first.setdefault(hashlib.sha256(Path(item.name).read_bytes()).hexdigest(), item.name)
@@ -88,7 +88,7 @@ def distinct_files(folder: Path) -> list[str]:
 
 
 def recall(folder: Path, work: Path) -> dict[str, float]:
-    """Share of the copies with each change that are found, one kind of change at a time."""
+    """Recall of duplicates for each change."""
     names = distinct_files(folder)
     random.Random(0).shuffle(names)
     originals, others = names[:COPIED], names[COPIED : COPIED + OTHERS]
@@ -109,7 +109,7 @@ def recall(folder: Path, work: Path) -> dict[str, float]:
 
 
 def groups_of(found: Duplicates) -> dict[str, int]:
-    """The number of the group that each copy, or kept image, is in."""
+    """Group number of each duplicate and kept image."""
     return {
         copy.path: number
         for number, group in enumerate(found.groups)
@@ -118,7 +118,7 @@ def groups_of(found: Duplicates) -> dict[str, int]:
 
 
 def precision(folder: Path, work: Path) -> dict[str, Any]:
-    """What is called the same image in a set of distinct files, drawn on sheets."""
+    """Pairs reported as the same image in a set of distinct files, drawn on sheets."""
     began = time.perf_counter()
     found = find_duplicates(embed(distinct_files(folder), work / f"{folder.parent.name}-{folder.name}"))
     pairs = [(group.kept.path, copy.path) for group in found.groups for copy in group.copies if copy.verdict == SAME_IMAGE]
@@ -135,7 +135,7 @@ def precision(folder: Path, work: Path) -> dict[str, Any]:
 
 
 def drawn(work: Path) -> dict[str, int]:
-    """Products of one shape in 40 colors on white, and 20 pages of one layout with other words: no two are copies."""
+    """40 products of the same shape in different colors, and 20 pages of the same layout: there are no duplicates."""
     folder = work / "drawn"
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
@@ -156,20 +156,20 @@ def drawn(work: Path) -> dict[str, int]:
 
 
 def speed(count: int = 100_000, dim: int = 384) -> dict[str, Any]:
-    """Seconds and peak memory for clustered vectors, in a process of its own."""
+    """Time and peak memory for clustered vectors, in a subprocess."""
     code = f"from benchmarks.duplicates import timed; timed({count}, {dim})"
     found: dict[str, Any] = json.loads(in_a_process(code))
     return found
 
 
 def in_a_process(code: str) -> str:
-    """What it prints."""
+    """Run code in a subprocess and return its output."""
     root = Path(__file__).parent.parent
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root).stdout
 
 
 def many(features: Path, work: Path) -> dict[str, Any]:
-    """Of so many images that they are searched in lists: seconds and memory, and how many copies the lists keep."""
+    """Time and memory for a number of images that is searched with an inverted file, and the recall of its lists."""
     code = f"from benchmarks.duplicates import report; report({str(features)!r}, pixels=True)"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent
@@ -178,14 +178,14 @@ def many(features: Path, work: Path) -> dict[str, Any]:
 
 
 def in_lists(features: Path, work: Path) -> dict[str, Any]:
-    """Copies of COPIED of the images with each change that can be found: how many are near enough, and of these in the lists."""
+    """Duplicates of COPIED images with each detectable change: number within the threshold, and share found in the lists."""
     vectors = as_vectors(features)
     names = [path for columns, _ in blocks(vectors, "ip") for path in columns["path"].to_pylist()]
     chosen = random.Random(1).sample(range(len(names)), COPIED)
     out = work / "many"
     out.mkdir(exist_ok=True)
     for number, row in enumerate(chosen):
-        for kind, (function, quality) in enumerate(list(CHANGES.values())[:-2]):  # turned ones are not found
+        for kind, (function, quality) in enumerate(list(CHANGES.values())[:-2]):  # rotations are not detected
             function(Image.open(names[row]).convert("RGB")).save(out / f"{number:04d}-{kind}.jpg", quality=quality)
     copies = as_vectors(embed([str(path) for path in sorted(out.glob("*.jpg"))], work / "many-features"))
     rows = np.concatenate([part for each in (vectors, copies) for _, part in blocks(each, "ip")])
@@ -207,7 +207,7 @@ def in_lists(features: Path, work: Path) -> dict[str, Any]:
 
 
 def timed(count: int, dim: int) -> None:
-    """Print what finding the duplicates of ``count`` vectors, a hundredth of them copies, takes."""
+    """Print time and memory for ``count`` vectors with 1 % duplicates."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(count // 1000, dim)).astype(np.float32)
     rows = centers[rng.integers(0, len(centers), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
@@ -216,12 +216,12 @@ def timed(count: int, dim: int) -> None:
 
 
 def report(features: str | ArrayVectors, pixels: bool) -> None:
-    """Print what finding their duplicates takes."""
+    """Print time and memory of finding duplicates."""
     began = time.perf_counter()
     found = find_duplicates(features, pixels=pixels)
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text().splitlines()
-    peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10  # ru_maxrss: the parent's, too
+    peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10  # ru_maxrss would include the parent
     print(json.dumps({"vectors": found.images, "seconds": round(seconds, 1), "peak_mib": peak, "copies": found.copies}))
 
 
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--copies", type=Path, nargs="*", default=[])
     parser.add_argument("--distinct", type=Path, nargs="*", default=[])
-    parser.add_argument("--right", nargs="*", default=[], help="SET=N: right pairs on the sheets of SET, counted by eye")
+    parser.add_argument("--right", nargs="*", default=[], help="SET=N: number of correct pairs on the sheets of SET, by eye")
     parser.add_argument("--many", type=Path, help="features of more than 100,000 images")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

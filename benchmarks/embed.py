@@ -1,14 +1,14 @@
-"""`sslfeat embed` beside the limit of the machine and beside other libraries: same photographs, same networks, one run.
+"""Speed of `sslfeat embed` compared with other libraries and with an upper limit, for the same photographs and networks.
 
     python benchmarks/embed.py PHOTOS WORK [--encoders resnet18 vit_s_16 shipped] [--laps 3] [--copies 4]
                                [--peer fastembed=VENV/bin/python ...] [--auto] [--memory]
 
-The limit is cores / (decode + inference), both measured alone on one core with the decoder and the encoder that sslfeat
-uses. sslfeat and its peers embed as many photographs. sslfeat is run by its command line; what counts is the job, not
-the start of the program (stated beside it); the peers, run by benchmarks/embed_peers.py each in its own environment, are
-timed alike. Laps alternate, medians are compared. ``--auto`` adds sslfeat with ``--precision auto``; ``--memory`` the peak
-memory (PSS of all processes) for 1,000 and for 20,000 photographs with the shipped encoder, and for 1,000 with the
-others. Networks have random weights.
+The limit is cores / (decode + inference), both measured separately on one core with the decoder and encoder of sslfeat. All
+libraries embed the same number of photographs. sslfeat is run by its command line; the time of the job is measured without the
+start of the program (reported separately). Other libraries are run by benchmarks/embed_peers.py in separate environments, and
+timed in the same way. Laps alternate; medians are compared. ``--auto`` adds sslfeat with ``--precision auto``; ``--memory`` adds
+the peak memory (PSS of all processes) for 1,000 and 20,000 photographs with the shipped encoder, and for 1,000 with the others.
+Networks have random weights.
 Writes WORK/embed.json.
 """
 
@@ -36,11 +36,11 @@ from sslfeat.system.machine import save_measured
 
 PEERS = Path(__file__).with_name("embed_peers.py")
 SIZE = 224
-BATCH = 4  # sslfeat's own
+BATCH = 4  # default of sslfeat
 
 
 def encoder_file(name: str, work: Path) -> str:
-    """Path of an encoder with random weights, or the name of the shipped one."""
+    """Path of an encoder with random weights, or name of the shipped encoder."""
     if name == "shipped":
         return DEFAULT
     path = work / f"{name}.onnx"
@@ -51,7 +51,7 @@ def encoder_file(name: str, work: Path) -> str:
 
 
 def copies(photos: Path, work: Path, count: int) -> Path:
-    """A folder with every photograph ``count`` times, as links."""
+    """A folder of links with each photograph ``count`` times."""
     folder = work / f"photos-{count}"
     if not folder.exists():
         originals = [Path(os.fsdecode(item.path)) for item in find_inputs([photos], labels="none")]
@@ -63,7 +63,7 @@ def copies(photos: Path, work: Path, count: int) -> Path:
 
 
 def limit(encoder: str, photos: Path) -> dict[str, float]:
-    """Milliseconds a photograph on one core, decoding and inferring, and photographs a second of all cores."""
+    """Milliseconds per photograph on one core for decoding and inference, and photographs per second on all cores."""
     loaded = Encoder.load(encoder, "cpu")
     sources = [item.path for item in find_inputs([photos], labels="none")]
     began = time.perf_counter()
@@ -80,7 +80,7 @@ def limit(encoder: str, photos: Path) -> dict[str, float]:
 
 
 def ours(encoder: str, photos: Path, work: Path, *options: str) -> dict[str, float]:
-    """Photographs a second of the job, and the seconds of the whole command."""
+    """Photographs per second of the job, and seconds of the whole command."""
     shutil.rmtree(work / "features", ignore_errors=True)
     command = _sslfeat("embed", str(photos), "--encoder", encoder, "--out", str(work / "features"), "--json", *options)
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -89,31 +89,31 @@ def ours(encoder: str, photos: Path, work: Path, *options: str) -> dict[str, flo
 
 
 def peer(name: str, python: str, model: str, photos: Path, count: int, work: Path) -> dict[str, Any] | None:
-    """What the peer's script says; None if it cannot do this."""
+    """Result of another library; None if it fails."""
     command = [python, PEERS, name, model, photos, "--count", str(count), "--work", work]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
     if run.returncode or not lines:
-        print(f"{name} {model}: {(run.stderr.strip().splitlines() or ['nothing was said'])[-1]}", flush=True)
+        print(f"{name} {model}: {(run.stderr.strip().splitlines() or ['no message'])[-1]}", flush=True)
         return None
     result: dict[str, Any] = json.loads(lines[-1])
     return result
 
 
 def peak_memory(encoder: str, photos: Path, work: Path) -> float:
-    """Largest sum of the PSS of the command and its decoders, in MB."""
+    """Peak PSS of the command and its decoders, in MB."""
     shutil.rmtree(work / "features", ignore_errors=True)
     command = _sslfeat("embed", str(photos), "--encoder", encoder, "--out", str(work / "features"))
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(map(_pss, _family(process.pid))))
-        time.sleep(0.02)  # the last write of a short run takes no longer
+        time.sleep(0.02)  # shorter than the last write of a short run
     return peak
 
 
 def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """All contenders, lap by lap."""
+    """Run all libraries in alternation."""
     encoder = encoder_file(name, options.work)
     many = copies(options.photos, options.work, options.copies if name != "shipped" else 4 * options.copies)
     count = len(find_inputs([many], labels="none"))
@@ -129,12 +129,12 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
                 laps.setdefault(contender.split("=")[0], []).append(result)
     rates = {who: statistics.median(lap["images_per_second"] for lap in found) for who, found in laps.items()}
     for who, rate in rates.items():
-        print(f"{name}: {who} {rate:.1f} images/s, sslfeat has {rates['sslfeat'] / rate:.2f} of it", flush=True)
+        print(f"{name}: {who} {rate:.1f} images/s, sslfeat: {rates['sslfeat'] / rate:.2f} times as many", flush=True)
     return {"images_per_second": rates, "laps": laps}
 
 
 def memory(options: argparse.Namespace) -> dict[str, float]:
-    """Peaks in MB."""
+    """Peak memory in MB."""
     peaks = {}
     originals = len(find_inputs([options.photos], labels="none"))
     for name, count in [*((name, 1000) for name in options.encoders), ("shipped", 20_000)]:
@@ -149,11 +149,11 @@ def _sslfeat(*arguments: str) -> list[str]:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and its descendants."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:  # it ended
+    except OSError:  # the process ended
         return []
     return [pid, *(grandchild for child in children for grandchild in _family(child))]
 

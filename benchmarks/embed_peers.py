@@ -1,22 +1,22 @@
-"""Images a second of other libraries, embedding a folder of photographs, each as its own documentation says.
+"""Images per second of other libraries for embedding a folder of photographs, used as in their documentation.
 
     python benchmarks/embed_peers.py PEER MODEL FOLDER [--count N] [--batch-size N] [--workers N] [--work DIR]
 
-Prints one line of JSON. All compute in float32, all shrink the shorter side to the network's size with an antialiased
-bicubic filter, cut out the center and normalize (lightly_train alone squashes images, bilinearly: it has no other
-way), and none keeps its figures if an embedding is missing, of the wrong length or not finite. Imports, loading of the
-network and a warm-up of two batches are not counted.
+Prints one line of JSON. All libraries compute in float32, resize the shorter side to the input size of the network with an
+antialiased bicubic filter, crop the center and normalize (except lightly_train, which only supports bilinear resizing of the
+whole image to a square). A result is rejected if an embedding is missing, of the wrong length, or not finite. Imports, loading of
+the network, and a warm-up of two batches are excluded.
 
-MODEL: resnet18 (torchvision's), vit_s_16 (12 layers, 6 heads, width 384) or shipped (the network in the box, 64 px), all
-with random weights. PEER, and what it needs:
+MODEL: resnet18 (of torchvision), vit_s_16 (12 layers, 6 heads, width 384) or shipped (network of the shipped encoder, 64 px), all
+with random weights. PEER, and its requirements:
 
     fastembed       pip install fastembed torch torchvision onnx onnxscript    (torch to make the ONNX file, not to embed)
-    thingsvision    pip install thingsvision    in an environment of its own: it needs torchvision 0.15 and numpy 1
+    thingsvision    pip install thingsvision    in a separate environment: it needs torchvision 0.15 and numpy 1
     lightly_train   pip install 'lightly-train[timm]'
-    dataloader      pip install torch torchvision    a plain script: PIL, torchvision's transforms, a DataLoader
+    dataloader      pip install torch torchvision    a plain script: PIL, torchvision transforms, a DataLoader
 
-shipped needs sslfeat as well. WORK keeps what is made for a peer beforehand, in a process of its own: an ONNX file for
-fastembed, for lightly_train a checkpoint of its own training, one step long.
+shipped also needs sslfeat. WORK contains files prepared for a library in a separate process: an ONNX file for fastembed, and for
+lightly_train a checkpoint of its own training with a single step.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 @dataclass(frozen=True)
 class Task:
-    """``warm_up`` and ``photos`` are folders of JPEGs; ``made`` is where ``prepare`` put what the peer needs."""
+    """``warm_up``, ``photos``: folders of JPEGs. ``made``: path of the files made by ``prepare``."""
 
     model: str
     warm_up: Path
@@ -59,7 +59,7 @@ class Task:
 
 
 class Stopwatch:
-    """Started by a peer when it is warm; started again, it forgets what was before."""
+    """Started after warm-up; starting again resets it."""
 
     began = 0.0
 
@@ -71,7 +71,7 @@ class Stopwatch:
 
 
 def build(model: str) -> nn.Module:
-    """The network, giving embeddings (N, DIM)."""
+    """Network with embeddings (N, DIM)."""
     import torch
     from torch import nn
     from torchvision.models import resnet18
@@ -106,7 +106,7 @@ def transform(model: str) -> Callable[[Any], Any]:
 
 
 def fastembed(task: Task, watch: Stopwatch) -> Rows:
-    """The model directory takes the place of a model it knows; ``parallel`` processes, or none."""
+    """Replaces the files of a known model; ``parallel`` processes, or none."""
     import numpy as np
     from fastembed import ImageEmbedding
 
@@ -115,7 +115,7 @@ def fastembed(task: Task, watch: Stopwatch) -> Rows:
     rows = []
     for row in model.embed([*warm_up, *photos], batch_size=task.batch_size, parallel=task.workers or None):
         rows.append(row)
-        if len(rows) == len(warm_up):  # its processes have started and loaded the model
+        if len(rows) == len(warm_up):  # processes are started and have loaded the model
             watch.start()
     return np.stack(rows[len(warm_up) :])
 
@@ -123,7 +123,7 @@ def fastembed(task: Task, watch: Stopwatch) -> Rows:
 def fastembed_model(model: str, made: Path) -> None:
     import torch
 
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused attention has no ONNX form
+    torch.backends.mha.set_fastpath_enabled(False)  # fused attention cannot be exported to ONNX
     made.mkdir(parents=True)
     size = SIZE[model]
     torch.onnx.export(
@@ -162,7 +162,7 @@ def thingsvision(task: Task, watch: Stopwatch) -> Rows:
 
 
 def lightly_train(task: Task, watch: Stopwatch) -> Rows:
-    """It loads its checkpoint in every call, so the watch is started again when its prediction begins."""
+    """Loads its checkpoint in each call, so the stopwatch is restarted when prediction begins."""
     import torch
     from lightly_train import embed
     from pytorch_lightning import Trainer
@@ -227,7 +227,7 @@ def dataloader(task: Task, watch: Stopwatch) -> Rows:
 
 @dataclass(frozen=True)
 class Peer:
-    """How to embed, what to make beforehand, and its default batch size and workers or what is faster on two cores."""
+    """Functions to embed and to prepare, with batch size and workers: defaults, or the fastest on two cores."""
 
     embed: Callable[[Task, Stopwatch], Rows]
     models: tuple[str, ...]
@@ -245,7 +245,7 @@ PEERS = {
 
 
 def link(photos: list[Path], count: int, folder: Path) -> Path:
-    """A folder of ``count`` links to the photographs, beginning again after the last."""
+    """A folder of ``count`` links to the photographs, repeated as needed."""
     folder.mkdir()
     for number, photo in enumerate(itertools.islice(itertools.cycle(photos), count)):
         (folder / f"{number:06}.jpg").symlink_to(photo.resolve())
@@ -290,11 +290,11 @@ def main() -> None:
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("model", choices=SIZE)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, help="photographs to embed, again and again if there are fewer")
+    parser.add_argument("--count", type=int, help="number of photographs, repeated if there are fewer")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--workers", type=int, help="0 for none; thingsvision knows none")
+    parser.add_argument("--workers", type=int, help="0: no workers; not supported by thingsvision")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "embed_peers"))
-    parser.add_argument("--prepare", action="store_true", help="only make what the peer needs beforehand")
+    parser.add_argument("--prepare", action="store_true", help="only prepare files for the library")
     options = parser.parse_args()
     peer = PEERS[options.peer]
     if options.model not in peer.models:
@@ -305,7 +305,7 @@ def main() -> None:
         return
     if peer.prepare and not made(options).exists():
         subprocess.run([sys.executable, *sys.argv, "--prepare"], check=True, stdout=sys.stderr)
-    with contextlib.redirect_stdout(sys.stderr):  # what the libraries say
+    with contextlib.redirect_stdout(sys.stderr):  # output of the libraries
         result = measure(options.peer, options)
     print(json.dumps(result))
 

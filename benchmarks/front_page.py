@@ -1,4 +1,4 @@
-"""The image on top of the README: drawn images, embedded, indexed and searched by the command line, and its page in a browser.
+"""Image at the top of the README: drawn images are embedded, indexed and searched by the command line; screenshot of the page.
 
 python benchmarks/front_page.py WORK          # writes docs/search.png
 """

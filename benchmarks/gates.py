@@ -1,11 +1,11 @@
-"""Do the bounds that an export states hold on images that nobody judged? Of the same kind, and of other kinds.
+"""Validity of the bounds that are stated by an export, for unseen images of the same data set and of other data sets.
 
     python benchmarks/gates.py OUT.json ENCODER NAME=IMAGES [NAME=IMAGES ...] [--most 3000] [--draws 200]
 
-Of each set of images ENCODER is quantized (int8, as exports and ``embed --precision`` do) with ranges from 64 images, and judged
-by 640 others, as ``draw_panel`` draws them; the bound that they give is then looked for on all other images of that set, and on
-every other set. ``held`` repeats the judging, by ``--draws`` random draws of 640 from all that calibrated nothing: how often the
-share that is stated was found on the rest. ``overlap`` is by how many images there are.
+For each set of images, ENCODER is quantized (int8, as by exports and ``embed --precision``) with calibration on 64 images, and
+compared on 640 other images, chosen by ``draw_panel``. The resulting bound is checked on all other images of this set and of all
+other sets. ``held`` repeats the comparison for ``--draws`` random samples of 640 images not used for calibration, and reports how
+often the stated share was reached on the other images. ``overlap`` is given by number of images.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(data: bytes, pixels: Pixels) -> Rows:
 
 
 def held(cosine: npt.NDArray[np.float64], draws: int) -> float:
-    """How often the share that JUDGES of these values state is found among the others."""
+    """How often the share stated from JUDGES of these values holds for the other images."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(draws):
@@ -51,7 +51,7 @@ def held(cosine: npt.NDArray[np.float64], draws: int) -> float:
 
 
 def measure(data: bytes, name: str, sets: dict[str, Pixels], draws: int) -> dict[str, Any]:
-    """Figures of the encoder with ranges from the first SEEN of the images called ``name``."""
+    """Results of the encoder calibrated on the first SEEN images of set ``name``."""
     low = quantize(data, sets[name][:SEEN])
     cosine: dict[str, npt.NDArray[np.float64]] = {}
     pairs: dict[str, tuple[Rows, Rows]] = {}
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("encoder")
     parser.add_argument("sets", nargs="+", metavar="NAME=IMAGES")
-    parser.add_argument("--most", type=int, default=3000, help="images of each set")
+    parser.add_argument("--most", type=int, default=3000, help="maximum number of images per set")
     parser.add_argument("--draws", type=int, default=200)
     options = parser.parse_args()
     file = read_encoder_file(resolve(options.encoder))

@@ -1,6 +1,6 @@
-"""What only a GPU can show: resume, providers against the CPU, throughput, training, two processes. See ``gpu.sh``.
+"""Benchmarks that require a GPU: resume, providers compared with the CPU, throughput, training, two processes. See ``gpu.sh``.
 
-Every part is run on its own: one that fails is in the JSON with its error, and the exit code is 1.
+Parts are run independently: the error of a failed part is recorded in the JSON, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCHES = (1, 8, 64, 256)
 
 
 class Stopped(Exception):
-    """Stands for a run that is killed."""
+    """Simulates a killed run."""
 
 
 def config_of(method: str, work: Path, steps: int, device: str, backbone: str, **more: Any) -> TrainConfig:
@@ -46,7 +46,7 @@ def config_of(method: str, work: Path, steps: int, device: str, backbone: str, *
 
 
 def resume(work: Path, device: str) -> dict[str, float]:
-    """A run that is stopped at step 40 and resumed, beside one that is not: the largest difference of their weights."""
+    """Largest weight difference between a run resumed at step 40 and an uninterrupted run."""
     config = config_of("simclr", work, 60, device, "resnet10_w8", precision="32-true")
 
     def stop(progress: TrainProgress) -> None:
@@ -64,7 +64,7 @@ def resume(work: Path, device: str) -> dict[str, float]:
 
 
 def providers(work: Path, device: str) -> dict[str, Any]:
-    """Features of the shipped encoder by each provider, beside the CPU's."""
+    """Features of the shipped encoder with each provider, compared with the CPU."""
     paths = sorted((work / "drawn").rglob("*.jpg"))[:64]
     expected = np.stack(list(Encoder.load(DEFAULT, "cpu").embed(paths)))
     found: dict[str, Any] = {}
@@ -80,17 +80,17 @@ def providers(work: Path, device: str) -> dict[str, Any]:
 
 
 def tensorrt(paths: list[Path]) -> npt.NDArray[np.float32]:
-    """Features by onnxruntime's TensorRT, which sslfeat itself does not offer. Raises ProviderError where it does not run."""
+    """Features with TensorRT in onnxruntime, which sslfeat does not support. Raises ProviderError if unavailable."""
     file = read_encoder_file(resolve(DEFAULT))
     session = onnxruntime.InferenceSession(file.data, providers=["TensorrtExecutionProvider"])
     if session.get_providers()[0] != "TensorrtExecutionProvider":
-        raise ProviderError("onnxruntime runs no TensorRT here")
+        raise ProviderError("TensorRT is not available in onnxruntime")
     pixels = np.stack([decode(path, file.card.preprocess).pixels for path in paths])
     return np.asarray(session.run(["embedding"], {"image": pixels})[0])
 
 
 def throughput(work: Path, device: str) -> dict[str, Any]:
-    """Images/s by batch, medians of five, of the encoder file and of its fp16 file."""
+    """Images/s by batch size, median of five, of the encoder file and its fp16 version."""
     half = work / "fp16.onnx"
     command = ["export", DEFAULT, "--target", "fp16", "--images", work / "drawn", "--out", half, "--overwrite", "--allow"]
     subprocess.run([sys.executable, "-m", "sslfeat", *map(str, command)], check=True, capture_output=True)
@@ -111,7 +111,7 @@ def throughput(work: Path, device: str) -> dict[str, Any]:
 
 
 def training(work: Path, device: str) -> dict[str, float]:
-    """Images/s of SimCLR on a ResNet-18 and of MAE on a ViT, the last that was reported."""
+    """Images/s of SimCLR with a ResNet-18 and of MAE with a ViT, last reported value."""
     steps, backbone = (200, "resnet18") if device == "cuda" else (20, "resnet10_w16")
     found = {}
     for method, network in (("simclr", backbone), ("mae", "vit_tiny")):
@@ -123,7 +123,7 @@ def training(work: Path, device: str) -> dict[str, float]:
 
 
 def two_processes(work: Path, device: str) -> dict[str, Any]:
-    """Two processes train one run: on two GPUs, or on the CPU where there are fewer."""
+    """Train one run with two processes: on two GPUs, or on the CPU if there are fewer."""
     ours = device if torch.cuda.device_count() >= 2 else "cpu"
     config = config_of("simclr", work, 20, ours, "resnet10_w8")
     arguments = ["train", config.method, work / "drawn", "--out", work / "two", "--backbone", config.backbone,
@@ -139,10 +139,10 @@ def two_processes(work: Path, device: str) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--cpu", action="store_true", help="run what a CPU can")
+    parser.add_argument("--cpu", action="store_true", help="run the parts that do not need a GPU")
     options = parser.parse_args()
     if not options.cpu and not torch.cuda.is_available():
-        raise SystemExit("torch sees no GPU here: --cpu runs what a CPU can")
+        raise SystemExit("no GPU found by torch: use --cpu for the parts that do not need one")
     device = "cpu" if options.cpu else "cuda"
     options.work.mkdir(parents=True)
     draw_samples(options.work / "drawn", IMAGES if device == "cuda" else IMAGES // 4)

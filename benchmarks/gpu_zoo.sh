@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a GPU: a larger teacher without labels, and the box's network distilled from it, in 12 minutes; weights are left in WORK.
-# usage: benchmarks/gpu_zoo.sh IMAGES WORK [--cpu]       (--cpu tries every line, for a minute)
+# Train a larger self-supervised teacher on a GPU, and distill the network of the shipped encoder from it (12 minutes); writes to WORK.
+# usage: benchmarks/gpu_zoo.sh IMAGES WORK [--cpu]       (--cpu tests all commands, in a minute)
 set -euo pipefail
 images=$1 work=$2 teacher=7 student=4 backbone=resnet18 device=cuda
 if [ "${3:-}" = --cpu ]; then teacher=0.5 student=0.5 backbone=resnet10_w24 device=cpu; fi

@@ -1,13 +1,13 @@
-"""`sslfeat index` beside FAISS's HNSW, hnswlib, usearch and autofaiss, on the same vectors, in one run.
+"""`sslfeat index` compared with HNSW of FAISS, hnswlib, usearch and autofaiss on the same vectors.
 
     python benchmarks/index.py WORK [--features FOLDER ...] [--peers PYTHON] [--sets real easy hard] [--count 100000]
                                [--dim 384] [--laps 5]
 
-Vectors: the features of the folders (real), clustered ones (easy), and independent Gaussians (hard), of unit length. 1,000
-queries tune each peer, 1,000 others count: recall of the 10 nearest against exact search, as ann-benchmarks counts it (a
-neighbor as near as the tenth is right), and queries a second, all at once on all cores and one by one on one. Contenders are
-processes of their own (index_peers.py), all alive, and take turns; medians count. ``sslfeat-single`` is
-sslfeat with ``--workload single``. Bytes are those of the index's file.
+Vectors: features of the given folders (real), clustered vectors (easy), and independent Gaussians (hard), with unit length. Each
+library is tuned on 1,000 queries and tested on 1,000 others. Reported are the recall of the 10 nearest neighbors, as in
+ann-benchmarks (a neighbor as near as the tenth is correct), and queries per second, in one batch on all cores and single queries
+on one core. Libraries run in separate processes (index_peers.py), which alternate; medians are compared. ``sslfeat-single`` is
+sslfeat with ``--workload single``. Sizes are those of the index file.
 Writes WORK/index.json.
 """
 
@@ -29,25 +29,25 @@ from sslfeat.system.machine import save_measured
 
 CHILD = Path(__file__).with_name("index_peers.py")
 NAMES = ("sslfeat", "sslfeat-single", "faiss-hnsw", "hnswlib", "usearch", "autofaiss")
-OURS = {"sslfeat": "batch", "sslfeat-single": "single"}  # and the workload it is chosen for
+OURS = {"sslfeat": "batch", "sslfeat-single": "single"}  # with the workload option
 QUERIES = 1000
 K, TIES = 10, 1e-5
 
 
 def clustered(count: int, dim: int, seed: int) -> FloatArray:
-    """One center for a thousand vectors, and half as much spread around it as between centers."""
+    """One center per thousand vectors, with a spread of half the distance between centers."""
     rng = np.random.default_rng(seed)
     centers = np.random.default_rng(7).normal(size=(max(10, count // 1000), dim)).astype(np.float32)
     return centers[rng.integers(0, len(centers), count)] + 0.5 * rng.normal(size=(count, dim)).astype(np.float32)
 
 
 def unit(rows: FloatArray) -> FloatArray:
-    """Of length one."""
+    """Normalize to unit length."""
     return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def data_sets(options: argparse.Namespace) -> dict[str, FloatArray]:
-    """Vectors by name; the queries are taken from them."""
+    """Vectors by name; queries are sampled from them."""
     from sslfeat.features.reader import Features
 
     count, dim = options.count + 2 * QUERIES, options.dim
@@ -62,7 +62,7 @@ def data_sets(options: argparse.Namespace) -> dict[str, FloatArray]:
 
 
 def recall(rows: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64]) -> float:
-    """Share of the 10 found that are as near as the tenth nearest."""
+    """Share of the 10 results that are as near as the tenth nearest."""
     right = 0
     for start in range(0, len(queries), 100):
         part = queries[start : start + 100]
@@ -74,7 +74,7 @@ def recall(rows: FloatArray, queries: FloatArray, found: npt.NDArray[np.int64]) 
 
 
 class Contender:
-    """A process that has built its index and waits."""
+    """A process that has built its index and waits for commands."""
 
     def __init__(self, name: str, python: str, work: Path) -> None:
         command = [python, str(CHILD), name, *(str(work / f"{part}.npy") for part in ("rows", "tune", "queries")), str(work)]
@@ -87,23 +87,23 @@ class Contender:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} has died: see {self.work / self.name}.log")
+            raise SystemExit(f"{self.name} exited: see {self.work / self.name}.log")
         return json.loads(line)
 
     def ask(self, what: str) -> Any:
-        """One lap, or what was found."""
+        """Time of one lap, or the results."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write(what + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def end(self) -> None:
-        """Let it go."""
+        """Stop the process."""
         self._process.communicate()
 
 
 def compare(title: str, vectors: FloatArray, options: argparse.Namespace) -> dict[str, Any]:
-    """All contenders on one set of vectors."""
+    """Compare all libraries on one set of vectors."""
     rng = np.random.default_rng(1)
     order = rng.permutation(len(vectors))
     parts = {"queries": order[:QUERIES], "tune": order[QUERIES : 2 * QUERIES], "rows": order[2 * QUERIES :]}
@@ -130,7 +130,7 @@ def compare(title: str, vectors: FloatArray, options: argparse.Namespace) -> dic
 
 
 def best_peer(result: dict[str, Any], kind: str) -> tuple[str, float]:
-    """The fastest peer that reaches the recall, and how many times its speed the index chosen for that workload has."""
+    """Fastest other library that reaches the recall, and the relative speed of sslfeat for this workload."""
     peers = {name: row[kind] for name, row in result.items() if name not in OURS and row["recall"] >= 0.945}
     if not peers:
         return "none reached the recall", float("nan")
@@ -140,7 +140,7 @@ def best_peer(result: dict[str, Any], kind: str) -> tuple[str, float]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown."""
+    """Results as Markdown."""
     lines = ["| vectors | index | recall@10 | queries/s, all at once | one by one | MB | build s | what |", "|---|" + "---|" * 7]
     for title, result in results.items():
         for name, row in result.items():
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--features", nargs="*", default=[], type=Path)
-    parser.add_argument("--peers", default=sys.executable, help="python of the environment that has the peers")
+    parser.add_argument("--peers", default=sys.executable, help="Python of the environment with the other libraries")
     parser.add_argument("--names", nargs="+", default=list(NAMES))
     parser.add_argument("--sets", nargs="+", default=["real", "easy", "hard"])
     parser.add_argument("--count", type=int, default=100_000)
@@ -167,7 +167,7 @@ def main() -> None:
     for title, vectors in data_sets(options).items():
         results[title] = compare(title, vectors, options)
         for kind in ("batch", "single"):
-            print(title, kind, "sslfeat / best peer:", *best_peer(results[title], kind), flush=True)
+            print(title, kind, "speed relative to the best other library:", *best_peer(results[title], kind), flush=True)
         save_measured(options.work / "index.json", results)
     print(table(results))
 

@@ -1,11 +1,11 @@
-"""More vectors than memory is granted: peak anonymous memory of building and searching, time, and the recall that is found.
+"""Index of more vectors than fit in memory: peak anonymous memory of building and searching, time, and recall.
 
     python benchmarks/index_big.py WORK [--count 5000000] [--dim 128] [--build-memory 1G] [--shards N] [--kind KIND]
 
-A features folder is written piece by piece: clusters whose sizes follow a power law and whose spreads differ, each in a subspace
-of its own, as embeddings are. ``sslfeat index`` builds in a process whose anonymous memory (RssAnon) is watched, another one
-searches with 1,000 vectors that were never in the index, one by one and all at once, under a condition too, and compares with
-exact search. Writes WORK/index_big.json.
+A features folder is written in parts: clusters with power-law sizes and different spreads, each in its own subspace, to resemble
+embeddings. ``sslfeat index`` builds in a process whose anonymous memory (RssAnon) is monitored. Another process searches with
+1,000 vectors that are not in the index, singly and in one batch, also with a condition, and compares with exact search.
+Writes WORK/index_big.json.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Array = Any
 
 
 def drawn(dim: int, seed: int) -> Iterator[Array]:
-    """Pieces of PART unit vectors, without end; the mixture is the same for every ``seed``."""
+    """Endless blocks of PART unit vectors; the mixture is the same for every ``seed``."""
     shape = np.random.default_rng(1)
     centers = shape.normal(size=(CLUSTERS, dim)).astype(np.float32)
-    centers += 1.5 * centers[shape.integers(CLUSTERS // 50, size=CLUSTERS)]  # clusters of clusters
+    centers += 1.5 * centers[shape.integers(CLUSTERS // 50, size=CLUSTERS)]  # hierarchical clusters
     share = 1 / np.arange(1, CLUSTERS + 1) ** 0.8
     spread = shape.uniform(0.3, 1.2, CLUSTERS).astype(np.float32)
     bases = shape.normal(size=(64, RANK, dim)).astype(np.float32) * np.float32((dim / RANK) ** 0.5 / dim**0.5 * 4)
@@ -61,7 +61,7 @@ def drawn(dim: int, seed: int) -> Iterator[Array]:
 
 
 def make_features(folder: Path, count: int, dim: int, encoder: Encoder) -> None:
-    """With sslfeat's own writers, a part at a time."""
+    """Write a features folder part by part, with the writers of sslfeat."""
     inputs = [ImageRecord(f"images/{number:08d}.jpg".encode()) for number in range(count)]
     sizes = np.zeros(count, np.int64)
     manifest = Manifest(inputs, sizes, sizes, sizes)
@@ -83,13 +83,13 @@ def make_features(folder: Path, count: int, dim: int, encoder: Encoder) -> None:
 
 
 def anonymous(process: int | str = "self") -> int:
-    """MiB of RssAnon."""
+    """RssAnon in MiB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next((int(line.split()[1]) >> 10 for line in lines if line.startswith("RssAnon")), 0)
 
 
 class Peak:
-    """The most anonymous memory that a process had, in MiB, seen every 10 ms."""
+    """Peak anonymous memory of a process in MiB, sampled every 10 ms."""
 
     def __init__(self, process: int | str = "self") -> None:
         self.most, self._over = 0, threading.Event()
@@ -104,14 +104,14 @@ class Peak:
                 return
 
     def end(self) -> int:
-        """It, and no longer watched."""
+        """Peak memory; stops sampling."""
         self._over.set()
         self._watcher.join()
         return self.most
 
 
 def build(features: Path, out: Path, *options: str) -> dict[str, Any]:
-    """By the command line."""
+    """Build by the command line."""
     began = time.monotonic()
     command = [sys.executable, "-c", WATCHED, "index", str(features), "--out", str(out), "--json", "--overwrite", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -126,7 +126,7 @@ def build(features: Path, out: Path, *options: str) -> dict[str, Any]:
 
 
 def search(out: Path, truth: Path, queries: Path) -> dict[str, Any]:
-    """In this process, which has done nothing else."""
+    """Search in this process."""
     peak = Peak()
     asked, nearest = np.load(queries), np.load(truth)
     began = time.monotonic()
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--build-memory", default="1G")
     parser.add_argument("--shards")
     parser.add_argument("--kind", default="auto")
-    parser.add_argument("--search", action="store_true", help="only search: how this script calls itself")
+    parser.add_argument("--search", action="store_true", help="only search (internal)")
     options = parser.parse_args()
     work = options.work / str(options.count)
     features, out, truth, queries = (work / name for name in ("features", "index", "truth.npy", "queries.npy"))

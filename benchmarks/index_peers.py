@@ -1,10 +1,10 @@
-"""One contender of benchmarks/index.py, in a process and an environment of its own.
+"""One library of benchmarks/index.py, in a separate process and environment.
 
     python benchmarks/index_peers.py NAME ROWS.npy TUNE.npy QUERIES.npy WORK
 
-Builds an index of ROWS (unit vectors, inner product), tunes it on TUNE to the fastest settings that find 95 % of the 10
-nearest, then obeys lines on standard input: ``batch`` (all queries at once), ``single`` (one after the other, on one thread
-where the library can), ``found`` (write the rows found to WORK/NAME.npy). Every answer is a line of JSON.
+Builds an index of ROWS (unit vectors, inner product) and tunes it on TUNE to the fastest settings with a recall of 95 % for 10
+neighbors. Then reads commands from standard input: ``batch`` (all queries in one batch), ``single`` (single queries, one thread
+if supported), ``found`` (write the results to WORK/NAME.npy). Each answer is a line of JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Search = Callable[[Any, bool], Any]  # queries, whether one thread: ids
 
 
 def exact(rows: Any, queries: Any) -> Any:
-    """The K nearest by a matrix product."""
+    """The K nearest neighbors by matrix multiplication."""
     found = []
     for start in range(0, len(queries), 100):
         scores = queries[start : start + 100] @ rows.T
@@ -35,7 +35,7 @@ def exact(rows: Any, queries: Any) -> Any:
 
 
 def tune(search_at: Callable[[int], Search], tune_queries: Any, truth: Any) -> tuple[Search, str]:
-    """The first step whose recall is the target."""
+    """First step that reaches the target recall."""
     for step in STEPS:
         search = search_at(step)
         ids = search(tune_queries, False)
@@ -46,7 +46,7 @@ def tune(search_at: Callable[[int], Search], tune_queries: Any, truth: Any) -> t
 
 
 def sslfeat(rows: Any, tune_queries: Any, truth: Any, work: Path, workload: str = "batch") -> tuple[Search, int, str]:
-    """Chooses and tunes on rows of its own that it holds out; the tuning queries are not used."""
+    """Selected and tuned on its own held-out rows, without the tuning queries."""
     from sslfeat import Index
 
     index = Index.build(rows, recall=TARGET, memory=4 << 30, workload=workload)
@@ -61,12 +61,12 @@ def sslfeat(rows: Any, tune_queries: Any, truth: Any, work: Path, workload: str 
 
 
 def sslfeat_single(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:
-    """As above, chosen for single queries."""
+    """As ``sslfeat``, selected for single queries."""
     return sslfeat(rows, tune_queries, truth, work, "single")
 
 
 def faiss_hnsw(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:
-    """M = 32, as its wiki suggests."""
+    """M = 32, as recommended in its wiki."""
     import faiss
 
     index = faiss.IndexHNSWFlat(rows.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
@@ -86,7 +86,7 @@ def faiss_hnsw(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Se
 
 
 def hnswlib(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:
-    """M = 16, ef_construction = 200, its own example's."""
+    """M = 16, ef_construction = 200, as in its example."""
     import hnswlib as library
 
     index = library.Index(space="ip", dim=rows.shape[1])
@@ -106,7 +106,7 @@ def hnswlib(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Searc
 
 
 def usearch(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:
-    """Its defaults, in float32."""
+    """Default settings, float32."""
     from usearch.index import Index
 
     index = Index(ndim=rows.shape[1], metric="ip", dtype="f32")
@@ -126,7 +126,7 @@ def usearch(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Searc
 
 
 def autofaiss(rows: Any, tune_queries: Any, truth: Any, work: Path) -> tuple[Search, int, str]:
-    """Chooses by memory and time a query alone; what recall it has is seen afterwards."""
+    """Selects by memory and query time only; the recall is measured afterwards."""
     import faiss
     from autofaiss import build_index
 
@@ -152,7 +152,7 @@ CONTENDERS = {
 
 
 def lap(search: Search, queries: Any, single: bool) -> float:
-    """Queries a second."""
+    """Queries per second."""
     began = time.perf_counter()
     if not single:
         search(queries, False)
@@ -167,7 +167,7 @@ def main() -> None:
     rows, tune_queries, queries = (np.load(path) for path in sys.argv[2:5])
     truth = exact(rows, tune_queries)
     answer = sys.stdout
-    sys.stdout = sys.stderr  # libraries talk
+    sys.stdout = sys.stderr  # libraries print messages
     began = time.perf_counter()
     search, size, told = CONTENDERS[name](rows, tune_queries, truth, work)
     ready = {"build_seconds": round(time.perf_counter() - began, 1), "bytes": size, "told": told}

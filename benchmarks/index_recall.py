@@ -1,12 +1,12 @@
-"""Is the recall that an index states what queries find that it never saw: at any number of hits, filtered, grown, shrunk?
+"""Stated recall of an index compared with the measured recall of unseen queries, by number of hits, conditions and updates.
 
     python benchmarks/index_recall.py WORK FEATURES OTHER_FEATURES [--kinds ivf hnsw ivfpq] [--rows 40000]
 
-Of FEATURES (with labels), 1,000 rows are queries, ``--rows`` are indexed, then a twelfth more of FEATURES is added, then rows
-of OTHER_FEATURES, other images embedded by the same encoder, whose queries join; then a class is removed.
-After each step: what is stated, and the share of the true k nearest that is found (as near as the k-th counts), with the
-fewest hits that came. Conditions are asked of the first: a class asked from every class and from another class alone, half of
-all rows.
+1,000 rows of FEATURES (with labels) are queries, and ``--rows`` are indexed. Then rows are added, a twelfth of FEATURES and rows
+of OTHER_FEATURES (other images, same encoder; queries from them are added, too), and a class is removed.
+After each step, the stated recall is compared with the share of the true k nearest neighbors found (neighbors as near as the k-th
+are correct), and the minimum number of hits is recorded. Conditions are tested after the first step: a class with queries of all
+classes and of another class only, and half of all rows.
 Writes WORK/index_recall.json.
 """
 
@@ -34,14 +34,14 @@ STATED = (1, 10, 100)
 
 
 class Rows:
-    """What is in the index, beside it: vectors by the numbers that the index should have for them."""
+    """Reference copy of the indexed vectors, by row number."""
 
     def __init__(self) -> None:
         self.vectors, self.labels = np.empty((0, 0), np.float32), np.empty(0, object)
         self.kept = np.empty(0, bool)
 
     def more(self, vectors: FloatArray, labels: npt.NDArray[np.object_]) -> ArrayVectors:
-        """Take note of more rows, and give them to be indexed."""
+        """Add rows to the reference copy and return them for indexing."""
         first = len(self.kept)
         columns = table([str(first + n) for n in range(len(vectors))])
         place = columns.schema.get_field_index("label")
@@ -51,7 +51,7 @@ class Rows:
         return ArrayVectors(vectors, columns.set_column(place, "label", pa.array(labels, pa.string())))
 
     def found(self, index: Index, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_], **how: Any) -> dict[str, Any]:
-        """Recall, and the fewest hits, of ``k`` among the rows of ``mask``."""
+        """Recall, and minimum number of hits, for ``k`` among the rows of ``mask``."""
         k = min(k, int((mask & self.kept).sum()))
         hits = index.search(queries, top=k, **how)
         right = 0
@@ -65,20 +65,20 @@ class Rows:
 
 
 def told(index: Index) -> dict[str, Any]:
-    """What the index says of itself."""
+    """Recall stated by the index."""
     figures = index.meta["figures"]
     return {"stated": figures["recall_at"], "settings": index.meta["settings"], "factory": index.meta["factory"],
             "queries": figures["recall_queries"]}  # fmt: skip
 
 
 def at_all_counts(rows: Rows, index: Index, queries: FloatArray, counts: tuple[int, ...] = COUNTS) -> dict[str, Any]:
-    """Found, for each number of hits."""
+    """Measured recall for each number of hits."""
     everything = np.ones(len(rows.kept), bool)
     return {**told(index), "found": {k: rows.found(index, queries, k, everything) for k in counts}}
 
 
 def filtered(rows: Rows, index: Index, queries: FloatArray, labels: npt.NDArray[np.object_]) -> dict[str, Any]:
-    """Found under conditions that go with the query, against it, and without regard to it."""
+    """Measured recall with conditions correlated, anti-correlated and uncorrelated with the query."""
     names = sorted(set(labels))
     result = {}
     for k in (1, 10, 100):
@@ -95,7 +95,7 @@ def filtered(rows: Rows, index: Index, queries: FloatArray, labels: npt.NDArray[
 
 
 def speeds(index: Index, queries: FloatArray, laps: int = 5) -> dict[str, float]:
-    """Queries a second of the 10 nearest, medians: all at once, and one by one."""
+    """Median queries per second for 10 neighbors, in a batch and single."""
     rates: dict[str, list[float]] = {"all at once": [], "one by one": []}
     for _ in range(laps):
         began = time.perf_counter()
@@ -123,7 +123,7 @@ def one_kind(kind: str, data: Features, other: Features, options: argparse.Names
     index.add(rows.more(vectors[first:second], labels[first:second]))
     result["a twelfth added"] = at_all_counts(rows, index, queries, STATED)
     strange = np.random.default_rng(1).permutation(len(other.embeddings))
-    share = len(strange) * QUERIES // len(rows.kept)  # as many queries as there are rows, in proportion
+    share = len(strange) * QUERIES // len(rows.kept)  # queries in proportion to rows
     index.add(rows.more(other.embeddings[strange[share:]], np.array(other.labels, object)[strange[share:]]))
     both = np.concatenate([queries, other.embeddings[strange[:share]]])
     result["other images added"] = at_all_counts(rows, index, both, STATED)

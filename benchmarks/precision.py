@@ -1,10 +1,10 @@
-"""Whether training in bfloat16 gains on this processor: images a second beside float32, in turns, medians.
+"""Speedup of training in bfloat16 on this processor: images per second relative to float32, in alternation, medians.
 
     python benchmarks/precision.py IMAGES WORK [--steps 40] [--laps 3]
 
-Methods, backbones and image sizes that differ in what they multiply (convolutions of few and of many channels, attention).
-This is what decides where ``--precision auto`` takes bfloat16 (``multiplies_bf16`` in models/engine/config.py).
-Writes WORK/precision.json.
+Covers methods, backbones and image sizes with different kinds of multiplication (convolutions with few and many channels,
+attention). The results determine on which processors ``--precision auto`` selects bfloat16 (``multiplies_bf16`` in
+models/engine/config.py). Writes WORK/precision.json.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ RUNS = (
     ("rotation", "resnet10", 32, 64), ("mae", "vit_tiny", 64, 64), ("jigsaw", "resnet10", 96, 32),
 )  # fmt: skip
 PRECISIONS = ("32-true", "bf16-mixed")
-WARM_UP = 5  # steps that are not counted
+WARM_UP = 5  # warm-up steps
 
 
 def rate(run: tuple[str, str, int, int], precision: str, options: argparse.Namespace) -> float:
-    """Images a second in training, looks and reading left out."""
+    """Images per second in training, without evaluations and reading."""
     method, backbone, size, batch = run
     folder = options.work / "run"
     shutil.rmtree(folder, ignore_errors=True)
@@ -52,7 +52,7 @@ def compare(run: tuple[str, str, int, int], options: argparse.Namespace) -> dict
             laps[precision].append(rate(run, precision, options))
     fp32, bf16 = (statistics.median(laps[precision]) for precision in PRECISIONS)
     method, backbone, size, batch = run
-    print(f"{method} {backbone} {size} px, {batch} images at once: bf16 {bf16 / fp32:.2f} x float32", flush=True)
+    print(f"{method} {backbone} {size} px, batch size {batch}: bf16 {bf16 / fp32:.2f} x float32", flush=True)
     return {"method": method, "backbone": backbone, "image_size": size, "batch_size": batch, "ratio": bf16 / fp32, "laps": laps}
 
 

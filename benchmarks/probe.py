@@ -1,14 +1,14 @@
-"""The probe's logistic regression against scikit-learn's: the same optimum? how much sooner? a million rows in how much memory?
+"""Logistic regression of the probe compared with scikit-learn: optimum, speed, and memory for a million rows.
 
     python benchmarks/probe.py WORK [--shape 50000x512x10 ...] [--laps 2] [--million]
 
-Drawn features (and 10,000 rows to test on): class means under noise whose variances fall off by a power law, as those of
-encoders do; many rows, and few wide ones. A path over ten values of C, warm-started, against scikit-learn fitting each (its
-default tolerance, enough iterations to get there), alternating in one process; and the probe's whole choice: both scalings, ten
-values of C or more judged on a tenth of the rows, then all rows fitted. Seconds of the clock, and of the processors. For each
-C the objectives (per row) and the test accuracies are compared, with those timed and with scikit-learn run on to a tolerance of
-1e-6 (for three C up to 0.1, untimed): by default it stops short of the optimum. ``--million``: a features folder of
-1,000,000 x 384 is probed by the command line, with the peak of the process's memory. Writes WORK/probe.json.
+Random features (with 10,000 test rows): class means plus noise with power-law variances, as those of encoders; with many rows,
+and with few wide rows. A warm-started path over ten values of C is compared with scikit-learn fitting each value (default
+tolerance, enough iterations to converge), alternating in one process. The complete selection of the probe is timed, too: both
+scalings, ten or more values of C evaluated on a tenth of the rows, and a final fit of all rows. Reported are wall and CPU time.
+For each C, objectives (per row) and test accuracies are compared with the timed fits, and with scikit-learn at a tolerance of
+1e-6 (for three C up to 0.1, untimed), because by default it stops before the optimum. ``--million``: a features folder of
+1,000,000 x 384 is probed by the command line, and the peak memory of the process is measured. Writes WORK/probe.json.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ SHAPES = ("50000x512x10", "50000x512x100", "2640x1280x81", "3000x1280x10", "3000
 
 
 def draw(count: int, dim: int, classes: int, seed: int) -> tuple[Rows, Numbers]:
-    """Overlapping classes, through a ReLU."""
+    """Overlapping classes, passed through a ReLU."""
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     scale = np.arange(1, dim + 1) ** -0.5
-    apart = 0.08 if classes <= 10 else 0.16  # so that a probe names half of the rows or more
+    apart = 0.08 if classes <= 10 else 0.16  # for an accuracy of at least one half
     means = (world.normal(size=(classes, dim)) * scale * apart).astype(np.float32)
     turn = np.linalg.qr(world.normal(size=(dim, dim)))[0].astype(np.float32)
     y = rng.integers(0, classes, count)
@@ -54,7 +54,7 @@ def standardized(train: Rows, *others: Rows) -> list[Rows]:
 
 
 def objective(x: Rows, y: Numbers, weights: Any, bias: Any, c: float) -> float:
-    """Per row: cross-entropy, and the penalty of the weights."""
+    """Per row: cross-entropy plus penalty of the weights."""
     z = x @ weights.T + bias
     z -= z.max(1, keepdims=True)
     loss = np.log(np.exp(z).sum(1, dtype=np.float64)) - z[np.arange(len(y)), y]
@@ -66,7 +66,7 @@ def clocks() -> Numbers:
 
 
 def choose(x: Rows, y: Numbers, classes: int) -> None:
-    """All that the probe does to choose C and the scaling, and to fit."""
+    """Selection of C and scaling, and final fit, as in the probe."""
     held = held_out(y, [str(k) for k in range(classes)], 0.1, 0, whole=False)
     judge = lambda scores, rows: float((scores.argmax(1) == y[rows]).mean())  # noqa: E731
     best_fit(x, Targets(y, classes), np.ones(len(y), np.float32), [held], judge)
@@ -113,7 +113,7 @@ def compare(rows_: int, dim: int, classes: int, laps: int) -> dict[str, Any]:
 
 
 def _differences(each: dict[float, dict[str, tuple[float, float]]], name: str) -> dict[str, float]:
-    """Of the objective (ours less the other's: the largest and the least) and of the accuracy."""
+    """Differences in the objective (ours minus the other: largest and smallest) and in the accuracy."""
     both = [(found["ours"], found[name]) for found in each.values() if name in found]
     losses = [ours[0] - theirs[0] for ours, theirs in both]
     accuracies = [abs(ours[1] - theirs[1]) for ours, theirs in both]
@@ -121,7 +121,7 @@ def _differences(each: dict[float, dict[str, tuple[float, float]]], name: str) -
 
 
 def million(work: Path) -> dict[str, Any]:
-    """Peak MiB of ``sslfeat probe`` with a million rows of 384: all, and what is not a mapped file."""
+    """Peak MiB of ``sslfeat probe`` with a million rows of 384: total, and without mapped files."""
     from index_million import PEAK, make_features
     from million import make_encoder
 

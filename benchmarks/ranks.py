@@ -1,11 +1,11 @@
-"""Losses of the same training on 2 and on 4 processes beside those of one, batch for batch.
+"""Losses of the same training with 2 and 4 processes compared with one process, batch by batch.
 
     python benchmarks/ranks.py IMAGES WORK [--methods rotation simclr] [--steps 20] [--count 512]
 
-COUNT images, evenly out of all, are trained on with `resnet10_w8` at 32 px, 64 a step over all processes, by gloo on the CPU.
-Writes benchmarks/results/ranks.json: for each method the relative difference of the loss from that of one process, at the first
-step and the largest of all steps, of 2 and 4 processes, and, to judge these by, of two more runs of one process: `norm` has
-batches normalized in the arithmetic of several processes, `noise` begins with weights that differ by a ten millionth.
+Trains `resnet10_w8` at 32 px on COUNT evenly spaced images, with 64 images per step over all processes, with gloo on the CPU.
+Writes benchmarks/results/ranks.json: for each method the relative difference of the loss to that of one process, for the first
+step and the maximum over all steps, with 2 and 4 processes. For reference, two more runs with one process: `norm` normalizes
+batches with the arithmetic of several processes, `noise` starts from weights with a relative difference of 1e-7.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPTIONS = {"deepcluster": {"cycle": "7", "clusters": "20"}}
 
 
 def rank_main(out: str, images: str, methods: list[str], steps: int) -> None:
-    """One of the processes: every method in turn, a row of metrics.csv for each step."""
+    """One process: all methods in turn, with one row of metrics.csv per step."""
     import torch
     from torch import nn
 
@@ -39,7 +39,7 @@ def rank_main(out: str, images: str, methods: list[str], steps: int) -> None:
     from sslfeat.models.engine.config import TrainConfig
 
     class Alone:
-        """The sum over one process."""
+        """All-reduce of a single process."""
 
         apply = staticmethod(lambda value: value)
 
@@ -83,13 +83,13 @@ def start(name: str, work: Path, images: Path, methods: list[str], steps: int) -
 
 
 def losses(run: Path) -> list[float]:
-    """The loss of each step."""
+    """Loss of each step."""
     with (run / "metrics.csv").open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 def differences(work: Path, methods: list[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """For each method and variant: the first step's and the largest difference, relative unless the loss is 0."""
+    """Differences of the first step and the maximum for each method and variant; relative unless the loss is 0."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for method in methods:
         one = losses(work / "1" / method)
@@ -100,7 +100,7 @@ def differences(work: Path, methods: list[str]) -> dict[str, dict[str, dict[str,
 
 
 def main() -> None:
-    """See above."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("work", type=Path)

@@ -1,11 +1,11 @@
-"""`sslfeat embed --engine ray` beside one process on the same machine: seconds it adds, and how fast it is once it runs.
+"""`sslfeat embed --engine ray` compared with one process on the same machine: fixed overhead, and steady speed.
 
     python benchmarks/scale_out.py IMAGES OUT.json WORK [--count 50000] [--laps 3] [--part-size 1024]
                                    [--encoder sslfeat-small] [--note TEXT]
 
-Both use all cores. Laps alternate, medians are compared. Of a lap, the steady rate is that of the images after the first
-tenth; the fixed seconds are what is left of the whole time when every image is counted at that rate. Both folders must hold
-the same bytes. Ray's cluster is started for each lap, as by the command without ``--address``.
+Both use all cores. Laps alternate; medians are compared. The steady rate is that of the images after the first tenth; the fixed
+seconds are the total time minus that of all images at this rate. Both folders must have identical bytes. The Ray cluster is
+started in each lap, as by the command without ``--address``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ENGINES = ("local", "ray")
 
 
 def lap(engine: str, listed: Path, out: Path, encoder: str, part_size: int) -> None:
-    """One run in this process, which is new; prints its figures as JSON."""
+    """One run in this new process; prints its results as JSON."""
     began = time.monotonic()
     marks: list[tuple[float, int]] = []
 
@@ -55,7 +55,7 @@ def lap(engine: str, listed: Path, out: Path, encoder: str, part_size: int) -> N
 
 
 def digest(folder: Path) -> tuple[str, int]:
-    """sha256 of all files of a features folder but the lock, and their bytes in all."""
+    """sha256 of all files of a features folder except the lock, and their total size."""
     sha, size = hashlib.sha256(), 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != atomic.LOCK_NAME):
         sha.update(f"{path.relative_to(folder)} {atomic.sha256_file(path)}\n".encode())
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--laps", type=int, default=3)
     parser.add_argument("--part-size", type=int, default=PART_SIZE)
     parser.add_argument("--encoder", default="sslfeat-small")
-    parser.add_argument("--note", default="", help="what else the machine was doing")
+    parser.add_argument("--note", default="", help="other load on the machine")
     parser.add_argument("--lap", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.lap:
@@ -114,8 +114,8 @@ def main() -> None:
     }
     save_measured(options.out, results)
     ratio = results["steady_seconds_of_ray_over_local"]
-    print(f"fixed: local {fixed['local']:.1f} s, ray {fixed['ray']:.1f} s; steady: ray takes {ratio:.2f} of local's time")
-    print("same bytes" if same else "THE BYTES DIFFER")
+    print(f"fixed: local {fixed['local']:.1f} s, ray {fixed['ray']:.1f} s; steady: time of ray relative to local {ratio:.2f}")
+    print("identical bytes" if same else "BYTES DIFFER")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""`sslfeat serve` beside `sslfeat embed`: the same images, the same encoder, one machine, one run.
+"""`sslfeat serve` compared with `sslfeat embed`: same images, same encoder, same machine.
 
     python benchmarks/serve.py PHOTOS THUMBNAILS [--count 2000] [--laps 3] [--connections 16] [--encoder NAME] [--out JSON]
 
-Throughput: photographs one a request as raw bodies, thumbnails 32 a request as multipart, both with .npy answers, as a share of
-what `sslfeat embed` does with the same files (its job, without the start of the program). The two take turns, A B A B, and
-medians count. The client runs on the same cores, which costs the service what it takes. Beside it: JSON answers, and one
-thumbnail a request. Where other programs run as well, shares on the clock are luck, and what counts is ``core_ms_an_image``: the
-time of the cores that the service (without the client) and the command (without its start) take for an image. Latency: one
-photograph on one connection, beside its decoding and one inference in a process that has nothing else to do; they take
-turns, too. Writes benchmarks/results/serve.json.
+Throughput: one photograph per request as raw body, and 32 thumbnails per request as multipart, both with .npy answers, relative
+to `sslfeat embed` with the same files (without the start of the program). Both alternate; medians are compared. The client runs
+on the same cores and reduces the throughput of the service. Also measured: JSON answers, and one thumbnail per request. If other
+programs are running, wall times are unreliable; use ``core_ms_an_image``, the CPU time per image of the service (without the
+client) and of the command (without its start). Latency: one photograph on one connection, compared with decoding and inference in
+an idle process, in alternation. Writes benchmarks/results/serve.json.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ RESULTS = Path(__file__).with_name("results") / "serve.json"
 ENDINGS = (".jpg", ".jpeg")
 NPY, AS_JSON = "application/x-npy", "application/json"
 MANY = 32
-Spent = tuple[float, float]  # seconds on the clock, and of the cores
+Spent = tuple[float, float]  # wall and CPU seconds
 
 
 def raw(image: bytes, accept: str) -> bytes:
-    """A request for one image."""
+    """A request with one image."""
     head = f"POST /v1/embed HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: image/jpeg\r\n"
     return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
 
 def multipart(images: list[bytes], accept: str) -> bytes:
-    """A request for several."""
+    """A request with several images."""
     part = b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="images"; filename="x.jpg"\r\n\r\n'
     body = b"".join(part + image + b"\r\n" for image in images) + b"--" + BOUNDARY + b"--\r\n"
     kind = f"multipart/form-data; boundary={BOUNDARY.decode()}"
@@ -61,7 +60,7 @@ def multipart(images: list[bytes], accept: str) -> bytes:
 
 
 async def ask_all(service: Service, requests: list[bytes], connections: int) -> float:
-    """Seconds that all requests take over so many connections."""
+    """Seconds for all requests over ``connections``."""
     left = iter(requests)
 
     async def one() -> None:
@@ -79,7 +78,7 @@ async def ask_all(service: Service, requests: list[bytes], connections: int) -> 
 
 
 def served(service: Service, requests: list[bytes], connections: int) -> Spent:
-    """The same, in an event loop of its own; and what the service took of the cores."""
+    """The same, in a separate event loop, with the CPU time of the service."""
     before = service.cpu()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         seconds = runner.run(ask_all(service, requests, connections))
@@ -87,7 +86,7 @@ def served(service: Service, requests: list[bytes], connections: int) -> Spent:
 
 
 def embedded(folder: Path, encoder: str) -> Spent:
-    """What `sslfeat embed` takes: seconds without the start of the program, and of the cores with it."""
+    """Time of `sslfeat embed`: seconds without the start of the program, and CPU time with it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as out:
         command = [*COMMAND[:3], "embed", str(folder), "--encoder", encoder, "--out", f"{out}/features", "--json"]
@@ -98,7 +97,7 @@ def embedded(folder: Path, encoder: str) -> Spent:
 
 
 def linked(source: Path, folder: Path, count: int) -> list[bytes]:
-    """``count`` links to the images of a folder in another, again and again; the images' contents."""
+    """``count`` links to the images of a folder, repeated as needed; returns the contents of the images."""
     files = sorted(path for path in source.rglob("*") if path.suffix.lower() in ENDINGS)
     folder.mkdir()
     for number in range(count):
@@ -107,14 +106,14 @@ def linked(source: Path, folder: Path, count: int) -> list[bytes]:
 
 
 def in_turns(calls: dict[str, Callable[[], Spent]], laps: int) -> dict[str, Spent]:
-    """Median seconds of each, on the clock and of the cores, after one lap that does not count."""
+    """Median wall and CPU seconds of each, after one warm-up lap."""
     spent: dict[str, list[Spent]] = {name: [] for name in calls}
     for lap in range(laps + 1):
         for name, call in calls.items():
             taken = call()
             if lap:
                 spent[name].append(taken)
-            print(f"{name}: {taken[0]:.2f} s, of the cores {taken[1]:.2f} s", file=sys.stderr)
+            print(f"{name}: {taken[0]:.2f} s wall, {taken[1]:.2f} s CPU", file=sys.stderr)
     return {
         name: (statistics.median(each[0] for each in values), statistics.median(each[1] for each in values))
         for name, values in spent.items()
@@ -122,7 +121,7 @@ def in_turns(calls: dict[str, Callable[[], Spent]], laps: int) -> dict[str, Spen
 
 
 async def latency(service: Service, encoder: Encoder, images: list[bytes]) -> dict[str, float]:
-    """Median ms of one image by the service, and of decoding and one inference here; the median of their ratios."""
+    """Median ms of one image by the service, and of decoding and inference in this process; median of their ratios."""
     reader, writer = await asyncio.open_connection(service.host, service.port)
     pairs = []
     for image in images:
@@ -139,7 +138,7 @@ async def latency(service: Service, encoder: Encoder, images: list[bytes]) -> di
 
 
 def measure(options: argparse.Namespace, work: Path, service: Service) -> dict[str, Any]:
-    """All figures."""
+    """All measurements."""
     photos = linked(options.photos, work / "photos", options.count)
     thumbs = linked(options.thumbnails, work / "thumbnails", options.count)
     groups = [thumbs[start : start + MANY] for start in range(0, len(thumbs), MANY)]
@@ -155,7 +154,7 @@ def measure(options: argparse.Namespace, work: Path, service: Service) -> dict[s
         "embed thumbnails": lambda: embedded(work / "thumbnails", options.encoder),
     }
     for name, requests in asked.items():
-        several = max(2, connections // 4) if name.startswith("32") else connections  # within the service's queue
+        several = max(2, connections // 4) if name.startswith("32") else connections  # within the queue of the service
         calls[name] = lambda requests=requests, several=several: served(service, requests, several)  # type: ignore[misc]
     (work / "one").mkdir()
     (work / "one" / "only.jpg").write_bytes(photos[0])

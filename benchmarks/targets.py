@@ -1,10 +1,10 @@
-"""Every export target of encoders: how near to the encoder file, how large, how fast.
+"""All export targets of encoders: agreement with the encoder file, size, and speed.
 
     python benchmarks/targets.py WORK IMAGES SOURCE [SOURCE ...] [--probe-data DIR] [--target T ...]
 
-Each SOURCE (a run, an encoder file, a name) is exported to each target by the command line, which runs it in its own runtime
-on IMAGES beside the encoder file in onnxruntime, one thread each, in turns. A target that is refused is listed with the
-reason. Writes WORK/targets.json; with --target only those are measured, and the rest of that file is kept.
+Each SOURCE (a run, an encoder file, or a name) is exported to each target by the command line, which runs it in its runtime on
+IMAGES, alternating with the encoder file in onnxruntime, with one thread each. Failed targets are listed with the reason.
+Writes WORK/targets.json; with --target only these targets are measured, and other results in the file are kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def export(source: str, target: str, images: str, labeled: str | None, out: Path
 
 
 def line(found: dict[str, Any]) -> str:
-    """One target's result: what refused it, or how near it is and how much faster."""
+    """Result of a target: reason for failure, or agreement and speedup."""
     if "refused" in found:
         return f"refused: {found['refused']}"
     near = found["likeness"]
@@ -51,14 +51,14 @@ def main() -> None:
     parser.add_argument("images")
     parser.add_argument("sources", nargs="+")
     parser.add_argument("--probe-data")
-    parser.add_argument("--target", action="append", choices=TARGETS, help="only this one; may be repeated")
+    parser.add_argument("--target", action="append", choices=TARGETS, help="measure only this target; may be repeated")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     written = options.work / "targets.json"
     results: dict[str, dict[str, dict[str, Any]]] = {}
     if options.target and written.exists():
         results = json.loads(written.read_text())
-        results.pop(KEY, None)  # this one's machine takes its place
+        results.pop(KEY, None)  # replaced by this machine
     for source in options.sources:
         name = Path(source).name
         results.setdefault(name, {})

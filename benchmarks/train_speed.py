@@ -1,13 +1,12 @@
-"""Images a second in training, beside lightly's equivalents: same images, same backbone, same batch size.
+"""Images per second in training compared with lightly: same images, same backbone, same batch size.
 
     python benchmarks/train_speed.py DATA WORK [--steps 100] [--laps 3] [--image-size 32] [--precision 32-true]
 
-DATA is a folder of class folders. SimCLR: lightly's SimCLRTransform, SimCLRProjectionHead and NTXentLoss over its
-LightlyDataset and a DataLoader, as in its documentation. Rotation, which lightly has no module for: the same loader with
-torchvision's crops, and four turns of a batch. lightly gets whichever number of workers is fastest for it. Both train as
-they do unless told otherwise: sslfeat in bfloat16 where the machine gains by it, a plain loop around lightly's parts in
-float32. Laps alternate, medians are compared; the time sslfeat takes to read all images once, before its first step,
-is stated apart, and its ten looks at the encoder are left out (ten in a run, however long it is).
+DATA is a folder of class folders. SimCLR: SimCLRTransform, SimCLRProjectionHead and NTXentLoss of lightly with its LightlyDataset
+and a DataLoader, as in its documentation. Rotation, which lightly does not provide: the same loader with torchvision crops, and
+four rotations of a batch. lightly uses the fastest number of workers. Both use their default precision: sslfeat bfloat16 on
+machines where it is faster, the plain loop with lightly float32. Laps alternate; medians are compared. The time in which sslfeat
+reads all images before the first step is reported separately, and its ten evaluations (ten per run of any length) are excluded.
 Needs: pip install lightly. Writes WORK/train_speed.json.
 """
 
@@ -32,11 +31,11 @@ from sslfeat.models.engine.trainer import Reporter, TrainProgress, train
 from sslfeat.system.machine import save_measured
 
 BATCH = {"simclr": 256, "rotation": 64}
-WARM_UP = 20  # steps that are not counted
+WARM_UP = 20  # warm-up steps
 
 
 def ours(method: str, options: argparse.Namespace) -> tuple[float, float]:
-    """Images a second in training, and seconds until the first step, by the same function as ``sslfeat train``."""
+    """Images per second in training, and seconds until the first step, with the function used by ``sslfeat train``."""
     rates: list[float] = []
     began, first = time.monotonic(), [0.0]
 
@@ -82,7 +81,7 @@ def lightly_loader(method: str, workers: int, options: argparse.Namespace) -> An
 
 
 def lightly_step(method: str, options: argparse.Namespace) -> tuple[list[nn.Parameter], Callable[[Any], Tensor]]:
-    """Parameters, and a function from what the loader gives to a loss."""
+    """Parameters, and a function from a batch of the loader to a loss."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules.heads import SimCLRProjectionHead
 
@@ -108,7 +107,7 @@ def lightly_step(method: str, options: argparse.Namespace) -> tuple[list[nn.Para
 
 
 def lightly_rate(method: str, workers: int, steps: int, options: argparse.Namespace) -> float:
-    """Images a second of a plain training loop around lightly's parts."""
+    """Images per second of a plain training loop with the components of lightly."""
     parameters, loss_of = lightly_step(method, options)
     optimizer = torch.optim.AdamW(parameters, 1e-3)
     warm_up, done, since = min(WARM_UP, steps), 0, 0.0
@@ -143,7 +142,7 @@ def compare(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "lightly_workers": workers,
         "sslfeat_seconds_before_the_first_step": reading,
     }
-    print(f"{method}: {result['ratio']:.2f} x lightly's images a second {json.dumps(result)}", flush=True)
+    print(f"{method}: {result['ratio']:.2f} x images/s of lightly {json.dumps(result)}", flush=True)
     return result
 
 
@@ -155,7 +154,7 @@ def main() -> None:
     parser.add_argument("--laps", type=int, default=3)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--backbone", default="resnet10")
-    parser.add_argument("--precision", help="sslfeat's; default: what it takes by itself on this machine")
+    parser.add_argument("--precision", help="of sslfeat; default: automatic")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     results = {method: compare(method, options) for method in BATCH}

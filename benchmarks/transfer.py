@@ -1,11 +1,11 @@
-"""How good are encoders on images they never saw? Beside pixels, HOG with a color histogram, and a supervised network.
+"""Quality of encoders on unseen data sets, compared with pixels, HOG with a color histogram, and a supervised network.
 
     python benchmarks/transfer.py WORK SET... [--encoder FILE_OR_NAME]... [--lite0 FILE] [--per-class N]
 
-A SET is a folder of class folders, or holds such folders as train/ and val/ or test/. Of the former every fifth image of a
-class, by name, is asked. The held-out images are the queries and test rows; the others are searched and trained on. ``linear``
-and ``kNN 20`` are the probe's of ``sslfeat probe``; mAP is over the whole ranking by cosine, relevant what has the query's
-class. ``untrained`` is the shipped encoder's network at random initialization. Writes WORK/transfer.json, prints the table.
+A SET is a folder of class folders, or contains such folders as train/ and val/ or test/. In the first case every fifth image of a
+class, by name, is held out. Held-out images are queries and test rows; the others are searched and used for training. ``linear``
+and ``kNN 20`` are those of ``sslfeat probe``; mAP is over the whole ranking by cosine similarity, images of the same class are
+relevant. ``untrained`` is the network of the shipped encoder with random weights. Writes WORK/transfer.json, prints the table.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from sslfeat.numerics.similarity import unit
 from sslfeat.system.machine import save_measured
 
 Floats = npt.NDArray[np.float32]
-Split = tuple[list[str], list[str]]  # paths that are searched, and those that are asked
+Split = tuple[list[str], list[str]]  # searched paths, and queries
 COLUMNS = ("linear", "kNN 20", "mAP", "precision@10")
 HELD_OUT = 5
 
 
 def split(folder: Path, per_class: int) -> Split:
-    """The images of a set, at most ``per_class`` of a class to search and a fifth as many to ask."""
+    """Images of a set, at most ``per_class`` per class to search and a fifth as many queries."""
     whole = not (folder / "train").is_dir()
     asked = folder if whole else next(folder / name for name in ("val", "test") if (folder / name).is_dir())
     searched = folder if whole else folder / "train"
@@ -53,7 +53,7 @@ def split(folder: Path, per_class: int) -> Split:
 
 
 def embed(encoder: str, paths: list[str], out: Path) -> Floats:
-    """As ``sslfeat embed`` does; embeddings (N, D) in the order of ``paths``."""
+    """Embed as ``sslfeat embed``; embeddings (N, D) in the order of ``paths``."""
     listing = out.with_suffix(".txt")
     listing.write_text("\n".join(paths))
     command = [sys.executable, "-m", "sslfeat", "embed", str(listing), "--encoder", encoder, "--labels", "none"]
@@ -69,7 +69,7 @@ def small_pixels(paths: list[str]) -> Floats:
 
 
 def hog_and_color(paths: list[str]) -> Floats:
-    """HOG of 64 px (8 px cells, 2 x 2 cells a block, 9 directions) beside 128 bins of HSV color, each of unit length."""
+    """HOG of 64 px (8 px cells, 2 x 2 cells per block, 9 directions) and 128 bins of HSV color, each of unit length."""
     from skimage.color import rgb2hsv
     from skimage.feature import hog
 
@@ -83,8 +83,8 @@ def hog_and_color(paths: list[str]) -> Floats:
 
 
 def figures(rows: Floats, queries: Floats, labels: tuple[list[str], list[str]]) -> dict[str, float]:
-    """All four, in percent."""
-    center = rows.mean(0) if (rows >= 0).all() else 0  # what only grows, as pixels do, is compared around its mean
+    """All four metrics, in percent."""
+    center = rows.mean(0) if (rows >= 0).all() else 0  # nonnegative features (such as pixels) are centered
     probed = probe(Labeled(rows, labels[0]), Labeled(queries, labels[1]))
     x, q = unit(rows - center), unit(queries - center)
     classes = np.array(labels[0])
@@ -101,7 +101,7 @@ def figures(rows: Floats, queries: Floats, labels: tuple[list[str], list[str]]) 
 
 
 def untrained(work: Path, images: Path) -> str:
-    """The shipped encoder's network at random initialization."""
+    """The network of the shipped encoder with random weights."""
     card, out = Encoder.load(DEFAULT).card, work / "untrained.onnx"
     if not out.exists():
         command = [sys.executable, "-m", "sslfeat", "export", "--random-init", card.backbone, "--out", str(out)]
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--encoder", action="append", default=[])
     parser.add_argument("--lite0", default="")
     parser.add_argument("--per-class", type=int, default=500)
-    parser.add_argument("--only", action="store_true", help="measure --encoder alone")
+    parser.add_argument("--only", action="store_true", help="measure only --encoder")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     encoders = {Path(name).stem: name for name in options.encoder}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the shipped encoders as they were trained, without labels: sslfeat-small in two runs, and sslfeat-tiny from the first.
-# usage: benchmarks/zoo.sh IMAGES WORK [MINUTES] [MINUTES_TINY] [MINUTES_MORE]       (resumes when run again)
+# Reproduce the self-supervised training of the shipped encoders: sslfeat-small in two runs, and sslfeat-tiny from the first.
+# usage: benchmarks/zoo.sh IMAGES WORK [MINUTES] [MINUTES_TINY] [MINUTES_MORE]       (resumes when repeated)
 set -euo pipefail
 images=$1 work=$2 minutes=${3:-110} tiny=${4:-15} more=${5:-100}
 sslfeat="${PYTHON:-python} -m sslfeat"

@@ -83,7 +83,7 @@ def test_c_is_not_chosen_on_copies_of_what_was_fitted() -> None:
 def test_copies_of_one_image_are_one_image() -> None:
     contents = np.array([0, 0, 0, 1, 2, 3, 4, 4])
     y = np.array([0, 0, 0, 1, 1, 1, 1, 2])
-    with pytest.raises(FeaturesError, match=r"class 'a' has a single image, 3 times: .* --min-images 4"):
+    with pytest.raises(FeaturesError, match=r"class 'a' has a single image, 3 times and .* --min-images 4"):
         held_out(y, "abc", 0.2, 0, contents)
     mask = held_out(y, "abc", 0.2, 0, contents, whole=False)
     assert mask.sum() == 1

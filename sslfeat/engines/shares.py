@@ -41,7 +41,7 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """``K/N``. Raises UsageError."""
+        """Parse ``K/N``. Raises UsageError."""
         found = WRITTEN.fullmatch(text.strip())
         if not found:
             raise UsageError(f"parts {text!r}: expected K/N, share K of N, for example 3/16")

@@ -79,7 +79,7 @@ def _parts(material: Material, options: ReportOptions, step: Step) -> list[Part]
         "encoder": ("Encoder", lambda _: sections.encoder(material)),
         "data": ("Images", lambda _: sections.data(material)),
         "probe": ("Probe", lambda _: probe(material, options.source, options.seed)),
-        "scores": ("Figures without labels", lambda _: sections.scores(material)),
+        "scores": ("Label-free metrics", lambda _: sections.scores(material)),
         "clusters": ("Clusters", clusters),
         "map": ("Map", map_),
         "neighbors": ("Nearest neighbors", lambda _: sections.neighbors(material, options.seed)),

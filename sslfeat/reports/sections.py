@@ -112,14 +112,14 @@ def clusters(material: Material, seed: int, step: Step) -> tuple[Part, Clusterin
 
 
 def map_(material: Material, found: Clustering | None, method: str, seed: int) -> Part:
-    """Colored by label, or else by cluster."""
+    """Map, colored by label, or else by cluster."""
     names = material.names
     by = "label"
     if not material.classes and found is not None:
         names = [f"cluster {number}" if number >= 0 else None for number in found.assignments.tolist()]
         by = "cluster"
     drawn = make_map(material.x, material.paths, names, method, MAPPED, seed, by=by)
-    ways = {"pca": "The two main components", "tsne": "t-SNE", "umap": "UMAP"}
+    ways = {"pca": "First two principal components", "tsne": "t-SNE", "umap": "UMAP"}
     return {"about": f"{ways[method]}, {len(drawn.paths)} images, colored by {by}.", "view": map_view(drawn)}
 
 
