@@ -41,7 +41,8 @@ def test_a_click_searches_and_back_returns(page: Page) -> None:
         assert (sum(image.convert("RGB").getpixel((3, 3))) < 300) == dark  # type: ignore[arg-type]
     page.go_back()
     until(page, "document.querySelector('#heading').textContent.startsWith('Choose')")
-    assert not page.is_visible("#filters")
+    assert page.is_visible("#filters")
+    assert not page.is_visible("#least")
     page.go_forward()
     found(page)
     page.click("#clear")

@@ -226,7 +226,7 @@ export class Plane {
     if (this.mode === "lasso") { this.path = [[x, y]]; return; }
     const before = this.under;
     this.point(x, y);
-    this.twice = pointerType === "mouse" || before === this.under; // on touch screens, the first tap shows the image and the second picks it
+    this.twice = pointerType === "mouse" || before === this.under; // on touch screens the second tap picks it
   }
 
   drag(event) {
