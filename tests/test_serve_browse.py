@@ -37,7 +37,8 @@ def test_pages_list_every_image_once_in_order(client: httpx.Client) -> None:
     assert (len(first["images"]), first["total"], first["notes"]) == (24, 43, [])
     assert first["next"] == first["images"][-1]["id"]
     for limit in (1, 7, 43, 1000):
-        told, after, pages = [], -1, 0
+        told: list[dict[str, Any]] = []
+        after, pages = -1, 0
         while after is not None:
             one = browse(client, limit=limit, after=after, revision=first["revision"])
             told, after, pages = told + one["images"], one["next"], pages + 1

@@ -78,7 +78,7 @@ def test_what_is_no_image_is_refused_in_words(page: Page, tmp_path: Path) -> Non
     assert "not an image in a supported format" in page.inner_text("#message")
     assert page.inner_text("#heading") == "Not found"
     page.evaluate("dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer(), cancelable: true }))")
-    assert "links are not followed" in page.inner_text("#message")
+    assert "Links are not followed" in page.inner_text("#message")
 
 
 def test_filters(page: Page) -> None:
@@ -107,7 +107,7 @@ def test_filters(page: Page) -> None:
     found(page, 12)
     page.fill("input[name=path]", "nowhere")
     page.wait_for_selector("#message:not([hidden])")
-    assert "Nothing was found" in page.inner_text("#message")
+    assert "Nothing found" in page.inner_text("#message")
 
 
 def test_the_larger_view(page: Page, setting: Setting) -> None:
@@ -181,6 +181,7 @@ def test_duplicates_are_decided_in_pairs(page: Page, setting: Setting, by_key: b
     total = int(page.inner_text("#pair-about").split()[2])
     while page.is_enabled("#pair-back"):
         page.click("#pair-back")
+    assert page.inner_text("#pair-about").endswith("suggested: keep left")
     names = page.locator("#pair figcaption span").all_inner_texts()
     right = page.locator("[data-keep=right]")
     if right.get_attribute("aria-pressed") == "true":

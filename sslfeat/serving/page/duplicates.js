@@ -73,7 +73,8 @@ class Pairs {
       sideOf(left, keep === "left" || keep === "both"),
       sideOf(copy, keep === "right" || keep === "both"),
     );
-    part("pair-about").textContent = `${this.now + 1} of ${this.pairs.length} · ${copy.verdict}`;
+    const suggested = left === pair.group.kept ? " · suggested: keep left" : "";
+    part("pair-about").textContent = `${this.now + 1} of ${this.pairs.length} · ${copy.verdict}${suggested}`;
     for (const button of this.buttons) button.setAttribute("aria-pressed", String(button.dataset.keep === keep));
     part("pair-back").disabled = this.now === 0;
     part("pair-on").disabled = this.now === this.pairs.length - 1;
