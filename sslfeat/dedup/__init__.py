@@ -1,1 +1,1 @@
-"""Duplicates: found by features, verified by pixels, moved aside and put back."""
+"""Duplicates: candidates by features, verification by pixels, moving copies and undoing it."""

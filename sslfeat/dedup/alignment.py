@@ -1,7 +1,7 @@
-"""Where one thumbnail lies within another: the same frame, a crop of it, or mirrored; of many pairs at once.
+"""Alignment of many pairs of thumbnails: same frame, crop, or mirrored.
 
-Thumbnails show the whole image, squeezed into a square, so a crop is a window of the other with its own two scales. Windows are
-first tried on a coarse grid, then the one of the greatest correlation is moved until that grows no more.
+Thumbnails show the whole image, stretched to a square, so a crop is a window of the other with separate scales per axis. Windows
+are first searched on a coarse grid; the one with the highest correlation is then refined.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Places = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Windows:
-    """Of P pairs: the smaller image is what the larger shows in ``places`` (P, 4): top, bottom, left and right, in shares.
+    """For P pairs: the window ``places`` (P, 4) of the larger image that shows the smaller one: top, bottom, left, right.
 
-    ``swapped`` (P,): the first of the two is the smaller one. ``mirrored`` (P,): the second is turned left to right before.
+    ``swapped`` (P,): the first image is the smaller one. ``mirrored`` (P,): the second image is flipped horizontally.
     """
 
     places: Places
@@ -37,19 +37,19 @@ class Windows:
     mirrored: npt.NDArray[np.bool_]
 
     def aligned(self, first: FloatArray, second: FloatArray, side: int) -> tuple[FloatArray, FloatArray]:
-        """What both of each pair show, of images (P, C, SIDE, SIDE), each as (P, C, side, side)."""
+        """Common regions of image pairs (P, C, SIDE, SIDE), each as (P, C, side, side)."""
         larger, smaller = self.ordered(first, second)
         return _cut(larger, self.places, side), _shrink(smaller, side)
 
     def ordered(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The larger and the smaller of images (P, C, SIDE, SIDE), mirrored where they have to be."""
+        """The larger and the smaller of images (P, C, SIDE, SIDE), flipped if needed."""
         swapped, mirrored = self.swapped[:, None, None, None], self.mirrored[:, None, None, None]
         turned = np.where(mirrored, second[..., ::-1], second)
         return np.where(swapped, turned, first), np.where(swapped, first, turned)
 
 
 def coarse_windows(first: FloatArray, second: FloatArray) -> tuple[FloatArray, IntArray]:
-    """The best correlation (P,) of each pair of gray thumbnails (P, SIDE, SIDE), and its window, int64 (P, 5).
+    """Maximum correlation (P,) of each pair of gray thumbnails (P, SIDE, SIDE), and its window, int64 (P, 5).
 
     The window as (side, swapped, mirrored, top, left), in steps of 1 / COARSE.
     """
@@ -70,9 +70,9 @@ def coarse_windows(first: FloatArray, second: FloatArray) -> tuple[FloatArray, I
 
 
 def window_correlations(images: FloatArray, templates: FloatArray) -> FloatArray:
-    """Pearson's correlations of templates (P, t, t) with all windows of their images (P, n, n), as (P, 2 (n - t + 1) squared).
+    """Pearson correlation of templates (P, t, t) with all windows of images (P, n, n), as (P, 2 (n - t + 1) squared).
 
-    Window by window, row by row; then the same with the templates turned left to right.
+    Windows in row-major order; then the same for horizontally flipped templates.
     """
     count, side = templates.shape[:2]
     free = images.shape[1] - side + 1
@@ -86,9 +86,9 @@ def window_correlations(images: FloatArray, templates: FloatArray) -> FloatArray
 
 
 def finest_windows(first: FloatArray, second: FloatArray, coarse: IntArray) -> Windows:
-    """The windows of pairs of gray thumbnails (P, SIDE, SIDE), from their coarse ones (P, 5).
+    """Refine coarse windows (P, 5) of pairs of gray thumbnails (P, SIDE, SIDE).
 
-    They are moved and stretched by Gauss and Newton's steps towards the greatest correlation (Evangelidis and Psarakis 2008,
+    Gauss-Newton steps maximize the correlation (Evangelidis and Psarakis 2008,
     "Parametric Image Alignment Using Enhanced Correlation Coefficient Maximization").
     """
     sides, tops, lefts = coarse[:, 0], coarse[:, 3], coarse[:, 4]
@@ -100,12 +100,12 @@ def finest_windows(first: FloatArray, second: FloatArray, coarse: IntArray) -> W
         targets = _centered(_shrink(smaller, side))
         moved = _climb(larger, targets, moved, side)
     before, after = (_scores(larger, targets, each, MIDDLE) for each in (places, moved))
-    stays = (sides == COARSE) & (after - before < WORTH)  # text that is laid over an image pulls at its frame, too
+    stays = (sides == COARSE) & (after - before < WORTH)  # overlaid text also biases the refinement
     return Windows(np.where(stays[:, None], places, moved), swapped, mirrored)
 
 
 def _climb(larger: FloatArray, targets: FloatArray, places: Places, side: int) -> Places:
-    """``places`` (P, 4) of images (P, 1, SIDE, SIDE) moved to where they correlate most with ``targets`` (P, side side)."""
+    """Refine ``places`` (P, 4) of images (P, 1, SIDE, SIDE) for maximum correlation with ``targets`` (P, side side)."""
     places, best = places.copy(), np.full(len(places), -1.0)
     steps, share = np.zeros_like(places), np.ones((len(places), 1))
     moving = np.arange(len(places))
@@ -115,7 +115,7 @@ def _climb(larger: FloatArray, targets: FloatArray, places: Places, side: int) -
         scores = _cosines(_centered(cuts), targets[moving])
         scores[(tried[:, 1::2] - tried[:, ::2]).min(1) < SMALLEST] = -1
         better = scores > best[moving] + GROWS
-        share[moving] = np.where(better[:, None], 1, share[moving] / 4)  # too long a step is taken in part
+        share[moving] = np.where(better[:, None], 1, share[moving] / 4)  # shorten a step that is too long
         moved = moving[better]
         best[moved], places[moved] = scores[better], tried[better]
         steps[moved] = _steps(cuts[better, 0], targets[moved], places[moved])
@@ -128,17 +128,17 @@ def _scores(larger: FloatArray, targets: FloatArray, places: Places, side: int) 
 
 
 def correlations(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Pearson's (P,), of images (P, n, n); a level of noise keeps two blank ones apart from two alike."""
+    """Pearson correlation (P,) of images (P, n, n), with a noise level so that blank images do not correlate."""
     return _cosines(_centered(a), _centered(b))
 
 
 def _steps(cuts: FloatArray, targets: FloatArray, places: Places) -> Places:
-    """How to change ``places`` (P, 4) so that their ``cuts`` (P, n, n) correlate most with ``targets`` (P, n n)."""
+    """Update of ``places`` (P, 4) that increases the correlation of ``cuts`` (P, n, n) with ``targets`` (P, n n)."""
     n = cuts.shape[1]
     along = (np.arange(n, dtype=np.float32) + 0.5) / n
     sides = (places[:, 1::2] - places[:, ::2]).astype(np.float32)[:, :, None, None]
     down, right = (np.gradient(cuts, 1 / n, axis=axis) / sides[:, axis - 1] for axis in (1, 2))
-    shares = along[::-1, None], along[:, None], along[::-1], along  # how far each edge takes a pixel with it
+    shares = along[::-1, None], along[:, None], along[::-1], along  # derivative of pixel positions by edge
     slopes = np.stack([_centered(down * shares[0]), _centered(down * shares[1]), *(_centered(right * k) for k in shares[2:])], 1)
     rows = _centered(cuts)
     both = np.stack([rows, targets], 2)
@@ -150,18 +150,18 @@ def _steps(cuts: FloatArray, targets: FloatArray, places: Places) -> Places:
 
 
 def _step(normal: Places, slopes: FloatArray, images: FloatArray) -> Places:
-    """The step (P, 4) for normal matrices (P, 4, 4), slopes times images (P, 4, 2), and images (P, n n, 2): cut and target."""
+    """Step (P, 4) from normal matrices (P, 4, 4), gradients times images (P, 4, 2), and images (P, n n, 2): cut and target."""
     solved = np.linalg.solve(normal, slopes)
-    explained = slopes.swapaxes(1, 2) @ solved  # of the cut and of the target, by the slopes
+    explained = slopes.swapaxes(1, 2) @ solved  # projections of cut and target onto the gradients
     products = images.swapaxes(1, 2) @ images
     left, shared = (products[:, 0, k] - explained[:, 0, k] for k in (0, 1))
-    contrast = np.where(shared > 0, left / np.maximum(shared, 1e-9), 1.0)  # what the target is to be multiplied by
+    contrast = np.where(shared > 0, left / np.maximum(shared, 1e-9), 1.0)  # scale of the target
     step: Places = contrast[:, None] * solved[:, :, 1] - solved[:, :, 0]
     return step
 
 
 def _centered(images: FloatArray) -> FloatArray:
-    """Images (P, ...) as rows (P, N) of mean zero."""
+    """Images (P, ...) as zero-mean rows (P, N)."""
     rows = images.reshape(len(images), np.prod(images.shape[1:], dtype=int))
     centered: FloatArray = rows - rows.mean(1, keepdims=True)
     return centered
@@ -173,7 +173,7 @@ def _cosines(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def _cut(images: FloatArray, places: Places, side: int) -> FloatArray:
-    """What ``places`` (P, 4) of images (P, C, SIDE, SIDE) show, as (P, C, side, side)."""
+    """Resample windows ``places`` (P, 4) of images (P, C, SIDE, SIDE) to (P, C, side, side)."""
     rows, columns = (_resamplers(places[:, k], places[:, k + 1], side)[:, None] for k in (0, 2))
     return np.asarray(rows @ images @ columns.swapaxes(2, 3), np.float32)
 
@@ -184,7 +184,7 @@ def _shrink(images: FloatArray, side: int) -> FloatArray:
 
 
 def _resamplers(starts: Places, ends: Places, side: int) -> FloatArray:
-    """Matrices (P, side, SIDE) that take windows of a row of SIDE px to ``side`` px: means over areas, or between pixels."""
+    """Matrices (P, side, SIDE) that resample windows of SIDE px to ``side`` px, by area averages or interpolation."""
     lengths = ends - starts
     edges = (starts[:, None] + lengths[:, None] * np.arange(side + 1) / side) * SIDE
     low, high, pixels = edges[:, :-1, None], edges[:, 1:, None], np.arange(SIDE)

@@ -1,4 +1,4 @@
-"""Where copies may be moved: not to where the next embedding would find them again."""
+"""Folders for moved copies: outside the folders that are embedded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sslfeat.errors import UsageError
 
 
 def check_aside(folder: Path, images: Iterable[bytes], given: Iterable[str] = ()) -> None:
-    """Raises UsageError if ``folder`` lies in a folder of the ``images`` (paths), in the one that all of them lie below, or in
-    one of those that were ``given``, beside whatever else was.
+    """Raises UsageError if ``folder`` is inside a folder of the ``images`` (paths), their common parent, or
+    one of the folders ``given`` on the command line.
     """
     around = _around(os.fsencode(folder), _folders(images, given))
     if around is not None:
@@ -24,7 +24,7 @@ def check_aside(folder: Path, images: Iterable[bytes], given: Iterable[str] = ()
 
 
 def beside(images: Iterable[bytes], given: Iterable[str] = ()) -> str:
-    """A folder to propose for copies of the ``images`` (paths): beside the one that all of them lie below, or right here."""
+    """Suggested folder for copies of ``images`` (paths): next to their common parent, or in the working directory."""
     folders = _folders(images, given)
     common = _common(folders)
     name = f"{os.fsdecode(common)}-duplicates" if common.strip(b"./") else "duplicates"
@@ -33,7 +33,7 @@ def beside(images: Iterable[bytes], given: Iterable[str] = ()) -> str:
 
 
 def _folders(images: Iterable[bytes], given: Iterable[str]) -> set[bytes]:
-    """As written; an image that is not there, such as a list's that has no file, lies nowhere."""
+    """Folders as written, of existing images only."""
     folders = {os.fsencode(name).rstrip(b"/") for name in given if os.path.isdir(name)}
     for path in images:
         if (name := os.path.dirname(path)) not in folders and is_plain(path) and exists(path):
@@ -42,7 +42,7 @@ def _folders(images: Iterable[bytes], given: Iterable[str]) -> set[bytes]:
 
 
 def _around(place: bytes, folders: set[bytes]) -> bytes | None:
-    """Which of the folders, or the one that all of them lie below, ``place`` lies in, or is."""
+    """The folder, or common parent, that contains or equals ``place``."""
     common = _common(folders)
     inside = {os.path.realpath(name or b".") for name in (*folders, *([common] if common else []))} - {b"", b"/"}
     around = os.path.realpath(place)
@@ -52,5 +52,5 @@ def _around(place: bytes, folders: set[bytes]) -> bytes | None:
 
 
 def _common(folders: set[bytes]) -> bytes:
-    """What their names begin with, as written: a/ and b/ have nothing in common."""
+    """Common parent of the folders as written; a/ and b/ have none."""
     return b"/".join(os.path.commonprefix([name.split(b"/") for name in folders]))  # noqa: RUF071 -- of lists

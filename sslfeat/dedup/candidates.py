@@ -1,8 +1,8 @@
-"""Which pairs of images are worth a look: each image and its nearest neighbors, by whitened features and by plain ones.
+"""Candidate pairs: each image and its nearest neighbors, by whitened and by plain features.
 
-Whitening takes away what all images have in common, and makes the directions in which they differ much count less: copies that
-are cropped or written on are then found two to three times as often. Where one scene is most of a folder, what is left
-after whitening is noise; there the plain features find the copies.
+Whitening removes what all images have in common and reduces the weight of directions of large variance: copies that
+are cropped or have overlaid text are found two to three times as often. If most of a folder is one scene, whitened features
+are noise; plain features then find the copies.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sslfeat.numerics.similarity import unit
 Step = Callable[[str, int, int], None]
 ENOUGH = 200  # images to learn the directions of whitening from
 SHRINKAGE = 0.1  # of the mean variance, added to each
-FEW = 20  # with so few images there is no distribution to speak of
+FEW = 20  # too few images to estimate a distribution
 WHITENED, PLAIN = (10, 0.3), (5, 0.9)  # neighbors of each image, and the least cosine of a neighbor
 
 
 def distinct(rows: FloatArray) -> FloatArray:
-    """Unit vectors (N, D) of whitened features; of few images, less their mean, of very few, as they are."""
+    """Unit vectors (N, D) of whitened features; centered only for few images, unchanged for very few."""
     if len(rows) < FEW:
         return unit(rows)
     if len(rows) < ENOUGH:
@@ -33,9 +33,9 @@ def distinct(rows: FloatArray) -> FloatArray:
 
 
 def candidate_pairs(rows: FloatArray, threshold: float | None, step: Step) -> IntArray:
-    """Pairs i < j, int64 (P, 2), sorted, of features (N, D) that lie close; at most 15 N, whatever the features are.
+    """Sorted pairs i < j, int64 (P, 2), of close features (N, D); at most 15 N pairs.
 
-    ``threshold`` takes the place of both least cosines.
+    ``threshold`` replaces both minimum cosines.
     """
     found = [np.empty((0, 2), np.int64)]
     spaces = ((distinct(rows), *WHITENED), (unit(rows), *PLAIN))
@@ -52,6 +52,6 @@ def candidate_pairs(rows: FloatArray, threshold: float | None, step: Step) -> In
 
 
 def equal_rows(rows: FloatArray) -> IntArray:
-    """For each row of (N, D) the first that is equal to it, int64 (N,)."""
+    """Index of the first equal row for each row of (N, D), int64 (N,)."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row.tobytes(), number) for number, row in enumerate(rows)], np.int64)

@@ -1,4 +1,4 @@
-"""Groups of duplicates kept as JSON, and what somebody who looked at their pairs decided about them."""
+"""Groups of duplicates as JSON, and reviewed decisions on their pairs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sslfeat.errors import InputError
 from sslfeat.storage import atomic
 from sslfeat.storage.records import build_record, parse_json
 
-BESIDES = ("schema", "command", "encoder", "copies", "scenes")  # of 'sslfeat dedupe --json', which the groups do not need
+BESIDES = ("schema", "command", "encoder", "copies", "scenes")  # fields of 'sslfeat dedupe --json' that are ignored
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Of two images of a group, by path, which to keep."""
+    """Which of two images of a group (by path) to keep."""
 
     left: str
     right: str
@@ -26,7 +26,7 @@ class Decision:
 
 
 def read_duplicates(file: Path) -> Duplicates:
-    """What ``sslfeat dedupe`` wrote to its ``.json`` or printed for ``--json``. Raises InputError, naming what lies."""
+    """Read the ``.json`` file or ``--json`` output of ``sslfeat dedupe``. Raises InputError naming an invalid field."""
     try:
         value = parse_json(file.read_bytes(), str(file), InputError)
     except OSError as error:
@@ -39,15 +39,15 @@ def read_duplicates(file: Path) -> Duplicates:
 
 
 def write_duplicates(file: Path, found: Duplicates) -> None:
-    """Write them so that ``read_duplicates``, and 'sslfeat dedupe FILE', read them."""
+    """Write groups for ``read_duplicates`` and 'sslfeat dedupe FILE'."""
     atomic.write_atomic(file, atomic.json_bytes({**dataclasses.asdict(found), "copies": found.copies, "scenes": found.scenes}))
 
 
 def decide(found: Duplicates, decisions: Sequence[Decision]) -> Duplicates:
-    """The groups that are left when pairs are decided: an image that is kept, and those that make way for it.
+    """Groups after decisions on pairs: an image to keep, and the images that it replaces.
 
-    Pairs that nobody decided, or of which both are kept, move nothing. Raises InputError for a pair that is of no group, or if
-    images would all make way for one another.
+    Undecided pairs and pairs with both images kept move nothing. Raises InputError for a pair that is not in a group, or
+    for circular replacements.
     """
     group_of = {copy.path: group for group in found.groups for copy in _images(group)}
     keepers: dict[str, str] = {}
@@ -73,7 +73,7 @@ def _images(group: DuplicateGroup) -> tuple[Copy, ...]:
 
 
 def _last(path: str, keepers: dict[str, str]) -> str:
-    """The image that stays, when one makes way for another that makes way for a third."""
+    """Final image of a chain of replacements."""
     seen = {path}
     while path in keepers:
         path = keepers[path]

@@ -1,4 +1,4 @@
-"""From verdicts on pairs to groups: an image leads, and those found to be copies of it, or to show its scene, belong to it."""
+"""Groups from verdicts on pairs: a leading image, and the copies and shots of its scene."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Judge = Callable[[IntArray], list[str | None]]
 
 
 class Grouping:
-    """``order[row]`` says who leads: the image that comes first. Pairs are given to ``add``, as often as there are new ones."""
+    """Incremental grouping by ``add``; the image with the smallest ``order[row]`` leads a group."""
 
     def __init__(self, order: Sequence[int], judge: Judge) -> None:
         self._order, self._judge = order, judge
         self._verdicts: dict[tuple[int, int], str] = {}
-        self._near: dict[int, set[int]] = {}  # rows that a pair was judged SAME_IMAGE or SAME_SCENE with
-        self.leader: dict[int, int] = {}  # of every row that is the same image as another
+        self._near: dict[int, set[int]] = {}  # rows judged SAME_IMAGE or SAME_SCENE
+        self.leader: dict[int, int] = {}  # leader of each copy
 
     def add(self, pairs: IntArray) -> bool:
-        """Judge these pairs (P, 2), and let copies join their leaders. Returns whether any group changed."""
+        """Judge pairs (P, 2) and assign copies to leaders. Returns whether any group changed."""
         self._ask(map(tuple, pairs.tolist()))
         before = dict(self.leader)
         for row in sorted(self._near, key=self._order.__getitem__):
@@ -41,7 +41,7 @@ class Grouping:
         return self.leader != before
 
     def groups(self) -> dict[int, list[int]]:
-        """Leader and its copies."""
+        """Leaders and their copies."""
         found: dict[int, list[int]] = {}
         for row, leader in self.leader.items():
             found.setdefault(leader, [])
@@ -50,7 +50,7 @@ class Grouping:
         return {leader: copies for leader, copies in found.items() if copies}
 
     def scenes(self) -> dict[int, list[int]]:
-        """Images that are no copies and have none, by the image whose scene they show, which comes before them."""
+        """Images without copies that show the scene of an earlier image, by that image."""
         head: dict[int, int] = {}
         for row in sorted(self._near, key=self._order.__getitem__):
             if row in self.leader:
@@ -67,7 +67,7 @@ class Grouping:
         return found
 
     def _merge(self) -> None:
-        """Where two leaders prove to be the same image, the later one's copies that are the earlier one's go over."""
+        """Merge two leaders that are the same image: copies of the later one that match the earlier one are moved."""
         linked = {
             (self.leader[row], self.leader[other])
             for (row, other), verdict in self._verdicts.items()
@@ -82,7 +82,7 @@ class Grouping:
             copies = [row for row in members.get(later, []) if self.leader[row] == later]
             self._ask((first, row) for row in copies)
             goes = [row for row in copies if self._verdict(first, row) == SAME_IMAGE]
-            if len(goes) == len(copies):  # else the later one stays, to lead those that are no copies of the first
+            if len(goes) == len(copies):  # otherwise the later one keeps the images that do not match the first
                 for row in (later, *goes):
                     self.leader[row] = first
                     members.setdefault(first, []).append(row)
@@ -91,7 +91,7 @@ class Grouping:
         return self._verdicts.get((min(row, other), max(row, other)))
 
     def _ask(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Judge the pairs that were not judged to be alike before."""
+        """Judge pairs without a positive verdict."""
         new = sorted({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]} - self._verdicts.keys())
         if not new:
             return

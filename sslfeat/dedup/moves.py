@@ -1,12 +1,12 @@
-"""Copies are moved aside, never deleted, and can be put back.
+"""Moving copies to another folder, and undoing it; nothing is deleted.
 
-The plan of all moves is written first and done second: killed anywhere, the same call goes on, and undoing works from
-whatever was reached. An image is moved only if its file, and the kept one's, are still those that were embedded, and put back
-only if it is still the file that was moved.
+All moves are written to a plan before they are performed: after an interruption the same call resumes, and undo works from
+any state. An image is moved only if its file and the kept file are those that were embedded, and moved back
+only if it is unchanged since.
 
-A plan is a file that anybody may have written: it can name images below one folder alone, whose paths lead out of neither
-that folder nor the plan's. And that folder holds a receipt for it, which ``apply`` left there: a plan without one is undone
-only on somebody's word.
+A plan is untrusted input: it can only name images below one folder, with paths that stay inside that folder and the plan's
+folder. ``apply`` leaves a receipt in the image folder; a plan without receipt is undone
+only after confirmation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sslfeat.storage.records import parse_record
 from sslfeat.system.near import missing
 
 PLAN_NAME = "moved.json"
-RECEIPT = ".sslfeat-moved-"  # and the first digits of the plan's sha256: a hidden name, which is never taken for an image
+RECEIPT = ".sslfeat-moved-"  # followed by digits of the plan's sha256; a hidden name that is never read as an image
 FORMAT = 2
 GONE = "it is gone"
 _there = os.path.lexists
@@ -40,12 +40,12 @@ _there = os.path.lexists
 
 @dataclass(frozen=True)
 class Move:
-    """One image: where it lay below the plan's root, where it lies below the plan's folder, and its file's sha256."""
+    """One image: path relative to the plan's root, path relative to the plan's folder, and sha256 of the file."""
 
-    source: str  # bytes of paths, as hexadecimal digits
+    source: str  # paths as hexadecimal bytes
     target: str
     sha256: str
-    name: str  # for people
+    name: str  # informative only
 
     def __post_init__(self) -> None:
         for path in (self.source, self.target):
@@ -58,7 +58,7 @@ class Move:
 
 @dataclass(frozen=True)
 class MovePlan:
-    """All moves; ``root`` is the folder, absolute, that the images lay below."""
+    """All moves; ``root`` is the absolute common folder of the images."""
 
     root: str
     moves: tuple[Move, ...]
@@ -73,19 +73,19 @@ class MovePlan:
         return atomic.json_bytes(dataclasses.asdict(self))
 
     def sources(self) -> list[Path]:
-        """Where the images lay."""
+        """Original paths of the images."""
         return [Path(_path(self.root), _path(move.source)) for move in self.moves]
 
     def receipt(self) -> Path:
-        """The file by which ``apply`` shows that this plan was made here."""
+        """Path of the receipt that ``apply`` writes for this plan."""
         return Path(_path(self.root), RECEIPT + hashlib.sha256(self.to_json()).hexdigest()[:32])
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Images that were moved, and (path, reason) of those that were not; ``before``: of those moved, by an earlier call.
+    """Number of moved images, and (path, reason) of failures; ``before``: number moved by an earlier call.
 
-    ``gone``: all copies, if none lies where it lay, as after a call with another folder; else 0.
+    ``gone``: number of copies if none exists at its path, for example after a call with another folder; else 0.
     """
 
     moved: int
@@ -95,10 +95,10 @@ class Moved:
 
 
 def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
-    """Move all copies but the kept ones into ``folder``, below it as they lay below their common folder.
+    """Move all images but the kept ones into ``folder``, with their paths relative to the common folder.
 
-    With ``scenes`` other shots of the same scene go, too. Raises RetrievalError if ``folder`` holds anything, but for what an
-    interrupted call with the same plan left.
+    With ``scenes`` other shots of the same scene are moved, too. Raises RetrievalError if ``folder`` contains anything but the
+    output of an interrupted call with the same plan.
     """
     with _locked(folder):
         recorded = _read(folder) if (folder / PLAN_NAME).exists() else None
@@ -116,9 +116,9 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
             return Moved(0, (), gone=len(failures))
         sources, plan = set(plan.sources()), recorded or plan
         if plan.moves:
-            with contextlib.suppress(PermissionError):  # without a receipt, undoing it takes somebody's word
+            with contextlib.suppress(PermissionError):  # without a receipt, undo needs confirmation
                 atomic.write_atomic(plan.receipt(), b"")
-        if recorded is None:  # after its receipt: cut off in between, there is no plan to distrust
+        if recorded is None:  # after the receipt, so that there is never a plan without one
             atomic.write_atomic(folder / PLAN_NAME, plan.to_json())
         for move, source in zip(plan.moves, plan.sources(), strict=True):
             if source in sources:
@@ -127,10 +127,10 @@ def apply(duplicates: Duplicates, folder: Path, scenes: bool = False) -> Moved:
 
 
 def undo(folder: Path, trusted: bool = False) -> Moved:
-    """Put everything back that ``apply`` moved to ``folder``, which may have been renamed since.
+    """Move everything back that ``apply`` moved to ``folder``, which may have been renamed.
 
-    What cannot be put back stays there, and is named; plan and folder go once all is back. Raises RetrievalError for a plan
-    that was not made here, unless ``trusted``.
+    Images that cannot be moved back stay and are reported; the folder is removed at the end. Raises RetrievalError for a plan
+    without receipt, unless ``trusted``.
     """
     if not os.path.lexists(folder):
         raise missing(folder, "there is nothing to put back, or all of it was put back before")
@@ -161,20 +161,20 @@ def undo(folder: Path, trusted: bool = False) -> Moved:
 
 
 def _drop(folder: Path) -> None:
-    """Remove a folder, if it holds nothing but its lock."""
+    """Remove a folder that contains only its lock."""
     (folder / atomic.LOCK_NAME).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody may stand in it
+    with contextlib.suppress(OSError):  # may be in use
         folder.rmdir()
 
 
 def moved_before(folder: Path, names: Iterable[str]) -> set[str]:
-    """Those of the ``names`` (paths, as features write them) whose images ``apply`` moved into ``folder``."""
+    """The ``names`` (paths, as in features) whose images ``apply`` moved to ``folder``."""
     done = _moved(_read(folder), folder) if (folder / PLAN_NAME).exists() else set()
     return {name for name in names if done and not done.isdisjoint(_paths(name))}
 
 
 def _put_back(folder: Path, move: Move, source: Path) -> str | None:
-    """Put one file back: None if it is now, "" if it was before, or why it is not."""
+    """Move one file back: None on success, "" if it was moved back earlier, or the reason of a failure."""
     target = folder / _path(move.target)
     if not _there(target):
         return "" if _is_file(source, move.sha256) else f"it is not in {folder} any more"
@@ -196,7 +196,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _plan(duplicates: Duplicates, moved: set[Path], scenes: bool) -> tuple[MovePlan, list[tuple[str, str]]]:
-    """The moves that are left, and what stays where it is and why."""
+    """Remaining moves, and images that are not moved with the reason."""
     sources: list[tuple[Path, str]] = []
     failures: list[tuple[str, str]] = []
     for group in duplicates.groups:
@@ -226,7 +226,7 @@ def _plan(duplicates: Duplicates, moved: set[Path], scenes: bool) -> tuple[MoveP
 
 
 def _moved(plan: MovePlan, folder: Path) -> set[Path]:
-    """The images of a plan that lie in its folder, by where they lay."""
+    """Images of a plan in its folder, by original path."""
     there = (_there(folder / _path(move.target)) for move in plan.moves)
     return {source for source, moved in zip(plan.sources(), there, strict=True) if moved}
 
@@ -236,7 +236,7 @@ def _paths(name: str) -> list[Path]:
 
 
 def _unchanged(copy: Copy) -> Path | None:
-    """The path of an image whose file is the one that was embedded."""
+    """Path of an image whose file is unchanged since it was embedded."""
     for path in _paths(copy.path):
         with contextlib.suppress(OSError):
             if atomic.sha256_file(path) == copy.sha256:
@@ -245,7 +245,7 @@ def _unchanged(copy: Copy) -> Path | None:
 
 
 def _do(source: Path, target: Path) -> list[tuple[str, str]]:
-    """Move one file, whole or not at all; a failure in a list, or an empty one."""
+    """Move one file atomically; returns a list with the failure, or an empty list."""
     if not _there(source):
         return [] if _there(target) else [(shown(source), GONE)]
     if _there(target):
@@ -265,7 +265,7 @@ def _do(source: Path, target: Path) -> list[tuple[str, str]]:
 
 
 def _copy_over(source: Path, target: Path) -> None:
-    """To another file system: the copy is whole and durable under its name before the original goes."""
+    """Move to another file system: the original is deleted after the copy is durable."""
     temporary = target.with_name(f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}{atomic.TEMPORARY_SUFFIX}")
     shutil.copy2(source, temporary)
     with temporary.open("rb") as file:
@@ -276,7 +276,7 @@ def _copy_over(source: Path, target: Path) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as text, as features folders write it."""
+    """A path as text, as in features folders."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

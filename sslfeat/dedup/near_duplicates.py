@@ -1,8 +1,8 @@
-"""Images that are there more than once: the same file, the same image, or the same scene.
+"""Find duplicates: the same file, the same image, or the same scene.
 
-Equal files and equal features are folded first. Then each image and its nearest neighbors are candidates (``candidates.py``), and
-their pixels decide (``verify.py``). A group is one image and those that were found to be copies of *it*, never a chain in
-which each is near the next.
+Equal files and equal features are merged first. Each image and its nearest neighbors are candidates (``candidates.py``), and
+pixels decide (``verify.py``). A group is one image and the copies of *it*, never a chain in
+which each image is only similar to the next.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.retrieval.vectors import FolderVectors, Vectors, as_vectors, blocks, describing
 from sslfeat.system.plurals import counted
 
-REFERENCE, RANK = 2000, 50  # images whose RANK-th nearest says what unrelated ones are like
-NEARER, NEARER_CENTERED = 3, 12  # times nearer than that, and a vector is a copy
-LOWEST, HIGHEST, FOR_FEW = 0.5, 0.995, 0.99  # threshold on cosines where there are no pixels
+REFERENCE, RANK = 2000, 50  # images whose RANK-th neighbor estimates the similarity of unrelated images
+NEARER, NEARER_CENTERED = 3, 12  # a copy is this many times nearer
+LOWEST, HIGHEST, FOR_FEW = 0.5, 0.995, 0.99  # threshold on cosines without pixels
 COPIES = (SAME_FILE, SAME_IMAGE)
 COPY_NAME = re.compile(r"^copy (\d+ )?of |[ _-]+copy([ _-]*\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE)
-PAIRS = 4096  # judged between two reports of progress
+PAIRS = 4096  # pairs between two progress reports
 
 
 @dataclass(frozen=True)
 class Copy:
-    """An image of a group: ``similarity``, the cosine of its whitened features with those of the kept one, and ``verdict``."""
+    """An image of a group: ``similarity`` (cosine of whitened features with the kept image) and ``verdict``."""
 
     path: str
     sha256: str | None
@@ -49,13 +49,13 @@ class Copy:
 
     @property
     def exact(self) -> bool:
-        """Whether its file is the same as the kept one's."""
+        """Whether the file is identical to the kept one."""
         return self.verdict == SAME_FILE
 
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """``kept`` and its ``copies``, by verdict and then the nearest first."""
+    """``kept`` and its ``copies``, sorted by verdict and similarity."""
 
     kept: Copy
     copies: tuple[Copy, ...]
@@ -63,11 +63,11 @@ class DuplicateGroup:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups, the largest first, among ``images``; ``why`` says how they were found.
+    """Groups among ``images``, largest first; ``why`` describes the method.
 
-    ``threshold``: the least cosine of whitened features of a pair that was looked at. ``failures``: (path, reason) of images
-    that might be copies and could not be looked at. ``features``: the folder that they were found in, as it was given, and
-    ``inputs``, the sha256 of its inputs; empty for vectors. ``by_hand``: somebody decided that all but the kept make way.
+    ``threshold``: minimum cosine of whitened features of compared pairs. ``failures``: (path, reason) of candidate images
+    that could not be read. ``features``: the features folder as given, and
+    ``inputs``, the sha256 of its inputs; empty for vectors. ``by_hand``: the groups were reviewed.
     """
 
     groups: tuple[DuplicateGroup, ...]
@@ -81,16 +81,16 @@ class Duplicates:
 
     @property
     def copies(self) -> int:
-        """Images that are the same file or the same image as a kept one."""
+        """Number of images that are the same file or image as a kept one."""
         return self._count(COPIES)
 
     @property
     def scenes(self) -> int:
-        """Images that show the same scene as a kept one, and are another image."""
+        """Number of other images of the same scene as a kept one."""
         return self._count((SAME_SCENE,))
 
     def counts(self) -> str:
-        """Copies and other shots in words; groups of other shots alone are counted apart."""
+        """Counts in words; groups with only other shots are counted separately."""
         alone = sum(all(copy.verdict == SAME_SCENE for copy in group.copies) for group in self.groups)
         groups, scenes = counted(len(self.groups) - alone, "group"), counted(self.scenes, "other shot")
         more = f" ({counted(alone, 'group')} more)" if alone else ""
@@ -104,12 +104,12 @@ def find_duplicates(
     features: str | Path | Vectors | npt.ArrayLike, threshold: float | None = None, step: Step = lambda stage, done, total: None,
     pixels: bool | None = None,
 ) -> Duplicates:  # fmt: skip
-    """Duplicates in a features folder, by the pixels of its images; or among vectors (N, D), which have none, by cosine alone.
+    """Find duplicates in a features folder, verified by pixels, or among vectors (N, D), by cosine only.
 
-    ``pixels`` says otherwise: the paths of vectors are image files, or those of a folder are not to be read.
+    ``pixels`` overrides this: whether the paths are image files to read.
 
-    ``threshold``: the least cosine of whitened features of a pair; by default one that hardly leaves a copy out where pixels
-    decide, else one chosen from the vectors. Raises InputError for a threshold outside 0 to 1, RetrievalError for features
+    ``threshold``: minimum cosine of whitened features of a pair; by default low if pixels
+    decide, otherwise estimated from the vectors. Raises InputError for a threshold outside 0 to 1, RetrievalError for features
     that are not finite.
     """
     check_threshold(threshold)
@@ -126,7 +126,7 @@ def find_duplicates(
         judge = _Cosines(images, limit)
     grouping = Grouping(images.order, judge)
     pairs = images.pairs(images.files, threshold, step)
-    while grouping.add(pairs):  # leaders found far from one another may be the same image, too
+    while grouping.add(pairs):  # distant leaders may also be the same image
         pairs = images.pairs(np.array(sorted(grouping.groups()), np.int64), threshold, lambda stage, done, total: None)
     groups = images.groups(grouping.groups(), grouping.scenes())
     failures = tuple(sorted((images.paths[row], reason) for row, reason in judge.problems.items()))
@@ -143,10 +143,10 @@ def check_threshold(threshold: float | None) -> None:
 
 
 def choose_threshold(unit: FloatArray) -> tuple[float, str]:
-    """A threshold for vectors of ``distinct``, where there is nothing but them to go by, and why.
+    """Threshold for vectors of ``distinct`` without pixels, and the reason.
 
-    How far is a vector's 50th neighbor, one that is alike and yet another? The median of that distance, 1 - cosine, over a
-    sample, by a third, is what a copy may differ.
+    The 50th neighbor of a vector is similar but a different image. A copy may differ by a third of the median of that distance,
+    1 - cosine, over a sample.
     """
     if len(unit) < FEW:
         return FOR_FEW, f"{len(unit)} images are too few to choose by"
@@ -156,7 +156,7 @@ def choose_threshold(unit: FloatArray) -> tuple[float, str]:
     distances = []
     for rows in np.array_split(unit[sample], -(-len(sample) // 256)):
         scores = rows @ unit.T
-        place = scores.shape[1] - 1 - rank  # the image itself comes before its neighbors
+        place = scores.shape[1] - 1 - rank  # after the image itself
         distances.append(1 - np.partition(scores, place, axis=1)[:, place])
     typical = float(np.median(np.concatenate(distances)))
     chosen = float(np.clip(1 - typical / nearer, LOWEST, HIGHEST))
@@ -164,14 +164,14 @@ def choose_threshold(unit: FloatArray) -> tuple[float, str]:
 
 
 class _Images:
-    """The rows of features (N, D) with what is known of their files; one row a file goes into the search."""
+    """Rows of features (N, D) with their files; one row per distinct file is searched."""
 
     def __init__(self, table: pa.Table, rows: FloatArray) -> None:
         facts: dict[str, list[Any]] = {name: table[name].to_pylist() for name in ("path", "sha256", "width", "height")}
         self.paths, self.hashes = facts["path"], facts["sha256"]
         self.sizes = list(zip(facts["width"], facts["height"], strict=True))
         kinds, kind = np.unique(equal_rows(rows), return_inverse=True)
-        self.rows, self.kinds = rows, distinct(rows[kinds])  # whitening is learnt from each image once
+        self.rows, self.kinds = rows, distinct(rows[kinds])  # whitening uses each distinct image once
         self.unit = self.kinds[kind]
         said = [table[name].is_valid().to_numpy() for name in ("label", *describing(table))]
         self.described = np.logical_or.reduce(said).tolist()
@@ -182,7 +182,7 @@ class _Images:
         self.files = np.array(sorted(set(self.file)), np.int64)
 
     def pairs(self, rows: IntArray, threshold: float | None, step: Step) -> IntArray:
-        """Candidates among these rows (n,): neighbors of one another, and rows that are equal."""
+        """Candidate pairs among rows (n,): neighbors and equal rows."""
         if len(rows) < 2:
             return np.empty((0, 2), np.int64)
         same = equal_rows(self.rows[rows])
@@ -193,7 +193,7 @@ class _Images:
         return pairs
 
     def groups(self, copies: dict[int, list[int]], scenes: dict[int, list[int]]) -> tuple[DuplicateGroup, ...]:
-        """The groups to be shown, of leaders with their copies, with those that show their scene, and all equal files."""
+        """Groups of leaders with copies, other shots of the scene, and equal files."""
         files: dict[int, list[int]] = {}
         for row, first in enumerate(self.file):
             files.setdefault(first, []).append(row)
@@ -222,16 +222,16 @@ class _Images:
         return Copy(self.paths[row], self.hashes[row], *self.sizes[row], round(similarity, 6), verdict)
 
     def _worth(self, row: int) -> tuple[int, bool, bool]:
-        """The least is kept: the largest, of those one of which a label or metadata are known, and no copy by its name."""
+        """Sort key of the image to keep: largest, then with label or metadata, then without a copy-like name."""
         width, height = self.sizes[row]
         return -int(width * height), not self.described[row], _named_copy(self.paths[row])
 
 
 class _Cosines:
-    """Judges by the cosine of whitened features alone."""
+    """Verdicts from the cosine of whitened features only."""
 
     def __init__(self, images: _Images, threshold: float) -> None:
-        self._unit, self._least = images.unit, threshold - 1e-6  # equal rows: rounding must not part them
+        self._unit, self._least = images.unit, threshold - 1e-6  # rounding must not separate equal rows
         self.problems: dict[int, str] = {}
 
     def __call__(self, pairs: IntArray) -> list[str | None]:
@@ -240,7 +240,7 @@ class _Cosines:
 
 
 class _Pixels:
-    """Judges by the images themselves, each decoded when it is first asked for."""
+    """Verdicts from pixels; images are decoded on first use."""
 
     def __init__(self, images: _Images, step: Step) -> None:
         self._thumbnails, self._step = Thumbnails(images.paths, images.hashes, SIDE), step
@@ -259,5 +259,5 @@ class _Pixels:
 
 
 def _named_copy(path: str) -> bool:
-    """Whether a file's name says that it is a copy: "copy of a.jpg", "a - Copy (2).jpg", "a (1).jpg"."""
+    """Whether a file name looks like a copy: "copy of a.jpg", "a - Copy (2).jpg", "a (1).jpg"."""
     return COPY_NAME.search(os.path.splitext(os.path.basename(path))[0]) is not None

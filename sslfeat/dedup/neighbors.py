@@ -1,8 +1,8 @@
-"""Each row's nearest rows: exactly, or of many rows within lists, in which nearly all that are near enough are found.
+"""Nearest rows of each row: exact, or for many rows within inverted lists, which find nearly all close rows.
 
-A list holds the rows nearest to its center; each row is compared with those of a few lists, a list at a time, as a matrix
-product. How many lists that takes is seen from a sample of rows, whose nearest are computed exactly: as many as hold FOUND of
-those that are near enough. Where that would be a large share of all, every row is compared with every other one.
+A list contains the rows nearest to its center; each row is compared with the rows of a few lists, one list at a time, as a
+matrix product. The number of lists is chosen on a sample of rows with exact neighbors, such that a fraction FOUND of close
+rows is found. If that is a large share of all lists, search is exhaustive.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.numerics.kmeans import centers
 from sslfeat.numerics.similarity import first_of
 
-MANY = 100_000  # rows: so many are compared in minutes
-QUERIES, BLOCK = 4096, 131_072  # rows at a time: exactly, and within lists
-SAMPLE, FOUND = 1000, 0.98  # rows to see from, and share of what is near them; copies are nearer: benchmarks/duplicates.py
-FEWEST, TOO_MANY = 8, 1 / 8  # lists to look in; share of them from which comparing with all is as soon done
+MANY = 100_000  # rows that can be compared exhaustively in minutes
+QUERIES, BLOCK = 4096, 131_072  # block sizes: exact, and within lists
+SAMPLE, FOUND = 1000, 0.98  # sample size, and fraction to find; copies are found more often: benchmarks/duplicates.py
+FEWEST, TOO_MANY = 8, 1 / 8  # maximum lists to search; fraction from which exhaustive search is as fast
 POINTS_A_LIST, SEED = 64, 0
 
 Block = tuple[int, IntArray, FloatArray]
 
 
 def nearest(units: FloatArray, most: int, least: float) -> Iterator[Block]:
-    """Blocks of (first row, neighbors (n, k), cosines (n, k)) of unit rows (N, D), the row itself among its neighbors.
+    """Yield blocks of (first row, neighbors (n, k), cosines (n, k)) for unit rows (N, D); a row is its own neighbor.
 
-    They are the ``most`` nearest others, of which only those count that have a cosine of ``least``; -1 where there is none.
+    At most ``most`` nearest others with a cosine of at least ``least``; -1 for missing ones.
     """
     k = min(most + 1, len(units))
     if len(units) <= MANY:
@@ -38,7 +38,7 @@ def nearest(units: FloatArray, most: int, least: float) -> Iterator[Block]:
 
 
 def learn(units: FloatArray, k: int, least: float) -> tuple[FloatArray, int]:
-    """Centers (L, D) of lists, and how many of a row's nearest lists are to be searched."""
+    """Centers (L, D) of lists, and the number of nearest lists to search per row."""
     count = 2 ** round(math.log2(4 * math.sqrt(len(units))))
     rng = np.random.default_rng(SEED)
     learned = units[np.sort(rng.permutation(len(units))[: POINTS_A_LIST * count])]
@@ -47,7 +47,7 @@ def learn(units: FloatArray, k: int, least: float) -> tuple[FloatArray, int]:
 
 
 def lists_needed(units: FloatArray, lists: FloatArray, sample: IntArray, k: int, least: float) -> int:
-    """In how many of a row's nearest ``lists`` (L, D) to look, so that FOUND of what is near the rows of ``sample`` is found."""
+    """Number of nearest ``lists`` (L, D) to search to find a fraction FOUND of the close rows of ``sample``."""
     cosines, neighbors = _knn(units[sample], units, k)
     place, rank = np.nonzero((cosines >= least) & (neighbors != sample[:, None]))
     if not len(place):
@@ -59,7 +59,7 @@ def lists_needed(units: FloatArray, lists: FloatArray, sample: IntArray, k: int,
 
 
 def within_lists(units: FloatArray, lists: FloatArray, probes: int, k: int) -> Iterator[Block]:
-    """As ``nearest``, among the rows of the ``probes`` nearest of ``lists`` (L, D)."""
+    """As ``nearest``, within the ``probes`` nearest of ``lists`` (L, D)."""
     blocks = range(0, len(units), BLOCK)
     own = np.concatenate([_knn(units[start : start + BLOCK], lists, 1)[1][:, 0] for start in blocks])
     members = _places(own, len(lists))
@@ -79,7 +79,7 @@ def within_lists(units: FloatArray, lists: FloatArray, probes: int, k: int) -> I
 
 
 def _places(numbers: IntArray, count: int) -> list[IntArray]:
-    """For each number from 0 to ``count`` where it is in ``numbers``."""
+    """Positions of the numbers 0 to ``count`` in ``numbers``."""
     order = np.argsort(numbers, kind="stable")
     return np.split(order, np.searchsorted(numbers[order], np.arange(1, count)))
 
