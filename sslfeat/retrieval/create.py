@@ -1,8 +1,8 @@
 """Building an index: two passes over the vectors; some are held out for tuning and measuring, and added at the end.
 
-The held-out rows are unknown to the index while it is tuned and measured, as a user's queries will be. Half of them tune
-its settings, the other half say what recall these give: those figures are the ones stated. Of few rows too few could be held
-out to say anything: an index of these, of whatever kind, is searched exactly.
+Held-out rows are not in the index while it is tuned and measured, like the queries of users. One half is used to tune
+the settings, the other half to measure the stated recall. If there are too few rows to hold out,
+the index is searched exactly, whatever its kind.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from sslfeat.retrieval.vectors import METRICS, Vectors, blocks
 from sslfeat.storage import atomic, staged
 from sslfeat.system.cores import available_memory
 
-BUILD_SHARE, SEARCH_SHARE = 0.8, 0.5  # of the free memory, if nothing else is said
+BUILD_SHARE, SEARCH_SHARE = 0.8, 0.5  # default fractions of the free memory
 LEAST_MEMORY = 768 << 20
-QUERIES = 1000  # to tune on, and as many to measure on; no more than a SHARE of the rows each
+QUERIES = 1000  # for tuning and for measuring each; at most a fraction SHARE of the rows
 SHARE = 1 / 16
 
 
@@ -45,7 +45,7 @@ class Events:
 
 @dataclass(frozen=True)
 class Built:
-    """What the files of an index hold that were written: ``figures`` go into ``index.json``."""
+    """Properties of a written index; ``figures`` are stored in ``index.json``."""
 
     spec: IndexSpec
     levels: Levels
@@ -55,19 +55,19 @@ class Built:
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows to try on, and those held out: ``queries`` by their ``lots``, which are of all rows in order, NaN of the others."""
+    """Sample rows for trials, and held-out ``queries``; ``lots`` has a random number per held-out row, and NaN for other rows."""
 
     rows: FloatArray
     lots: npt.NDArray[np.float64]
     queries: FloatArray
 
     def halves(self) -> tuple[FloatArray, FloatArray]:
-        """To tune on, and to measure on."""
+        """Queries for tuning, and queries for measuring."""
         return self.queries[self.half :], self.queries[: self.half]
 
     @property
     def half(self) -> int:
-        """How many to measure on: those of the lowest lots."""
+        """Number of queries for measuring: those with the lowest lots."""
         return len(self.queries) // 2
 
 
@@ -98,7 +98,7 @@ def build(vectors: Vectors, work: Path, metric: str, requirements: IndexRequirem
 
 
 def _sample(vectors: Vectors, metric: str, size: int, events: Events) -> Sample:
-    """One pass: chance picks ``size`` rows to try on, and those to hold out."""
+    """Draw ``size`` rows for trials and the held-out rows, in one pass."""
     count = vectors.count
     rng = np.random.default_rng(SEED)
     queries = 0 if count <= SMALL else 2 * min(QUERIES, int(SHARE * count))
@@ -122,7 +122,7 @@ def _sample(vectors: Vectors, metric: str, size: int, events: Events) -> Sample:
 def _build_one(
     vectors: Vectors, work: Path, metric: str, requirements: IndexRequirements, trial: Candidate, sample: Sample, events: Events
 ) -> tuple[Built | None, float]:
-    """The index of this spec; None, and the recall that it reached, if that is too little."""
+    """Build an index of this spec; returns None and the recall if it is below the target."""
     spec = trial.spec
     exact = spec.kind == "flat" or not len(sample.queries)
     shards = requirements.shards_of(spec, vectors.count, vectors.dim)
@@ -162,9 +162,9 @@ def requirements_of(
     recall: float, memory: int | None, kind: str, workload: str = "batch", max_memory: int | None = None,
     shards: int | None = None,
 ) -> IndexRequirements:  # fmt: skip
-    """What to ask for; by default searching may take half of ``max_memory``, or else half of what is free.
+    """Requirements; by default searching may use half of ``max_memory``, or half of the free memory.
 
-    Raises UsageError for less memory than building takes by itself.
+    Raises UsageError if the memory is less than building needs at least.
     """
     if max_memory is not None and max_memory < LEAST_MEMORY:
         raise UsageError(f"{max_memory >> 20} MiB are not enough to build an index: --build-memory must be at least 768M")
@@ -185,7 +185,7 @@ def build_into(
 
 
 def describe(built: Built, vectors: Vectors, metric: str) -> IndexMetadata:
-    """``index.json``, but for the files' hashes."""
+    """Contents of ``index.json``, without hashes of files."""
     import faiss
 
     from sslfeat import __version__
@@ -200,13 +200,13 @@ def describe(built: Built, vectors: Vectors, metric: str) -> IndexMetadata:
 
 
 def claim(folder: Path, overwrite: bool) -> None:
-    """Raise RetrievalError if ``folder`` holds an index that shall not be replaced, or other files. Lock held."""
+    """Raise RetrievalError if ``folder`` contains an index not to be replaced, or other files. Requires the lock."""
     files.finish_update(folder)
     check_free(folder, overwrite)
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """As ``claim``, before there is a lock: so that nothing is embedded in vain, or among other files."""
+    """As ``claim`` but without the lock, to fail before images are embedded."""
     if (folder / files.META).exists():
         if not overwrite:
             raise RetrievalError(f"{folder} already contains an index", f"update it with --sync, or replace it with {OVERWRITE}")

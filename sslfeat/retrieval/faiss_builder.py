@@ -1,4 +1,4 @@
-"""A FAISS index while it grows, and its file."""
+"""Incremental construction of a FAISS index, and its file."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from sslfeat.retrieval.index_types import IndexSpec, Settings, empty, parameters
 from sslfeat.retrieval.shards import whole
 from sslfeat.retrieval.vectors import BLOCK
 
-VECTORS_NAME = "vectors.faiss"  # the exact vectors, while the index grows
+VECTORS_NAME = "vectors.faiss"  # exact vectors, during construction
 WRITTEN_AT_ONCE = 8 << 20
-OWN = 1  # more than asked for, since a query may be a row itself
+OWN = 1  # extra results, since a query may be a row itself
 Found = tuple[FloatArray, IntArray]
 
 
 class Builder:
-    """Takes prepared vectors block by block. Exact vectors of flat and beside codes go straight to a file in ``work``.
+    """Builds an index from blocks of prepared vectors. Exact vectors of ``flat`` and of refined codes are written to ``work``.
 
-    Rows are numbered as they come. Some can be kept out of the index, so that it is measured with queries that it does not
-    know, until they are ``let_in``: their numbers stay what they are. A builder may ``rest`` in a file meanwhile.
+    Rows are numbered in order of arrival. Rows can be kept out of the index to serve as queries for measuring
+        until they are added by ``let_in``, with unchanged numbers. A builder can ``rest`` in a file.
     """
 
     def __init__(
         self, spec: IndexSpec, dim: int, metric: str, work: Path, sample: FloatArray | None = None, trained: Any = None
     ) -> None:
-        """Trained on ``sample`` (N, ``dim``), which ``flat`` and ``hnsw`` do without, or begun with what is ``trained``."""
+        """Trains on ``sample`` (N, ``dim``), except for ``flat`` and ``hnsw``, or uses the ``trained`` index."""
         self.spec, self.dim, self.metric, self.work, self.count = spec, dim, metric, work, 0
         self._file = FlatFile(work / VECTORS_NAME, dim, metric) if spec.kind == "flat" or spec.refines else None
         self._index: Any = trained
         if spec.kind != "flat" and sample is not None:
             self._index = empty(spec, dim, metric, sample)
-        self._order: list[IntArray] = []  # the numbers of a graph's rows, which are in the order of their arrival
+        self._order: list[IntArray] = []  # row numbers of a graph, which stores rows in order of arrival
         self._out = np.empty((0, dim), np.float32), np.empty(0, np.int64), np.empty(0)  # rows, numbers, lots
         self._resting: Path | None = None
 
     @classmethod
     def resting(cls, path: Path, spec: IndexSpec, dim: int, metric: str, work: Path) -> Builder:
-        """What the verified index file at ``path`` holds, which stays as it is."""
+        """Builder of the verified index file at ``path``, resting; the file is not modified."""
         builder = cls.__new__(cls)
         builder.spec, builder.dim, builder.metric, builder.work, builder._file = spec, dim, metric, work, None
         builder._resting, builder._index = path, read_faiss(path)
@@ -55,18 +55,18 @@ class Builder:
 
     @classmethod
     def of(cls, path: Path, spec: IndexSpec, dim: int, metric: str, work: Path) -> Builder:
-        """Go on with the verified index file at ``path``, which stays as it is."""
+        """Continue the verified index file at ``path``, which is not modified."""
         builder = cls.resting(path, spec, dim, metric, work)
         builder.wake()
         return builder
 
     def rest(self, path: Path) -> None:
-        """Leave all that is inside in a file at ``path``, and read it there: memory holds but what is kept out."""
+        """Write the index to ``path`` and read it from there; only kept-out rows remain in memory."""
         self._save(path)
         self._resting, self._file, self._index = path, None, read_faiss(path)
 
     def wake(self) -> None:
-        """Go on after a rest; the file stays as it is."""
+        """Continue after a rest; the file is not modified."""
         import faiss
 
         if self._resting is None:
@@ -84,7 +84,7 @@ class Builder:
 
     @property
     def rests(self) -> bool:
-        """Whether all that is inside is in a file."""
+        """Whether the index is in a file."""
         return self._resting is not None
 
     @property
@@ -94,7 +94,7 @@ class Builder:
 
     @property
     def lots(self) -> npt.NDArray[np.float64]:
-        """Theirs, (n,), the least first."""
+        """Lots (n,) of the kept-out rows, ascending."""
         return self._out[2]
 
     def add(self, rows: FloatArray, lots: npt.NDArray[np.float64] | None = None) -> None:
@@ -115,7 +115,7 @@ class Builder:
         self._insert(rows, numbers)
 
     def let_in(self, but: int = 0) -> FloatArray:
-        """Let in the rows that are kept out, all but the ``but`` of the lowest lots, and return them, (n, D)."""
+        """Add the kept-out rows except the ``but`` lowest lots; returns them, (n, D)."""
         rows, numbers, lots = self._out
         self._out = rows[:but], numbers[:but], lots[:but]
         order = np.argsort(numbers[but:])
@@ -123,7 +123,7 @@ class Builder:
         return rows[but:]
 
     def open(self) -> Any:
-        """The index as far as it is; nothing may be added while it is in use."""
+        """The current index; do not add rows while it is in use."""
         import faiss
 
         if self._file is None or self._resting is not None:
@@ -131,14 +131,14 @@ class Builder:
         exact = self._file.open()
         if self._index is None:
             return exact
-        refined = faiss.IndexRefineFlat(faiss.IndexFlat(exact.d, exact.metric_type))  # it would copy vectors: given none
+        refined = faiss.IndexRefineFlat(faiss.IndexFlat(exact.d, exact.metric_type))  # empty, because vectors would be copied
         refined.own_refine_index = False
         refined.base_index, refined.refine_index, refined.ntotal = self._index, exact, exact.ntotal
         refined.referenced_objects = [self._index, exact]  # FAISS keeps bare pointers to them
         return refined
 
     def inside(self) -> Iterator[FloatArray]:
-        """The vectors that the index knows, in blocks of any order: all but those that are kept out."""
+        """Yield the vectors in the index, without kept-out ones, in blocks of any order."""
         import faiss
 
         if self.spec.kind == "ivf":
@@ -158,7 +158,7 @@ class Builder:
             yield rows[~out[start : start + len(rows)]]
 
     def write(self, path: Path) -> None:
-        """Write FAISS's file, its rows in the order of their numbers; the index is of no further use."""
+        """Write the FAISS file with rows in order of their numbers; the builder cannot be used afterwards."""
         self.wake()
         self.let_in()
         if self.spec.kind == "hnsw":

@@ -1,7 +1,7 @@
-"""FAISS's files: read within limits of the file's own size, and a flat index written a block at a time.
+"""FAISS files: reading with limits based on the file size, and writing flat indexes block by block.
 
-What a file may make FAISS allocate and repeat is limited by its size. Vectors of a flat index need never be in memory
-together: they are appended to the file that FAISS itself would write.
+Allocations and loops of FAISS are limited by the size of the file. Vectors of a flat index need not be in memory
+at once: they are appended to a file in the format of FAISS.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from sslfeat.errors import RetrievalError
 from sslfeat.numerics.arrays import FloatArray
 
-SPARE = 1 << 20  # bytes, or rounds, for what a file of any size may need
+SPARE = 1 << 20  # bytes or iterations allowed for any file
 LIMITS = ("vector_byte", "loop")
 COUNT_AT, SIZE_BYTES = 8, 8  # of a flat index: ntotal follows kind and dimension; the length in floats comes last
-_alone = threading.Lock()  # the limits are the process's
+_alone = threading.Lock()  # the limits are global
 
 
 def read_faiss(path: Path, mapped: bool = True) -> Any:
-    """The index; ``mapped``: its exact vectors stay in the file, and it cannot grow. Raises RuntimeError, as FAISS does."""
+    """Read an index; ``mapped``: exact vectors stay in the file, and rows cannot be added. Raises RuntimeError, as FAISS."""
     import faiss
 
     with _limited(path.stat().st_size + SPARE):
@@ -35,7 +35,7 @@ def read_faiss(path: Path, mapped: bool = True) -> Any:
 
 @contextlib.contextmanager
 def _limited(limit: int) -> Iterator[None]:
-    """FAISS's limits are these meanwhile, and what they were before after it."""
+    """Set the limits of FAISS within the block."""
     import faiss
 
     with _alone:
@@ -50,7 +50,7 @@ def _limited(limit: int) -> Iterator[None]:
 
 
 class FlatFile:
-    """``path`` becomes what ``faiss.write_index`` would write for an IndexFlat with all rows added."""
+    """Writes ``path`` as ``faiss.write_index`` writes an IndexFlat with all rows."""
 
     def __init__(self, path: Path, dim: int, metric: str) -> None:
         import faiss
@@ -77,10 +77,10 @@ class FlatFile:
             file.write(header)
 
     def _header(self, header: bytes, count: int) -> bytes:
-        """The same with the number of rows in its two places."""
+        """Header with the number of rows in both places."""
         before, between = header[:COUNT_AT], header[COUNT_AT + 8 : -SIZE_BYTES]
         return before + struct.pack("<q", count) + between + struct.pack("<Q", count * self.dim)
 
     def open(self) -> Any:
-        """The index; its vectors stay in the file. It must not grow while it is open."""
+        """The index, with vectors in the file; do not add rows while it is open."""
         return read_faiss(self.path)

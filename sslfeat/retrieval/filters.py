@@ -26,9 +26,9 @@ ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.g
 
 @dataclass(frozen=True)
 class Condition:
-    """``field`` is ``text``, or matches it as a glob, or as a number or a date is in ``order`` with it.
+    """``field`` equals ``text``, matches it as a glob, or compares by ``order`` as number or date.
 
-    ``negated``: is not, as no missing value is anything.
+    ``negated``: the opposite; missing values never equal or match.
     """
 
     field: str
@@ -41,7 +41,7 @@ class Condition:
     def parse(cls, condition: str, fields: Sequence[str]) -> Condition:
         """FIELD=TEXT, FIELD~GLOB, either with ``!`` for not, or FIELD<NUMBER or FIELD<DATE, <=, > or >=, FIELD one of ``fields``.
 
-        Spaces around the operator are none of the text. Raises InputError, which names the field that was meant.
+        Spaces around the operator are ignored. Raises InputError, with a suggestion for an unknown field.
         """
         parsed = CONDITION.fullmatch(condition)
         if parsed is None or parsed[1] not in fields:
@@ -58,16 +58,16 @@ class Condition:
         return cls(field, sign.startswith("!"), sign.endswith("~"), text, sign if sign in ORDER else "")
 
     def read(self, values: Iterable[Any]) -> list[bool | None]:
-        """Whether each value of the field is the text, matches it or is in order with it.
+        """Whether each value of the field meets the condition, without negation.
 
-        None for no value, and for one that is in no order with it.
+        None for missing and incomparable values.
         """
         test, values = self._test(), list(values)
         known = {value: None if value is None else test(str(value)) for value in set(values)}
         return [known[value] for value in values]
 
     def met(self, read: Iterable[bool | None]) -> npt.NDArray[np.bool_]:
-        """Which values meet it, (N,), of those that were ``read``."""
+        """Mask (N,) of the ``read`` values that meet the condition."""
         mask: npt.NDArray[np.bool_] = np.array([one is True for one in read], bool) != self.negated
         return mask
 
@@ -94,7 +94,7 @@ class Condition:
 
     @property
     def kind(self) -> str:
-        """What values must be to be in order with it."""
+        """Type of values that can be compared."""
         return "date" if _number(self.text) is None else "number"
 
     def __str__(self) -> str:
@@ -103,15 +103,15 @@ class Condition:
 
 @dataclass
 class NumbersRead:
-    """How many values of a field an order condition could compare, as they come."""
+    """Counts of comparable and other values of a field, for an order condition."""
 
     condition: Condition
     numbers: int = 0
     others: int = 0
-    example: str = ""  # the first that could not be
+    example: str = ""  # first value that cannot be compared
 
     def add(self, values: Iterable[Any], read: Iterable[bool | None]) -> None:
-        """Count these, None being no value, as the condition ``read`` them."""
+        """Count values (None: missing) with their results of ``read``."""
         for value, one in zip(values, read, strict=True):
             if one is not None:
                 self.numbers += 1
@@ -120,7 +120,7 @@ class NumbersRead:
                 self.others += 1
 
     def note(self) -> str:
-        """What to say of values that are no numbers or dates, if anything. Raises InputError if none is one."""
+        """Note on values that are not numbers or dates, or "". Raises InputError if none is one."""
         field, kind = self.condition.field, self.condition.kind
         if self.others and not self.numbers:
             cure, plain = _with_point(self.example), {"date": "dates such as 2024-01-31", "number": "plain numbers"}[kind]
@@ -136,28 +136,28 @@ class NumbersRead:
 
 @dataclass
 class ValuesSeen:
-    """What a field's values are, as they come, to say why a condition found nothing."""
+    """Values of a field, to explain why a condition matched nothing."""
 
     condition: Condition
     rows: int = 0
     met: bool = False
-    values: set[str] = field(default_factory=set)  # no more once they are MANY
+    values: set[str] = field(default_factory=set)  # at most MANY
 
     def add(self, values: Sequence[Any], met: bool) -> None:
-        """See these; ``met``: whether one of them meets the condition."""
+        """Add values; ``met``: whether one of them meets the condition."""
         self.rows += len(values)
         self.met = self.met or met
         if len(self.values) < MANY:
             self.values.update(str(value) for value in values if value is not None)
 
     def check(self) -> None:
-        """Raise InputError if no row has a value of the field, so that none could ever be found."""
+        """Raise InputError if no row has a value of the field."""
         if self.rows and not self.values and not self.condition.negated:
             cure = "; labels come from class folders or from a list" if self.condition.field == "label" else ""
             raise InputError(f"{self.condition}: no image has the field {self.condition.field}{cure}")
 
     def why(self) -> str:
-        """Why it is met by none."""
+        """Reason why no value meets the condition."""
         name, text = self.condition.field, self.condition.text
         if self.condition.negated:
             return f"{self.condition}: all images have this value"
@@ -175,13 +175,13 @@ class ValuesSeen:
 
 
 def as_conditions(where: str | Sequence[str]) -> Sequence[str]:
-    """The conditions; a string is one of them."""
+    """A list of conditions; a string is a single one."""
     return [where] if isinstance(where, str) else where
 
 
 class Filter:
-    """Conditions on rows that come part by part; ``notes`` tells afterwards of values that no condition could compare, and
-    why nothing was found."""
+    """Conditions on rows that are read in parts; ``notes`` afterwards reports values that could not be compared, and
+    why nothing matched."""
 
     def __init__(self, conditions: str | Sequence[str]) -> None:
         self._conditions = as_conditions(conditions)
@@ -190,11 +190,11 @@ class Filter:
         self._found = False
 
     def met(self, columns: pa.Table, there: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.bool_]:
-        """Mask (N,) of the rows that meet all conditions, whose fields are columns.
+        """Mask (N,) of the rows that meet all conditions; fields are columns.
 
-        Columns that were carried along from a list or a container are among them. A row without a label meets ``label!=...``,
-        one whose value is no number meets no order. ``there`` (N,) are the rows that are not removed (None: all). Raises
-        InputError for a condition that cannot be read.
+        Columns include metadata of lists and containers. A row without label meets ``label!=...``;
+        a value that is not a number meets no order condition. ``there`` (N,): rows that are not removed (None: all). Raises
+        InputError for an invalid condition.
         """
         mask = np.ones(len(columns), bool)
         for condition in self._conditions:
@@ -212,9 +212,9 @@ class Filter:
         return mask
 
     def notes(self) -> tuple[str, ...]:
-        """A line for each order condition that some values could not be compared by, and if no row met all, why.
+        """One line per order condition with values that could not be compared, and reasons if no row met all conditions.
 
-        Raises InputError if none could, or no row has a value at all.
+        Raises InputError if no value could be compared, or no row has a value.
         """
         for seen in self._seen.values():
             seen.check()
@@ -227,27 +227,27 @@ class Filter:
 
 
 def _near(field: str, fields: Sequence[str]) -> str:
-    """The question whether a field of nearly this name is meant."""
+    """Suggestion of a field with a similar name."""
     near = _nearest(re.sub(r"\W", "_", field), fields)
     question = f": did you mean {near!r}?" if near else ""
     return f", unknown field {field!r}{question}"
 
 
 def _nearest(name: str, names: Sequence[str]) -> str | None:
-    """The one that is written much the same, capitals aside."""
+    """The most similar name, ignoring case."""
     spelt = {one.casefold(): one for one in reversed(names)}
     near = difflib.get_close_matches(name.casefold(), spelt, 1)
     return spelt[near[0]] if near else None
 
 
 def _apart(text: str) -> str:
-    """What to do about two conditions in one; empty where there is one."""
+    """Cure for two conditions in one; empty for a single one."""
     two = re.search(r"\band\b|[&<>]", text, re.IGNORECASE)
     return ": these are two conditions: give --where twice" if two else ""
 
 
 def _with_point(text: str) -> str:
-    """What to write in place of ``94,14`` or ``EUR 94.14``; empty where that is not plain, as of ``01/02/2024``."""
+    """Cure for numbers such as ``94,14`` or ``EUR 94.14``; empty for other text, such as ``01/02/2024``."""
     found = re.findall(r"[+-]?\d[\d.,]*", re.sub(r"(?<=\d)\s(?=\d{3}(?!\d))", "", text))
     bare = found[0].rstrip(".,") if len(found) == 1 else ""
     number = bare.replace(",", ".") if bare.count(",") + bare.count(".") == 1 else bare

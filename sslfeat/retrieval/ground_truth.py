@@ -1,7 +1,7 @@
-"""Exact neighbors, which every stated recall is measured against.
+"""Exact neighbors, the reference for recall.
 
-Recall is counted by score, as ann-benchmarks does: a neighbor is right if it is as near as the k-th true one, so that
-equal images in another order cost nothing.
+Recall is computed from scores, as in ann-benchmarks: a neighbor is correct if it is as near as the k-th true one, so that
+the order of equal images does not matter.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import numpy as np
 from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.numerics.similarity import first_of
 
-K = 10  # neighbors that most searches ask for
+K = 10  # most common number of neighbors
 STATED = (1, 10, 100)  # numbers of neighbors that recall is stated for
-TIES = 1e-5  # of the largest score: what rounding may change
+TIES = 1e-5  # tolerance for rounding, relative to the largest score
 
 
 class Truth:
-    """The ``k`` nearest rows of each query among all blocks ``seen`` so far, greater scores first.
+    """The ``k`` nearest rows of each query among all blocks so far, in descending order of scores.
 
-    ``skip``: how many of the first that a search finds are the query itself, and not asked for (``others``).
+    ``skip``: number of first results that are the query itself and ignored (``others``).
     """
 
     skip = 0
@@ -43,19 +43,19 @@ class Truth:
         self.scores, self.rows = first_of(together, np.hstack([self.rows, nearest + start]), self.k)
 
     def first(self, count: int) -> Truth:
-        """The same of the first ``count`` queries."""
+        """Ground truth of the first ``count`` queries."""
         few = Truth(self.queries[:count], self.metric, self.k)
         few.scores, few.rows = self.scores[:count], self.rows[:count]
         return few
 
     def others(self) -> Truth:
-        """The same of queries that are rows themselves, each its own nearest: that one is left out."""
+        """Ground truth for queries that are rows, without the query itself."""
         rest = Truth(self.queries, self.metric, self.k - 1)
         rest.scores, rest.rows, rest.skip = self.scores[:, 1:], self.rows[:, 1:], 1
         return rest
 
     def recall(self, scores: FloatArray, rows: IntArray, k: int | None = None) -> float:
-        """Share of the ``k`` nearest (default: all) that a search found: its ``scores`` and ``rows`` (Q, ``k`` or more)."""
+        """Recall of the ``k`` nearest (default: all) for results ``scores`` and ``rows`` (Q, ``k`` or more)."""
         k = k or self.k
         true, scores, rows = self.scores[:, :k], scores[:, :k], rows[:, :k]
         known = np.isfinite(true)
@@ -66,12 +66,12 @@ class Truth:
 
 
 def scores_of(distances: FloatArray, metric: str) -> FloatArray:
-    """What FAISS calls distances, as scores."""
+    """Scores from the distances of FAISS."""
     return -distances if metric == "l2" else distances
 
 
 def without(scores: FloatArray, rows: IntArray, own: IntArray, k: int) -> tuple[FloatArray, IntArray]:
-    """What was found, (Q, more than k), less each query's ``own`` row: the best ``k``."""
+    """The best ``k`` of results (Q, more than k), without each query's ``own`` row."""
     last = np.argsort(rows == own[:, None], axis=1, kind="stable")[:, :k]
     scores, rows = np.take_along_axis(scores, last, 1), np.take_along_axis(rows, last, 1)
     return scores, np.where(rows == own[:, None], -1, rows)

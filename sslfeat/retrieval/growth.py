@@ -1,11 +1,11 @@
-"""The recall of an index that has grown, measured with rows that it does not know yet, or not better than others.
+"""Measuring the recall of an index after rows were added.
 
-Rows that are in a graph are no queries: it leads to their neighbors better than to anybody else's. So new rows are kept out
-until they were asked: they say how what is new is found. How the rows before are found was measured before, and the settings
-are the same: the figure stated weighs the two by the rows they stand for. Lists and codes know their rows no better than
-others of the same kind; there rows of all ages are asked for their neighbors, but themselves. (With codes learned on other
-rows, what is found of the new depends on how many of them there are: keeping some out would flatter.) Where too few rows come
-at once to measure with, or the target is missed, the index is built anew.
+Rows in a graph are not valid queries, because the graph links them to their neighbors. New rows are therefore kept out
+until they have been used as queries. Recall of earlier rows was measured before with the same
+settings; the stated recall is the average weighted by numbers of rows. Lists and codes do not favor their own rows over
+others of the same distribution; there a sample of all rows is searched, without the query itself. (With codes trained on other
+rows, recall of new rows depends on their number, so keeping some out would overestimate it.) If too few rows are added
+at a time to measure, or the target is missed, the index is rebuilt.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from sslfeat.retrieval.metadata import Figures, IndexMetadata
 from sslfeat.retrieval.recall import measure
 from sslfeat.retrieval.tuning import DEEPEST, STEADY, least_recall
 
-NOTABLY_GROWN = 1.05  # times the rows that its recall was measured with
-FEWEST = 500  # rows kept out, half of them to decide by
+NOTABLY_GROWN = 1.05  # relative to the number of rows when recall was measured
+FEWEST = 500  # minimum number of kept-out rows
 MOST = 2 * QUERIES
 
 
 def is_due(metadata: IndexMetadata) -> bool:
-    """Whether recall must be measured again, going by the rows that there are now; exact search finds all anyway."""
+    """Whether recall must be measured again for the current number of rows; never for exact search."""
     return bool(metadata.settings) and metadata.rows > NOTABLY_GROWN * metadata.figures.measured_rows
 
 
 def kept_out(new: int) -> int:
-    """How many of so many ``new`` rows to measure with: at most half, 0 if these are too few."""
+    """Number of ``new`` rows to keep out for measuring: at most half, 0 if too few."""
     return min(MOST, new // 2) if new // 2 >= FEWEST else 0
 
 
 def measured(builder: IndexBuilder, metadata: IndexMetadata) -> Figures | None:
-    """The figures that are stated from now on; None if they miss the target. Of a graph, rows must be kept out."""
+    """New figures; None if the target is missed. For a graph, rows must be kept out."""
     spec, figures, levels, graph = builder.spec, metadata.figures, metadata.levels(), builder.spec.is_graph
     if not graph:
         builder.let_in()
@@ -63,7 +63,7 @@ def measured(builder: IndexBuilder, metadata: IndexMetadata) -> Figures | None:
 
 
 def _some(builder: IndexBuilder, count: int) -> FloatArray:
-    """So many of the rows that are inside, (n, D), each as likely as any."""
+    """Uniform random sample (n, D) of the rows in the index."""
     chosen = np.zeros(builder.count, bool)
     chosen[np.random.default_rng(SEED).permutation(builder.count)[:count]] = True
     found, start = [], 0

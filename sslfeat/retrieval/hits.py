@@ -1,4 +1,4 @@
-"""What a search found."""
+"""Search results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sslfeat.retrieval.vectors import metadata_of
 
 @dataclass(frozen=True)
 class Hit:
-    """A row that was found: greater ``score`` is nearer (cosine, inner product, or minus the distance).
+    """One result: a greater ``score`` is nearer (cosine, inner product, or negative distance).
 
-    ``metadata`` is what a list or a container says of the image beyond its label, as text by name.
+    ``metadata``: fields of a list or container except the label, as text.
     """
 
     path: str
@@ -26,11 +26,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class Hits:
-    """``scores`` float32 and ``rows`` int64, (Q, top), best first; row -1 and score -inf where there are no more.
+    """``scores`` float32 and ``rows`` int64, (Q, top), best first; row -1 and score -inf for missing results.
 
-    There are no more columns than rows in the index. ``rows`` are numbers of vectors in the order in which they were given
-    to ``Index.build`` and then to ``add``, until the index is built anew without its removed rows.
-    ``notes`` says what the conditions could not compare.
+    At most as many columns as rows in the index. ``rows`` are numbers of vectors in the order given
+    to ``Index.build`` and ``add``, until the index is rebuilt without removed rows.
+    ``notes`` explains values that conditions could not compare, and conditions that matched nothing.
     """
 
     scores: FloatArray
@@ -39,7 +39,7 @@ class Hits:
     notes: tuple[str, ...] = ()
 
     def of(self, query: int) -> list[Hit]:
-        """What was found for one query."""
+        """Hits of one query."""
         rows = [int(row) for row in self.rows[query] if row >= 0]
         found, scores = self.ids.describe(rows), self.scores[query][self.rows[query] >= 0]
         facts = (found["path"].to_pylist(), found["label"].to_pylist(), scores.tolist(), rows, metadata_of(found))

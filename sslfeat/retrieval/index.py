@@ -1,4 +1,4 @@
-"""An index of embeddings that knows its recall, its rows and its encoder: build, search, save, load.
+"""An index of embeddings with measured recall, metadata and encoder: build, search, save, load.
 
 >>> index = Index.build("features")                     # doctest: +SKIP
 >>> index.save("index")                                 # doctest: +SKIP
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 
 class _Kept:
-    """A temporary folder's life: it goes when this does."""
+    """Owner of a temporary folder, which is deleted with it."""
 
 
 class Index:
-    """Rows that can be searched. ``metadata`` is ``index.json``; ``removed`` (N,) marks rows that are passed over."""
+    """A searchable index. ``metadata`` is ``index.json``; ``removed`` (N,) marks removed rows."""
 
     def __init__(self, opened: files.OpenedIndex) -> None:
-        """Prefer ``Index.build`` and ``Index.load``."""
+        """Use ``Index.build`` or ``Index.load``."""
         self._keep: object = None
         self.folder, self.metadata = opened.folder, opened.metadata
         self.ids, self.removed = opened.ids, opened.removed
@@ -60,12 +60,12 @@ class Index:
         metric: str = "cosine", recall: float = 0.95, memory: int | None = None, kind: str = "auto", workload: str = "batch",
         events: Events | None = None, max_memory: int | None = None, shards: int | None = None,
     ) -> Index:  # fmt: skip
-        """Index a features folder, or vectors (N, D) whose rows are called ``paths``, in a temporary folder.
+        """Index a features folder, or vectors (N, D) named ``paths``, in a temporary folder.
 
-        The kind is chosen by trial (``selection.py``) so that ``recall`` of the nearest are found within ``memory`` bytes
-        (default: half of what is free), soonest for a ``batch`` of queries or a ``single`` one. Building takes at most
-        ``max_memory`` bytes (default: most of what is free): an index that needs more is built in as many shards as it takes, or
-        in as many as ``shards`` says.
+        The kind is selected by measurements (``selection.py``): the fastest with the given ``recall`` within ``memory`` bytes
+        (default: half of the free memory), for ``batch`` or ``single`` queries. Building uses at most
+        ``max_memory`` bytes (default: most of the free memory): a larger index is built in shards, as many as needed, or
+        ``shards``.
         Raises InputError, FeaturesError, RetrievalError.
         """
         requirements = requirements_of(recall, memory, kind, workload, max_memory, shards)
@@ -81,7 +81,7 @@ class Index:
         return cls(files.OpenedIndex.load(Path(folder)))
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Write the index to a folder of its own. Raises RetrievalError if it holds anything else, or is busy."""
+        """Write the index to a folder. Raises RetrievalError if it contains other files, or is locked."""
         folder = Path(folder)
         with atomic.exclusive(folder, RetrievalError):
             claim(folder, overwrite)
@@ -93,12 +93,12 @@ class Index:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """``index.json`` as plain JSON: to print, and to keep beside results."""
+        """Contents of ``index.json``."""
         return self.metadata.plain()
 
     @property
     def columns(self) -> pa.Table:
-        """What is known of each row: path, sha256, width, height, label."""
+        """Table of the rows: path, sha256, width, height, label and metadata."""
         return self.ids.table
 
     def __repr__(self) -> str:
@@ -106,7 +106,7 @@ class Index:
         return f"Index({self.spec.factory}, {len(self)} x {self.dim}, {self.metric}, recall at 10 {recall:.3f})"
 
     def __len__(self) -> int:
-        """Rows that can be found."""
+        """Number of rows that are not removed."""
         return len(self.removed) - int(self.removed.sum())
 
     def search(
@@ -115,9 +115,9 @@ class Index:
     ) -> Hits:  # fmt: skip
         """The ``top`` nearest rows of each query.
 
-        ``queries`` are vectors, (Q, D) or (D,), or images, which the index's own encoder embeds (``encoder`` if given; it
-        must be the same). ``where`` is a condition, or several (``filters.py``); ``exclude`` has a row for each query that it
-        shall not find, such as itself (-1: none); ``min_score`` leaves out what scores less. Raises InputError, ImageError,
+        ``queries`` are vectors, (Q, D) or (D,), or images, embedded with the encoder of the index (``encoder`` if given; it
+        must be the same). ``where``: one or several conditions (``filters.py``); ``exclude``: one row per query to
+        exclude, such as the query itself (-1: none); ``min_score``: minimum score. Raises InputError, ImageError,
         RetrievalError.
         """
         if top < 1:
@@ -134,7 +134,7 @@ class Index:
         if self.metric == "l2":
             scores = -np.sqrt(np.maximum(-scores, 0))
         elif self.metric == "cosine":
-            scores = np.clip(scores, -1, 1)  # rounding leaves some beyond
+            scores = np.clip(scores, -1, 1)  # rounding
         if min_score is not None:
             rows = np.where(scores >= min_score, rows, -1)
         if rows.size and rows.min() < 0:
@@ -161,7 +161,7 @@ class Index:
         return mask if self._kept_rows is None else mask & self._kept_rows
 
     def row_of(self, path: str) -> int:
-        """The number of the row called ``path``. Raises InputError."""
+        """Row number of ``path``. Raises InputError."""
         row = self.ids.row_of(path)
         if row < 0:
             near = self.ids.ending_with(path)
@@ -176,14 +176,14 @@ class Index:
         return self._lookup.vectors(np.asarray(rows, np.int64))
 
     def add(self, features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> None:
-        """Add rows; one of the same path takes the old one's place. The index's folder is changed too."""
-        from sslfeat.retrieval.maintenance import change  # searching needs none of it
+        """Add rows, replacing rows of the same path. The index folder is updated."""
+        from sslfeat.retrieval.maintenance import change  # not needed for searching
 
         change(self.folder, as_vectors(features, paths))
         self._reload()
 
     def remove(self, paths: Iterable[str]) -> int:
-        """Remove rows by path; returns how many there were. The index's folder is changed too."""
+        """Remove rows by path; returns their number. The index folder is updated."""
         from sslfeat.retrieval.maintenance import remove
 
         changes = remove(self.folder, set(paths))
@@ -212,14 +212,14 @@ class Index:
         return vectors
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What pickle keeps: of an index in a folder its place and hashes, of a temporary one the files themselves."""
+        """Pickle the path and hashes of an index folder, or the files of a temporary index."""
         if self._keep is None:
             return _reopened, (str(self.folder.resolve()), self.metadata.files)
         return _unpacked, ({name: (self.folder / name).read_bytes() for name in (*self.metadata.files, files.META)},)
 
 
 def _are_vectors(queries: Any) -> bool:
-    """Numbers, and not the pixels of an image, nor anything that names images."""
+    """Whether queries are numeric vectors instead of images or paths."""
     if hasattr(queries, "__array__"):
         return bool(np.asarray(queries).dtype != np.uint8)
     if not isinstance(queries, list | tuple):
@@ -244,7 +244,7 @@ def _unpacked(contents: dict[str, bytes]) -> Index:
 
 
 def _temporary() -> tuple[Path, _Kept]:
-    """A folder that goes when the object beside it does."""
+    """A temporary folder and the object that owns it."""
     out, keep = Path(tempfile.mkdtemp(prefix="sslfeat-index-")), _Kept()
     weakref.finalize(keep, shutil.rmtree, out, ignore_errors=True)
     return out, keep

@@ -1,7 +1,7 @@
-"""An index while it grows, of one FAISS file or several: a shard that is full is left in its file until the end.
+"""Incremental construction of an index of one or several FAISS files; full shards are written to their files.
 
-So memory holds one shard, whatever the number of rows. All shards are trained alike, by one sample: they have the same lists, and
-together they are searched as one index of all rows would be.
+Only one shard is in memory. All shards are trained on the same sample, so they have the same lists, and
+are searched together like one index.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class IndexBuilder:
 
     @classmethod
     def of(cls, paths: Sequence[Path], spec: IndexSpec, dim: int, metric: str, work: Path) -> IndexBuilder:
-        """Go on with an index's verified files, which stay as they are; the last of them is written anew in ``work``."""
+        """Continue an index from its verified files, which are not modified; the last one is rewritten in ``work``."""
         builder = cls.__new__(cls)
         builder.spec, builder.dim, builder.metric, builder.work, builder._trained = spec, dim, metric, work, None
         builder._shards = [Builder.resting(path, spec, dim, metric, work) for path in paths]
@@ -43,7 +43,7 @@ class IndexBuilder:
 
     @property
     def count(self) -> int:
-        """Rows, those that are kept out among them."""
+        """Number of rows, including kept-out ones."""
         return sum(shard.count for shard in self._shards)
 
     @property
@@ -71,26 +71,26 @@ class IndexBuilder:
             rows, lots = rows[room:], None if lots is None else lots[room:]
 
     def let_in(self, but: int = 0) -> FloatArray:
-        """Let in rows that are kept out, all but the ``but`` of the lowest lots, and return them, (n, D).
+        """Add the kept-out rows except the ``but`` lowest lots; returns them, (n, D).
 
-        Those of shards that are full stay out until these are written.
+        Rows of full shards are added when these are written.
         """
         lots = np.sort(self._lots)
         last = self._shards[-1]
         return last.let_in(int((last.lots < lots[but]).sum()) if but < len(lots) else len(last.lots))
 
     def open(self) -> Any:
-        """The index as far as it is; nothing may be added while it is in use."""
+        """The current index; do not add rows while it is in use."""
         opened = [shard.open() for shard in self._shards]
         return opened[0] if len(opened) == 1 else Shards(opened, [shard.count for shard in self._shards])
 
     def inside(self) -> Iterator[FloatArray]:
-        """The vectors that the index knows, in blocks of any order: all but those that are kept out."""
+        """Yield the vectors in the index, without kept-out ones, in blocks of any order."""
         for shard in self._shards:
             yield from shard.inside()
 
     def write(self) -> None:
-        """Leave in ``work`` the files that are new, with all rows in the order of their numbers."""
+        """Write the new files to ``work``, with all rows in order of their numbers."""
         for number in reversed(range(len(self._shards))):  # the last is not in a file yet
             shard = self._shards[number]
             if not shard.rests or len(shard.lots):

@@ -1,10 +1,10 @@
-"""The kinds of index there are to choose from, what each takes, and the settings that trade speed for recall.
+"""Kinds of indexes, their memory, and the settings that trade speed for recall.
 
-flat   every vector is compared: exact
-ivf    vectors in lists around centers, of which the nearest few are compared
-hnsw   a graph of near vectors is walked (Malkov, Yashunin 2018)
-hnswsq as hnsw, over 8-bit codes of each dimension, whose best are compared exactly
-ivfpq  as ivf, by 4-bit product codes (Jegou et al. 2011; Andre et al. 2017) whose best are compared exactly
+flat   exhaustive search: exact
+ivf    inverted lists, of which the nearest are searched
+hnsw   hierarchical navigable small world graph (Malkov, Yashunin 2018)
+hnswsq hnsw over 8-bit scalar codes, refined with exact vectors
+ivfpq  ivf with 4-bit product codes (Jegou et al. 2011; Andre et al. 2017), refined with exact vectors
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SEED = 1234
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """An index to be built, in FAISS's words: ``nlist`` lists, ``pq_m`` 4-bit codes a vector, ``hnsw_m`` links a node."""
+    """Specification of an index: ``nlist`` lists, ``pq_m`` 4-bit codes per vector, ``hnsw_m`` links per node."""
 
     kind: str
     nlist: int = 0
@@ -44,7 +44,7 @@ class IndexSpec:
 
     @property
     def factory(self) -> str:
-        """FAISS's name for it."""
+        """Factory string of FAISS."""
         return {
             "flat": "Flat",
             "ivf": f"IVF{self.nlist},Flat",
@@ -55,24 +55,24 @@ class IndexSpec:
 
     @property
     def is_graph(self) -> bool:
-        """Whether near vectors lead to one another: it knows its own rows better than others."""
+        """Whether it is a graph, which finds neighbors of its own rows more easily than of others."""
         return self.kind.startswith("hnsw")
 
     @property
     def refines(self) -> bool:
-        """Whether codes are searched, and the exact vectors beside them compare the best."""
+        """Whether codes are searched and results refined with exact vectors."""
         return self.factory.endswith(REFINED)
 
     def memory(self, count: int, dim: int, on_disk: bool = False) -> int:
-        """Bytes that must stay in memory for ``count`` vectors, if the lists of ivf are not read where they lie, ``on_disk``.
+        """Bytes of memory for ``count`` vectors, unless the lists of ivf are read from disk (``on_disk``).
 
-        Exact vectors beside codes are, always.
+        Exact vectors for refinement are always on disk.
         """
         lists = self.nlist * 4 * dim
         return lists if on_disk and self.kind == "ivf" else count * self._each(dim) + lists
 
     def building(self, count: int, dim: int) -> int:
-        """Bytes of memory that ``count`` vectors take while an index of them is built."""
+        """Bytes of memory to build an index of ``count`` vectors."""
         return 0 if self.kind == "flat" else int(ROOM * count * self._each(dim))
 
     def _each(self, dim: int) -> int:
@@ -92,7 +92,7 @@ class IndexSpec:
             raise ValueError("nlist, pq_m or hnsw_m is negative")
 
     def ladders(self, depth: int) -> list[list[Settings]]:
-        """Settings to try for the ``depth`` nearest, each list from fast to thorough."""
+        """Settings to try for the ``depth`` nearest, each list from fast to accurate."""
         if self.kind == "flat":
             return [[{}]]
         if self.kind == "hnsw":
@@ -113,7 +113,7 @@ def _steps(first: int, last: int) -> list[int]:
 
 
 def specs_for(count: int, dim: int) -> list[IndexSpec]:
-    """One of each kind that suits ``count`` vectors, ivfpq in several sizes, the largest codes first."""
+    """Specs of all suitable kinds for ``count`` vectors; ivfpq in several code sizes, largest first."""
     lists = 2 ** max(0, round(math.log2(4 * math.sqrt(max(count, 1)))))
     lists = max(1, min(lists, count // POINTS_A_LIST))
     coded = [IndexSpec("ivfpq", many, codes) for codes in _code_counts(dim) for many in dict.fromkeys((1, lists))]
@@ -122,7 +122,7 @@ def specs_for(count: int, dim: int) -> list[IndexSpec]:
 
 
 def _code_counts(dim: int) -> list[int]:
-    """How many codes a vector may have: divisors of ``dim`` near a half, a quarter and an eighth of it."""
+    """Numbers of codes per vector: divisors of ``dim`` near a half, a quarter and an eighth of it."""
     divisors = [number for number in range(1, dim + 1) if dim % number == 0]
     sizes = [max(1, dim // (CODED * factor)) for factor in (1, 2, 4)]
     nearest = [min(divisors, key=lambda number: abs(math.log(number / want))) for want in sizes]
@@ -154,7 +154,7 @@ def empty(spec: IndexSpec, dim: int, metric: str, sample: FloatArray) -> Any:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """FAISS works on one thread meanwhile."""
+    """Run FAISS on one thread within the block."""
     import faiss
 
     before = faiss.omp_get_max_threads()
@@ -174,7 +174,7 @@ def _centers(sample: FloatArray, lists: int, metric: str) -> FloatArray:
 
 
 def parameters(spec: IndexSpec, settings: Settings, k: int) -> Any:
-    """FAISS's search parameters for these settings, where ``k`` rows shall come back."""
+    """Search parameters of FAISS for these settings and ``k`` results."""
     import faiss
 
     if spec.kind == "flat":

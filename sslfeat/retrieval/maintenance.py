@@ -1,7 +1,7 @@
-"""An index that follows its images: rows are added, replaced and removed, and only they are touched.
+"""Updating an index: adding, replacing and removing rows.
 
-Removed rows stay in FAISS's file and are passed over. When they become many, or the index has doubled, it is built anew
-from its own vectors; when it has grown a little, its recall is measured again (``growth.py``).
+Removed rows stay in the FAISS file and are ignored. If they are many, or the index has doubled, it is rebuilt
+from its own vectors; after smaller additions, recall is measured again (``growth.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sslfeat.storage import atomic
 
 @dataclass(frozen=True)
 class IndexChanges:
-    """How many rows are new, replaced (same path, other image) and removed, and whether the index was built anew."""
+    """Numbers of new, replaced (same path, other image) and removed rows, and whether the index was rebuilt."""
 
     added: int = 0
     replaced: int = 0
@@ -55,7 +55,7 @@ def change(
     requirements: IndexRequirements | None = None,
     events: Events | None = None,
 ) -> IndexChanges:
-    """Add the rows of ``vectors``, and with ``drop_missing`` remove all others. The old index is whole until the end.
+    """Add the rows of ``vectors``, and with ``drop_missing`` remove all others. The old index is valid until the end.
 
     Raises RetrievalError for another encoder's features, or if the index is busy.
     """
@@ -77,7 +77,7 @@ def change(
 def remove(
     folder: Path, paths: set[str], requirements: IndexRequirements | None = None, events: Events | None = None
 ) -> IndexChanges:
-    """Remove the rows called ``paths``. Raises RetrievalError if the index is busy."""
+    """Remove rows by path. Raises RetrievalError if the index is locked."""
     with atomic.exclusive(folder, RetrievalError), files.update(folder) as work:
         index = files.OpenedIndex.load(folder)
         names = index.ids.table["path"].to_pylist()
@@ -98,7 +98,7 @@ def _check(index: files.OpenedIndex, vectors: Vectors) -> None:
 
 
 class _Growth:
-    """What is new, as it comes in: an index file is begun when the first new row does."""
+    """Collects new rows; an index file is created for the first one."""
 
     def __init__(self, index: files.OpenedIndex, work: Path, known: dict[str, list[str | None]]) -> None:
         self.index, self.work, self._known = index, work, known
@@ -111,7 +111,7 @@ class _Growth:
         self._lots = np.random.default_rng(SEED)
 
     def see(self, columns: pa.Table, block: npt.NDArray[np.float32], rows: dict[str, int]) -> None:
-        """Compare a block with the rows there are, by path and sha256, and add what is new."""
+        """Compare a block with existing rows by path and sha256, and add new ones."""
         names = ["label", *describing(columns)]
         names += [name for name in self._known if name not in ("sha256", *names)]
         facts = columns.select(["path", "sha256", "label", *describing(columns)]).to_pydict()
@@ -148,7 +148,7 @@ def _finish(
     requirements: IndexRequirements | None,
     events: Events,
 ) -> IndexChanges:
-    """Write the new state and exchange it for the old."""
+    """Write the new state and replace the old one."""
     removed = index.removed.copy()
     dropped = [*gone]
     removed[[*growth.replaced, *dropped]] = True
@@ -177,7 +177,7 @@ def _finish(
 
 
 def _measured(metadata: IndexMetadata, growth: _Growth, events: Events) -> tuple[IndexMetadata, bool]:
-    """``metadata`` with recall measured again where that is due, and whether the index must be built anew instead."""
+    """``metadata`` with recall measured again if due, and whether the index must be rebuilt instead."""
     if growth.builder is None or not is_due(metadata):
         return metadata, False
     if metadata.spec.is_graph:
@@ -206,7 +206,7 @@ def _relabeled(columns: pa.Table, labels: dict[int, dict[str, str | None]]) -> p
 
 
 class _Remaining:
-    """The rows of an index file that are not removed, as vectors to build an index of."""
+    """Rows of an index that are not removed, as vectors to build an index from."""
 
     def __init__(self, vectors: Any, columns: pa.Table, removed: npt.NDArray[np.bool_], of: IndexMetadata) -> None:
         self._vectors, self._columns, self._rows = vectors, columns, np.flatnonzero(~removed)
@@ -222,7 +222,7 @@ def _anew(
     folder: Path, work: Path, metadata: IndexMetadata, columns: pa.Table, removed: npt.NDArray[np.bool_],
     requirements: IndexRequirements | None, events: Events,
 ) -> IndexMetadata:  # fmt: skip
-    """Build the index in ``work`` of the rows that are not removed, from the files that have grown there and the others."""
+    """Rebuild the index in ``work`` from all rows that are not removed."""
     old = []
     for name in metadata.vector_files:
         old.append(folder / name)

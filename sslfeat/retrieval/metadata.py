@@ -1,4 +1,4 @@
-"""What ``index.json`` says, as a typed record: a field that lies is refused by its name before anything relies on it."""
+"""The typed record ``index.json``, validated when it is read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NAMES = {
     "hnswsq": {"efSearch", "candidates"},
     "ivfpq": {"nprobe", "candidates"},
 }
-MANY_REMOVED = 1 / 3  # of all rows, and the index is built anew
-DOUBLED = 2  # times the rows that it was built for
+MANY_REMOVED = 1 / 3  # fraction of all rows that causes a rebuild
+DOUBLED = 2  # growth that causes a rebuild
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def vector_names(count: int) -> list[str]:
-    """The names of so many FAISS files, in the order of their rows."""
+    """Names of the FAISS files, in order of their rows."""
     return [VECTORS] if count == 1 else [SHARD.format(number) for number in range(count)]
 
 
@@ -37,7 +37,7 @@ def _check(right: bool, what: str) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A file: its size, its sha256, and the sha256 of each of its pieces."""
+    """Size, sha256, and sha256 of each piece of a file."""
 
     bytes: int
     sha256: str
@@ -51,11 +51,11 @@ class Stored:
 
 @dataclass(frozen=True)
 class Figures:
-    """What the index is like, and how it was chosen.
+    """Measured properties of an index, and how it was selected.
 
-    ``recall_at`` is by number of neighbors, of ``recall_queries`` queries that the index did not know (0: it compares with
-    all); ``recall`` is that of 10. ``measured_rows`` were there when it was measured. ``asked`` is the kind asked for.
-    ``memory`` is what must stay in memory, in bytes; ``max_memory`` what building could take.
+    ``recall_at``: recall by number of neighbors, for ``recall_queries`` held-out queries (0: exhaustive
+    search); ``recall``: at 10. ``measured_rows``: number of rows when measured. ``asked``: requested kind.
+    ``memory``: bytes in memory for searching; ``max_memory``: limit for building.
     """
 
     target: float
@@ -80,7 +80,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class IndexMetadata(SignedRecord):
-    """All of it. ``settings`` are by depth (``tuning.py``); ``built_rows`` were there when the index was built anew."""
+    """The whole record. ``settings`` by depth (``tuning.py``); ``built_rows``: number of rows when it was last built."""
 
     spec: IndexSpec
     factory: str
@@ -106,7 +106,7 @@ class IndexMetadata(SignedRecord):
         _check(self.spec.nlist >= 1 or not self.spec.kind.startswith("ivf"), f"spec.nlist is {self.spec.nlist}")
         _check(self.factory == self.spec.factory, f"factory is {self.factory!r}, the spec's is {self.spec.factory!r}")
         known = {IDS, *vector_names(len(self.files) - 1)}
-        _check(not self.files or set(self.files) == known, f"files are {sorted(self.files)}")  # none before they are written
+        _check(not self.files or set(self.files) == known, f"files are {sorted(self.files)}")  # empty before they are written
         for depth, settings in self.settings.items():
             _check(depth in map(str, DEPTHS), f"settings has a depth {depth!r}, not one of {DEPTHS}")
             _check(set(settings) == NAMES[self.spec.kind], f"settings.{depth} are {sorted(settings)}")
@@ -114,14 +114,14 @@ class IndexMetadata(SignedRecord):
 
     @property
     def vector_files(self) -> list[str]:
-        """The names of FAISS's files, in the order of their rows."""
+        """Names of the FAISS files, in order of their rows."""
         return vector_names(len(self.files) - 1)
 
     def levels(self) -> Levels:
-        """The settings by depth, the least first."""
+        """Settings by depth, ascending."""
         return {int(depth): settings for depth, settings in sorted(self.settings.items(), key=lambda item: int(item[0]))}
 
     @property
     def outgrown(self) -> bool:
-        """Whether so many rows came or went that the index must be built anew."""
+        """Whether so many rows were added or removed that the index must be rebuilt."""
         return self.removed > MANY_REMOVED * self.rows or self.rows - self.removed > DOUBLED * self.built_rows

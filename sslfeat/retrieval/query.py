@@ -1,4 +1,4 @@
-"""What is searched for: images by file, rows of features folders, and images of what is searched itself."""
+"""Queries: image files, rows of features folders, and indexed images."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ BATCH = 8
 
 @dataclass
 class Queries:
-    """``names`` and ``vectors`` (Q, D); ``own`` is each one's path among what is searched, or None."""
+    """``names`` and ``vectors`` (Q, D) of queries; ``own``: path of each in the index, or None."""
 
     names: list[str] = field(default_factory=list)
     vectors: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     own: list[str | None] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
-    wrong: list[tuple[str, InputError]] = field(default_factory=list)  # what named nothing
+    wrong: list[tuple[str, InputError]] = field(default_factory=list)  # specs that match nothing
 
 
 class Searched(Protocol):
-    """What queries are put to: images of one ``encoder`` (None: plain vectors of ``dim`` numbers)."""
+    """An index or store of images of one ``encoder`` (None: plain vectors of dimension ``dim``)."""
 
     @property
     def encoder(self) -> Maker | None: ...
@@ -45,17 +45,17 @@ class Searched(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What is to be said of the conditions of the last search."""
+        """Notes on the conditions of the last search."""
 
     def __len__(self) -> int:
-        """How many images it holds."""
+        """Number of images."""
 
     @property
     def about(self) -> str:
         """What it is, in a line."""
 
     def check(self, top: int, where: Sequence[str]) -> None:
-        """Raise what ``hits`` would of these before anything is embedded: UsageError for ``top``, InputError for a condition."""
+        """Check arguments of ``hits`` before embedding: UsageError for ``top``, InputError for a condition."""
 
     def of_paths(self, paths: Sequence[str]) -> FloatArray:
         """The vectors of images that it holds. Raises InputError for one that it does not."""
@@ -65,10 +65,10 @@ class Searched(Protocol):
 
 
 class SearchedIndex:
-    """An index folder. It is verified and opened while its first queries are embedded."""
+    """An index folder, verified and opened while the first queries are embedded."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises RetrievalError if it is none, or, when it is first needed, if it is damaged."""
+        """Raises RetrievalError if it is not an index, or, on first use, if it is damaged."""
         self._metadata = read_metadata(folder)
         self.encoder, self.dim = self._metadata.encoder, self._metadata.dim
         self._rows: dict[str | None, int] = {None: -1}
@@ -88,7 +88,7 @@ class SearchedIndex:
         return len(self._opening.result())
 
     def check(self, top: int, where: Sequence[str]) -> None:
-        """Raise InputError for a condition that cannot be read."""
+        """Raise InputError for an invalid condition."""
         for condition in where:
             Condition.parse(condition, self._opening.result().columns.column_names)
 
@@ -109,10 +109,10 @@ class SearchedIndex:
 def gather(
     searched: Searched, specs: Sequence[str], ids: Sequence[str], encoder: str | None = None, provider: str = "auto"
 ) -> Queries:
-    """The queries: images of ``specs``, rows of features folders among them, and ``ids`` of what is searched.
+    """Collect queries: images and rows of features folders in ``specs``, and indexed images ``ids``.
 
-    A spec or an id that names nothing joins the failures. Raises RetrievalError for features of another encoder, InputError if
-    none names anything.
+    Specs and ids that match nothing are failures. Raises RetrievalError for features of another encoder, InputError if
+    none matches.
     """
     from sslfeat.features.metadata import RUN_NAME
 
@@ -149,7 +149,7 @@ def _rows_of(made_by: Maker | None, spec: str, queries: Queries) -> FloatArray:
 
 
 def _images(searched: Searched, specs: Sequence[str], queries: Queries, encoder: str | None, provider: str) -> FloatArray:
-    """Embeddings of the images that can be read; the others join the failures."""
+    """Embeddings of readable images; others are failures."""
     from sslfeat.data.dataset import ImageRecord, find_inputs
     from sslfeat.data.results import Embedded
     from sslfeat.inference.files import embed_files

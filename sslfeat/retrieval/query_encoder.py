@@ -1,4 +1,4 @@
-"""Images to search with are embedded by the encoder that made the index, and by no other."""
+"""Embedding query images with the encoder of the index."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def embed(made_by: Maker | None, images: Iterable[Source] | Source, encoder: Encoder | None = None) -> FloatArray:
-    """Embeddings (Q, D) by the index's encoder. Raises RetrievalError for another, ImageError for a broken image."""
+    """Embeddings (Q, D) by the encoder of the index. Raises RetrievalError for another encoder, ImageError for a broken image."""
     encoder = encoder or load_encoder(made_by)
     check_encoder(made_by, encoder.identity, "the encoder given")
     return np.stack(list(encoder.embed(images)))
 
 
 def load_encoder(made_by: Maker | None, given: str | None = None, provider: str = "auto") -> Encoder:
-    """The encoder that made the index: ``given`` by path or name, or found by its fingerprint. Raises RetrievalError."""
+    """Encoder of the index, ``given`` by path or name, or found by fingerprint. Raises RetrievalError."""
     from sslfeat.inference.encoder import Encoder
     from sslfeat.inference.registry import find_encoder
     from sslfeat.system.cores import available_cores
@@ -38,7 +38,7 @@ def load_encoder(made_by: Maker | None, given: str | None = None, provider: str 
 
 
 def check_encoder(ours: Identity | None, other: Identity | None, what: str, where: str = "the index") -> None:
-    """Raise RetrievalError, naming both, if ``other`` is not ``ours``, the encoder of what is stored ``where``."""
+    """Raise RetrievalError if ``other`` differs from ``ours``, the encoder of ``where``."""
     if ours is None or other is None:
         if ours is not other:
             raise RetrievalError(f"{what} and {where} cannot be compared: one of them contains plain vectors without an encoder")

@@ -1,4 +1,4 @@
-"""The figures that are stated of an index: its recall, and how many queries it answers in a second."""
+"""Measuring recall and speed of an index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sslfeat.retrieval.tuning import WORKLOADS, Levels, found_at, speed_at, spee
 
 
 def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
-    """Recall of the 1, 10 and 100 nearest on queries that should not have been tuned on, and how many a second."""
+    """Recall at 1, 10 and 100 on queries not used for tuning, and queries per second."""
     recalls = {}
     for k in STATED:
         depth = next((depth for depth in levels if depth >= k), None)
@@ -25,7 +25,7 @@ def measure(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[s
 
 
 def speeds(index: Any, spec: IndexSpec, levels: Levels, truth: Truth) -> dict[str, Any]:
-    """Queries a second for the 10 nearest, all at once and one by one."""
+    """Queries per second for the 10 nearest, in a batch and one by one."""
     if K in levels:
         rates = [speed_at(index, spec, levels[K], truth, K, workload) for workload in WORKLOADS]
     else:

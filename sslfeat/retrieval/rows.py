@@ -1,4 +1,4 @@
-"""What the rows of an index are: ``ids.parquet``, of which only what is asked for is read."""
+"""Paths, labels and metadata of the rows: ``ids.parquet``, read on demand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUP = 32_768  # rows that are read together
 
 
 class Ids:
-    """The verified file at ``path``, of so many rows and ``removed`` ones. Raises RetrievalError if it has others."""
+    """The verified file at ``path``. Raises RetrievalError if the numbers of rows or ``removed`` rows differ."""
 
     def __init__(self, path: Path, recorded: int, removed: int) -> None:
         self._path = path
@@ -44,12 +44,12 @@ class Ids:
 
     @functools.cached_property
     def table(self) -> pa.Table:
-        """All rows: path, sha256, width, height, label, and what else is known, as text."""
+        """All rows: path, sha256, width, height, label, and metadata as text."""
         return self._file.read([*COLUMNS, *describing(self._file.schema_arrow.empty_table())])
 
     @functools.cached_property
     def paths(self) -> pa.ChunkedArray:
-        """The paths alone."""
+        """The paths only."""
         return self._file.read(["path"])["path"]
 
     def parts(self) -> Iterator[pa.Table]:
@@ -59,17 +59,17 @@ class Ids:
             yield self._file.read_row_group(group, names)
 
     def row_of(self, path: str) -> int:
-        """The row called ``path`` that is not removed; -1 if there is none."""
+        """Row number of ``path`` if not removed, else -1."""
         same = pc.equal(self.paths, name_of(path)).to_numpy() & ~self.removed
         return int(same.argmax()) if same.any() else -1
 
     def ending_with(self, name: str) -> list[str]:
-        """Paths, not removed, whose last folders and name are ``name``."""
+        """Paths, not removed, that end with ``name``."""
         there = pc.ends_with(self.paths, "/" + name_of(name).lstrip("/")).to_numpy() & ~self.removed
         return [str(path) for path in self.paths.filter(pa.array(there)).to_pylist()]
 
     def like(self, name: str) -> list[str]:
-        """Paths, not removed, that are or end with ``name`` but for its ending and for upper and lower case."""
+        """Paths, not removed, that end with ``name``, ignoring case and file extension."""
         stem = re.escape(os.path.splitext(name_of(name))[0])
         there = pc.match_substring_regex(self.paths, rf"(^|/){stem}(\.[^./]*)?$", ignore_case=True).to_numpy() & ~self.removed
         return [str(path) for path in self.paths.filter(pa.array(there)).to_pylist()]
@@ -88,15 +88,15 @@ class Ids:
 
 
 def name_of(path: str) -> str:
-    """How the rows call the file at ``path``: bytes that are no text are as in ``ImageRecord.name``."""
+    """Name of the file ``path`` in rows; bytes that are not text as in ``ImageRecord.name``."""
     try:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # not even a name that a file could have, nor one that a row has
+    except UnicodeEncodeError:  # not a valid file name
         return path.encode("utf-8", "backslashreplace").decode()
 
 
 class IdsWriter:
-    """Writes the rows of an index in its order, as they come, to the file at ``path``; the first have all the columns."""
+    """Writes the rows of an index in order to ``path``; the first block defines the columns."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

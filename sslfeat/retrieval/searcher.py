@@ -1,8 +1,8 @@
-"""Searching an opened FAISS index: as deep as the neighbors asked for lie, and exactly where that is not deep enough.
+"""Searching an opened FAISS index at increasing depth, and exhaustively if that is not enough.
 
-The nearest rows that a condition allows are sought among the nearest of all. If enough of them are allowed these are the
-answer, found as well as any; if not, the query is asked deeper, and at last compared with every row that is allowed. So no
-condition needs to be independent of the query, and what is found does not depend on which rows were removed.
+Rows that meet a condition are selected from the nearest rows. If there are enough, these are the
+results; otherwise the search is repeated at greater depth, and finally all allowed rows are compared. Conditions
+need not be independent of the query, and results do not depend on removed rows.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from sslfeat.system.cores import available_cores
 
 NEARER = 0.5  # of the rows found are looked at for those allowed: the farthest are found less well
 SOON = 20  # rows are compared in the time in which a search finds one
-SHARED_ROWS = 50_000  # from so many on, the cores share a single query
+SHARED_ROWS = 50_000  # number of rows from which cores share a query
 
 
 class Searcher:
-    """A FAISS index with the spec and the settings that it was tuned to."""
+    """A FAISS index with its spec and tuned settings."""
 
     def __init__(self, index: Any, spec: IndexSpec, levels: Levels, metric: str) -> None:
         self.index, self.spec, self.levels, self.metric = index, spec, levels, metric
         self._mapped = False
-        self._parameters: dict[int, Any] = {}  # by depth: making them takes as long as a search
+        self._parameters: dict[int, Any] = {}  # by depth; cached, since creating them takes as long as a search
         self._whole = whole(index, spec)
 
     def nearest(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None = None) -> Found:
@@ -56,7 +56,7 @@ class Searcher:
         return found
 
     def _deeper(self, queries: FloatArray, k: int, mask: npt.NDArray[np.bool_] | None, depths: Sequence[int]) -> Found:
-        """As ``nearest``, by the first of these depths where enough is found, and at last exactly."""
+        """As ``nearest``, at the first sufficient depth, finally exact."""
         if not depths:
             return self._exact(queries, k, mask)
         scores, rows = self._at(queries, depths[0])
@@ -70,7 +70,7 @@ class Searcher:
         return scores, rows
 
     def _depths(self, k: int, mask: npt.NDArray[np.bool_] | None) -> list[int]:
-        """Those worth trying: none where comparing with all that are allowed is sooner done."""
+        """Depths to try: none if comparing all allowed rows is faster."""
         if mask is None:
             return [depth for depth in self.levels if depth + OWN >= k]
         allowed = int(np.count_nonzero(mask))
@@ -106,7 +106,7 @@ class Searcher:
         return truth.scores, np.where(truth.rows >= 0, rows[truth.rows], -1) if len(rows) else truth.rows
 
     def _shared(self, exact: Any, queries: FloatArray, k: int) -> Found:
-        """FAISS compares a single query on one core: give every core a stretch of the rows."""
+        """Split the rows of a single query among cores, since FAISS uses one."""
         import faiss
 
         cores = available_cores()
@@ -122,7 +122,7 @@ class Searcher:
 def _allowed(
     scores: FloatArray, rows: IntArray, mask: npt.NDArray[np.bool_], k: int, depth: int
 ) -> tuple[Found, npt.NDArray[np.bool_]]:
-    """The first ``k`` found that are allowed, and which queries have so many among the nearer ones."""
+    """The first ``k`` allowed results, and which queries have that many among the nearer ones."""
     good = (rows >= 0) & mask[rows]
     enough = good[:, : int(NEARER * depth)].sum(1) >= k
     first = np.argsort(~good, axis=1, kind="stable")[:, :k]

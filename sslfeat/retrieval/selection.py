@@ -1,6 +1,6 @@
-"""Which index? Each kind that fits in memory is built on a sample and tuned; the fastest that finds enough is taken.
+"""Selection of the index kind: each that fits in memory is built on a sample and tuned; the fastest with enough recall is taken.
 
-Where there are more vectors than the sample has, two sizes of sample say how a kind slows down as it grows.
+Two sample sizes are used to extrapolate the speed to all vectors.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sslfeat.retrieval.tuning import WORKLOADS, Tuned, tune, with_margin
 
 WORKING = 576 << 20  # bytes that building takes beside the index: the program, blocks of rows, exact neighbors
 SAMPLE, SAMPLE_SHARE = 100_000, 1 / 8  # rows to try and train on, and of the memory for building what they may take
-SMALL = 10_000  # vectors: comparing with all takes milliseconds, so nothing else is tried
+SMALL = 10_000  # vectors for which exhaustive search takes milliseconds
 FIRST_SAMPLE = 25_000
 HOPELESS = 4  # times slower than the best on the first sample, and not tried on the second
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What came of a kind: ``per_second`` is expected of all vectors, None if it was not to be had, and ``why``."""
+    """Result for a kind: expected queries ``per_second`` for all vectors, None if unsuitable, and ``why``."""
 
     spec: IndexSpec
     memory: int
@@ -37,9 +37,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class IndexRequirements:
-    """What is asked of an index: recall, bytes of memory, speed for batches of queries or single ones, its kind.
+    """Requirements of an index: recall, bytes of memory, batch or single queries, kind.
 
-    ``memory`` is for searching, ``max_memory`` for building; it is built in ``shards``, or in as many as that takes.
+    ``memory`` for searching, ``max_memory`` for building; built in ``shards``, or as many as needed.
     """
 
     recall: float = 0.95
@@ -60,7 +60,7 @@ class IndexRequirements:
             raise UsageError(f"shards is {self.shards}, but must be at least 1")
 
     def shards_of(self, spec: IndexSpec, count: int, dim: int) -> int:
-        """How many files an index of ``count`` vectors is built in."""
+        """Number of files for an index of ``count`` vectors."""
         if self.shards is not None:
             return min(self.shards, count)
         sampled = min(self.sample_rows(dim), count) * 4 * dim
@@ -68,11 +68,11 @@ class IndexRequirements:
         return max(1, math.ceil(spec.building(count, dim) / room))
 
     def sample_rows(self, dim: int) -> int:
-        """How many rows to try and train on."""
+        """Number of rows for trials and training."""
         return min(SAMPLE, int(SAMPLE_SHARE * self.max_memory) // (4 * dim))
 
     def memory_of(self, spec: IndexSpec, count: int, dim: int) -> int:
-        """Bytes that must stay in memory to search it."""
+        """Bytes of memory for searching."""
         return spec.memory(count, dim, on_disk=self.shards_of(spec, count, dim) > 1)
 
 
@@ -85,9 +85,9 @@ def choose(
     work: Path,
     say: Callable[[str], None],
 ) -> list[Candidate]:
-    """Specs that can be built for ``count`` vectors like ``sample``, the best first; those that cannot come last.
+    """Specs for ``count`` vectors like ``sample``, best first; unsuitable ones last.
 
-    Files are made in the folder ``work``, and go.
+    Temporary files are created in ``work``.
     """
     dim = sample.shape[1]
     requested = [spec for spec in specs_for(count, dim) if requirements.kind in ("auto", spec.kind)]
@@ -121,7 +121,7 @@ def choose(
 
 
 def refuse(trials: Sequence[Candidate], count: int, dim: int, requirements: IndexRequirements) -> RetrievalError:
-    """The error to raise where no spec will do, which says what to give up."""
+    """Error if no spec meets the requirements, with the requirements to relax."""
     best = max((trial.recall or 0 for trial in trials if trial.memory <= requirements.memory), default=0)
     needed = IndexSpec("flat").memory(count, dim)
     cures = [f"--memory {-(-needed // (1 << 20))}M, for exact search"] if requirements.kind == "auto" else ["--kind auto"]
@@ -155,7 +155,7 @@ def _try(
 
 
 def _same(spec: IndexSpec, size: int, dim: int) -> IndexSpec:
-    """The spec of the same make for ``size`` rows: their lists are fewer."""
+    """The same kind of spec for ``size`` rows, with fewer lists."""
     if spec.nlist <= 1:
         return spec
     lists = max(candidate.nlist for candidate in specs_for(size, dim))

@@ -15,14 +15,14 @@ from sslfeat.retrieval.faiss_io import read_faiss
 from sslfeat.retrieval.index_types import IndexSpec, one_thread
 from sslfeat.system.cores import available_cores
 
-INNER_PRODUCT = 0  # FAISS's number for it: greater is nearer
+INNER_PRODUCT = 0  # constant of FAISS; greater is nearer
 
 
 class Shards:
-    """What a FAISS index of all rows would answer, from ``parts``, FAISS indexes that hold them in order."""
+    """Equivalent of one FAISS index of all rows, made of FAISS indexes ``parts`` in order."""
 
     def __init__(self, parts: Sequence[Any], sizes: Sequence[int] | None = None) -> None:
-        """``sizes``: rows that belong to each part, where some are not in it yet."""
+        """``sizes``: rows of each part, including rows not added yet."""
         self.parts = list(parts)
         self.ends = np.cumsum(sizes or [part.ntotal for part in self.parts])
         self.starts = [0, *self.ends[:-1].tolist()]
@@ -30,9 +30,9 @@ class Shards:
         self._pool = ThreadPoolExecutor(min(len(self.parts), available_cores()))
 
     def search(self, queries: FloatArray, k: int, params: Any = None) -> tuple[FloatArray, IntArray]:
-        """As FAISS has it: distances and rows, (Q, ``k``), nearest first; row -1 where there is none.
+        """Distances and rows, (Q, ``k``), nearest first, as FAISS; row -1 for missing results.
 
-        FAISS shares many queries among the cores by itself; of few, each core searches a shard.
+        FAISS distributes many queries over cores; for few queries, each core searches a shard.
         """
 
         def search(part: Any) -> tuple[FloatArray, IntArray]:
@@ -59,18 +59,18 @@ class Shards:
 
 
 def open_shards(paths: Sequence[Path]) -> Any:
-    """The index in verified files, of consecutive rows; they are read where they lie. Raises RuntimeError, as FAISS does."""
+    """Open verified files of consecutive rows, memory-mapped. Raises RuntimeError, as FAISS."""
     parts = [read_faiss(path) for path in paths]
     return parts[0] if len(parts) == 1 else Shards(parts)
 
 
 def parts_of(index: Any) -> list[Any]:
-    """The FAISS indexes that an index, in shards or not, is made of."""
+    """The FAISS indexes of a sharded or single index."""
     return index.parts if isinstance(index, Shards) else [index]
 
 
 def whole(index: Any, spec: IndexSpec) -> tuple[Any, Any]:
-    """What of an ``index`` compares with every vector, so is exact, and its parameters."""
+    """The exhaustive part of an ``index`` and its search parameters."""
     import faiss
 
     if isinstance(index, Shards):

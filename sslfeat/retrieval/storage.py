@@ -1,6 +1,6 @@
-"""The files of an index folder: written together or not at all, hashed, and verified before FAISS sees them.
+"""Files of an index folder: written atomically, hashed, and verified before FAISS reads them.
 
-Hashes are of pieces too, so that all cores share the work of verifying.
+Pieces are hashed as well, so verification uses all cores.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ PARTS = {  # what FAISS's index of each kind is made of
     "ivfpq": ["IndexRefineFlat", "IndexIVFPQFastScan", "IndexFlat"],
 }
 OWN_SHARD = re.compile(r"index-\d{5,}\.faiss")
-FEATURES = "features"  # where images that are indexed straight away leave their embeddings
+FEATURES = "features"  # features of directly indexed images
 PIECE = 32 << 20
 VERIFIED, LARGE, SETTLED = ".verified", 64 << 20, 2_000_000_000  # ending; bytes; ns
-PATIENCE = 10.0  # seconds that a reader waits for a writer to exchange the files
+PATIENCE = 10.0  # seconds that a reader waits for a writer
 
 
 class IndexContents:
-    """See ``staged.Contents``: a file that does not come anew stays, and readers wait."""
+    """See ``staged.Contents``: files that are not replaced are kept, and readers wait."""
 
     record: str = META
     withdraws = False
@@ -59,7 +59,7 @@ class IndexContents:
         yield from (path for name in (IDS, META) if (path := folder / name).exists())
 
     def kept(self, new: Path) -> Callable[[str], bool]:
-        """Those that the new ``index.json`` names."""
+        """Files named by the new ``index.json``."""
         named = IndexMetadata.parse((new / META).read_bytes(), str(new / META), RetrievalError, "build the index again").files
         return lambda name: name in named or name == META
 
@@ -68,13 +68,13 @@ CONTENTS = IndexContents()
 
 
 def is_own(name: str) -> bool:
-    """Whether an index's folder has a file of this name."""
+    """Whether this is the name of an index file."""
     return name in FILES or bool(OWN_SHARD.fullmatch(name))
 
 
 @contextlib.contextmanager
 def update(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to write a new state into; what is not committed goes. Call it with the lock held."""
+    """Yield an empty folder for a new state; uncommitted files are deleted. Requires the lock."""
     finish_update(folder)
     work = staged.place(folder, RetrievalError)
     if work.exists():
@@ -88,7 +88,7 @@ def update(folder: Path) -> Iterator[Path]:
 
 
 def commit_update(folder: Path, metadata: IndexMetadata) -> None:
-    """Make what ``.update`` holds the index; a file that is not there stays. The files' hashes are taken here."""
+    """Replace index files by those in ``.update``, and compute their hashes."""
     work = folder / staged.UPDATE
     new = {path.name: hashes(path) for path in CONTENTS.files(work)}
     atomic.write_atomic(work / META, replace(metadata, files={**metadata.files, **new}).to_json())
@@ -98,7 +98,7 @@ def commit_update(folder: Path, metadata: IndexMetadata) -> None:
 
 
 def finish_update(folder: Path) -> None:
-    """Carry an exchange through that was begun; nothing to do if none was. Call it with the lock held."""
+    """Complete an interrupted replacement, if any. Requires the lock."""
     staged.finish(folder, CONTENTS, RetrievalError)
 
 
@@ -117,7 +117,7 @@ def read_metadata(folder: Path) -> IndexMetadata:
 
 
 def why_none(folder: Path, error: OSError) -> tuple[str, str]:
-    """Why ``folder``, whose ``index.json`` cannot be read, is no index, and the cure (or "")."""
+    """Reason why ``folder`` is not an index, and the cure (or "")."""
     from sslfeat.features.metadata import RUN_NAME
 
     if not os.path.lexists(folder):
@@ -129,7 +129,7 @@ def why_none(folder: Path, error: OSError) -> tuple[str, str]:
 
 
 def verify_file(folder: Path, name: str, metadata: IndexMetadata, fresh: bool = False) -> Path:
-    """The path of a file of the index, whose bytes are those that were recorded. Raises RetrievalError.
+    """Path of a verified file of the index. Raises RetrievalError.
 
     A LARGE file that was found whole before, and whose inode, size and times of change are as they were then, is not read
     again unless ``fresh``: no program can set the time that the system notes when a file is changed (``st_ctime``).
@@ -143,20 +143,20 @@ def verify_file(folder: Path, name: str, metadata: IndexMetadata, fresh: bool = 
         large = status.st_size >= LARGE
         if large and not fresh and note.exists() and note.read_bytes() == known:
             return path
-        settled = time.time_ns() - max(stamp[3:]) > SETTLED  # a change within the clock's tick would not show
+        settled = time.time_ns() - max(stamp[3:]) > SETTLED  # a change within the clock resolution would be missed
         same = status.st_size == recorded.bytes and _pieces(path) == recorded.pieces
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror}; rebuild the index") from error
     if not same:
         raise RetrievalError(f"{path} was modified or is damaged (sha256 mismatch): rebuild the index")
     if large and settled:
-        with contextlib.suppress(OSError):  # a folder that may only be read is verified anew each time
+        with contextlib.suppress(OSError):  # a read-only folder is verified every time
             atomic.write_atomic(note, known)
     return path
 
 
 def open_vectors(folder: Path, metadata: IndexMetadata) -> Any:
-    """The verified FAISS index; its exact vectors stay in the file until they are needed. Raises RetrievalError."""
+    """Open the verified FAISS index; exact vectors stay in the file. Raises RetrievalError."""
     parts = []
     for path in [verify_file(folder, name, metadata) for name in metadata.vector_files]:
         try:
