@@ -13,7 +13,7 @@ from tests.in_process import run
 
 WRONG = {  # what is said, by the line that has a mistake
     "score photos nothing-here": "nothing-here",
-    "score photos an-index": "but of kind 'index'",
+    "score photos an-index": "its kind is 'index'",
     "score damaged photos": "features.json is damaged",
     "score photos": "more images than units are needed",
     "report photos --labels nothing.csv": "nothing.csv",

@@ -83,7 +83,7 @@ def test_groups_that_were_seen_are_applied_without_another_comparison(doubled: t
     )
     assert sslfeat(*words, "--yes").stdout.endswith(f"12 images were moved to {words[-1]} before\n")
     other = sslfeat(*words[:-1], tmp_path / "other", "--yes")
-    assert (other.returncode, "none of the 12 images exists: all were moved earlier" in other.stdout) == (0, True)
+    assert (other.returncode, "none of the 12 images exists: all were already moved" in other.stdout) == (0, True)
     assert ("is gone" in other.stderr, (tmp_path / "other").exists()) == (False, False)
     assert "compared" not in done.stderr
     assert "was updated after" in done.stderr
