@@ -194,4 +194,4 @@ def test_what_was_there_before_counts_failed_images_on_both_sides(home: Path, ti
     Path("my images/bad.jpg").write_bytes(b"none")
     line = ("embed", "my images", "--encoder", tiny, "--out", "f")
     assert run(*line).returncode == 3
-    assert "f: 4 embedded, 1 failed (5 of these 5 before), " in run(*line).stdout
+    assert "f: 4 embedded, 1 failed (5 of 5 by an earlier run), " in run(*line).stdout
