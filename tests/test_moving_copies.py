@@ -38,7 +38,7 @@ def test_apply_moves_and_undo_puts_back(doubled: tuple[Path, Path], tmp_path: Pa
     assert len(list(images.rglob("*.jpg"))) == len(before) - 6
     assert {path.name for path in aside.rglob("*.jpg")} == {Path(copy.path).name for g in found.groups for copy in g.copies}
     assert apply(found, aside).moved == 6  # nothing is left to do
-    with pytest.raises(RetrievalError, match="moved before"):
+    with pytest.raises(RetrievalError, match="moved earlier"):
         apply(find_duplicates(features), aside)
     assert undo(aside).moved == 6
     assert contents(images) == before
@@ -130,7 +130,7 @@ def test_a_row_without_a_photo_opens_no_embedded_folder(
     assert shlex.join(line) in sslfeat(*groups).stderr
     for source in ("f", "g.json"):
         refused = sslfeat("dedupe", source, "--apply", images / "aside", "--yes")
-        assert (refused.returncode, f"lies in {images}, whose" in refused.stderr) == (2, True)
+        assert (refused.returncode, f"is inside {images}, whose" in refused.stderr) == (2, True)
     there = [os.fsencode(path) for path in images.rglob("*.jpg")]
     with pytest.raises(UsageError, match="choose a folder outside"):
         check_aside(images / "aside", [b"none.jpg", *there])  # where nobody knows what was given
