@@ -178,7 +178,7 @@ def test_the_command_line_on_s3(
     code, found, _ = command("search", index, image, "--files", "--top", "1")  # by an encoder that was pulled above
     assert (code, Path(found.strip()).name) == (0, image.name)
     code, _, said = command("index", out, "--out", index)
-    assert code == 1 and "s3://bucket/index holds an index" in said
+    assert code == 1 and "s3://bucket/index already contains an index" in said
     code, _, said = command("cluster", out, "-k", "2", "--out", "s3://bucket/clusters")
     assert code == 2 and "requires a local path for this argument" in said
     part = bucket / "features" / "part-00001.parquet"

@@ -62,7 +62,7 @@ def test_what_is_neither(tmp_path: Path, index: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="not a features folder, and cannot be read as images: no images found in"):
         features_folder(tmp_path / "empty")
-    with pytest.raises(InputError, match=r"\(index\), not a features folder"):
+    with pytest.raises(InputError, match="its kind is 'index'"):
         features_folder(index)
 
 
