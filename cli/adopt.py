@@ -19,7 +19,7 @@ JUDGES = 64
 
 
 def adopt(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="ONNX model from timm, DINO, CLIP, another library, ...")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="ONNX model of timm, DINO, CLIP or another library")],
     out: Annotated[Path | None, typer.Option(help="output: encoder file; default: NAME-adopted.onnx")] = None,
     preprocessor: Annotated[
         Path | None, typer.Option(help="preprocessor_config.json, or config.json of timm, instead of the options below")
@@ -28,8 +28,8 @@ def adopt(
     resize: Annotated[int | None, typer.Option(help="shorter side before the crop, px; default: --image-size")] = None,
     filter_: Annotated[Filter, typer.Option("--filter", help="resampling filter")] = "bicubic",
     crop: Annotated[Crop, typer.Option(help="how to make images square; squash: stretch; border: pad")] = "center",
-    mean: Annotated[str | None, typer.Option(help="mean per channel, 0 to 1; default: that of ImageNet")] = None,
-    std: Annotated[str | None, typer.Option(help="standard deviation per channel; default: that of ImageNet")] = None,
+    mean: Annotated[str | None, typer.Option(help="mean per channel (0 to 1), as R,G,B; default: that of ImageNet")] = None,
+    std: Annotated[str | None, typer.Option(help="standard deviation per channel, as R,G,B; default: that of ImageNet")] = None,
     pool: Annotated[Pool, typer.Option(help="pooling of tokens; none: the output is an embedding")] = "none",
     output: Annotated[str | None, typer.Option(help="name of the output to use; default: the only suitable one")] = None,
     images: Annotated[
@@ -40,7 +40,7 @@ def adopt(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Convert a third-party ONNX encoder to an encoder file with preprocessing and card, and compare the two on images."""
+    """Convert a third-party ONNX encoder to an encoder file with preprocessing and model card, and compare both on images."""
     from sslfeat.data.sampling import decode_all
     from sslfeat.export.adopt.external_data import read_whole
     from sslfeat.export.adopt.foreign_model import AdoptRequest, chosen_output, side_of
@@ -95,7 +95,7 @@ def _fed(
 
     if image_size is None:
         raise UsageError(
-            "the model accepts images of any size, so the size must be given",
+            "the model accepts images of any size: the size must be set",
             "give --image-size (and --mean, --std), or its preprocessor_config.json with --preprocessor",
         )
     center = _three(mean) if mean else AdoptRequest.mean

@@ -17,10 +17,10 @@ BATCH_SIZES = (1, 8, 32)
 
 def bench(
     encoder: Annotated[str, typer.Argument(help="encoder file, name, or output of 'export --target'")],
-    provider: Annotated[Where, typer.Option(help="execution device; auto: every available one")] = "auto",
+    provider: Annotated[Where, typer.Option(help="execution device; auto: all available")] = "auto",
     threads: Annotated[list[int] | None, typer.Option(help="threads per inference; default: 1 and all cores; repeatable")] = None,
     batch_size: Annotated[list[int] | None, typer.Option(help="images per batch; default: 1, 8 and 32; repeatable")] = None,
-    seconds: Annotated[float, typer.Option(help="duration of each measurement")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="duration of each measurement, s")] = 1.0,
     as_json: Json = False,
 ) -> None:
     """Measure latency (50th, 90th, 99th percentile) and throughput for each provider, number of threads and batch size."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # maximum number of clusters listed
 PAGE = "clusters.html"
-LOW, UNSTABLE = 0.1, 0.7  # silhouette and stability below which clusters are hardly groups
+LOW, UNSTABLE = 0.1, 0.7  # a lower silhouette and stability cause a warning
 Method = Literal["kmeans", "hdbscan", "agglomerative"]
 
 
@@ -32,8 +32,8 @@ def cluster(
     ] = "auto",
     method: Annotated[Method, typer.Option(help="clustering algorithm")] = "kmeans",
     spherical: Annotated[bool, typer.Option("--spherical", help="spherical k-means (cosine)")] = False,
-    restarts: Annotated[int, typer.Option(help="initializations of k-means; the best is kept")] = 3,
-    reduce: Annotated[int, typer.Option(help="principal components for hdbscan and agglomerative")] = 32,
+    restarts: Annotated[int, typer.Option(help="number of initializations of k-means; the best is kept")] = 3,
+    reduce: Annotated[int, typer.Option(help="number of principal components for hdbscan and agglomerative")] = 32,
     min_size: Annotated[int, typer.Option(help="minimum size of an hdbscan cluster")] = 10,
     out: Annotated[Path, typer.Option(help="output: folder for assignments, centers and metrics")] = Path("clusters"),
     page: Annotated[bool, typer.Option("--page", help=f"write contact sheets of the clusters to {PAGE} in --out")] = False,
@@ -42,7 +42,7 @@ def cluster(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Cluster features, and evaluate the clusters without labels and with them, if present."""
+    """Cluster features, and evaluate the clusters (silhouette, stability; with labels, agreement with them)."""
     from sslfeat.evaluation.clustering import storage
     from sslfeat.evaluation.clustering.clustering import ClusterOptions
     from sslfeat.evaluation.clustering.clustering import cluster as run
@@ -108,13 +108,13 @@ def _say(found: Clustering, judged: LabelAgreement | None, out: Path) -> None:
         say("k         " + "".join(f"{k:>7}" for k in found.tried))
         say("silhouette" + "".join(f"{value:>7.3f}" for value in found.tried.values()))
         if number == min(found.tried):
-            note("no clear number of clusters (the silhouette prefers few): set it with -k")
+            note("no clear number of clusters (the silhouette is largest at the minimum tried): set it with -k")
         elif number == max(found.tried):
             note(f"no clear number of clusters (the silhouette is largest at {number}, the maximum tried): set it with -k")
     if found.silhouette < LOW and found.stability < UNSTABLE:
         note(
             "these clusters overlap, and depend on the initialization (low silhouette and stability): use them to browse the "
-            "images, not as true groups"
+            "images, not as classes"
         )
     if found.sampled:
         note(f"{found.sampled} images were clustered; the others were assigned to the cluster of the nearest of these")

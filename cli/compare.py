@@ -57,16 +57,16 @@ def _say(found: Comparison) -> None:
         say(f"  max abs diff   {found.max_abs_diff:.3g}")
     else:
         note(f"embeddings of {found.dims[0]} and {found.dims[1]} dimensions cannot be compared by cosine")
-    say(f"  CKA            {found.cka:.4f}(linear; 1: equal up to rotation and scale)")
-    say(f"  rank correl.   {found.rank_correlation:.4f}(Spearman, of all pairwise similarities)")
+    say(f"  CKA            {found.cka:.4f}  (linear; 1: equal up to rotation and scale)")
+    say(f"  rank correl.   {found.rank_correlation:.4f}  (Spearman, of all pairwise similarities)")
     say(f"  overlap@10     {found.overlap:.4f}; unseen images: at least {found.overlap_bound:.4f} among as many")
-    say(f"  batch size     changes features of the second by at most {found.batch_diff:.3g}")
+    say(f"  batch size     changes features of B by at most {found.batch_diff:.3g}")
     for batch, (first, second) in found.seconds.items():
         ratio = f"ratio {first / second:.2f}"
-        say(f"  batch {batch}        {1000 * second:.2f} ms, first {1000 * first:.2f} ms, {ratio}")
+        say(f"  batch {batch}        B {1000 * second:.2f} ms, A {1000 * first:.2f} ms, {ratio}")
     for worst in found.worst:
         cosine = "" if worst.cosine is None else f"cosine {worst.cosine:.6f}, "
-        say(f"  {cosine}{100 * worst.overlap:.0f}% of neighbors  {worst.path}")
+        say(f"  {cosine}{100 * worst.overlap:.0f}% of neighbors shared  {worst.path}")
 
 
 def _page(path: Path, found: Comparison) -> None:
@@ -77,5 +77,5 @@ def _page(path: Path, found: Comparison) -> None:
         Shown(worst.path, f"{'' if worst.cosine is None else f'{worst.cosine:.5f}, '}{100 * worst.overlap:.0f}% shared")
         for worst in found.worst
     ]
-    about = f"{counted(found.images, 'image')}; overlap of the ten nearest {found.overlap:.4f}. Most different images:"
+    about = f"{counted(found.images, 'image')}; overlap of the ten nearest neighbors {found.overlap:.4f}. Most different images:"
     write_page(path, gallery(f"{found.b} compared with {found.a}", about, [("most different", shown)]))

@@ -1,4 +1,4 @@
-"""How commands speak: results on standard output, everything else on standard error, progress where a person looks."""
+"""Console output: results on standard output, messages and progress on standard error."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sslfeat.system.near import near_path
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-SCHEMA = 1  # of what --json prints
+SCHEMA = 1  # version of the JSON output
 # characters in file names that could move a terminal's cursor, color it, or change the text direction
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {
     code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
 CALLED: dict[str, str] = {}  # names to print instead of paths of local copies
-PLAIN_SECONDS = 10.0  # between progress lines without a terminal
+PLAIN_SECONDS = 10.0  # interval between progress lines without a terminal
 
 
 def say(text: str) -> None:
@@ -79,7 +79,7 @@ class Eta:
         self.done = 0.0
 
     def update(self, done: float) -> None:
-        """``done`` of ``total``; a smaller value starts another step, and no change from the initial value is preparation."""
+        """Set the progress. A smaller value starts another step; an unchanged initial value is preparation."""
         self.at = time.monotonic()
         if self.start is None or done < self.done or done <= self.start:
             self.began, self.start = self.at, done
@@ -94,7 +94,7 @@ class Eta:
 
 
 def call(path: Path, name: str) -> None:
-    """Print ``name`` instead of ``path`` and paths inside it from now on."""
+    """Print ``name`` instead of ``path``, also as the prefix of paths inside it, in all later output."""
     CALLED[str(path)] = name.rstrip("/")
 
 
@@ -159,7 +159,7 @@ def _bar(eta: Eta) -> Iterator[Callable[[float, str], None]]:
     from rich.text import Text
 
     class Remaining(ProgressColumn):
-        """Estimated time; Rich's own column drops rates below one update per 30 seconds."""
+        """Estimated remaining time; the column of Rich does not support less than one update per 30 seconds."""
 
         max_refresh = 0.5
 
@@ -213,7 +213,7 @@ def check_new(overwrite: bool, *paths: Path | None) -> None:
     """Raises UsageError if an output file exists, unless ``overwrite``. None is ignored."""
     there = [path for path in paths if path is not None and path.exists()]
     if there and not overwrite:
-        raise UsageError(f"{there[0]} exists", "give another name, or replace it with --overwrite")
+        raise UsageError(f"{there[0]} exists", "choose another name, or replace it with --overwrite")
 
 
 def _write(stream: Any, text: str) -> None:

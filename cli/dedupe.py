@@ -32,11 +32,11 @@ def dedupe(
     source: Annotated[
         Path | None, typer.Argument(metavar="FEATURES", help="features folder, images to embed first, or groups (.json)")
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="minimum cosine of pairs whose pixels are compared")] = None,
+    threshold: Annotated[float | None, typer.Option(help="minimum cosine of compared pairs; default: automatic")] = None,
     out: Annotated[
         list[Path] | None,
         typer.Option(
-            help="output: .json, groups that can be given instead of FEATURES; .csv, one line per image; or an .html page; "
+            help="output: .json: groups, accepted instead of FEATURES; .csv: one line per image; .html: a page; "
             "default: duplicates.json; repeatable"
         ),
     ] = None,
@@ -50,7 +50,7 @@ def dedupe(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Find groups of duplicate images, each with one to keep. Copies can be moved away, and are never deleted."""
+    """Find groups of duplicate images, each with one image to keep. Copies can be moved, and are never deleted."""
     from sslfeat.dedup.aside import check_aside
 
     if undo_from is not None:
@@ -94,7 +94,7 @@ def _undo(folder: Path, yes: bool, as_json: bool) -> None:
     from sslfeat.dedup.moves import undo
 
     result = undo(folder, trusted=yes)
-    _say_moved(result, "put back", as_json)
+    _say_moved(result, "moved back", as_json)
     end_with(len(result.failures))
 
 
@@ -128,7 +128,7 @@ def _read(file: Path, threshold: float | None, by_hand: bool) -> tuple[Duplicate
     from sslfeat.features.metadata import read_run
 
     if threshold is not None:
-        raise UsageError("--threshold applies to a features folder, not to groups found earlier")
+        raise UsageError("--threshold applies to a features folder, not to existing groups")
     found = read_duplicates(file)
     if by_hand and not found.by_hand:
         raise UsageError(f"{file} contains no reviewed groups", shlex.join(["sslfeat", "dedupe", str(file), "--apply", "FOLDER"]))
@@ -163,14 +163,14 @@ def _say_how_to_apply(found: Duplicates, features: Path | None, files: Sequence[
 
     file = next((file for file in files if file.suffix == ".json"), None)
     if file is None:
-        note(f"next: add --out {GROUPS} to save the groups; copies can then be moved without another comparison")
+        note(f"next: add --out {GROUPS} to save the groups, so that copies can be moved without another comparison")
         return
     line = ["sslfeat", "dedupe", str(file), "--apply", beside(_images(features, found), _given(features))]
     note(f"next, to move the copies: {shlex.join(line)}")
 
 
 def _not_moved(failures: Sequence[tuple[str, str]], folder: Path | None) -> list[tuple[str, str]]:
-    """Failures without those of images that an earlier --apply moved to this folder."""
+    """Failures, except for images that an earlier --apply moved to this folder."""
     from sslfeat.dedup.moves import moved_before
 
     before = moved_before(folder, (path for path, _ in failures)) if folder is not None else set()
@@ -201,8 +201,8 @@ def _say_how_to_follow(features: Path | None) -> None:
     given = read_run(features).given if features else None
     if given is None:
         note(
-            f"next: repeat the 'sslfeat embed' command of {where} with --update, with the same folders and lists (without a list "
-            "its labels and metadata are lost);"
+            f"next: repeat the 'sslfeat embed' command of {where} with --update and the same folders and lists (if a list is "
+            "omitted, its labels and metadata are lost);"
         )
     else:
         note(f"next: {shlex.join(given.update(where))}")
@@ -264,7 +264,7 @@ def _say_moved(result: Moved, what: str, as_json: bool) -> None:
     if as_json:
         say_json("dedupe", {"moved": result.moved, "failures": list(result.failures)})
     elif result.gone:
-        say(f"none of the {counted(result.gone, 'image')} exists: all were moved earlier or deleted")
+        say(f"none of the {counted(result.gone, 'image')} exists: all were already moved or deleted")
     else:
         some = f", {result.before} of them earlier" if result.before else ""
         images, all_before = counted(result.moved, "image"), 0 < result.before == result.moved

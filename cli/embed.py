@@ -35,32 +35,36 @@ LabelsFrom = Literal["auto", "folder", "none"]
 
 def embed(
     ctx: typer.Context,
-    images: Annotated[list[str], typer.Argument(help="folders, images, globs, lists, tar, zip, parquet, videos, URLs, -")],
+    images: Annotated[list[str], typer.Argument(help="folders, images, globs, lists, tar, zip, Parquet, videos, URLs; -: stdin")],
     out: Annotated[Path, typer.Option(help="output: features folder")] = Path("features"),
-    encoder: Annotated[str | None, typer.Option(help="encoder file or name; names: 'sslfeat models'")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="encoder file or name; default: sslfeat-small; see 'sslfeat models'")
+    ] = None,
     batch_size: BatchSize = None,
-    part_size: Annotated[int, typer.Option(help="images per part file; a crash loses unfinished parts")] = 1024,
+    part_size: Annotated[int, typer.Option(help="images per part file; a crash loses only unfinished parts")] = 1024,
     format_: Annotated[Literal["parquet", "npy"], typer.Option("--format", help="npy: layout of clip-retrieval")] = "parquet",
-    precision: Annotated[Precision, typer.Option(help="arithmetic precision; checked first unless fp32")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="arithmetic precision; verified on a sample unless fp32")] = "fp32",
     decode: Annotated[Literal["exact", "fast"], typer.Option(help="image decoding; fast: resize with cykooz.resizer")] = "exact",
     provider: Provider = "auto",
     threads: Threads = 1,
     num_workers: Annotated[int | None, typer.Option(help="worker processes; default: one per core")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="maximum number of pixels of an image; default: 179 million")] = None,
     max_memory: Annotated[int, typer.Option(help="maximum memory to decode one image, MiB")] = 2048,
-    max_seconds: Annotated[float, typer.Option(help="maximum time to decode one image, seconds")] = 30.0,
+    max_seconds: Annotated[float, typer.Option(help="maximum time to decode one image, s")] = 30.0,
     exclude: Exclude = None,
     labels: Annotated[LabelsFrom, typer.Option(help="source of labels: folder names; auto: if they look like classes")] = "auto",
     every: Annotated[str | None, typer.Option(help="interval between video frames, such as 1s, 500ms, 2min")] = None,
     update: Annotated[bool, typer.Option("--update", help="embed only new and changed images")] = False,
     overwrite: Overwrite = False,
-    parts: Annotated[str | None, typer.Option(help="K/N: embed the K-th of N shares; other processes embed the others")] = None,
+    parts: Annotated[
+        str | None, typer.Option(help="share to embed, as K/N: the K-th of N; other processes embed the rest")
+    ] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="execution engine; ray: a Ray cluster")] = "local",
-    address: Annotated[str | None, typer.Option(help="of the Ray cluster; default: a temporary local one")] = None,
+    address: Annotated[str | None, typer.Option(help="address of the Ray cluster; default: a temporary local cluster")] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Embed images with a frozen encoder. After an interruption, the same command resumes."""
+    """Embed images with a frozen encoder. To resume after an interruption, repeat the command."""
     from sslfeat.system.cores import one_thread_each
 
     one_thread_each()
@@ -101,7 +105,7 @@ def embed(
 
 
 def _job(parts: str | None, engine: str, address: str | None, update: bool, overwrite: bool, precision: str, out: Path) -> Job:
-    """The requested job. Raises UsageError for mutually exclusive options."""
+    """Select the function that embeds. Raises UsageError for mutually exclusive options."""
     from sslfeat.engines.shares import Share, embed_share
     from sslfeat.features.update import update_folder
     from sslfeat.features.writer import embed_to_folder
@@ -142,15 +146,16 @@ def _check_update(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, chan
     count = kept.inputs.count
     if 2 * min(changes.removed, count - held) > count:  # moved and renamed images are kept
         raise UsageError(
-            f"{changes.removed} of the {counted(count, 'image')} of {out} would be removed: it was made from "
-            f"{shlex.join(kept.given.images)}, and {shlex.join(left_out)} {_is(left_out)} not given now (to replace it, "
-            "use --overwrite instead of --update)",
+            f"{changes.removed} of the {counted(count, 'image')} of {out} would be removed: it was computed from "
+            f"{shlex.join(kept.given.images)}, and {shlex.join(left_out)} {_is(left_out)} missing from this command "
+            "(to replace it, use --overwrite instead of --update)",
             line,
         )
     if changes.undescribed:
         note(
             f"warning: the metadata of {counted(changes.undescribed, 'image')} was removed: {shlex.join(left_out)} "
-            f"{'was' if len(left_out) == 1 else 'were'} given before, and {_is(left_out)} not given now (to keep it: {line})"
+            f"{'was' if len(left_out) == 1 else 'were'} given before, and {_is(left_out)} missing from "
+            f"this command (to keep it: {line})"
         )
 
 
@@ -163,7 +168,7 @@ def _check_lists(out: Path, kept: FeaturesMetadata, run: FeaturesMetadata, chang
         if 2 * lost > kept.inputs.count:
             raise UsageError(
                 f"{lost} of the {counted(kept.inputs.count, 'image')} of {out} would lose their {what}: check that "
-                f"{shlex.join(now.images) if now else 'the input'} is complete (to embed it as it is, "
+                f"{shlex.join(now.images) if now else 'the input'} is complete (to use it anyway, "
                 "use --overwrite instead of --update)"
             )
 
@@ -209,7 +214,7 @@ def _finish(
         say_json(command, facts, encoder, summary.embedded + summary.failed)
     else:
         done = summary.embedded + summary.failed
-        before = f" ({summary.resumed} of these {done} by an earlier run)" if summary.resumed else ""
+        before = f" ({summary.resumed} of {done} by an earlier run)" if summary.resumed else ""
         say(f"{summary.folder}: {summary.embedded} embedded, {summary.failed} failed{before}, {seconds:.1f} s")
         if done > summary.resumed:
             note(
@@ -217,7 +222,7 @@ def _finish(
                 f"{shares['infer']:.0%} inference, {shares['wait']:.0%} waiting; writing {summary.spent.write:.1f} s"
             )
     if summary.missing:
-        note(f"{summary.missing} parts of {summary.folder} are left to other shares; the last of these lists the failed images")
+        note(f"{summary.missing} parts of {summary.folder} belong to other shares; the last to finish lists the failed images")
     if summary.failed:
         if not summary.missing:
             for line in summed_up(read_failures(summary.failures), failed_before):
@@ -244,7 +249,7 @@ def _say_labels(inputs: Sequence[ImageRecord], labels: str) -> None:
         classes = {record.label for record in there} - {None}
         without = sum(record.label is None for record in there)
     if classes and without:
-        note(f"labels: {_classes(len(classes))}; without one: {counted(without, 'image')} (--labels none ignores labels)")
+        note(f"labels: {_classes(len(classes))}; without a label: {counted(without, 'image')} (--labels none ignores labels)")
     elif not classes and labels == "auto" and len(_folders(inputs)) > 2:
         note("labels: none, since the folders do not look like classes (images at several depths); --labels folder uses them")
 

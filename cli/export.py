@@ -36,10 +36,10 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="output: file or folder; default: NAME.onnx, NAME-TARGET.onnx or NAME-TARGET/")
     ] = None,
-    random_init: Annotated[str | None, typer.Option(help="export an untrained BACKBONE instead of a run, as baseline")] = None,
+    random_init: Annotated[str | None, typer.Option(help="export a BACKBONE with random weights, as a baseline")] = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="layers of the features, such as layer3:2x2+layer4,whiten=0.25,dim=512; default: the last"),
+        typer.Option(help="layers of the features, such as layer3:2x2+layer4,whiten=0.25,dim=512; default: the last layer"),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: as in training", min=1)] = None,
     weights: Weights = None,
@@ -48,9 +48,9 @@ def export(
         list[str] | None, typer.Option(help="images: for calibration and verification; default: those of the run; repeatable")
     ] = None,
     probe_data: Annotated[
-        str | None, typer.Option(help="class folders to evaluate on; int8 must not lose a point of kNN and probe accuracy")
+        str | None, typer.Option(help="class folders to evaluate on; int8: kNN and probe accuracy may drop by at most one point")
     ] = None,
-    allow: Annotated[bool, typer.Option("--allow", help="write it even if a tolerance is exceeded, and record that")] = False,
+    allow: Annotated[bool, typer.Option("--allow", help="write the output even if it exceeds a tolerance; recorded")] = False,
     web_runtime: Annotated[
         Path | None, typer.Option(help="dist folder of onnxruntime-web, for --target web; default: download with npm")
     ] = None,
@@ -63,9 +63,9 @@ def export(
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Export an encoder. The result is compared with the original, in its own runtime, before it is written."""
+    """Export an encoder. Before the result is written, it is run in its own runtime and compared with the original."""
     if (source is None) == (random_init is None):
-        raise UsageError("give either a run folder or an encoder, or --random-init BACKBONE")
+        raise UsageError("give either SOURCE (a run folder or an encoder) or --random-init BACKBONE")
     if random_init is not None and image_size is None:
         raise UsageError("--random-init needs --image-size")
     if weights is not None and (target != DEFAULT or not (source or "").startswith(PUBLISHED)):
@@ -74,7 +74,7 @@ def export(
         )
     if source is not None and Path(source).is_dir() and kind_of(source) is None:
         raise UsageError(
-            f"{source} is neither a run folder nor an encoder: if it contains images, give it with --images",
+            f"{source} is neither a run folder nor an encoder: if it contains images, use --images",
             f"sslfeat export ENCODER --target {target} --images {shlex.quote(source)}",
         )
     if target != DEFAULT:
@@ -118,7 +118,7 @@ def _encoder_file(
     with needs("export"):
         from sslfeat.export.from_run import Labels, export_random, export_run
         from sslfeat.export.pretrained import export_pretrained
-    with working(f"exporting {source or random_init}, and comparing with torch"):
+    with working(f"exporting {source or random_init} and comparing with PyTorch"):
         if random_init is not None and image_size is not None:
             file = export_random(random_init, image_size, seed, out, images, overwrite)
         elif pretrained:
@@ -135,7 +135,7 @@ def _encoder_file(
         return
     say(f"{out}: {len(file.data) / 1e6:.1f} MB, {file.card.dim}-d, {file.card.preprocess.size} px, {file.fingerprint}")
     say(
-        f"parity with torch on {counted(parity.images, 'image')}: "
+        f"parity with PyTorch on {counted(parity.images, 'image')}: "
         + ", ".join(f"{key} {value}" for key, value in figures.items())
     )
     if run is not None and run == Path(str(source)):
@@ -143,15 +143,15 @@ def _encoder_file(
 
 
 def _say_how_far(run: Path, file: EncoderFile) -> None:
-    """Note a run that is incomplete or untrained."""
+    """Print a note if the run is incomplete or untrained."""
     from sslfeat.models.engine.run_folder import came_to_an_end
 
     steps = 0 if file.card.training is None else file.card.training.steps
     if not came_to_an_end(run):
         line = shlex.join(["sslfeat", "train", "--out", str(run), "--resume"])
-        note(f"{run} was interrupted after {counted(steps, 'step')}: {line}")
+        note(f"{run} was interrupted after {counted(steps, 'step')}; to continue: {line}")
     elif steps == 0:
-        note(f"{run} has no training steps: this is the initial encoder")
+        note(f"{run} was not trained (0 steps): this is the initial encoder")
 
 
 def _target(
@@ -219,7 +219,7 @@ def _say(report: Report, unrun: str) -> None:
     for title, value in rows:
         say(f"  {title:<14} {value}")
     for failed in report.overridden:
-        note(f"exceeds its tolerance, allowed: {failed}")
+        note(f"tolerance exceeded (--allow): {failed}")
 
 
 def _unseen(bound: float | None, shape: str, of: str) -> str:

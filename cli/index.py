@@ -29,7 +29,7 @@ def index(
     source: Annotated[list[str], typer.Argument(help="features folder, or images to embed first")],
     out: Annotated[Path, typer.Option(help="output: index folder")] = Path("index"),
     metric: Annotated[Literal["cosine", "ip", "l2"], typer.Option(help="similarity metric; ip: inner product")] = "cosine",
-    recall: Annotated[float, typer.Option(help="minimum recall, at 1 and at 10")] = 0.95,
+    recall: Annotated[float, typer.Option(help="minimum recall at 1 and at 10, 0 to 1")] = 0.95,
     memory: Annotated[
         str | None, typer.Option(help="memory limit for searching, such as 500M or 2G; default: half of the free memory")
     ] = None,
@@ -42,12 +42,12 @@ def index(
     shards: Annotated[
         int | None, typer.Option(help="number of files to split the vectors into; default: as required by --build-memory", min=1)
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="kind of index; auto: the fastest within memory and recall")] = "auto",
+    kind: Annotated[Kind, typer.Option(help="kind of index; auto: the fastest that meets --memory and --recall")] = "auto",
     workload: Annotated[
         Literal["batch", "single"], typer.Option(help="queries to optimize for: in batches, or one by one")
     ] = "batch",
     exclude: Exclude = None,
-    encoder: Annotated[str | None, typer.Option(help="encoder file or name; for images, and recorded for searching")] = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; for embedding images and queries")] = None,
     batch_size: BatchSize = None,
     provider: Provider = "auto",
     add: Annotated[bool, typer.Option("--add", help="add to an index; images with the same path are replaced")] = False,
@@ -56,7 +56,7 @@ def index(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Build an index of measured recall, or update one."""
+    """Build a nearest-neighbor index and measure its recall, or update an index."""
     if add + remove + sync + overwrite > 1:
         raise UsageError("--add, --remove, --sync and --overwrite are mutually exclusive")
     start = time.monotonic()
@@ -129,7 +129,7 @@ def _features(
     source: list[str], exclude: list[str], out: Path, embedding: tuple[str | None, str, int | None], overwrite: bool,
     given: Given | None,
 ) -> tuple[Path, int]:  # fmt: skip
-    """The features folder given or created from SOURCE, and the number of failed images."""
+    """The given features folder, or one embedded from the images of SOURCE; and the number of failed images."""
     from sslfeat.features.metadata import RUN_NAME
 
     if len(source) == 1 and (Path(source[0]) / RUN_NAME).is_file():
@@ -157,7 +157,7 @@ def _features(
 
 
 def _named(source: list[str], out: Path) -> set[str]:
-    """Paths in the index: those of a features folder, of existing images and folders, or as given."""
+    """Paths to remove: those of a features folder or an image folder, or the path itself. Raises InputError if unknown."""
     from sslfeat.data.dataset import find_inputs
     from sslfeat.features.metadata import RUN_NAME
     from sslfeat.features.reader import FeaturesFolder
@@ -173,13 +173,13 @@ def _named(source: list[str], out: Path) -> set[str]:
             names.add(spec)
     unknown = names.difference(Index.load(out).columns["path"].to_pylist())
     if unknown:
-        raise InputError(f"{out} has no image {min(unknown)} ({len(unknown)} unknown): its paths are in ids.parquet")
+        raise InputError(f"{out} contains no image {min(unknown)} ({len(unknown)} unknown): ids.parquet lists its paths")
     return names
 
 
 @contextmanager
 def _events() -> Iterator[Events]:
-    """Notes and a progress bar per stage."""
+    """Callbacks for notes and the progress of each stage."""
     from sslfeat.retrieval.create import Events
 
     with progress(1.0, "of this step") as show:

@@ -37,16 +37,16 @@ def info(
 
 def verify(
     path: Annotated[str, typer.Argument(help="features folder, index, encoder file or name, or target folder")],
-    sources: Annotated[bool, typer.Option("--sources", help="also check the source images of a features folder")] = False,
+    sources: Annotated[bool, typer.Option("--sources", help="also verify the source images of a features folder")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a features folder, index, target or encoder file for damage, by hashes; targets also run their sample."""
+    """Verify a features folder, index, target or encoder file against its hashes; a target also runs its sample input."""
     from sslfeat.inference.registry import resolve
 
     kind, faults, besides = kind_of(path), [], ""
     place = Path(path) if kind is not None else resolve(path)
     if sources and kind != "features":
-        raise UsageError(f"{path} is not a features folder, which --sources requires")
+        raise UsageError(f"{path} is not a features folder: --sources requires one")
     if kind == "index":
         faults = list(_index_faults(place))
     elif kind == "features":
@@ -62,7 +62,7 @@ def verify(
         except EncoderFileError as error:
             recorded, faults = True, [str(error)]
         if not recorded:
-            note(f"{path} has no fingerprint, so modified weights would not be detected: 'sslfeat export' writes one")
+            note(f"{path} has no fingerprint, so modified weights cannot be detected: 'sslfeat export' writes one")
     for fault in faults:
         note(fault)
     if as_json:
@@ -219,7 +219,7 @@ def _run(folder: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TrainingError(f"{folder} is not a training run: {error}") from error
     if not isinstance(config, dict):
-        raise TrainingError(f"{path} is not a training config: it holds {str(config)[:60]!r}")
+        raise TrainingError(f"{path} is not a training config: it contains {str(config)[:60]!r}")
     last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=False)) if len(lines) > 1 else {}
     return {"config": config, "last": last, "exportable": (folder / "encoder.safetensors").is_file()}
 

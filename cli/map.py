@@ -41,7 +41,7 @@ def map_(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Project features to two dimensions: an interactive page, and an image."""
+    """Project features to two dimensions, and write an interactive page and an image."""
     from sslfeat.evaluation.clustering.storage import clusters_by_path
     from sslfeat.evaluation.embedding_map import check_map, make_map
     from sslfeat.evaluation.probing.labels import LabelSource, check_finite

@@ -1,4 +1,4 @@
-"""``sslfeat methods``, and the method's part of ``sslfeat train METHOD --help``."""
+"""``sslfeat methods``, and the description of a method in ``sslfeat train METHOD --help``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METHOD_KEY = "sslfeat.method"
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods, with idea, paper and published result. 'sslfeat train METHOD --help' lists their options."""
+    """List the training methods, with idea, paper and published result. See also 'sslfeat train METHOD --help'."""
     with needs("train"):
         from sslfeat.models.method import find_method, method_names
     listed = {name: find_method(name) for name in method_names()}

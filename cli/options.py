@@ -18,14 +18,14 @@ Where = Literal["auto", "cpu", "cuda"]
 Projection = Literal["pca", "tsne", "umap"]
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace existing output")]
-Strict = Annotated[bool, typer.Option("--strict", help="unreadable images are an error")]
-Provider = Annotated[Where, typer.Option("--provider", help="execution device")]
+Strict = Annotated[bool, typer.Option("--strict", help="treat unreadable images as an error")]
+Provider = Annotated[Where, typer.Option("--provider", help="execution device; auto: a GPU if available")]
 Threads = Annotated[int, typer.Option("--threads", help="threads per inference")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="images per batch; default: 4, on a GPU 32")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="images per batch; default: 4 on a CPU, 32 on a GPU")]
 Seed = Annotated[int, typer.Option("--seed", help="random seed")]
-Limit = Annotated[int, typer.Option("--limit", help="maximum number of images; a random sample of more")]
+Limit = Annotated[int, typer.Option("--limit", help="maximum number of images; larger sets are sampled at random")]
 License = Annotated[str, typer.Option("--license", help="license of the weights, for the model card")]
 CardName = Annotated[str | None, typer.Option("--name", help="name for the model card; default: the file name")]
 Weights = Annotated[
@@ -45,9 +45,9 @@ Labels = Annotated[
         help="source of labels: the features, the folder names, a .csv, .tsv or .parquet table, or none",
     ),
 ]
-Column = Annotated[str | None, typer.Option("--column", help="label column of the table")]
-PathColumn = Annotated[str | None, typer.Option("--path-column", help="image column of the table")]
-Separator = Annotated[str, typer.Option("--separator", help="separator of multiple labels per image")]
+Column = Annotated[str | None, typer.Option("--column", help="label column of the table; default: recognized by name")]
+PathColumn = Annotated[str | None, typer.Option("--path-column", help="image column of the table; default: recognized by name")]
+Separator = Annotated[str, typer.Option("--separator", help="separator of multiple labels per image; default: single labels")]
 ProjectionMethod = Annotated[Projection, typer.Option("--projection", help="2-d projection method; umap needs the extra umap")]
 FeaturesSource = Annotated[Path, typer.Argument(metavar="FEATURES", help="features folder, or images to embed first")]
 

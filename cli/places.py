@@ -70,7 +70,7 @@ class Command(TyperCommand):
             elif name in ENCODERS and command != "pull":
                 params[name] = _each(value, urls, encoder)
             elif isinstance(value, Path) and str(value) in urls:
-                raise UsageError(f"{urls[str(value)]}: 'sslfeat {command}' takes a local path here")
+                raise UsageError(f"{urls[str(value)]}: 'sslfeat {command}' requires a local path for this argument")
         if not url:
             return super().invoke(ctx)
         with _written(url, command, params, self.work) as folder:
@@ -111,7 +111,7 @@ def encoder(url: str) -> str:
 
 
 def copies(overwrite: bool) -> Copies:
-    """Remote copies of the parts written by ``sslfeat embed``, if its folder is on an object store."""
+    """Copies of the parts written by ``sslfeat embed`` to an object store, if its output folder is there."""
     from sslfeat.features.copies import NO_COPIES
 
     if _staging is None:
@@ -123,14 +123,14 @@ def copies(overwrite: bool) -> Copies:
 
 @contextmanager
 def _written(url: str, command: str, params: dict[str, Any], work: str) -> Iterator[Path | None]:
-    """The folder to write, uploaded afterwards; None if an earlier run of the command had only the upload left."""
+    """Yield the folder to write, and upload it afterwards; None if only the upload of an earlier run was left."""
     global _staging
     from sslfeat.storage.staging import staged
 
     by_part = command == "embed" and not params.get("update")  # uploads continuously
     with staged(url, work, _wanted(command, params), _share(params.get("parts"))) as staging:
         if staging.finished:
-            say(f"{url}: uploaded; an earlier run of this command had completed it")
+            say(f"{url}: uploaded; an earlier run of this command completed it")
             yield None
             return
         call(staging.mirror.folder, url)
@@ -162,7 +162,7 @@ def _share(parts: str | None) -> str:
 
 
 def _wanted(command: str, params: dict[str, Any]) -> Callable[[str], bool]:
-    """Filter of existing remote files that the command needs."""
+    """Predicate on names: whether the command needs this existing remote file."""
     from sslfeat.features.remote_begin import is_about
     from sslfeat.retrieval.metadata import META
 

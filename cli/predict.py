@@ -21,7 +21,7 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(help="features folders, images, image folders, quoted globs")],
     out: Annotated[
         list[Path] | None,
-        typer.Option(help="output: .csv, .jsonl, .parquet or .html file, instead of printing; repeatable"),
+        typer.Option(help="output: .csv, .jsonl, .parquet or .html file; default: printed; repeatable"),
     ] = None,
     top: Annotated[int, typer.Option("--top", "-t", help="maximum number of results: classes per image", min=1)] = 1,
     encoder: Annotated[

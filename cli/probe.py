@@ -29,10 +29,10 @@ FILES = ("probe.json", "weights.npz", "classes.csv", "confusion.csv", "classes.s
 def probe(
     train: Annotated[Path, typer.Argument(help="features folder with labels, or images to embed first")],
     test: Annotated[
-        Path | None, typer.Argument(help="features or images to test on; default: a fifth of each class of TRAIN")
+        Path | None, typer.Argument(help="features folder or images to test on; default: a held-out fifth of each class of TRAIN")
     ] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option(help="encoder file or name; to embed TRAIN and TEST; repeat to compare")
+        list[str] | None, typer.Option(help="encoder file or name; embeds TRAIN and TEST; repeatable, to compare encoders")
     ] = None,
     labels: Labels = "features",
     column: Column = None,
@@ -40,9 +40,9 @@ def probe(
     separator: Separator = "",
     folds: Annotated[int, typer.Option(help="folds of cross-validation to choose C; 0: one validation split")] = 0,
     class_weight: Annotated[
-        Literal["balanced"] | None, typer.Option(help="class weights; balanced: equal weight per class")
+        Literal["balanced"] | None, typer.Option(help="class weights; balanced: equal weight per class; default: none")
     ] = None,
-    min_images: Annotated[int, typer.Option(help="minimum images of a class; smaller classes are omitted")] = 1,
+    min_images: Annotated[int, typer.Option(help="minimum number of images per class; smaller classes are omitted")] = 1,
     out: Annotated[Path | None, typer.Option(help="output: folder for the model, tables and plots")] = None,
     work: Annotated[Path, typer.Option(help="with --encoder: folder for the features")] = Path("features-probe"),
     provider: Provider = "auto",
@@ -118,7 +118,7 @@ def _compare(
         source = LabelSource("folder")
     encoders = [Encoder.load(name, provider) for name in names]
     if len({encoder.fingerprint for encoder in encoders}) < len(encoders):
-        raise UsageError("an encoder was given twice")
+        raise UsageError("--encoder: the same encoder was given twice")
     images = find_inputs([train], "none")
     others = None if test is None else find_inputs([test], "none")
     for number, part in enumerate((images, others)):
@@ -183,7 +183,7 @@ def _say(result: ProbeResult) -> None:
         name = f"{shot.shots} shots, {shot.draws} draws"
         say(f"{name:<24} {100 * shot.top1:5.2f}%  [{100 * shot.low:.2f}, {100 * shot.high:.2f}]")
     if result.asked < result.test:
-        note(f"all but the linear probe used {result.asked} of the test images")
+        note(f"all metrics except the linear probe used {result.asked} of the test images")
     _note_choice(result)
     if result.unseen is not None:
         _note_seen(result.unseen, result.test)
@@ -191,10 +191,10 @@ def _say(result: ProbeResult) -> None:
 
 
 def _note_choice(result: ProbeResult | MultiLabelResult) -> None:
-    """Print how C and the scaling were chosen, if unusual."""
+    """Print a note if C or the scaling is unusual."""
     tried = sorted(result.validation)
     if not tried:
-        note(f"C = {result.c:g} is the default: too few images to hold out for choosing it")
+        note(f"C = {result.c:g} is the default: there are too few images to hold out a validation split")
     elif len(tried) > 1 and result.c == tried[-1]:
         note(f"C = {result.c:g} is the largest value tried")
     elif len(tried) > 1 and result.c == tried[0] and result.validation[tried[1]] < result.validation[result.c]:
@@ -206,7 +206,7 @@ def _note_choice(result: ProbeResult | MultiLabelResult) -> None:
 def _note_seen(unseen: Unseen, total: int) -> None:
     note(f"{unseen.seen} of the {total} test images are identical to training images")
     if unseen.linear is None:
-        note("no test image is left without them: these results measure memorization of the training images")
+        note("there are no unseen test images: these results measure memorization of the training images")
         return
     _line(f"  {unseen.test} unseen: linear", unseen.linear)
     if unseen.knn_best is not None:

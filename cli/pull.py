@@ -14,8 +14,8 @@ def pull(
     name: Annotated[
         str, typer.Argument(metavar="NAME|URL", help="name from 'sslfeat models', hf://OWNER/REPO/FILE.onnx, or any URL")
     ],
-    sha256: Annotated[str, typer.Option(help="required SHA-256 of the file")] = "",
-    offline: Annotated[bool, typer.Option("--offline", help="use the cache only, without downloads")] = False,
+    sha256: Annotated[str, typer.Option(help="expected SHA-256 of the file; default: not checked")] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="use only the cache, do not download")] = False,
     as_json: Json = False,
 ) -> None:
     """Download an encoder file, verify it, and cache it. --encoder accepts the same name or URL."""

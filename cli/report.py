@@ -37,7 +37,7 @@ def report(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Write a self-contained page: card, data, probe, label-free metrics, map, clusters, neighbors, duplicates."""
+    """Write a self-contained HTML report: card, data, probe, label-free metrics, map, clusters, neighbors, duplicates."""
     from sslfeat.evaluation.probing.labels import LabelSource
     from sslfeat.features.reader import FeaturesFolder
     from sslfeat.reports.render import write_page

@@ -24,7 +24,7 @@ def samples(
 
     there = [out / kind for kind in KINDS if (out / kind).exists()]
     if there and not overwrite:
-        raise UsageError(f"{there[0]} exists", "give another --out, or replace it with --overwrite")
+        raise UsageError(f"{there[0]} exists", "choose another --out, or replace it with --overwrite")
     draw_samples(out, count)
     if as_json:
         say_json("samples", {"out": str(out)}, images=count)

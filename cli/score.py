@@ -22,7 +22,7 @@ def score(
     sources: Annotated[list[Path], typer.Argument(metavar="FEATURES...", help="features folders, or images to embed first")],
     as_json: Json = False,
 ) -> None:
-    """Evaluate features without labels: rank, spectral decay, uniformity, redundancy, hubness; several folders side by side."""
+    """Evaluate features without labels: rank, spectral decay, uniformity, redundancy, hubness. Several folders are ranked."""
     import dataclasses
 
     from sslfeat.evaluation.unsupervised import check_enough, mean_ranks

@@ -47,7 +47,7 @@ def kind_of(path: str | Path) -> str | None:
 
 
 def check_order(command: str, wanted: str, first: str | Path, others: Sequence[str]) -> None:
-    """Raises UsageError, with the intended command, if ``wanted`` is not the first argument but one of the others."""
+    """Raise UsageError with the correct command if the ``wanted`` kind is not the first argument but one of the others."""
     if kind_of(first) == wanted:
         return
     place = next((place for place, other in enumerate(others) if kind_of(other) == wanted), None)
@@ -58,7 +58,7 @@ def check_order(command: str, wanted: str, first: str | Path, others: Sequence[s
 
 
 def check_quoted(command: str, words: Sequence[str]) -> None:
-    """Raises UsageError, with the intended command, if consecutive words are one unquoted path."""
+    """Raise UsageError with the correct command if consecutive words are one unquoted path."""
     for start in range(len(words)):
         for end in range(start + 2, len(words) + 1):
             name = " ".join(words[start:end])
@@ -68,7 +68,7 @@ def check_quoted(command: str, words: Sequence[str]) -> None:
 
 
 def check_images(command: str, images: Sequence[str]) -> None:
-    """Raises UsageError for an encoder or an output folder in place of images, or an unquoted path."""
+    """Raise UsageError if an encoder, a features folder, an index or an unquoted path is given instead of images."""
     check_quoted(command, images)
     for spec in images:
         kind = kind_of(spec)
@@ -80,7 +80,7 @@ def check_images(command: str, images: Sequence[str]) -> None:
 
 
 def _meant(command: str, kind: str, spec: str) -> str:
-    """The command probably intended by giving such a folder to ``embed`` or ``index``."""
+    """Suggest a command for a features folder or index given to ``embed`` or ``index`` as images."""
     quoted = shlex.quote(spec)
     if kind == "features":  # already embedded
         return f"sslfeat index {quoted} --out INDEX"
@@ -89,7 +89,7 @@ def _meant(command: str, kind: str, spec: str) -> str:
 
 @dataclass(frozen=True)
 class Sought:
-    """Existing features in ``folder``, or those to compute there from ``inputs``, so other arguments are checked first."""
+    """Existing features in ``folder``, or ``inputs`` to embed into it after all other arguments were checked."""
 
     source: Path
     folder: Path
@@ -168,13 +168,13 @@ def _sought(source: Path) -> Sought:
     if kind == "features":
         return Sought(source, source)
     if kind is not None:
-        raise InputError(f"{source} is not a features folder or images, but of kind {kind!r}", _embedded(kind, source))
+        raise InputError(f"{source} is neither a features folder nor images: its kind is {kind!r}", _embedded(kind, source))
     from sslfeat.data.dataset import find_inputs
 
     try:
         inputs = find_inputs([str(source)], note=note)
     except InputError as error:
-        raise InputError(f"{source} is not a features folder, and as images: {error}") from error
+        raise InputError(f"{source} is not a features folder, and cannot be read as images: {error}") from error
     out = Path(f"{source.resolve().name}-features")
     return Sought(source, out, inputs, _encoder_of(out))
 
@@ -193,7 +193,7 @@ def _encoder_of(out: Path) -> Encoder:
 
 
 def features_folder(source: Path) -> tuple[Path, int]:
-    """Features folder of ``source``, embedded now if it contains images; and the number of failed images.
+    """Return the features folder of ``source``, embedding it first if it contains images, and the number of failed images.
 
     Raises InputError.
     """
@@ -202,7 +202,7 @@ def features_folder(source: Path) -> tuple[Path, int]:
 
 
 def _embedded(kind: str, source: Path) -> str:
-    """Command to compute features with a run or encoder given in their place; empty for anything else."""
+    """Command that computes features with the given run or encoder; empty for other kinds."""
     encoder = {"run": f"{source.resolve().name}.onnx", "encoder": str(source)}.get(kind)
     if encoder is None:
         return ""
@@ -211,7 +211,7 @@ def _embedded(kind: str, source: Path) -> str:
 
 
 def given_of(ctx: typer.Context, images: Sequence[str]) -> Given | None:
-    """Arguments of the command that determine features; None if they cannot be repeated."""
+    """Arguments of the command that determine the features; None if the command cannot be repeated."""
     from sslfeat.features.given import OPTIONS, Given
 
     options = []

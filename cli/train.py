@@ -30,43 +30,54 @@ def train(
     method: Annotated[str | None, typer.Argument(help="a method from 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
     out: Annotated[Path | None, typer.Option(help="output: run folder; default: run, with --extend RUN-extended")] = None,
-    backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME; default: by method")
+    ] = None,
     init: Annotated[str | None, typer.Option(help="initial weights: run, shipped encoder, timm/NAME, torchvision/NAME")] = None,
     weights: Weights = None,
-    extend: Annotated[Path | None, typer.Option(help="finished run to continue, written to --out")] = None,
-    teacher: Annotated[str | None, typer.Option(help="encoder file or name, for distill")] = None,
-    image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: from the images")] = None,
+    extend: Annotated[Path | None, typer.Option(help="finished run to continue; the result is written to --out")] = None,
+    teacher: Annotated[str | None, typer.Option(help="encoder file or name; for the method distill")] = None,
+    image_size: Annotated[int | None, typer.Option(help="side of the images, px; default: theirs, on a CPU at most 96")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images per batch; default: set by the method")] = None,
     steps: Annotated[int | None, typer.Option(help="budget in optimizer steps")] = None,
     epochs: Annotated[float | None, typer.Option(help="budget in passes over the images")] = None,
-    minutes: Annotated[float | None, typer.Option(help="budget in minutes; default: 30, on a GPU 100 epochs")] = None,
-    lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
-    backbone_lr: Annotated[float | None, typer.Option(help="relative to --lr; default: 1, with --init 0.2")] = None,
-    layer_decay: Annotated[float | None, typer.Option(help="of the rate, per layer; default: 1, with --init 0.7")] = None,
-    freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="do not update batch statistics of the backbone")] = False,
-    weight_decay: Annotated[float | None, typer.Option(help="weight decay of AdamW")] = None,
-    clip: Annotated[float | None, typer.Option(help="maximum gradient norm; 0: no clipping")] = None,
+    minutes: Annotated[float | None, typer.Option(help="budget in minutes; default: 30 on a CPU, 100 epochs on a GPU")] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate; default: set by the method")] = None,
+    backbone_lr: Annotated[
+        float | None, typer.Option(help="multiple of --lr for the backbone; default: 1, with --init 0.2")
+    ] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="learning rate decay per layer; default: 1, with --init 0.7")] = None,
+    freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="freeze the batch statistics of the backbone")] = False,
+    weight_decay: Annotated[float | None, typer.Option(help="weight decay of AdamW; default: set by the method")] = None,
+    clip: Annotated[float | None, typer.Option(help="maximum gradient norm; 0: no clipping; default: set by the method")] = None,
     seed: Seed = 0,
     provider: Provider = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="arithmetic precision; auto: the faster")] = "auto",
-    accumulate: Annotated[int, typer.Option(help="split each batch into this many pieces, to save memory")] = 1,
-    compile_: Annotated[str | None, typer.Option("--compile", help="backend of torch.compile, such as inductor")] = None,
+    accumulate: Annotated[int, typer.Option(help="number of pieces to split each batch into, to save memory")] = 1,
+    compile_: Annotated[
+        str | None, typer.Option("--compile", help="backend of torch.compile, such as inductor; default: none")
+    ] = None,
     exclude: Exclude = None,
-    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; costs a tenth of the time")] = None,
+    probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; takes a tenth of the time")] = None,
     keep: Annotated[Literal["last", "best"], typer.Option(help="weights to keep; best: by accuracy on --probe-data")] = "last",
     set_: Annotated[list[str] | None, typer.Option("--set", help="option of the method, as name=value; repeatable")] = None,
     config: Annotated[Path | None, typer.Option(help="repeat a run from its config.yaml")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run; needs only --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run; only --out is required")] = False,
     overwrite: Overwrite = False,
     trust_code: TrustCode = False,
     cache_size: Annotated[
-        str | None, typer.Option(help="for decoded images, as 20G; 0: none; default: SSLFEAT_CACHE_GIB")
+        str | None, typer.Option(help="limit of the image cache, such as 20G; 0: none; default: SSLFEAT_CACHE_GIB")
     ] = None,
-    checkpoint_steps: Annotated[int | None, typer.Option(help="steps between checkpoints; default: a minute", min=1)] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(help="steps between checkpoints; default: one per minute", min=1)
+    ] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Train an encoder without labels. 'train METHOD --help' lists its options. Several GPUs: torchrun --no-python sslfeat."""
+    """Train an encoder without labels. 'sslfeat train METHOD --help' describes a method and its options.
+
+    On several GPUs: 'torchrun --nproc-per-node N --no-python sslfeat train ...'.
+    """
     quiet_false_alarm()
     out = out or _place(extend)
     given = {**locals(), "accelerator": provider, "precision": PRECISIONS[precision]}
@@ -75,7 +86,7 @@ def train(
     elif resume and not (method or images or extend):
         settings = _going_on(given, out, trust_code)
     elif extend is None and (not method or not images):
-        raise UsageError("a method and images are needed", "sslfeat train simclr IMAGES --out RUN")
+        raise UsageError("METHOD and IMAGES are required", "sslfeat train simclr IMAGES --out RUN")
     else:
         _check_order(method or "", images or [""])
         settings = _settings(given)
@@ -211,13 +222,13 @@ def _say(result: Result, seconds: float, resumed: bool, own_code: bool) -> None:
         say(f"warning: {result.fault}")
     elif "knn" in result.first:
         say(
-            f"accuracy on the probe images, at the start and at the end: nearest neighbors {result.first['knn']:.1%}, "
+            f"accuracy on the probe images, initial and final: nearest neighbors {result.first['knn']:.1%}, "
             f"{result.last['knn']:.1%}; linear {result.first['linear']:.1%}, {result.last['linear']:.1%}"
         )
 
 
 def describe(read: TrainProgress, step: int | None = None) -> str:
-    """One line: images per second, loss, accuracy with its chance level, error with that of the trivial predictor.
+    """Format progress as one line: images/s, loss, accuracy with its chance level, error with that of the trivial predictor.
 
     If ``step`` is later than the step of the metrics, the line states both.
     """

@@ -13,7 +13,7 @@ from tests.in_process import run
 
 WRONG = {  # what is said, by the line that has a mistake
     "score photos nothing-here": "nothing-here",
-    "score photos an-index": "but of kind 'index'",
+    "score photos an-index": "its kind is 'index'",
     "score damaged photos": "features.json is damaged",
     "score photos": "more images than units are needed",
     "report photos --labels nothing.csv": "nothing.csv",
@@ -46,8 +46,8 @@ WRONG = {  # what is said, by the line that has a mistake
     "probe photos/circles --encoder sslfeat-tiny": "a probe needs at least two",
     "probe photos --encoder sslfeat-tiny --labels several.csv --separator |": "one label per image",
     "predict nothing photos": "nothing",
-    "search an-index photos --where year=2020": "no field 'year'",
-    "search an-index photos --where label": "cannot be read",
+    "search an-index photos --where year=2020": "unknown field 'year'",
+    "search an-index photos --where label": "'label' is invalid",
     "search an-index photos --out page.txt": ".html",
     "index photos --recall 2": "recall",
     "index photos --memory much": "--memory",

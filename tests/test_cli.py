@@ -57,7 +57,7 @@ def test_version() -> None:
         (("info", "nothing.onnx"), 1, "neither a file nor a shipped encoder"),
         (("info", "."), 1, "neither a features folder"),
         (("verify", "."), 1, "neither a features folder"),
-        (("train", "simclr"), 2, "a method and images are needed"),
+        (("train", "simclr"), 2, "METHOD and IMAGES are required"),
         (("train", "simclp", "images"), 1, "images does not exist"),
         (("export",), 2, "Usage"),
         (("probe", "."), 1, "not a features folder"),

@@ -182,7 +182,7 @@ def test_what_was_not_trained_to_its_end_says_so(run: Path, tmp_path: Path) -> N
     assert "interrupted" not in whole.stderr
     cut = shutil.copytree(run, tmp_path / "cut")
     (cut / "result.json").unlink()
-    assert f"was interrupted after 30 steps: sslfeat train --out {cut} --resume" in sslfeat(
+    assert f"was interrupted after 30 steps; to continue: sslfeat train --out {cut} --resume" in sslfeat(
         "export", cut, "--out", tmp_path / "cut.onnx"
     ).stderr.replace("\n", " ")
     again = sslfeat("train", "--out", cut, "--resume")

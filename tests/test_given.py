@@ -103,7 +103,7 @@ def test_an_update_without_what_most_images_are_of_is_refused(home: Path, tiny: 
     refused = run("embed", "others", *line, "--update")
     assert (refused.returncode, contents(home / "f")) == (2, before)
     assert (
-        "4 of the 4 images of f would be removed: it was made from 'my images', and 'my images' is not given now"
+        "4 of the 4 images of f would be removed: it was computed from 'my images', and 'my images' is missing from this command"
         in refused.stderr
     )
     words = ["embed", "my images", "others", "--out", "f", "--labels", "none", "--encoder", str(tiny), "--update"]
@@ -136,7 +136,7 @@ def test_metadata_that_go_with_their_list_are_missed(home: Path, tiny: Path) -> 
     assert run("embed", "others", "colors.csv", *line).returncode == 0
     done = run("embed", "others", *line)
     assert done.returncode == 0
-    assert "the metadata of 4 images was removed: colors.csv was given before, and is not given now" in done.stderr
+    assert "the metadata of 4 images was removed: colors.csv was given before, and is missing from this command" in done.stderr
     assert f"sslfeat embed others colors.csv --out f --encoder {tiny} --labels none --update" in done.stderr
     assert "is gone" not in run("embed", "others", "colors.csv", *line).stderr
     Path("colors.csv").write_text("path,color\n" + rows.replace("red", "blue"))
@@ -187,11 +187,11 @@ def test_labels_are_counted_of_images_that_are_there(home: Path, tiny: Path) -> 
         file.write("others/gone.jpg,\nothers/lost.jpg,rare\n")
     done = run("embed", "kinds", "others", "list.csv", *line)  # most lose a folder's name, but the table is new
     assert done.returncode == 3
-    assert "labels: 1 class; without one: 4 images (" in done.stderr
+    assert "labels: 1 class; without a label: 4 images (" in done.stderr
 
 
 def test_what_was_there_before_counts_failed_images_on_both_sides(home: Path, tiny: Path) -> None:
     Path("my images/bad.jpg").write_bytes(b"none")
     line = ("embed", "my images", "--encoder", tiny, "--out", "f")
     assert run(*line).returncode == 3
-    assert "f: 4 embedded, 1 failed (5 of these 5 before), " in run(*line).stdout
+    assert "f: 4 embedded, 1 failed (5 of 5 by an earlier run), " in run(*line).stdout

@@ -218,7 +218,7 @@ def test_a_loose_image_beside_class_folders_takes_no_labels_away(tmp_path: Path,
     assert labels["loose.png"] is None
     assert [item.label for item in find_inputs([tmp_path / "p"])].count("cat") == 10
     done = sslfeat("embed", tmp_path / "p", "--encoder", tiny, "--out", tmp_path / "f")
-    assert "2 classes; without one: 1 image " in done.stderr
+    assert "2 classes; without a label: 1 image " in done.stderr
     folder_of(tmp_path / "p", "cat/old/1.png", *(f"loose{number}.png" for number in range(3)))
     again = [item.label for item in find_inputs([tmp_path / "p"])]
     assert (again.count("cat"), again.count("dog"), again.count(None)) == (10, 10, 5)

@@ -168,4 +168,4 @@ def test_a_cluster_of_this_machine_writes_the_same_to_a_store(
     there = {name: data for name, data in contents(bucket / "f").items() if not claim.is_claim(name)}
     assert there == features(tmp_path / "whole")
     done = sslfeat(*common, "s3://bucket/f", "--engine", "ray")
-    assert (done.returncode, "(40 of these 40 before)" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "(40 of 40 by an earlier run)" in done.stdout) == (0, True), done.stderr

@@ -178,9 +178,9 @@ def test_the_command_line_on_s3(
     code, found, _ = command("search", index, image, "--files", "--top", "1")  # by an encoder that was pulled above
     assert (code, Path(found.strip()).name) == (0, image.name)
     code, _, said = command("index", out, "--out", index)
-    assert code == 1 and "s3://bucket/index holds an index" in said
+    assert code == 1 and "s3://bucket/index already contains an index" in said
     code, _, said = command("cluster", out, "-k", "2", "--out", "s3://bucket/clusters")
-    assert code == 2 and "takes a local path here" in said
+    assert code == 2 and "requires a local path for this argument" in said
     part = bucket / "features" / "part-00001.parquet"
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     code, _, said = command("verify", out)
@@ -208,7 +208,7 @@ def test_an_index_whose_upload_was_cut_off_is_uploaded_by_the_same_command(
     monkeypatch.setattr(Mirror, "push_all", real)
     memory.live()
     assert "index.json" not in memory.contents("memory://place/index")
-    assert command(*arguments)[:2] == (0, "memory://place/index: uploaded; an earlier run of this command had completed it\n")
+    assert command(*arguments)[:2] == (0, "memory://place/index: uploaded; an earlier run of this command completed it\n")
     assert set(memory.contents("memory://place/index")) == {"index.faiss", "ids.parquet", "index.json"}
     assert len(Index.load(localize("memory://place/index"))) == 11
 

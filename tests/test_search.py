@@ -114,7 +114,7 @@ def test_nothing_is_embedded_for_an_index_that_has_no_place(image_folder: Path, 
     assert refused.returncode == 1 and "contains other files" in refused.stderr and "embedded" not in refused.stderr
     assert sorted(image_folder.rglob("*")) == before
     refused = sslfeat("index", image_folder, "--encoder", tiny, "--out", indexed)
-    assert refused.returncode == 1 and "holds an index" in refused.stderr and "embedded" not in refused.stderr
+    assert refused.returncode == 1 and "already contains an index" in refused.stderr and "embedded" not in refused.stderr
 
 
 def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -> None:

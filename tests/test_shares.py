@@ -263,7 +263,7 @@ def test_the_command_line(tiny: Path, images: Path, whole: dict[str, bytes], tmp
     first = sslfeat(*common, "--parts", "1/2", "--json")
     assert (first.returncode, json.loads(first.stdout)["missing_parts"]) == (3, 3)
     second = sslfeat(*common, "--parts", "2/2")
-    assert (second.returncode, "left to other shares" in second.stderr) == (0, False)
+    assert (second.returncode, "belong to other shares" in second.stderr) == (0, False)
     assert however_asked(features(tmp_path / "f")) == however_asked(whole)
 
 

@@ -60,9 +60,9 @@ def test_a_command_given_images(image_folder: Path, tmp_path: Path, monkeypatch:
 
 def test_what_is_neither(tmp_path: Path, index: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="not a features folder, and as images: no images found in"):
+    with pytest.raises(InputError, match="not a features folder, and cannot be read as images: no images found in"):
         features_folder(tmp_path / "empty")
-    with pytest.raises(InputError, match=r"\(index\), not a features folder"):
+    with pytest.raises(InputError, match="its kind is 'index'"):
         features_folder(index)
 
 
