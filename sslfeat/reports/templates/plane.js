@@ -211,7 +211,7 @@ export class Plane {
     canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.point(-1e6, -1e6));
     canvas.addEventListener("blur", () => this.point(-1e6, -1e6));
     canvas.addEventListener("wheel", (event) => {
-      if (document.activeElement !== canvas && !event.ctrlKey) return; // scroll the page unless focused
+      if (document.activeElement !== canvas && !event.ctrlKey) return; // scroll the page unless the map has focus
       event.preventDefault();
       this.zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
     }, { passive: false });
@@ -226,7 +226,7 @@ export class Plane {
     if (this.mode === "lasso") { this.path = [[x, y]]; return; }
     const before = this.under;
     this.point(x, y);
-    this.twice = pointerType === "mouse" || before === this.under; // touch: first tap shows, second picks
+    this.twice = pointerType === "mouse" || before === this.under; // on touch screens the second tap picks it
   }
 
   drag(event) {

@@ -66,7 +66,7 @@ export class View {
     Object.assign(image, { src: figure.dataset.large || small.src, alt: figure.dataset.name || small.alt });
     image.addEventListener("load", () => {
       const most = Math.max(512, 2 * Math.max(image.naturalWidth, image.naturalHeight));
-      Object.assign(image.style, { maxWidth: `${most}px`, maxHeight: `${most}px` }); // limit enlargement
+      Object.assign(image.style, { maxWidth: `${most}px`, maxHeight: `${most}px` }); // at most twofold, or 512 px
     });
     image.addEventListener("error", () => {
       const word = make("p", "soft");
