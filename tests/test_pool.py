@@ -143,7 +143,7 @@ def test_an_error_is_tried_again_on_the_part_and_only_so_often() -> None:
 
 def test_a_part_that_kills_its_workers_ends_the_run_but_not_for_what_waited_behind_it() -> None:
     cluster = MadeUp(slots=1, free=1, fault=lambda cluster, worker, part: "dies" if part == 2 else None)
-    with pytest.raises(FeaturesError, match="part 2 was tried"):
+    with pytest.raises(FeaturesError, match="part 2 failed"):
         run(cluster, 6)
 
 
@@ -175,7 +175,7 @@ def test_a_cluster_that_starts_nothing_is_named_instead_of_waited_for() -> None:
         run(cluster, 4)
     assert 50 <= cluster.now <= 53
     gone = MadeUp(slots=0)
-    with pytest.raises(FeaturesError, match="no worker came up"):
+    with pytest.raises(FeaturesError, match="no worker started"):
         run(gone, 4)
     assert gone.started == []
 

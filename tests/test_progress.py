@@ -111,7 +111,7 @@ def test_the_search_for_k_and_tsne_tell_how_far_they_are() -> None:
     pytest.importorskip("sklearn")
     project(x, "tsne", step=lambda share, what: steps.append((share, what)))
     assert [share for share, _ in steps[:3]] == [0, 0.05, 0.1]
-    assert "iteration 100 of 1000" in steps[2][1]
+    assert "iteration 100 of at most 1000" in steps[2][1]
 
 
 def test_where_nothing_is_known_it_says_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,6 @@ def test_how_far_it_is_never_goes_back(embedded: Path) -> None:
     assert shares == sorted(shares)
     assert (shares[0], shares[-1] <= 1) == (0, True)
     assert [part for _, part in said if ":" not in part] == [
-        "encoder", "images", "probe", "figures without labels", "clusters", "map", "nearest neighbors", "duplicates",
+        "encoder", "images", "probe", "label-free metrics", "clusters", "map", "nearest neighbors", "duplicates",
     ]  # fmt: skip
     assert any(part.startswith("duplicates: compared") for _, part in said)
