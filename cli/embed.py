@@ -37,9 +37,7 @@ def embed(
     ctx: typer.Context,
     images: Annotated[list[str], typer.Argument(help="folders, images, globs, lists, tar, zip, Parquet, videos, URLs; -: stdin")],
     out: Annotated[Path, typer.Option(help="output: features folder")] = Path("features"),
-    encoder: Annotated[
-        str | None, typer.Option(help="encoder file or name; default: sslfeat-small; see 'sslfeat models'")
-    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="encoder file or name; default: sslfeat-small")] = None,
     batch_size: BatchSize = None,
     part_size: Annotated[int, typer.Option(help="images per part file; a crash loses only unfinished parts")] = 1024,
     format_: Annotated[Literal["parquet", "npy"], typer.Option("--format", help="npy: layout of clip-retrieval")] = "parquet",
@@ -56,9 +54,7 @@ def embed(
     every: Annotated[str | None, typer.Option(help="interval between video frames, such as 1s, 500ms, 2min")] = None,
     update: Annotated[bool, typer.Option("--update", help="embed only new and changed images")] = False,
     overwrite: Overwrite = False,
-    parts: Annotated[
-        str | None, typer.Option(help="share to embed, as K/N: the K-th of N; other processes embed the rest")
-    ] = None,
+    parts: Annotated[str | None, typer.Option(help="K/N: embed share K of N; other processes embed the others")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="execution engine; ray: a Ray cluster")] = "local",
     address: Annotated[str | None, typer.Option(help="address of the Ray cluster; default: a temporary local cluster")] = None,
     strict: Strict = False,

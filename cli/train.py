@@ -30,9 +30,7 @@ def train(
     method: Annotated[str | None, typer.Argument(help="a method from 'sslfeat methods', or a .py file")] = None,
     images: Annotated[list[str] | None, typer.Argument(help="folders, images, quoted globs, .txt lists")] = None,
     out: Annotated[Path | None, typer.Option(help="output: run folder; default: run, with --extend RUN-extended")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, ..., timm/NAME; default: by method")
-    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="resnet10[_wN], resnet18, vit_tiny, timm/NAME; default: by method")] = None,
     init: Annotated[str | None, typer.Option(help="initial weights: run, shipped encoder, timm/NAME, torchvision/NAME")] = None,
     weights: Weights = None,
     extend: Annotated[Path | None, typer.Option(help="finished run to continue; the result is written to --out")] = None,
@@ -43,9 +41,7 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="budget in passes over the images")] = None,
     minutes: Annotated[float | None, typer.Option(help="budget in minutes; default: 30 on a CPU, 100 epochs on a GPU")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default: set by the method")] = None,
-    backbone_lr: Annotated[
-        float | None, typer.Option(help="multiple of --lr for the backbone; default: 1, with --init 0.2")
-    ] = None,
+    backbone_lr: Annotated[float | None, typer.Option(help="relative to --lr; default: 1, with --init 0.2")] = None,
     layer_decay: Annotated[float | None, typer.Option(help="learning rate decay per layer; default: 1, with --init 0.7")] = None,
     freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="freeze the batch statistics of the backbone")] = False,
     weight_decay: Annotated[float | None, typer.Option(help="weight decay of AdamW; default: set by the method")] = None,
@@ -54,9 +50,7 @@ def train(
     provider: Provider = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="arithmetic precision; auto: the faster")] = "auto",
     accumulate: Annotated[int, typer.Option(help="number of pieces to split each batch into, to save memory")] = 1,
-    compile_: Annotated[
-        str | None, typer.Option("--compile", help="backend of torch.compile, such as inductor; default: none")
-    ] = None,
+    compile_: Annotated[str | None, typer.Option("--compile", help="torch.compile backend, such as inductor")] = None,
     exclude: Exclude = None,
     probe_data: Annotated[str | None, typer.Option(help="class folders to evaluate on; takes a tenth of the time")] = None,
     keep: Annotated[Literal["last", "best"], typer.Option(help="weights to keep; best: by accuracy on --probe-data")] = "last",
@@ -68,9 +62,7 @@ def train(
     cache_size: Annotated[
         str | None, typer.Option(help="limit of the image cache, such as 20G; 0: none; default: SSLFEAT_CACHE_GIB")
     ] = None,
-    checkpoint_steps: Annotated[
-        int | None, typer.Option(help="steps between checkpoints; default: one per minute", min=1)
-    ] = None,
+    checkpoint_steps: Annotated[int | None, typer.Option(help="steps between checkpoints; default: a minute", min=1)] = None,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
