@@ -178,7 +178,7 @@ def test_long_metadata_make_batches_small(store: MemoryStore, monkeypatch: pytes
 
 def test_what_a_store_cannot_hold_or_is_not(store: MemoryStore) -> None:
     rows = drawn(4)
-    with pytest.raises(InputError, match="two images are called a"):
+    with pytest.raises(InputError, match="two images have the path a"):
         push(rows_of(rows.embeddings, ["a", "b", "c", "a"], [None] * 4), URL)
     with pytest.raises(InputError, match="metric 'l3' is unknown"):
         push(rows, URL, "l3")
@@ -262,7 +262,7 @@ def test_names_of_stores_are_spelled_out() -> None:
     for wrong, meant in (("milvis", "milvus"), ("postgresql", "pgvector"), ("lance", "lancedb"), ("quadrant", "qdrant")):
         with pytest.raises(UsageError, match=f"is {meant}:// meant"):
             is_store(f"{wrong}://host/rows")
-    with pytest.raises(UsageError, match="one begins with milvus://"):
+    with pytest.raises(UsageError, match="must begin with milvus://"):
         registry.open_store("s3://bucket/rows")
 
 

@@ -238,7 +238,7 @@ def test_what_others_made_is_left_alone(place: Place) -> None:
     theirs = importlib.import_module(f"sslfeat.stores.{scheme}").connect(KINDS[scheme].parse(url))
     theirs.create(SimpleNamespace(to_json=lambda: "", dim=3, metric="cosine", fields=()))
     theirs.close()
-    with pytest.raises(StoreError, match="theirs was not made by 'sslfeat push'"):
+    with pytest.raises(StoreError, match="theirs was not created by 'sslfeat push'"):
         push(drawn(), url)
     with pytest.raises(StoreError, match="absent does not exist"):
         open_store(place("absent"))

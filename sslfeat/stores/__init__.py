@@ -1,1 +1,1 @@
-"""Features in vector stores that people already run: pushed there, and searched there."""
+"""Pushing features to vector stores, and searching there."""

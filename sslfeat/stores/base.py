@@ -1,4 +1,4 @@
-"""What a vector store must be able to do, what is kept in one, and what it says of itself."""
+"""Interface of vector stores, their columns, and the metadata of a collection."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from sslfeat.numerics.arrays import FloatArray
 from sslfeat.retrieval.filters import Condition
 from sslfeat.retrieval.vectors import METRICS, Maker
 
-METADATA = "metadata"  # texts by name; an object in stores that have such
+METADATA = "metadata"  # text by name; an object, if the store supports objects
 TEXTS = pa.map_(pa.string(), pa.string())
-# of each row: its id, a UUID that its path decides; what is known of the image; and a hash of all that is stored of it
+# columns of a row: id (UUID derived from the path), image metadata, and a hash of all stored values
 COLUMNS: dict[str, pa.DataType] = {"id": pa.string(), **formats.COLUMNS, METADATA: TEXTS, "version": pa.string()}
 EMBEDDING = "embedding"
-SHOWN = (*formats.COLUMNS, METADATA)  # of a hit: enough to show it and to check conditions
+SHOWN = (*formats.COLUMNS, METADATA)  # columns of a hit
 BATCH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a collection holds. It is kept in the collection itself, as JSON, in the place that the store has for such.
+    """Metadata of a collection, stored as JSON in the collection itself.
 
-    ``fields`` are the names that its rows' metadata may have.
+    ``fields``: names of the metadata fields of rows.
     """
 
     encoder: Maker | None
@@ -44,12 +44,12 @@ class StoreInfo:
             raise ValueError(f"dim is {self.dim}")
 
     def to_json(self) -> str:
-        """The text that is kept."""
+        """JSON text."""
         return json.dumps({"sslfeat": asdict(self)}, sort_keys=True)
 
 
 class StoredHit(NamedTuple):
-    """A row that a store found: SHOWN, and ``score``, greater is nearer (cosine, inner product, or minus the distance)."""
+    """A hit of a store: SHOWN columns, and ``score``, greater is nearer (cosine, inner product, or negative distance)."""
 
     path: str
     sha256: str
@@ -61,76 +61,76 @@ class StoredHit(NamedTuple):
 
     @classmethod
     def of(cls, row: Mapping[str, Any], score: float) -> StoredHit:
-        """From a row by name; of the metadata, what is null is left out."""
+        """From a row by column name, without null metadata."""
         metadata = {name: text for name, text in row.get(METADATA, {}).items() if text is not None}
         return cls(row["path"], row["sha256"], row["width"], row["height"], row.get("label"), metadata, score)
 
     def value(self, field: str) -> str | None:
-        """What a condition on ``field`` is about."""
+        """Value that a condition on ``field`` refers to."""
         value = getattr(self, field) if field in formats.COLUMNS else self.metadata.get(field)
         return None if value is None else str(value)
 
 
 class Store(Protocol):
-    """A collection of one vector store: one of these a kind of store, and nothing beyond what only it knows.
+    """A collection of a vector store; one subclass per kind of store, with its specifics only.
 
-    ``most_rows`` and ``deepest`` are the most rows of one ``upsert`` and hits of one ``search``. What was written is found by
-    whatever is called next. Methods raise what the store's client does.
+    ``most_rows``, ``deepest``: maximum rows of an ``upsert`` and hits of a ``search``. Written rows are visible to
+    the next call. Methods raise the errors of the store's client.
     """
 
     most_rows: int
     deepest: int
 
     def description(self) -> str | None:
-        """What ``create`` was given; None if there is no such collection; "" if somebody else made it."""
+        """Metadata given to ``create``; None if the collection does not exist; "" if it was created by other software."""
 
     def create(self, info: StoreInfo) -> None:
-        """Make the collection, with ``info.to_json()``, in one step or so that it can be done again."""
+        """Create the collection with ``info.to_json()``, atomically or repeatably."""
 
     def open(self, info: StoreInfo) -> None:
-        """Make an existing collection ready."""
+        """Prepare an existing collection."""
 
     def versions(self, ids: Sequence[str]) -> dict[str, str]:
-        """The ``version`` of each of these rows that is there."""
+        """``version`` of each existing row."""
 
     def upsert(self, rows: Part) -> None:
-        """Write rows of COLUMNS; one of the same id is replaced. All or none, or so that it can be done again."""
+        """Write rows of COLUMNS, replacing rows of the same id, atomically or repeatably."""
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows."""
 
     def ids(self) -> Iterator[list[str]]:
-        """All ids, in pieces, while nothing is written."""
+        """All ids, in batches; no concurrent writes."""
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Sequence[float]]:
-        """The vectors of the rows that are there."""
+        """Vectors of existing rows."""
 
     def count(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
 
     def finish(self) -> None:
-        """What is worth doing after rows were written."""
+        """Maintenance after rows were written."""
 
     def native(self, condition: Condition) -> Any:
-        """The condition as ``search`` takes it, of exactly the same meaning; None if the store cannot say it (``sql_text``)."""
+        """Equivalent condition for ``search``; None if the store cannot express it (``sql_text``)."""
 
     def search(self, vectors: FloatArray, top: int, where: Sequence[Any]) -> list[list[StoredHit]]:
-        """The ``top`` nearest rows of each vector that meet all of ``where``, nearest first."""
+        """``top`` nearest rows per vector that meet all of ``where``, nearest first."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
 
 
 def batch_rows(most: int, size: int) -> int:
-    """How many rows of ``size`` bytes are written at once."""
+    """Number of rows of ``size`` bytes per batch."""
     return max(1, min(most, BATCH_BYTES // (size + 512)))
 
 
 def sql_text(condition: Condition) -> str | None:
     r"""What the field is to equal, or if the condition is a glob to be LIKE, with ``\`` escaping.
 
-    None for what stores say otherwise or not at all: globs with ``[...]``, and whatever is about numbers, which Python reads
-    from texts in its own way.
+    None for conditions without an equivalent: globs with ``[...]``, and order conditions, whose numbers are parsed
+    by Python.
     """
     if condition.order or formats.COLUMNS.get(condition.field) == pa.int32() or (condition.glob and "[" in condition.text):
         return None

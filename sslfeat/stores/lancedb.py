@@ -1,4 +1,4 @@
-"""LanceDB: a table in a folder, or in an object store; its schema says what it holds. Searched exactly unless it has an index."""
+"""LanceDB: a table in a folder or object store, with metadata in its schema. Search is exact unless it has an index."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sslfeat.storage.arrow import vectors as vectors_column
 from sslfeat.stores.address import Address
 from sslfeat.stores.base import COLUMNS, EMBEDDING, METADATA, SHOWN, StoredHit, StoreInfo, sql_text
 
-ERRORS = (RuntimeError, ValueError, OSError)  # its client has no errors of its own
+ERRORS = (RuntimeError, ValueError, OSError)  # the client has no exceptions of its own
 KEY = b"sslfeat"
 DISTANCE = "_distance"
 METRICS = {"cosine": "cosine", "ip": "dot", "l2": "l2"}
 
 
 def connect(address: Address) -> LanceTable:
-    """Nothing is opened or made yet."""
+    """Address only; nothing is opened or created yet."""
     return LanceTable(lancedb.connect(address.folder), address.collection)
 
 
@@ -55,14 +55,14 @@ class LanceTable:
         return found.decode()
 
     def create(self, info: StoreInfo) -> None:
-        """An empty table. Metadata are a struct, and no column if there are none: a struct has at least one field."""
+        """Create an empty table. Metadata are a struct column, which is omitted without fields."""
         struct = pa.struct([(name, pa.string()) for name in info.fields])
         kinds = {**COLUMNS, METADATA: struct, EMBEDDING: pa.list_(pa.float32(), info.dim)}
         fields = [(name, kind) for name, kind in kinds.items() if name != METADATA or info.fields]
         self._opened = self._database.create_table(self._name, schema=pa.schema(fields, metadata={KEY: info.to_json()}))
 
     def open(self, info: StoreInfo) -> None:
-        """Nothing but the metric, and whether there are metadata, is needed."""
+        """Only metric and metadata are needed."""
         self._metric = info.metric
         self._shown = SHOWN if info.fields else SHOWN[:-1]
 
@@ -100,11 +100,11 @@ class LanceTable:
         return int(self._table.count_rows())
 
     def finish(self) -> None:
-        """Join the small files that merging left, and bring indexes up to date."""
+        """Compact small files, and update indexes."""
         self._table.optimize()
 
     def native(self, condition: Condition) -> str | None:
-        """SQL, for this client takes no parameters: the text is a literal, in which nothing but its quote is special."""
+        """SQL with a literal, since the client has no parameters; only quotes are escaped."""
         text = sql_text(condition)
         if text is None:
             return None
@@ -127,7 +127,7 @@ class LanceTable:
         return [StoredHit.of(row, score) for row, score in zip(found.to_pylist(), scores.tolist(), strict=True)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
     def _rows(self, ids: Sequence[str], names: list[str]) -> pa.Table:
         return self._table.search().where(_among(ids)).select(names).limit(len(ids)).to_arrow()

@@ -1,4 +1,4 @@
-"""Milvus, or Milvus Lite in a file: a collection, whose properties say what it holds, with a flat index: searched exactly."""
+"""Milvus, or Milvus Lite in a file: a collection with metadata in its properties and a flat index. Search is exact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sslfeat.retrieval.filters import Condition
 from sslfeat.stores.address import Address
 from sslfeat.stores.base import COLUMNS, EMBEDDING, METADATA, SHOWN, TEXTS, StoredHit, StoreInfo, sql_text
 
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it prints every error, with a traceback, before it raises it
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # the client prints a traceback of every error before raising it
 
 ERRORS = (MilvusException, grpc.RpcError, RuntimeError, ValueError, OSError)
 METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
@@ -34,11 +34,11 @@ KEY = "sslfeat"
 SECONDS = 60.0  # that one request may take
 QUERIES = 64  # at once
 LOAD_AGAIN = (0.1, 0.3, 1.0)  # seconds to wait after a load that failed
-STRONG = "Strong"  # what was written is found at once
+STRONG = "Strong"  # writes are visible immediately
 
 
 def connect(address: Address) -> MilvusCollection:
-    """A client of the server, or of a file, which is made if it is not there. Raises MilvusException."""
+    """Client of a server, or of a file, which is created if missing. Raises MilvusException."""
     if address.folder:
         Path(address.folder).parent.mkdir(parents=True, exist_ok=True)
         client = MilvusClient(address.folder)
@@ -53,7 +53,7 @@ class MilvusCollection:
     """See ``base.Store``."""
 
     most_rows = 4096
-    deepest = 16_384  # of a server; Milvus Lite has no bound
+    deepest = 16_384  # limit of servers; Milvus Lite has none
 
     def __init__(self, client: MilvusClient, name: str) -> None:
         self._client, self._name = client, name
@@ -66,7 +66,7 @@ class MilvusCollection:
         return str(self._client.describe_collection(self._name)["properties"].get(KEY, ""))
 
     def create(self, info: StoreInfo) -> None:
-        """The collection; ``open`` gives it its index."""
+        """Create the collection; ``open`` creates its index."""
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         for name, kind in COLUMNS.items():
             size = {"max_length": LONGEST} if kind == pa.string() else {}
@@ -76,7 +76,7 @@ class MilvusCollection:
         self._client.create_collection(self._name, schema=schema, properties=properties, consistency_level=STRONG)
 
     def open(self, info: StoreInfo) -> None:
-        """Loaded, after an index was made where there is none: whoever created it may not have come to that."""
+        """Load the collection, creating a missing index, for example after an interrupted ``create``."""
         self._metric = info.metric
         if not self._client.list_indexes(self._name):
             wanted = self._client.prepare_index_params()
@@ -85,7 +85,7 @@ class MilvusCollection:
         self._load()
 
     def _load(self) -> None:
-        """Milvus Lite writes an index file in one thread while another may read it: a load that fails for that succeeds later."""
+        """Load, with retries: Milvus Lite may read an index file while another thread writes it."""
         for seconds in LOAD_AGAIN:
             with contextlib.suppress(MilvusException):
                 self._client.load_collection(self._name)
@@ -129,13 +129,13 @@ class MilvusCollection:
         return int(self._client.query(self._name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def finish(self) -> None:
-        """What is in memory is written out."""
+        """Flush rows to storage."""
         self._client.flush(self._name)
 
     def native(self, condition: Condition) -> str | None:
-        """An expression, where all kinds of Milvus agree what it means.
+        """Expression with the same meaning in all versions of Milvus, else None.
 
-        They differ on backslashes, control characters, and whatever is asked of a field that an object lacks.
+        Versions differ in backslashes, control characters, and fields missing in an object.
         """
         text = sql_text(condition)
         if text is None or not condition.text.isprintable() or (condition.glob and "\\" in condition.text):
@@ -148,7 +148,7 @@ class MilvusCollection:
         return f"({condition.field} is null or not ({said}))" if condition.negated else f"({said})"
 
     def search(self, vectors: FloatArray, top: int, where: Sequence[Any]) -> list[list[StoredHit]]:
-        """Some queries at a time."""
+        """Search in batches of queries."""
         answers: list[list[StoredHit]] = []
         for start in range(0, len(vectors), QUERIES):
             found = self._client.search(

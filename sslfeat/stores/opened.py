@@ -1,4 +1,4 @@
-"""A store's collection that is open: it is what was wanted, and its client's errors name it and keep its password."""
+"""An opened collection: verified metadata, and client errors without passwords."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 
 class OpenedStore:
-    """``info`` is what the collection says of itself. To be closed, or used by ``with``."""
+    """An opened collection with metadata ``info``. Close it, or use it in a ``with`` statement."""
 
     def __init__(self, address: Address, store: Store, errors: tuple[type[Exception], ...], info: StoreInfo) -> None:
-        """Prefer ``registry.open_store``."""
+        """Use ``registry.open_store``."""
         self.address, self.info = address, info
-        self.columns = (*formats.COLUMNS, *info.fields)  # what conditions can be about
+        self.columns = (*formats.COLUMNS, *info.fields)  # fields for conditions
         self.most_rows, self.deepest = store.most_rows, store.deepest
         self._store, self._errors = store, errors
 
     @classmethod
     def open(cls, address: Address, store: Store, errors: tuple[type[Exception], ...], wanted: StoreInfo | None) -> OpenedStore:
-        """See ``registry.open_store``. The store is closed again if this raises."""
+        """See ``registry.open_store``. The store is closed on errors."""
         try:
             with address.naming(errors):
                 text = store.description()
@@ -45,7 +45,7 @@ class OpenedStore:
             raise
 
     def ask(self, work: Callable[[Store], T]) -> T:
-        """What ``work`` has the store do. Raises StoreError for the client's errors."""
+        """Result of ``work`` on the store. Raises StoreError for errors of the client."""
         with self.address.naming(self._errors):
             return work(self._store)
 
@@ -63,8 +63,8 @@ class OpenedStore:
 
 def _read(text: str | None, address: Address) -> StoreInfo:
     if text is None:
-        raise StoreError(f"{address} does not exist: 'sslfeat push FEATURES --to URL' makes it")
-    foreign = f"{address} was not made by 'sslfeat push': choose another name"
+        raise StoreError(f"{address} does not exist: create it with 'sslfeat push FEATURES --to URL'")
+    foreign = f"{address} was not created by 'sslfeat push': choose another name"
     if not text:
         raise StoreError(foreign)
     value: Any = parse_json(text, str(address), StoreError)
@@ -76,9 +76,9 @@ def _read(text: str | None, address: Address) -> StoreInfo:
 def _check(wanted: StoreInfo, found: StoreInfo, address: Address) -> None:
     check_encoder(found.encoder, wanted.encoder, "the encoder of these features", str(address))
     if wanted.dim != found.dim:
-        raise StoreError(f"{address} holds vectors of {found.dim} numbers, these have {wanted.dim}")
+        raise StoreError(f"{address} has dimension {found.dim}, but these vectors have {wanted.dim}")
     if extra := sorted(set(wanted.fields) - set(found.fields)):
         known = f"only {', '.join(found.fields)}" if found.fields else "none"
         raise StoreError(
-            f"{address} has no metadata field {extra[0]!r}, {known}: they are those of its first push, choose another name"
+            f"{address} has no metadata field {extra[0]!r}, {known} (fields are fixed by the first push): choose another name"
         )

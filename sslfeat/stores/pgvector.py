@@ -1,4 +1,4 @@
-"""Postgres with the pgvector extension: a table, whose comment says what it holds; searched exactly unless it has an index."""
+"""Postgres with pgvector: a table with metadata in its comment. Search is exact unless it has an index."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ MOST_CANDIDATES = 1000  # the greatest hnsw.ef_search
 
 
 def connect(address: Address) -> PgTable:
-    """Raises psycopg.Error if the server cannot be reached; StoreError for a name that it would cut off."""
+    """Connect. Raises psycopg.Error if the server cannot be reached; StoreError for a name that it would truncate."""
     if len(address.collection.encode()) > LONGEST_NAME:
-        raise StoreError(f"{address}: Postgres takes names of up to {LONGEST_NAME} bytes: choose a shorter one")
+        raise StoreError(f"{address}: Postgres allows names of up to {LONGEST_NAME} bytes: choose a shorter one")
     given = {
         "host": address.host, "port": address.port, "dbname": address.database, "user": address.user,
         "password": address.password, **address.options,
@@ -64,7 +64,7 @@ class PgTable:
         return None if found is None or found[0] is None else found[1] or ""
 
     def create(self, info: StoreInfo) -> None:
-        """The table and its comment in one transaction."""
+        """Create the table and its comment in one transaction."""
         with self._connection.transaction():
             self._run("CREATE EXTENSION IF NOT EXISTS vector")
             columns = [sql.SQL(f"{name} {TYPES[kind]}") for name, kind in COLUMNS.items() if name != "id"]
@@ -75,7 +75,7 @@ class PgTable:
             self._run("COMMENT ON TABLE {} IS {}", self._table, sql.Literal(info.to_json()))
 
     def open(self, info: StoreInfo) -> None:
-        """The vector type made known."""
+        """Register the vector type."""
         register_vector(self._connection)
         self._metric = info.metric
 
@@ -85,7 +85,7 @@ class PgTable:
         return dict(found.fetchall())
 
     def upsert(self, rows: Part) -> None:
-        """COPY into a temporary table, from there into the table: one transaction."""
+        """COPY to a temporary table, then insert into the table, in one transaction."""
         names = [*COLUMNS, EMBEDDING]
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         taken = sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in names[1:])
@@ -105,7 +105,7 @@ class PgTable:
         self._run("DELETE FROM {} WHERE id = ANY(%s::uuid[])", self._table, values=[list(ids)])
 
     def ids(self) -> Iterator[list[str]]:
-        """A cursor on the server, so that they need not fit in memory here."""
+        """Use a server-side cursor, so that ids need not fit in memory."""
         with self._connection.transaction(), self._connection.cursor("ids") as cursor:
             cursor.execute(sql.SQL("SELECT id::text FROM {}").format(self._table))
             while found := cursor.fetchmany(self.most_rows):
@@ -122,7 +122,7 @@ class PgTable:
         return int(found[0]) if found else 0
 
     def finish(self) -> None:
-        """Have the planner know what there is."""
+        """Update planner statistics."""
         self._run("ANALYZE {}", self._table)
 
     def native(self, condition: Condition) -> tuple[sql.Composable, str] | None:
@@ -155,7 +155,7 @@ class PgTable:
         self._connection.close()
 
     def _quoted(self) -> sql.Composable:
-        """The table's name, quoted, as text."""
+        """Quoted table name."""
         return sql.Literal(self._table.as_string(self._connection))
 
     def _run(self, statement: str, *parts: sql.Composable, values: Sequence[Any] | None = None) -> psycopg.Cursor[Any]:

@@ -1,7 +1,7 @@
-"""A features folder goes into a vector store: only what is not there yet as it is, in batches that can be done again.
+"""Pushing a features folder to a vector store: only missing and changed rows, in repeatable batches.
 
-A row's id comes from its path, its ``version`` from all that is stored of it. So the store itself says what is missing:
-a push that was killed anywhere and is run again ends where an undisturbed one does, and a second one writes nothing.
+The id of a row is derived from its path, its ``version`` from all stored values, so the store determines what is missing:
+an interrupted push that is repeated gives the same result as an uninterrupted one, and another push writes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sslfeat.system import signals
 
 @dataclass
 class Pushed:
-    """Rows that were ``added``, ``replaced``, ``removed``, or found ``unchanged``; ``rows`` are in the store then."""
+    """Numbers of rows ``added``, ``replaced``, ``removed`` and ``unchanged``; ``rows``: total in the store afterwards."""
 
     added: int = 0
     replaced: int = 0
@@ -38,7 +38,7 @@ class Pushed:
 
     @property
     def done(self) -> int:
-        """How many rows of the features folder have been seen to."""
+        """Number of processed rows of the features folder."""
         return self.added + self.replaced + self.unchanged
 
 
@@ -46,20 +46,20 @@ def push(
     features: str | Path | Vectors, url: str, metric: str | None = None, sync: bool = False,
     report: Callable[[Pushed, int], None] = lambda pushed, total: None,
 ) -> Pushed:  # fmt: skip
-    """Bring the rows of a features folder, or vectors, into the collection at ``url``, which is made if it is not there.
+    """Push the rows of a features folder, or vectors, to the collection at ``url``, which is created if missing.
 
-    ``metric`` is cosine (default), ip or l2; vectors that are compared by cosine are stored at unit length. ``sync`` removes
-    rows that the folder does not have. Raises FeaturesError, RetrievalError naming both encoders if the collection holds
-    another's, StoreError, UsageError, MissingExtraError, InterruptedRun.
+    ``metric``: cosine (default), ip or l2; for cosine, vectors are stored at unit length. ``sync`` removes
+    rows that are not in the folder. Raises FeaturesError, RetrievalError if the collection contains features of
+    another encoder, StoreError, UsageError, MissingExtraError, InterruptedRun.
     """
     source = as_vectors(features)
     if metric is not None and metric not in METRICS:
-        raise InputError(f"metric {metric!r} is unknown: {', '.join(METRICS)}")
+        raise InputError(f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}")
     wanted = base.StoreInfo(source.encoder, source.dim, metric or METRICS[0], fields_of(source))
     with open_store(url, wanted) as store, signals.deferred() as stop:
         if metric not in (None, store.info.metric):
             raise StoreError(
-                f"{store.address} compares by {store.info.metric}, not {metric}: choose another name, or no --metric"
+                f"{store.address} uses the metric {store.info.metric}, not {metric}: choose another name, or omit --metric"
             )
         pushed, ours = Pushed(), set[str]()
         for rows in batches(source, store):
@@ -78,13 +78,13 @@ def push(
 
 
 def fields_of(source: Vectors) -> tuple[str, ...]:
-    """The names of the metadata of its rows: all parts have the same columns."""
+    """Names of metadata fields; all parts have the same columns."""
     first = next(iter(source.parts()), None)
     return () if first is None else tuple(sorted(describing(first.columns)))
 
 
 def batches(source: Vectors, store: OpenedStore) -> Iterator[Part]:
-    """The rows as they are stored, as many at once as the store likes."""
+    """Rows to store, in batches suitable for the store."""
     for columns, embeddings in blocks(source, store.info.metric):
         most = base.batch_rows(store.most_rows, (columns.nbytes + embeddings.nbytes) // max(1, len(embeddings)))
         for start in range(0, len(embeddings), most):
@@ -92,14 +92,14 @@ def batches(source: Vectors, store: OpenedStore) -> Iterator[Part]:
 
 
 def described(columns: pa.Table, embeddings: FloatArray) -> Part:
-    """Rows with ``id`` and ``version``. Raises InputError if two have one path."""
+    """Rows with ``id`` and ``version``. Raises InputError for duplicate paths."""
     metadata = [list(texts.items()) for texts in metadata_of(columns)]
     known = zip(*(columns[name].to_pylist() for name in COLUMNS), metadata, strict=True)
     versions = [_hash(repr(row).encode() + vector.tobytes()) for row, vector in zip(known, embeddings, strict=True)]
     paths = columns["path"].to_pylist()
     if len(set(paths)) < len(paths):
         twice = next(path for number, path in enumerate(paths) if path in paths[:number])
-        raise InputError(f"two images are called {twice}: a store can hold one of them")
+        raise InputError(f"two images have the path {twice}: paths in a store must be unique")
     ids = [id_of(path) for path in paths]
     texts, known_columns = pa.array(metadata, base.TEXTS), {name: columns[name] for name in COLUMNS}
     table = pa.table({"id": strings(ids), **known_columns, base.METADATA: texts, "version": strings(versions)})
@@ -107,7 +107,7 @@ def described(columns: pa.Table, embeddings: FloatArray) -> Part:
 
 
 def id_of(path: str) -> str:
-    """The id of the image called ``path``: a UUID, which all stores take for one."""
+    """Id of the image ``path``: a UUID, which all stores accept."""
     return str(uuid.UUID(_hash(path.encode())))
 
 
@@ -116,7 +116,7 @@ def _hash(data: bytes) -> str:
 
 
 def _bring(rows: Part, store: OpenedStore, pushed: Pushed) -> None:
-    """Write those of the rows that the store does not have as they are."""
+    """Write rows that are missing in the store or differ."""
     ids, versions = rows.columns["id"].to_pylist(), rows.columns["version"].to_pylist()
     there = store.ask(lambda opened: opened.versions(ids))
     changed = [number for number, name in enumerate(ids) if there.get(name) != versions[number]]

@@ -1,6 +1,6 @@
-"""Qdrant: a collection, whose metadata say what it holds; every search is asked to be exact.
+"""Qdrant: a collection with metadata. Search is exact.
 
-Tried against the client's own in-memory collections only (``qdrant://:memory:/NAME``), not against a server.
+Tested with the in-memory collections of the client only (``qdrant://:memory:/NAME``), not with a server.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _in_memory: dict[str, QdrantClient] = {}  # they live as long as the process
 
 
 def connect(address: Address) -> QdrantCollection:
-    """A client of the server, which is first asked later; or the process's own collections in memory."""
+    """Client of a server (connects on first use), or of collections in memory."""
     if address.host == MEMORY:
         client = _in_memory.setdefault(address.database, QdrantClient(MEMORY))
     else:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a key that ?tls=0 sends as it is
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # warning about a key sent unencrypted with ?tls=0
             client = QdrantClient(
                 host=address.host, port=address.port or PORT, https=address.tls, api_key=address.password or None,
                 timeout=SECONDS, check_compatibility=False,
@@ -42,7 +42,7 @@ def connect(address: Address) -> QdrantCollection:
 
 
 class QdrantCollection:
-    """See ``base.Store``. ``served``: by a server, which has indexes of payloads and connections to be closed."""
+    """See ``base.Store``. ``served``: on a server, with payload indexes and connections."""
 
     most_rows = 1024
     deepest = 1 << 31
@@ -63,7 +63,7 @@ class QdrantCollection:
         self._client.create_collection(self._name, vectors_config=vectors, metadata={KEY: info.to_json()})
 
     def open(self, info: StoreInfo) -> None:
-        """Indexes of the payloads that conditions are about, where there are none yet."""
+        """Create missing payload indexes for conditions."""
         self._metric = info.metric
         for name in ("path", "label", "sha256", *info.fields) if self._served else ():
             self._client.create_payload_index(self._name, _key(name), models.PayloadSchemaType.KEYWORD, wait=True)
@@ -74,7 +74,7 @@ class QdrantCollection:
         return {str(point.id): (point.payload or {}).get("version", "") for point in found}
 
     def upsert(self, rows: Part) -> None:
-        """One request; of one that was cut off, a part may be there."""
+        """One request; an interrupted one may be written in part."""
         names = [name for name in COLUMNS if name != "id"]
         values = zip(*(rows.columns[name].to_pylist(maps_as_pydicts="strict") for name in names), strict=True)
         payloads: list[Any] = [dict(zip(names, row, strict=True)) for row in values]
@@ -106,7 +106,7 @@ class QdrantCollection:
         return self._client.count(self._name, exact=True).count
 
     def finish(self) -> None:
-        """The server sees to its segments itself."""
+        """Nothing to do: the server maintains its segments."""
 
     def native(self, condition: Condition) -> models.Filter | None:
         """Equality; Qdrant has no globs."""
@@ -117,9 +117,9 @@ class QdrantCollection:
         return models.Filter(must_not=[said]) if condition.negated else models.Filter(must=[said])
 
     def search(self, vectors: FloatArray, top: int, where: Sequence[Any]) -> list[list[StoredHit]]:
-        """Some queries at a time."""
+        """Search in batches of queries."""
         conditions = models.Filter(must=list(where)) if where else None
-        exact = models.SearchParams(exact=True) if self._served else None  # in memory they always are
+        exact = models.SearchParams(exact=True) if self._served else None  # always exact in memory
         asked = [
             models.QueryRequest(query=vector, limit=top, filter=conditions, params=exact, with_payload=list(SHOWN))
             for vector in vectors.tolist()
@@ -132,11 +132,11 @@ class QdrantCollection:
         return StoredHit.of(payload, -score if self._metric == "l2" else score)
 
     def close(self) -> None:
-        """End the connections; collections in memory stay."""
+        """Close connections; collections in memory are kept."""
         if self._served:
             self._client.close()
 
 
 def _key(field: str) -> str:
-    """Where a payload has it; quoted, a name may be of any letters."""
+    """Quoted payload key."""
     return field if field in formats.COLUMNS else f'{METADATA}."{field}"'

@@ -1,6 +1,6 @@
-"""Which stores there are: a URL's scheme says which, and a module of that name knows it.
+"""Registry of stores: the scheme of a URL selects the module of that name.
 
-Such a module has ``ERRORS``, what its client raises, and ``connect(address)``, which gives a ``Store``.
+A module defines ``ERRORS``, exceptions of the client, and ``connect(address)``, which returns a ``Store``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sslfeat.stores.opened import OpenedStore
 
 @dataclass(frozen=True)
 class StoreKind:
-    """How the addresses of a kind of store look, and with what they begin if they are of files and not of a server."""
+    """Address format of a kind of store, and prefixes of addresses of files."""
 
     form: str
     options: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
     def parse(self, url: str) -> Address:
-        """Raises UsageError for a URL that cannot be read."""
+        """Parse a URL. Raises UsageError."""
         of_files = url.partition("://")[2].startswith(self.files)
         return Address.of_files(url, self.form) if of_files else Address.parse(url, self.form, self.options)
 
@@ -41,23 +41,23 @@ OTHER_NAMES = {"postgres": "pgvector", "postgresql": "pgvector", "lance": "lance
 
 
 def is_store(place: str) -> bool:
-    """Whether this is a store's URL. Raises UsageError if it is one but for its spelling."""
+    """Whether this is the URL of a store. Raises UsageError for a misspelled scheme."""
     scheme, separator, _ = place.partition("://")
     if not separator or scheme in KINDS:
         return bool(separator)
     if near := _near(scheme):
-        raise UsageError(f"{scheme}:// is no vector store: is {near}:// meant?")
+        raise UsageError(f"{scheme}:// is not a vector store: did you mean {near}://?")
     return False
 
 
 def open_store(url: str, wanted: StoreInfo | None = None) -> OpenedStore:
-    """The collection at ``url``; where there is none, it is made to hold what is ``wanted``, if anything.
+    """Open the collection at ``url``; if missing, create it for ``wanted``, if given.
 
-    Raises UsageError for a URL that cannot be read, MissingExtraError, RetrievalError naming both encoders if it holds
-    another's vectors, StoreError.
+    Raises UsageError for an invalid URL, MissingExtraError, RetrievalError if it contains features of
+    another encoder, StoreError.
     """
     if not is_store(url):
-        raise UsageError(f"this is no vector store's address: one begins with {', '.join(f'{name}://' for name in KINDS)}")
+        raise UsageError(f"not the address of a vector store: it must begin with {', '.join(f'{name}://' for name in KINDS)}")
     scheme = url.partition("://")[0]
     address = KINDS[scheme].parse(url)
     with needs(scheme):

@@ -1,4 +1,4 @@
-"""Searching a vector store as an index is searched: the same conditions, scores and hits."""
+"""Searching a vector store with the conditions, scores and hits of an index."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sslfeat.stores.opened import OpenedStore
 from sslfeat.stores.push import id_of
 from sslfeat.system.plurals import counted
 
-DEEPER = 8  # times as many hits are asked for where conditions left too few
+DEEPER = 8  # growth of the number of requested hits if conditions leave too few
 
 
 class SearchedStore:
-    """A store as ``query.gather`` and the command line search it (see ``query.Searched``)."""
+    """A store as target of searches (see ``query.Searched``)."""
 
     def __init__(self, store: OpenedStore) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class SearchedStore:
 
     @property
     def about(self) -> str:
-        """What was searched, in a line."""
+        """One-line description."""
         made_by = self.encoder.name if self.encoder else "vectors"
         return f"{counted(len(self), 'image')}, {self._store.info.metric}, {self._store.address}, encoder {made_by}"
 
@@ -42,20 +42,20 @@ class SearchedStore:
         return self._store.ask(lambda opened: opened.count())
 
     def check(self, top: int, where: Sequence[str]) -> None:
-        """Raise UsageError for a ``top`` beyond what the store gives, InputError for a condition that cannot be read."""
+        """Raise UsageError for a ``top`` above the limit of the store, InputError for an invalid condition."""
         _readable(self._store, top, where)
 
     def of_paths(self, paths: Sequence[str]) -> FloatArray:
-        """The stored vectors of images. Raises InputError for one that is not there."""
+        """Stored vectors of images. Raises InputError for an unknown image."""
         ids = [id_of(name_of(path)) for path in paths]
         found = self._store.ask(lambda opened: opened.vectors(ids))
         for name, path in zip(ids, paths, strict=True):
             if name not in found:
-                raise InputError(f"{path} is not in {self._store.address}: images are named as when embedded")
+                raise InputError(f"{path} is not in {self._store.address}: give the path as it was embedded")
         return np.array([found[name] for name in ids], np.float32)
 
     def hits(self, queries: Queries, top: int, where: Sequence[str], min_score: float | None) -> list[list[Hit]]:
-        """What was found for each query, nearest first; a query that is an image of the store does not find itself."""
+        """Hits of each query, nearest first, without the query image itself."""
         own = [None if path is None else name_of(path) for path in queries.own]
         vectors = prepare(queries.vectors, self._store.info.metric)
         found = nearest(self._store, vectors, top + any(own), where)
@@ -75,7 +75,7 @@ def _enough(score: float, least: float | None) -> bool:
 
 def _readable(store: OpenedStore, top: int, where: Sequence[str]) -> list[Condition]:
     if top > store.deepest:
-        raise UsageError(f"the {top} best are more than {store.info.metric} search in {store.address} gives: {store.deepest}")
+        raise UsageError(f"--top {top} is above the limit of {store.info.metric} search in {store.address}, {store.deepest}")
     return [Condition.parse(text, store.columns) for text in where]
 
 
@@ -104,16 +104,16 @@ def nearest(store: OpenedStore, vectors: FloatArray, top: int, where: Sequence[s
                 numbers.add(values, answer)
                 there &= numbers.condition.met(answer)
             kept = list(itertools.compress(hits, there.tolist()))
-            if len(kept) >= top or len(hits) < depth:  # the latter: there are no more
+            if len(kept) >= top or len(hits) < depth:  # the latter: no more rows
                 answers[number] = kept[:top]
         if len(answers) < len(vectors) and depth == store.deepest:
             raise StoreError(
-                f"{store.address}: fewer than {top} of the nearest {depth} rows, as many as it gives, meet --where: add a "
+                f"{store.address}: fewer than {top} of the nearest {depth} rows (the limit) meet --where: add a "
                 "condition with '=', or use a smaller --top"
             )
         depth = min(DEEPER * depth, store.deepest)
     for numbers in read:
-        numbers.note()  # an error where it could compare none
+        numbers.note()  # raises if no value could be compared
     return [answers[number] for number in range(len(vectors))]
 
 
