@@ -230,7 +230,7 @@ def test_clusters_that_hold_few_of_the_images_say_so(
     assert metrics.silhouette(x, found.assignments) > 0.3  # of the rest, which is not what is reported
     _say(found, None, tmp_path / "c")
     told = capsys.readouterr().out
-    assert f"{found.noise} of 230 images in none" in told
+    assert f"{found.noise} of 230 images in no cluster" in told
     assert "silhouette 0" not in told
     few = cluster(dense.astype(np.float32), ClusterOptions(method="hdbscan"))
     assert few.noise < 15 and few.silhouette > 0.9
@@ -243,4 +243,4 @@ def test_clusters_that_are_none_say_so(tmp_path: Path, capsys: pytest.CaptureFix
     _say(replace(found, tried={2: 0.1, 5: 0.2}, silhouette=0.02, stability=0.3), None, tmp_path)
     told = capsys.readouterr().err
     assert "largest at 5, the maximum tried" in told
-    assert "not as groups that exist" in told
+    assert "not as true groups" in told

@@ -263,7 +263,7 @@ def test_lengths_that_float32_cannot_square() -> None:
     tiny = Index.build(rows(30) * np.float32(1e-30))
     np.testing.assert_allclose(tiny.search(given, 1).scores, 1, atol=1e-5)
     for metric in ("ip", "l2"):
-        with pytest.raises(InputError, match="scale them"):
+        with pytest.raises(InputError, match="rescale the vectors"):
             Index.build(given, metric=metric)
 
 

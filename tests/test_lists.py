@@ -214,7 +214,7 @@ def test_conditions_that_nothing_could_meet_say_so(encoder: Encoder, image_folde
     page = tmp_path / "found.html"
     run("search", tmp_path / "i", tmp_path / "f", "--where", "Weight=3", "--out", page)
     assert '<span class="fact">Price: 3,50</span>' in page.read_text() and "where Weight=3" in page.read_text()
-    assert "20 values of Weight left out" in run("search", tmp_path / "i", tmp_path / "f", "--where", "Weight<9").stderr
+    assert "20 values of Weight ignored" in run("search", tmp_path / "i", tmp_path / "f", "--where", "Weight<9").stderr
 
 
 def rows_of(**fields: Sequence[str | None]) -> ArrayVectors:

@@ -187,7 +187,7 @@ def test_another_encoders_features_are_refused_naming_both(tmp_path: Path) -> No
     Index.build(ArrayVectors(vectors.embeddings, vectors.columns, one)).save(tmp_path / "index")
     with pytest.raises(RetrievalError, match=r"'two' \(twotwotwotwo\).*'one' \(oneoneoneone\)"):
         change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, other))
-    with pytest.raises(RetrievalError, match="embedded in int8, the index in fp32"):
+    with pytest.raises(RetrievalError, match="embedded in int8, but the index in fp32"):
         change(tmp_path / "index", ArrayVectors(vectors.embeddings, vectors.columns, replace(one, precision="int8")))
 
 

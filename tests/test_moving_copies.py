@@ -43,7 +43,7 @@ def test_apply_moves_and_undo_puts_back(doubled: tuple[Path, Path], tmp_path: Pa
     assert undo(aside).moved == 6
     assert contents(images) == before
     assert not aside.exists()
-    with pytest.raises(InputError, match="all of it was put back before"):
+    with pytest.raises(InputError, match="everything was moved back"):
         undo(aside)
     with pytest.raises(RetrievalError, match="contains other files"):
         apply(found, images)
@@ -284,7 +284,7 @@ def test_without_a_receipt_somebody_must_say_yes(tmp_path: Path) -> None:
     plan_of(aside, home, b"new.jpg", b"a.jpg")
     done = sslfeat("dedupe", "--undo", aside)
     assert done.returncode == 1
-    assert f"would put 1 files below {home}" in done.stderr
+    assert f"would move 1 files to {home}" in done.stderr
     assert not (home / "new.jpg").exists()
     assert sslfeat("dedupe", "--undo", aside, "--yes").returncode == 0
     assert (home / "new.jpg").exists()

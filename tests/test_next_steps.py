@@ -35,7 +35,7 @@ def test_the_next_command_can_be_pasted_and_resume_alone_goes_on(image_folder: P
     assert sslfeat("train", "--out", run, "--resume", "--trust-code").returncode == 0
     refused = sslfeat("train", "--out", run, "--resume", "--trust-code", "--steps", "9")
     assert refused.returncode == 2
-    assert "leave out steps" in refused.stderr
+    assert "omit steps" in refused.stderr
 
 
 @pytest.mark.parametrize(

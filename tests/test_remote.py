@@ -159,7 +159,7 @@ def test_a_claim_that_lies_is_named(memory: Memory) -> None:
 
 def test_what_is_somebody_elses_is_not_written_to(memory: Memory) -> None:
     RemoteFolder(URL).put("holiday.jpg", b"")
-    with pytest.raises(RemoteError, match="holds other things"), staged(URL, "work"):
+    with pytest.raises(RemoteError, match="contains other files"), staged(URL, "work"):
         pass
     assert memory.contents(URL) == {"holiday.jpg": b""}
 

@@ -117,7 +117,7 @@ def test_mean_ranks_are_counted_by_hand() -> None:
 def test_several_encoders_are_ranked(embedded: Path) -> None:
     done = sslfeat("score", embedded, embedded)
     assert done.returncode == 0, done.stderr
-    assert f"lowest mean_rank: {embedded} and {embedded}, which tie" in done.stdout
+    assert f"lowest mean_rank: {embedded} and {embedded} (tie)" in done.stdout
     assert done.stdout.splitlines()[0].split() == [str(embedded)] * 2  # columns and last line name the same thing
     assert "best:" not in done.stdout + done.stderr
     assert "lowest mean_rank" not in sslfeat("score", embedded).stdout

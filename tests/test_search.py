@@ -129,7 +129,7 @@ def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -
         (["search", indexed, "--id", "nowhere"], 1, "nowhere is not in the index"),
         (["search", indexed, "--id", os.fsdecode(b"caf\xe9.jpg")], 1, "is not in the index"),
         (["index", image_folder, "--out", image_folder], 1, "contains other files"),
-        (["index", features, "--memory", "much", "--out", new], 2, "'much' cannot be read"),
+        (["index", features, "--memory", "much", "--out", new], 2, "'much' is not a size"),
         (["index", features, "--kind", "lsh", "--out", new], 2, "'lsh' is not one of"),
         (["index", features, "--metric", "hamming", "--out", new], 2, "'hamming' is not one of"),
         (["index", features, "--recall", "1.5", "--out", new], 2, "recall is 1.5"),

@@ -58,7 +58,7 @@ def test_a_key_is_asked_for(tiny: Path, jpeg: bytes, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("short\n")
     refused = sslfeat("serve", "--encoder", tiny, "--api-key-file", tmp_path / "key", "--port", "0")
     assert refused.returncode == 2
-    assert "16 or more" in refused.stderr
+    assert "at least 16" in refused.stderr
 
 
 def test_pages_of_other_sites_may_not_ask(tiny: Path, jpeg: bytes) -> None:

@@ -112,7 +112,7 @@ def test_a_finger_sees_an_image_first_and_then_takes_it(page: Page) -> None:
                 page.touchscreen.tap(box["x"] + x, box["y"] + y)
                 place = box["x"] + x, box["y"] + y
     until(page, "document.querySelector('.tip span').textContent.includes('.jpg')")
-    assert "Begin" in page.inner_text("#heading")
+    assert "Choose an image" in page.inner_text("#heading")
     page.touchscreen.tap(*place)
     found(page)
 

@@ -210,5 +210,5 @@ def test_the_command_says_what_was_taken_for_labels(embedded: Path, tmp_path: Pa
     assert "labels: table labels.csv; 2 classes, 30 of 40 images" in done.stderr
     assert "1 left out: rows of labels.csv without an image, for example nowhere.jpg" in done.stderr
     both = sslfeat("probe", embedded, embedded)
-    assert "40 of the 40 test images are training images" in both.stderr
+    assert "40 of the 40 test images are identical to training images" in both.stderr
     assert LabelSource("folder").read(Features.load(embedded)).lines == ["labels: folder names; 4 classes, 40 of 40 images"]

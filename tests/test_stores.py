@@ -152,7 +152,7 @@ def test_an_unknown_field_is_refused(full: str) -> None:
     with open_store(full) as store:
         known = "path, sha256, width, height, label, City, city, größe, id, select, year$"
         for condition in ("version=1", "metadata=1", "town=Bern", "embedding>1"):
-            with pytest.raises(InputError, match=f"{condition}' cannot be read.*FIELD one of {known}"):
+            with pytest.raises(InputError, match=f"{condition}' is invalid.*FIELD one of {known}"):
                 nearest(store, drawn(1).embeddings, 3, [condition])
 
 

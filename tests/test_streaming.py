@@ -252,7 +252,7 @@ def test_the_option_takes_sizes(image_folder: Path, tmp_path: Path) -> None:
     ended = in_process.run(*run, "--image-size", str(SIZE), "--batch-size", "8", "--provider", "cpu", "--cache-size", "10K")
     assert ended.returncode == 0 and "27 of 40 images are read whenever they are sampled" in ended.stderr
     refused = in_process.run(*run, "--cache-size", "much")
-    assert refused.returncode == 2 and "--cache-size 'much' cannot be read" in refused.stderr
+    assert refused.returncode == 2 and "--cache-size 'much' is not a size" in refused.stderr
 
 
 def test_pixels_that_are_streamed_ask_for_each_image_once(image_folder: Path, decoded: list[int], tmp_path: Path) -> None:
