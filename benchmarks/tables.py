@@ -194,7 +194,8 @@ def targets(encoder: str) -> str:
     rows = []
     for name, row in results("targets")[encoder].items():
         if "refused" in row:
-            rows.append([f"`{name}`", "not measured", "", "", "", ""])
+            why = "not installed" if row["refused"].startswith("this needs the package") else "refused: beyond a tolerance"
+            rows.append([f"`{name}`", why, "", "", "", ""])
             continue
         like, size = row["likeness"], f"{row['bytes'] / 1e6:.1f} MB"
         if like is None:

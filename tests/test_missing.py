@@ -37,7 +37,7 @@ def place(image_folder: Path, tiny: Path, tmp_path_factory: pytest.TempPathFacto
         ),
         (("search", "indx", "photos/0.jpg"), 1, "indx does not exist: did you mean 'index'?"),
         (("search", "photos", "photos/0.jpg"), 1, "photos is not an index"),
-        (("search", "index", "photos/new", "03.jpg"), 2, "quoted: sslfeat search index 'photos/new 03.jpg'"),
+        (("search", "index", "photos/new", "03.jpg"), 2, "quote paths with spaces: sslfeat search index 'photos/new 03.jpg'"),
         (("search", "index", "--id", "photos/0.JPG"), 1, "did you mean 'photos/0.jpg'?"),
         (("search", "index", "--id", "0.png"), 1, "did you mean 'photos/0.jpg'?"),
         (("search", "index", "photos/0.jpg", "--out", "nodir/f.html"), 1, "error: the folder nodir does not exist\n"),
