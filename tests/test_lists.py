@@ -303,7 +303,7 @@ def test_why_nothing_is_found_is_said() -> None:
     for condition in ("city=", "city~"):
         assert notes(condition) == (f"--where '{condition}': no city is an empty string; images without city match city!~?*",)
     assert notes("width>5") == ("--where 'width>5': no width is >5",)
-    assert notes("city=Rome", "place=place 0") == ("each condition is met by some images, and all of them by none",)
+    assert notes("city=Rome", "place=place 0") == ("each condition is met by some images, but no image meets all of them",)
     assert notes("path!~*.jpg") == ("--where 'path!~*.jpg': all images have this value",)
     with pytest.raises(InputError, match="unknown field 'gone'"):
         notes("gone=x")

@@ -156,6 +156,17 @@ def test_an_unknown_field_is_refused(full: str) -> None:
                 nearest(store, drawn(1).embeddings, 3, [condition])
 
 
+def test_why_nothing_is_found_is_said(full: str) -> None:
+    queries = Queries(["a"], drawn(1).embeddings, [None])
+    with open_store(full) as store:
+        searched = SearchedStore(store)
+        assert searched.hits(queries, 3, ["label=nowhere"], None) == [[]]
+        (reason,) = searched.notes
+        assert reason == "of the 300 nearest images: --where 'label=nowhere': no image has this label"
+        assert searched.hits(queries, 3, [], None)[0]
+        assert searched.notes == ()
+
+
 def test_metadata_that_change_are_written_and_new_fields_refused(place: Place) -> None:
     url, rows = place("metadata"), described(drawn(30))
     push(rows, url)

@@ -161,6 +161,8 @@ class ValuesSeen:
         name, text = self.condition.field, self.condition.text
         if self.condition.negated:
             return f"{self.condition}: all images have this value"
+        if not self.values:
+            return f"{self.condition}: no image has the field {name}"
         if self.condition.order:
             return f"{self.condition}: no {name} is {self.condition.order}{text}"
         if not text:
@@ -221,7 +223,7 @@ class Filter:
         left_out = [note for read in self._read.values() if (note := read.note())]
         if not self._found:
             unmet = [seen.why() for seen in self._seen.values() if not seen.met]
-            some = "each condition is met by some images, and all of them by none"
+            some = "each condition is met by some images, but no image meets all of them"
             left_out += unmet or ([some] if len(self._seen) > 1 else [])
         return tuple(left_out)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sslfeat.errors import InputError, StoreError, UsageError
 from sslfeat.numerics.arrays import FloatArray
-from sslfeat.retrieval.filters import Condition, NumbersRead
+from sslfeat.retrieval.filters import Condition, NumbersRead, ValuesSeen
 from sslfeat.retrieval.hits import Hit
 from sslfeat.retrieval.query import Queries
 from sslfeat.retrieval.rows import name_of
@@ -21,6 +21,7 @@ from sslfeat.stores.opened import OpenedStore
 from sslfeat.stores.push import id_of
 from sslfeat.system.plurals import counted
 
+SAMPLE = 1000  # nearest rows to look at for why conditions matched nothing
 DEEPER = 8  # growth of the number of requested hits if conditions leave too few
 
 
@@ -59,6 +60,7 @@ class SearchedStore:
         own = [None if path is None else name_of(path) for path in queries.own]
         vectors = prepare(queries.vectors, self._store.info.metric)
         found = nearest(self._store, vectors, top + any(own), where)
+        self.notes = self._why(vectors[:1], where) if where and len(vectors) and not any(found) else ()
         return [
             [
                 Hit(hit.path, hit.label, hit.score, -1, hit.metadata)
@@ -67,6 +69,16 @@ class SearchedStore:
             ][:top]
             for hits, path in zip(found, own, strict=True)
         ]
+
+    def _why(self, vector: FloatArray, where: Sequence[str]) -> Sequence[str]:
+        """Reasons why no row met the conditions, from the rows nearest to ``vector`` (1, D) without conditions."""
+        (hits,) = self._store.ask(_search(vector, min(SAMPLE, self._store.deepest), []))
+        reasons = []
+        for condition in _readable(self._store, 1, where):
+            values, seen = [hit.value(condition.field) for hit in hits], ValuesSeen(condition)
+            seen.add(values, bool(condition.met(condition.read(values)).any()))
+            reasons += [] if seen.met else [f"of the {counted(len(hits), 'nearest image')}: {seen.why()}"]
+        return reasons
 
 
 def _enough(score: float, least: float | None) -> bool:
@@ -80,11 +92,10 @@ def _readable(store: OpenedStore, top: int, where: Sequence[str]) -> list[Condit
 
 
 def nearest(store: OpenedStore, vectors: FloatArray, top: int, where: Sequence[str]) -> list[list[StoredHit]]:
-    """The ``top`` nearest rows of each vector that meet the conditions.
+    """``top`` nearest rows of each vector that meet the conditions.
 
-    What the store cannot say is checked here, among more and more of the nearest rows until there are enough. Raises
-    StoreError if that takes more than the store gives, UsageError for such a ``top``, InputError for a condition that cannot be
-    read.
+    Conditions that the store cannot express are checked here, on an increasing number of nearest rows. Raises StoreError if
+    that exceeds the limit of the store, UsageError for such a ``top``, InputError for an invalid condition.
     """
     conditions = _readable(store, top, where)
     native = [store.ask(partial(_native, one)) for one in conditions]
