@@ -45,7 +45,7 @@ def adopt(
     from sslfeat.export.adopt.external_data import read_whole
     from sslfeat.export.adopt.foreign_model import AdoptRequest, chosen_output, side_of
     from sslfeat.export.adopt.preprocessor_config import read_config
-    from sslfeat.export.adopt.remarks import remarks
+    from sslfeat.export.adopt.remarks import alike, remarks
     from sslfeat.export.adopt.subprocess import adopt_in_subprocess
     from sslfeat.export.images import images_to_check
     from sslfeat.numerics.sampling import evenly
@@ -71,7 +71,7 @@ def adopt(
             file = adopt_in_subprocess(data, request, pixels[fine], image_source)
     atomic.write_atomic(out, file.data)
     assumed = [name for name, given in (("mean", mean), ("std", std)) if preprocessor is None and given is None]
-    parity, notes = file.card.parity, [*filter(None, [choice]), *remarks(file, request, assumed)]
+    parity, notes = file.card.parity, [*filter(None, [choice, alike(file, pixels[fine])]), *remarks(file, request, assumed)]
     if as_json:
         figures = {"max_abs_diff": parity.max_abs_diff, "min_cosine": parity.min_cosine}
         facts = {"out": str(out), "bytes": len(file.data), "dim": file.card.dim, **figures}

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 
+from sslfeat.data.decode import Pixels
 from sslfeat.export.adopt.foreign_model import AdoptRequest
+from sslfeat.export.gates import ALIKE, spread
+from sslfeat.inference.encoder import Encoder
 from sslfeat.inference.onnx_model import EncoderFile
+from sslfeat.system.plurals import counted
 
 SCORES = ("Softmax", "LogSoftmax", "Sigmoid")
 SCORE_NAMES = ("logit", "prob", "score", "class")
+BATCH = 8
 FEW = 64  # embeddings rarely have fewer dimensions
 CLASSES = (100, 200, 365, 1000, 11821, 21841, 21843)  # CIFAR-100, Tiny ImageNet, Places365 and versions of ImageNet
 
@@ -32,6 +38,19 @@ def remarks(file: EncoderFile, request: AdoptRequest, assumed: Sequence[str]) ->
             "without its last layer (timm: num_classes=0; torchvision: model.fc = torch.nn.Identity())"
         )
     return found
+
+
+def alike(file: EncoderFile, pixels: Pixels) -> str:
+    """Note on nearly equal embeddings of images (N, S, S, 3); empty if they differ."""
+    encoder = Encoder(file, "cpu")
+    rows = np.concatenate([encoder.run(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
+    found = spread(rows) if len(rows) > 1 else 1.0
+    if found >= ALIKE:
+        return ""
+    return (
+        f"the embeddings of {counted(len(rows), 'image')} are nearly equal (mean cosine {1 - found:.6f}): check --mean, --std "
+        "and --output, and that the model is trained"
+    )
 
 
 def _like_scores(graph: onnx.GraphProto, layer: str, dim: int) -> str:
