@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import itertools
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -110,14 +109,14 @@ class NumbersRead:
     others: int = 0
     example: str = ""  # first value that cannot be compared
 
-    def add(self, values: Iterable[Any], read: Iterable[bool | None]) -> None:
-        """Count values (None: missing) with their results of ``read``."""
-        for value, one in zip(values, read, strict=True):
+    def add(self, values: Sequence[Any], read: Sequence[bool | None], counts: Sequence[int] | None = None) -> None:
+        """Count values (None: missing) with their results of ``read``; ``counts``: how often each occurs, default once."""
+        for value, one, count in zip(values, read, [1] * len(values) if counts is None else counts, strict=True):
             if one is not None:
-                self.numbers += 1
-            elif value is not None:
+                self.numbers += count
+            elif value is not None and count:
                 self.example = self.example or str(value)
-                self.others += 1
+                self.others += count
 
     def note(self) -> str:
         """Note on values that are not numbers or dates, or "". Raises InputError if none is one."""
@@ -176,6 +175,13 @@ class ValuesSeen:
         return f"{self.condition}: no image has this {name}{f': did you mean {near!r}?' if near else ''}"
 
 
+def distinct(column: pa.ChunkedArray) -> tuple[list[Any], npt.NDArray[np.int64]]:
+    """Distinct values of a column, the last one None, and the place of each row's value among them, (N,)."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    return [*values, None], encoded.indices.cast(pa.int64()).fill_null(len(values)).to_numpy()
+
+
 def as_conditions(where: str | Sequence[str]) -> Sequence[str]:
     """A list of conditions; a string is a single one."""
     return [where] if isinstance(where, str) else where
@@ -198,19 +204,19 @@ class Filter:
         a value that is not a number meets no order condition. ``there`` (N,): rows that are not removed (None: all). Raises
         InputError for an invalid condition.
         """
+        kept = np.ones(len(columns), bool) if there is None else there
         mask = np.ones(len(columns), bool)
         for condition in self._conditions:
             parsed = Condition.parse(condition, columns.column_names)
-            values = columns[parsed.field].to_pylist()
+            values, places = distinct(columns[parsed.field])
             read = parsed.read(values)
-            met = parsed.met(read)
+            met = parsed.met(read)[places]
             mask &= met
-            if there is not None:
-                values, read = (list(itertools.compress(all_rows, there.tolist())) for all_rows in (values, read))
-                met = met & there
-            self._read.setdefault(condition, NumbersRead(parsed)).add(values, read)
-            self._seen.setdefault(condition, ValuesSeen(parsed)).add(values, bool(met.any()))
-        self._found = self._found or bool((mask if there is None else mask & there).any())
+            counts = np.bincount(places[kept], minlength=len(values)).tolist()
+            self._read.setdefault(condition, NumbersRead(parsed)).add(values, read, counts)
+            seen = [value for value, count in zip(values, counts, strict=True) if count]
+            self._seen.setdefault(condition, ValuesSeen(parsed)).add(seen, bool((met & kept).any()))
+        self._found = self._found or bool((mask & kept).any())
         return mask
 
     def notes(self) -> tuple[str, ...]:
