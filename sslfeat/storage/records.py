@@ -81,7 +81,7 @@ class SignedRecord:
 
     @classmethod
     def parse(cls, data: bytes, where: str, error: type[SslfeatError], remedy: str) -> typing.Self:
-        """Parse the output of ``to_json``. Raises ``error`` with the ``remedy`` if altered, invalid, or it has another format."""
+        """Parse the output of ``to_json``. Raises ``error`` with the ``remedy`` if altered, invalid, or of another format."""
         fields = parse_json(data, where, error)
         if not isinstance(fields, dict):
             raise error(f"{where} is damaged: {remedy} with --overwrite")
