@@ -189,7 +189,7 @@ def _misfit(index: Any, metadata: IndexMetadata) -> str | None:
 
 
 def _parts(index: Any) -> Iterator[Any]:
-    """The FAISS index and nested indexes; of IVF, only the index itself."""
+    """The FAISS index and nested indexes, without the quantizer of IVF."""
     import faiss
 
     yield index

@@ -1,7 +1,7 @@
 """Listening and graceful shutdown: accepted requests are completed after SIGTERM.
 
 First ``/ready`` fails and responses close their connections, while requests are still served; after ``notice`` seconds
-no connections are accepted, and running requests are completed. A second signal, or Ctrl-C, stops immediately.
+no connections are accepted, and running requests are completed. Ctrl-C skips ``notice``. A second signal stops immediately.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DrainingServer(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        wakeup = signal.set_wakeup_fd(-1)  # of whoever ends processes that take long to end
+        wakeup = signal.set_wakeup_fd(-1)  # used elsewhere to stop slow processes; restored below
         before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield

@@ -36,7 +36,7 @@ OPENAI = openapi.route(
 )  # fmt: skip
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": openapi.listed("message", "type", "code")}}
 for _code, _answer_of in OPENAI["responses"].items():
-    if _code in ("404", "413", "415", "422", "429", "503"):  # other status codes do not reach this function
+    if _code in ("404", "413", "415", "422", "429", "503"):  # other errors are answered before this route
         _answer_of["content"] = openapi.of_json(ERROR)
 
 

@@ -184,7 +184,7 @@ class Service:
         }
 
     def about(self) -> str:
-        """Description of the service in one line."""
+        """One-line description of the service."""
         parts = [f"{self.identity.name} ({self.encoder.dim}-d, {self.encoder.provider})"]
         if self.collection is not None:
             parts.append(f"an index of {len(self.collection.now.index)} images")
