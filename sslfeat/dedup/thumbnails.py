@@ -1,4 +1,4 @@
-"""Thumbnails of whole images for comparing them, each file decoded once, in processes of their own."""
+"""Thumbnails of whole images for comparison, each file decoded once, in separate processes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from sslfeat.errors import InputError
 from sslfeat.numerics.arrays import IntArray
 from sslfeat.system.cores import available_cores
 
-FILES = 256  # that a process decodes before it is asked for more
+FILES = 256  # images per task of a process
 SMALL = Decoding(REDUCED)
 
 
 class Thumbnails:
-    """Of images known by name and by the sha256 that they had when they were embedded, each the whole image in a square.
+    """Square thumbnails of whole images, identified by name and by their sha256 when embedded.
 
-    ``pixels`` uint8 (N, side, side, 3) lie in a temporary file, since those of a million images are larger than memory.
-    ``problems`` say why some stay black.
+    ``pixels`` uint8 (N, side, side, 3) are in a temporary file, since they may exceed memory for a million images.
+    ``problems`` are the reasons for black ones.
     """
 
     def __init__(self, names: Sequence[str], hashes: Sequence[str | None], side: int) -> None:
         self._names, self._hashes, self._side = names, hashes, side
         self._loaded = np.zeros(len(names), bool)
-        with TemporaryFile() as file:  # the mapping keeps it
+        with TemporaryFile() as file:  # the mapping keeps the file
             self.pixels: Pixels = np.memmap(file, np.uint8, "w+", shape=(len(names), side, side, 3))
         self.problems: dict[int, str] = {}
 
     def load(self, rows: IntArray, done: Callable[[int, int], None]) -> None:
-        """Decode those of ``rows`` that are not there yet. Raises InputError if the disk has no room for them."""
+        """Decode those of ``rows`` not decoded yet. Raises InputError if the disk is too full."""
         new = rows[~self._loaded[rows]]
         if not len(new):
             return

@@ -1,9 +1,9 @@
-"""What the pixels say of two images: the same image, the same scene, or neither.
+"""Verification of image pairs by their pixels: same image, same scene, or neither.
 
-Features of images that are merely alike can be as near as those of copies, so no threshold on features can tell: the images
-themselves are witnesses. Both are laid over one another (``alignment.py``) and compared block by block in their detail. A
-copy, however compressed, resized, cropped, mirrored or recolored, agrees in nearly all blocks that have any; text laid over it
-spoils a few; another photograph of the same kind of thing agrees in few, however alike the whole.
+Features of similar images can be as near as those of copies, so no threshold on features can separate them. Instead, the
+images are aligned (``alignment.py``) and the details of their blocks compared. A
+compressed, resized, cropped, mirrored or recolored copy agrees in nearly all blocks with detail; overlaid text
+affects a few; a different photograph of a similar object agrees in few, however similar it is as a whole.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from sslfeat.system.cores import available_cores
 
 SAME_FILE, SAME_IMAGE, SAME_SCENE = "same file", "same image", "same scene"
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-PAIRS = 256  # laid over one another at a time
-LEAST_COARSE = 0.84  # correlation of the coarse thumbnails, below which no closer look is taken
+PAIRS = 256  # pairs aligned at a time
+LEAST_COARSE = 0.84  # minimum correlation of coarse thumbnails for a closer comparison
 COMPARED, BLOCK = 48, 8  # sides of the aligned images and of their blocks, px
-DETAIL, NOISE = 4.0, 0.25  # variance of a block that has detail, and what is added to both
+DETAIL, NOISE = 4.0, 0.25  # minimum variance of a block with detail, and constant added to both variances
 AGREES = 0.6  # correlation of a block's detail
-COPIES = ((0.9, 0.8), (0.75, 0.9))  # least share of blocks that agree, and least median: of crops, and of what is written on
+COPIES = ((0.9, 0.8), (0.75, 0.9))  # minimum share of agreeing blocks, and minimum median: for crops, and for overlaid text
 SCENE_WHOLE, SCENE_SHARE = 0.85, 0.5
-COLORLESS = 3.0  # mean spread of red, green and blue of a gray image
-RECOLORED = 10.0  # difference of red, green or blue, of 255, from which a copy must be a recolored one
-OBJECT = 80  # percentile of the blocks' differences in color: of a fifth of the image an object is made, of less a caption
-FINE, TEXTURE = (1.5, 0.62)  # levels of detail that are texture; share of pixels with it, from which colors need not agree
-EQUAL, EQUAL_BLOCK = 1.5, 6.0  # mean difference of all pixels, and of the worst block, of thumbnails that are the same
+COLORLESS = 3.0  # maximum mean spread of red, green and blue of a gray image
+RECOLORED = 10.0  # difference of red, green or blue (0-255) above which a copy is recolored
+OBJECT = 80  # percentile of blocks' color differences: objects cover a fifth of the image, captions less
+FINE, TEXTURE = (1.5, 0.62)  # minimum detail of texture (0-255); share of textured pixels above which colors may differ
+EQUAL, EQUAL_BLOCK = 1.5, 6.0  # maximum mean difference of all pixels, and of the worst block, of equal thumbnails
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the images of P aligned pairs have in common, each (P,).
+    """Measured similarity of P aligned pairs, each (P,).
 
-    ``whole``: correlation of their gray values. ``share``, ``median``: of the ``detailed`` blocks, how many agree, and their
-    median correlation. ``color``: the OBJECT percentile of the differences of the blocks' colors, of 255. ``texture``: share
-    of pixels with detail, which flat drawings and product photographs on white have at their edges alone.
+    ``whole``: correlation of gray values. ``share``, ``median``: fraction of agreeing ``detailed`` blocks, and their
+    median correlation. ``color``: OBJECT percentile of the color differences of blocks, 0-255. ``texture``: share
+    of pixels with detail, low for flat drawings and product photographs on white.
     """
 
     whole: FloatArray
@@ -66,7 +66,7 @@ class Evidence:
 
 
 def judge(first: Pixels, second: Pixels) -> list[str | None]:
-    """The verdict on each pair of thumbnails, uint8 (P, SIDE, SIDE, 3): SAME_IMAGE, SAME_SCENE or None."""
+    """Verdict for each pair of thumbnails, uint8 (P, SIDE, SIDE, 3): SAME_IMAGE, SAME_SCENE or None."""
     starts = range(0, len(first), PAIRS)
     with ThreadPoolExecutor(available_cores()) as pool:
         parts = pool.map(lambda start: _judge(first[start : start + PAIRS], second[start : start + PAIRS]), starts)
@@ -74,7 +74,7 @@ def judge(first: Pixels, second: Pixels) -> list[str | None]:
 
 
 def examine(first: Pixels, second: Pixels, coarse: IntArray) -> Evidence:
-    """The evidence of pairs of thumbnails, uint8 (P, SIDE, SIDE, 3), from their coarse windows (P, 5)."""
+    """Evidence for pairs of thumbnails, uint8 (P, SIDE, SIDE, 3), from their coarse windows (P, 5)."""
     windows = finest_windows(first @ LUMA, second @ LUMA, coarse)
     planes = [images.astype(np.float32).transpose(0, 3, 1, 2) for images in (first, second)]
     one, other = (images.transpose(0, 2, 3, 1) for images in windows.aligned(planes[0], planes[1], COMPARED))
@@ -83,7 +83,7 @@ def examine(first: Pixels, second: Pixels, coarse: IntArray) -> Evidence:
     share, median, detailed = _agreement(*details)
     spreads = [(images.max(3) - images.min(3)).mean((1, 2)) for images in (one, other)]
     lightness, colors = np.abs(_means(grays[0] - grays[1])), np.abs(_means(one - other)).max(2)
-    gray = np.minimum(*spreads) < COLORLESS  # then lightness must agree
+    gray = np.minimum(*spreads) < COLORLESS  # then compare lightness only
     color = np.percentile(np.where(gray[:, None], lightness, colors), OBJECT, axis=1)
     texture = np.minimum(*((np.abs(detail) > FINE).mean((1, 2)) for detail in details))
     return Evidence(correlations(*grays), share, median, detailed, color, texture)
@@ -113,7 +113,7 @@ def _equal(first: Pixels, second: Pixels) -> npt.NDArray[np.bool_]:
 
 
 def _agreement(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Of the blocks (P, blocks, pixels) with detail: the share that agree, the median correlation, and how many there are."""
+    """Share of agreeing blocks with detail, of (P, blocks, pixels), their median correlation, and their number."""
     energies = [(blocks * blocks).mean(2) for blocks in (first, second)]
     agreement = (first * second).mean(2) / np.sqrt((energies[0] + NOISE) * (energies[1] + NOISE))
     detailed = np.maximum(*energies) > DETAIL
@@ -134,12 +134,12 @@ def _blocks(images: FloatArray) -> FloatArray:
 
 
 def _means(images: FloatArray) -> FloatArray:
-    """Of the blocks of images (P, n, n, ...)."""
+    """Block means of images (P, n, n, ...)."""
     return np.asarray(_blocks(images).mean(2), np.float32)
 
 
 def _detail(images: FloatArray) -> FloatArray:
-    """Images (P, n, n) less their blurred selves, in blocks of mean zero (P, blocks, pixels)."""
+    """Images (P, n, n) minus blurred images, in zero-mean blocks (P, blocks, pixels)."""
     blocks = _blocks(images - _blur(_blur(images)))
     centered: FloatArray = blocks - blocks.mean(2, keepdims=True)
     return centered

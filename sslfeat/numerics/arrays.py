@@ -1,4 +1,4 @@
-"""The arrays that go from room to room: their types, by the names that all of them use."""
+"""Array type aliases."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What images that judge say of images that nobody has seen yet: bounds with a stated confidence, not the worst of a sample.
+"""Confidence bounds for unseen images from a sample of held-out images.
 
-Both hold for images drawn as the judges were, and say nothing of other kinds.
+The bounds hold for images from the same distribution as the sample.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE = 0.95
-SHARE = 0.99  # of unseen images that a bound speaks for, where there are judges enough: 299 are
-Z_ONE, Z_TWO = 1.6449, 1.96  # of the normal distribution: one-sided and two-sided 95 %
+SHARE = 0.99  # share of unseen images covered by a bound, if there are at least 299 samples
+Z_ONE, Z_TWO = 1.6449, 1.96  # normal quantiles: one-sided and two-sided 95 %
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Bound:
 
 
 def least(values: npt.NDArray[Any]) -> Bound:
-    """The lower bound that ``values`` (N,) of N images give for others, whatever their distribution.
+    """Distribution-free lower tolerance bound from ``values`` (N,) of N images.
 
     Source: S. S. Wilks, Determination of sample sizes for setting tolerance limits, 1941; the ranks by the binomial. With fewer
-    than 299 values the least of them is the bound, for the share of 0.05^(1/N).
+    than 299 values the minimum is the bound, for a share of 0.05^(1/N).
     """
     count = len(values)
     share = share_of(count)
@@ -37,17 +37,17 @@ def least(values: npt.NDArray[Any]) -> Bound:
 
 
 def share_of(count: int) -> float:
-    """Of how many unseen images ``count`` judges can speak, rounded down to a thousandth; SHARE at the most."""
+    """Share of unseen images covered with ``count`` samples, rounded down to a thousandth; at most SHARE."""
     whole: float = math.floor(1000 * (1 - CONFIDENCE) ** (1 / count)) / 1000
     return min(SHARE, whole)
 
 
 def rank(count: int, share: float) -> int:
-    """The k of the k-th smallest of ``count`` values that bounds ``share`` of others from below, 1 at the least.
+    """The k for which the k-th smallest of ``count`` values bounds ``share`` of others from below; at least 1.
 
-    It does not if fewer than k of the values are among the lowest 1 - share of all: a binomial chance, kept to 5 %.
+    The bound fails if fewer than k values are among the lowest 1 - share of all: a binomial probability, at most 5 %.
     """
-    found, below, chance = 0, 0.0, math.exp(count * math.log(share))  # of no value among the lowest
+    found, below, chance = 0, 0.0, math.exp(count * math.log(share))  # probability of no value among the lowest
     while found < count and below + chance <= 1 - CONFIDENCE:
         below += chance
         chance *= (count - found) / (found + 1) * (1 - share) / share
@@ -56,9 +56,9 @@ def rank(count: int, share: float) -> int:
 
 
 def shared_at_least(shared: npt.NDArray[Any], step: float = 0.1) -> float:
-    """The lower end, with 95 % confidence, of the mean that ``shared`` (N,), values up to 1, are drawn from.
+    """Lower 95 % confidence bound of the mean of the distribution of ``shared`` (N,), values up to 1.
 
-    By the normal distribution, after three images that lose a ``step`` more than the mean: where none of N differs, 3 / N of
+    Normal approximation, with three added images that lose a ``step`` more than the mean: if none of N differs, 3 / N of
     others still may (the rule of three).
     """
     mean = float(shared.mean())
@@ -67,9 +67,9 @@ def shared_at_least(shared: npt.NDArray[Any], step: float = 0.1) -> float:
 
 
 def lost_between(lost: npt.NDArray[Any]) -> tuple[float, float]:
-    """Both ends of the 95 % interval of the mean of ``lost`` (N,): -1, 0 or 1 where an answer came right, stayed or went wrong.
+    """95 % confidence interval of the mean of ``lost`` (N,): -1, 0 or 1 if an answer became right, did not change, became wrong.
 
-    By the normal distribution, after one image of either kind: where no answer changed, others still may.
+    Normal approximation, with one added image of either kind: if no answer changed, others still may.
     Source: A. Agresti, Y. Min, Simple improved confidence intervals for comparing matched proportions, 2005; they add half of it.
     """
     values = np.append(lost, [-1, 1])

@@ -1,5 +1,5 @@
-"""k-means by FAISS. ``kmeans`` is for clusters to look at: restarts on samples, the best of them refined on all rows;
-``centers`` for many that only have to be spread well: one run from random rows.
+"""k-means by FAISS. ``kmeans`` is for meaningful clusters: restarts on samples, the best one refined on all rows;
+``centers`` is for many well-spread centers: one run from random rows.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import numpy as np
 
 from sslfeat.numerics.arrays import FloatArray, IntArray
 
-SAMPLE, A_CENTER = 5_000, 32  # rows of a restart: so many, or so many a center
-STARTERS = 2_500  # of them are considered as first centers
-AT_ONCE = 5_000  # rows whose products with one another fit into memory: one large product is far faster than many slim ones
-ROUNDS, ROUGH, FINE = 100, 3e-3, 5e-4  # iterations at most; relative gain at which restarts, and the end, stop
-FEW, FINEST = 20_000, 1e-5  # rows up to which going on costs nothing
+SAMPLE, A_CENTER = 5_000, 32  # rows of a restart: in total, or per center
+STARTERS = 2_500  # rows considered as initial centers
+AT_ONCE = 5_000  # rows per matrix product: one large product is much faster than many small ones
+ROUNDS, ROUGH, FINE = 100, 3e-3, 5e-4  # maximum iterations; relative gain at which restarts, and the refinement, stop
+FEW, FINEST = 20_000, 1e-5  # rows up to which more iterations are cheap
 
 
 @dataclass(frozen=True)
 class KMeans:
-    """``centers`` float32 (k, D), each row's center (N,) and squared distance (N,), and what other restarts found.
+    """``centers`` float32 (k, D), each row's center (N,) and squared distance (N,), and results of other restarts.
 
-    ``others`` are the centers of every restart, before the best was refined.
+    ``others`` are the centers of all restarts, before refinement of the best.
     """
 
     centers: FloatArray
@@ -31,15 +31,15 @@ class KMeans:
 
     @property
     def inertia(self) -> float:
-        """Sum of squared distances to the own center."""
+        """Sum of squared distances to the assigned centers."""
         return float(self.squares.sum(dtype=np.float64))
 
 
 def kmeans(x: FloatArray, k: int, restarts: int = 3, seed: int = 0, spherical: bool = False, roughly: bool = False) -> KMeans:
-    """``k`` clusters of contiguous rows (N, D), of unit length if ``spherical``: then centers are too.
+    """``k`` clusters of contiguous rows (N, D); with ``spherical``, rows and centers have unit length.
 
     Greedy k-means++ (Arthur, Vassilvitskii 2007, section 7) and Lloyd's iterations (1957). ``roughly``: they stop early
-    at whatever number of rows, which is for a look at many ``k``.
+    regardless of the number of rows, for scanning many ``k``.
     """
     rng = np.random.default_rng(seed)
     rough, fine = (ROUGH, ROUGH) if roughly else (ROUGH, FINE) if len(x) > FEW else (FINEST, FINEST)
@@ -55,7 +55,7 @@ def kmeans(x: FloatArray, k: int, restarts: int = 3, seed: int = 0, spherical: b
 
 
 def _spread(rows: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
-    """``k`` of the rows, far from one another: each the best of a few drawn by their squared distance to those before."""
+    """Greedy k-means++: ``k`` rows, each the best of a few drawn by squared distance to the previous ones."""
     lengths = np.square(rows).sum(1)
     trials = 2 + int(np.log(k))
     known = rows @ rows.T if len(rows) <= AT_ONCE else None

@@ -1,4 +1,4 @@
-"""Principal components, of which there is one computation: projecting, whitening and visual words begin with it."""
+"""Principal components, shared by projection, whitening and visual words."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy.typing as npt
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.numerics.similarity import BLOCK
 
-LEAST_VARIANCE = 1e-6  # of the largest: directions below it are dead units and rounding, not to be blown up to 1
+LEAST_VARIANCE = 1e-6  # of the largest variance: smaller ones are dead units and rounding errors
 
 
 @dataclass(frozen=True)
 class PrincipalAxes:
-    """``mean`` (D,), ``variances`` (D,) falling, and unit ``axes`` (D, D), a column each, double precision."""
+    """``mean`` (D,), ``variances`` (D,) descending, and unit ``axes`` (D, D) as columns, double precision."""
 
     mean: npt.NDArray[np.float64]
     variances: npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ class PrincipalAxes:
 
 
 def principal_axes(x: npt.NDArray[np.floating]) -> PrincipalAxes:
-    """Of rows (N, D), in blocks; an axis's greatest weight is positive, so that runs agree."""
+    """Principal axes of rows (N, D), in blocks; the largest weight of each axis is positive, for reproducibility."""
     blocks = [x[start : start + BLOCK] for start in range(0, len(x), BLOCK)]
     mean = np.sum([block.sum(0, dtype=np.float64) for block in blocks], axis=0) / len(x)
     covariance = np.zeros((x.shape[1],) * 2)
@@ -39,8 +39,8 @@ def principal_axes(x: npt.NDArray[np.floating]) -> PrincipalAxes:
 def whiten(x: npt.NDArray[np.floating], dims: int, shrinkage: float = 0.0) -> FloatArray:
     """The first ``dims`` components of rows (N, D), each of variance 1: fewer if the rows span fewer.
 
-    With ``shrinkage`` that share of the mean variance is added to each before (Coates, Ng 2012, section 2.2), and none is
-    left out: directions in which rows hardly differ stay small.
+    With ``shrinkage``, that share of the mean variance is added to each (Coates, Ng 2012, section 2.2), and none is
+    omitted: directions of low variance stay small.
     """
     found = principal_axes(x)
     kept = np.arange(len(found.variances)) < dims

@@ -1,4 +1,4 @@
-"""Rows of unit length, their nearest neighbors by cosine, and how much alike two encoders' embeddings of the same images are."""
+"""Unit rows, nearest neighbors by cosine, and similarity of two encoders' embeddings of the same images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sslfeat.numerics.arrays import FloatArray, IntArray
 
 NEIGHBORS = 10
-SHORT, LONGEST = 1e-17, 1.3e19  # lengths whose squares float32 holds
+SHORT, LONGEST = 1e-17, 1.3e19  # lengths whose squares fit float32
 BLOCK = 65_536  # rows at a time
 
 
@@ -16,7 +16,7 @@ def unit(rows: npt.ArrayLike) -> FloatArray:
     """Contiguous copies of rows (N, D), float32 of length 1; a row of zeros stays one."""
     array = np.ascontiguousarray(rows, np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", array, array))
-    if len(array) and lengths.min() > SHORT and lengths.max() < LONGEST:  # as nearly always, and soon seen
+    if len(array) and lengths.min() > SHORT and lengths.max() < LONGEST:  # common case, quickly checked
         usual: FloatArray = array / lengths[:, None]
         return usual
     with np.errstate(over="ignore", under="ignore"):
@@ -46,7 +46,7 @@ def nearest(x: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, Int
 
 
 def first_of(scores: FloatArray, rows: IntArray, k: int) -> tuple[FloatArray, IntArray]:
-    """Of each line the ``k`` greatest scores with their rows, greatest first; of equal ones those that come first."""
+    """The ``k`` highest scores of each line and their rows, descending; ties by row number."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
@@ -60,12 +60,12 @@ def cosines(a: FloatArray, b: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def neighbor_overlap(a: FloatArray, b: FloatArray, k: int = NEIGHBORS) -> float:
-    """Mean share of each image's ``k`` nearest others, by cosine, that ``a`` and ``b`` agree on."""
+    """Mean share of the ``k`` nearest neighbors by cosine that ``a`` and ``b`` have in common."""
     return float(overlaps(a, b, k).mean())
 
 
 def overlaps(a: FloatArray, b: FloatArray, k: int = NEIGHBORS) -> npt.NDArray[np.float64]:
-    """That share for each row, (N,), of ``a`` (N, D) and ``b`` (N, E)."""
+    """Neighbor overlap of each row, (N,), of ``a`` (N, D) and ``b`` (N, E)."""
     k = min(k, len(a) - 1)
     pairs = zip(_others(a, k), _others(b, k), strict=True)
     return np.array([len(set(x) & set(y)) / k for x, y in pairs])
@@ -74,7 +74,7 @@ def overlaps(a: FloatArray, b: FloatArray, k: int = NEIGHBORS) -> npt.NDArray[np
 def linear_cka(a: FloatArray, b: FloatArray) -> float:
     """Linear centered kernel alignment (Kornblith et al. 2019) of ``a`` (N, D) and ``b`` (N, E): 0 to 1.
 
-    1 for embeddings that are the same up to rotation, scale and an offset; NaN where either does not vary.
+    1 for embeddings that are equal up to rotation, scale and offset; NaN if either is constant.
     """
     x, y = (rows.astype(np.float64) - rows.mean(0, dtype=np.float64) for rows in (a, b))
     own = float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
@@ -82,23 +82,23 @@ def linear_cka(a: FloatArray, b: FloatArray) -> float:
 
 
 def rank_correlation(a: FloatArray, b: FloatArray) -> float:
-    """Spearman's, of the cosines of all pairs of rows of ``a`` (N, D) with those of ``b`` (N, E): -1 to 1.
+    """Spearman correlation of the cosines of all pairs of rows of ``a`` (N, D) and ``b`` (N, E): -1 to 1.
 
-    Kriegeskorte et al. 2008 compare representations so. NaN where either sees all pairs alike. Memory is quadratic in N.
+    Source: Kriegeskorte et al. 2008. NaN if all cosines of either are equal. Memory is quadratic in N.
     """
     pairs = np.triu_indices(len(a), 1)
     ranks = []
     for rows in (a, b):
         units = unit(rows)
         values, place, tied = np.unique((units @ units.T)[pairs], return_inverse=True, return_counts=True)
-        ranks.append((tied.cumsum() - (tied - 1) / 2)[place])  # of equal ones the mean rank
+        ranks.append((tied.cumsum() - (tied - 1) / 2)[place])  # mean rank for ties
         if len(values) < 2:
             return float("nan")
     return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _others(embeddings: FloatArray, k: int) -> IntArray:
-    """Of equally near ones the first, in whatever order the rows were multiplied."""
+    """Deterministic ties: the first of equally near rows, independent of the order of multiplication."""
     rows = unit(embeddings)
     similarity = rows @ rows.T
     np.fill_diagonal(similarity, -np.inf)

@@ -105,7 +105,7 @@ class _Growth:
         self.builder: IndexBuilder | None = None
         self.seen: set[str] = set()
         self.tables: list[pa.Table] = []
-        self.labels: dict[int, dict[str, str | None]] = {}  # by row, what is said of it now
+        self.labels: dict[int, dict[str, str | None]] = {}  # current metadata by row
         self.replaced: list[int] = []
         self.count = 0
         self._lots = np.random.default_rng(SEED)
@@ -155,7 +155,7 @@ def _finish(
     columns = joined_rows([_relabeled(index.ids.table, growth.labels), *growth.tables])
     removed = np.concatenate([removed, np.zeros(growth.count, bool)])
     kept = columns.filter(pa.array(~removed))
-    empty = [name for name in describing(kept) if kept[name].null_count == len(kept) > 0]  # what no list says any more
+    empty = [name for name in describing(kept) if kept[name].null_count == len(kept) > 0]  # no longer in any list
     columns = columns.drop_columns(empty)
     replaced = len(growth.replaced)
     changes = IndexChanges(growth.count - replaced, replaced, len(dropped), len(growth.labels))

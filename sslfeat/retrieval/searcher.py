@@ -26,8 +26,8 @@ from sslfeat.retrieval.tuning import Levels
 from sslfeat.retrieval.vectors import BLOCK
 from sslfeat.system.cores import available_cores
 
-NEARER = 0.5  # of the rows found are looked at for those allowed: the farthest are found less well
-SOON = 20  # rows are compared in the time in which a search finds one
+NEARER = 0.5  # fraction of the found rows that is used: the farthest have lower recall
+SOON = 20  # rows compared in the time of finding one by search
 SHARED_ROWS = 50_000  # number of rows from which cores share a query
 
 
@@ -80,7 +80,7 @@ class Searcher:
     def _at(self, queries: FloatArray, depth: int) -> Found:
         if depth not in self._parameters:
             self._parameters[depth] = parameters(self.spec, self.levels[depth], depth + OWN)
-        alone = len(queries) == 1 and self.spec.kind != "hnsw"  # sharing one takes longer; a graph alone is not shared
+        alone = len(queries) == 1 and self.spec.kind != "hnsw"  # splitting it is slower; a plain graph is not split
         with one_thread() if alone else contextlib.nullcontext():
             distances, rows = self.index.search(queries, depth + OWN, params=self._parameters[depth])
         return scores_of(distances, self.metric), rows

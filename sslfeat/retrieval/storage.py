@@ -32,7 +32,7 @@ from sslfeat.system.cores import available_cores
 from sslfeat.system.near import near_path
 
 FILES = (VECTORS, IDS, META)
-PARTS = {  # what FAISS's index of each kind is made of
+PARTS = {  # FAISS class of each kind
     "flat": ["IndexFlat"],
     "ivf": ["IndexIVFFlat"],
     "hnsw": ["IndexHNSWFlat", "IndexFlat"],
@@ -131,8 +131,8 @@ def why_none(folder: Path, error: OSError) -> tuple[str, str]:
 def verify_file(folder: Path, name: str, metadata: IndexMetadata, fresh: bool = False) -> Path:
     """Path of a verified file of the index. Raises RetrievalError.
 
-    A LARGE file that was found whole before, and whose inode, size and times of change are as they were then, is not read
-    again unless ``fresh``: no program can set the time that the system notes when a file is changed (``st_ctime``).
+    A LARGE file that was verified before, and whose inode, size and modification times are unchanged, is not read
+    again unless ``fresh``: programs cannot set the change time of a file (``st_ctime``).
     """
     path, recorded = folder / name, metadata.files[name]
     try:
@@ -172,7 +172,7 @@ def open_vectors(folder: Path, metadata: IndexMetadata) -> Any:
 
 
 def _misfit(index: Any, metadata: IndexMetadata) -> str | None:
-    """What of FAISS's index is not as the spec has it: what is called upon later must be there."""
+    """Mismatch between the FAISS index and its spec, checked before parts of the index are used."""
     import faiss
 
     metric = faiss.METRIC_L2 if metadata.metric == "l2" else faiss.METRIC_INNER_PRODUCT
@@ -189,7 +189,7 @@ def _misfit(index: Any, metadata: IndexMetadata) -> str | None:
 
 
 def _parts(index: Any) -> Iterator[Any]:
-    """FAISS's index and the indexes inside it, of lists but the one with the lists themselves."""
+    """The FAISS index and nested indexes, without the quantizer of IVF."""
     import faiss
 
     yield index
@@ -203,7 +203,7 @@ def _numbers_rows(numbers: IntArray, count: int) -> bool:
 
 
 class OpenedIndex:
-    """An index folder whose files were verified: ``metadata``, what its rows are, and FAISS's index. Raises RetrievalError."""
+    """A verified index folder: ``metadata``, rows, and the FAISS index. Raises RetrievalError."""
 
     def __init__(self, folder: Path, metadata: IndexMetadata) -> None:
         self.folder, self.metadata = folder, metadata
@@ -213,13 +213,13 @@ class OpenedIndex:
 
     @classmethod
     def load(cls, folder: Path) -> OpenedIndex:
-        """What the folder holds now, whatever a writer is about meanwhile."""
+        """Load the current state, even during an update by a writer."""
         for attempt in (1, 2):
             metadata = read_metadata(folder)
             try:
                 return cls(folder, metadata)
             except RetrievalError:
-                if attempt == 2 or read_metadata(folder) == metadata:  # else a writer exchanged the files just now
+                if attempt == 2 or read_metadata(folder) == metadata:  # else a writer replaced the files meanwhile
                     raise
         raise AssertionError("unreachable")
 
@@ -242,7 +242,7 @@ def _pieces(path: Path) -> tuple[str, ...]:
 
 
 def _settle(folder: Path) -> None:
-    """If files are being exchanged, wait for it; if whoever did it has died, finish it."""
+    """Wait for a replacement in progress; complete it if its process was killed."""
     deadline = time.monotonic() + PATIENCE
     while staged.is_marked(folder):
         try:

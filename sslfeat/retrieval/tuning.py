@@ -1,7 +1,7 @@
-"""The fastest settings with which an index finds what it shall find, for every number of neighbors.
+"""Tuning: the fastest search settings that reach the target recall, for every number of neighbors.
 
-Settings belong to a depth: with those of depth 30, the nearest, the 3 nearest, ... the 30 nearest are found as well as was
-asked. A search takes those of the least depth that covers it; beyond the last it is exact (``searcher.py``).
+Settings belong to a depth: those of depth 30 reach the target recall for the nearest, the 3 nearest, ... the 30 nearest
+neighbors. A search uses the smallest sufficient depth; beyond the last it is exact (``searcher.py``).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from sslfeat.retrieval.shards import whole
 WORKLOADS = ("batch", "single")
 DEPTHS = (K, 30, 100, 300, 1000)
 DEEPEST = DEPTHS[-1]
-TRIED = (1, 3, *DEPTHS)  # numbers of neighbors that recall is looked at for
-MARGIN = 0.1  # of what the target leaves to be missed: other queries may be harder
-STEADY = 0.005  # what greater depths may find less than the first does
-DEEP_QUERIES = 400  # to tune greater depths on: each has more neighbors to find
+TRIED = (1, 3, *DEPTHS)  # numbers of neighbors at which recall is measured
+MARGIN = 0.1  # fraction of the allowed misses, as margin: other queries may be harder
+STEADY = 0.005  # recall that greater depths may lose compared to the first
+DEEP_QUERIES = 400  # queries for greater depths, which have more neighbors each
 LAPS, LAP_SECONDS = 3, 0.15
-SINGLES = 200  # queries asked one by one
+SINGLES = 200  # single queries
 Levels = dict[int, Settings]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Settings, the least recall they gave on the queries they were tuned on, and queries a second."""
+    """Settings, their lowest recall on the tuning queries, and queries per second."""
 
     settings: Settings
     recall: float
@@ -44,14 +44,14 @@ class Tuned:
 
 
 def with_margin(target: float) -> float:
-    """What queries to tune on must reach, so that others reach ``target``."""
+    """Recall required on the tuning queries, so that other queries reach ``target``."""
     return min(target + MARGIN * (1 - target), 1.0)
 
 
 def tune(
     index: Any, spec: IndexSpec, truth: Truth, goal: float, depth: int = K, workload: str = "batch"
 ) -> tuple[Tuned | None, float]:
-    """The fastest settings whose recall, of any number of neighbors up to ``depth``, is ``goal``; and the best seen.
+    """Fastest settings with recall ``goal`` for all numbers of neighbors up to ``depth``; and the best recall seen.
 
     ``workload`` as in ``speed``.
     """
@@ -70,15 +70,15 @@ def tune(
             continue
         tuned = Tuned(ladder[step], recall(step), speed_at(index, spec, ladder[step], truth, depth, workload))
         if best is not None and tuned.per_second < best.per_second:
-            break  # later ladders are more thorough still
+            break  # later ladders are even more thorough
         best = tuned
     return best, highest
 
 
 def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload: str = "batch") -> tuple[Levels, float]:
-    """Settings for each depth, as far as they are faster than comparing with all; and the best recall at the first.
+    """Settings for each depth if faster than exhaustive search; and the best recall at the first depth.
 
-    Nothing for the first depth: ``target`` cannot be reached.
+    No settings for the first depth: ``target`` cannot be reached.
     """
     levels: Levels = {}
     reached, goal = 0.0, with_margin(target)
@@ -96,19 +96,19 @@ def tune_all(index: Any, spec: IndexSpec, truth: Truth, target: float, workload:
 
 
 def least_recall(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> float:
-    """The least recall, over numbers of neighbors up to ``depth``."""
+    """Lowest recall over numbers of neighbors up to ``depth``."""
     found = found_at(index, spec, settings, truth, depth)
     return min(truth.recall(*found, k) for k in TRIED if k <= depth)
 
 
 def found_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int) -> Found:
-    """Scores and rows of the ``depth`` nearest to the queries of ``truth``."""
-    scores, rows = nearest(index, spec, settings, truth.queries, depth, truth.metric)  # and OWN more, which may be skipped
+    """Scores and rows of the ``depth`` nearest neighbors of the queries of ``truth``."""
+    scores, rows = nearest(index, spec, settings, truth.queries, depth, truth.metric)  # plus OWN, since the query may be found
     return scores[:, truth.skip :], rows[:, truth.skip :]
 
 
 def speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, depth: int, workload: str) -> float:
-    """Queries a second for the ``depth`` nearest with these settings."""
+    """Queries per second for ``depth`` neighbors with these settings."""
 
     def search(queries: FloatArray) -> Found:
         return nearest(index, spec, settings, queries, depth, truth.metric)
@@ -117,13 +117,13 @@ def speed_at(index: Any, spec: IndexSpec, settings: Settings, truth: Truth, dept
 
 
 def speed_of_all(index: Any, spec: IndexSpec, truth: Truth, depth: int, workload: str) -> float:
-    """The same by comparing with all."""
+    """Queries per second of exhaustive search."""
     exact, parameters = whole(index, spec)
     return speed(lambda queries: exact.search(queries, depth, params=parameters), truth.queries, workload)
 
 
 def speed(search: Callable[[FloatArray], Any], queries: FloatArray, workload: str = "batch") -> float:
-    """Queries a second, all asked at once, or for ``single`` one after the other on one thread: the median of some laps."""
+    """Queries per second, as a batch, or with ``single`` one by one on one thread: median of several runs."""
     single = workload == "single"
     batches = np.array_split(queries[:SINGLES], SINGLES) if single else [queries]
     batches = [batch for batch in batches if len(batch)]

@@ -1,4 +1,4 @@
-"""Where vectors come from: a features folder read a part at a time, or arrays in memory."""
+"""Sources of vectors: a features folder read part by part, or arrays in memory."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sslfeat.storage.arrow import numbers, strings
 from sslfeat.storage.mirror import name_of
 
 METRICS = ("cosine", "ip", "l2")
-BLOCK = 65_536  # rows handled at once
+BLOCK = 65_536  # rows per block
 COLUMNS = ("path", "sha256", "width", "height", "label")
 
 
 @dataclass(frozen=True)
 class Maker(Identity):
-    """The encoder that made vectors; ``path`` is where its file was, if it was named."""
+    """Encoder of vectors; ``path`` is its file, if given."""
 
     precision: str
     path: str | None = None
 
 
 class Vectors(Protocol):
-    """``count`` rows of ``dim`` float32; ``parts`` gives them in the same order every time it is called."""
+    """``count`` rows of ``dim`` float32; ``parts`` yields them in the same order at each call."""
 
     @property
     def count(self) -> int: ...
@@ -60,7 +60,7 @@ class FolderVectors:
         self.encoder: Maker | None = Maker(run.encoder.card.name, run.encoder.fingerprint, run.precision["ran"], encoder_path)
 
     def parts(self) -> Iterator[Part]:
-        """As ``Vectors`` says. Raises FeaturesError at a part that is missing or damaged."""
+        """See ``Vectors``. Raises FeaturesError for a missing or damaged part."""
         return self.features.parts()
 
 
@@ -75,7 +75,7 @@ class ArrayVectors:
 
     @classmethod
     def of(cls, embeddings: npt.ArrayLike, paths: Sequence[str] | None = None) -> ArrayVectors:
-        """Rows named by ``paths``. Raises InputError for another shape than (N, D), or names that do not fit."""
+        """Rows with ``paths``. Raises InputError if the shape is not (N, D), or the paths do not match."""
         rows = np.ascontiguousarray(embeddings, np.float32)
         if rows.ndim != 2:
             raise InputError(f"vectors have shape {rows.shape}, but must be (N, D)")
@@ -100,7 +100,7 @@ class ArrayVectors:
 
 
 def table(paths: Sequence[str]) -> pa.Table:
-    """The columns of rows of which nothing but the name is known."""
+    """Columns of rows with known paths only."""
     unknown: list[str | None] = [None] * len(paths)
     zeros = numbers(np.zeros(len(paths)), np.int32)
     columns = (strings(list(paths)), strings(unknown), zeros, zeros, strings(unknown))
@@ -108,7 +108,7 @@ def table(paths: Sequence[str]) -> pa.Table:
 
 
 def blocks(vectors: Vectors, metric: str) -> Iterator[tuple[pa.Table, FloatArray]]:
-    """The rows in blocks of about BLOCK, made ready for ``metric`` (see ``prepare``)."""
+    """Rows in blocks of about BLOCK, prepared for ``metric`` (see ``prepare``)."""
     tables: list[pa.Table] = []
     rows: list[FloatArray] = []
     for part in vectors.parts():
@@ -122,20 +122,20 @@ def blocks(vectors: Vectors, metric: str) -> Iterator[tuple[pa.Table, FloatArray
 
 
 def describing(columns: pa.Table) -> list[str]:
-    """The names of the columns of text beyond COLUMNS: what lists and containers say of the images."""
+    """Names of text columns other than COLUMNS: metadata from lists and containers."""
     kinds = zip(columns.schema.names, columns.schema.types, strict=True)
     return [name for name, kind in kinds if name not in COLUMNS and kind == pa.string()]
 
 
 def metadata_of(columns: pa.Table) -> list[dict[str, str]]:
-    """What these say of each row, by name; what is null is left out."""
+    """Metadata of each row by name, without nulls."""
     names = sorted(describing(columns))
     values = zip(*(columns[name].to_pylist() for name in names), strict=True) if names else iter([()] * len(columns))
     return [{name: text for name, text in zip(names, row, strict=True) if text is not None} for row in values]
 
 
 def joined_rows(tables: Sequence[pa.Table]) -> pa.Table:
-    """Rows one after the other; null where a table lacks another's column."""
+    """Concatenated rows; missing columns are null."""
     return pa.concat_tables(tables, promote_options="default")
 
 
@@ -154,7 +154,7 @@ def _joined(tables: list[pa.Table], rows: list[FloatArray], metric: str) -> tupl
 def prepare(rows: npt.ArrayLike, metric: str) -> FloatArray:
     """Contiguous float32 (N, D); for ``cosine`` copies of unit length, since cosine is their inner product.
 
-    Raises InputError for other metrics if a row is so long that float32 cannot hold its square.
+    Raises InputError for other metrics if the squared norm of a row overflows float32.
     """
     if metric == "cosine":
         return unit(rows)
@@ -167,7 +167,7 @@ def prepare(rows: npt.ArrayLike, metric: str) -> FloatArray:
 
 
 def as_vectors(features: str | Path | Vectors | npt.ArrayLike, paths: Sequence[str] | None = None) -> Vectors:
-    """A features folder by its path, an array, or what is vectors already."""
+    """Convert a features folder path or an array to ``Vectors``."""
     if isinstance(features, str | Path):
         return FolderVectors(features)
     if hasattr(features, "parts"):

@@ -1,7 +1,7 @@
-"""Batches across requests: images of whoever asks are decoded and embedded together, first come, first served.
+"""Batching across requests: images of all requests are decoded and embedded together, in order of arrival.
 
-A worker takes what waits, up to a batch, as soon as it is free; so an idle service answers at once, and a busy one has full
-batches. What nobody waits for any more, since its deadline is over or its client gone, is dropped before it costs anything.
+A free worker takes the waiting images, up to a batch, so an idle service answers immediately and a busy one has full
+batches. Images past their deadline, or of disconnected clients, are dropped before they are decoded.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sslfeat.inference.pipeline import ImageDecoder, Runs, embed_batch
 from sslfeat.numerics.arrays import FloatArray
 from sslfeat.serving.answers import Outcome, Refusal
 
-LONGEST_WAIT = 60  # seconds that anybody is told to wait
-SHARE = 0.1  # of the latest batch in the running mean of the rate
+LONGEST_WAIT = 60  # maximum Retry-After in seconds
+SHARE = 0.1  # weight of the latest batch in the running mean of the rate
 
 
 @dataclass
 class BatchEvents:
-    """What is told of each batch, from the workers' threads: seconds waited by each image, the batch, images dropped."""
+    """Callbacks of the worker threads for each batch: seconds waited by each image, the batch, dropped images."""
 
     waited: Callable[[float], None] = lambda seconds: None
     ran: Callable[[Batch], None] = lambda batch: None
@@ -38,7 +38,7 @@ class BatchEvents:
 
 @dataclass(eq=False)
 class Ticket:
-    """A request's images: ``outcomes`` as they come, ``left`` to come, who waits for them, and since when."""
+    """Images of a request: ``outcomes`` so far, number ``left``, the waiting future, and the start time."""
 
     future: asyncio.Future[list[Outcome]]
     outcomes: list[Outcome | None]
@@ -48,7 +48,7 @@ class Ticket:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One image of a ticket."""
+    """An image of a ticket."""
 
     ticket: Ticket
     place: int
@@ -56,7 +56,7 @@ class Job:
 
 
 class ReadyDecoder:
-    """Passes on images that are at the encoder's size already, as arrays; the others are ``inner``'s."""
+    """Passes through arrays that already have the encoder's input size; other images are decoded by ``inner``."""
 
     def __init__(self, inner: ImageDecoder) -> None:
         self._inner = inner
@@ -87,10 +87,10 @@ class ReadyDecoder:
 
 @dataclass
 class Batcher:
-    """``workers`` threads, each with a decoder of its own, that embed up to ``size`` images at a time.
+    """``workers`` threads, each with its own decoder, that embed up to ``size`` images at a time.
 
-    A batch that is not full waits until its first image is ``delay`` seconds old. ``capacity`` images may wait or be worked
-    on.
+    A partial batch waits until its first image is ``delay`` seconds old. At most ``capacity`` images are queued or in
+    progress.
     """
 
     encoder: Runs
@@ -106,11 +106,11 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._rate = 0.0  # images a second, of all workers
+        self._rate = 0.0  # images per second, all workers
         self._threads: list[threading.Thread] = []
 
     async def start(self) -> None:
-        """Start the workers, in the event loop that ``embed`` will be awaited in. Raises what making a decoder raises."""
+        """Start the workers, in the event loop of ``embed``. Raises errors of the decoder's constructor."""
         self._loop = asyncio.get_running_loop()
         started: list[asyncio.Future[None]] = [self._loop.create_future() for _ in range(self.workers)]
         for number, future in enumerate(started):
@@ -121,11 +121,11 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether all workers run."""
+        """Whether all workers are running."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
-        """End the workers after the batches that they have in hand; what waits is dropped."""
+        """Stop the workers after their current batches; waiting images are dropped."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
@@ -133,16 +133,16 @@ class Batcher:
             thread.join()
 
     def check_room(self, count: int = 1) -> None:
-        """Raise Refusal, 429, if ``count`` images more are too many."""
+        """Raise Refusal, 429, if there is no room for ``count`` more images."""
         if self.held + count > self.capacity:
             seconds = math.ceil(self.held / self._rate) if self._rate else 1
             raise Refusal(429, "the queue is full", "retry later", retry_after=min(max(1, seconds), LONGEST_WAIT))
 
     async def embed(self, images: Sequence[Source], deadline: float) -> list[Outcome]:
-        """What becomes of each image, within ``deadline`` seconds; cancel it if nobody waits any more.
+        """Return the outcome of each image within ``deadline`` seconds; cancel if the client disconnects.
 
-        Images are ``Content``, or uint8 (S, S, 3) at the encoder's size. Raises Refusal: 429 if there is no room, 503 when it
-        is late; and what the encoder raises.
+        Images are ``Content``, or uint8 (S, S, 3) at the encoder's input size. Raises Refusal: 429 if the queue is full, 503
+        after the deadline; and errors of the encoder.
         """
         ticket = Ticket(self._loop.create_future(), [None] * len(images), len(images), time.monotonic())
         with self._wake:
@@ -162,7 +162,7 @@ class Batcher:
                 self._drop(ticket)
 
     def _drop(self, ticket: Ticket) -> None:
-        """Forget the images of a ticket that nobody waits for any more, but for those that are worked on."""
+        """Drop the images of an abandoned ticket, except those in progress."""
         with self._wake:
             before = len(self._waiting)
             self._waiting = deque(job for job in self._waiting if job.ticket is not ticket)
@@ -174,7 +174,7 @@ class Batcher:
     def _work(self, started: asyncio.Future[None]) -> None:
         try:
             decoder = ReadyDecoder(self.make_decoder())
-        except Exception as error:  # whatever it is, it is for whoever starts the workers
+        except Exception as error:  # any error is raised by ``start``
             self._loop.call_soon_threadsafe(started.set_exception, error)
             return
         self._loop.call_soon_threadsafe(started.set_result, None)
@@ -186,13 +186,13 @@ class Batcher:
             decoder.close()
 
     def _take(self) -> list[Job]:
-        """The next batch; none when there will be no more."""
+        """The next batch; empty when closed."""
         with self._wake:
             self._await_batch()
             return [] if self._closed else [self._waiting.popleft() for _ in range(min(self.size, len(self._waiting)))]
 
     def _await_batch(self) -> None:
-        """Wait, with the lock, until a batch is full, or old enough, or there will be no more."""
+        """Wait, holding the lock, until a batch is full or old enough, or the batcher is closed."""
         while not self._closed:
             if not self._waiting:
                 self._wake.wait()
@@ -212,7 +212,7 @@ class Batcher:
             batch = embed_batch(self.encoder, decoder, [job.source for job in jobs])
             outcomes = [item if isinstance(item, Failed) else _finite(item.embedding) for item in batch.outcomes]
             self.events.ran(batch)
-        except Exception as cause:  # whatever it is, it is these requests', and the worker goes on
+        except Exception as cause:  # any error belongs to these requests; the worker continues
             logging.getLogger(__name__).exception("a batch failed")
             error = cause
         rate = self.workers * len(jobs) / max(time.monotonic() - began, 1e-6)
@@ -223,14 +223,14 @@ class Batcher:
 
 
 def _finite(embedding: FloatArray) -> Outcome:
-    """The embedding, or a failure: JSON has no other numbers, and nothing can be done with them."""
+    """The embedding, or a failure if it is not finite, which JSON cannot represent."""
     if np.isfinite(embedding).all():
         return embedding
     return Failed("the encoder returned non-finite values")
 
 
 def _deliver(jobs: list[Job], outcomes: list[Outcome], error: Exception | None) -> None:
-    """In the event loop: hand out what a batch gave."""
+    """Deliver the outcomes of a batch, in the event loop."""
     for number, job in enumerate(jobs):
         ticket = job.ticket
         if ticket.future.done():

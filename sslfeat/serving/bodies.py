@@ -1,7 +1,7 @@
-"""Images out of request bodies: raw, multipart, or base64 in JSON; counted while they come in.
+"""Images from request bodies: raw, multipart, or base64 in JSON; limits are checked while reading.
 
-No body is asked for that is refused anyway, and none is followed further than its limits: what is in it are bytes, never
-a name of anything to be fetched.
+Bodies of rejected requests are not read, and none is read beyond its limits. Bodies contain bytes, never names
+of resources to fetch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Base64 = Annotated[str, StringConstraints(min_length=1)]
 
 
 class StrictModel(BaseModel):
-    """JSON with the fields that are known, and no others."""
+    """JSON model that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ class ImagesBody(StrictModel):
 
 
 def media_type(request: Request, default: str = "") -> tuple[str, dict[str, str]]:
-    """The Content-Type, lower case, and its parameters. Raises Refusal, 415, for a body that is compressed, or has no type."""
+    """Content-Type in lower case, and its parameters. Raises Refusal, 415, for compressed bodies and missing types."""
     if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
         raise Refusal(415, "compressed bodies are not read", "send it without Content-Encoding")
     found: tuple[str, dict[str, str]] = parse_options_header(request.headers.get("content-type", default))
@@ -51,7 +51,7 @@ def media_type(request: Request, default: str = "") -> tuple[str, dict[str, str]
 
 
 async def chunks(request: Request, limits: ServiceLimits) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises Refusal: 413 beyond ``max_bytes``, 503 where all bodies together are too large."""
+    """Yield the body in chunks. Raises Refusal: 413 beyond ``max_bytes``, 503 if all bodies together are too large."""
     stated = request.headers.get("content-length", "0")
     if not stated.isdecimal() or len(stated) > 18 or int(stated) > limits.max_bytes:
         raise _too_large(limits)
@@ -69,12 +69,12 @@ async def chunks(request: Request, limits: ServiceLimits) -> AsyncIterator[bytes
 
 
 async def read_body(request: Request, limits: ServiceLimits) -> bytes:
-    """All of it. Raises Refusal as ``chunks``."""
+    """Read the whole body. Raises Refusal as ``chunks``."""
     return b"".join([chunk async for chunk in chunks(request, limits)])
 
 
 async def read_images(request: Request, limits: ServiceLimits) -> list[Content]:
-    """The images of a request, 1 to ``max_images``. Raises Refusal: 413, 415, 422, 503."""
+    """Read the images of a request, 1 to ``max_images``. Raises Refusal: 413, 415, 422, 503."""
     kind, parameters = media_type(request)
     if kind.startswith("image/") or kind == "application/octet-stream":
         images = [await read_body(request, limits)]
@@ -90,7 +90,7 @@ async def read_images(request: Request, limits: ServiceLimits) -> list[Content]:
 
 
 def images_of(body: ImagesBody, limits: ServiceLimits) -> list[bytes]:
-    """The images of a JSON body. Raises Refusal: 413, 422."""
+    """Images of a JSON body. Raises Refusal: 413, 422."""
     texts = [*body.images, *([] if body.image is None else [body.image])]
     if len(texts) > limits.max_images:
         raise _too_many(limits)
@@ -98,7 +98,7 @@ def images_of(body: ImagesBody, limits: ServiceLimits) -> list[bytes]:
 
 
 def decoded(text: str) -> bytes:
-    """Bytes of base64. Raises Refusal, 422."""
+    """Decode base64. Raises Refusal, 422."""
     try:
         return base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
@@ -106,12 +106,12 @@ def decoded(text: str) -> bytes:
 
 
 async def read_model(kind: type[M], request: Request, limits: ServiceLimits) -> M:
-    """A JSON body as a model. Raises Refusal, 422, naming the field at fault."""
+    """Read a JSON body as a model. Raises Refusal, 422, naming the invalid field."""
     return parse_model(kind, await read_body(request, limits))
 
 
 def parse_model(kind: type[M], body: bytes) -> M:
-    """The same of bytes. Raises Refusal, 422."""
+    """Parse bytes as a model. Raises Refusal, 422."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
@@ -138,7 +138,7 @@ async def _of_multipart(request: Request, limits: ServiceLimits, boundary: str) 
         parser.close()
     except ParserLimitReached as error:
         raise _too_many(limits) from error
-    except (MultipartError, ValueError) as error:  # ValueError: a boundary that is none
+    except (MultipartError, ValueError) as error:  # ValueError: invalid boundary
         raise Refusal(422, f"the multipart body is damaged: {str(error)[:100]}", KINDS) from error
     return images
 

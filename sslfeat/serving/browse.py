@@ -1,4 +1,4 @@
-"""Images of the index that meet conditions, without a query, page by page."""
+"""Browsing indexed images that meet conditions, page by page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index that is served: one generation of it at a time, exchanged as a whole when its folder was."""
+"""The served index: one generation at a time, reloaded as a whole when its folder changes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from sslfeat.serving.answers import Refusal
 from sslfeat.serving.points import Drawn, map_json
 from sslfeat.system.cores import available_cores
 
-POLL = 1.0  # seconds between two looks at the index's folder
+POLL = 1.0  # seconds between checks of the index folder
 logger = logging.getLogger(__name__)
 
 
 class Generation:
-    """An opened index, with what is asked of it again and again in memory."""
+    """An opened index with frequently used data in memory."""
 
     def __init__(self, folder: Path, encoder: Identity, drawn: Drawn) -> None:
-        """Raises RetrievalError if it is damaged, or of another encoder than ``encoder`` (name, fingerprint)."""
+        """Raises RetrievalError if the index is damaged or of another encoder than ``encoder`` (name, fingerprint)."""
         self.stamp = stamp(folder)
         self.index = Index.load(folder)
-        self.revision = self.index.metadata.files[IDS].sha256[:16]  # of the rows: ids of one are no ids of another
+        self.revision = self.index.metadata.files[IDS].sha256[:16]  # of the rows; ids are only valid within a revision
         check_encoder(self.index.metadata.encoder, encoder, "the encoder that is served")
         table = self.index.columns
         self.paths: list[str] = table["path"].to_pylist()
@@ -49,11 +49,11 @@ class Generation:
         self._drawn = drawn
         self._lock = threading.Lock()
         self._map: bytes | None = None
-        self._rows = functools.lru_cache(4)(self.index.rows)  # of the latest conditions, for further pages
-        self.index.vectors([0])  # what FAISS makes when it is first needed is made before threads could make it twice
+        self._rows = functools.lru_cache(4)(self.index.rows)  # masks of the latest conditions, for further pages
+        self.index.vectors([0])  # FAISS initializes lazily; do it before threads could do it twice
 
     def info(self) -> dict[str, Any]:
-        """What ``/v1/info`` says of it."""
+        """Index information for ``/v1/info``."""
         return {
             "name": self.index.folder.resolve().name,
             "revision": self.revision,
@@ -65,20 +65,20 @@ class Generation:
         }
 
     def row(self, row: int) -> int:
-        """The row, if it can be found. Raises Refusal, 404."""
+        """Return the row if it exists and is not removed. Raises Refusal, 404."""
         if not 0 <= row < len(self.paths) or self.index.removed[row]:
             raise Refusal(404, f"the index has no image {row}", "use ids from the latest responses")
         return row
 
     def row_of(self, path: str) -> int:
-        """The row called ``path``. Raises Refusal, 404."""
+        """Row of ``path``. Raises Refusal, 404."""
         row = self.index.ids.row_of(path)
         if row < 0:
             raise Refusal(404, "the index has no image with this path", "use paths from responses")
         return row
 
     def told(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Id, path, label and metadata of each."""
+        """Id, path, label and metadata of each row."""
         metadata = metadata_of(self.index.columns.take(pa.array(rows, pa.int64())))
         return [
             {"id": row, "path": self.paths[row], "label": self.labels[row], "metadata": facts}
@@ -88,10 +88,10 @@ class Generation:
     def search(
         self, vector: FloatArray, top: int, where: Sequence[str], min_score: float | None, own: int = -1
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Hits for a vector (D,), the best first, and what is to be said of the conditions; ``own`` is the row that it is of,
-        which is left out.
+        """Hits for a vector (D,), best first, and notes about the conditions; row ``own``, the query's,
+        is excluded.
 
-        Raises InputError for a condition that cannot be read, or a vector that does not fit.
+        Raises InputError for an invalid condition, or a vector of another dimension.
         """
         try:
             found = self.index.search(vector, top, where=where, min_score=min_score, exclude=[own])
@@ -116,7 +116,7 @@ class Generation:
         }  # fmt: skip
 
     def map(self) -> bytes:
-        """The map as JSON, made when first asked for."""
+        """The map as JSON, computed on first use."""
         with self._lock:
             if self._map is None:
                 self._map = map_json(self.index, self.paths, self.labels, self._drawn)
@@ -124,27 +124,27 @@ class Generation:
 
 
 class Collection:
-    """The present generation of an index folder; requests keep the one that they began with."""
+    """The current generation of an index folder; a request keeps the generation it started with."""
 
     def __init__(
         self, folder: Path, encoder: Identity, drawn: Drawn,
         reloaded: Callable[[str], None] = lambda outcome: None,
     ) -> None:  # fmt: skip
-        """``reloaded`` is told ``ok`` or ``refused`` of each exchange. Raises RetrievalError."""
+        """``reloaded`` is called with ``ok`` or ``refused`` for each reload. Raises RetrievalError."""
         self._folder, self._encoder, self._drawn, self._reloaded = folder, encoder, drawn, reloaded
         self._refused: tuple[int, ...] | None = None
         self.now = Generation(folder, encoder, drawn)
         self.pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="sslfeat-search")
 
     async def follow(self) -> None:
-        """Exchange the generation whenever the folder's was, until cancelled."""
+        """Reload the index whenever its folder changes, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(POLL)
             await loop.run_in_executor(self.pool, self.refresh)
 
     def refresh(self) -> None:
-        """Load the folder if it is not as it was. What cannot be loaded, or is of another encoder, leaves the old one serving."""
+        """Reload the folder if it changed. If it cannot be loaded or is of another encoder, the old index stays in use."""
         try:
             seen = stamp(self._folder)
             if seen in (self.now.stamp, self._refused):
@@ -159,16 +159,16 @@ class Collection:
             self._reloaded("ok")
 
     def close(self) -> None:
-        """End its threads."""
+        """Stop the threads."""
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Unreadable(RetrievalError):
-    """The folder cannot be looked at, perhaps only now."""
+    """The folder cannot be read, perhaps temporarily."""
 
 
 def stamp(folder: Path) -> tuple[int, ...]:
-    """What changes when an index is exchanged. Raises RetrievalError if it is not there."""
+    """Value that changes when the index is replaced. Raises RetrievalError if there is no index."""
     try:
         status = (folder / META).stat()
     except OSError as error:

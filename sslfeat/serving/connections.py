@@ -1,7 +1,7 @@
-"""Connections that keep a client to its deadlines, which uvicorn by itself never closes before a request is whole.
+"""Connections with deadlines for clients, since uvicorn does not time out incomplete requests.
 
-A client has so long for its first byte, for a request's headers, for its body, and to take the answer. Headers have a size,
-too. When a client leaves, whatever works for it is cancelled.
+There are time limits for the first byte, the headers and the body of a request, and for receiving the response, and a
+size limit for headers. When a client disconnects, its request is cancelled.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from sslfeat.serving.limits import ServiceLimits
 
-MAX_HEADER_BYTES = 64 << 10  # beyond what was received at once with their first
-LINGER = 5.0  # seconds in which the rest of a body is read and thrown away, so that the answer before it arrives
+MAX_HEADER_BYTES = 64 << 10  # in addition to the data received with the first header
+LINGER = 5.0  # seconds to discard the rest of a body, so that the client receives an early response
 LATE = {"first_byte": 0, "headers": 408, "body": 408}
 
 
 class WatchedConnection(HttpToolsProtocol):
-    """One connection. ``running`` is the task that answers its present request; ``lost`` whether its client has gone."""
+    """A connection. ``running`` is the task of the current request; ``lost`` whether the client disconnected."""
 
-    limits = ServiceLimits()  # set by a subclass that ``connection_class`` makes
+    limits = ServiceLimits()  # set in the subclass created by ``connection_class``
 
     running: asyncio.Task[Any] | None = None
     lost = False
@@ -50,7 +50,7 @@ class WatchedConnection(HttpToolsProtocol):
         self.running = None
         self.pipeline.clear()
         if self.cycle is not None:
-            self.cycle.body = bytearray()  # it and this refer to one another, and would keep it for a while
+            self.cycle.body = bytearray()  # breaks a reference cycle, which would delay freeing it
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -60,41 +60,41 @@ class WatchedConnection(HttpToolsProtocol):
         if self._stage in ("first_byte", "idle"):
             self._enter("headers", self.limits.headers)
         super().data_received(data)
-        if begun and self._stage == "headers":  # what they begin in may be the end of another request's body
+        if begun and self._stage == "headers":  # the data may begin with the end of another request's body
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._give_up(431, f"headers are larger than {MAX_HEADER_BYTES} bytes")
 
     def on_message_begin(self) -> None:
-        """A request's first byte."""
+        """First byte of a request."""
         super().on_message_begin()
         self.scope["state"]["connection"] = self
         self._enter("headers", self.limits.headers)
 
     def on_headers_complete(self) -> None:
-        """Its headers are whole."""
+        """Headers are complete."""
         self._enter("body", self.limits.body)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """It is whole."""
+        """The request is complete."""
         self._enter("idle")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Its answer was written; what is left of a body that nobody read is read for a moment."""
+        """The response was written; the rest of an unread body is discarded for a moment."""
         if self._stage == "body":
             self._enter("body", min(LINGER, self.limits.body))
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client does not take what is written."""
+        """The client is not receiving."""
         super().pause_writing()
         self._stop_writing_timer()
         self._writing = self.loop.call_later(self.limits.write, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The client is receiving again."""
         self._stop_writing_timer()
         super().resume_writing()
 
@@ -122,13 +122,13 @@ class WatchedConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def _give_up(self, status: int, message: str) -> None:
-        """Close, with an answer where none was begun."""
+        """Close, with an error response if none was started."""
         if not self.transport.is_closing() and (self.cycle is None or self._between_answers()):
             body = f'{{"error":"{message}"}}'.encode()
             head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[status] + head.encode() + body)
             if self.cycle is not None:
-                self.cycle.disconnected = True  # the application is too late to answer
+                self.cycle.disconnected = True  # the application can no longer respond
                 self.cycle.message_event.set()
         self.transport.close()
         self.loop.call_later(LINGER, self.transport.abort)
@@ -139,5 +139,5 @@ class WatchedConnection(HttpToolsProtocol):
 
 
 def connection_class(limits: ServiceLimits) -> type[WatchedConnection]:
-    """Connections with these limits."""
+    """Connection class with these limits."""
     return type("LimitedConnection", (WatchedConnection,), {"limits": limits})

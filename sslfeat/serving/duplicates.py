@@ -1,4 +1,4 @@
-"""Duplicates that ``sslfeat dedupe --json`` found, to be looked at in pairs, and what is decided about them."""
+"""Review of duplicates found by ``sslfeat dedupe --json``, in pairs, and the decisions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST = 200_000
 
 
 class DecisionBody(StrictModel):
-    """Of two images of a group, by path, which to keep."""
+    """Which of two images of a group to keep, by path."""
 
     left: str
     right: str
@@ -32,7 +32,7 @@ class DecisionBody(StrictModel):
 
 
 class DecisionsBody(StrictModel):
-    """All decisions so far; they take the place of those before."""
+    """All decisions so far; they replace earlier ones."""
 
     decisions: Annotated[list[DecisionBody], Field(max_length=MOST)]
 
@@ -45,7 +45,7 @@ POST = openapi.route(
 
 
 class DuplicatesPlan:
-    """The groups of a file, and the plan beside it. Raises InputError for a file that is none of ``dedupe --json``."""
+    """The groups of a file and the plan next to it. Raises InputError if the file is not from ``dedupe --json``."""
 
     def __init__(self, file: Path) -> None:
         self.found = read_duplicates(file)
@@ -54,7 +54,7 @@ class DuplicatesPlan:
         self._lock = threading.Lock()
 
     def about(self, generation: Generation) -> dict[str, Any]:
-        """The groups, with the ids of images that are in the index, and what has been decided here."""
+        """The groups with ids of indexed images, and the decisions so far."""
         rows = {path: row for row, path in enumerate(generation.paths) if not generation.index.removed[row]}
 
         def shown(copy: Copy) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class DuplicatesPlan:
         return {"groups": groups, "decisions": [vars(decision) for decision in self.decisions]}
 
     def write(self, decisions: list[Decision]) -> dict[str, Any]:
-        """Write the plan. Raises InputError for decisions that cannot be carried out."""
+        """Write the plan. Raises InputError for decisions that cannot be applied."""
         decided = decide(self.found, decisions)
         with self._lock:
             write_duplicates(self.plan, decided)
@@ -80,13 +80,13 @@ def add_duplicates(app: FastAPI, service: Service, plan: DuplicatesPlan | None) 
 
     @app.get("/v1/duplicates", **GET)
     async def duplicates(request: Request) -> Response:
-        """Groups of images that are there more than once, and what has been decided about their pairs."""
+        """Groups of duplicate images, and decisions about their pairs."""
         generation, found = service.generation(request), _given(plan)
         return json_answer(await service.in_pool(lambda: found.about(generation)))
 
     @app.post("/v1/duplicates", **POST)
     async def decided(request: Request) -> Response:
-        """Write the plan that 'sslfeat dedupe --decided PLAN --apply FOLDER' carries out; nothing is moved here."""
+        """Write the plan for 'sslfeat dedupe --decided PLAN --apply FOLDER'; no files are moved here."""
         found = _given(plan)
         if media_type(request)[0] not in OF_JSON:
             raise Refusal(415, "the body is not JSON", "send application/json")

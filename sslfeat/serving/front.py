@@ -1,4 +1,4 @@
-"""What every request passes first and every answer last: who may ask, how answers are framed, what is logged."""
+"""Middleware of all requests: authorization, response headers, logs and metrics."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from sslfeat.serving.limits import Hold
 from sslfeat.serving.service import Service
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-OPEN = ("/live", "/ready", "/v2/health/live", "/v2/health/ready")  # without a key, and by any name
+OPEN = ("/live", "/ready", "/v2/health/live", "/v2/health/ready")  # without a key, and with any Host
 Handler = Callable[[Request], Awaitable[Response]]
-CLIENT_GONE = 499  # in logs and metrics alone
+CLIENT_GONE = 499  # only in logs and metrics
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Visit:
-    """One request: its id, when it began, the answer's status (0: none begun)."""
+    """A request: its id, start time, and response status (0: not started)."""
 
     id: str
     began: float = field(default_factory=time.perf_counter)
@@ -49,10 +49,10 @@ class Visit:
 
 
 class Front:
-    """The application around the routes."""
+    """ASGI application around the routes."""
 
     def __init__(self, app: ASGIApp, service: Service, direct: Mapping[tuple[str, str], Handler]) -> None:
-        """``direct`` are handlers by method and path that are called past the framework, which takes as long as they do."""
+        """``direct``: handlers by method and path, called without FastAPI, whose overhead is as long as the handler itself."""
         self._app, self._service, self._direct = app, service, direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +83,7 @@ class Front:
         except (asyncio.CancelledError, ClientDisconnect):
             if connection is None or connection.lost or visit.status:
                 visit.status = visit.status or CLIENT_GONE
-            else:  # the time for draining is over
+            else:  # the drain time is over
                 await error_answer(503, "the service is shutting down", "use another instance")(scope, receive, framed)
         finally:
             hold.release()
@@ -112,7 +112,7 @@ class Front:
             await answer(scope, receive, send)
 
     def _refused(self, scope: Scope, headers: Headers) -> Response | None:
-        """The answer to a request that goes no further; None for one that does."""
+        """Response to a rejected request; None if it is accepted."""
         hosts = headers.getlist("host")
         if len(hosts) != 1:
             return error_answer(400, f"there are {len(hosts)} Host headers", "send one")
@@ -150,7 +150,7 @@ class Front:
 
 
 async def _handled(handler: Handler, request: Request) -> Response:
-    """A handler's answer, or the answer to the error that it raised, if it is the client's."""
+    """Response of a handler, or to its error if the client caused it."""
     try:
         return await handler(request)
     except SslfeatError as error:
@@ -161,12 +161,12 @@ async def _handled(handler: Handler, request: Request) -> Response:
 
 
 def _name(host: str) -> str:
-    """A Host header's name, without the port."""
+    """Host name of a Host header, without the port."""
     return (host.rpartition(":")[0] if re.search(r":\d*$", host) else host).lower()
 
 
 def _key(headers: Headers) -> str:
-    """The key that a request shows: as bearer, as X-API-Key, or as a password, as browsers ask for one."""
+    """API key of a request: bearer token, X-API-Key, or basic authentication password (browsers)."""
     kind, _, rest = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return rest.strip()

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, version 2 (KServe's and Triton's): what is served as two models, binary tensors included.
+"""Open Inference Protocol, version 2 (KServe, Triton): the encoder as two models, with binary tensors.
 
-``NAME`` is the encoder file: ``image`` uint8 (N, S, S, 3) to ``embedding`` float32 (N, D). ``NAME-files`` takes files of images
-instead, ``image`` BYTES (N,), and brings them to that size as every other route does.
+``NAME`` is the encoder file: ``image`` uint8 (N, S, S, 3) to ``embedding`` float32 (N, D). ``NAME-files`` takes image files
+instead, ``image`` BYTES (N,), and resizes them like the other routes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ INFER = KNOWN(
 
 
 def add_inference_protocol(app: FastAPI, service: Service) -> None:
-    """Add its routes."""
+    """Add the routes of the protocol."""
     _add_server(app, service)
     _add_models(app, service)
     for place in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
 
         @app.post(place, **INFER)
         async def infer(request: Request, name: str, version: str = VERSION) -> Response:
-            """Embeddings of tensors."""
+            """Embed tensors."""
             files = _files(service, name, version)
             service.batcher.check_room()
             if media_type(request, OF_INFERENCE[0])[0] not in OF_INFERENCE:
@@ -58,17 +58,17 @@ def add_inference_protocol(app: FastAPI, service: Service) -> None:
 def _add_server(app: FastAPI, service: Service) -> None:
     @app.get("/v2", **ABOUT)
     async def server() -> Response:
-        """What serves."""
+        """Server metadata."""
         return json_answer({"name": "sslfeat", "version": __version__, "extensions": ["binary_tensor_data"]})
 
     @app.get("/v2/health/live", **STATE)
     async def live() -> Response:
-        """Whether it answers."""
+        """Liveness."""
         return json_answer({"live": True})
 
     @app.get("/v2/health/ready", **STATE)
     async def ready() -> Response:
-        """Whether requests should be sent here."""
+        """Whether the service accepts requests."""
         return json_answer({"ready": service.ready}, 200 if service.ready else 503)
 
 
@@ -77,7 +77,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
         @app.get(place, **ABOUT)
         async def model(name: str, version: str = VERSION) -> Response:
-            """A model's tensors."""
+            """Model metadata: its tensors."""
             files = _files(service, name, version)
             inputs, outputs = _tensors(service, files)
             facts = {"name": name, "versions": [VERSION], "platform": "onnxruntime_onnx"}
@@ -91,7 +91,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
         @app.get(f"{place}/config", **ABOUT)
         async def config(name: str, version: str = VERSION) -> Response:
-            """A model's tensors as Triton's clients ask for them."""
+            """Model configuration for Triton clients."""
             files = _files(service, name, version)
             described = [
                 {
@@ -111,7 +111,7 @@ def _triton(datatype: str) -> str:
 
 
 def _files(service: Service, name: str, version: str) -> bool:
-    """Whether the model takes files. Raises Refusal, 404, for one that there is not."""
+    """Whether the model takes files. Raises Refusal, 404, for an unknown model."""
     ours = service.identity.name
     if name not in (ours, ours + FILES) or version != VERSION:
         raise Refusal(404, f"the model {name[:60]!r}, version {version[:20]!r}, is not served", f"use {ours!r}")
@@ -138,7 +138,7 @@ async def _embed(service: Service, tensor: Tensor, files: bool) -> FloatArray:
     outcomes = await service.embed(images)
     rows = []
     for place, item in enumerate(outcomes):
-        if isinstance(item, Failed):  # tensors have no place for one error among many
+        if isinstance(item, Failed):  # tensors cannot represent errors of single images
             raise Refusal(422, f"image {place}: {item.reason}", "omit it, or use /v1/embed")
         rows.append(item)
     return np.stack(rows)

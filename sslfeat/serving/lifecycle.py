@@ -1,8 +1,7 @@
-"""Listening, and ending well: after SIGTERM nothing that was accepted is lost.
+"""Listening and graceful shutdown: accepted requests are completed after SIGTERM.
 
-First ``/ready`` says no and answers ask clients to leave, while everything is served as before; after ``notice`` seconds no
-connection is accepted any more, and what is in hand is finished. A second signal ends it at once. After Ctrl-C nobody is
-waited for.
+First ``/ready`` fails and responses close their connections, while requests are still served; after ``notice`` seconds
+no connections are accepted, and running requests are completed. Ctrl-C skips ``notice``. A second signal stops immediately.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from sslfeat.serving.connections import connection_class
 from sslfeat.serving.service import Service
 
 BACKLOG = 2048
-FILES_BESIDE = 256  # descriptors for all but connections
+FILES_BESIDE = 256  # file descriptors not used for connections
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 logger = logging.getLogger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, which ends as this module says. ``announce`` is called when it listens."""
+    """uvicorn server with graceful shutdown. ``announce`` is called when it listens."""
 
     def __init__(self, config: uvicorn.Config, service: Service, announce: Callable[[], None]) -> None:
         super().__init__(config)
@@ -46,11 +45,11 @@ class DrainingServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals for as long as it serves; uvicorn would pass them on afterwards, and die of them."""
+        """Handle signals while serving; uvicorn would raise them again afterwards, which would kill the process."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        wakeup = signal.set_wakeup_fd(-1)  # of whoever ends processes that take long to end
+        wakeup = signal.set_wakeup_fd(-1)  # used elsewhere to stop slow processes; restored below
         before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield
@@ -60,7 +59,7 @@ class DrainingServer(uvicorn.Server):
             signal.set_wakeup_fd(wakeup)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; at the second signal, at once."""
+        """Start the shutdown; at the second signal, stop immediately."""
         if self._service.draining:
             self.should_exit = self.force_exit = True
             return
@@ -68,14 +67,14 @@ class DrainingServer(uvicorn.Server):
         self._closing_at = time.monotonic() + (self._service.limits.notice if sig == signal.SIGTERM else 0)
 
     async def on_tick(self, counter: int) -> bool:
-        """See uvicorn: ten times a second, whether to end."""
+        """See uvicorn: called ten times per second; returns whether to stop."""
         if time.monotonic() >= self._closing_at:
             self.should_exit = self._service.closing = True
         return await super().on_tick(counter)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises ServeError."""
+    """Open a listening socket. Raises ServeError."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
     except OSError as error:
@@ -85,7 +84,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(service: Service, listener: socket.socket, announce: Callable[[], None] = lambda: None) -> None:
-    """Serve until a signal ends it. Raises ServeError if it cannot start."""
+    """Serve until a signal arrives. Raises ServeError if the service cannot start."""
     limits = service.limits
     _allow_files(limits.connections + FILES_BESIDE)
     config = uvicorn.Config(
@@ -100,10 +99,10 @@ def serve(service: Service, listener: socket.socket, announce: Callable[[], None
 
 
 def _allow_files(wanted: int) -> None:
-    """As many open files as connections need, where the system allows it."""
+    """Raise the limit on open files as the connections require, if the system allows it."""
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ImportError:  # no such limit on Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < wanted:

@@ -1,4 +1,4 @@
-"""What a service allows: sizes, times, and how much it holds at once."""
+"""Limits of a service: sizes, times and memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DECODING = Limits(seconds=10.0)
 class ServiceLimits:
     """Sizes in bytes or images, times in seconds.
 
-    ``queue`` images may wait or be worked on; ``deadline`` is from when a request's body is whole to its answer.
-    ``first_byte``, ``headers``, ``body`` and ``write`` are what a client may take for each. ``buffered`` bytes of bodies are
-    held at once. After SIGTERM ``notice`` passes before connections are refused, and ``drain`` before work is given up.
+    At most ``queue`` images are queued or in progress; ``deadline`` is the time from the complete body to the response.
+    ``first_byte``, ``headers``, ``body`` and ``write`` are time limits for clients. At most ``buffered`` bytes of bodies are
+    in memory. After SIGTERM, connections are refused after ``notice``, and requests are cancelled after ``drain``.
     """
 
     max_bytes: int = 20 << 20
@@ -60,26 +60,26 @@ class ServiceLimits:
 
 
 class Buffers:
-    """Bytes of all bodies that are held at once."""
+    """Number of bytes of all request bodies in memory."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
 
 
 class Hold:
-    """A request's share of the ``Buffers``, until it is released."""
+    """Bytes of ``Buffers`` used by a request, until released."""
 
     def __init__(self, buffers: Buffers) -> None:
         self._buffers, self._held = buffers, 0
 
     def take(self, count: int) -> None:
-        """``count`` bytes more. Raises Refusal, 503, where all requests together hold too many."""
+        """Reserve ``count`` bytes. Raises Refusal, 503, if all requests together exceed the limit."""
         if self._buffers.held + count > self._buffers.limit:
             raise Refusal(503, "too many large concurrent requests", "retry later", retry_after=1)
         self._buffers.held += count
         self._held += count
 
     def release(self) -> None:
-        """Give it all back."""
+        """Release all bytes."""
         self._buffers.held -= self._held
         self._held = 0

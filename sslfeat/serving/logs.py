@@ -1,4 +1,4 @@
-"""Logs as lines of JSON on standard error: what was asked and how it went, never what was in it."""
+"""JSON lines logs on standard error: requests and their outcome, never their contents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAMES = ("sslfeat", "uvicorn")
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line; what is in its ``fields`` besides."""
+    """Formats a record, with its ``fields``, as a line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -27,7 +27,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_json(level: str) -> logging.Handler:
-    """Send the service's logs of ``level`` and above to standard error; returns the handler, to be taken off again."""
+    """Log the service to standard error from ``level``; returns the handler, for removal."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""What the service counts and times, for Prometheus."""
+"""Prometheus metrics of the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """One service's figures, in a registry of their own. ``stage`` may be called from any thread."""
+    """Metrics in a separate registry. ``stage`` can be called from any thread."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -22,7 +22,7 @@ class Metrics:
         self._seconds = Histogram(
             "sslfeat_request_seconds", "time of a request", ["route"], buckets=SECONDS, registry=self.registry
         )
-        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # finding them takes longer than counting
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # lookups are slow
         self._images = Counter("sslfeat_images", "images by what became of them", ["outcome"], registry=self.registry)
         self._batches = Histogram("sslfeat_batch_images", "images in a batch", buckets=SIZES, registry=self.registry)
         self.queue = Gauge("sslfeat_queue_images", "images waiting or worked on", registry=self.registry)
@@ -32,11 +32,11 @@ class Metrics:
         self.reloads = Counter("sslfeat_index_reloads", "reloads by outcome", ["outcome"], registry=self.registry)
 
     def stage(self, name: str, seconds: float) -> None:
-        """A stage took so long."""
+        """Record the duration of a stage."""
         self._of[name].observe(seconds)
 
     def batch(self, batch: Batch) -> None:
-        """A batch was embedded."""
+        """Record an embedded batch."""
         failed = sum(isinstance(item, Failed) for item in batch.outcomes)
         self._images.labels("embedded").inc(len(batch.outcomes) - failed)
         self._images.labels("broken").inc(failed)
@@ -45,11 +45,11 @@ class Metrics:
         self.stage("infer", batch.infer)
 
     def dropped(self, count: int) -> None:
-        """Images were dropped that nobody waited for any more."""
+        """Record dropped images of abandoned requests."""
         self._images.labels("dropped").inc(count)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Record a completed request."""
         key = (route, method, status)
         if key not in self._known:
             self._known[key] = (self._requests.labels(route, method, str(status)), self._seconds.labels(route))
@@ -58,5 +58,5 @@ class Metrics:
         histogram.observe(seconds)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)

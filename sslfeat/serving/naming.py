@@ -1,4 +1,4 @@
-"""What indexed images are called, by their ids, of which a map knows no more; and their ids, by their paths."""
+"""Paths and metadata of indexed images by id, as needed by the map, and ids by path."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sslfeat.serving.answers import json_answer
 from sslfeat.serving.bodies import StrictModel, read_model
 from sslfeat.serving.service import Service
 
-MOST = 100_000  # ids: all that a map has
-MOST_PATHS = 100  # each is looked for among all
+MOST = 100_000  # maximum number of ids: all points of a map
+MOST_PATHS = 100  # maximum number of paths, each searched in the whole index
 
 
 class NamesBody(StrictModel):
@@ -35,7 +35,7 @@ def add_naming(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/images", **NAMES)
     async def images(request: Request) -> Response:
-        """Id, path, label and metadata of each of many indexed images."""
+        """Id, path, label and metadata of indexed images."""
         generation = service.generation(request)
         body = await read_model(NamesBody, request, service.limits)
         rows = [*map(generation.row, body.ids), *map(generation.row_of, body.paths)]

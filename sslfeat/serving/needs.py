@@ -1,4 +1,4 @@
-"""The packages that a service needs."""
+"""Packages required by the service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = {
 
 
 def need_extra() -> None:
-    """Raise MissingExtraError where a package of the extra ``serve`` is not installed."""
+    """Raise MissingExtraError if a package of the extra ``serve`` is not installed."""
     for module, package in PACKAGES.items():
         if find_spec(module) is None:
             raise MissingExtraError("serve", package)

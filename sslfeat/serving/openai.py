@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings`` as OpenAI's clients ask for it: images as data URLs, and errors in the shape that they know."""
+"""OpenAI-compatible ``POST /v1/embeddings``: images as data URLs, and errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE64 = ";base64"
 
 
 class EmbeddingsBody(StrictModel):
-    """What OpenAI's clients send; ``input`` are data URLs of images."""
+    """Request of OpenAI clients; ``input`` are data URLs of images."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
     model: str
@@ -36,7 +36,7 @@ OPENAI = openapi.route(
 )  # fmt: skip
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": openapi.listed("message", "type", "code")}}
 for _code, _answer_of in OPENAI["responses"].items():
-    if _code in ("404", "413", "415", "422", "429", "503"):  # the others are answered before it is asked
+    if _code in ("404", "413", "415", "422", "429", "503"):  # other errors are answered before this route
         _answer_of["content"] = openapi.of_json(ERROR)
 
 
@@ -45,7 +45,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/embeddings", **OPENAI)
     async def embeddings(request: Request) -> Response:
-        """Embeddings of images, in the shape of OpenAI's embeddings."""
+        """Embed images, with a response in OpenAI's format."""
         try:
             service.batcher.check_room()
             if media_type(request)[0] not in OF_JSON:
@@ -81,7 +81,7 @@ def _content(text: str, place: int) -> bytes:
 
 
 def _answer(outcomes: list[Outcome], body: EmbeddingsBody, service: Service) -> Response:
-    """The shape has no place for one error among many, so the first one is the answer."""
+    """Response; the first error if any, since the format cannot represent errors of single images."""
     parts = []
     for place, item in enumerate(outcomes):
         if isinstance(item, Failed):

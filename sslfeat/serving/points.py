@@ -1,4 +1,4 @@
-"""The map of an index: a point for each image, in the plane of the two main components or as ``sslfeat map`` placed it."""
+"""Map of an index: a point per image, from the first two principal components or from ``sslfeat map``."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from sslfeat.numerics.arrays import FloatArray, IntArray
 from sslfeat.retrieval.index import Index
 
 MOST = 100_000  # points
-AXES_FROM = 20_000  # of them, which say where the plane lies
+AXES_FROM = 20_000  # number of points used to compute the components
 BLOCK = 8192
 DIGITS = 4
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was made of the images elsewhere, by path: coordinates (``placed``) and ``clusters``. None: not given."""
+    """Precomputed coordinates (``placed``) and ``clusters`` by path; None if not given."""
 
     placed: dict[str, tuple[float, float]] | None = None
     clusters: dict[str, str] | None = None
 
 
 def map_json(index: Index, paths: Sequence[str], labels: Sequence[str | None], drawn: Drawn) -> bytes:
-    """``{"ids", "x", "y", "label", "labels", "cluster", "clusters"}``: up to MOST images, an even spread of more.
+    """``{"ids", "x", "y", "label", "labels", "cluster", "clusters"}`` for up to MOST images, evenly spaced if there are more.
 
-    ``label`` are places in ``labels``, the commonest first, or -1, and ``cluster`` in ``clusters``, which are empty if none were
-    given. An image without coordinates is left out where others have them. Raises FeaturesError if all vectors are the same.
+    ``label`` are indices into ``labels``, most frequent first, or -1; ``cluster`` likewise into ``clusters``, empty if not
+    given. With given coordinates, images without them are omitted. Raises FeaturesError if all vectors are the same.
     """
     placed = drawn.placed
     rows = np.flatnonzero(~index.removed)
@@ -65,19 +65,19 @@ def map_json(index: Index, paths: Sequence[str], labels: Sequence[str | None], d
 
 
 def coded(names: Sequence[str | None]) -> tuple[list[int], list[str]]:
-    """The place of each name, -1 for none, among the different ones, the commonest first."""
+    """Index of each name, or -1 for none, in the list of distinct names, most frequent first."""
     different = [name for name, _ in Counter(name for name in names if name is not None).most_common()]
     places = {name: place for place, name in enumerate(different)}
     return [-1 if name is None else places[name] for name in names], different
 
 
 def spread(rows: IntArray, most: int) -> IntArray:
-    """``most`` of the rows, evenly spread."""
+    """At most ``most`` rows, evenly spaced."""
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
 
 
 def components(index: Index, rows: IntArray) -> FloatArray:
-    """Coordinates (n, 2) in the two main components; all nought for fewer than three rows."""
+    """Coordinates (n, 2) in the first two principal components; zeros for fewer than three rows."""
     if len(rows) < LEAST:
         return np.zeros((len(rows), 2), np.float32)
     axes = pca(index.vectors(spread(rows, AXES_FROM)), 2)
@@ -87,7 +87,7 @@ def components(index: Index, rows: IntArray) -> FloatArray:
 
 
 def read_map(file: Path) -> dict[str, tuple[float, float]]:
-    """Coordinates by path from the table that ``sslfeat map --out map.parquet`` writes. Raises InputError."""
+    """Coordinates by path from the table of ``sslfeat map --out map.parquet``. Raises InputError."""
     try:
         table = parquet.read_table(file, columns=["path", "x", "y"])
         columns = [table[name].to_pylist() for name in ("path", "x", "y")]

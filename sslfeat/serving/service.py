@@ -1,4 +1,4 @@
-"""All that a service holds: the encoder, perhaps an index and a classifier, and what works for them."""
+"""State of a service: the encoder, optional index and classifier, and their workers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ServiceSources:
-    """What is served: an encoder by file or name, an index and a classifier by folder, a map and duplicates by file. None:
+    """Sources: an encoder by file or name, an index and a classifier by folder, a map and duplicates by file. None:
     not given."""
 
     encoder: str | None = None
@@ -60,16 +60,16 @@ class ServiceSources:
 
 
 class Service:
-    """What the routes call. ``draining`` is set when it is about to end, ``closing`` when it takes nothing new any more."""
+    """The service behind the routes. ``draining`` is set when shutdown starts, ``closing`` when no requests are accepted."""
 
     def __init__(
         self, sources: ServiceSources, limits: ServiceLimits | None = None, key: str = "",
         hosts: frozenset[str] | None = None, gpu_batches: bool = False,
     ) -> None:  # fmt: skip
-        """Load everything. ``key``: what clients must show; ``hosts``: the names by which it may be called (None: any).
-        ``gpu_batches``: on a GPU, batches are of GPU_BATCH images whatever the limits say.
+        """Load everything. ``key``: required API key; ``hosts``: allowed Host names (None: any).
+        ``gpu_batches``: use batches of GPU_BATCH images on a GPU, regardless of the limits.
 
-        Raises RetrievalError or FeaturesError if index and classifier are not of the encoder's features, EncoderFileError,
+        Raises RetrievalError or FeaturesError if index or classifier are of another encoder, EncoderFileError,
         ProviderError, UsageError.
         """
         if key and len(key) < SHORTEST_KEY:
@@ -113,16 +113,16 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start what works, in the event loop."""
+        """Start the workers, in the event loop."""
         await self.batcher.start()
         gc.collect()
-        gc.freeze()  # what is loaded stays: it need not be looked through again and again
+        gc.freeze()  # exclude loaded objects from garbage collection
         self._tasks.append(asyncio.create_task(_tidy()))
         if self.collection is not None:
             self._tasks.append(asyncio.create_task(self.collection.follow()))
 
     async def stop(self) -> None:
-        """End it; what is in hand is finished."""
+        """Stop; running work is completed."""
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -134,11 +134,11 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should be sent here."""
+        """Whether the service accepts requests."""
         return not self.draining and self.batcher.alive
 
     def knows(self, key: str) -> bool:
-        """Whether it is the API key; takes as long for any that is not."""
+        """Whether this is the API key, compared in constant time."""
         given = hashlib.sha256(key.encode("utf-8", "replace")).digest()
         return self._key is None or hmac.compare_digest(given, self._key)
 
@@ -164,16 +164,16 @@ class Service:
         return self.classifier
 
     async def embed(self, images: Sequence[Source]) -> list[Outcome]:
-        """Embeddings or failures, within the deadline. Raises as ``Batcher.embed``."""
+        """Embeddings or failures, within the deadline. Raises like ``Batcher.embed``."""
         return await self.batcher.embed(images, self.limits.deadline)
 
     async def in_pool(self, call: Callable[[], T]) -> T:
-        """What ``call`` gives, called in one of the index's threads."""
+        """Result of ``call`` in a thread of the index."""
         pool = None if self.collection is None else self.collection.pool
         return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     def info(self) -> dict[str, Any]:
-        """What ``/v1/info`` says."""
+        """Content of ``/v1/info``."""
         limits = {name: getattr(self.limits, name) for name in ("max_bytes", "max_images", "max_top")}
         return {
             "encoder": self.about_encoder,
@@ -184,7 +184,7 @@ class Service:
         }
 
     def about(self) -> str:
-        """What is served, in a line."""
+        """One-line description of the service."""
         parts = [f"{self.identity.name} ({self.encoder.dim}-d, {self.encoder.provider})"]
         if self.collection is not None:
             parts.append(f"an index of {len(self.collection.now.index)} images")
@@ -196,9 +196,9 @@ class Service:
         decoder = SubprocessDecoder(self.encoder.card.preprocess, EXACT, self.limits.decoding)
         side = self.encoder.card.preprocess.size
         pixels = np.zeros((self.batcher.size, side, side, 3), np.uint8)
-        for _ in range(2):  # starts its process; the second time it takes the memory that it will keep
+        for _ in range(2):  # starts the process; the second run allocates its memory
             decoder.decode([Content(_photograph())], pixels[:1])
-        self.encoder.run(pixels)  # a whole batch, for the same reason
+        self.encoder.run(pixels)  # a full batch, also to allocate memory
         return decoder
 
     def _reloaded(self, outcome: str) -> None:
@@ -206,15 +206,15 @@ class Service:
 
 
 async def _tidy() -> None:
-    """Give memory back again and again, which bodies took and left in pieces, until cancelled."""
+    """Periodically return fragmented memory of request bodies to the system, until cancelled."""
     while True:
         await asyncio.sleep(TIDY)
-        gc.collect()  # connections that have ended refer to themselves
+        gc.collect()  # closed connections have reference cycles
         await asyncio.get_running_loop().run_in_executor(None, give_memory_back)
 
 
 def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
-    """The encoder: the one given, else the index's, else the classifier's, else the one in the box."""
+    """Load the given encoder, or that of the index, or that of the classifier, or the shipped encoder."""
     maker = None if classifier is None else classifier.encoder
     hints: list[str] = []
     if sources.index is not None:
@@ -229,7 +229,7 @@ def _load(sources: ServiceSources, classifier: SavedProbe | None) -> Encoder:
 
 
 def _photograph() -> bytes:
-    """A JPEG that takes as much to decode as one does."""
+    """A JPEG with typical decoding cost, for warm-up."""
     buffer = io.BytesIO()
     Image.effect_noise((1600, 1200), 64).convert("RGB").save(buffer, "JPEG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: in JSON, or as bytes after it."""
+"""Tensors of the Open Inference Protocol: in JSON, or as binary data after it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Dimension = Annotated[int, Field(ge=0, le=1 << 31)]
 
 
 class Open(BaseModel):
-    """The protocol lets fields be added."""
+    """Allows unknown fields, as the protocol does."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 class InputTensor(Open):
-    """An input: ``data`` here, or ``binary_data_size`` bytes of it after the JSON."""
+    """An input: ``data``, or ``binary_data_size`` bytes after the JSON."""
 
     name: str
     datatype: str
@@ -41,7 +41,7 @@ class InputTensor(Open):
 
 
 class OutputTensor(Open):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: dict[str, Any] = {}
@@ -58,7 +58,7 @@ class InferBody(Open):
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input as it came: bytes in row-major order, little endian, or JSON."""
+    """A received input: bytes in row-major order, little endian, or JSON."""
 
     name: str
     datatype: str
@@ -68,7 +68,7 @@ class Tensor:
 
 
 def unpack(body: bytes, header_length: str | None) -> tuple[InferBody, Tensor]:
-    """A request and its one input. Raises Refusal, 422."""
+    """Parse a request and its single input. Raises Refusal, 422."""
     length = len(body)
     if header_length is not None:
         if not header_length.isdecimal() or len(header_length) > 12 or int(header_length) > len(body):
@@ -102,7 +102,7 @@ def pixels_of(tensor: Tensor, side: int) -> Pixels:
             raise Refusal(422, f"{len(tensor.raw)} bytes of pixels given", f"the shape requires {count}")
         return np.frombuffer(tensor.raw, np.uint8).reshape(tensor.shape)
     try:
-        values = np.array(tensor.data, np.float64).reshape(-1)  # flat, or nested as the shape is
+        values = np.array(tensor.data, np.float64).reshape(-1)  # flat, or nested like the shape
     except (ValueError, TypeError) as error:
         raise Refusal(422, "the data are not numbers", "pixels are integers from 0 to 255") from error
     if values.size != count or not ((values >= 0) & (values <= 255) & (values == np.floor(values))).all():
@@ -111,7 +111,7 @@ def pixels_of(tensor: Tensor, side: int) -> Pixels:
 
 
 def contents_of(tensor: Tensor) -> list[Content]:
-    """Files of images; in JSON they are base64. Raises Refusal, 422."""
+    """Image files, base64 in JSON. Raises Refusal, 422."""
     from sslfeat.serving.bodies import decoded
 
     if tensor.datatype != "BYTES" or len(tensor.shape) > 2 or tensor.shape[1:] not in ([], [1]):
@@ -129,7 +129,7 @@ def contents_of(tensor: Tensor) -> list[Content]:
 
 
 def _elements(raw: bytes) -> list[bytes]:
-    """Each one's length, 4 bytes, and itself."""
+    """Split elements, each preceded by its length in 4 bytes."""
     found, place = [], 0
     while place < len(raw):
         if place + LENGTH.size > len(raw):
@@ -144,7 +144,7 @@ def _elements(raw: bytes) -> list[bytes]:
 
 
 def pack(asked: InferBody, made_by: Mapping[str, str], name: str, rows: FloatArray) -> Response:
-    """The answer with the output ``name``, float32 (N, D), as bytes where they are asked for. Raises Refusal, 422."""
+    """Response with the output ``name``, float32 (N, D), as binary data if requested. Raises Refusal, 422."""
     if any(output.name != name for output in asked.outputs):
         raise Refusal(422, "unknown output", f"the output is {name!r}")
     binary = asked.parameters.get("binary_data_output") is True

@@ -1,4 +1,4 @@
-"""Small images of indexed files: decoded in processes of their own, shown only if the file is still the one that was indexed."""
+"""Thumbnails of indexed files, decoded in separate processes, and only if the file is unchanged since indexing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sslfeat.data.subprocess_decoder import SubprocessDecoder
 from sslfeat.data.transforms import FIT, REDUCED, Decoding, Preprocess, fitted
 from sslfeat.serving.answers import Refusal
 
-SIDES = (256, 1024)  # at which decoders work; other sizes are made from the next larger
+SIDES = (256, 1024)  # decoded sizes; other sizes are scaled from the next larger
 SMALLEST, LARGEST = 16, SIDES[-1]
 QUALITY = 85
 CACHE_BYTES = 64 << 20
@@ -31,7 +31,7 @@ SMALL = Decoding(REDUCED)
 
 
 class ThumbnailCache:
-    """JPEGs by key, the longest unused given up first, ``limit`` bytes of them."""
+    """LRU cache of JPEGs, up to ``limit`` bytes."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit, self._bytes = limit, 0
@@ -39,14 +39,14 @@ class ThumbnailCache:
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, int]) -> bytes | None:
-        """What was kept, if it still is."""
+        """The cached JPEG, or None."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: tuple[str, int], data: bytes) -> None:
-        """Keep it."""
+        """Add a JPEG."""
         with self._lock:
             self._bytes += len(data) - len(self._kept.pop(key, b""))
             self._kept[key] = data
@@ -55,7 +55,7 @@ class ThumbnailCache:
 
 
 class ThumbnailMaker:
-    """Makes and keeps them."""
+    """Creates and caches thumbnails."""
 
     def __init__(self, limits: Limits) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="sslfeat-thumbnails")
@@ -71,9 +71,9 @@ class ThumbnailMaker:
         self._waiting = 0
 
     async def get(self, name: str, sha256: str | None, size: int) -> bytes:
-        """A JPEG within ``size`` x ``size`` px of the indexed file ``name``, whose contents have ``sha256``.
+        """JPEG of at most ``size`` x ``size`` px of the indexed file ``name`` with contents ``sha256``.
 
-        Raises Refusal: 404 if the file is gone, changed since, or cannot be read; 429 if too many are asked for at once.
+        Raises Refusal: 404 if the file is missing, changed, or unreadable; 429 if there are too many requests at once.
         """
         key = (sha256 or name, size)
         if (kept := self._cache.get(key)) is not None:
@@ -90,7 +90,7 @@ class ThumbnailMaker:
         return data
 
     def close(self) -> None:
-        """End the decoders."""
+        """Stop the decoders."""
         for decoder in self._made:
             decoder.abort()
         self._pool.shutdown(wait=True, cancel_futures=True)

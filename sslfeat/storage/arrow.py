@@ -1,4 +1,4 @@
-"""Arrow columns made from their buffers: ``pyarrow.array`` would load pandas, where it is installed, for nothing."""
+"""Arrow columns created from buffers, since ``pyarrow.array`` imports pandas if installed."""
 
 from __future__ import annotations
 

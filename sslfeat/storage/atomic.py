@@ -1,4 +1,4 @@
-"""Files that survive a crash: written whole or not at all, hashed, and guarded by one lock a folder, which some may share."""
+"""Crash-safe files: atomic writes, hashes, and an exclusive or shared lock per folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from filelock import FileLock, Timeout
 from sslfeat.errors import SslfeatError
 
 LOCK_NAME = ".lock"
-TEMPORARY_SUFFIX = ".sslfeat.tmp"  # nobody else's, for what is left over is deleted
-PATIENCE, PAUSE = 60.0, 0.1  # seconds to wait for a lock that may be shared, and between two attempts
+TEMPORARY_SUFFIX = ".sslfeat.tmp"  # unique prefix, since leftovers are deleted
+PATIENCE, PAUSE = 60.0, 0.1  # seconds to wait for a shared lock, and between attempts
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")  # two who write the same file have two
+    """Write ``data`` to ``path`` atomically: readers see the old or the new file, also after a crash."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")  # unique per writer
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -35,20 +35,20 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
             error.filename = str(path.parent)
-        elif isinstance(error, OSError) and error.filename is None:  # as when the disk is full
+        elif isinstance(error, OSError) and error.filename is None:  # e.g. disk full
             error.filename = str(path)
         raise
     sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder, durably, unless it is there."""
+    """Create a folder durably, unless it exists."""
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable (a rename is only safe once its folder is)."""
+    """Sync the entries of ``folder`` to disk (needed for a durable rename)."""
     if os.name == "nt":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -59,7 +59,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete what a killed ``write_atomic`` left behind. Call it with the folder's lock held."""
+    """Delete temporary files of a killed ``write_atomic``. Requires the folder's lock."""
     for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         if leftover.is_file():
             leftover.unlink()
@@ -72,12 +72,12 @@ def sha256_file(path: Path) -> str:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Readable JSON with a fixed key order, so that equal values give equal bytes; NaN and infinity are null."""
+    """Indented JSON in fixed key order, so equal values give equal bytes; NaN and infinity become null."""
     return (json.dumps(finite(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def finite(value: Any) -> Any:
-    """``value`` with None for numbers that JSON does not have."""
+    """``value`` with None in place of NaN and infinity."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -86,17 +86,17 @@ def finite(value: Any) -> Any:
 
 
 def _make_folders(folder: Path) -> None:
-    """Create a folder and those above it, durably, as far as they are not there."""
+    """Create a folder and its missing parents durably."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for path in missing or [folder]:  # who made it may have died before this
-        with contextlib.suppress(PermissionError):  # a folder that may be entered but not read
+    for path in missing or [folder]:  # its creator may have been killed before syncing
+        with contextlib.suppress(PermissionError):  # a folder without read permission
             sync_folder(path.parent)
 
 
 @contextlib.contextmanager
 def exclusive(folder: Path, error: type[SslfeatError]) -> Iterator[None]:
-    """Hold the folder's lock, or raise ``error`` at once if another process has it. A killed holder frees it."""
+    """Hold the folder's lock, or raise ``error`` at once if another process holds it. Killed processes release it."""
     try:
         _make_folders(folder)
         lock = FileLock(folder / LOCK_NAME, timeout=0)
@@ -113,10 +113,10 @@ def exclusive(folder: Path, error: type[SslfeatError]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared(folder: Path, error: type[SslfeatError], prepare: Callable[[], None], patience: float = PATIENCE) -> Iterator[None]:
-    """Hold the folder's lock together with others who share it, while nobody has it ``exclusive``.
+    """Hold the folder's lock, shared with other processes and excluding ``exclusive``.
 
-    The first of them calls ``prepare`` while it has the lock alone, and the last to leave removes what killed ones left over.
-    Raises ``error`` if another process keeps the lock to itself for ``patience`` seconds.
+    The first process calls ``prepare`` while it holds the lock alone, and the last one removes temporary files of killed ones.
+    Raises ``error`` if another process holds the lock exclusively for ``patience`` seconds.
     """
     if os.name == "nt":
         raise error("Windows has no locks that processes share: write with one process there")
@@ -141,18 +141,18 @@ def shared(folder: Path, error: type[SslfeatError], prepare: Callable[[], None],
 def _joined(lock: int, prepare: Callable[[], None]) -> bool:
     if _locked(lock, alone=True):
         prepare()
-    return _locked(lock, alone=False)  # not for sure even after the other: flock gives one up before it takes the other
+    return _locked(lock, alone=False)  # can fail: flock releases one lock before it takes the other
 
 
 def _locked(lock: int, alone: bool) -> bool:
-    """Whether the lock on this descriptor could be had, or changed, at once. It is the one that FileLock takes on POSIX."""
+    """Acquire or change the lock of this descriptor without waiting; the same lock as FileLock's on POSIX."""
     import fcntl
 
     try:
         fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:  # a file system that has no locks
+    except OSError as error:  # file system without locks
         error.filename = f"the lock {LOCK_NAME}"
         raise
     return True

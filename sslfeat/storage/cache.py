@@ -1,7 +1,7 @@
-"""Where sslfeat keeps copies of what lies elsewhere: bounded, the least recently used goes first.
+"""Local cache of remote files, limited in size; least recently used copies are deleted first.
 
 ``SSLFEAT_CACHE`` names the folder (default: ``sslfeat`` in ``XDG_CACHE_HOME`` or ``~/.cache``), ``SSLFEAT_CACHE_GIB`` how
-much it may hold (default: 20), ``SSLFEAT_OFFLINE=1`` that only what is in it is used.
+its maximum size (default: 20), and with ``SSLFEAT_OFFLINE=1`` only cached files are used.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sslfeat.storage import atomic
 
 FOLDER, LIMIT, OFFLINE = "SSLFEAT_CACHE", "SSLFEAT_CACHE_GIB", "SSLFEAT_OFFLINE"
 READING, ENCODERS, PIXELS = "reading", "encoders", "pixels"
-WRITING = "writing"  # holds work that is nowhere else: it is never deleted
-IN_USE = 3600.0  # seconds since a copy was last opened during which it stays, for a process may be reading it
-USED = ".used"  # its time is when the copy was last opened
+WRITING = "writing"  # contains work not stored elsewhere; never deleted
+IN_USE = 3600.0  # minimum seconds since last use before deletion, as a process may be reading
+USED = ".used"  # its mtime is the time of last use
 
 
 def root() -> Path:
-    """The cache's folder, which need not exist yet."""
+    """Folder of the cache, which may not exist yet."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get(FOLDER) or Path(home) / "sslfeat").absolute()
 
 
 def limit() -> int:
-    """Bytes that copies may take. Raises UsageError if the environment holds no number."""
+    """Maximum size in bytes. Raises UsageError if the environment variable is not a number."""
     text = os.environ.get(LIMIT, "20")
     try:
         return int(float(text) * (1 << 30))
@@ -43,18 +43,18 @@ def limit() -> int:
 
 
 def is_offline() -> bool:
-    """Whether nothing may be fetched."""
+    """Whether downloads are disabled."""
     return os.environ.get(OFFLINE, "0") not in ("", "0")
 
 
 def place_of(kind: str, url: str) -> Path:
-    """The folder for a copy of ``url``, of ``kind`` READING, WRITING, ENCODERS or PIXELS; it need not exist."""
+    """Folder of a copy of ``url`` of ``kind`` READING, WRITING, ENCODERS or PIXELS; may not exist."""
     return root() / kind / hashlib.sha256(url.encode()).hexdigest()[:20]
 
 
 @contextlib.contextmanager
 def locked(place: Path, url: str, seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a copy, which is made if need be. Raises RemoteError if another process has it for so long."""
+    """Hold the lock of a copy, creating its folder. Raises RemoteError if it cannot be acquired in time."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{place}.lock", timeout=seconds):
@@ -66,7 +66,7 @@ def locked(place: Path, url: str, seconds: float = 0.0) -> Iterator[None]:
 
 
 def free_place(kind: str, url: str) -> tuple[Path, contextlib.ExitStack]:
-    """A folder that no other process here has, and what holds its lock: as few are used as there are processes at a time."""
+    """A folder not used by another local process, and its lock; there are as many as concurrent processes."""
     for number in itertools.count():
         place, lock = place_of(kind, f"{url}#process-{number}"), contextlib.ExitStack()
         with contextlib.suppress(RemoteError):
@@ -76,14 +76,14 @@ def free_place(kind: str, url: str) -> tuple[Path, contextlib.ExitStack]:
 
 
 def replace(made: Path, old: Path) -> None:
-    """Put the copy ``made`` in the place of ``old``. Call it with the locks of both held."""
+    """Replace the copy ``old`` by ``made``. Requires the locks of both."""
     shutil.rmtree(old)
     made.rename(old)
     atomic.sync_folder(old.parent)
 
 
 def make_room(keep: Path) -> None:
-    """Delete the copies that were not opened for longest until the rest fits ``limit``; ``keep`` and those in use stay."""
+    """Delete least recently used copies until the rest fits ``limit``, except ``keep`` and those in use."""
     copies = [place for kind in (READING, ENCODERS, PIXELS) for place in (root() / kind).glob("*") if place.is_dir()]
     sizes = {place: _size(place) for place in copies}
     excess = sum(sizes.values()) - limit()
@@ -91,7 +91,7 @@ def make_room(keep: Path) -> None:
         if excess <= 0:
             return
         if place != keep and time.time() - _last_used(place) > IN_USE:
-            with contextlib.suppress(RemoteError, PermissionError), locked(place, str(place)):  # Windows keeps what is mapped
+            with contextlib.suppress(RemoteError, PermissionError), locked(place, str(place)):  # Windows locks mapped files
                 shutil.rmtree(place)
                 excess -= sizes[place]
 

@@ -1,11 +1,11 @@
-"""One writer a remote folder, or a share of it: a numbered claim, created exclusively, kept alive by beats, given up or outlived.
+"""One writer per remote folder or share: numbered claims, created exclusively, with heartbeats, released or expired.
 
-The claim of the highest number holds. A store has no locks, and a writer that was killed cannot give its claim up: who finds
-a claim waits to see whether it still beats, going by the claim's changes alone, so that no clocks are compared. Taking over
-is creating the next number, which only one can. The holder looks for a higher number before whatever makes its work count.
+The claim with the highest number is valid. Stores have no locks, and a killed writer cannot release its claim: another
+writer waits to see whether the claim object still changes, so no clocks are compared. To take over, it creates
+the next number, which only one writer can do. The holder checks for a higher number before each commit.
 
-Shares have numbers of their own. A writer makes its claim, and looks for those that exclude it only then: of two that begin
-at once, one sees the other at least. One that is silent gets a next number that is given up already, which ends it if it wakes.
+Shares are numbered separately. A writer creates its claim before it looks for conflicting ones: of two that start
+at the same time, at least one sees the other. An expired claim is followed by a released one, which stops its writer if it wakes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from sslfeat.storage import atomic
 from sslfeat.storage.records import parse_record
 from sslfeat.storage.remote import RemoteFolder
 
-FOLDER = "__sslfeat__"  # whose names readers of tables pass over
+FOLDER = "__sslfeat__"  # names ignored by table readers
 CLAIM = re.compile(FOLDER + r"/claim(?:-(\d+-of-\d+))?-(\d{5,})\.json", re.ASCII)
 BEAT = 5.0  # seconds
-SILENT = 4  # beats that a writer may miss: one that is alive then writes at least its next
+SILENT = 4  # missed heartbeats before a claim expires
 
 
 @dataclass(frozen=True)
 class ClaimRecord:
-    """Who holds it (``token``, and for people ``host`` and ``process``), how often it beat, and whether it was given up."""
+    """Holder (``token``; ``host`` and ``process`` for messages), number of heartbeats, and whether it was released."""
 
     token: str
     machine: str
@@ -49,7 +49,7 @@ class ClaimRecord:
 
 
 def is_claim(name: str) -> bool:
-    """Whether an object of this name is a claim, no content of the folder."""
+    """Whether an object of this name is a claim, not content of the folder."""
     return CLAIM.fullmatch(name) is not None
 
 
@@ -62,7 +62,7 @@ def excludes(one: str, other: str) -> bool:
 
 
 def this_machine(cache: Path) -> str:
-    """A name for this machine with this cache: its writers exclude each other by a local lock."""
+    """Name of this machine and cache, whose writers exclude each other by a local lock."""
     path = cache / "machine"
     if not path.exists():
         atomic.write_atomic(path, uuid.uuid4().hex.encode())
@@ -71,14 +71,14 @@ def this_machine(cache: Path) -> str:
 
 @dataclass(frozen=True)
 class HeldClaim:
-    """Tells whoever works under a claim whether it still holds: its name, the name of the next, and its token."""
+    """Checks whether a claim is still valid: its name, the name of the next, and its token."""
 
     name: str
     following: str
     token: str
 
     def check(self, remote: RemoteFolder) -> None:
-        """Raise RemoteError if another writer has taken over: this one was silent, as when its machine slept."""
+        """Raise RemoteError if another writer has taken over, e.g. while this machine was suspended."""
         record = None if remote.get(self.following) is not None else _read(remote, self.name)
         if record is None or record.token != self.token:
             raise RemoteError(f"{remote.url}: another writer took over while the connection was lost")
@@ -96,7 +96,7 @@ class Claim:
 
     @property
     def hold(self) -> HeldClaim:
-        """For those who work under this claim elsewhere."""
+        """The held claim, for checks in other processes."""
         return HeldClaim(_name(self._share, self._number), _name(self._share, self._number + 1), self._record.token)
 
     @contextlib.contextmanager
@@ -111,7 +111,7 @@ class Claim:
         finally:
             self._ended.set()
             beating.join(BEAT)
-            with contextlib.suppress(RemoteError):  # out of reach: the claim falls silent instead
+            with contextlib.suppress(RemoteError):  # store unreachable: the claim expires
                 self._write(dataclasses.replace(self._record, released=True))
 
     def check(self) -> None:
@@ -119,12 +119,12 @@ class Claim:
         self.hold.check(self._remote)
 
     def _take(self) -> None:
-        """Make the next claim of this share, when the last one was given up or is silent."""
+        """Create the next claim of this share once the last one is released or expired."""
         while True:
             numbers = self._numbers().get(self._share, [])
             latest = max(numbers, default=0)
             record = _read(self._remote, _name(self._share, latest))
-            if record and record.machine != self._record.machine:  # else its process died: the local lock is ours
+            if record and record.machine != self._record.machine:  # else its process died, since we hold the local lock
                 self._outlast([_name(self._share, latest)])
             self._number = latest + 1
             self._remote.create(self.hold.name, self._bytes(self._record))
@@ -133,9 +133,9 @@ class Claim:
                 return
 
     def _exclude(self) -> None:
-        """See that no writer that excludes this one is alive, nor commits anything if it wakes.
+        """Ensure that no conflicting writer is alive, or commits anything if it wakes.
 
-        One that makes its claim after this look sees ours.
+        A writer that creates its claim later sees ours.
         """
         latest = {share: max(numbers) for share, numbers in self._numbers().items() if share != self._share}
         others = {_name(*other): other for other in latest.items() if excludes(other[0], self._share)}
@@ -144,7 +144,7 @@ class Claim:
             self._remote.create(_name(share, number + 1), ended)
 
     def _outlast(self, names: Iterable[str]) -> list[str]:
-        """Those of these claims that are silent; the others were given up. Raises RemoteError if one is held."""
+        """Expired ones of these claims; the others were released. Raises RemoteError if one is held."""
         records = {name: _read(self._remote, name) for name in names}
         held = {name: record for name, record in records.items() if record and not record.released}
         for _ in range(SILENT):
@@ -163,7 +163,7 @@ class Claim:
         return list(held)
 
     def _numbers(self) -> dict[str, list[int]]:
-        """The numbers of the claims that are there, by share."""
+        """Numbers of existing claims, by share."""
         numbers: dict[str, list[int]] = {}
         for found in map(CLAIM.fullmatch, self._remote.list(FOLDER)):
             if found:

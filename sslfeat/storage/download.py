@@ -1,4 +1,4 @@
-"""A file by HTTP: gone on with where it was cut off, and tried again while the server cannot be reached."""
+"""HTTP download of a file, with resume and retries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sslfeat.storage.retry import retrying
 
 BLOCK = 1 << 18  # bytes
 TIMEOUT = 20.0  # seconds without a byte
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that another attempt may better
+PASSING = {408, 425, 429, 500, 502, 503, 504}  # retryable status codes
 RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-Step = Callable[[int, int | None], None]  # bytes that are there, of all (None: the server does not say)
+Step = Callable[[int, int | None], None]  # bytes downloaded, and total (None: unknown)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows within HTTP, and never from https to http."""
+    """Follows redirects within HTTP(S), never from https to http."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         allowed = ("https://",) if req.full_url.lower().startswith("https://") else ("http://", "https://")
@@ -36,9 +36,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 @dataclass
 class Download:
-    """``url`` to ``path``. What is there of an interrupted one lies beside it, with the version (ETag) that it is of.
+    """Download of ``url`` to ``path``. A partial file is stored next to it, with its version (ETag).
 
-    ``authorization`` is a header for the server itself, not for those it redirects to.
+    ``authorization`` is a header that is not sent to redirect targets.
     """
 
     url: str
@@ -46,15 +46,15 @@ class Download:
     greatest: int  # bytes
     step: Step = lambda done, total: None
     authorization: str = ""
-    version: str = ""  # after ``run``: by which the server will tell whether the file has changed
+    version: str = ""  # after ``run``: validator (ETag) of the file
     _furthest: int = field(default=-1, repr=False)
-    _met: bool = field(default=False, repr=False)  # whether the server ever answered
+    _met: bool = field(default=False, repr=False)  # whether the server has responded
 
     def run(self, known: str = "") -> bool:
-        """Fetch the file, whole or not at all. False if the server says that it is still the version ``known``.
+        """Download the file atomically. Returns False if the server still has the version ``known``.
 
-        Raises RemoteError for what the server refuses, for too large a file, and when there is no progress for as long as
-        ``retrying`` tries, which is shorter before the server has answered once.
+        Raises RemoteError if the server rejects the request, the file is too large, or there is no progress for as long as
+        ``retrying`` retries, which is shorter before the first response of the server.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         outcome = None
@@ -71,7 +71,7 @@ class Download:
         return outcome
 
     def discard(self) -> None:
-        """Remove what an interrupted download left."""
+        """Remove a partial download."""
         for path in (self._partial, self._note):
             path.unlink(missing_ok=True)
 
@@ -84,9 +84,9 @@ class Download:
         return self.path.with_name(f".{self.path.name}.version")
 
     def _attempt(self, known: str) -> bool | None:
-        """True: the file is whole; False: it is the ``known`` one; None: cut off, but further than before."""
+        """True: complete; False: still the ``known`` version; None: interrupted, but with progress."""
         self.version = self._note.read_text() if self._note.exists() else ""
-        if not self.version:  # nothing says what the rest would be of
+        if not self.version:  # version unknown, so it cannot be resumed
             self.discard()
         begun = self._partial.stat().st_size if self._partial.exists() else 0
         try:
@@ -98,7 +98,7 @@ class Download:
             with error:
                 if error.code == 304:
                     return False
-                if error.code == 416:  # what is here is longer than the file
+                if error.code == 416:  # the partial file is longer than the file
                     self.discard()
             raise
         except (OSError, http.client.HTTPException):

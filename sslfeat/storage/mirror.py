@@ -1,6 +1,6 @@
-"""A local copy of a remote folder: what differs is fetched, what was made here is uploaded, the records that count last.
+"""Local copy of a remote folder: differing files are downloaded, new ones uploaded, commit records last.
 
-Names that begin with a dot (locks, temporary files, unfinished exchanges) stay here, claims stay there.
+Names with a leading dot (locks, temporary files, unfinished updates) are not uploaded, claims are not downloaded.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from sslfeat.storage.records import parse_record
 from sslfeat.storage.remote import RemoteFolder, RemoteObject
 
 LEDGER = ".ledger.json"
-RECORD = re.compile(r"(.*/)?(features|index)\.json")  # makes the folder what it is: the last to come, the first to go
-COMMIT = re.compile(r"(.*/)?__sslfeat__/part-\d+\.json")  # makes a part count
+RECORD = re.compile(r"(.*/)?(features|index)\.json")  # records of folders: uploaded last, deleted first
+COMMIT = re.compile(r"(.*/)?__sslfeat__/part-\d+\.json")  # commit records of parts
 OURS = re.compile(
     r"(features/)?(__sslfeat__/[^/]+|part-\d+\.parquet|(img_emb|metadata)/[^/]+_\d+\.(npy|parquet))"
     r"|index(-\d+)?\.faiss|index\.json|ids\.parquet"
-)  # what may be deleted: somebody may keep other things beside it
-STREAMS = 8  # objects fetched at once
-ATTEMPTS = 3  # to find a folder at rest
-PATIENCE = 600.0  # seconds that readers wait for another that fetches the same
+)  # only these may be deleted; other files are the user's
+STREAMS = 8  # concurrent downloads
+ATTEMPTS = 3  # to find an unchanging folder
+PATIENCE = 600.0  # seconds to wait for another process that downloads the same folder
 Step = Callable[[int, int], None]  # bytes that are there, of all
 
 
 def no_step(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A file that is the same here and there: the object's size and token, and what changes whenever the file does."""
+    """A synchronized file: size and token of the object, and a stamp of the local file."""
 
     size: int
     token: str
@@ -46,7 +46,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What was found the same, by name."""
+    """Synchronized files by name."""
 
     url: str
     files: dict[str, Known] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class Ledger:
 
 
 def rank(name: str) -> int:
-    """The order of uploading: payload, then commit records, then the records of folders; of deleting: the reverse."""
+    """Upload order: payload, commit records, records of folders; deletion in reverse order."""
     return 2 if RECORD.fullmatch(name) else 1 if COMMIT.fullmatch(name) else 0
 
 
 class Mirror:
-    """The copy of ``remote`` in ``place``; ``folder`` is the copy itself, called as the remote folder is."""
+    """Copy of ``remote`` in ``place``; ``folder`` is the copy, with the name of the remote folder."""
 
     def __init__(self, remote: RemoteFolder, place: Path) -> None:
         self.remote, self.place = remote, place
@@ -72,17 +72,17 @@ class Mirror:
             self.save()
 
     def names(self) -> list[str]:
-        """The files that are here, in the order of uploading."""
+        """Local files in upload order."""
         found = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
         names = [name for path in found if not _is_hidden(name := path.as_posix())]
         return sorted(names, key=lambda name: (rank(name), name))
 
     def there(self) -> dict[str, RemoteObject]:
-        """The objects that are there, without claims."""
+        """Remote objects without claims."""
         return {name: known for name, known in self.remote.list().items() if not is_claim(name) and not _is_hidden(name)}
 
     def pull(self, step: Step = no_step) -> None:
-        """Make the copy the same as the remote folder. Raises RemoteError if there is nothing, or if it is never at rest."""
+        """Update the copy from the remote folder. Raises RemoteError if that is empty or keeps changing."""
         for _ in range(ATTEMPTS):
             there = self.there()
             if not there:
@@ -97,7 +97,7 @@ class Mirror:
         self.save()
 
     def fetch(self, there: dict[str, RemoteObject], step: Step = no_step) -> None:
-        """Download those of these objects that are not here, or not the same: first what the records are of."""
+        """Download missing and differing objects, payload before records."""
         missing = {name: known for name, known in there.items() if not self._is_known(name, known)}
         total = sum(known.size for known in missing.values())
         done: dict[str, int] = {}
@@ -117,13 +117,13 @@ class Mirror:
                 list(pool.map(one, [name for name in missing if rank(name) == level]))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove these files here, the records first."""
+        """Delete local files, records first."""
         for name in sorted(names, key=rank, reverse=True):
             (self.folder / name).unlink()
             self.known.pop(name, None)
 
     def push(self, names: Iterable[str]) -> None:
-        """Upload these files, in this order, those that are the same there passed over."""
+        """Upload files in this order, skipping unchanged ones."""
         for name in names:
             found = self.remote.object(name)
             if found is None or not self._is_same(name, found):
@@ -132,14 +132,14 @@ class Mirror:
                 self.known[name] = Known(found.size, found.token, _stamp(self.folder / name))
 
     def upload(self, names: Iterable[str]) -> None:
-        """Upload these files, in this order, whatever is there; ``save`` keeps in mind that they are the same."""
+        """Upload files in this order unconditionally; ``save`` records them as synchronized."""
         for name in names:
             path = self.folder / name
             put = self.remote.put_file(name, path)
             self.known[name] = Known(put.size, put.token, _stamp(path))
 
     def push_all(self, check: Callable[[], None]) -> None:
-        """Make the remote folder the same as this one, which is whole; ``check`` is called before each step, and may raise.
+        """Make the remote folder equal to this complete copy; ``check`` is called before each step, and may raise.
 
         Records that change go first: a reader finds the old folder, none, or the new one.
         """
@@ -156,12 +156,12 @@ class Mirror:
         self.save()
 
     def save(self) -> None:
-        """Keep in mind what is the same here and there."""
+        """Write the ledger of synchronized files."""
         ledger = Ledger(self.remote.url, self.known)
         atomic.write_atomic(self.place / LEDGER, atomic.json_bytes(asdict(ledger)))
 
     def is_complete(self) -> bool:
-        """Whether something was fetched, and is as it was."""
+        """Whether a copy was downloaded and is unmodified."""
         return bool(self.known) and all(_stamp(self.folder / name) == known.stamp for name, known in self.known.items())
 
     def _is_same(self, name: str, there: RemoteObject) -> bool:
@@ -175,9 +175,9 @@ class Mirror:
 
 
 def localize(url: str, fresh: bool = False, step: Step = no_step) -> Path:
-    """A local copy of the remote folder ``url``: what has not changed since it was last fetched is not fetched again.
+    """Local copy of the remote folder ``url``; unchanged files are not downloaded again.
 
-    ``fresh`` fetches everything. Raises RemoteError if there is nothing, or, offline, no copy.
+    ``fresh`` downloads everything. Raises RemoteError if the folder is empty, or if offline without a copy.
     """
     place = place_of(READING, url)
     with locked(place, url, PATIENCE):
@@ -194,7 +194,7 @@ def localize(url: str, fresh: bool = False, step: Step = no_step) -> Path:
 
 
 def name_of(path: Path) -> str:
-    """How people call a folder: by its URL if it is a copy, or in one."""
+    """Display name of a folder: its URL if it is a copy or inside one."""
     whole = path.absolute()
     for copy in (whole, *whole.parents):
         if copy.is_relative_to(root()) and (ledger := _read_ledger(copy.parent)):
@@ -203,7 +203,7 @@ def name_of(path: Path) -> str:
 
 
 def _read_ledger(place: Path) -> Ledger | None:
-    """None if there is none, or a damaged one: everything is compared again then."""
+    """Read the ledger; None if it is missing or damaged, so that everything is compared again."""
     path = place / LEDGER
     if not path.exists():
         return None
@@ -218,7 +218,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes whenever the file does; empty if there is none."""
+    """Value that changes with the file; empty if it is missing."""
     try:
         status = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""Records kept as JSON: frozen dataclasses, read strictly, so that a field that lies is refused by its name.
+"""JSON records as frozen dataclasses, validated strictly; errors name the invalid field.
 
-A class's ``__post_init__`` says what its types cannot, by raising ValueError. A class with a field ``format`` is read in the
-format that is this field's default, and in no other.
+``__post_init__`` of a class does further validation and raises ValueError. A class with a field ``format`` only accepts
+the default of this field as format.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from sslfeat.storage import atomic
 
 T = TypeVar("T")
 DEEPEST = 50  # JSON within JSON
-LARGEST = 2**63 - 1  # what fits int64, in which numbers are counted
-SHOWN = 60  # characters of a wrong value
-CHECK = "check"  # the field of a signed record that holds the hash of the others
+LARGEST = 2**63 - 1  # range of int64
+SHOWN = 60  # maximum characters of a quoted value
+CHECK = "check"  # field of a signed record with the hash of the others
 
 
 def parse_record(kind: type[T], data: bytes | str, where: str, error: type[SslfeatError]) -> T:
-    """The record of this ``kind`` that JSON ``data`` hold. Raises ``error``, naming ``where`` and the field at fault."""
+    """Parse JSON ``data`` as a record of this ``kind``. Raises ``error``, naming ``where`` and the invalid field."""
     return build_record(kind, parse_json(data, where, error), where, error)
 
 
 def parse_json(data: bytes | str, where: str, error: type[SslfeatError]) -> Any:
-    """A JSON value that anybody may have written. Raises ``error`` naming ``where``."""
+    """Parse untrusted JSON. Raises ``error`` naming ``where``."""
     try:
         value = json.loads(data, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as cause:  # ValueError: no JSON, no UTF-8, or numbers of thousands of digits
+    except (ValueError, RecursionError) as cause:  # ValueError: invalid JSON or UTF-8, or numbers with thousands of digits
         raise error(f"{where} is damaged: it is not JSON ({str(cause)[:SHOWN]})") from cause
     inner = [value]
     for _ in range(DEEPEST):
@@ -53,7 +53,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def build_record(kind: type[T], value: Any, where: str, error: type[SslfeatError]) -> T:
-    """The same from a value that was parsed: every field there or with a default, of its type, and none beyond."""
+    """Build a record from a parsed value: all fields present or with a default, of their types, no unknown fields."""
     try:
         return typing.cast(T, _record(kind, value, where))
     except _Fault as fault:
@@ -61,27 +61,27 @@ def build_record(kind: type[T], value: Any, where: str, error: type[SslfeatError
 
 
 def signed_bytes(fields: dict[str, Any]) -> bytes:
-    """A record's JSON with its own hash, so that a flipped bit is noticed."""
+    """JSON of a record with its hash, to detect corruption."""
     return atomic.json_bytes({**fields, CHECK: _hash(fields)})
 
 
 @dataclasses.dataclass(frozen=True)
 class SignedRecord:
-    """A record with a field ``format``, kept with its own hash."""
+    """A record with a field ``format``, stored with its hash."""
 
-    EARLIER: typing.ClassVar[tuple[int, ...]] = ()  # formats that are read as well: all that they lack has a default
+    EARLIER: typing.ClassVar[tuple[int, ...]] = ()  # older formats accepted; their missing fields have defaults
 
     def to_json(self) -> bytes:
-        """The bytes of its file."""
+        """Contents of the file."""
         return signed_bytes(dataclasses.asdict(self))
 
     def plain(self) -> dict[str, Any]:
-        """The fields as JSON has them, by name: to print, and to compare."""
+        """Fields by name as JSON values, for printing and comparison."""
         return typing.cast("dict[str, Any]", json.loads(atomic.json_bytes(dataclasses.asdict(self))))
 
     @classmethod
     def parse(cls, data: bytes, where: str, error: type[SslfeatError], remedy: str) -> typing.Self:
-        """What ``to_json`` wrote. Raises ``error``, with the ``remedy``, if it was altered, lies, or is of another format."""
+        """Parse the output of ``to_json``. Raises ``error`` with the ``remedy`` if altered, invalid, or of another format."""
         fields = parse_json(data, where, error)
         if not isinstance(fields, dict):
             raise error(f"{where} is damaged: {remedy} with --overwrite")
@@ -96,12 +96,12 @@ class SignedRecord:
 def _hash(fields: dict[str, Any]) -> str | None:
     try:
         return hashlib.sha256(atomic.json_bytes(fields)).hexdigest()
-    except (RecursionError, ValueError):  # nested beyond measure, or half a character: nothing that we write
+    except (RecursionError, ValueError):  # nested too deeply, or lone surrogates: never written by us
         return None
 
 
 class _Fault(Exception):
-    """What is wrong with a value, and where."""
+    """An invalid value and its position."""
 
 
 @functools.cache

@@ -1,6 +1,6 @@
-"""Folders on object stores, through fsspec: whole objects are put, fetched and listed, nothing is renamed or appended to.
+"""Folders on object stores, through fsspec: whole objects are uploaded, downloaded and listed, never renamed or appended to.
 
-Every operation here can be repeated without harm, and is, while a store cannot be reached (``retry``).
+All operations are idempotent, and retried while a store cannot be reached (``retry``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sslfeat.storage.retry import is_final, retrying
 
 TOKENS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "last_modified", "LastModified", "mtime", "created")
 MD5 = re.compile("[0-9a-f]{32}")
-BLOCK = 16 << 20  # bytes of one request of a download
+BLOCK = 16 << 20  # bytes per download request
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())  # nor needed
@@ -31,23 +31,23 @@ logging.getLogger("asyncio").addFilter(lambda record: "exception was never retri
 
 @dataclass(frozen=True)
 class RemoteObject:
-    """Bytes of an object, and a ``token`` that is another when its content is (empty: the store has none)."""
+    """Size of an object in bytes, and a ``token`` that changes with its content (empty: not supported)."""
 
     size: int
     token: str
 
     def is_copy_of(self, size: int, md5: Callable[[], str]) -> bool | None:
-        """Whether it has this content, by its ETag; None where that cannot tell: of encrypted objects it is no MD5."""
+        """Whether it has this content by its ETag; None if unknown, e.g. for encrypted objects, whose ETag is not an MD5."""
         if self.size != size:
             return False
         return (MD5.fullmatch(self.token) and self.token == md5()) or None
 
 
 class RemoteFolder:
-    """The objects below a URL. Names are relative to it, with slashes."""
+    """Objects below a URL. Names are relative to it, with slashes."""
 
     def __init__(self, url: str) -> None:
-        """Raises InputError for a scheme that fsspec does not know, RemoteError where its package is not installed."""
+        """Raises InputError for a scheme unknown to fsspec, RemoteError if its package is not installed."""
         self.url = url.rstrip("/")
         with needs("remote", "fsspec"):
             import fsspec
@@ -61,9 +61,9 @@ class RemoteFolder:
         self._root = str(root).rstrip("/")
 
     def list(self, below: str = "") -> dict[str, RemoteObject]:
-        """Every object whose name begins with the folder ``below``, by name; none if there is no such folder.
+        """All objects in the folder ``below``, by name; empty if there is no such folder.
 
-        Raises RemoteError for a name that would lead out of a folder.
+        Raises RemoteError for a name that points outside the folder.
         """
 
         def find() -> dict[str, Any]:
@@ -76,7 +76,7 @@ class RemoteFolder:
         found = {}
         for key, info in self._try("listing", below, find).items():
             name = str(key).removeprefix(f"{self._root}/")
-            if name == str(key) or name.endswith("/"):  # beside the folder, or a marker that stands for one
+            if name == str(key) or name.endswith("/"):  # next to the folder, or a folder marker
                 continue
             if set(name.split("/")) & {"", ".", ".."} or "\\" in name or "\0" in name:
                 raise RemoteError(f"{self.url} contains an object {name!r}, which is not a valid file name")
@@ -84,7 +84,7 @@ class RemoteFolder:
         return dict(sorted(found.items()))
 
     def is_empty(self) -> bool:
-        """Whether there is nothing: one level is looked at, for below it may be millions."""
+        """Whether the folder is empty; lists one level only, since there may be millions of objects."""
 
         def look() -> bool:
             self._fs.invalidate_cache()
@@ -96,7 +96,7 @@ class RemoteFolder:
         return self._try("listing", "", look)
 
     def object(self, name: str = "") -> RemoteObject | None:
-        """What is known of one object, of the URL's own without a name; None if there is none."""
+        """Properties of an object, of the URL itself without a name; None if it does not exist."""
 
         def look() -> RemoteObject | None:
             self._fs.invalidate_cache()
@@ -109,7 +109,7 @@ class RemoteFolder:
         return self._try("looking for", name, look)
 
     def get(self, name: str) -> bytes | None:
-        """The content of a small object; None if there is none."""
+        """Content of a small object; None if it does not exist."""
 
         def read() -> bytes | None:
             try:
@@ -120,7 +120,7 @@ class RemoteFolder:
         return self._try("reading", name, read)
 
     def put(self, name: str, data: bytes) -> RemoteObject:
-        """Write a small object, and prove it by its ETag or by reading it back."""
+        """Write a small object, and verify it by its ETag or by reading it back."""
 
         def write() -> RemoteObject:
             self._fs.pipe_file(self._key(name), data)
@@ -133,7 +133,7 @@ class RemoteFolder:
         return self._try("writing", name, write)
 
     def put_file(self, name: str, path: Path) -> RemoteObject:
-        """Write a file's content, and prove it by its ETag, or by reading it back and comparing the sha256."""
+        """Upload a file, and verify it by its ETag, or by reading it back and comparing the sha256."""
 
         def write() -> RemoteObject:
             self._fs.put_file(os.fspath(path), self._key(name))
@@ -145,7 +145,7 @@ class RemoteFolder:
         return self._try("writing", name, write)
 
     def is_same(self, name: str, known: RemoteObject, path: Path) -> bool:
-        """Whether the object holds what the file does; it is read where its ETag does not tell."""
+        """Whether object and file have the same content; the object is read if its ETag is not conclusive."""
         same = known.is_copy_of(path.stat().st_size, lambda: _md5_file(path))
         if same is not None:
             return same
@@ -155,12 +155,12 @@ class RemoteFolder:
         return digest.hexdigest() == atomic.sha256_file(path)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object unless there is one; False if there is, be it of an attempt of ours whose answer was lost."""
+        """Create an object; False if it exists, possibly from an own attempt whose response was lost."""
 
         def write() -> bool:
             try:
                 self._fs.pipe_file(self._key(name), data, mode="create")
-            except OSError as error:  # of a failed precondition, some servers say no more than that it is an error
+            except OSError as error:  # some servers report a failed precondition as a generic error
                 if isinstance(error, FileExistsError) or (error.errno == errno.EINVAL and self.object(name) is not None):
                     return False
                 raise
@@ -169,9 +169,9 @@ class RemoteFolder:
         return self._try("creating", name, write)
 
     def fetch(self, name: str, path: Path, known: RemoteObject, step: Callable[[int], None] = lambda done: None) -> None:
-        """Download an object to ``path``, whole or not at all; what an earlier attempt left of this version is gone on with.
+        """Download an object to ``path`` atomically; resumes a partial download of the same version.
 
-        ``step`` hears how many bytes there are. Raises RemoteError if the object is written meanwhile.
+        ``step`` is called with the number of bytes. Raises RemoteError if the object changes during the download.
         """
         version = hashlib.sha256(known.token.encode()).hexdigest()[:12]
         unfinished = path.with_name(f".{path.name}.{version}{atomic.TEMPORARY_SUFFIX}")
@@ -191,7 +191,7 @@ class RemoteFolder:
         unfinished.replace(path)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects, in this order; those that are gone are no error."""
+        """Delete objects in this order; missing ones are ignored."""
 
         def remove(name: str) -> None:
             try:
@@ -225,7 +225,7 @@ class RemoteFolder:
 
 def _object(info: dict[str, Any]) -> RemoteObject:
     token = next((info[key] for key in TOKENS if info.get(key)), "")
-    if isinstance(token, datetime):  # which listings may give in seconds
+    if isinstance(token, datetime):  # listings may round it to seconds
         token = token.timestamp()
     text = f"{token:.6f}" if isinstance(token, float) else str(token)
     return RemoteObject(int(info.get("size") or 0), text.strip('"'))

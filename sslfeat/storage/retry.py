@@ -1,8 +1,8 @@
-"""Operations on a remote store, repeated until they succeed: libraries give up within seconds, and servers restart in minutes.
+"""Retries of operations on remote stores: client libraries give up within seconds, but servers restart in minutes.
 
-An operation that is repeated must be whole and idempotent: read this range, write this object, list this prefix.
-``SSLFEAT_RETRY_SECONDS`` (default: 180) is how long it is repeated. A place that never answered is
-more likely a wrong address than an outage: where that can be told, 15 seconds are enough.
+A retried operation must be idempotent: read a range, write an object, list a prefix.
+``SSLFEAT_RETRY_SECONDS`` (default: 180) limits the time of retries. A server that never responded is
+probably a wrong address: if this is known, the limit is 15 seconds.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sslfeat.errors import RemoteError, SslfeatError, UsageError
 
 RETRY_VARIABLE, RETRY_SECONDS = "SSLFEAT_RETRY_SECONDS", 180.0  # from the first failure on
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-CONTACT_SECONDS = 15.0  # as long for the first answer, unless the variable says otherwise
-QUIET = 2.0  # seconds of failing that are not spoken of
+CONTACT_SECONDS = 15.0  # seconds for the first response, unless the variable is set
+QUIET = 2.0  # seconds of failures before a message
 FINAL = (
     FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError, NotImplementedError, ImportError,
     ValueError, TypeError, LookupError, AttributeError, MemoryError, SslfeatError,
 )  # fmt: skip
-CREDENTIALS = re.compile("Credential|Token|Profile|Refresh|InvalidRegion")  # in the names of errors of clients
+CREDENTIALS = re.compile("Credential|Token|Profile|Refresh|InvalidRegion")  # parts of exception names of client libraries
 GIVE_UP: ContextVar[Callable[[], None]] = ContextVar("GIVE_UP", default=lambda: None)
 """Called before each repetition; it may raise to stop. A thread whose work can be called off sets its own."""
 T = TypeVar("T")
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def is_final(error: Exception) -> bool:
-    """Whether repeating changes nothing: what is missing, forbidden or makes no sense, and a program's own faults."""
+    """Whether a retry is pointless: missing, forbidden or invalid requests, and programming errors."""
     if isinstance(error, FINAL) or CREDENTIALS.search(type(error).__name__):
         return True
     return isinstance(error, OSError) and error.errno == errno.EINVAL
@@ -47,17 +47,17 @@ def retrying(
     final: Callable[[Exception], bool] = is_final,
     met: Callable[[], bool] = lambda: True,
 ) -> T:
-    """What ``operation`` returns, repeated while it fails for a reason that may pass; ``met``: whether the place ever answered.
+    """Call ``operation``, retrying temporary failures; ``met``: whether the server has ever responded.
 
-    Raises RemoteError naming ``what`` when that takes longer than ``SSLFEAT_RETRY_SECONDS``, the operation's own error at once
-    if it is ``final`` or a RemoteError, and what GIVE_UP raises.
+    Raises RemoteError naming ``what`` after ``SSLFEAT_RETRY_SECONDS``, the operation's own error at once
+    if it is ``final`` or a RemoteError, and errors of GIVE_UP.
     """
     pause, warned, began = FIRST_PAUSE, False, 0.0
     retry_seconds(met())
     while True:
         try:
             return operation()
-        except Exception as error:  # each store raises errors of its own
+        except Exception as error:  # exception types depend on the store
             if isinstance(error, RemoteError) or final(error):
                 raise
             now = time.monotonic()
@@ -78,8 +78,8 @@ def retrying(
 
 
 def retry_seconds(met: bool = True) -> float:
-    """How long to go on with what fails, at a place that was ``met`` before or not. Raises UsageError if the environment holds
-    no number."""
+    """Time limit of retries, for a server that was ``met`` before or not. Raises UsageError if the environment variable is
+    not a number."""
     text = os.environ.get(RETRY_VARIABLE, str(RETRY_SECONDS if met else CONTACT_SECONDS))
     try:
         return float(text)

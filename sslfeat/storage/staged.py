@@ -1,7 +1,7 @@
-"""A folder's new state takes the place of its old one: all of it or nothing, whatever happens.
+"""Atomic replacement of a folder's contents.
 
-It is written into ``.update`` inside the folder. Once it is whole, a mark in it says so, and from then on the exchange is
-carried through: by whoever comes next, if this process does not.
+The new state is written to ``.update`` inside the folder. A mark in it is written when it is complete; from then on, the
+replacement is always completed, by the next process if this one is killed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ UPDATE, MARK = ".update", "complete"
 
 
 class Contents(Protocol):
-    """What a kind of folder holds. ``record`` is the file that makes it one: it arrives last.
+    """Contents of a kind of folder. ``record`` is its defining file, which is moved last.
 
-    With ``withdraws`` the old record goes first, so that nobody takes a mixture for either state; without, readers wait
+    With ``withdraws`` the old record is removed first, so that a mixture is never read; without, readers wait
     while there is a mark. ``folders`` are the names of its subfolders.
     """
 
@@ -30,16 +30,16 @@ class Contents(Protocol):
     folders: tuple[str, ...]
 
     def files(self, folder: Path) -> Iterable[Path]:
-        """Its files as far as they are there, the record last: interrupted, a deletion is begun again."""
+        """Existing files, the record last, so that an interrupted deletion can be repeated."""
         ...
 
     def kept(self, new: Path) -> Callable[[str], bool]:
-        """Which old files stay although ``new`` has none of that name."""
+        """Old files to keep although they are not in ``new``."""
         ...
 
 
 def place(out: Path, error: type[SslfeatError]) -> Path:
-    """Where the new state is written. Raises ``error`` if that leads elsewhere."""
+    """Folder for the new state. Raises ``error`` if it is a link."""
     new = out / UPDATE
     if new.is_symlink():
         raise error(f"{new} is a link: remove it, for an update would write and delete where it points")
@@ -47,37 +47,37 @@ def place(out: Path, error: type[SslfeatError]) -> Path:
 
 
 def is_marked(out: Path) -> bool:
-    """Whether an exchange has begun that was not carried through yet."""
+    """Whether a replacement was started and not completed."""
     return (out / UPDATE / MARK).exists()
 
 
 def exchange(out: Path, contents: Contents, error: type[SslfeatError]) -> None:
-    """Put ``out/.update``, which is whole, in the place of what ``out`` holds. Call it with the lock held."""
+    """Replace the contents of ``out`` by the complete ``out/.update``. Requires the lock."""
     atomic.write_atomic(out / UPDATE / MARK, b"")
     finish(out, contents, error)
 
 
 def finish(out: Path, contents: Contents, error: type[SslfeatError]) -> None:
-    """Carry an exchange through that was begun; nothing to do if none was. Call it with the lock held."""
+    """Complete a started replacement, if any. Requires the lock."""
     new = place(out, error)
     if not is_marked(out) or not any((folder / contents.record).exists() for folder in (new, out)):
         return
-    if (new / contents.record).exists():  # so what is in the old one's place is not the new one yet
+    if (new / contents.record).exists():  # so the file in place is still the old one
         _move(new, out, contents)
     atomic.sync_folder(new)
     for item in contents.files(new):
         item.unlink()
     remove_folders(new, contents)
-    (new / MARK).unlink()  # the last, so that nothing is left over for ever
-    with contextlib.suppress(OSError):  # somebody keeps other things in it
+    (new / MARK).unlink()  # last, so that nothing is left behind
+    with contextlib.suppress(OSError):  # contains other files
         new.rmdir()
     atomic.sync_folder(out)
 
 
 def remove_folders(folder: Path, contents: Contents) -> None:
-    """Remove its subfolders, unless they hold something else."""
+    """Remove subfolders unless they contain other files."""
     for name in contents.folders:
-        with contextlib.suppress(OSError):  # not there, not empty, or a link
+        with contextlib.suppress(OSError):  # missing, not empty, or a link
             (folder / name).rmdir()
 
 
@@ -97,7 +97,7 @@ def _move(new: Path, out: Path, contents: Contents) -> None:
     for folder in folders[1:]:
         atomic.make_folder(folder)
     for name in arriving:
-        if name == contents.record:  # all others must have arrived for good
+        if name == contents.record:  # all other files must be durable first
             for folder in folders:
                 atomic.sync_folder(folder)
         (new / name).replace(out / name)
@@ -106,7 +106,7 @@ def _move(new: Path, out: Path, contents: Contents) -> None:
 
 
 def replace(made: Path, out: Path) -> None:
-    """Put the file or folder ``made`` in the place of ``out``, which is the same; an old folder is deleted then."""
+    """Replace ``out`` by ``made``, both files or both folders; an old folder is then deleted."""
     old = made.parent / f"old-{out.name}"
     replaced = out.is_dir()
     if replaced:

@@ -1,7 +1,7 @@
-"""A remote folder is written: work is done in a local folder, under a claim, and uploaded; killed, it is gone on with.
+"""Writing a remote folder: work is done in a local folder, under a claim, and uploaded; it resumes after being killed.
 
-Local work that is not uploaded yet lies in the cache until it is. What is on the remote side decides: where its record is
-another than the local one's, somebody has written there since, and the local state is thrown away.
+Local work stays in the cache until it is uploaded. The remote side is authoritative: if its record
+differs from the local one, another process has written there, and the local state is discarded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sslfeat.storage.claim import FOLDER, Claim, is_claim, this_machine
 from sslfeat.storage.mirror import Mirror, rank
 from sslfeat.storage.remote import RemoteFolder
 
-UPLOADING = ".uploading"  # holds what the work was: it is done, and being uploaded
+UPLOADING = ".uploading"  # describes completed work that is being uploaded
 RECORDS = (f"{FOLDER}/features.json", "index.json")
 
 
@@ -32,23 +32,23 @@ class Staging:
     finished: bool = False
 
     def upload(self) -> None:
-        """Make the remote folder what the local one is, whole; interrupted, the next writer here carries it through."""
+        """Upload the local folder; if interrupted, the next writer on this machine completes it."""
         atomic.write_atomic(self.mirror.place / UPLOADING, self.work.encode())
         self.mirror.push_all(self.claim.check)
         (self.mirror.place / UPLOADING).unlink()
 
     def keep(self) -> None:
-        """Keep the local folder as the copy that is read, so that nothing of it need be fetched."""
+        """Keep the local folder as the copy for reading, to avoid downloading it."""
         url, place = self.mirror.remote.url, self.mirror.place
         self.mirror.save()
-        with contextlib.suppress(RemoteError), locked(copy := place_of(READING, url), url):  # else a reader is at it
+        with contextlib.suppress(RemoteError), locked(copy := place_of(READING, url), url):  # else a reader is using it
             replace(place, copy)
             make_room(copy)
 
 
 @contextlib.contextmanager
 def staged(url: str, work: str, wanted: Callable[[str], bool] = lambda name: True, share: str = "") -> Iterator[Staging]:
-    """Hold the right to write to ``url``, with what is there already (the ``wanted`` names) in the local folder.
+    """Hold the claim to ``url``, with its existing ``wanted`` files in the local folder.
 
     ``work`` says what is done, as the command's arguments do. ``share`` as ``3-of-8``: of a folder that several fill.
     Raises RemoteError if a writer that excludes this one is at it, or if the place holds other things.
@@ -73,7 +73,7 @@ def staged(url: str, work: str, wanted: Callable[[str], bool] = lambda name: Tru
 def _begin(mirror: Mirror, wanted: Callable[[str], bool], by_share: bool) -> None:
     there = mirror.there()
     records = [name for name in there if rank(name) == 2]
-    stale = not records if by_share else not there and mirror.known  # a share makes nothing before there is a record
+    stale = not records if by_share else not there and mirror.known  # a share creates nothing before there is a record
     if stale or any(_local(mirror, name) != mirror.remote.get(name) for name in records):
         mirror.remove(mirror.names())
     if records:

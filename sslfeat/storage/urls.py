@@ -1,11 +1,11 @@
-"""What is named by a URL, and so lies elsewhere."""
+"""Detection of URLs."""
 
 from __future__ import annotations
 
 import os
 import re
 
-SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C: is a drive
+SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters, since C: is a drive
 
 
 def is_remote(place: str | bytes | os.PathLike[str]) -> bool:
