@@ -243,4 +243,4 @@ def test_clusters_that_are_none_say_so(tmp_path: Path, capsys: pytest.CaptureFix
     _say(replace(found, tried={2: 0.1, 5: 0.2}, silhouette=0.02, stability=0.3), None, tmp_path)
     told = capsys.readouterr().err
     assert "largest at 5, the maximum tried" in told
-    assert "not as true groups" in told
+    assert "not as classes" in told

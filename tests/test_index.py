@@ -146,7 +146,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         Index.build(np.empty((0, 4), np.float32))
     with pytest.raises(InputError, match="metric 'hamming' is unknown"):
         Index.build(clustered(5), metric="hamming")
-    with pytest.raises(InputError, match="as many different names"):
+    with pytest.raises(InputError, match="as many unique names"):
         Index.build(clustered(5), ["a"] * 5)
     index = Index.build(clustered(50))
     with pytest.raises(InputError, match=r"queries have shape \(2, 5\).*dimension 32"):

@@ -133,7 +133,7 @@ def test_wrong_use_is_named(indexed: Path, image_folder: Path, tmp_path: Path) -
         (["index", features, "--kind", "lsh", "--out", new], 2, "'lsh' is not one of"),
         (["index", features, "--metric", "hamming", "--out", new], 2, "'hamming' is not one of"),
         (["index", features, "--recall", "1.5", "--out", new], 2, "recall is 1.5"),
-        (["index", image_folder, "--out", indexed, "--add", "--sync"], 2, "exclude each other"),
+        (["index", image_folder, "--out", indexed, "--add", "--sync"], 2, "mutually exclusive"),
     ):
         done = sslfeat(*map(str, arguments))
         assert done.returncode == code, arguments

@@ -133,7 +133,7 @@ def undo(folder: Path, trusted: bool = False) -> Moved:
     without receipt, unless ``trusted``.
     """
     if not os.path.lexists(folder):
-        raise missing(folder, "there is nothing to put back, or all of it was put back before")
+        raise missing(folder, "nothing was moved there, or everything was moved back")
     if not (folder / PLAN_NAME).is_file():
         raise InputError(f"{folder} contains no {PLAN_NAME}: nothing was moved there, or everything was moved back")
     with _locked(folder):
