@@ -151,7 +151,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     index = Index.build(clustered(50))
     with pytest.raises(InputError, match=r"queries have shape \(2, 5\).*dimension 32"):
         index.search(np.zeros((2, 5), np.float32))
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="non-finite"):
         index.search(np.full(32, np.inf))
     with pytest.raises(RetrievalError, match="plain vectors"):
         index.search(["a.jpg"])
