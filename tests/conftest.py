@@ -76,6 +76,11 @@ def tiny_model(seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def signed(model: onnx.ModelProto, card: str | None = None) -> bytes:
+    model.metadata_props.add(key=CARD_KEY, value=card or tiny_card().to_json())
+    return model.SerializeToString()
+
+
 def write_tiny(path: Path, seed: int = 0) -> Path:
     model = tiny_model(seed)
     model.metadata_props.add(key=CARD_KEY, value=tiny_card(path.stem).to_json())

@@ -11,10 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sslfeat.data.dataset import find_inputs
+
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Name below the folder -> contents, sorted as ``find_inputs`` sorts them."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.jpg"))}
+
+
+def names(spec: Path | str) -> list[str]:
+    return [record.name for record in find_inputs([spec])]
 
 
 def write_tar(path: Path, files: dict[str, bytes], kind: int = tarfile.PAX_FORMAT) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 
 from sslfeat import Index
 from sslfeat.evaluation.probing.checkpoint import SavedProbe
@@ -74,6 +75,11 @@ def running(*options: str | Path, environment: dict[str, str] | None = None) -> 
         reader.join(60)
         if process.stderr is not None:
             process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def images(image_folder: Path) -> list[Path]:
+    return sorted(image_folder.rglob("*.jpg"))
 
 
 def make_index(features: Path, folder: Path) -> Path:

@@ -1,67 +1,26 @@
-"""Foreign ONNX encoders: adopted as they are fed, or refused with the reason."""
+"""Adopting ONNX models of other programs: the encoder computes the same features, or the model is refused with a reason."""
 
 from __future__ import annotations
 
 import collections
-import os
 import random
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sslfeat import Encoder
-from sslfeat.data.decode import Pixels
 from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import EncoderFileError, InputError, ParityError, SslfeatError
 from sslfeat.export.adopt.adopt import adopt
-from sslfeat.export.adopt.external_data import read_whole
 from sslfeat.export.adopt.foreign_model import AdoptRequest, side_of
 from sslfeat.export.adopt.subprocess import adopt_in_subprocess
 from tests.conftest import sslfeat
-
-SIZE, DIM = 16, 6
-PIXELS = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), dtype=np.uint8)
-WISH = AdoptRequest(Preprocess(SIZE, SIZE), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-
-
-def foreign(
-    last: bool = False, half: bool = False, batch: Any = "n", tokens: int = 0, channels: int = 3, twist: str = ""
-) -> bytes:
-    """One convolution, its planes averaged, or its cells as tokens; names that collide with ours on purpose."""
-    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    weight = np.random.default_rng(1).normal(0, 0.3, (DIM, channels, 4, 4)).astype(np.float16 if half else np.float32)
-    nodes = [helper.make_node("Transpose", ["embedding"], ["planes"], perm=[0, 3, 1, 2])] if last else []
-    nodes.append(helper.make_node("Conv", ["planes" if last else "embedding", "factor"], ["float"], strides=[4, 4]))
-    if tokens:
-        nodes.append(helper.make_node("Reshape", ["float", "shape"], ["flat"]))
-        nodes.append(helper.make_node("Transpose", ["flat"], ["image"], perm=[0, 2, 1]))
-    else:
-        nodes.append(helper.make_node("GlobalAveragePool", ["float"], ["mean"]))
-        nodes.append(helper.make_node("Flatten", ["mean"], ["image"]))
-    if twist == "domain":
-        nodes.append(helper.make_node("Gelu", ["image"], ["other"], domain="com.microsoft"))
-    if twist == "fixed":  # as exporters bake it in
-        nodes[-1] = helper.make_node("Reshape", ["mean", "one"], ["image"])
-    shape = [batch, SIZE, SIZE, channels] if last else [batch, channels, SIZE, SIZE]
-    out = [batch, tokens, DIM] if tokens else [batch, DIM]
-    inputs = [helper.make_tensor_value_info("embedding", kind, shape)]
-    if twist == "two inputs":
-        inputs.append(helper.make_tensor_value_info("mask", kind, [1]))
-        nodes.append(helper.make_node("Mul", ["unmasked", "mask"], ["image"]))
-        nodes[-2].output[0] = "unmasked"
-    constants = [numpy_helper.from_array(weight, "factor")]
-    constants += [numpy_helper.from_array(np.array([0, DIM, tokens]), "shape")] if tokens else []
-    constants += [numpy_helper.from_array(np.array([1, DIM]), "one")] if twist == "fixed" else []
-    graph = helper.make_graph(nodes, "theirs", inputs, [helper.make_tensor_value_info("image", kind, out)], constants)
-    opsets = [helper.make_opsetid("", 17), *([helper.make_opsetid("com.microsoft", 1)] if twist == "domain" else [])]
-    data: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
-    return data
+from tests.foreign import DIM, PIXELS, SIZE, WISH, by_hand, foreign
 
 
 def without_opset() -> bytes:
@@ -69,16 +28,6 @@ def without_opset() -> bytes:
     del model.opset_import[:]
     data: bytes = model.SerializeToString()
     return data
-
-
-def by_hand(pixels: Pixels, pool: str = "") -> npt.NDArray[np.float64]:
-    """The same in NumPy, in 64 bits."""
-    weight = np.random.default_rng(1).normal(0, 0.3, (DIM, 3, 4, 4)).astype(np.float32).astype(np.float64)
-    fed = (pixels / 255 - np.array(WISH.mean)) / np.array(WISH.std)
-    cells = fed.reshape(len(fed), 4, 4, 4, 4, 3).transpose(0, 1, 3, 5, 2, 4)  # by cell, then channel, row, column
-    planes = np.einsum("nrcahw,dahw->nrcd", cells, weight).reshape(len(fed), 16, DIM)
-    found: npt.NDArray[np.float64] = planes[:, 0] if pool == "cls" else planes.mean(1)
-    return found
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -324,63 +273,3 @@ def test_why_features_change_with_the_batch_is_said(tmp_path: Path) -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.full(DIM, value, np.float32), name))
     with pytest.raises(ParityError, match="call eval"):
         adopt(model.SerializeToString(), WISH, PIXELS, "given")
-
-
-def outside(folder: Path, **changed: str) -> Path:
-    """The model with its weights in ``w.data`` of the same folder, its first tensor said to be elsewhere."""
-    path = folder / "model.onnx"
-    onnx.save(onnx.load_model_from_string(foreign()), path, save_as_external_data=True, size_threshold=0, location="w.data")
-    model = onnx.load(path, load_external_data=False)
-    tensor = model.graph.initializer[0]
-    told = {entry.key: entry.value for entry in tensor.external_data} | changed
-    del tensor.external_data[:]
-    for key, value in told.items():
-        tensor.external_data.add(key=key, value=value)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def test_weights_beside_the_model_are_taken_in(tmp_path: Path) -> None:
-    whole = onnx.load_model_from_string(read_whole(outside(tmp_path)))
-    wanted = onnx.load_model_from_string(foreign())
-    found, first = (numpy_helper.to_array(model.graph.initializer[0]) for model in (whole, wanted))
-    np.testing.assert_array_equal(found, first)
-    (tmp_path / "plain.onnx").write_bytes(foreign())
-    assert read_whole(tmp_path / "plain.onnx") == foreign()
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"location": "../secret"}, "its weights are in"),
-        ({"location": "/etc/passwd"}, "its weights are in"),
-        ({"location": "a/../w.data"}, "its weights are in"),
-        ({"location": ".."}, "its weights are in"),
-        ({"location": ""}, "its weights are in"),
-        ({"location": "link"}, "is a link"),
-        ({"location": "pipe"}, "or not a file"),
-        ({"location": "folder"}, "or not a file"),
-        ({"location": "missing"}, "cannot be read"),
-        ({"offset": "-8"}, "bytes in"),
-        ({"offset": "x"}, "is not a number"),
-        ({"length": "3"}, "3 bytes in"),
-        ({"offset": "999999"}, "ends before"),
-    ],
-)
-def test_weights_elsewhere_are_refused(changed: dict[str, str], said: str, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(bytes(10_000))
-    folder = tmp_path / "model"
-    (folder / "folder").mkdir(parents=True)
-    (folder / "link").symlink_to(tmp_path / "secret")
-    os.mkfifo(folder / "pipe")
-    with pytest.raises(EncoderFileError, match=said):
-        read_whole(outside(folder, **changed))
-
-
-def test_weights_beyond_one_file_are_refused_unread(tmp_path: Path) -> None:
-    path = outside(tmp_path)
-    model = onnx.load(path, load_external_data=False)
-    model.graph.initializer[0].dims[0] = 1 << 40
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(EncoderFileError, match="2 GiB"):
-        read_whole(path)

@@ -1,4 +1,4 @@
-"""The recall that an index states is what queries find that it never saw: at any number of hits, under any condition, grown."""
+"""The recall that an index states holds for unseen queries: at any number of hits, and under any condition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 
 from sslfeat import Index
@@ -19,41 +18,10 @@ from sslfeat.retrieval.faiss_builder import Builder
 from sslfeat.retrieval.ground_truth import Truth
 from sslfeat.retrieval.index_types import IndexSpec, parameters
 from sslfeat.retrieval.searcher import Searcher
-from sslfeat.retrieval.vectors import ArrayVectors, prepare, table
+from sslfeat.retrieval.vectors import prepare
+from tests.clouds import APPROXIMATE, DIM, ROWS, clouds, found, named, small
 
-ROWS, DIM, CLOUDS = 9000, 16, 12
-APPROXIMATE = ("ivf", "hnsw", "hnswsq", "ivfpq")
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indexes are approximate from 2,000 rows on; speeds decide nothing here, so they need not be measured well."""
-    monkeypatch.setattr(tuning, "LAP_SECONDS", 0.001)
-    monkeypatch.setattr(building, "SMALL", 2000)
-
-
-def clouds(count: int, seed: int, only: tuple[int, ...] = tuple(range(CLOUDS))) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    rng = np.random.default_rng(seed)
-    centers = 2 * np.random.default_rng(99).normal(size=(CLOUDS, DIM))
-    members = np.array(only)[rng.integers(0, len(only), count)]
-    return (centers[members] + rng.normal(size=(count, DIM))).astype(np.float32), members
-
-
-def named(rows: FloatArray, labels: npt.NDArray[np.int64], first: int = 0) -> ArrayVectors:
-    columns = table([str(first + number) for number in range(len(rows))])
-    place = columns.schema.get_field_index("label")
-    return ArrayVectors(rows, columns.set_column(place, "label", pa.array([f"c{label}" for label in labels])))
-
-
-def found(index: Index, queries: FloatArray, rows: FloatArray, k: int, **how: Any) -> float:
-    """Share of the ``k`` nearest of ``rows``, by exact search done apart; every hit exists, and is as far as it is said."""
-    hits = index.search(queries, top=k, **how)
-    scores = -np.sort(-(prepare(queries, "cosine") @ prepare(rows, "cosine").T), axis=1)[:, :k]
-    assert hits.rows.min() >= 0, "fewer came back than there are"
-    assert np.all(np.diff(np.sort(hits.rows, axis=1), axis=1) > 0), "a row came twice"
-    stored = index.vectors(hits.rows[0])
-    np.testing.assert_allclose(hits.scores[0], stored @ prepare(queries[:1], "cosine")[0], atol=1e-5)
-    return float((hits.scores >= scores[:, -1:] - 1e-5).mean())
+__all__ = ["small"]
 
 
 @pytest.fixture(scope="module", params=APPROXIMATE)
@@ -160,59 +128,6 @@ def _check_apart(seen: dict[str, FloatArray], least: int) -> None:
     assert sets["tuned"] <= sets["inside measured"]
 
 
-@pytest.mark.parametrize("kind", APPROXIMATE)
-def test_grown_it_states_what_unseen_queries_find(kind: str) -> None:
-    """What is added lies elsewhere, so is found otherwise; then a third of the index goes."""
-    rows, labels = clouds(6000, 0, only=tuple(range(8)))
-    index = Index.build(named(rows, labels), kind=kind, recall=0.9)
-    before = index.meta
-    more, more_labels = clouds(3000, 1, only=(8, 9, 10, 11))
-    index.add(named(more, more_labels, 6000))
-    figures = index.meta["figures"]
-    assert figures["measured_rows"] == 9000
-    assert index.spec.kind == kind
-    if index.meta["built_rows"] == 6000:
-        assert index.meta["settings"] == before["settings"]
-    everything = np.concatenate([rows, more])
-    queries = np.concatenate([clouds(500, 2, only=tuple(range(8)))[0], clouds(250, 3, only=(8, 9, 10, 11))[0]])
-    for k in (1, 10, 100):
-        assert found(index, queries, everything, k) >= figures["recall_at"][str(k)] - (0.02 if k > 1 else 0.035)
-    np.testing.assert_allclose(index.vectors(range(9000)), prepare(everything, "cosine"), atol=1e-6)
-    gone = [str(number) for number in np.flatnonzero(np.concatenate([labels, more_labels]) == 2)]
-    index.remove(gone)
-    kept = np.ones(9000, bool)
-    kept[[int(path) for path in gone]] = False
-    for k in (1, 10, 100):  # from where the removed ones were, too
-        assert found(index, queries, everything[kept], k) >= figures["recall_at"][str(k)] - (0.02 if k > 1 else 0.035)
-
-
-def test_codes_learned_on_other_rows_do_not_flatter_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is found of new clouds depends on how many of their rows there are: to keep some out would be to ask of fewer."""
-    settings = {10: {"nprobe": 1, "candidates": 320}}
-    monkeypatch.setattr("sslfeat.retrieval.selection.specs_for", lambda count, dim: [IndexSpec("ivfpq", 1, 8)])
-    monkeypatch.setattr(building, "tune_all", lambda *arguments: (settings, 1.0))
-    rows, labels = clouds(6000, 0, only=tuple(range(8)))
-    index = Index.build(named(rows, labels), kind="ivfpq", recall=0.8)
-    more, more_labels = clouds(3000, 1, only=(8, 9, 10, 11))
-    index.add(named(more, more_labels, 6000))
-    assert index.meta["built_rows"] == 6000
-    queries = np.concatenate([clouds(3000, 2, only=tuple(range(8)))[0], clouds(1500, 3, only=(8, 9, 10, 11))[0]])
-    true = found(index, queries, np.concatenate([rows, more]), 10)
-    assert index.meta["figures"]["recall"] == pytest.approx(true, abs=0.015)
-
-
-def test_grown_by_too_few_at_once_it_is_built_anew() -> None:
-    rows, labels = clouds(4000, 0)
-    index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)
-    figures = index.meta["figures"]
-    index.add(named(*clouds(150, 1), first=4000))
-    assert index.meta["figures"] == figures  # by less than a twentieth
-    index.add(named(*clouds(150, 2), first=4150))
-    assert index.meta["built_rows"] == 4300
-    assert index.spec.kind == "hnsw"
-    np.testing.assert_allclose(index.vectors(range(4000)), prepare(rows, "cosine"), atol=1e-6)
-
-
 def test_more_thorough_settings_for_more_neighbors() -> None:
     """Those of ten neighbors find too few of a hundred, so those of a hundred are others."""
     rows, _ = clouds(3000, 0)
@@ -228,22 +143,6 @@ def test_more_thorough_settings_for_more_neighbors() -> None:
     assert depths[-1] > depths[0]
     for depth, settings in levels.items():
         assert tuning.least_recall(builder.open(), spec, settings, truth, depth) >= 0.9
-
-
-def test_after_growth_what_was_measured_before_keeps_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, labels = clouds(3000, 0)
-    index = Index.build(named(rows, labels), kind="hnsw", recall=0.9)
-    before = index.meta["figures"]["recall_at"]
-
-    def measured(index: Any, spec: IndexSpec, levels: tuning.Levels, truth: Truth) -> dict[str, Any]:
-        return {**recall.measure(index, spec, levels, truth), "recall_at": {"1": 0.5, "10": 0.4, "100": 0.3}}
-
-    monkeypatch.setattr(growth, "measure", measured)
-    index.add(named(*clouds(1000, 1), first=3000))
-    figures = index.meta["figures"]
-    expected = {k: 0.75 * before[k] + 0.25 * new for k, new in (("1", 0.5), ("10", 0.4), ("100", 0.3))}
-    assert figures["recall_at"] == pytest.approx(expected, abs=1e-3)
-    assert figures["recall"] == figures["recall_at"]["10"]
 
 
 def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
@@ -272,19 +171,6 @@ def test_rows_kept_out_come_in_under_their_own_numbers(tmp_path: Path) -> None:
             assert np.mean(found == np.arange(500)) > 0.98
         for file in tmp_path.iterdir():
             file.unlink()
-
-
-def test_new_rows_that_are_not_found_well_have_the_index_built_anew() -> None:
-    """Few lists are looked at: enough for clouds apart, not for rows strewn among them."""
-    rows, labels = clouds(4000, 0)
-    index = Index.build(named(rows, labels), kind="ivf", recall=0.9)
-    before = index.meta["settings"]["10"]["nprobe"]
-    strewn = np.random.default_rng(3).normal(size=(2000, DIM)).astype(np.float32)
-    index.add(named(strewn, np.zeros(2000, np.int64), 4000))
-    assert index.meta["built_rows"] == 6000
-    assert index.meta["settings"]["10"]["nprobe"] > before
-    queries = np.concatenate([np.random.default_rng(4).normal(size=(300, DIM)).astype(np.float32), clouds(600, 5)[0]])
-    assert found(index, queries, np.concatenate([rows, strewn]), 10) >= index.meta["figures"]["recall"] - 0.02
 
 
 def test_the_nearest_missed_by_all_is_seen_though_ten_are_found() -> None:
