@@ -15,8 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from sslfeat import Encoder
 from sslfeat.data.transforms import Preprocess
 from sslfeat.errors import InputError
+from sslfeat.export.adopt.adopt import adopt
 from sslfeat.export.adopt.preprocessor_config import read_config
+from sslfeat.export.adopt.remarks import alike
 from tests.conftest import sslfeat
+from tests.foreign import PIXELS, WISH, foreign
 
 CLIP: dict[str, Any] = {
     "size": {"shortest_edge": 18}, "crop_size": {"height": 16, "width": 16}, "do_center_crop": True, "resample": 2,
@@ -143,3 +146,11 @@ def test_which_of_several_outputs_is_taken_and_why(tmp_path: Path) -> None:
                                 opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "m.onnx")  # fmt: skip
     pooled = json.loads(sslfeat(*adopt, "--pool", "mean").stdout)
     assert "Using 'maps', the only one that --pool mean can convert to an embedding" in pooled["remarks"][0]
+
+
+def test_embeddings_that_are_nearly_equal_are_noted() -> None:
+    file = adopt(foreign(), WISH, PIXELS, "given")
+    assert alike(file, PIXELS) == ""
+    assert alike(file, PIXELS[:1]) == ""
+    equal = np.repeat(PIXELS[:1], 9, 0)
+    assert alike(file, equal).startswith("the embeddings of 9 images are nearly equal (mean cosine 1.000000): check --mean")
