@@ -44,7 +44,7 @@ def place(image_folder: Path, tiny: Path, tmp_path_factory: pytest.TempPathFacto
         (("map", "features", "--out", "photo/f.html"), 1, "the folder photo does not exist: did you mean 'photos'?"),
         (("report", "features", "--out", "nodir/f.html"), 1, "the folder nodir does not exist"),
         (("dedupe", "features", "--out", "nodir/f.csv"), 1, "the folder nodir does not exist"),
-        (("dedupe", "--undo", "moved aside"), 1, "moved aside does not exist: there is nothing to put back"),
+        (("dedupe", "--undo", "moved aside"), 1, "moved aside does not exist: nothing was moved there"),
         (("dedupe", "--decided", "nix.json", "--apply", "aside"), 1, "nix.json does not exist"),
         (("dedupe", "nix.json", "--apply", "aside"), 1, "nix.json does not exist"),
     ],

@@ -180,11 +180,11 @@ def test_what_a_store_cannot_hold_or_is_not(store: MemoryStore) -> None:
     rows = drawn(4)
     with pytest.raises(InputError, match="two images have the path a"):
         push(rows_of(rows.embeddings, ["a", "b", "c", "a"], [None] * 4), URL)
-    with pytest.raises(InputError, match="metric 'l3' is unknown"):
+    with pytest.raises(InputError, match="unknown metric 'l3'"):
         push(rows, URL, "l3")
     for text, cure in (
-        ("{}", "was not made by"),
-        ("[1]", "was not made by"),
+        ("{}", "was not created by"),
+        ("[1]", "was not created by"),
         ("{", "is damaged"),
         ('{"sslfeat": {"format": 9}}', "format 9"),
         ('{"sslfeat": {"format": 1, "dim": 8, "metric": "taxicab", "encoder": null, "fields": []}}', "metric is 'taxicab'"),
@@ -205,7 +205,7 @@ def test_conditions_are_checked_as_deep_as_the_store_goes(store: MemoryStore) ->
         assert [hit.label for hit in first + second] == ["cat"] * 6
         with pytest.raises(StoreError, match="fewer than 3 of the nearest 300 rows"):
             nearest(opened, query, 3, ["label=nothing"])
-        with pytest.raises(UsageError, match="gives: 300"):
+        with pytest.raises(UsageError, match=", 300"):
             nearest(opened, query, 301, [])
 
 
@@ -260,7 +260,7 @@ def test_names_of_stores_are_spelled_out() -> None:
     assert not is_store("an index")
     assert not is_store("s3://bucket/index")
     for wrong, meant in (("milvis", "milvus"), ("postgresql", "pgvector"), ("lance", "lancedb"), ("quadrant", "qdrant")):
-        with pytest.raises(UsageError, match=f"is {meant}:// meant"):
+        with pytest.raises(UsageError, match=f"did you mean {meant}://"):
             is_store(f"{wrong}://host/rows")
     with pytest.raises(UsageError, match="must begin with milvus://"):
         registry.open_store("s3://bucket/rows")

@@ -77,6 +77,7 @@ def test_what_is_no_image_is_refused_in_words(page: Page, tmp_path: Path) -> Non
     page.wait_for_selector("#message:not([hidden])")
     assert "not an image in a supported format" in page.inner_text("#message")
     assert page.inner_text("#heading") == "Not found"
+    page.wait_for_load_state("networkidle")  # the search and the classifier both answer
     page.evaluate("dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer(), cancelable: true }))")
     assert "Links are not followed" in page.inner_text("#message")
 

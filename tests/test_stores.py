@@ -89,7 +89,7 @@ def test_search_is_exact(place: Place, metric: str) -> None:
         assert [hit.path for hit in hits] == [paths[number] for number in best]
         np.testing.assert_allclose([hit.score for hit in hits], expected[best], rtol=1e-4, atol=1e-5)
         assert [hit.label for hit in hits] == [LABELS[number % len(LABELS)] for number in best]
-    with pytest.raises(StoreError, match=f"compares by {metric}"):
+    with pytest.raises(StoreError, match=f"uses the metric {metric}"):
         push(rows, url, {"cosine": "l2", "ip": "cosine", "l2": "ip"}[metric])
 
 
