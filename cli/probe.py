@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -219,7 +220,8 @@ def _say_classes(result: ProbeResult) -> None:
     say(f"{title:<24} {'test':>6} recall  95% interval  precision  confused with")
     for row in worst:
         interval = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
-        figures = f"{100 * row.recall:5.1f}%  {interval:<12} {100 * row.precision:9.1f}%"
+        precision = "-" if math.isnan(row.precision) else f"{100 * row.precision:.1f}%"  # nan: never predicted
+        figures = f"{100 * row.recall:5.1f}%  {interval:<12} {precision:>10}"
         say(f"{row.name[:24]:<24} {row.test:>6} {figures}  {row.taken_for}")
 
 
